@@ -1,0 +1,43 @@
+# Every target makes the environment it needs; python3 (3.11 or newer) is the only thing expected.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help install demo test unit integration lint types bench fuzz clean
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+
+$(READY): pyproject.toml requirements-dev.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(READY)
+
+install: $(READY)  ## the development environment, in .venv
+
+demo: $(READY)  ## three zones under traffic, one is killed and comes back
+	$(BIN)/evcache demo
+
+test: lint types $(READY)  ## everything: style, types, unit and integration tests
+	$(BIN)/python -m pytest
+
+unit: $(READY)  ## tests that need no server and no network beyond loopback
+	$(BIN)/python -m pytest tests
+
+integration: $(READY)  ## tests against real memcached
+	$(BIN)/python -m pytest integration
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+bench: $(READY)  ## side by side with other clients
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,50 @@
+"""Memcached across availability zones, for asyncio: writes go to every zone, reads come from your own.
+
+The names here and in `evcache.testing` are the public ones; `zones` offers topologies and discovery. Everything else may
+change.
+"""
+
+from evcache.client import EVCache
+from evcache.codec import Codec, StandardCodec
+from evcache.consistency import Consistency
+from evcache.errors import (
+    CacheError,
+    CacheUnavailable,
+    CodecError,
+    ConsistencyError,
+    DecodeError,
+    EncodeError,
+    InvalidArgument,
+    InvalidKey,
+    InvalidTopology,
+    Unsupported,
+    UsageError,
+    ValueTooLarge,
+)
+from evcache.hooks import Hooks
+from evcache.results import Item, Outcome, WriteResult
+from zones.node import NodeSettings
+
+__all__ = [
+    "CacheError",
+    "CacheUnavailable",
+    "Codec",
+    "CodecError",
+    "Consistency",
+    "ConsistencyError",
+    "DecodeError",
+    "EVCache",
+    "EncodeError",
+    "Hooks",
+    "InvalidArgument",
+    "InvalidKey",
+    "InvalidTopology",
+    "Item",
+    "NodeSettings",
+    "Outcome",
+    "StandardCodec",
+    "Unsupported",
+    "UsageError",
+    "ValueTooLarge",
+    "WriteResult",
+]

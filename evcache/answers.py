@@ -1,0 +1,75 @@
+"""What zones say about a key, and what follows from several of them. Plain functions: no I/O, no clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from evcache.codec import FLAG_TOMBSTONE
+from evcache.errors import CacheUnavailable, ConsistencyError
+from zones.errors import CacheError
+from zones.protocol.replies import Hit
+
+
+class Found(NamedTuple):
+    """An item, the zone that it came from, and its version if it has one. It may be a tombstone."""
+
+    hit: Hit
+    zone: str
+    version: int | None
+
+    @property
+    def is_value(self) -> bool:
+        """Whether a caller may see it: not a tombstone, not the stub of a lease."""
+        return self.hit.flags != FLAG_TOMBSTONE and not self.hit.leased
+
+
+# What one zone said about one key: an item, None for a miss, or why it said nothing.
+Answer = Found | None | CacheError
+
+
+def failed(answer: Answer) -> CacheError | None:
+    """Why a zone did not answer, or None when it did."""
+    return answer if isinstance(answer, CacheError) else None
+
+
+def check_answered(operation: str, answers: Mapping[str, Answer], required: int) -> None:
+    """Raise `CacheUnavailable` when none answered, `ConsistencyError` when fewer than `required` did."""
+    failures = {zone: answer for zone, answer in answers.items() if isinstance(answer, CacheError)}
+    answered = len(answers) - len(failures)
+    if answered >= required:
+        return
+    if not answered:
+        raise CacheUnavailable(operation, failures)
+    raise ConsistencyError(operation, answered, required, failures)
+
+
+def newest(answers: Iterable[Answer]) -> Found | None:
+    """What holds, of what several zones said (the local zone first); None when none has anything.
+
+    The newest version. Where no item has one, the value that most zones hold, and the first of those on a tie.
+    """
+    items = [answer for answer in answers if isinstance(answer, Found)]
+    versioned = [item for item in items if item.version is not None]
+    if versioned:
+        return max(versioned, key=lambda item: item.version or 0)  # the first of the newest
+    if not items:
+        return None
+    votes = Counter((item.hit.value, item.hit.flags) for item in items)
+    return max(items, key=lambda item: votes[item.hit.value, item.hit.flags])
+
+
+def zones_behind(winner: Found, answers: Mapping[str, Answer]) -> list[str]:
+    """The zones that answered with less than the winner: nothing, or an older version."""
+    return [
+        zone
+        for zone, answer in answers.items()
+        if answer is None
+        or (
+            isinstance(answer, Found)
+            and winner.version is not None
+            and answer.version is not None
+            and answer.version < winner.version
+        )
+    ]

@@ -1,0 +1,66 @@
+"""Work that outlives the call that caused it: owned, bounded, and awaited on close."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from zones.errors import CacheError
+
+T = TypeVar("T")
+
+# Writes that wait for a connection, or look closer at a refused store. Each is bounded by its call's deadline, so this many
+# are only there when thousands of calls a second meet servers that answer nothing.
+MAX_TASKS = 10_000
+
+_log = logging.getLogger(__name__)
+
+
+class Background:
+    """The background tasks of one client."""
+
+    def __init__(self, max_tasks: int = MAX_TASKS) -> None:
+        self._max_tasks = max_tasks
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T] | None:
+        """Run `work` as a task. None, with nothing run, when there are too many or the client is closing."""
+        if self._closed or len(self._tasks) >= self._max_tasks:
+            work.close()
+            return None
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()  # looked at, so that it is not reported as lost when the caller has left
+        if error is not None and not isinstance(error, CacheError):
+            _log.error("background work ended with a bug", exc_info=error)
+
+    async def close(self, drain: float) -> int:
+        """Take no more work, give what runs `drain` seconds, then cancel it and wait. How many were cancelled."""
+        self._closed = True
+        if not self._tasks:
+            return 0
+        tasks = set(self._tasks)
+        try:
+            _, left = await asyncio.wait(tasks, timeout=drain)
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            raise
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+        return len(left)

@@ -1,0 +1,283 @@
+"""What a write sends to one node, and what the answer means. The guarded store lives here.
+
+Every write of a version, be it a caller's set, a delete or a repair, is the same command: bring this version to that zone.
+An older one can never replace a newer one, in any order of arrival, and sending one twice changes nothing.
+
+Deciding is done in plain functions (`judge_...`); the coroutines only carry decisions to the server and back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from evcache.codec import FLAG_TOMBSTONE
+from evcache.results import Outcome
+from evcache.versions import VersionClock, cas_of
+from zones.capabilities import Capabilities
+from zones.connection import Connection
+from zones.errors import NodeUnavailable, ServerError
+from zones.node import Node
+from zones.pending import Waiter
+from zones.protocol import requests
+from zones.protocol.replies import ERROR_STATUSES, Reply, number, token, unexpected
+
+# Up to this size the three commands of a guarded store carry the value three times in one packet; above it, asking first
+# and storing once (two round trips) is cheaper than sending the value three times.
+GUARDED_PACKET_MAX_BYTES = 1024
+
+# Makes of an answer what became of the write; None when the answer does not say, and `settle` must look closer.
+Judge = Callable[[Any], Outcome | None]
+
+
+class Command(Protocol):
+    """A write as one node sees it. Made once, sent to every zone."""
+
+    def send(
+        self, connection: Connection, capabilities: Capabilities, waiter: Waiter, deadline: float
+    ) -> Judge | Outcome | None:
+        """Send it; the waiter gets what the returned judge is for.
+
+        An outcome: there was nothing to send. None: it takes more than one exchange, see `settle`.
+        Raises `NodeUnavailable` when it can't be sent.
+        """
+        ...
+
+    async def settle(self, node: Node, deadline: float) -> Outcome:
+        """Bring it to an end by looking first. Raises a `NodeError`."""
+        ...
+
+
+class Store:
+    """Bring a value to a zone: newest wins where it has a version and the server keeps them, last to arrive elsewhere."""
+
+    __slots__ = (
+        "_arrival",
+        "_cas",
+        "_clock",
+        "_guarded",
+        "_plain",
+        "carried",
+        "data",
+        "flags",
+        "key",
+        "newest_wins",
+        "ttl",
+        "version",
+    )
+
+    def __init__(
+        self,
+        clock: VersionClock,
+        key: bytes,
+        data: bytes,
+        flags: int,
+        *,
+        ttl: int,
+        version: int | None,
+        newest_wins: bool = True,
+    ) -> None:
+        """`ttl` as it goes on the wire. `version` None: no version at all. `newest_wins` False: in order of arrival."""
+        self._clock = clock
+        self.key = key
+        self.data = data
+        self.flags = flags
+        self.ttl = ttl
+        self.version = version
+        self.newest_wins = newest_wins
+        self.carried = False
+        """Whether a server that keeps versions was sent this one."""
+        self._cas = None if version is None else cas_of(version)
+        self._guarded: tuple[bytes, ...] | None = None
+        self._arrival: bytes | None = None
+        self._plain: bytes | None = None
+
+    def send(
+        self, connection: Connection, capabilities: Capabilities, waiter: Waiter, deadline: float
+    ) -> Judge | Outcome | None:
+        """One packet in whichever form the server can take; nothing for a value that it would not (see `Command`)."""
+        if len(self.data) > capabilities.largest_value(self.key):
+            return Outcome.NOT_STORED  # the server would delete what it has under the key, and then refuse
+        if self._cas is None or not capabilities.versions:
+            return self._send_plain(connection, waiter, deadline)
+        self.carried = True
+        if not self.newest_wins:
+            if self._arrival is None:
+                self._arrival = requests.meta_set(self.key, len(self.data), ttl=self.ttl, flags=self.flags, cas=self._cas)
+            connection.request(self._arrival, waiter, deadline, self.data)
+            return judge_store
+        if len(self.data) > GUARDED_PACKET_MAX_BYTES:
+            return None
+        if self._guarded is None:
+            self._guarded = requests.guarded_store(self.key, len(self.data), cas=self._cas, ttl=self.ttl, flags=self.flags)
+        connection.request_all(self._guarded, self.data, waiter, deadline)
+        return judge_guarded
+
+    def _send_plain(self, connection: Connection, waiter: Waiter, deadline: float) -> Judge:
+        if self._plain is None:
+            self._plain = requests.meta_set(self.key, len(self.data), ttl=self.ttl, flags=self.flags)
+        connection.request(self._plain, waiter, deadline, self.data)
+        return judge_store
+
+    async def settle(self, node: Node, deadline: float) -> Outcome:
+        """Compare-and-set until the node has this version or a newer one. Ends by then, or at the deadline."""
+        while True:
+            seen = await inspect(node, self.key, deadline)
+            if seen is None:
+                line = self._line(mode="add")
+            else:
+                # An item without a version was written by another kind of client. It wins and loses against nothing, so
+                # ours replaces it, and not by luck: only while it is what was seen.
+                version = self._clock.version_of(seen.cas)
+                assert self.version is not None
+                if version is not None and version > self.version:
+                    return Outcome.SUPERSEDED
+                line = self._line(compare=seen.cas)
+            reply = await ask(node, line, deadline, self.data)
+            outcome = judge_store(reply)
+            if outcome is Outcome.STORED or reply.status in ERROR_STATUSES:
+                return outcome
+            # Something else got between the look and the store: look again.
+
+    def _line(self, mode: requests.StoreMode = "set", compare: int | None = None) -> bytes:
+        return requests.meta_set(
+            self.key, len(self.data), ttl=self.ttl, flags=self.flags, mode=mode, compare=compare, cas=self._cas
+        )
+
+
+class Delete(Store):
+    """A delete is a write: a tombstone, which a late copy of an older value can't replace. Readers see a miss.
+
+    Where there are no versions, the item is removed.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, clock: VersionClock, key: bytes, *, ttl: int, version: int | None, newest_wins: bool = True) -> None:
+        super().__init__(clock, key, b"", FLAG_TOMBSTONE, ttl=ttl, version=version, newest_wins=newest_wins)
+
+    def _send_plain(self, connection: Connection, waiter: Waiter, deadline: float) -> Judge:
+        connection.request(requests.meta_delete(self.key), waiter, deadline)
+        return judge_delete
+
+
+class Touch:
+    """A new time to live for what a zone holds. It has no version: a zone that misses it lets the item expire earlier."""
+
+    __slots__ = ("_key", "_line", "_tombstone_ttl")
+
+    def __init__(self, key: bytes, *, ttl: int, tombstone_ttl: int) -> None:
+        self._key = key
+        self._line = requests.meta_touch(key, ttl)
+        self._tombstone_ttl = tombstone_ttl
+
+    def send(
+        self, connection: Connection, capabilities: Capabilities, waiter: Waiter, deadline: float
+    ) -> Judge | Outcome | None:
+        """One command (see `Command`)."""
+        del capabilities
+        connection.request(self._line, waiter, deadline)
+        return judge_touch
+
+    async def settle(self, node: Node, deadline: float) -> Outcome:
+        """What was touched is a tombstone: give it its own time back, or a delete could be forgotten too early."""
+        await ask(node, requests.meta_touch(self._key, self._tombstone_ttl), deadline)
+        return Outcome.NOT_FOUND
+
+
+async def carry_out(command: Command, node: Node, deadline: float) -> Outcome:
+    """Send a command to one node, connecting first if need be, and see it through. Raises a `NodeError`."""
+    connection = await node.connected(deadline)
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    judge = command.send(connection, capabilities_of(node), answer, deadline)
+    if isinstance(judge, Outcome):
+        return judge
+    if judge is not None:
+        outcome = judge(await answer)
+        if outcome is not None:
+            return outcome
+    return await command.settle(node, deadline)
+
+
+async def ask(node: Node, line: bytes, deadline: float, data: bytes | None = None) -> Reply:
+    """One request, one reply. Raises a `NodeError`."""
+    connection = await node.connected(deadline)
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    connection.request(line, answer, deadline, data)
+    return await answer
+
+
+class Seen(NamedTuple):
+    """What is under a key, without its value."""
+
+    flags: int
+    cas: int
+    ttl: int
+    """Seconds left, -1 when it does not expire."""
+    absent: bool
+    """To a caller there is nothing: a tombstone, or the stub of a lease."""
+
+
+async def inspect(node: Node, key: bytes, deadline: float) -> Seen | None:
+    """Look at what a node holds under a key; None for nothing at all. Raises a `NodeError`."""
+    reply = await ask(node, requests.meta_get(key, requests.INSPECT_FLAGS), deadline)
+    if reply.status == b"EN":
+        return None
+    if reply.status != b"HD":
+        raise unexpected(reply)
+    flags = number(reply, b"f")
+    stub = token(reply, b"s") == b"0" and b"X" not in reply.tokens and not {b"W", b"Z"}.isdisjoint(reply.tokens)
+    return Seen(flags, number(reply, b"c"), number(reply, b"t"), stub or flags == FLAG_TOMBSTONE)
+
+
+def capabilities_of(node: Node) -> Capabilities:
+    """What the node said when it was connected to. Raises `NodeUnavailable` when it never was."""
+    if node.capabilities is None:
+        raise NodeUnavailable("it was never connected to", node.label)
+    return node.capabilities
+
+
+def judge_guarded(replies: list[Reply]) -> Outcome | None:
+    """The third store matches only what the first two have just stored, so it alone tells."""
+    status = replies[2].status
+    if status == b"HD":
+        return Outcome.STORED
+    # EX: something that the server takes for newer is there: a newer write, or an item whose CAS is no version at all.
+    # NF: it was evicted, or expired, between the stores.
+    if status in (b"EX", b"NF"):
+        return None
+    return judge_store(replies[2])
+
+
+def judge_store(reply: Reply) -> Outcome:
+    """A single store."""
+    if reply.status == b"HD":
+        return Outcome.STORED
+    if reply.status == b"NS" or reply.status in ERROR_STATUSES:  # an error after which the connection lives: refused
+        return Outcome.NOT_STORED
+    if reply.status == b"EX":
+        return Outcome.EXISTS
+    if reply.status == b"NF":
+        return Outcome.NOT_FOUND
+    raise unexpected(reply)
+
+
+def judge_delete(reply: Reply) -> Outcome | None:
+    """An item removed, or none there."""
+    if reply.status == b"HD":
+        return Outcome.STORED
+    if reply.status == b"NF":
+        return Outcome.NOT_FOUND
+    raise unexpected(reply)
+
+
+def judge_touch(reply: Reply) -> Outcome | None:
+    """A touched item; None when it was a tombstone."""
+    if reply.status == b"EN":
+        return Outcome.NOT_FOUND
+    if reply.status == b"HD":
+        return None if number(reply, b"f") == FLAG_TOMBSTONE else Outcome.STORED
+    if reply.status in ERROR_STATUSES:
+        raise ServerError(reply.line.decode("latin-1"))
+    raise unexpected(reply)

@@ -1,0 +1,239 @@
+"""Writes that depend on what is there: `add`, `replace`, `cas`, `append`, `prepend`, `incr`, `decr`.
+
+If every zone decided for itself, two callers could both win, each in another zone. So one zone decides: the *coordinator* of
+the key, the same for every client as long as it is healthy. What it decided is then an ordinary write to the others.
+
+Each `decide_...` talks to the coordinator's node until it has an answer, or the deadline ends it. What they return is
+either a `Store` that the other zones are sent, or the outcome that says no.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from evcache.codec import FLAG_TOMBSTONE, Codec
+from evcache.commands import Seen, Store, ask, capabilities_of, inspect
+from evcache.errors import CacheUnavailable, DecodeError
+from evcache.results import Item, Outcome
+from evcache.ttl import copied
+from evcache.versions import VersionClock, cas_of
+from zones.cluster import View
+from zones.errors import CacheError, InvalidArgument, NodeError, ServerError, Unsupported
+from zones.node import Node
+from zones.pool import ZonePool
+from zones.protocol import requests
+from zones.protocol.replies import Reply, number, read_hit, unexpected
+
+MAX_COUNTER = 2**64 - 1  # memcached's counters are unsigned 64-bit numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A value that is ready to be stored but for its version, which the coordinator's node may have a say in."""
+
+    key: bytes
+    data: bytes
+    flags: int
+    ttl: int
+    """As it goes on the wire."""
+
+
+class Coordinator:
+    """How one client has a zone decide."""
+
+    def __init__(self, clock: VersionClock, codec: Codec, now: Callable[[], float], *, versions: bool) -> None:
+        self._clock = clock
+        self._codec = codec
+        self._now = now
+        self._versions = versions
+
+    async def elect(self, operation: str, view: View, key: bytes, deadline: float) -> tuple[ZonePool, Node]:
+        """The zone that decides about a key now: the first in the key's order that can be reached.
+
+        Raises `CacheUnavailable` when none can.
+        """
+        place = view.place(key)
+        failures: dict[str, CacheError] = {}
+        pools = view.coordinators(key)
+        loop = asyncio.get_running_loop()
+        for index, pool in enumerate(pools):
+            node = pool.node(place)
+            until = loop.time() + (deadline - loop.time()) / (len(pools) - index)
+            try:
+                await node.connected(until)
+            except NodeError as error:  # nothing was sent, so the next zone may decide
+                failures[pool.name] = error
+            else:
+                return pool, node
+        raise CacheUnavailable(operation, failures)
+
+    def store(self, draft: Draft, node: Node | None = None) -> Store:
+        """The draft with a version that is newer than all that this client has seen; without one where there are none."""
+        versioned = self._versions and (node is None or capabilities_of(node).versions)
+        return Store(
+            self._clock,
+            draft.key,
+            draft.data,
+            draft.flags,
+            ttl=draft.ttl,
+            version=self._clock.next() if versioned else None,
+        )
+
+    async def add(self, node: Node, draft: Draft, deadline: float) -> Store | Outcome:
+        """Store where nothing is; a tombstone is nothing."""
+        while True:
+            store = self.store(draft, node)
+            reply = await ask(node, _line(store, mode="add"), deadline, store.data)
+            if reply.status == b"HD":
+                return store
+            if reply.status != b"NS":
+                return _refusal(reply)
+            seen = await inspect(node, draft.key, deadline)
+            if seen is None:
+                continue  # it expired meanwhile
+            if not seen.absent:
+                return Outcome.NOT_STORED
+            decided = await self._over(node, draft, seen, deadline)
+            if decided is not None:
+                return decided
+
+    async def replace(self, node: Node, draft: Draft, deadline: float) -> Store | Outcome:
+        """Store over something."""
+        while True:
+            seen = await inspect(node, draft.key, deadline)
+            if seen is None or seen.absent:
+                return Outcome.NOT_STORED
+            decided = await self._over(node, draft, seen, deadline)
+            if decided is not None:
+                return decided
+
+    async def cas(self, zone: str, node: Node, draft: Draft, expected: int | Item, deadline: float) -> Store | Outcome:
+        """Store over exactly the item that was read."""
+        compare = self._compare(zone, node, expected)
+        store = self.store(draft, node)
+        reply = await ask(node, _line(store, compare=compare), deadline, store.data)
+        if reply.status == b"HD":
+            return store
+        if reply.status == b"EX":
+            seen = await inspect(node, draft.key, deadline)
+            return Outcome.NOT_FOUND if seen is None or seen.absent else Outcome.EXISTS
+        if reply.status == b"NF":
+            return Outcome.NOT_FOUND
+        return _refusal(reply)
+
+    def _compare(self, zone: str, node: Node, expected: int | Item) -> int:
+        capabilities = capabilities_of(node)
+        if not capabilities.cas:
+            raise Unsupported("cas (the server is run without CAS)", node.label)
+        versioned = self._versions and capabilities.versions
+        if isinstance(expected, int):
+            # By `is None` all the way down: a token of 0 is compared with, like any other.
+            return cas_of(expected) if versioned else expected
+        if versioned and expected.version is not None:
+            return cas_of(expected.version)
+        if expected.zone != zone:
+            raise InvalidArgument(
+                "expected",
+                f"the item has no version and was read in zone {expected.zone}, while {zone} decides about this key:"
+                " read it with get_item(key, for_update=True)",
+            )
+        return expected.cas_token
+
+    async def join(self, node: Node, key: bytes, extra: Any, deadline: float, *, before: bool) -> Store | Outcome:
+        """Put more in front of, or behind, a str or bytes value. Its time to live stays what it was."""
+        while True:
+            hit = read_hit(await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+            if hit is None or hit.leased or hit.ttl is None or hit.flags == FLAG_TOMBSTONE:
+                return Outcome.NOT_STORED
+            try:
+                value = self._codec.decode(hit.value, hit.flags)
+            except DecodeError as error:
+                raise DecodeError(error.problem, key=key, zone=node.label, flags=hit.flags) from error
+            if type(value) is not type(extra):
+                kinds = f"{type(extra).__name__} to a {type(value).__name__}"
+                raise InvalidArgument("value", f"can't join a {kinds}: both must be str, or both bytes")
+            data, flags = self._codec.encode(extra + value if before else value + extra)
+            draft = Draft(key, data, flags, copied(hit.ttl, self._now()))
+            if len(data) > capabilities_of(node).largest_value(key):
+                return Outcome.NOT_STORED
+            self._clock.version_of(hit.cas)
+            decided = await self._over(node, draft, Seen(hit.flags, hit.cas, hit.ttl, absent=False), deadline)
+            if decided is not None:
+                return decided
+
+    async def count(
+        self,
+        node: Node,
+        key: bytes,
+        delta: int,
+        deadline: float,
+        *,
+        decrement: bool,
+        initial: int | None,
+        ttl: int,
+    ) -> tuple[int, Store] | None:
+        """Move a counter; its value, and the copy for the other zones. None when there is no counter and no `initial`.
+
+        A counter has no version: the server can't keep one while a number grows. The copies go out in order of arrival.
+        Raises `ServerError` for a value that is not a number.
+        """
+        while True:
+            line = requests.meta_arithmetic(key, delta, decrement=decrement, initial=initial, ttl=ttl)
+            reply = await ask(node, line, deadline)
+            if reply.status == b"VA" and reply.value is not None:
+                left = number(reply, b"t")
+                # A number that lost a digit keeps its width, with spaces behind it.
+                digits = reply.value.strip()
+                return int(digits), self._counter(key, digits, copied(left, self._now()))
+            if reply.status == b"NF":
+                return None
+            if reply.status != b"CLIENT_ERROR":
+                raise unexpected(reply)
+            seen = await inspect(node, key, deadline)
+            if seen is None:
+                continue
+            if not seen.absent:
+                raise ServerError(f"{key!r} holds a value that is not a counter", node.label)
+            if initial is None:
+                return None
+            data = b"%d" % initial
+            reply = await ask(node, requests.meta_set(key, len(data), ttl=ttl, flags=0, compare=seen.cas), deadline, data)
+            if reply.status == b"HD":
+                return initial, self._counter(key, data, ttl)
+
+    def _counter(self, key: bytes, digits: bytes, ttl: int) -> Store:
+        return Store(self._clock, key, digits, 0, ttl=ttl, version=None)
+
+    async def _over(self, node: Node, draft: Draft, seen: Seen, deadline: float) -> Store | Outcome | None:
+        """Store over what was seen; None when it is not there any more."""
+        if not capabilities_of(node).cas:
+            raise Unsupported("writes that compare (the server is run without CAS)", node.label)
+        self._clock.version_of(seen.cas)  # so that the version that is made next is newer
+        store = self.store(draft, node)
+        reply = await ask(node, _line(store, compare=seen.cas), deadline, store.data)
+        if reply.status == b"HD":
+            return store
+        if reply.status in (b"EX", b"NF"):
+            return None
+        return _refusal(reply)
+
+
+def _line(store: Store, *, mode: requests.StoreMode = "set", compare: int | None = None) -> bytes:
+    return requests.meta_set(
+        store.key,
+        len(store.data),
+        ttl=store.ttl,
+        flags=store.flags,
+        mode=mode,
+        compare=compare,
+        cas=None if store.version is None else cas_of(store.version),
+    )
+
+
+def _refusal(reply: Reply) -> Outcome:
+    if reply.status == b"SERVER_ERROR":
+        return Outcome.NOT_STORED
+    raise unexpected(reply)

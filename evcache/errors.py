@@ -1,0 +1,119 @@
+"""Errors of whole calls, beside those of `zones.errors`. There is one root, `CacheError`.
+
+    CacheError
+    |-- CacheUnavailable    no zone could answer: do without the cache, or try again later
+    |-- ConsistencyError    some zones answered, fewer than the call asked for
+    `-- CodecError          a value and its bytes don't fit
+        |-- EncodeError     this value can't be stored; nothing was sent       (also a ValueError)
+        `-- DecodeError     what is stored can't be read: another codec, another client, damage
+
+A miss is not an error: it is the value `default`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zones.errors import (
+    CacheError,
+    ConnectionLost,
+    InvalidArgument,
+    InvalidKey,
+    InvalidTopology,
+    NodeError,
+    NodeTimeout,
+    NodeUnavailable,
+    ProtocolError,
+    QueueFull,
+    ServerError,
+    Unsupported,
+    UsageError,
+    ValueTooLarge,
+)
+
+__all__ = [
+    "CacheError",
+    "CacheUnavailable",
+    "CodecError",
+    "ConnectionLost",
+    "ConsistencyError",
+    "DecodeError",
+    "EncodeError",
+    "InvalidArgument",
+    "InvalidKey",
+    "InvalidTopology",
+    "NodeError",
+    "NodeTimeout",
+    "NodeUnavailable",
+    "ProtocolError",
+    "QueueFull",
+    "ServerError",
+    "Unsupported",
+    "UsageError",
+    "ValueTooLarge",
+]
+
+
+class CacheUnavailable(CacheError):
+    """No zone could answer. `failures` says why, by zone; `found` holds what a call for many keys did get."""
+
+    def __init__(self, operation: str, failures: Mapping[str, CacheError], found: Mapping[Any, Any] | None = None) -> None:
+        super().__init__(operation, failures, found)
+        self.operation = operation
+        self.failures = failures
+        self.found = {} if found is None else found
+
+    def __str__(self) -> str:
+        return f"{self.operation}: no zone could answer ({_reasons(self.failures)})"
+
+
+class ConsistencyError(CacheError):
+    """`answered` zones did what was asked, `required` were wanted. `failures` says why the others did not, by zone.
+
+    `found` holds what a call for many keys did get from enough zones.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        answered: int,
+        required: int,
+        failures: Mapping[str, CacheError],
+        found: Mapping[Any, Any] | None = None,
+    ) -> None:
+        super().__init__(operation, answered, required, failures, found)
+        self.operation = operation
+        self.answered = answered
+        self.required = required
+        self.failures = failures
+        self.found = {} if found is None else found
+
+    def __str__(self) -> str:
+        return f"{self.operation}: {self.answered} of {self.required} zones that must answer did ({_reasons(self.failures)})"
+
+
+class CodecError(CacheError):
+    """A value and its bytes don't fit."""
+
+
+class EncodeError(CodecError, ValueError):
+    """The codec can't make bytes of this value. Raised before anything is sent."""
+
+
+class DecodeError(CodecError):
+    """The codec can't read what is stored. `key`, `zone` and `flags` say what and where."""
+
+    def __init__(self, problem: str, *, key: bytes = b"", zone: str = "", flags: int = 0) -> None:
+        super().__init__(problem, key, zone, flags)
+        self.problem = problem
+        self.key = key
+        self.zone = zone
+        self.flags = flags
+
+    def __str__(self) -> str:
+        return f"key {self.key!r} in zone {self.zone}, flags {self.flags}: {self.problem}"
+
+
+def _reasons(failures: Mapping[str, CacheError]) -> str:
+    return "; ".join(f"{zone}: {error}" for zone, error in failures.items()) or "none was asked"

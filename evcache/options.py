@@ -1,0 +1,81 @@
+"""What one call asks for, after its arguments have been checked against the client's defaults."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import NamedTuple
+
+from evcache.config import Errors, Ordering, one_of, seconds
+from evcache.consistency import Consistency
+from evcache.ttl import seconds_to_live
+
+
+class Options(NamedTuple):
+    """The options that every operation has."""
+
+    consistency: Consistency
+    timeout: float
+    """Seconds for the whole call."""
+    errors: Errors
+
+
+class Defaults:
+    """A client's own options, for calls that say nothing. Checks what calls do say; raises `InvalidArgument`."""
+
+    def __init__(
+        self,
+        *,
+        read_consistency: Consistency | str,
+        write_consistency: Consistency | str,
+        read_timeout: float,
+        write_timeout: float,
+        ttl: float | timedelta,
+        fallback_on_miss: bool,
+        errors: Errors,
+        ordering: Ordering,
+    ) -> None:
+        one_of(errors, Errors, "errors")
+        one_of(ordering, Ordering, "ordering")
+        self._reads = Options(
+            Consistency.parse(read_consistency, "read_consistency"), seconds(read_timeout, "read_timeout"), errors
+        )
+        self._writes = Options(
+            Consistency.parse(write_consistency, "write_consistency"), seconds(write_timeout, "write_timeout"), errors
+        )
+        self._ttl = seconds_to_live(ttl)
+        self._fallback_on_miss = fallback_on_miss
+        self._ordering = ordering
+
+    def read(self, consistency: Consistency | str | None, timeout: float | None, errors: Errors | None) -> Options:
+        """The options of a read."""
+        return _with(self._reads, consistency, timeout, errors)
+
+    def write(self, consistency: Consistency | str | None, timeout: float | None, errors: Errors | None) -> Options:
+        """The options of a write."""
+        return _with(self._writes, consistency, timeout, errors)
+
+    def ttl(self, ttl: float | timedelta | None) -> float:
+        """Seconds to live; `math.inf` for ever."""
+        return self._ttl if ttl is None else seconds_to_live(ttl)
+
+    def fallback_on_miss(self, fallback_on_miss: bool | None) -> bool:  # noqa: FBT001  # passed on as it is
+        """Whether a miss in one zone is looked up in the next."""
+        return self._fallback_on_miss if fallback_on_miss is None else fallback_on_miss
+
+    def newest_wins(self, ordering: Ordering | None) -> bool:
+        """Whether the newest write wins, and not the last to arrive."""
+        if ordering is not None:
+            one_of(ordering, Ordering, "ordering")
+        return (self._ordering if ordering is None else ordering) == "newest"
+
+
+def _with(defaults: Options, consistency: Consistency | str | None, timeout: float | None, errors: Errors | None) -> Options:
+    if consistency is None and timeout is None and errors is None:
+        return defaults
+    if errors is not None:
+        one_of(errors, Errors, "errors")
+    return Options(
+        defaults.consistency if consistency is None else Consistency.parse(consistency),
+        defaults.timeout if timeout is None else seconds(timeout, "timeout"),
+        defaults.errors if errors is None else errors,
+    )

@@ -1,0 +1,49 @@
+"""Who may use a client: the event loop of its first call, in the same process, until it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from zones.errors import UsageError
+
+
+class Owner:
+    """Remembers the loop and process of the first call. A client's sockets and timers can't be used from any other."""
+
+    __slots__ = ("_closed", "_loop", "_pid")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._closed = False
+
+    def is_here(self) -> bool:
+        """Whether this call comes from the owner. On the path of every call, so it asks for the loop and nothing else:
+        another thread or a forked child runs another loop, or none.
+        """
+        return self._loop is asyncio.get_running_loop() and not self._closed
+
+    def enter(self) -> None:
+        """Become the owner with the first call. Raises `UsageError`, with the reason, for a call from elsewhere."""
+        if self._closed:
+            raise UsageError("the client is closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop, self._pid = loop, os.getpid()
+        elif self._pid != os.getpid():
+            raise UsageError("the client was made before this process was forked: make one in each process")
+        elif self._loop is not loop:
+            raise UsageError("the client belongs to another event loop: make one for each loop, or thread")
+
+    def close(self) -> bool:
+        """No more calls. False when there is nothing to close: it was done before, or no call was ever made.
+
+        Raises `UsageError` when the client belongs to another loop or process, whose sockets can't be closed from here.
+        """
+        if self._closed:
+            return False
+        if self._loop is not None:
+            self.enter()
+        self._closed = True
+        return self._loop is not None

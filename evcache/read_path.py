@@ -1,0 +1,214 @@
+"""Reads: the local zone, then the others; or several at once, when the call asks for more than one answer.
+
+A miss is an answer, a failure is not. A tombstone is an answer too: "deleted, at this version", and a miss to the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+
+from evcache.answers import Answer, Found, check_answered, failed, newest, zones_behind
+from evcache.commands import ask
+from evcache.consistency import Consistency
+from evcache.errors import CacheUnavailable
+from evcache.hooks import Hooks
+from evcache.repair import Repair
+from evcache.versions import VersionClock
+from zones.cluster import View
+from zones.errors import CacheError
+from zones.node import Node
+from zones.pool import ZonePool
+from zones.protocol import requests
+from zones.protocol.replies import Reply, read_hit
+
+
+class ReadPath:
+    """How one client reads."""
+
+    def __init__(self, clock: VersionClock, repair: Repair, hooks: Hooks) -> None:
+        self._clock = clock
+        self._repair = repair
+        self._hooks = hooks
+
+    async def get(
+        self,
+        view: View,
+        key: bytes,
+        consistency: Consistency,
+        timeout: float,
+        *,
+        fallback_on_miss: bool,
+        flags: bytes = requests.READ_FLAGS,
+    ) -> Found | None:
+        """The item that a caller may see, or None for a miss.
+
+        Raises `CacheUnavailable` when no zone answered, `ConsistencyError` when fewer than asked for did.
+        """
+        line = requests.meta_get(key, flags)
+        required = consistency.required(len(view.readers))
+        if required > 1:
+            found = await self._from_several(view, key, line, required, timeout)
+        else:
+            found = await self._from_one(view, key, line, timeout, fallback_on_miss=fallback_on_miss, required=required)
+        return found if found is not None and found.is_value else None
+
+    async def _from_one(
+        self, view: View, key: bytes, line: bytes, timeout: float, *, fallback_on_miss: bool, required: int
+    ) -> Found | None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        deadline = now + timeout
+        place = view.place(key)
+        readers = view.readers
+        missed: list[Node] = []
+        failures: dict[str, CacheError] = {}
+        for index, pool in enumerate(readers):
+            node = pool.node(place)
+            try:
+                # One zone may not use up the time of those after it.
+                until = now + (deadline - now) / _attempts_left(readers, index, place)
+                connection = node.connection() or await node.connected(until)
+                answer: asyncio.Future[Reply] = loop.create_future()
+                connection.request(line, answer, until)
+                hit = read_hit(await answer)
+            except CacheError as error:
+                failures[pool.name] = error
+                self._hooks.fell_back(pool.name, error)
+            else:
+                if hit is not None and not hit.leased:
+                    found = Found(hit, pool.name, self._clock.version_of(hit.cas))
+                    if missed:
+                        self._repair.bring(key, found, node, missed)
+                    return found
+                missed.append(node)
+                if not fallback_on_miss:
+                    return None
+                self._hooks.fell_back(pool.name, None)
+            now = loop.time()
+        if missed or not required:
+            return None
+        raise CacheUnavailable("get", failures)
+
+    async def _from_several(self, view: View, key: bytes, line: bytes, required: int, timeout: float) -> Found | None:
+        deadline = asyncio.get_running_loop().time() + timeout
+        place = view.place(key)
+        nodes = {pool.name: pool.node(place) for pool in view.readers}
+        answers = await first_answers(
+            {zone: self._ask(zone, node, line, deadline) for zone, node in nodes.items()}, required
+        )
+        check_answered("get", answers, required)
+        winner = newest(answers.values())
+        if winner is not None:
+            behind = zones_behind(winner, answers)
+            self._repair.bring(key, winner, nodes[winner.zone], [nodes[zone] for zone in behind])
+        return winner
+
+    async def get_from(self, pool: ZonePool, node: Node, key: bytes, deadline: float) -> Found | None:
+        """The item in one zone, or None for a miss. Raises a `NodeError`."""
+        found = self._found(pool.name, await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+        return found if found is not None and found.is_value else None
+
+    async def _ask(self, zone: str, node: Node, line: bytes, deadline: float) -> Answer:
+        try:
+            return self._found(zone, await ask(node, line, deadline))
+        except CacheError as error:
+            return error
+
+    def _found(self, zone: str, reply: Reply) -> Found | None:
+        hit = read_hit(reply)
+        return None if hit is None or hit.leased else Found(hit, zone, self._clock.version_of(hit.cas))
+
+    async def get_many(
+        self, view: View, keys: Sequence[bytes], consistency: Consistency, timeout: float, *, fallback_on_miss: bool
+    ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
+        """The items that a caller may see, why zones failed, and the least number of zones that answered for any key.
+
+        Every node of a zone is asked at once, and the next zone only for the keys that are still missing.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        required = consistency.required(len(view.readers))
+        failures: dict[str, CacheError] = {}
+        answers: dict[bytes, dict[str, Answer]] = {key: {} for key in keys}
+        if required > 1:
+            zones = await asyncio.gather(*(self._ask_many(view, pool, keys, deadline) for pool in view.readers))
+            for pool, answered in zip(view.readers, zones, strict=True):
+                for key, answer in answered.items():
+                    answers[key][pool.name] = answer
+        else:
+            wanted = list(keys)
+            for index, pool in enumerate(view.readers):
+                now = loop.time()
+                until = now + (deadline - now) / (len(view.readers) - index)
+                for key, answer in (await self._ask_many(view, pool, wanted, until)).items():
+                    answers[key][pool.name] = answer
+                wanted = [key for key in wanted if _should_ask_next(answers[key][pool.name], fallback_on_miss)]
+                if not wanted:
+                    break
+                self._hooks.fell_back(pool.name, failed(answers[wanted[0]][pool.name]))
+        found: dict[bytes, Found] = {}
+        answered_least = len(view.readers)
+        for key, of_key in answers.items():
+            answered_least = min(answered_least, sum(not isinstance(answer, CacheError) for answer in of_key.values()))
+            failures.update({zone: answer for zone, answer in of_key.items() if isinstance(answer, CacheError)})
+            winner = newest(of_key.values())
+            if winner is None:
+                continue
+            nodes = {pool.name: pool.node(view.place(key)) for pool in view.readers}
+            self._repair.bring(key, winner, nodes[winner.zone], [nodes[zone] for zone in zones_behind(winner, of_key)])
+            if winner.is_value:
+                found[key] = winner
+        return found, failures, answered_least
+
+    async def _ask_many(self, view: View, pool: ZonePool, keys: Sequence[bytes], deadline: float) -> dict[bytes, Answer]:
+        batches: dict[Node, list[bytes]] = {}
+        for key in keys:
+            batches.setdefault(pool.node(view.place(key)), []).append(key)
+        answers: dict[bytes, Answer] = {}
+        for part in await asyncio.gather(*(self._batch(pool.name, *batch, deadline) for batch in batches.items())):
+            answers.update(part)
+        return answers
+
+    async def _batch(self, zone: str, node: Node, keys: list[bytes], deadline: float) -> dict[bytes, Answer]:
+        try:
+            connection = node.connection() or await node.connected(deadline)
+            answer: asyncio.Future[list[tuple[int, Reply]]] = asyncio.get_running_loop().create_future()
+            connection.request_quietly([requests.meta_get(key) for key in keys], answer, deadline)
+            answers: dict[bytes, Answer] = dict.fromkeys(keys)
+            for index, reply in await answer:
+                answers[keys[index]] = self._found(zone, reply)
+        except CacheError as error:
+            return dict.fromkeys(keys, error)
+        return answers
+
+
+async def first_answers(asked: Mapping[str, Awaitable[Answer]], required: int) -> dict[str, Answer]:
+    """Ask all, and return when `required` have answered, or when that has become impossible.
+
+    `asked`: a coroutine that returns an `Answer` for each zone. Those that are not needed any more are cancelled; their
+    replies are dropped when they come.
+    """
+    tasks = {zone: asyncio.ensure_future(work) for zone, work in asked.items()}
+    answers: dict[str, Answer] = {}
+    waiting = set(tasks.values())
+    try:
+        while waiting:
+            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            answers = {zone: task.result() for zone, task in tasks.items() if task.done()}
+            answered = sum(not isinstance(answer, CacheError) for answer in answers.values())
+            if answered >= required or answered + len(waiting) < required:
+                break
+    finally:
+        for task in waiting:
+            task.cancel()
+    return answers
+
+
+def _attempts_left(readers: Sequence[ZonePool], index: int, place: int) -> int:
+    """This zone and those after it that are not known to be down: a zone that fails at once needs no time."""
+    return 1 + sum(not pool.node(place).is_down for pool in readers[index + 1 :])
+
+
+def _should_ask_next(answer: Answer, fallback_on_miss: bool) -> bool:  # noqa: FBT001  # passed on as it is
+    return isinstance(answer, CacheError) or (answer is None and fallback_on_miss)

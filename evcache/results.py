@@ -1,0 +1,66 @@
+"""What calls return."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+class Outcome(enum.StrEnum):
+    """What one zone did with a write."""
+
+    STORED = "stored"
+    SUPERSEDED = "superseded"
+    """A newer write is there already: as good as stored, since ours would have been replaced."""
+    NOT_STORED = "not_stored"
+    """The server refused: `add` on a key that exists, out of memory, too large."""
+    EXISTS = "exists"
+    """`cas`: the item is another than the one that was read."""
+    NOT_FOUND = "not_found"
+    TIMEOUT = "timeout"
+    """No reply before the deadline; it may have been carried out."""
+    UNAVAILABLE = "unavailable"
+    """The zone could not be asked."""
+    PENDING = "pending"
+    """On its way when the call returned."""
+
+
+ACKNOWLEDGED = frozenset({Outcome.STORED, Outcome.SUPERSEDED})
+# After a delete the key is gone, whether or not it was there.
+ACKNOWLEDGED_DELETE = ACKNOWLEDGED | {Outcome.NOT_FOUND}
+
+Source = Literal["near", "local", "fallback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A value and where it came from."""
+
+    value: Any
+    version: int | None
+    """The version of the write; None for an item that another kind of client wrote, or on servers without versions."""
+    ttl: int | None
+    """Whole seconds left; None when it does not expire."""
+    zone: str
+    source: Source
+    """`local`: this process's zone; `fallback`: another one; `near`: this process's memory."""
+    stale: bool
+    """Known to be out of date, and kept because that beats nothing."""
+    cas_token: int
+    """The item's CAS in `zone`, for `cas` on servers without versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What a write achieved. True when as many zones as were asked for have it."""
+
+    met: bool
+    version: int | None
+    """The version that the write got; None where there are none."""
+    zones: Mapping[str, Outcome]
+    """What each zone did. Zones still under way when the call returned are `pending`, and go on."""
+
+    def __bool__(self) -> bool:
+        return self.met

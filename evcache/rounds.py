@@ -1,0 +1,185 @@
+"""One write on its way: sent to every zone at once, done when enough of them have it.
+
+The zones that are slower go on after the call has returned: their requests wait in the connections' queues, with the call's
+deadline, and cost no task. A caller that is cancelled stops waiting, and nothing else: the write goes on, in every zone,
+since half a write is what makes zones differ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from evcache.background import Background
+from evcache.commands import Command, Judge, capabilities_of, carry_out
+from evcache.hooks import Hooks
+from evcache.results import ACKNOWLEDGED, Outcome
+from zones.errors import CacheError, NodeError, NodeTimeout, QueueFull
+from zones.node import Node
+from zones.pool import ZonePool
+
+
+class Round:
+    """One write on its way to its zones."""
+
+    __slots__ = (
+        "_acknowledged",
+        "_counted",
+        "_decided",
+        "_failed",
+        "_hooks",
+        "_undecided",
+        "answered",
+        "background",
+        "failures",
+        "outcomes",
+        "required",
+    )
+
+    def __init__(
+        self,
+        background: Background,
+        hooks: Hooks,
+        required: int,
+        acknowledged: frozenset[Outcome] = ACKNOWLEDGED,
+    ) -> None:
+        self.required = required
+        """How many readable zones must acknowledge."""
+        self.answered = 0
+        """How many have."""
+        self.outcomes: dict[str, Outcome] = {}
+        self.failures: dict[str, CacheError] = {}
+        # Of the readable zones, which alone count: how many there are, may still acknowledge, and failed to answer.
+        self._counted = 0
+        self._undecided = 0
+        self._failed = 0
+        self._acknowledged = acknowledged
+        self.background = background
+        self._hooks = hooks
+        self._decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def met(self) -> bool:
+        """Whether enough zones have it."""
+        return self.answered >= self.required
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether every readable zone failed to answer, though at least one had to."""
+        return self.required > 0 and self._failed == self._counted
+
+    def send(self, command: Command, pools: Iterable[ZonePool], place: int, deadline: float) -> None:
+        """Start the write in these zones. Returns at once; nothing is raised: what goes wrong is an outcome."""
+        parts = [_Part(self, pool, pool.node(place), command, deadline) for pool in pools]
+        # All are counted before any is sent: a zone that fails at once must not decide the round by itself.
+        for part in parts:
+            self.outcomes[part.zone] = Outcome.PENDING
+            self._counted += part.counts
+            self._undecided += part.counts
+        for part in parts:
+            part.start()
+        self._decide()
+
+    def count(self, zone: str, outcome: Outcome) -> None:
+        """Enter what a readable zone has done already."""
+        self.outcomes[zone] = outcome
+        self._counted += 1
+        self.answered += outcome in self._acknowledged
+
+    async def decided(self) -> None:
+        """Wait until enough zones have it, or until that has become impossible; the deadline makes it so at the latest."""
+        if not self._decided.done():
+            await self._decided
+
+    def report(self, part: _Part, outcome: Outcome, error: CacheError | None = None) -> None:
+        """What became of one zone's part."""
+        self.outcomes[part.zone] = outcome
+        if error is not None:
+            self.failures[part.zone] = error
+        if part.counts:
+            self._undecided -= 1
+            self._failed += error is not None
+            self.answered += outcome in self._acknowledged
+        self._hooks.zone_wrote(part.zone, outcome, late=self._decided.done())
+        self._decide()
+
+    def _decide(self) -> None:
+        if not self._decided.done() and (self.met or self.answered + self._undecided < self.required):
+            self._decided.set_result(None)
+
+
+class _Part:
+    """One zone's part of a round. It is what the connection answers to, so that the usual case needs no task."""
+
+    __slots__ = ("_command", "_deadline", "_done", "_judge", "_node", "_round", "counts", "zone")
+
+    def __init__(self, round_: Round, pool: ZonePool, node: Node, command: Command, deadline: float) -> None:
+        self.zone = pool.name
+        self.counts = pool.readable
+        self._round = round_
+        self._node = node
+        self._command = command
+        self._deadline = deadline
+        self._judge: Judge | None = None
+        self._done = False
+
+    def start(self) -> None:
+        connection = self._node.connection()
+        if connection is None:
+            if self._node.is_down:
+                self.set_exception(self._node.unavailable())
+            else:  # it has to be connected first, and waiting for that takes a task
+                self._spawn(carry_out(self._command, self._node, self._deadline))
+            return
+        try:
+            judge = self._command.send(connection, capabilities_of(self._node), self, self._deadline)
+        except NodeError as error:
+            self.set_exception(error)
+            return
+        if isinstance(judge, Outcome):
+            self._report(judge)
+        elif judge is None:
+            self._spawn(self._command.settle(self._node, self._deadline))
+        else:
+            self._judge = judge
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, answer: Any) -> None:
+        assert self._judge is not None
+        try:
+            outcome = self._judge(answer)
+        except CacheError as error:
+            self.set_exception(error)
+            return
+        if outcome is None:
+            self._spawn(self._command.settle(self._node, self._deadline))
+        else:
+            self._report(outcome)
+
+    def set_exception(self, error: CacheError) -> None:
+        self._report(Outcome.TIMEOUT if isinstance(error, NodeTimeout) else Outcome.UNAVAILABLE, error)
+
+    def _spawn(self, work: Any) -> None:
+        if self._round.background.spawn(self._see_through(work)) is None:
+            work.close()
+            self.set_exception(QueueFull("too much background work, or the client is closing", self._node.label))
+
+    async def _see_through(self, work: Any) -> None:
+        try:
+            outcome = await work
+        except CacheError as error:
+            self.set_exception(error)
+        except BaseException:
+            # Cancelled by close(), or a bug: either way the caller must not wait for this zone.
+            self.set_exception(NodeTimeout("given up", self._node.label))
+            raise
+        else:
+            self._report(outcome)
+
+    def _report(self, outcome: Outcome, error: CacheError | None = None) -> None:
+        if not self._done:
+            self._done = True
+            self._round.report(self, outcome, error)

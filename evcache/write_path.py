@@ -1,0 +1,216 @@
+"""Writes: one command to every zone, or a decision in one zone that the others are sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
+from typing import Any, TypeVar
+
+from evcache.background import Background
+from evcache.commands import Command, Delete, Store, Touch
+from evcache.coordinator import Coordinator, Draft
+from evcache.errors import CacheUnavailable
+from evcache.hooks import Hooks
+from evcache.options import Options
+from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, WriteResult
+from evcache.rounds import Round
+from evcache.ttl import on_the_wire
+from evcache.versions import VersionClock
+from zones.capabilities import DEFAULT_ITEM_BYTES
+from zones.cluster import View
+from zones.errors import NodeError, NodeUnavailable, ValueTooLarge
+from zones.node import Node
+
+AnyKey = TypeVar("AnyKey", bound=Hashable)
+T = TypeVar("T")
+# Decides about a key on its coordinator's node (zone name, node, deadline): a store for the other zones, or a refusal.
+Decide = Callable[[str, Node, float], Awaitable[Store | Outcome]]
+Count = Callable[[Node, float], Awaitable[tuple[int, Store] | None]]
+
+# Values up to this size fit any server (the least that `-I` allows is 1 KiB): no need to ask what it takes.
+_FITS_ANYWHERE_BYTES = 512
+
+
+class WritePath:
+    """How one client writes."""
+
+    def __init__(
+        self,
+        clock: VersionClock,
+        coordinator: Coordinator,
+        background: Background,
+        hooks: Hooks,
+        *,
+        versions: bool,
+        tombstone_ttl: float,
+        now: Callable[[], float],
+    ) -> None:
+        self._clock = clock
+        self._coordinator = coordinator
+        self._background = background
+        self._hooks = hooks
+        self._versions = versions
+        self._tombstone_ttl = tombstone_ttl
+        self._now = now
+
+    # Commands, made once for all zones.
+
+    def draft(self, key: bytes, encoded: tuple[bytes, int], ttl: float) -> Draft:
+        """An encoded value (bytes, flags) that is to live `ttl` seconds."""
+        return Draft(key, *encoded, self.wire_ttl(ttl))
+
+    def wire_ttl(self, ttl: float) -> int:
+        """Seconds to live as servers want them said."""
+        return on_the_wire(ttl, self._now())
+
+    def store(self, draft: Draft, *, newest_wins: bool) -> Store:
+        """The draft with a new version."""
+        return Store(
+            self._clock,
+            draft.key,
+            draft.data,
+            draft.flags,
+            ttl=draft.ttl,
+            version=self._clock.next() if self._versions else None,
+            newest_wins=newest_wins,
+        )
+
+    def delete(self, key: bytes) -> Delete:
+        """A tombstone with a new version."""
+        version = self._clock.next() if self._versions else None
+        return Delete(self._clock, key, ttl=self.wire_ttl(self._tombstone_ttl), version=version)
+
+    def touch(self, key: bytes, ttl: float) -> Touch:
+        """A new time to live."""
+        return Touch(key, ttl=self.wire_ttl(ttl), tombstone_ttl=self.wire_ttl(self._tombstone_ttl))
+
+    # To every zone.
+
+    def start(self, view: View, key: bytes, command: Command, options: Options) -> Round:
+        """Send a command to every zone, and return at once."""
+        round_ = self._round(view, options, _acknowledged(command))
+        deadline = asyncio.get_running_loop().time() + options.timeout
+        round_.send(command, view.writers, view.place(key), deadline)
+        return round_
+
+    async def write(self, operation: str, view: View, key: bytes, command: Command, options: Options) -> WriteResult:
+        """Send a command to every zone, and wait for as many as the options ask for.
+
+        Raises `CacheUnavailable` when no zone could be reached, unless errors are to be misses.
+        """
+        round_ = self.start(view, key, command, options)
+        await round_.decided()
+        return _result(operation, round_, options, _version(command))
+
+    async def write_many(
+        self, operation: str, view: View, commands: Mapping[AnyKey, tuple[bytes, Command]], options: Options
+    ) -> dict[AnyKey, WriteResult]:
+        """Send all commands, then wait for all. Raises `CacheUnavailable` when no zone could be reached for any."""
+        rounds = {name: self.start(view, key, command, options) for name, (key, command) in commands.items()}
+        for round_ in rounds.values():
+            await round_.decided()
+        if rounds and options.errors == "raise" and all(round_.unreachable for round_ in rounds.values()):
+            raise CacheUnavailable(operation, next(iter(rounds.values())).failures)
+        return {
+            name: WriteResult(round_.met, _version(commands[name][1]), dict(round_.outcomes))
+            for name, round_ in rounds.items()
+        }
+
+    async def check_size(self, view: View, draft: Draft, timeout: float) -> None:
+        """Raise `ValueTooLarge` when a zone's server would not take the value: refusing, it would delete what it has.
+
+        A server that has not been connected to is asked first, if the value is over memcached's default.
+        """
+        size = len(draft.data)
+        if size <= _FITS_ANYWHERE_BYTES:
+            return
+        place = view.place(draft.key)
+        deadline = asyncio.get_running_loop().time() + timeout
+        for pool in view.writers:
+            node = pool.node(place)
+            if node.capabilities is None and size > DEFAULT_ITEM_BYTES // 2 and not node.is_down:
+                try:
+                    await node.connected(deadline)
+                except NodeError:
+                    continue  # the write will find that out, and report it
+            if node.capabilities is not None:
+                limit = node.capabilities.largest_value(draft.key)
+                if size > limit:
+                    raise ValueTooLarge("value", f"{size} bytes when encoded, over the {limit} that {node.label} takes")
+
+    # In one zone first.
+
+    async def decide(self, operation: str, view: View, key: bytes, decide: Decide, options: Options) -> WriteResult:
+        """Have the coordinator of the key decide, then send what it decided to the other zones.
+
+        Raises `CacheUnavailable` when no coordinator could be reached, or the one that was asked did not answer: then
+        nobody can say whether it has decided.
+        """
+        return await self._shielded(operation, self._decide(operation, view, key, decide, options))
+
+    async def _decide(self, operation: str, view: View, key: bytes, decide: Decide, options: Options) -> WriteResult:
+        deadline = asyncio.get_running_loop().time() + options.timeout
+        pool, node = await self._coordinator.elect(operation, view, key, deadline)
+        try:
+            decided = await decide(pool.name, node, deadline)
+        except NodeError as error:
+            raise CacheUnavailable(operation, {pool.name: error}) from error
+        if isinstance(decided, Outcome):
+            return WriteResult(met=False, version=None, zones={pool.name: decided})
+        round_ = self._spread(view, pool.name, decided, deadline, options)
+        await round_.decided()
+        return WriteResult(round_.met, decided.version, dict(round_.outcomes))
+
+    async def count(self, operation: str, view: View, key: bytes, count: Count, options: Options) -> int | None:
+        """Have the coordinator move a counter, then send its value to the other zones. None when there is no counter.
+
+        Raises as `decide` does.
+        """
+        return await self._shielded(operation, self._count(operation, view, key, count, options))
+
+    async def _count(self, operation: str, view: View, key: bytes, count: Count, options: Options) -> int | None:
+        deadline = asyncio.get_running_loop().time() + options.timeout
+        pool, node = await self._coordinator.elect(operation, view, key, deadline)
+        try:
+            counted = await count(node, deadline)
+        except NodeError as error:
+            raise CacheUnavailable(operation, {pool.name: error}) from error
+        if counted is None:
+            return None
+        value, store = counted
+        # The number has been decided: too few copies in time are no reason to hide it from a caller who would count again.
+        await self._spread(view, pool.name, store, deadline, options).decided()
+        return value
+
+    def _spread(self, view: View, coordinator: str, store: Store, deadline: float, options: Options) -> Round:
+        round_ = self._round(view, options, ACKNOWLEDGED)
+        round_.count(coordinator, Outcome.STORED)
+        others = [pool for pool in view.writers if pool.name != coordinator]
+        round_.send(store, others, view.place(store.key), deadline)
+        return round_
+
+    async def _shielded(self, operation: str, work: Coroutine[Any, Any, T]) -> T:
+        # As a task of the client's: a caller who is cancelled between the decision and its spreading would otherwise leave
+        # the zones different.
+        task = self._background.spawn(work)
+        if task is None:
+            raise CacheUnavailable(operation, {"client": NodeUnavailable("too much background work, or closing")})
+        return await asyncio.shield(task)
+
+    def _round(self, view: View, options: Options, acknowledged: frozenset[Outcome]) -> Round:
+        required = options.consistency.required(len(view.readers))
+        return Round(self._background, self._hooks, required, acknowledged)
+
+
+def _acknowledged(command: Command) -> frozenset[Outcome]:
+    return ACKNOWLEDGED_DELETE if isinstance(command, Delete) else ACKNOWLEDGED
+
+
+def _version(command: Command) -> int | None:
+    return command.version if isinstance(command, Store) and command.carried else None
+
+
+def _result(operation: str, round_: Round, options: Options, version: int | None) -> WriteResult:
+    if round_.unreachable and options.errors == "raise":
+        raise CacheUnavailable(operation, dict(round_.failures))
+    return WriteResult(round_.met, version, dict(round_.outcomes))

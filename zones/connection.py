@@ -1,0 +1,273 @@
+"""One pipelined connection: many callers write, replies come back in order, and each reaches the caller it belongs to.
+
+The rules that keep one caller's data from another:
+
+- Requests wait in a FIFO, and each reply is matched with its head. A request keeps its place until its reply has been
+  read, also when the caller was cancelled or gave up: the reply is then dropped. (A client that hands on a connection
+  with an unread reply gives the next caller the wrong answer; aiomcache 0.8.2 does.)
+- Each meta request carries an opaque number that the server repeats. A reply with another one, or one that nobody waits
+  for, closes the connection and is returned to no one.
+- When the connection ends, everyone who waits is told at once.
+
+Deadlines cost no timer per call: there is one timer for the connection, set to the nearest deadline, and whoever is late
+when it fires is failed. Requests of one loop tick leave in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
+from zones.pending import Pending, PendingAll, PendingQuiet, PendingText, Waiter
+from zones.protocol.decoder import Decoder
+
+_NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What may wait on one connection. Over either limit a request fails at once with `QueueFull`."""
+
+    max_pending: int = 16_384
+    """Requests without a reply. At 100,000 requests a second on one connection, 0.16 s of work: longer than the default
+    read timeout, so whoever queued behind that would time out anyway."""
+
+    max_queued_bytes: int = 64 * 1024 * 1024
+    """Request bytes that the server has not taken yet: 64 values of the largest default size."""
+
+    silence: float = 5.0
+    """Seconds that requests may wait without a byte arriving before the connection is given up. A peer that vanished
+    without a word (a partition, a stopped process) would otherwise hold it until TCP gives up, after a quarter of an
+    hour. Well over any timeout of a call, so that a short stall does not cost the connection."""
+
+
+class Connection(asyncio.Protocol):
+    """An open connection to one node. Made by `Node`; lives on one event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        limits: ConnectionLimits,
+        on_lost: Callable[[Connection, NodeUnavailable], None],
+    ) -> None:
+        """`name` is the node's label, for errors. `on_lost(connection, why)` is called once, when it has ended."""
+        self.name = name
+        self._loop = loop
+        self._limits = limits
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._decoder = Decoder()
+        self._pending: deque[Pending] = deque()
+        self._opaque = 0
+        # Requests of this tick, or those that wait for the server to take earlier ones.
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._flush_is_due = False
+        self._paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NEVER
+        self._heard = 0.0
+        self._retiring = False
+        self._why_ended: NodeUnavailable | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._why_ended else "retiring" if self._retiring else "open"
+        return f"<Connection {self.name} {state} pending={len(self._pending)} queued={self._out_bytes}B>"
+
+    @property
+    def pending(self) -> int:
+        """Requests whose reply has not been read, given up ones included."""
+        return len(self._pending)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be sent."""
+        return self._transport is not None and self._why_ended is None and not self._retiring
+
+    # Sending. All four raise `QueueFull` or `ConnectionLost`, with nothing sent, when there is no room or no connection.
+    # `deadline` is on the loop's clock. Giving up (cancelling the waiter) is free: the reply is dropped when it comes.
+
+    def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
+        """Send one meta command; the waiter gets its `Reply`."""
+        self._admit()
+        self._opaque += 1
+        opaque = b"O%d" % self._opaque
+        self._write(b"%b %b\r\n" % (line, opaque) if data is None else b"%b %b\r\n%b\r\n" % (line, opaque, data))
+        self._expect(Pending(waiter, deadline, opaque))
+
+    def request_all(self, lines: Sequence[bytes], data: bytes, waiter: Waiter, deadline: float) -> None:
+        """Send several stores of one value in one packet; the waiter gets the list of their replies."""
+        self._admit()
+        self._opaque += 1
+        opaque = b"O%d" % self._opaque
+        tail = b" %b\r\n%b\r\n" % (opaque, data)
+        self._write(tail.join(lines) + tail)
+        self._expect(PendingAll(waiter, deadline, opaque, len(lines)))
+
+    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:
+        """Send several reads that are silent on a miss; the waiter gets the list of `(index, Reply)` of the hits.
+
+        A no-op closes the batch: when its answer is here, whatever has not been answered was a miss.
+        """
+        self._admit()
+        first = self._opaque + 1
+        self._opaque += len(lines)
+        parts = [b"%b q O%d\r\n" % (line, number) for number, line in enumerate(lines, first)]
+        parts.append(b"mn\r\n")
+        self._write(b"".join(parts))
+        self._expect(PendingQuiet(waiter, deadline, first, len(lines)))
+
+    def request_text(
+        self,
+        line: bytes,
+        waiter: Waiter,
+        deadline: float,
+        *,
+        data: bytes | None = None,
+        until: bytes | None = None,
+    ) -> None:
+        """Send a command that can't carry an opaque: a classic one, or `mn`.
+
+        The waiter gets the list of replies: one, or with `until` all up to the one of that status, or an error.
+        """
+        self._admit()
+        self._write(b"%b\r\n" % line if data is None else b"%b\r\n%b\r\n" % (line, data))
+        self._expect(PendingText(waiter, deadline, until))
+
+    def _admit(self) -> None:
+        if self._why_ended is not None or self._retiring or self._transport is None:
+            raise ConnectionLost("the connection is closed", self.name)
+        if len(self._pending) >= self._limits.max_pending:
+            raise QueueFull(f"{len(self._pending)} requests are waiting already", self.name)
+        if self._out_bytes >= self._limits.max_queued_bytes:
+            raise QueueFull(f"{self._out_bytes} bytes are waiting to be sent already", self.name)
+
+    def _write(self, data: bytes) -> None:
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if not self._flush_is_due and not self._paused:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        if self._out and not self._paused and self._transport is not None and self._why_ended is None:
+            out, self._out, self._out_bytes = self._out, [], 0
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _expect(self, pending: Pending) -> None:
+        if not self._pending:
+            self._heard = self._loop.time()  # silence begins when there is something to answer
+        self._pending.append(pending)
+        if pending.deadline < self._timer_at:
+            self._wake_at(pending.deadline)
+
+    # Receiving.
+
+    def data_received(self, data: bytes) -> None:
+        """Match what arrived with who waits. Called by the event loop."""
+        self._heard = self._loop.time()
+        waiting = self._pending
+        try:
+            for reply in self._decoder.feed(data):
+                if not waiting:
+                    raise ProtocolError(f"a reply that nobody asked for: {reply.line[:64]!r}")  # noqa: TRY301
+                if waiting[0].take(reply):
+                    waiting.popleft()
+                    if self._why_ended is not None:  # by what the waiter did with it
+                        return
+        except ProtocolError as error:
+            error.node = self.name
+            if waiting:
+                waiting.popleft().fail(error)
+            self._end(ConnectionLost(f"closed, since the server broke the protocol: {error.problem}", self.name))
+            return
+        if self._retiring and not waiting:
+            self._end(ConnectionLost("retired", self.name))
+
+    # Time.
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        # Replies that arrived before this ran have been delivered: the loop handles sockets before timers, so a loop that
+        # was busy is not mistaken for a slow server.
+        self._timer, self._timer_at = None, _NEVER
+        now = self._loop.time()
+        nearest = _NEVER
+        late: list[Pending] = []
+        for pending in self._pending:
+            if pending.waiter.done():
+                continue
+            if pending.deadline <= now:
+                late.append(pending)
+            else:
+                nearest = min(nearest, pending.deadline)
+        for pending in late:
+            pending.fail(NodeTimeout("no reply in time", self.name))
+        if self._pending and self._why_ended is None:
+            give_up = self._heard + self._limits.silence
+            if give_up <= now:
+                self._end(ConnectionLost(f"no byte in {self._limits.silence:g} s", self.name))
+                return
+            self._wake_at(min(nearest, give_up))
+
+    # The transport's life.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        self._end(ConnectionLost("closed by the server" if exc is None else f"lost: {exc}", self.name))
+
+    def pause_writing(self) -> None:
+        """The server is slower than we are: keep requests here, where they are counted. Called by the event loop."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self._paused = False
+        self._flush()
+
+    def retire(self) -> None:
+        """Take no more requests, and close once those that wait are answered or the connection has been silent."""
+        self._retiring = True
+        if not self._pending:
+            self._end(ConnectionLost("retired", self.name))
+
+    def abort(self, why: str = "closed by this client") -> None:
+        """Close now. Everyone who waits gets `ConnectionLost`. Calling it again does nothing."""
+        self._end(ConnectionLost(why, self.name))
+
+    def _end(self, why: NodeUnavailable) -> None:
+        if self._why_ended is not None:
+            return
+        self._why_ended = why
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._out.clear()
+        self._out_bytes = 0
+        if self._transport is not None:
+            self._transport.abort()
+        # The node first: a waiter that tries again must not be handed this connection.
+        self._on_lost(self, why)
+        waiting, self._pending = self._pending, deque()
+        for pending in waiting:
+            pending.fail(_copy(why))
+
+
+def _copy(error: NodeError) -> NodeError:
+    # One exception object raised in many tasks would collect the tracebacks of all of them.
+    return type(error)(error.problem, error.node)

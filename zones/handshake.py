@@ -1,0 +1,82 @@
+"""The first words on a connection: log in where that is asked for, then find out what the server can do."""
+
+from __future__ import annotations
+
+import asyncio
+
+from zones.capabilities import DEFAULT_ITEM_BYTES, Capabilities
+from zones.connection import Connection
+from zones.errors import NodeUnavailable, ProtocolError, Unsupported
+from zones.protocol import requests
+from zones.protocol.replies import Reply, decimal, unexpected
+
+
+async def shake_hands(connection: Connection, deadline: float, auth: tuple[str, str] | None) -> Capabilities:
+    """Log in and ask. Raises a `NodeError` or `Unsupported` when the server can't be used; the caller closes."""
+    if auth is not None:
+        await _log_in(connection, deadline, auth)
+    # All questions in one packet; the answers come in order.
+    speaks_meta = _ask(connection, requests.NOOP, deadline)
+    explicit_cas = asyncio.get_running_loop().create_future()
+    connection.request(requests.PROBE_EXPLICIT_CAS, explicit_cas, deadline)
+    version = _ask(connection, requests.VERSION, deadline)
+    settings = _ask(connection, requests.STATS_SETTINGS, deadline, until=b"END")
+    answers = asyncio.gather(speaks_meta, explicit_cas, version, settings, return_exceptions=True)
+    await answers
+    meta = await speaks_meta
+    if meta[0].status != b"MN":
+        raise Unsupported("the meta protocol", connection.name)
+    known = _settings(await settings)
+    return Capabilities(
+        server=_version(await version),
+        explicit_cas=_may_choose_cas(await explicit_cas),
+        cas=known.get(b"cas_enabled") != b"no",
+        item_bytes=_item_bytes(known),
+    )
+
+
+async def _log_in(connection: Connection, deadline: float, auth: tuple[str, str]) -> None:
+    # A server run with -Y answers one complaint for all that it has read before the login, so this must travel alone.
+    line, secret = requests.text_auth(*auth)
+    (reply,) = await _ask(connection, line, deadline, data=secret)
+    if reply.status != b"STORED":
+        raise NodeUnavailable(f"the login was refused: {reply.line.decode('latin-1')}", connection.name)
+
+
+def _ask(
+    connection: Connection,
+    line: bytes,
+    deadline: float,
+    *,
+    data: bytes | None = None,
+    until: bytes | None = None,
+) -> asyncio.Future[list[Reply]]:
+    answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+    connection.request_text(line, answer, deadline, data=data, until=until)
+    return answer
+
+
+def _may_choose_cas(reply: Reply) -> bool:
+    if reply.status == b"EN":
+        return True
+    if reply.line.startswith(b"CLIENT_ERROR invalid flag"):
+        return False
+    raise unexpected(reply)
+
+
+def _version(replies: list[Reply]) -> str:
+    if replies[0].status != b"VERSION":
+        raise unexpected(replies[0])
+    return b" ".join(replies[0].tokens).decode("latin-1")
+
+
+def _settings(replies: list[Reply]) -> dict[bytes, bytes]:
+    # A server that has no settings to show is taken to have memcached's defaults.
+    return {reply.tokens[0]: reply.tokens[1] for reply in replies if reply.status == b"STAT"}
+
+
+def _item_bytes(settings: dict[bytes, bytes]) -> int:
+    try:
+        return decimal(settings[b"item_size_max"])
+    except (KeyError, ProtocolError):
+        return DEFAULT_ITEM_BYTES

@@ -1,0 +1,156 @@
+"""Requests that wait for replies: what each expects, and whether what came is its own.
+
+`take` is given the replies of the stream one after another and says when the request is complete. A reply that can't
+belong to it raises `ProtocolError`, and the connection closes: it is never given to anyone. No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from zones.errors import NodeError, ProtocolError
+from zones.protocol.replies import ERROR_STATUSES, META_STATUSES, Reply, leaves_connection_in_sync, unexpected
+
+
+class Waiter(Protocol):
+    """Whoever waits for an answer. An `asyncio.Future` is one; a write that waits for several zones brings its own.
+
+    Called from the event loop, once at most, and not at all once `done()` is true.
+    """
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """The reply, or replies, that were asked for."""
+        ...
+
+    def set_exception(self, error: Any, /) -> None:
+        """A `NodeError`: there will be no answer."""
+        ...
+
+
+class Pending:
+    """One request, one reply."""
+
+    __slots__ = ("deadline", "opaque", "waiter")
+
+    def __init__(self, waiter: Waiter, deadline: float, opaque: bytes) -> None:
+        self.waiter = waiter
+        self.deadline = deadline
+        self.opaque = opaque
+        """What every reply must repeat, but for errors, which can't."""
+
+    def take(self, reply: Reply) -> bool:
+        """Give the waiter its reply. True: the request is complete."""
+        check_ours(reply, self.opaque)
+        if not self.waiter.done():
+            self.waiter.set_result(reply)
+        return True
+
+    def fail(self, error: NodeError) -> None:
+        """Tell the waiter that there will be no answer."""
+        if not self.waiter.done():
+            self.waiter.set_exception(error)
+
+
+class PendingAll(Pending):
+    """Several requests in one packet: the list of their replies."""
+
+    __slots__ = ("replies", "wanted")
+
+    def __init__(self, waiter: Waiter, deadline: float, opaque: bytes, wanted: int) -> None:
+        super().__init__(waiter, deadline, opaque)
+        self.wanted = wanted
+        self.replies: list[Reply] = []
+
+    def take(self, reply: Reply) -> bool:
+        """Keep the reply; with the last one, give the waiter all of them."""
+        check_ours(reply, self.opaque)
+        self.replies.append(reply)
+        if len(self.replies) < self.wanted:
+            return False
+        if not self.waiter.done():
+            self.waiter.set_result(self.replies)
+        return True
+
+
+class PendingQuiet(Pending):
+    """Reads that are silent on a miss, closed by a no-op: the list of `(index, Reply)` of those that were not."""
+
+    __slots__ = ("error", "first", "following", "hits", "stop")
+
+    def __init__(self, waiter: Waiter, deadline: float, first: int, count: int) -> None:
+        super().__init__(waiter, deadline, b"")
+        self.first = first
+        self.following = first  # opaque numbers only rise, so a repeated reply is noticed too
+        self.stop = first + count
+        self.hits: list[tuple[int, Reply]] = []
+        self.error: NodeError | None = None
+
+    def take(self, reply: Reply) -> bool:
+        """Keep a hit; the no-op's answer ends the batch. An error in it fails all of it: nothing says whose it is."""
+        if reply.status == b"MN":
+            if self.waiter.done():
+                pass
+            elif self.error is not None:
+                self.waiter.set_exception(self.error)
+            else:
+                self.waiter.set_result(self.hits)
+            return True
+        if reply.status in ERROR_STATUSES:
+            check_harmless(reply)
+            self.error = unexpected(reply)
+            return False
+        number = _opaque_number(reply)
+        if not self.following <= number < self.stop:
+            raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}")
+        self.following = number + 1
+        self.hits.append((number - self.first, reply))
+        return False
+
+
+class PendingText(Pending):
+    """A command that can't carry an opaque: one reply, or all up to the status `until`."""
+
+    __slots__ = ("replies", "until")
+
+    def __init__(self, waiter: Waiter, deadline: float, until: bytes | None) -> None:
+        super().__init__(waiter, deadline, b"")
+        self.until = until
+        self.replies: list[Reply] = []
+
+    def take(self, reply: Reply) -> bool:
+        """Keep the reply; with the last one, give the waiter the list of them, the last included."""
+        if reply.status in ERROR_STATUSES:
+            check_harmless(reply)
+        elif reply.status in META_STATUSES and reply.status != b"MN":
+            raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}")
+        self.replies.append(reply)
+        if self.until is not None and reply.status != self.until and reply.status not in ERROR_STATUSES:
+            return False
+        if not self.waiter.done():
+            self.waiter.set_result(self.replies)
+        return True
+
+
+def check_ours(reply: Reply, opaque: bytes) -> None:
+    """Raise `ProtocolError` when the reply belongs to another request, or leaves the stream where nobody knows."""
+    if reply.status in ERROR_STATUSES:
+        check_harmless(reply)
+    elif opaque not in reply.tokens:
+        raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}, expected {opaque!r}")
+
+
+def check_harmless(reply: Reply) -> None:
+    """Raise `ProtocolError` for an error reply after which nobody knows what comes next."""
+    if not leaves_connection_in_sync(reply):
+        raise ProtocolError(f"the server lost the thread: {reply.line[:200].decode('ascii', 'backslashreplace')}")
+
+
+def _opaque_number(reply: Reply) -> int:
+    for token in reversed(reply.tokens):
+        if token[:1] == b"O" and token[1:].isdigit():
+            return int(token[1:])
+    raise ProtocolError(f"a reply without the opaque that was sent: {reply.line[:64]!r}")

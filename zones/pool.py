@@ -1,0 +1,26 @@
+"""One zone at one moment: its nodes and the ring that says which of them holds a key. Immutable; the nodes live on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zones.node import Node
+from zones.ring import Ring
+from zones.topology import Mode, Zone
+
+
+class ZonePool:
+    """The nodes of one zone."""
+
+    def __init__(self, zone: Zone, nodes: Sequence[Node]) -> None:
+        self.name = zone.name
+        self.readable = zone.mode is Mode.READ_WRITE
+        self.nodes = tuple(nodes)
+        self._ring = Ring([node.label for node in nodes]) if len(nodes) > 1 else None
+
+    def __repr__(self) -> str:
+        return f"<ZonePool {self.name} {', '.join(f'{node.label} {node.state}' for node in self.nodes)}>"
+
+    def node(self, place: int) -> Node:
+        """The node that holds the keys at this place of the ring (`zones.ring.position` of a key)."""
+        return self.nodes[0] if self._ring is None else self.nodes[self._ring.owner(place)]

@@ -1,0 +1,116 @@
+"""What a server says, and what it means.
+
+A reply is kept as the tokens of its line; the few functions below read them. Each way to interpret a reply ends in
+`raise unexpected(reply)`, so that an answer nobody thought of is an error and never a miss.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from zones.errors import NodeError, ProtocolError, ServerError
+
+# Everything a server may begin a line with, by what follows. Anything else means that the two sides have lost each other.
+META_STATUSES = frozenset({b"HD", b"VA", b"EN", b"NS", b"EX", b"NF", b"MN", b"ME"})
+TEXT_STATUSES = frozenset({b"OK", b"END", b"STAT", b"VERSION", b"RESET", b"STORED"})
+ERROR_STATUSES = frozenset({b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR"})
+STATUSES = META_STATUSES | TEXT_STATUSES | ERROR_STATUSES
+
+# After these the server has read the whole request, value included, and the next reply belongs to the next request
+# (seen on 1.6.18 and 1.6.38). After any other error the value may still be in the stream, about to run as commands.
+_IN_SYNC_ERRORS = (
+    b"SERVER_ERROR object too large for cache",
+    b"SERVER_ERROR out of memory",
+    b"CLIENT_ERROR cannot increment or decrement non-numeric value",
+    b"CLIENT_ERROR invalid flag",
+    b"CLIENT_ERROR invalid or duplicate flag",
+    b"CLIENT_ERROR authentication failure",
+    b"CLIENT_ERROR unauthenticated",
+)
+
+
+class Reply(NamedTuple):
+    """One reply: its status word, the tokens after it (after the length, for `VA`), and the value of a `VA`."""
+
+    status: bytes
+    tokens: list[bytes]
+    value: bytes | None
+
+    @property
+    def line(self) -> bytes:
+        """The reply's line, for messages (without the length of a value)."""
+        return b" ".join([self.status, *self.tokens])
+
+
+class Hit(NamedTuple):
+    """An item as `mg <key> v f c [t]` shows it."""
+
+    value: bytes
+    flags: int
+    cas: int
+    ttl: int | None
+    """Seconds left; -1 when the item never expires; None when it was not asked for."""
+    stale: bool
+    """Marked stale (`X`): invalidated, or in the middle of a guarded store."""
+    leased: bool
+    """A zero-byte stub that says "somebody is computing this" (`W` or `Z` without `X` on an empty value)."""
+
+
+def leaves_connection_in_sync(reply: Reply) -> bool:
+    """Whether the connection can still be used after this error reply."""
+    return reply.line.startswith(_IN_SYNC_ERRORS)
+
+
+def token(reply: Reply, letter: bytes) -> bytes | None:
+    """The argument of the reply's flag `letter` (`b"60"` for `t60`), or None when the reply does not have it."""
+    for candidate in reply.tokens:
+        if candidate[:1] == letter:
+            return candidate[1:]
+    return None
+
+
+def number(reply: Reply, letter: bytes) -> int:
+    """The number behind the reply's flag `letter`. Raises `ProtocolError` when it is missing or is not one."""
+    text = token(reply, letter)
+    if text is None:
+        raise ProtocolError(f"reply without {letter.decode()}: {reply.line!r}")
+    return decimal(text)
+
+
+def decimal(text: bytes) -> int:
+    """Digits, with a minus sign at most: `int()` would also take `1_0`, ` 10` and `+10`."""
+    digits = text[1:] if text[:1] == b"-" else text
+    if not digits.isdigit():
+        raise ProtocolError(f"not a number: {text!r}")
+    return int(text)
+
+
+def read_hit(reply: Reply) -> Hit | None:
+    """What an `mg <key> v f c ...` found, or None for a miss."""
+    status, tokens, value = reply
+    if status == b"VA" and value is not None:
+        # The server returns flags in the order they were asked for, so the usual reply needs no search:
+        # f<flags> c<cas> O<opaque>, and only an item that is stale or leased has more.
+        if len(tokens) == 3 and tokens[0][:1] == b"f" and tokens[1][:1] == b"c":
+            return Hit(value, decimal(tokens[0][1:]), decimal(tokens[1][1:]), None, False, False)
+        stale = b"X" in tokens
+        ttl = token(reply, b"t")
+        return Hit(
+            value,
+            number(reply, b"f"),
+            number(reply, b"c"),
+            None if ttl is None else decimal(ttl),
+            stale,
+            not value and not stale and (b"W" in tokens or b"Z" in tokens),
+        )
+    if status == b"EN":
+        return None
+    raise unexpected(reply)
+
+
+def unexpected(reply: Reply) -> NodeError:
+    """The error for a reply that its request can't have: the server's own complaint, or nonsense."""
+    text = reply.line.decode("ascii", "backslashreplace")
+    if reply.status in ERROR_STATUSES:
+        return ServerError(text)
+    return ProtocolError(f"a reply that does not fit the request: {text}")

@@ -1,0 +1,137 @@
+r"""Requests as bytes, from parts that are already validated.
+
+A request is a line without its end; the connection adds ` O<opaque>\r\n`, and the value where there is one. Nothing here
+checks a key: `evcache.keys` does, and nothing else may call this with bytes from outside. Lengths always come from
+`len(value)`, numbers are formatted from `int`, so no argument can break out of its place.
+
+The `b` flag (base64 keys) and the `k` flag (echo the key) are left out on purpose: together with `N` or an
+auto-creating `ma` they make servers print raw key bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+NOOP = b"mn"
+VERSION = b"version"
+STATS_SETTINGS = b"stats settings"
+
+# Asks whether the client may choose an item's CAS, and changes nothing: servers that know `E` (1.6.27 and newer) say that
+# the key is unknown, older ones that the flag is.
+PROBE_EXPLICIT_CAS = b"mg !p E1"
+
+# Value, client flags, CAS: what a read needs to decode a value, and to know which of two is newer.
+READ_FLAGS = b"v f c"
+# The same and the seconds left, for copying an item somewhere else.
+COPY_FLAGS = b"v f c t"
+# Everything but the value, and without counting as a use (`u`): to look why a store was refused.
+INSPECT_FLAGS = b"f c t s u"
+
+StoreMode = Literal["set", "add", "replace", "append", "prepend"]
+_STORE_MODES: dict[str, bytes] = {
+    "set": b"",
+    "add": b" ME",
+    "replace": b" MR",
+    "append": b" MA",
+    "prepend": b" MP",
+}
+
+
+def meta_get(key: bytes, flags: bytes = READ_FLAGS) -> bytes:
+    """Read an item: `flags` says what of it."""
+    return b"mg %b %b" % (key, flags)
+
+
+def meta_touch(key: bytes, ttl: int) -> bytes:
+    """Give an item `ttl` seconds (0: for ever, over 30 days: a unix time) and return its client flags and CAS."""
+    return b"mg %b f c T%d" % (key, ttl)
+
+
+def meta_set(
+    key: bytes,
+    size: int,
+    *,
+    ttl: int,
+    flags: int,
+    mode: StoreMode = "set",
+    compare: int | None = None,
+    cas: int | None = None,
+    older_or_equal: bool = False,
+) -> bytes:
+    """Store `size` bytes.
+
+    `compare`: only over an item with this CAS; with `older_or_equal`, over one whose CAS is not lower than `compare`
+    (the server marks the item stale and keeps its old TTL). `cas`: the CAS that the item gets; None: the server's choice.
+    Both are compared with None, never by truth: a CAS of 0 is a CAS.
+    """
+    line = b"ms %b %d T%d F%d" % (key, size, ttl, flags)
+    if compare is not None:
+        line += b" C%d" % compare
+    if cas is not None:
+        line += b" E%d" % cas
+    if older_or_equal:
+        line += b" I"
+    return line + _STORE_MODES[mode]
+
+
+def guarded_store(key: bytes, size: int, *, cas: int, ttl: int, flags: int) -> tuple[bytes, bytes, bytes]:
+    """The three stores that make "newest wins" hold in one round trip, for versions kept inverted (newer is lower).
+
+    1. add: stored where nothing was.
+    2. take over: replaces an item that is not newer. The server lets an older *or equal* CAS overwrite; our versions are
+       inverted, so "older" to the server is newer to us. The item is left stale, with the old TTL.
+    3. confirm: matches only what 1 or 2 has just stored, sets the TTL and clears the stale mark.
+    """
+    head = b"ms %b %d T%d F%d" % (key, size, ttl, flags)
+    return (
+        b"%b E%d ME" % (head, cas),
+        b"%b C%d E%d I" % (head, cas, cas),
+        b"%b C%d E%d" % (head, cas, cas),
+    )
+
+
+def meta_delete(key: bytes, compare: int | None = None) -> bytes:
+    """Delete an item; with `compare`, only one with this CAS."""
+    return b"md %b" % key if compare is None else b"md %b C%d" % (key, compare)
+
+
+def meta_arithmetic(
+    key: bytes, delta: int, *, decrement: bool = False, initial: int | None = None, ttl: int | None = None
+) -> bytes:
+    """Add to a counter (or subtract, never below 0) and return its value, seconds left and CAS.
+
+    With `initial`, a counter that does not exist is made with that value (the delta is not added) and `ttl` seconds.
+    """
+    line = b"ma %b D%d" % (key, delta)
+    if decrement:
+        line += b" MD"
+    if initial is not None:
+        # N before t: flags are applied from left to right, and t shows what stood before it.
+        line += b" N%d J%d" % (0 if ttl is None else ttl, initial)
+    return line + b" v t c"
+
+
+def meta_debug(key: bytes) -> bytes:
+    """What the server says about an item, as text."""
+    return b"me %b" % key
+
+
+def text_auth(user: str, password: str) -> tuple[bytes, bytes]:
+    """The line and value that log in to a server run with `-Y`. It must be the only thing on the wire."""
+    secret = f"{user} {password}".encode()
+    return b"set auth 0 0 %d" % len(secret), secret
+
+
+def flush_all() -> bytes:
+    """Forget every item of the node."""
+    return b"flush_all"
+
+
+def verbosity(level: int) -> bytes:
+    """How much the node logs."""
+    return b"verbosity %d" % level
+
+
+def stats(group: str = "") -> bytes:
+    """Statistics: of the whole node, or a group of them such as `settings` or `items`."""
+    return f"stats {group}".rstrip().encode("ascii")

@@ -1,0 +1,29 @@
+"""In which order zones are asked. Plain functions over names: no state, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+
+def read_order(local: str | None, names: Sequence[str], seed: bytes) -> tuple[str, ...]:
+    """The local zone first, then the others in an order that differs from client to client.
+
+    With one order for all, a zone's death would send all of its reads to the same neighbour. `seed` is drawn once for each
+    client. Without a local zone (`local` is None) the whole order is spread.
+    """
+    others = sorted((name for name in names if name != local), key=lambda name: _hash(seed, name.encode()))
+    return (local, *others) if local in names and local is not None else tuple(others)
+
+
+def coordinator_order(key: bytes, names: Sequence[str]) -> tuple[str, ...]:
+    """The zones in the order in which they may decide about a key: the same for every client (rendezvous hashing).
+
+    The first that is healthy decides. By key, so that no zone decides about everything.
+    """
+    return tuple(sorted(names, key=lambda name: _hash(key, name.encode())))
+
+
+def _hash(key: bytes, name: bytes) -> bytes:
+    # The name's length keeps ("ab", "c") and ("a", "bc") apart.
+    return blake2b(len(name).to_bytes(2, "big") + name + key, digest_size=8).digest()
