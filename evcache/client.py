@@ -41,7 +41,7 @@ from zones.cluster import Cluster, View
 from zones.discovery import StaticDiscovery
 from zones.errors import CacheError, InvalidArgument, NodeError
 from zones.node import Node, NodeSettings
-from zones.protocol.requests import COPY_FLAGS, READ_FLAGS
+from zones.protocol.requests import COPY_FLAGS
 from zones.topology import Topology
 
 Key = TypeVar("Key", str, bytes)
@@ -198,7 +198,7 @@ class EVCache:
                 self._starting = None  # it failed: the next call tries again
 
     def _view(self) -> View | None:
-        return self._cluster.view if self._owner.is_here() else None
+        return self._cluster.view if self._owner.open_in is asyncio.get_running_loop() else None
 
     # Reading.
 
@@ -220,8 +220,14 @@ class EVCache:
         """
         full = self._keys.full(key)
         options = self._defaults.read(consistency, timeout, errors)
-        found = await self._read(full, options, fallback_on_miss)
-        return default if found is None else self._decode(full, found)
+        view = self._view() or await self._open(options.timeout)
+        try:
+            found = await self._reads.get(
+                view, full, options, fallback_on_miss=self._defaults.fallback_on_miss(fallback_on_miss)
+            )
+        except (CacheUnavailable, ConsistencyError) as error:
+            return self._unavailable(error, options, default)
+        return default if found is None or not found.is_value else self._decode(full, found)
 
     async def get_item(
         self,
@@ -239,11 +245,22 @@ class EVCache:
         """
         full = self._keys.full(key)
         options = self._defaults.read(consistency, timeout, errors)
-        if for_update:
-            found = await self._read_coordinator(full, options)
-        else:
-            found = await self._read(full, options, fallback_on_miss, COPY_FLAGS)
-        if found is None:
+        view = self._view() or await self._open(options.timeout)
+        try:
+            if for_update:
+                found = await self._read_coordinator(view, full, options)
+            else:
+                found = await self._reads.get(
+                    view,
+                    full,
+                    options,
+                    fallback_on_miss=self._defaults.fallback_on_miss(fallback_on_miss),
+                    flags=COPY_FLAGS,
+                )
+        except (CacheUnavailable, ConsistencyError) as error:
+            self._unavailable(error, options, None)
+            return None
+        if found is None or not found.is_value:
             return None
         left = found.hit.ttl
         return Item(
@@ -278,8 +295,7 @@ class EVCache:
         found, failures, answered = await self._reads.get_many(
             view,
             list(full),
-            options.consistency,
-            options.timeout,
+            options,
             fallback_on_miss=self._defaults.fallback_on_miss(fallback_on_miss),
         )
         values = {full[key]: self._decode(key, item) for key, item in found.items()}
@@ -288,9 +304,7 @@ class EVCache:
             problem: CacheError = CacheUnavailable("get_many", failures, values)
             if answered:
                 problem = ConsistencyError("get_many", answered, required, failures, values)
-            if options.errors == "raise":
-                raise problem
-            self._hooks.error_as_miss(problem)
+            self._unavailable(problem, options, None)
         return values
 
     async def get_and_touch(
@@ -310,40 +324,21 @@ class EVCache:
         view = self._view() or await self._open(options.timeout)
         # Both at once: in the usual case they travel in one packet.
         self._writes.start(view, full, command, options._replace(consistency=Consistency.NONE))
-        found = await self._read(full, options, None)
-        return default if found is None else self._decode(full, found)
+        return await self.get(key, default, consistency=consistency, timeout=timeout, errors=errors)
 
-    async def _read(
-        self,
-        full: bytes,
-        options: Options,
-        fallback_on_miss: bool | None,  # noqa: FBT001  # passed on as it is
-        flags: bytes = READ_FLAGS,
-    ) -> Found | None:
-        view = self._view() or await self._open(options.timeout)
-        try:
-            return await self._reads.get(
-                view,
-                full,
-                options.consistency,
-                options.timeout,
-                fallback_on_miss=self._defaults.fallback_on_miss(fallback_on_miss),
-                flags=flags,
-            )
-        except (CacheUnavailable, ConsistencyError) as error:
-            if options.errors == "raise":
-                raise
-            self._hooks.error_as_miss(error)
-            return None
-
-    async def _read_coordinator(self, full: bytes, options: Options) -> Found | None:
-        view = self._view() or await self._open(options.timeout)
+    async def _read_coordinator(self, view: View, full: bytes, options: Options) -> Found | None:
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect("get_item", view, full, deadline)
         try:
             return await self._reads.get_from(pool, node, full, deadline)
         except NodeError as error:
             raise CacheUnavailable("get_item", {pool.name: error}) from error
+
+    def _unavailable(self, error: CacheError, options: Options, default: Any) -> Any:
+        if options.errors == "raise":
+            raise error
+        self._hooks.error_as_miss(error)
+        return default
 
     def _decode(self, full: bytes, found: Found) -> Any:
         try:

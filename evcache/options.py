@@ -17,6 +17,8 @@ class Options(NamedTuple):
     timeout: float
     """Seconds for the whole call."""
     errors: Errors
+    one_answer: bool
+    """Whether one zone's answer is enough, however many zones there are."""
 
 
 class Defaults:
@@ -36,10 +38,10 @@ class Defaults:
     ) -> None:
         one_of(errors, Errors, "errors")
         one_of(ordering, Ordering, "ordering")
-        self._reads = Options(
+        self._reads = _options(
             Consistency.parse(read_consistency, "read_consistency"), seconds(read_timeout, "read_timeout"), errors
         )
-        self._writes = Options(
+        self._writes = _options(
             Consistency.parse(write_consistency, "write_consistency"), seconds(write_timeout, "write_timeout"), errors
         )
         self._ttl = seconds_to_live(ttl)
@@ -48,10 +50,14 @@ class Defaults:
 
     def read(self, consistency: Consistency | str | None, timeout: float | None, errors: Errors | None) -> Options:
         """The options of a read."""
+        if consistency is None and timeout is None and errors is None:
+            return self._reads
         return _with(self._reads, consistency, timeout, errors)
 
     def write(self, consistency: Consistency | str | None, timeout: float | None, errors: Errors | None) -> Options:
         """The options of a write."""
+        if consistency is None and timeout is None and errors is None:
+            return self._writes
         return _with(self._writes, consistency, timeout, errors)
 
     def ttl(self, ttl: float | timedelta | None) -> float:
@@ -70,12 +76,14 @@ class Defaults:
 
 
 def _with(defaults: Options, consistency: Consistency | str | None, timeout: float | None, errors: Errors | None) -> Options:
-    if consistency is None and timeout is None and errors is None:
-        return defaults
     if errors is not None:
         one_of(errors, Errors, "errors")
-    return Options(
+    return _options(
         defaults.consistency if consistency is None else Consistency.parse(consistency),
         defaults.timeout if timeout is None else seconds(timeout, "timeout"),
         defaults.errors if errors is None else errors,
     )
+
+
+def _options(consistency: Consistency, timeout: float, errors: Errors) -> Options:
+    return Options(consistency, timeout, errors, consistency in (Consistency.NONE, Consistency.ONE))

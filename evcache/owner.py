@@ -11,18 +11,15 @@ from zones.errors import UsageError
 class Owner:
     """Remembers the loop and process of the first call. A client's sockets and timers can't be used from any other."""
 
-    __slots__ = ("_closed", "_loop", "_pid")
+    __slots__ = ("_closed", "_loop", "_pid", "open_in")
 
     def __init__(self) -> None:
+        self.open_in: asyncio.AbstractEventLoop | None = None
+        """The loop whose calls are welcome; None before the first call and after `close`. It is all that calls compare:
+        another thread or a forked child runs another loop."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._closed = False
-
-    def is_here(self) -> bool:
-        """Whether this call comes from the owner. On the path of every call, so it asks for the loop and nothing else:
-        another thread or a forked child runs another loop, or none.
-        """
-        return self._loop is asyncio.get_running_loop() and not self._closed
 
     def enter(self) -> None:
         """Become the owner with the first call. Raises `UsageError`, with the reason, for a call from elsewhere."""
@@ -30,7 +27,8 @@ class Owner:
             raise UsageError("the client is closed")
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop, self._pid = loop, os.getpid()
+            self._loop = self.open_in = loop
+            self._pid = os.getpid()
         elif self._pid != os.getpid():
             raise UsageError("the client was made before this process was forked: make one in each process")
         elif self._loop is not loop:
@@ -46,4 +44,5 @@ class Owner:
         if self._loop is not None:
             self.enter()
         self._closed = True
+        self.open_in = None
         return self._loop is not None

@@ -6,13 +6,15 @@ A miss is an answer, a failure is not. A tombstone is an answer too: "deleted, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from evcache.answers import Answer, Found, check_answered, failed, newest, zones_behind
 from evcache.commands import ask
 from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable
 from evcache.hooks import Hooks
+from evcache.options import Options
 from evcache.repair import Repair
 from evcache.versions import VersionClock
 from zones.cluster import View
@@ -31,34 +33,29 @@ class ReadPath:
         self._repair = repair
         self._hooks = hooks
 
-    async def get(
-        self,
-        view: View,
-        key: bytes,
-        consistency: Consistency,
-        timeout: float,
-        *,
-        fallback_on_miss: bool,
-        flags: bytes = requests.READ_FLAGS,
-    ) -> Found | None:
-        """The item that a caller may see, or None for a miss.
+    def get(
+        self, view: View, key: bytes, options: Options, *, fallback_on_miss: bool, flags: bytes = requests.READ_FLAGS
+    ) -> Coroutine[Any, Any, Found | None]:
+        """Read a key. What was found may be a tombstone, which is a miss to the caller; None: nothing was.
 
         Raises `CacheUnavailable` when no zone answered, `ConsistencyError` when fewer than asked for did.
         """
         line = requests.meta_get(key, flags)
-        required = consistency.required(len(view.readers))
-        if required > 1:
-            found = await self._from_several(view, key, line, required, timeout)
-        else:
-            found = await self._from_one(view, key, line, timeout, fallback_on_miss=fallback_on_miss, required=required)
-        return found if found is not None and found.is_value else None
+        if options.one_answer:
+            return self._from_one(view, key, line, options, fallback_on_miss)
+        return self._from_several(view, key, line, options)
 
     async def _from_one(
-        self, view: View, key: bytes, line: bytes, timeout: float, *, fallback_on_miss: bool, required: int
+        self,
+        view: View,
+        key: bytes,
+        line: bytes,
+        options: Options,
+        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> Found | None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        deadline = now + timeout
+        deadline = now + options.timeout
         place = view.place(key)
         readers = view.readers
         missed: list[Node] = []
@@ -67,7 +64,8 @@ class ReadPath:
             node = pool.node(place)
             try:
                 # One zone may not use up the time of those after it.
-                until = now + (deadline - now) / _attempts_left(readers, index, place)
+                left = len(readers) - index if not view.tally.failing else _attempts_left(readers, index, place)
+                until = now + (deadline - now) / left
                 connection = node.connection() or await node.connected(until)
                 answer: asyncio.Future[Reply] = loop.create_future()
                 connection.request(line, answer, until)
@@ -86,12 +84,13 @@ class ReadPath:
                     return None
                 self._hooks.fell_back(pool.name, None)
             now = loop.time()
-        if missed or not required:
+        if missed or options.consistency is Consistency.NONE:
             return None
         raise CacheUnavailable("get", failures)
 
-    async def _from_several(self, view: View, key: bytes, line: bytes, required: int, timeout: float) -> Found | None:
-        deadline = asyncio.get_running_loop().time() + timeout
+    async def _from_several(self, view: View, key: bytes, line: bytes, options: Options) -> Found | None:
+        deadline = asyncio.get_running_loop().time() + options.timeout
+        required = options.consistency.required(len(view.readers))
         place = view.place(key)
         nodes = {pool.name: pool.node(place) for pool in view.readers}
         answers = await first_answers(
@@ -106,8 +105,7 @@ class ReadPath:
 
     async def get_from(self, pool: ZonePool, node: Node, key: bytes, deadline: float) -> Found | None:
         """The item in one zone, or None for a miss. Raises a `NodeError`."""
-        found = self._found(pool.name, await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
-        return found if found is not None and found.is_value else None
+        return self._found(pool.name, await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
 
     async def _ask(self, zone: str, node: Node, line: bytes, deadline: float) -> Answer:
         try:
@@ -120,15 +118,15 @@ class ReadPath:
         return None if hit is None or hit.leased else Found(hit, zone, self._clock.version_of(hit.cas))
 
     async def get_many(
-        self, view: View, keys: Sequence[bytes], consistency: Consistency, timeout: float, *, fallback_on_miss: bool
+        self, view: View, keys: Sequence[bytes], options: Options, *, fallback_on_miss: bool
     ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
         """The items that a caller may see, why zones failed, and the least number of zones that answered for any key.
 
         Every node of a zone is asked at once, and the next zone only for the keys that are still missing.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        required = consistency.required(len(view.readers))
+        deadline = loop.time() + options.timeout
+        required = options.consistency.required(len(view.readers))
         failures: dict[str, CacheError] = {}
         answers: dict[bytes, dict[str, Answer]] = {key: {} for key in keys}
         if required > 1:

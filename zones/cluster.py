@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from zones.discovery import Discovery
 from zones.errors import InvalidTopology
-from zones.node import Node, NodeSettings
+from zones.node import Node, NodeSettings, Tally
 from zones.pool import ZonePool
 from zones.ring import position
 from zones.selector import coordinator_order, read_order
@@ -35,6 +35,8 @@ class View:
     """The zones that can be read, in the order in which this client asks them."""
     sharded: bool
     """Whether any zone has more than one node, so that a key's place on the ring matters."""
+    tally: Tally
+    """How many nodes could not be connected to."""
 
     def place(self, key: bytes) -> int:
         """The key's place on the rings: 0 where no zone has more than one node and nothing needs hashing."""
@@ -54,6 +56,7 @@ class Cluster:
         self._settings = settings
         self._local_zone = local_zone
         self._seed = secrets.token_bytes(8)  # which neighbour this client's reads fall back to first
+        self._tally = Tally()
         self._nodes: dict[tuple[str, Endpoint], Node] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
@@ -82,7 +85,7 @@ class Cluster:
         check_local_zone(self._local_zone, topology, first=self.view is None)
         change = difference(self.view.topology if self.view else None, topology)
         for place in change.added:
-            self._nodes[place] = Node(place[1], self._settings)
+            self._nodes[place] = Node(place[1], self._settings, self._tally)
         pools = {
             zone.name: ZonePool(zone, [self._nodes[zone.name, endpoint] for endpoint in zone.nodes])
             for zone in topology.zones
@@ -97,6 +100,7 @@ class Cluster:
             writers=tuple(pools.values()),
             readers=tuple(pools[name] for name in read_order(local, readable, self._seed)),
             sharded=any(len(pool.nodes) > 1 for pool in pools.values()),
+            tally=self._tally,
         )
         for place in change.removed:
             self._retire(self._nodes.pop(place))

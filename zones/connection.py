@@ -71,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
         self._heard = 0.0
+        self._usable = False  # there is a transport, and neither `retire` nor the end has come
         self._retiring = False
         self._why_ended: NodeUnavailable | None = None
 
@@ -86,40 +87,35 @@ class Connection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether requests can be sent."""
-        return self._transport is not None and self._why_ended is None and not self._retiring
+        return self._usable
 
     # Sending. All four raise `QueueFull` or `ConnectionLost`, with nothing sent, when there is no room or no connection.
     # `deadline` is on the loop's clock. Giving up (cancelling the waiter) is free: the reply is dropped when it comes.
 
     def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
         """Send one meta command; the waiter gets its `Reply`."""
-        self._admit()
-        self._opaque += 1
-        opaque = b"O%d" % self._opaque
-        self._write(b"%b %b\r\n" % (line, opaque) if data is None else b"%b %b\r\n%b\r\n" % (line, opaque, data))
-        self._expect(Pending(waiter, deadline, opaque))
+        opaque = self._next_opaque()
+        self._send(
+            b"%b %b\r\n" % (line, opaque) if data is None else b"%b %b\r\n%b\r\n" % (line, opaque, data),
+            Pending(waiter, deadline, opaque),
+        )
 
     def request_all(self, lines: Sequence[bytes], data: bytes, waiter: Waiter, deadline: float) -> None:
         """Send several stores of one value in one packet; the waiter gets the list of their replies."""
-        self._admit()
-        self._opaque += 1
-        opaque = b"O%d" % self._opaque
+        opaque = self._next_opaque()
         tail = b" %b\r\n%b\r\n" % (opaque, data)
-        self._write(tail.join(lines) + tail)
-        self._expect(PendingAll(waiter, deadline, opaque, len(lines)))
+        self._send(tail.join(lines) + tail, PendingAll(waiter, deadline, opaque, len(lines)))
 
     def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:
         """Send several reads that are silent on a miss; the waiter gets the list of `(index, Reply)` of the hits.
 
         A no-op closes the batch: when its answer is here, whatever has not been answered was a miss.
         """
-        self._admit()
         first = self._opaque + 1
         self._opaque += len(lines)
         parts = [b"%b q O%d\r\n" % (line, number) for number, line in enumerate(lines, first)]
         parts.append(b"mn\r\n")
-        self._write(b"".join(parts))
-        self._expect(PendingQuiet(waiter, deadline, first, len(lines)))
+        self._send(b"".join(parts), PendingQuiet(waiter, deadline, first, len(lines)))
 
     def request_text(
         self,
@@ -134,37 +130,41 @@ class Connection(asyncio.Protocol):
 
         The waiter gets the list of replies: one, or with `until` all up to the one of that status, or an error.
         """
-        self._admit()
-        self._write(b"%b\r\n" % line if data is None else b"%b\r\n%b\r\n" % (line, data))
-        self._expect(PendingText(waiter, deadline, until))
+        self._send(
+            b"%b\r\n" % line if data is None else b"%b\r\n%b\r\n" % (line, data), PendingText(waiter, deadline, until)
+        )
 
-    def _admit(self) -> None:
-        if self._why_ended is not None or self._retiring or self._transport is None:
-            raise ConnectionLost("the connection is closed", self.name)
-        if len(self._pending) >= self._limits.max_pending:
-            raise QueueFull(f"{len(self._pending)} requests are waiting already", self.name)
-        if self._out_bytes >= self._limits.max_queued_bytes:
-            raise QueueFull(f"{self._out_bytes} bytes are waiting to be sent already", self.name)
+    def _next_opaque(self) -> bytes:
+        self._opaque += 1
+        return b"O%d" % self._opaque
 
-    def _write(self, data: bytes) -> None:
+    def _send(self, data: bytes, pending: Pending) -> None:
+        waiting = self._pending
+        if not self._usable or len(waiting) >= self._limits.max_pending or self._out_bytes >= self._limits.max_queued_bytes:
+            raise self._refusal()
+        if not waiting:
+            self._heard = self._loop.time()  # silence begins when there is something to answer
+        waiting.append(pending)
         self._out.append(data)
         self._out_bytes += len(data)
         if not self._flush_is_due and not self._paused:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
+        if pending.deadline < self._timer_at:
+            self._wake_at(pending.deadline)
+
+    def _refusal(self) -> NodeUnavailable:
+        if not self._usable:
+            return ConnectionLost("the connection is closed", self.name)
+        if self._out_bytes >= self._limits.max_queued_bytes:
+            return QueueFull(f"{self._out_bytes} bytes are waiting to be sent already", self.name)
+        return QueueFull(f"{len(self._pending)} requests are waiting already", self.name)
 
     def _flush(self) -> None:
         self._flush_is_due = False
         if self._out and not self._paused and self._transport is not None and self._why_ended is None:
             out, self._out, self._out_bytes = self._out, [], 0
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-
-    def _expect(self, pending: Pending) -> None:
-        if not self._pending:
-            self._heard = self._loop.time()  # silence begins when there is something to answer
-        self._pending.append(pending)
-        if pending.deadline < self._timer_at:
-            self._wake_at(pending.deadline)
 
     # Receiving.
 
@@ -226,6 +226,7 @@ class Connection(asyncio.Protocol):
         """Called by the event loop."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._usable = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
@@ -243,6 +244,7 @@ class Connection(asyncio.Protocol):
     def retire(self) -> None:
         """Take no more requests, and close once those that wait are answered or the connection has been silent."""
         self._retiring = True
+        self._usable = False
         if not self._pending:
             self._end(ConnectionLost("retired", self.name))
 
@@ -254,6 +256,7 @@ class Connection(asyncio.Protocol):
         if self._why_ended is not None:
             return
         self._why_ended = why
+        self._usable = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -72,7 +72,7 @@ def _version(replies: list[Reply]) -> str:
 
 def _settings(replies: list[Reply]) -> dict[bytes, bytes]:
     # A server that has no settings to show is taken to have memcached's defaults.
-    return {reply.tokens[0]: reply.tokens[1] for reply in replies if reply.status == b"STAT"}
+    return {reply.tokens[0]: reply.tokens[1] for reply in replies if reply.status == b"STAT" and len(reply.tokens) > 1}
 
 
 def _item_bytes(settings: dict[bytes, bytes]) -> int:

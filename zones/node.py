@@ -44,10 +44,19 @@ class NodeSettings:
     dialer: Dialer = field(default_factory=SocketDialer)
 
 
+class Tally:
+    """How many of a cluster's nodes could not be connected to: while it is 0, calls need not ask each node."""
+
+    __slots__ = ("failing",)
+
+    def __init__(self) -> None:
+        self.failing = 0
+
+
 class Node:
     """A node and its connections. Nothing is opened before the first request."""
 
-    def __init__(self, endpoint: Endpoint, settings: NodeSettings) -> None:
+    def __init__(self, endpoint: Endpoint, settings: NodeSettings, tally: Tally | None = None) -> None:
         self.endpoint = endpoint
         self.label = endpoint.label
         self.capabilities: Capabilities | None = None
@@ -59,8 +68,8 @@ class Node:
         self._retiring: set[Connection] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._attempt: asyncio.Future[None] | None = None
-        self._failure: Exception | None = None
-        self._was_down = False
+        self._tally = Tally() if tally is None else tally
+        self._failure: Exception | None = None  # why the last attempt to connect failed; None after one that did not
         self._closed = False
         self._all_retired: asyncio.Future[None] | None = None
 
@@ -125,6 +134,7 @@ class Node:
     def retire(self) -> None:
         """Take no more requests; those that wait are still answered. `close` ends the node."""
         self._closed = True
+        self._set_failure(None)
         if self._keeper is not None:
             self._keeper.cancel()
         ready, self._ready = self._ready, []
@@ -204,19 +214,21 @@ class Node:
             raise NodeUnavailable("closed right after the first words", self.label)
         self.capabilities = capabilities
         self._ready.append(opened)
-        self._failure = None
-        self._end_attempt()
-        if self._was_down:
-            self._was_down = False
+        if self._failure is not None:
             _log.info("node %s is back (memcached %s)", self.endpoint, capabilities.server)
+        self._set_failure(None)
+        self._end_attempt()
 
     def _failed(self, retry: RetryCallState) -> None:
         error = retry.outcome.exception() if retry.outcome is not None else None
-        self._failure = error if isinstance(error, Exception) else NodeUnavailable("no connection", self.label)
+        if self._failure is None:  # once for each outage, not for each attempt
+            _log.warning("node %s is down: %s", self.endpoint, error)
+        self._set_failure(error if isinstance(error, Exception) else NodeUnavailable("no connection", self.label))
         self._end_attempt()
-        if not self._was_down:
-            self._was_down = True
-            _log.warning("node %s is down: %s", self.endpoint, self._failure)
+
+    def _set_failure(self, failure: Exception | None) -> None:
+        self._tally.failing += (failure is not None) - (self._failure is not None)
+        self._failure = failure
 
     def _end_attempt(self) -> None:
         if self._attempt is not None and not self._attempt.done():
@@ -226,7 +238,7 @@ class Node:
         self._keeper = None
         if not keeper.cancelled() and (error := keeper.exception()) is not None:
             # Only a bug gets here, since every attempt's error is retried; it must not leave callers waiting.
-            self._failure = NodeUnavailable(f"{error!r}", self.label)
+            self._set_failure(NodeUnavailable(f"{error!r}", self.label))
             _log.error("connecting to %s ended with a bug", self.endpoint, exc_info=error)
         self._end_attempt()
 

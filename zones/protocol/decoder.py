@@ -60,7 +60,7 @@ class Decoder:
             data = b"".join(self._chunks)
             self._chunks.clear()
             size, self._need = self._need - len(_END), 0
-            yield self._value(data, 0, size)
+            yield _new_reply(Reply, (b"VA", self._tokens, _value(data, 0, size)))
             position = size + len(_END)
         else:
             if self._rest:
@@ -80,25 +80,21 @@ class Decoder:
             position = end + len(_END)
             if status == b"VA":
                 size = self._value_size(tokens)
-                self._tokens = tokens[2:]
-                following = position + size + len(_END)
-                if following > len(data):
+                del tokens[:2]
+                stop = position + size
+                if stop + len(_END) > len(data):
+                    self._tokens = tokens
                     self._need = size + len(_END)
                     self._chunks.append(data[position:])
                     self._have = len(data) - position
                     return
-                yield self._value(data, position, size)
-                position = following
+                yield _new_reply(Reply, (status, tokens, _value(data, position, stop)))
+                position = stop + len(_END)
             elif status in STATUSES:
-                yield _new_reply(Reply, (status, _words(status, tokens), None))
+                del tokens[0]
+                yield _new_reply(Reply, (status, tokens, None))
             else:
                 raise ProtocolError(f"not a reply: {data[max(0, end - 64) : end]!r}")
-
-    def _value(self, data: bytes, start: int, size: int) -> Reply:
-        stop = start + size
-        if data[stop : stop + len(_END)] != _END:
-            raise ProtocolError(f"a value of {size} bytes is not followed by a line end")
-        return _new_reply(Reply, (b"VA", self._tokens, data[start:stop]))
 
     def _value_size(self, tokens: list[bytes]) -> int:
         # isdigit alone would let a length of any number of digits through to int().
@@ -110,8 +106,7 @@ class Decoder:
         return size
 
 
-def _words(status: bytes, tokens: list[bytes]) -> list[bytes]:
-    if status != b"STAT":
-        return tokens[1:]
-    # A STAT line has a name, and a value that may hold spaces.
-    return [tokens[1] if len(tokens) > 1 else b"", b" ".join(tokens[2:])]
+def _value(data: bytes, start: int, stop: int) -> bytes:
+    if data[stop : stop + len(_END)] != _END:
+        raise ProtocolError(f"a value of {stop - start} bytes is not followed by a line end")
+    return data[start:stop]

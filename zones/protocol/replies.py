@@ -56,6 +56,10 @@ class Hit(NamedTuple):
     """A zero-byte stub that says "somebody is computing this" (`W` or `Z` without `X` on an empty value)."""
 
 
+# The same as Hit(...), without a Python-level __new__ in between: there is one for every read.
+_new_hit = tuple.__new__
+
+
 def leaves_connection_in_sync(reply: Reply) -> bool:
     """Whether the connection can still be used after this error reply."""
     return reply.line.startswith(_IN_SYNC_ERRORS)
@@ -91,8 +95,10 @@ def read_hit(reply: Reply) -> Hit | None:
     if status == b"VA" and value is not None:
         # The server returns flags in the order they were asked for, so the usual reply needs no search:
         # f<flags> c<cas> O<opaque>, and only an item that is stale or leased has more.
-        if len(tokens) == 3 and tokens[0][:1] == b"f" and tokens[1][:1] == b"c":
-            return Hit(value, decimal(tokens[0][1:]), decimal(tokens[1][1:]), None, False, False)
+        if len(tokens) == 3:
+            flags, cas, _ = tokens
+            if flags[:1] == b"f" and cas[:1] == b"c" and flags[1:].isdigit() and cas[1:].isdigit():
+                return _new_hit(Hit, (value, int(flags[1:]), int(cas[1:]), None, False, False))
         stale = b"X" in tokens
         ttl = token(reply, b"t")
         return Hit(
