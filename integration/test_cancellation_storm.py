@@ -1,0 +1,103 @@
+"""Calls that are cancelled at any moment leave nothing behind: no caller gets another's reply, no connection is lost."""
+
+import asyncio
+import random
+
+import pytest
+
+from evcache import EVCache
+from integration.raw import connections_made
+
+CANCELLED_CALLS = 10_000
+KEYS = 50
+WORKERS = 64
+COUNTER_GAP = 1_000_000_000  # counter n holds n gaps and a little: a number tells whose it is
+
+
+def value_of(key: str, size: int) -> str:
+    return f"{key}|{'v' * size}|{key}"
+
+
+class Storm:
+    """Random calls, random cancellations; every answer that does arrive is checked."""
+
+    def __init__(self, cache: EVCache, seed: int) -> None:
+        self.cache = cache
+        self.random = random.Random(seed)
+        self.cancelled = 0
+        self.answered = 0
+
+    async def prepare(self) -> None:
+        for number in range(KEYS):
+            await self.cache.set(f"key-{number}", value_of(f"key-{number}", 10), consistency="all")
+            await self.cache.incr(f"counter-{number}", initial=number * COUNTER_GAP, consistency="all")
+
+    async def worker(self) -> None:
+        while self.cancelled < CANCELLED_CALLS:
+            task = asyncio.ensure_future(self.call())
+            await self.wait_a_little(task)
+            task.cancel()
+            try:
+                await task
+                self.answered += 1
+            except asyncio.CancelledError:
+                self.cancelled += 1
+
+    async def wait_a_little(self, task: asyncio.Task) -> None:
+        # From "not begun" over "written" and "half read" to "answered": a few turns of the loop, or a few milliseconds.
+        if self.random.random() < 0.7:
+            for _ in range(self.random.randrange(6)):
+                await asyncio.sleep(0)
+        else:
+            await asyncio.wait([task], timeout=self.random.random() * 0.003)
+
+    async def call(self) -> None:
+        number = self.random.randrange(KEYS)
+        key, counter = f"key-{number}", f"counter-{number}"
+        match self.random.randrange(8):
+            case 0 | 1 | 2:
+                self.check(key, await self.cache.get(key))
+            case 3:
+                assert await self.cache.set(key, value_of(key, self.random.choice([5, 500, 5000])))
+            case 4:
+                keys = [f"key-{n}" for n in self.random.sample(range(KEYS), 10)]
+                for name, value in (await self.cache.get_many(keys)).items():
+                    self.check(name, value)
+            case 5:
+                result = await self.cache.add(key, "never")
+                assert not result, f"{key} exists, and add said {result}"
+            case 6:
+                count = await self.cache.incr(counter)
+                assert count is not None
+                assert count // COUNTER_GAP == number, f"{counter} returned {count}"
+            case 7:
+                self.check(key, await self.cache.get(key, consistency="all"))
+
+    def check(self, key: str, value: str | None) -> None:
+        assert value is not None, f"{key} was set and is never deleted"
+        assert value.startswith(f"{key}|"), f"{key} returned {value[:40]!r}"
+        assert value.endswith(f"|{key}"), f"{key} returned a torn value"
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_ten_thousand_cancelled_calls_disturb_nobody(zones_of_each_kind, namespace, seed):
+    """No caller ever gets another's reply, and every connection outlives the storm."""
+    zones = zones_of_each_kind
+
+    async def main() -> Storm:
+        async with EVCache(
+            namespace, zones.zones, local_zone="eu-1a", read_timeout=5, write_timeout=5, fallback_on_miss=False
+        ) as cache:
+            storm = Storm(cache, seed)
+            await storm.prepare()
+            before = connections_made(zones.zones)
+            await asyncio.gather(*(storm.worker() for _ in range(WORKERS)))
+            # What was cancelled left replies in the stream: they must all have gone to nobody.
+            for number in range(KEYS):
+                storm.check(f"key-{number}", await cache.get(f"key-{number}", consistency="all"))
+            assert connections_made(zones.zones) == before
+            return storm
+
+    storm = asyncio.run(main())
+    assert storm.cancelled >= CANCELLED_CALLS
+    assert storm.answered > CANCELLED_CALLS // 20, "a storm in which nobody is answered shows nothing"
