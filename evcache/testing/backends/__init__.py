@@ -1,0 +1,1 @@
+"""The kinds of server that LocalZones can start: one module each, all behind ServerNode in base.py."""

@@ -1,0 +1,85 @@
+"""Fixtures on real servers. Tests are plain functions that call asyncio.run(); the servers live in a thread."""
+
+import os
+import uuid
+from contextlib import ExitStack
+
+import pytest
+
+from integration.servers import NoServers, Servers, find_servers
+
+SERVERS = pytest.StashKey[Servers]()
+
+
+def pytest_configure(config):
+    # The servers are published on the loopback address of this machine, wherever testcontainers believes to run, and its
+    # own cleaner is an image that can't be had everywhere: LocalZones removes its containers itself.
+    os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
+    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+    try:
+        config.stash[SERVERS] = find_servers()
+    except NoServers as reason:
+        pytest.exit(f"integration tests: {reason}", returncode=1)
+
+
+def pytest_report_header(config):
+    return [f"integration servers, {line}" for line in config.stash[SERVERS].report]
+
+
+def pytest_generate_tests(metafunc):
+    if "each_kind" in metafunc.fixturenames:
+        metafunc.parametrize("each_kind", metafunc.config.stash[SERVERS].kinds, ids=str, scope="session", indirect=True)
+
+
+@pytest.fixture(scope="session")
+def servers(pytestconfig):
+    """Every kind of server that can be started here."""
+    return pytestconfig.stash[SERVERS]
+
+
+@pytest.fixture(scope="session")
+def each_kind(request):
+    """A ServerKind; the test runs once for each that there is."""
+    return request.param
+
+
+@pytest.fixture
+def zones(servers):
+    """Three fresh zones of two nodes (eu-1a, eu-1b, eu-1c), for this test alone to break; a RunningZones."""
+    with servers.best.local_zones().running() as zones:
+        yield zones
+
+
+@pytest.fixture(scope="session")
+def shared_zones(servers):
+    """The same for the whole session: quick, and to be left in one piece. Use `namespace` to stay apart from others."""
+    with servers.best.local_zones().running() as zones:
+        yield zones
+
+
+@pytest.fixture
+def zones_of_each_kind(each_kind):
+    """Three fresh zones of two nodes; the test runs once for each kind of server."""
+    with each_kind.local_zones().running() as zones:
+        yield zones
+
+
+@pytest.fixture(scope="session")
+def each_server(each_kind):
+    """The address of one server that lives as long as the session; the test runs once for each kind of server."""
+    with each_kind.local_zones({"one": 1}).running() as zones:
+        yield zones.zones["one"][0]
+
+
+@pytest.fixture(scope="session")
+def memcached_addresses(servers):
+    """One server of each kind that there is: a dict of names and addresses. They live as long as the session."""
+    with ExitStack() as stack:
+        running = {str(kind): stack.enter_context(kind.local_zones({"one": 1}).running()) for kind in servers.kinds}
+        yield {f"{name} {zones.version}": zones.zones["one"][0] for name, zones in running.items()}
+
+
+@pytest.fixture
+def namespace():
+    """A namespace that no other test uses: flush_all is no way to be alone, it misses items with a CAS of the client's."""
+    return f"test-{uuid.uuid4().hex[:12]}"

@@ -1,0 +1,219 @@
+"""A server that closes, resets, hangs, babbles or dribbles: every call ends in time, with the right outcome, and the next works."""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+
+from evcache import CacheUnavailable, EVCache
+from evcache.errors import ConnectionLost, NodeTimeout, NodeUnavailable, ProtocolError
+from zones.testing.fault_proxy import FaultProxy
+
+TIMEOUT = 0.5
+# Between the deadline and the return of the call: what a busy machine may take to run a callback.
+SLACK = 0.5
+CALLS = 50
+BIG = "b" * 20_000
+
+
+@asynccontextmanager
+async def one_node_behind_a_proxy(address, namespace):
+    """A client whose only node is behind a proxy, warmed up: there is no other zone to hide a failure."""
+    async with (
+        FaultProxy(address) as proxy,
+        EVCache(
+            namespace, {"only": [proxy.address]}, local_zone="only", read_timeout=TIMEOUT, write_timeout=TIMEOUT
+        ) as cache,
+    ):
+        await cache.set("small", "s" * 20)
+        await cache.set("big", BIG)
+        await cache.incr("counter", initial=5)
+        yield cache, proxy
+
+
+def calls(cache):
+    """Every kind of call, with a check of its answer."""
+    return [
+        (cache.get("small"), "s" * 20),
+        (cache.get("big"), BIG),
+        (cache.get_many(["small", "big", "none"]), {"small": "s" * 20, "big": BIG}),
+        (cache.set("small", "s" * 20), True),
+        (cache.set("big", BIG), True),
+        (cache.delete("none"), True),
+        (cache.touch("small", 100), True),
+        (cache.add("small", "x"), False),
+        (cache.incr("counter", 0), 5),
+        (cache.get_item("none"), None),
+    ]
+
+
+async def outcomes(cache):
+    """Start many calls at once; what became of each, none of which may take longer than its time."""
+    expected = {}
+    for _ in range(CALLS // 10):
+        for call, value in calls(cache):
+            expected[asyncio.ensure_future(call)] = value
+    began = time.monotonic()
+    done, pending = await asyncio.wait(expected, timeout=TIMEOUT + SLACK)
+    took = time.monotonic() - began
+    assert not pending, f"{len(pending)} of {len(expected)} calls did not end within {TIMEOUT} s"
+    failures = []
+    for task in done:
+        error = task.exception()
+        if error is not None:
+            assert isinstance(error, CacheUnavailable), f"{error!r}"
+            failures += error.failures.values()
+        else:
+            value = expected[task]
+            result = task.result()
+            assert (bool(result) if isinstance(value, bool) else result) == value
+    return failures, took
+
+
+async def assert_all_is_well(cache):
+    """Reconnecting takes a moment; after that every call gets its own answer."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            assert await cache.get("small", timeout=2) == "s" * 20
+            break
+        except CacheUnavailable:
+            assert time.monotonic() < deadline, "it never came back"
+            await asyncio.sleep(0.05)
+    failures, _ = await outcomes(cache)
+    assert failures == []
+
+
+# How to break the connection, and what those who wait may be told.
+FAULTS = {
+    "closed before the first reply": (lambda proxy: proxy.cut_after(0), {ConnectionLost}),
+    "closed within a line": (lambda proxy: proxy.cut_after(3), {ConnectionLost}),
+    "closed within a value": (lambda proxy: proxy.cut_after(5_000), {ConnectionLost}),
+    "closed far into the replies": (lambda proxy: proxy.cut_after(60_001), {ConnectionLost}),
+    "reset before the first reply": (lambda proxy: proxy.reset_after(0), {ConnectionLost}),
+    "reset within a value": (lambda proxy: proxy.reset_after(5_000), {ConnectionLost}),
+    "requests cut in the middle": (lambda proxy: proxy.cut_requests_after(100), {ConnectionLost}),
+    "an unknown word": (lambda proxy: proxy.inject(b"WHAT\r\n"), {ProtocolError, ConnectionLost}),
+    "a reply to nobody": (lambda proxy: proxy.inject(b"HD O999999\r\n"), {ProtocolError, ConnectionLost}),
+    "a reply without its opaque": (lambda proxy: proxy.inject(b"EN\r\n"), {ProtocolError, ConnectionLost}),
+    "somebody else's value": (
+        lambda proxy: proxy.inject(b"VA 6 f0 c5 O1\r\nsecret\r\n"),
+        {ProtocolError, ConnectionLost},
+    ),
+    "an error that loses the thread": (
+        lambda proxy: proxy.inject(b"CLIENT_ERROR bad data chunk\r\n"),
+        {ProtocolError, ConnectionLost},
+    ),
+    "an endless line": (lambda proxy: proxy.inject(b"x" * 5_000), {ProtocolError, ConnectionLost}),
+    "a length that is none": (lambda proxy: proxy.inject(b"VA -1 O1\r\n"), {ProtocolError, ConnectionLost}),
+    "binary rubbish": (lambda proxy: proxy.inject(bytes(range(256))), {ProtocolError, ConnectionLost}),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_broken_connection_fails_those_who_wait_and_nobody_else(each_server, namespace, name):
+    """Each ends at once with what happened to it; the next call works, on a connection that is in one piece."""
+
+    async def main():
+        async with one_node_behind_a_proxy(each_server, namespace) as (cache, proxy):
+            break_it, told = FAULTS[name]
+            break_it(proxy)
+            failures, took = await outcomes(cache)
+            assert failures, "the fault did not reach anybody"
+            # Some meet the node while it reconnects: they may also hear that it is down.
+            assert {type(failure) for failure in failures} <= told | {NodeUnavailable}
+            assert any(type(failure) in told for failure in failures)
+            assert took < TIMEOUT, "the end of a connection is known at once, nobody waits for a deadline"
+            await assert_all_is_well(cache)
+
+    asyncio.run(main())
+
+
+def test_a_server_that_hangs_costs_each_call_its_time_and_no_more(each_server, namespace):
+    """A stalled connection: every call times out; when the server goes on, late replies reach nobody."""
+
+    async def main():
+        async with one_node_behind_a_proxy(each_server, namespace) as (cache, proxy):
+            proxy.stall = True
+            failures, took = await outcomes(cache)
+            assert len(failures) == CALLS
+            assert {type(failure) for failure in failures} == {NodeTimeout}
+            assert took < TIMEOUT + SLACK
+            proxy.stall = False
+            await assert_all_is_well(cache)
+            assert proxy.connections_total == 1, "a stall of less than the limit does not cost the connection"
+
+    asyncio.run(main())
+
+
+def test_a_stopped_process_costs_each_call_its_time_and_no_more(each_kind, namespace):
+    """SIGSTOP: the kernel still accepts, the process answers nothing."""
+    with each_kind.local_zones({"only": 1}).running() as zones:
+
+        async def main():
+            async with EVCache(
+                namespace, zones.zones, local_zone="only", read_timeout=TIMEOUT, write_timeout=TIMEOUT
+            ) as cache:
+                await cache.set("small", "s" * 20)
+                await cache.set("big", BIG)
+                await cache.incr("counter", initial=5)
+                zones.pause("only")
+                failures, took = await outcomes(cache)
+                zones.resume("only")
+                assert {type(failure) for failure in failures} == {NodeTimeout}
+                assert took < TIMEOUT + SLACK
+                await assert_all_is_well(cache)
+
+        asyncio.run(main())
+
+
+def test_byte_by_byte_changes_nothing(each_server, namespace):
+    """Replies in segments of one byte are the same replies."""
+
+    async def main():
+        async with one_node_behind_a_proxy(each_server, namespace) as (cache, proxy):
+            await cache.set("big", "b" * 300)
+            proxy.fragment = 1
+            for _ in range(5):
+                assert await cache.get("small", timeout=5) == "s" * 20
+                assert await cache.get("big", timeout=5) == "b" * 300
+                assert await cache.get_many(["small", "big"], timeout=5) == {"small": "s" * 20, "big": "b" * 300}
+                assert await cache.set("small", "s" * 20, timeout=5)
+                assert await cache.incr("counter", 0, timeout=5) == 5
+
+    asyncio.run(main())
+
+
+def test_a_refused_connection_is_told_at_once(each_server, namespace):
+    """No server: calls fail without waiting for their time, and the client is back soon after the server is."""
+
+    async def main():
+        async with one_node_behind_a_proxy(each_server, namespace) as (cache, proxy):
+            proxy.refuse = True
+            await proxy.drop_connections()
+            for _ in range(3):
+                began = time.monotonic()
+                with pytest.raises(CacheUnavailable) as raised:
+                    await cache.get("small")
+                assert isinstance(raised.value.failures["only"], NodeUnavailable)
+                assert time.monotonic() - began < TIMEOUT
+            proxy.refuse = False
+            await assert_all_is_well(cache)
+
+    asyncio.run(main())
+
+
+def test_a_slow_server_is_waited_for_as_long_as_the_call_has(each_server, namespace):
+    """Latency below the timeout is no failure."""
+    # Five writers of one large key, each of whom looks before storing, need up to ten round trips for the last of them.
+    latency = TIMEOUT / 25
+
+    async def main():
+        async with one_node_behind_a_proxy(each_server, namespace) as (cache, proxy):
+            proxy.delay = latency
+            failures, took = await outcomes(cache)
+            assert failures == []
+            assert took >= latency
+
+    asyncio.run(main())
