@@ -75,8 +75,7 @@ async def race(zones, namespace: str, seed: int, ordering: str) -> tuple[Watch, 
     watches = {address: Watch() for addresses in zones.zones.values() for address in addresses}
     async with AsyncExitStack() as stack:
         proxies = {
-            zone: await stack.enter_async_context(FaultProxy(addresses[0]))
-            for zone, addresses in zones.zones.items()
+            zone: await stack.enter_async_context(FaultProxy(addresses[0])) for zone, addresses in zones.zones.items()
         }
         clients = [
             await stack.enter_async_context(

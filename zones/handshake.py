@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from zones.capabilities import DEFAULT_ITEM_BYTES, Capabilities
 from zones.connection import Connection
@@ -17,19 +18,21 @@ async def shake_hands(connection: Connection, deadline: float, auth: tuple[str, 
         await _log_in(connection, deadline, auth)
     # All questions in one packet; the answers come in order.
     speaks_meta = _ask(connection, requests.NOOP, deadline)
-    explicit_cas = asyncio.get_running_loop().create_future()
+    explicit_cas: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
     connection.request(requests.PROBE_EXPLICIT_CAS, explicit_cas, deadline)
     version = _ask(connection, requests.VERSION, deadline)
     settings = _ask(connection, requests.STATS_SETTINGS, deadline, until=b"END")
-    answers = asyncio.gather(speaks_meta, explicit_cas, version, settings, return_exceptions=True)
-    await answers
-    meta = await speaks_meta
-    if meta[0].status != b"MN":
-        raise Unsupported("the meta protocol", connection.name)
-    known = _settings(await settings)
+    try:
+        _check_meta(connection, (await speaks_meta)[0])
+        may_choose_cas = _may_choose_cas(await explicit_cas)
+        server = _version(await version)
+        known = _settings(await settings)
+    finally:
+        for answer in (speaks_meta, explicit_cas, version, settings):
+            _give_up(answer)
     return Capabilities(
-        server=_version(await version),
-        explicit_cas=_may_choose_cas(await explicit_cas),
+        server=server,
+        explicit_cas=may_choose_cas,
         cas=known.get(b"cas_enabled") != b"no",
         item_bytes=_item_bytes(known),
     )
@@ -54,6 +57,21 @@ def _ask(
     answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
     connection.request_text(line, answer, deadline, data=data, until=until)
     return answer
+
+
+def _give_up(answer: asyncio.Future[Any]) -> None:
+    # One that failed must be looked at, or asyncio reports it as an error that nobody handled.
+    if not answer.cancel() and not answer.cancelled():
+        answer.exception()
+
+
+def _check_meta(connection: Connection, reply: Reply) -> None:
+    if reply.status == b"MN":
+        return
+    if reply.line.startswith(b"CLIENT_ERROR unauthenticated"):
+        # It has dropped the other questions, and will not answer them.
+        raise NodeUnavailable("it asks for a login (unauthenticated)", connection.name)
+    raise Unsupported("the meta protocol", connection.name)
 
 
 def _may_choose_cas(reply: Reply) -> bool:

@@ -1,0 +1,118 @@
+"""The ways to a server: TCP over IPv4 and IPv6, unix sockets, TLS, and servers that ask for a login."""
+
+import asyncio
+import shutil
+import socket
+import ssl
+import subprocess
+
+import pytest
+
+from evcache import CacheUnavailable, EVCache, NodeSettings
+from zones import SocketDialer
+
+BINARY = shutil.which("memcached")
+pytestmark = [pytest.mark.memcached, pytest.mark.skipif(BINARY is None, reason="no memcached binary on PATH")]
+
+
+async def works(zones, **settings):
+    async with EVCache(
+        "ns", zones, local_zone="only", nodes=NodeSettings(connect_timeout=2, **settings), read_timeout=2, write_timeout=2
+    ) as cache:
+        assert await cache.set("key", {"a": 1})
+        assert await cache.get("key") == {"a": 1}
+        assert await cache.get_many(["key"]) == {"key": {"a": 1}}
+        return True
+
+
+def free_port(host="127.0.0.1"):
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        return probe.getsockname()[1]
+
+
+def memcached(*arguments):
+    return subprocess.Popen([BINARY, "-U", "0", "-u", "root", *arguments])
+
+
+async def until_it_works(zones, **settings):
+    """A server takes a moment to listen."""
+    for _ in range(100):
+        try:
+            return await works(zones, **settings)
+        except CacheUnavailable:
+            await asyncio.sleep(0.05)
+    return False
+
+
+def test_unix_socket(tmp_path):
+    path = tmp_path / "memcached.sock"
+    server = memcached("-s", str(path), "-a", "0777")
+    try:
+        assert asyncio.run(until_it_works({"only": [f"unix:{path}"]}))
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_ipv6():
+    port = free_port("::1")
+    server = memcached("-l", "::1", "-p", str(port))
+    try:
+        assert asyncio.run(until_it_works({"only": [f"[::1]:{port}"]}))
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_login(tmp_path):
+    """With the right password it works; with a wrong one the error says that the login was refused; without one, too."""
+    file = tmp_path / "users"
+    file.write_text("ada:s3cr:et\n")
+    port = free_port()
+    server = memcached("-l", "127.0.0.1", "-p", str(port), "-Y", str(file))
+    zones = {"only": [f"127.0.0.1:{port}"]}
+    try:
+        assert asyncio.run(until_it_works(zones, auth=("ada", "s3cr:et")))
+        with pytest.raises(CacheUnavailable, match="login was refused"):
+            asyncio.run(works(zones, auth=("ada", "wrong")))
+        with pytest.raises(CacheUnavailable, match="unauthenticated"):
+            asyncio.run(works(zones))
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 that signs itself, made with the openssl command."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl command")
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        [
+            *["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"],
+            *("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
+            *("-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+def test_tls(certificate):
+    """With its certificate trusted it works; the certificate is checked; plain text to a TLS port does not hang."""
+    options = [f"ssl_chain_cert={certificate}/cert.pem", f"ssl_key={certificate}/key.pem"]
+    port = free_port()
+    server = memcached("-l", "127.0.0.1", "-p", str(port), "-Z", "-o", ",".join(options))
+    zones = {"only": [f"127.0.0.1:{port}"]}
+    try:
+        trusting = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+        assert asyncio.run(until_it_works(zones, dialer=SocketDialer(trusting)))
+        with pytest.raises(CacheUnavailable, match="certificate verify failed"):
+            asyncio.run(works(zones, dialer=SocketDialer(ssl.create_default_context())))
+        with pytest.raises(CacheUnavailable):
+            asyncio.run(works(zones))
+    finally:
+        server.kill()
+        server.wait()
