@@ -19,13 +19,17 @@ from typing import Any
 SMALL_SHARE = 0.1  # of the bytes, and of the entries
 MAX_FREQUENCY = 3  # hits that are counted: two bits
 PROMOTED_AT = 2  # hits in the small queue, from which on an entry moves to the main queue
+SPARED_AT = 1  # hits in the main queue, from which on it goes round again
 GHOSTS_PER_ENTRY = 0.9  # as many as a full main queue has entries
 
-Key = bytes  # where a property is called `bytes`, the type can't be
+# Entries that leave the small queue for each that comes while there is room: two, so that it gets back to its share.
+SETTLED_PER_CALL = 2
 
 # How many entries one call passes over because they were asked for, before it takes what comes. With every entry in demand
 # the search would go round the main queue three times, 100 ms with 100,000 entries, to find that they are all alike.
 SPARED_PER_CALL = 256
+
+Key = bytes  # for classes with a property of that name, in which the type has lost its own
 
 
 @dataclass(slots=True, eq=False)
@@ -181,9 +185,22 @@ class S3Fifo:
         """Take an entry under a key that is not held."""
         (self.main if self.ghosts.take(entry.key) else self.small).append(entry)
 
+    def settle(self) -> None:
+        """To be called after `add`, while there is room for all: keep the small queue to its share.
+
+        Its oldest entry moves on, asked for or not. If newcomers piled up instead, all that are in demand would have to be
+        moved by the one call that first finds the cache full.
+        """
+        for _ in range(SETTLED_PER_CALL):
+            if not self._crowded():
+                break
+            entry = self.small.oldest
+            self.small.remove(entry)
+            self.main.append(entry)
+
     def remove(self, entry: Entry) -> None:
         """Take out an entry that expired or is out of date. If its key was in demand, it returns to the main queue."""
-        if entry.queue is self.main or entry.frequency >= PROMOTED_AT:
+        if self._wanted(entry):
             self._remember(entry)
         entry.queue.remove(entry)
 
@@ -200,20 +217,26 @@ class S3Fifo:
         given_up = []
         spared = 0
         while small.count + main.count > max_entries or small.bytes + main.bytes > max_bytes:
-            newcomers = small.count > self._small_entries or small.bytes > self._small_bytes or not main.count
+            newcomers = not main.count or (self._crowded() and spared < SPARED_PER_CALL)
             queue = small if newcomers else main
             entry = queue.oldest
-            queue.remove(entry)
-            wanted = entry.frequency >= (PROMOTED_AT if newcomers else 1) and entry.expires_at > now
-            if wanted and spared < SPARED_PER_CALL:
+            if spared < SPARED_PER_CALL and entry.expires_at > now and self._wanted(entry):
                 spared += 1
                 entry.frequency = 0 if newcomers else entry.frequency - 1
+                queue.remove(entry)
                 main.append(entry)
             else:
+                queue.remove(entry)
                 if newcomers:
                     self._remember(entry)
                 given_up.append(entry)
         return given_up
+
+    def _wanted(self, entry: Entry) -> bool:
+        return entry.frequency >= (PROMOTED_AT if entry.queue is self.small else SPARED_AT)
+
+    def _crowded(self) -> bool:
+        return self.small.count > self._small_entries or self.small.bytes > self._small_bytes
 
     def _remember(self, entry: Entry) -> None:
         self.ghosts.add(entry.key, int(self.count * GHOSTS_PER_ENTRY))

@@ -75,3 +75,9 @@ FEATURES = (
     ),
     Feature("CAS (not run with `-C`)", "1.6.18", "`cas`, `replace`, `append` and `prepend` raise `Unsupported`"),
 )
+
+
+def features_table() -> str:
+    """The features as a Markdown table: the one in the docs."""
+    rows = [f"| {feature.name} | {feature.since} | {feature.without} |" for feature in FEATURES]
+    return "\n".join(["| Feature | memcached since | Without it |", "| --- | --- | --- |", *rows])
