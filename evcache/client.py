@@ -187,6 +187,8 @@ class EVCache:
         if self._starting is None:
             # One task for all who wait, so that a caller who is cancelled takes nobody with it.
             self._starting = asyncio.create_task(self._cluster.start(self._discovery))
+            # Looked at even when every caller has been cancelled meanwhile, or asyncio reports it as nobody's error.
+            self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
         starting = self._starting
         try:
             async with asyncio.timeout(timeout):

@@ -186,8 +186,8 @@ class Connection(asyncio.Protocol):
                 waiting.popleft().fail(error)
             self._end(ConnectionLost(f"closed, since the server broke the protocol: {error.problem}", self.name))
             return
-        if self._retiring and not waiting:
-            self._end(ConnectionLost("retired", self.name))
+        if self._retiring:
+            self._close_if_nobody_waits()
 
     # Time.
 
@@ -213,6 +213,7 @@ class Connection(asyncio.Protocol):
                 nearest = min(nearest, pending.deadline)
         for pending in late:
             pending.fail(NodeTimeout("no reply in time", self.name))
+        self._close_if_nobody_waits()
         if self._pending and self._why_ended is None:
             give_up = self._heard + self._limits.silence
             if give_up <= now:
@@ -239,13 +240,17 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Called by the event loop."""
         self._paused = False
+        self._heard = self._loop.time()  # it took bytes: silent, but not gone
         self._flush()
 
     def retire(self) -> None:
-        """Take no more requests, and close once those that wait are answered or the connection has been silent."""
+        """Take no more requests, and close once nobody waits for an answer any more."""
         self._retiring = True
         self._usable = False
-        if not self._pending:
+        self._close_if_nobody_waits()
+
+    def _close_if_nobody_waits(self) -> None:
+        if self._retiring and all(pending.waiter.done() for pending in self._pending):
             self._end(ConnectionLost("retired", self.name))
 
     def abort(self, why: str = "closed by this client") -> None:

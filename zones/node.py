@@ -167,7 +167,7 @@ class Node:
         """The error for a call that meets this node without a connection: why it is down."""
         if self._closed:
             return NodeUnavailable("it is closed", self.label)
-        return NodeUnavailable(f"it is down: {self._failure}", self.label)
+        return NodeUnavailable(f"it is down: {self._failure or 'the connection ended as soon as it was made'}", self.label)
 
     # Connecting.
 
@@ -175,7 +175,7 @@ class Node:
         """Have the wanted number of connections opened. The future is done when the attempt that runs now has ended."""
         if self._attempt is None or self._attempt.done():
             self._attempt = self._loop.create_future()
-        if self._keeper is None:
+        if self._keeper is None or self._keeper.done():  # done, and its callback has not run yet
             self._keeper = self._loop.create_task(self._open_all(), name=f"evcache-connect-{self.label}")
             self._keeper.add_done_callback(self._keeper_ended)
         return self._attempt
@@ -235,6 +235,8 @@ class Node:
             self._attempt.set_result(None)
 
     def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
+        if self._keeper is not keeper:
+            return  # the next one runs already
         self._keeper = None
         if not keeper.cancelled() and (error := keeper.exception()) is not None:
             # Only a bug gets here, since every attempt's error is retried; it must not leave callers waiting.
