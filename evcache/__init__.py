@@ -22,6 +22,7 @@ from evcache.errors import (
     ValueTooLarge,
 )
 from evcache.hooks import Hooks
+from evcache.near_cache import NearCache
 from evcache.results import Item, Outcome, WriteResult
 from zones.node import NodeSettings
 
@@ -40,6 +41,7 @@ __all__ = [
     "InvalidKey",
     "InvalidTopology",
     "Item",
+    "NearCache",
     "NodeSettings",
     "Outcome",
     "StandardCodec",

@@ -18,6 +18,8 @@ class Found(NamedTuple):
     hit: Hit
     zone: str
     version: int | None
+    near: bool = False
+    """Whether it came from this process's memory."""
 
     @property
     def is_value(self) -> bool:

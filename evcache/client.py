@@ -29,6 +29,8 @@ from evcache.coordinator import MAX_COUNTER, Coordinator, Draft
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError
 from evcache.hooks import Hooks
 from evcache.keys import Keys
+from evcache.near_cache import NearCache
+from evcache.near_path import Near
 from evcache.options import Defaults, Options
 from evcache.owner import Owner
 from evcache.read_path import ReadPath
@@ -77,6 +79,7 @@ class EVCache:
         interop: bool = False,
         codec: Codec | None = None,
         tombstone_ttl: Seconds = TOMBSTONE_TTL_SECONDS,
+        near_cache: NearCache | None = None,
         nodes: NodeSettings | None = None,
         hooks: Hooks | None = None,
         wall_clock: Callable[[], float] = time.time,
@@ -97,6 +100,8 @@ class EVCache:
         interop: other kinds of clients write this namespace: no versions, no tombstones, no repair, no hashed keys.
         codec: how values become bytes; None: `StandardCodec()`.
         tombstone_ttl: seconds that a delete is remembered by the zones.
+        near_cache: keeps the hottest keys in this process's memory, `NearCache(max_bytes=..., ttl=...)`; None: off. This
+            client's writes are seen at once, those of others after its `ttl` at the latest.
         nodes: how nodes are connected to: connections, connect timeout, login, TLS (`SocketDialer`).
         wall_clock: unix time in seconds, for versions and for TTLs over 30 days.
         """
@@ -122,7 +127,8 @@ class EVCache:
         self._starting: asyncio.Task[View] | None = None
         clock = VersionClock(wall_ms=lambda: int(wall_clock() * 1000))
         repair = Repair(clock, self._background, self._hooks, enabled=not interop, now=wall_clock)
-        self._reads = ReadPath(clock, repair, self._hooks)
+        self._near = None if near_cache is None else Near(near_cache)
+        self._reads = ReadPath(clock, repair, self._hooks, self._near)
         self._coordinator = Coordinator(clock, self._codec, wall_clock, versions=not interop)
         self._writes = WritePath(
             clock,
@@ -132,6 +138,7 @@ class EVCache:
             versions=not interop,
             tombstone_ttl=seconds_to_live(tombstone_ttl, "tombstone_ttl"),
             now=wall_clock,
+            near=self._near,
         )
 
     @property
@@ -213,11 +220,13 @@ class EVCache:
         timeout: float | None = None,
         fallback_on_miss: bool | None = None,
         errors: Errors | None = None,
+        near_cache: bool = True,
     ) -> Any:
         """The value, or `default` when there is none.
 
-        From the local zone; from another when that one fails, or (unless `fallback_on_miss` is False) misses. With
-        `QUORUM` and above, the newest of what that many zones hold. Raises `CacheUnavailable` when no zone could answer and
+        From the near cache, if there is one and `near_cache` is not False; from the local zone; from another when that one
+        fails, or (unless `fallback_on_miss` is False) misses. With `QUORUM` and above, the newest of what that many zones
+        hold. Raises `CacheUnavailable` when no zone could answer and
         `ConsistencyError` when fewer than asked for did (`default` for both with `errors="miss"`); `DecodeError`.
         """
         full = self._keys.full(key)
@@ -225,7 +234,11 @@ class EVCache:
         view = self._view() or await self._open(options.timeout)
         try:
             found = await self._reads.get(
-                view, full, options, fallback_on_miss=self._defaults.fallback_on_miss(fallback_on_miss)
+                view,
+                full,
+                options,
+                fallback_on_miss=self._defaults.fallback_on_miss(fallback_on_miss),
+                near=near_cache,
             )
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
@@ -239,6 +252,7 @@ class EVCache:
         timeout: float | None = None,
         fallback_on_miss: bool | None = None,
         errors: Errors | None = None,
+        near_cache: bool = True,
         for_update: bool = False,
     ) -> Item | None:
         """The value with its version, seconds left and origin; None when there is none. Raises as `get` does.
@@ -258,19 +272,20 @@ class EVCache:
                     options,
                     fallback_on_miss=self._defaults.fallback_on_miss(fallback_on_miss),
                     flags=COPY_FLAGS,
+                    near=near_cache,
                 )
         except (CacheUnavailable, ConsistencyError) as error:
             self._unavailable(error, options, None)
             return None
         if found is None or not found.is_value:
             return None
-        left = found.hit.ttl
+        left = self._near.seconds_left(full) if found.near and self._near is not None else found.hit.ttl
         return Item(
             value=self._decode(full, found),
             version=found.version if self._versions else None,
             ttl=None if left is None or left < 0 else left,
             zone=found.zone,
-            source="local" if found.zone == self._local_zone else "fallback",
+            source="near" if found.near else "local" if found.zone == self._local_zone else "fallback",
             stale=found.hit.stale,
             cas_token=found.hit.cas,
         )
@@ -283,6 +298,7 @@ class EVCache:
         timeout: float | None = None,
         fallback_on_miss: bool | None = None,
         errors: Errors | None = None,
+        near_cache: bool = True,
     ) -> dict[Key, Any]:
         """The values of the keys that have one, by key as it was given.
 
@@ -299,6 +315,7 @@ class EVCache:
             list(full),
             options,
             fallback_on_miss=self._defaults.fallback_on_miss(fallback_on_miss),
+            near=near_cache,
         )
         values = {full[key]: self._decode(key, item) for key, item in found.items()}
         required = options.consistency.required(len(view.readers))

@@ -14,6 +14,7 @@ from evcache.commands import ask
 from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable
 from evcache.hooks import Hooks
+from evcache.near_path import Near
 from evcache.options import Options
 from evcache.repair import Repair
 from evcache.versions import VersionClock
@@ -28,22 +29,54 @@ from zones.protocol.replies import Reply, read_hit
 class ReadPath:
     """How one client reads."""
 
-    def __init__(self, clock: VersionClock, repair: Repair, hooks: Hooks) -> None:
+    def __init__(self, clock: VersionClock, repair: Repair, hooks: Hooks, near: Near | None = None) -> None:
         self._clock = clock
+        self._near = near
         self._repair = repair
         self._hooks = hooks
 
     def get(
-        self, view: View, key: bytes, options: Options, *, fallback_on_miss: bool, flags: bytes = requests.READ_FLAGS
+        self,
+        view: View,
+        key: bytes,
+        options: Options,
+        *,
+        fallback_on_miss: bool,
+        flags: bytes = requests.READ_FLAGS,
+        near: bool = True,
     ) -> Coroutine[Any, Any, Found | None]:
         """Read a key. What was found may be a tombstone, which is a miss to the caller; None: nothing was.
 
         Raises `CacheUnavailable` when no zone answered, `ConsistencyError` when fewer than asked for did.
         """
+        if self._near is not None and near and options.one_answer:
+            return self._near_first(self._near, view, key, options, fallback_on_miss)
         line = requests.meta_get(key, flags)
         if options.one_answer:
             return self._from_one(view, key, line, options, fallback_on_miss)
         return self._from_several(view, key, line, options)
+
+    async def _near_first(
+        self,
+        near: Near,
+        view: View,
+        key: bytes,
+        options: Options,
+        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
+    ) -> Found | None:
+        found = near.get(key)
+        if found is not None:
+            return found
+        flight = near.take_off(key)
+        try:
+            # With the seconds that are left, which bound how long it may be kept.
+            line = requests.meta_get(key, requests.COPY_FLAGS)
+            found = await self._from_one(view, key, line, options, fallback_on_miss)
+        except BaseException:
+            near.crash(flight)
+            raise
+        near.land(flight, found)
+        return found
 
     async def _from_one(
         self,
@@ -118,19 +151,42 @@ class ReadPath:
         return None if hit is None or hit.leased else Found(hit, zone, self._clock.version_of(hit.cas))
 
     async def get_many(
-        self, view: View, keys: Sequence[bytes], options: Options, *, fallback_on_miss: bool
+        self, view: View, keys: Sequence[bytes], options: Options, *, fallback_on_miss: bool, near: bool = True
     ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
         """The items that a caller may see, why zones failed, and the least number of zones that answered for any key.
 
         Every node of a zone is asked at once, and the next zone only for the keys that are still missing.
         """
+        if self._near is None or not near or not options.one_answer:
+            return await self._many_from_zones(view, keys, options, fallback_on_miss, requests.READ_FLAGS)
+        kept = {key: item for key in keys if (item := self._near.get(key)) is not None}
+        flights = [self._near.take_off(key) for key in keys if key not in kept]
+        found: dict[bytes, Found] = {}
+        try:
+            found, failures, answered = await self._many_from_zones(
+                view, [flight.key for flight in flights], options, fallback_on_miss, requests.COPY_FLAGS
+            )
+        finally:
+            for flight in flights:
+                self._near.land(flight, found.get(flight.key))
+        found.update({key: item for key, item in kept.items() if item.is_value})
+        return found, failures, answered
+
+    async def _many_from_zones(
+        self,
+        view: View,
+        keys: Sequence[bytes],
+        options: Options,
+        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
+        flags: bytes,
+    ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + options.timeout
         required = options.consistency.required(len(view.readers))
         failures: dict[str, CacheError] = {}
         answers: dict[bytes, dict[str, Answer]] = {key: {} for key in keys}
         if required > 1:
-            zones = await asyncio.gather(*(self._ask_many(view, pool, keys, deadline) for pool in view.readers))
+            zones = await asyncio.gather(*(self._ask_many(view, pool, keys, flags, deadline) for pool in view.readers))
             for pool, answered in zip(view.readers, zones, strict=True):
                 for key, answer in answered.items():
                     answers[key][pool.name] = answer
@@ -139,7 +195,7 @@ class ReadPath:
             for index, pool in enumerate(view.readers):
                 now = loop.time()
                 until = now + (deadline - now) / (len(view.readers) - index)
-                for key, answer in (await self._ask_many(view, pool, wanted, until)).items():
+                for key, answer in (await self._ask_many(view, pool, wanted, flags, until)).items():
                     answers[key][pool.name] = answer
                 wanted = [key for key in wanted if _should_ask_next(answers[key][pool.name], fallback_on_miss)]
                 if not wanted:
@@ -159,20 +215,22 @@ class ReadPath:
                 found[key] = winner
         return found, failures, answered_least
 
-    async def _ask_many(self, view: View, pool: ZonePool, keys: Sequence[bytes], deadline: float) -> dict[bytes, Answer]:
+    async def _ask_many(
+        self, view: View, pool: ZonePool, keys: Sequence[bytes], flags: bytes, deadline: float
+    ) -> dict[bytes, Answer]:
         batches: dict[Node, list[bytes]] = {}
         for key in keys:
             batches.setdefault(pool.node(view.place(key)), []).append(key)
         answers: dict[bytes, Answer] = {}
-        for part in await asyncio.gather(*(self._batch(pool.name, *batch, deadline) for batch in batches.items())):
+        for part in await asyncio.gather(*(self._batch(pool.name, *batch, flags, deadline) for batch in batches.items())):
             answers.update(part)
         return answers
 
-    async def _batch(self, zone: str, node: Node, keys: list[bytes], deadline: float) -> dict[bytes, Answer]:
+    async def _batch(self, zone: str, node: Node, keys: list[bytes], flags: bytes, deadline: float) -> dict[bytes, Answer]:
         try:
             connection = node.connection() or await node.connected(deadline)
             answer: asyncio.Future[list[tuple[int, Reply]]] = asyncio.get_running_loop().create_future()
-            connection.request_quietly([requests.meta_get(key) for key in keys], answer, deadline)
+            connection.request_quietly([requests.meta_get(key, flags) for key in keys], answer, deadline)
             answers: dict[bytes, Answer] = dict.fromkeys(keys)
             for index, reply in await answer:
                 answers[keys[index]] = self._found(zone, reply)

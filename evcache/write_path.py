@@ -11,6 +11,7 @@ from evcache.commands import Command, Delete, Store, Touch
 from evcache.coordinator import Coordinator, Draft
 from evcache.errors import CacheUnavailable
 from evcache.hooks import Hooks
+from evcache.near_path import Near
 from evcache.options import Options
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, WriteResult
 from evcache.rounds import Round
@@ -44,8 +45,10 @@ class WritePath:
         versions: bool,
         tombstone_ttl: float,
         now: Callable[[], float],
+        near: Near | None = None,
     ) -> None:
         self._clock = clock
+        self._near = near
         self._coordinator = coordinator
         self._background = background
         self._hooks = hooks
@@ -88,6 +91,8 @@ class WritePath:
 
     def start(self, view: View, key: bytes, command: Command, options: Options) -> Round:
         """Send a command to every zone, and return at once."""
+        if self._near is not None:
+            self._near.writing(key)
         round_ = self._round(view, options, _acknowledged(command))
         deadline = asyncio.get_running_loop().time() + options.timeout
         round_.send(command, view.writers, view.place(key), deadline)
@@ -99,16 +104,24 @@ class WritePath:
         Raises `CacheUnavailable` when no zone could be reached, unless errors are to be misses.
         """
         round_ = self.start(view, key, command, options)
-        await round_.decided()
+        await self._decided(view, key, command, round_)
         return _result(operation, round_, options, _version(command))
+
+    async def _decided(self, view: View, key: bytes, command: Command, round_: Round) -> None:
+        try:
+            await round_.decided()
+        finally:  # also for a caller who was cancelled: the write goes on
+            if self._near is not None:
+                known = round_.met and Outcome.SUPERSEDED not in round_.outcomes.values()
+                self._near.ended(key, command if known and isinstance(command, Store) else None, view.local)
 
     async def write_many(
         self, operation: str, view: View, commands: Mapping[AnyKey, tuple[bytes, Command]], options: Options
     ) -> dict[AnyKey, WriteResult]:
         """Send all commands, then wait for all. Raises `CacheUnavailable` when no zone could be reached for any."""
         rounds = {name: self.start(view, key, command, options) for name, (key, command) in commands.items()}
-        for round_ in rounds.values():
-            await round_.decided()
+        for name, round_ in rounds.items():
+            await self._decided(view, *commands[name], round_)
         if rounds and options.errors == "raise" and all(round_.unreachable for round_ in rounds.values()):
             raise CacheUnavailable(operation, next(iter(rounds.values())).failures)
         return {
@@ -151,6 +164,8 @@ class WritePath:
     async def _decide(self, operation: str, view: View, key: bytes, decide: Decide, options: Options) -> WriteResult:
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect(operation, view, key, deadline)
+        if self._near is not None:
+            self._near.writing(key)
         try:
             decided = await decide(pool.name, node, deadline)
         except NodeError as error:
@@ -158,7 +173,7 @@ class WritePath:
         if isinstance(decided, Outcome):
             return WriteResult(met=False, version=None, zones={pool.name: decided})
         round_ = self._spread(view, pool.name, decided, deadline, options)
-        await round_.decided()
+        await self._decided(view, key, decided, round_)
         return WriteResult(round_.met, decided.version, dict(round_.outcomes))
 
     async def count(self, operation: str, view: View, key: bytes, count: Count, options: Options) -> int | None:
@@ -171,6 +186,8 @@ class WritePath:
     async def _count(self, operation: str, view: View, key: bytes, count: Count, options: Options) -> int | None:
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect(operation, view, key, deadline)
+        if self._near is not None:
+            self._near.writing(key)
         try:
             counted = await count(node, deadline)
         except NodeError as error:
@@ -179,7 +196,7 @@ class WritePath:
             return None
         value, store = counted
         # The number has been decided: too few copies in time are no reason to hide it from a caller who would count again.
-        await self._spread(view, pool.name, store, deadline, options).decided()
+        await self._decided(view, key, store, self._spread(view, pool.name, store, deadline, options))
         return value
 
     def _spread(self, view: View, coordinator: str, store: Store, deadline: float, options: Options) -> Round:

@@ -1,0 +1,199 @@
+"""The near cache in front of the zones: what is kept, what a write takes away, and both sides of the race between them."""
+
+import asyncio
+import itertools
+
+import pytest
+
+from evcache import EVCache, NearCache
+from evcache.answers import Found
+from evcache.commands import Delete, Store
+from evcache.near_path import Near
+from evcache.versions import VersionClock, cas_of
+from zones.protocol.replies import Hit
+from zones.testing import FakeMemcached
+
+KEY = b"ns:key"
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def near(clock):
+    return Near(NearCache(ttl=2.0), clock)
+
+
+VERSIONS = VersionClock(writer=1, wall_ms=lambda: 1_800_000_000_000)
+
+
+def found(value, version=None, ttl=100):
+    return Found(Hit(value, 0, 5 if version is None else cas_of(version), ttl, False, False), "eu-1a", version)
+
+
+def store(value, version, **options):
+    return Store(VERSIONS, KEY, value, 0, ttl=100, version=version, **options)
+
+
+def fetch(near, item):
+    near.land(near.take_off(KEY), item)
+
+
+def test_what_a_flight_found_is_served_until_the_near_ttl_is_over(near, clock):
+    fetch(near, found(b"v"))
+    assert near.get(KEY).hit.value == b"v"
+    assert near.get(KEY).near
+    clock.now += 1.9
+    assert near.get(KEY) is not None
+    clock.now += 0.2
+    assert near.get(KEY) is None
+
+
+@pytest.mark.parametrize(("ttl", "kept"), [(-1, 2.0), (100, 2.0), (3, 2.0), (2, 1.0), (1, 0.0), (None, 0.0)])
+def test_nothing_is_served_longer_than_the_item_has_left(near, clock, ttl, kept):
+    """Servers count in whole seconds, so one second less than they say."""
+    fetch(near, found(b"v", ttl=ttl))
+    clock.now += kept - 0.01
+    assert (near.get(KEY) is not None) == (kept > 0)
+    clock.now += 0.02
+    assert near.get(KEY) is None
+
+
+def test_a_write_during_a_flight_keeps_its_old_value_out(near):
+    flight = near.take_off(KEY)
+    near.writing(KEY)
+    near.land(flight, found(b"old"))
+    assert near.get(KEY) is None
+
+
+def test_a_flight_that_began_during_a_write_is_spoiled_by_its_end(near):
+    near.writing(KEY)
+    flight = near.take_off(KEY)
+    near.ended(KEY, None, "eu-1a")
+    near.land(flight, found(b"old"))
+    assert near.get(KEY) is None
+
+
+def test_an_acknowledged_write_keeps_its_value_and_older_ones_out(near):
+    """A slower zone may answer with the old value for a while."""
+    new, old = VERSIONS.next() + (1 << 20), VERSIONS.next()
+    near.writing(KEY)
+    near.ended(KEY, store(b"new", new), "eu-1a")
+    assert near.get(KEY).hit.value == b"new"
+    fetch(near, found(b"old", old))
+    assert near.get(KEY).hit.value == b"new"
+
+
+def test_an_older_write_that_ends_later_does_not_replace_a_newer_one(near):
+    older, newer = VERSIONS.next(), VERSIONS.next()
+    for version, value in ((newer, b"newer"), (older, b"older")):
+        near.ended(KEY, store(value, version), "eu-1a")
+    assert near.get(KEY).hit.value == b"newer"
+
+
+def test_an_acknowledged_delete_is_a_known_absence(near):
+    near.ended(KEY, Delete(VERSIONS, KEY, ttl=60, version=VERSIONS.next()), "eu-1a")
+    kept = near.get(KEY)
+    assert kept.near
+    assert not kept.is_value
+
+
+@pytest.mark.parametrize(
+    "write",
+    [None, store(b"v", None), store(b"v", VERSIONS.next(), newest_wins=False)],
+    ids=["unknown", "unversioned", "arrival"],
+)
+def test_a_write_whose_outcome_is_not_known_leaves_nothing(near, write):
+    fetch(near, found(b"old"))
+    near.ended(KEY, write, "eu-1a")
+    assert near.get(KEY) is None
+
+
+def test_flights_are_forgotten_when_they_end(near):
+    first, second = near.take_off(KEY), near.take_off(KEY)
+    assert first is second
+    near.crash(first)
+    near.land(second, None)
+    spoiled = near.take_off(KEY)
+    near.writing(KEY)
+    fresh = near.take_off(KEY)
+    assert fresh is not spoiled
+    near.land(spoiled, found(b"old"))
+    near.land(fresh, found(b"new"))
+    assert near.get(KEY).hit.value == b"new"
+    assert near._flights == {}
+
+
+def test_every_order_of_a_fetch_and_a_write_leaves_the_new_value_or_nothing():
+    """A fetch (take off, read the old or the new value, land) and a write, in each order in which they can be."""
+    old, new = VERSIONS.next(), VERSIONS.next()
+    for order in set(itertools.permutations(["take off", "read", "land", "writing", "stored", "ended"])):
+        place = {step: order.index(step) for step in order}
+        if not place["take off"] < place["read"] < place["land"] or not place["writing"] < place["stored"] < place["ended"]:
+            continue
+        near, held, flight, item = Near(NearCache()), (b"old", old), None, None
+        for step in order:
+            match step:
+                case "take off":
+                    flight = near.take_off(KEY)
+                case "read":
+                    item = found(*held)
+                case "land":
+                    near.land(flight, item)
+                case "writing":
+                    near.writing(KEY)
+                case "stored":
+                    held = (b"new", new)
+                case "ended":
+                    near.ended(KEY, store(b"new", new), "eu-1a")
+        kept = near.get(KEY)
+        assert kept is None or kept.hit.value == b"new", order
+
+
+def test_through_the_client():
+    """A near hit asks no server; own writes are seen at once; a call may look past it; QUORUM and ALL always do."""
+
+    async def main():
+        async with FakeMemcached() as a, FakeMemcached() as b:
+            zones = {"eu-1a": [a.address], "eu-1b": [b.address]}
+            async with EVCache("ns", zones, local_zone="eu-1a", near_cache=NearCache(), read_timeout=5) as cache:
+                await cache.set("key", {"a": [1]}, consistency="all")
+                asked = a.commands["mg"]
+                first = await cache.get("key")
+                first["a"].append(2)  # nobody can change another's value
+                assert await cache.get("key") == {"a": [1]}
+                assert await cache.get_many(["key"]) == {"key": {"a": [1]}}
+                item = await cache.get_item("key")
+                assert (item.source, item.zone) == ("near", "eu-1a")
+                assert 890 < item.ttl <= 900
+                assert a.commands["mg"] == asked
+
+                assert await cache.get("key", near_cache=False) == {"a": [1]}
+                assert await cache.get("key", consistency="all") == {"a": [1]}
+                assert (await cache.get_item("key", near_cache=False)).source == "local"
+                assert a.commands["mg"] > asked
+
+                await cache.set("key", 2)
+                assert await cache.get("key") == 2
+                await cache.delete("key")
+                assert await cache.get("key") is None
+                assert await cache.get_many(["key"]) == {}
+                await cache.incr("n", initial=5)
+                assert await cache.get("n") == "5"
+                await cache.incr("n")
+                assert await cache.get("n") == "6"
+                await cache.set("text", "a")
+                await cache.append("text", "b")
+                assert await cache.get("text") == "ab"
+
+    asyncio.run(main())
