@@ -4,6 +4,8 @@ The names here and in `evcache.testing` are the public ones; `zones` offers topo
 change.
 """
 
+import logging
+
 from evcache.client import EVCache
 from evcache.codec import Codec, StandardCodec
 from evcache.consistency import Consistency
@@ -50,3 +52,6 @@ __all__ = [
     "ValueTooLarge",
     "WriteResult",
 ]
+
+# What a library logs is for the service to show: without a handler of its own, nothing goes to stderr.
+logging.getLogger("evcache").addHandler(logging.NullHandler())

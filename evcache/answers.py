@@ -36,13 +36,16 @@ def failed(answer: Answer) -> CacheError | None:
     return answer if isinstance(answer, CacheError) else None
 
 
-def check_answered(operation: str, answers: Mapping[str, Answer], required: int) -> None:
-    """Raise `CacheUnavailable` when none answered, `ConsistencyError` when fewer than `required` did."""
+def check_answered(operation: str, answers: Mapping[str, Answer], required: int, zones: int) -> None:
+    """Raise `ConsistencyError` when fewer than `required` of the `zones` answered, `CacheUnavailable` when all failed.
+
+    A zone that is not among the answers was not waited for: the call had become impossible before.
+    """
     failures = {zone: answer for zone, answer in answers.items() if isinstance(answer, CacheError)}
     answered = len(answers) - len(failures)
     if answered >= required:
         return
-    if not answered:
+    if len(failures) == zones:
         raise CacheUnavailable(operation, failures)
     raise ConsistencyError(operation, answered, required, failures)
 

@@ -129,7 +129,7 @@ class ReadPath:
         answers = await first_answers(
             {zone: self._ask(zone, node, line, deadline) for zone, node in nodes.items()}, required
         )
-        check_answered("get", answers, required)
+        check_answered("get", answers, required, len(nodes))
         winner = newest(answers.values())
         if winner is not None:
             behind = zones_behind(winner, answers)

@@ -1,0 +1,149 @@
+"""The commands of `evcache`, and their options."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shlex
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
+
+import click
+from rich.console import Console
+
+from evcache.cli import demo as show
+from evcache.cli import items
+from evcache.cli.demo_record import Record, problems
+from evcache.cli.demo_view import LiveScreen, PlainScreen, Screen, summary
+from evcache.cli.running import Status, Stopped, run
+from evcache.testing.local_zones import BackendName, LocalZones
+from zones.discovery import NODES_VARIABLE, ZONE_VARIABLE
+
+DEFAULT_UP_ZONES = 3
+MAX_UP_ZONES = len(string.ascii_lowercase)  # local-a to local-z
+DEFAULT_UP_NODES = 1
+MAX_UP_NODES = 16  # a zone on one machine; each node is a process or a container of its own
+
+_SNIPPET = """\
+import asyncio
+from evcache import EVCache
+
+async def main():
+    async with EVCache("sessions", zones={zones!r}, local_zone={local!r}) as cache:
+        await cache.set("user:42", {{"name": "Ada"}}, ttl=300)
+        print(await cache.get("user:42"))
+
+asyncio.run(main())
+"""
+
+
+def _backend_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--backend",
+        type=click.Choice(get_args(BackendName)),
+        default="auto",
+        show_default=True,
+        help="Servers: memcached processes, docker containers, or embedded ones, for which nothing has to be installed. "
+        "auto: memcached where a binary is found, else embedded.",
+    )(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="evcache", prog_name="evcache", message="%(prog)s %(version)s")
+def evcache() -> None:
+    """Memcached across availability zones: try it out, run zones on this machine, look into a cache.
+
+    Exit statuses: 0 done; 1 the answer is no (a miss, too few zones took a write, a demo lost a read); 2 arguments that
+    can't be used; 3 no zone could answer.
+    """
+    # A library logs for services; here commands say themselves what zones did, and lines in between would tear the table.
+    for package in ("evcache", "zones"):
+        logger = logging.getLogger(package)
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
+
+
+@evcache.command()
+@_backend_option
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=show.DEFAULT_SECONDS,
+    show_default=True,
+    help="How long it runs; a third each before, during and after the outage. Longer when reads are not back by then.",
+)
+@click.option("--callers", type=click.IntRange(min=1), default=show.DEFAULT_CALLERS, show_default=True, help="Readers.")
+@click.option("--keys", type=click.IntRange(min=1), default=show.DEFAULT_KEYS, show_default=True)
+@click.option("--pause", is_flag=True, help="The local zone hangs, and is not killed.")
+@click.option("--seed", type=int, default=show.DEFAULT_SEED, show_default=True, help="Which keys are read in which order.")
+@click.option("--plain", is_flag=True, help="A line each second, and no control characters.")
+def demo(backend: BackendName, seconds: float, callers: int, keys: int, seed: int, *, pause: bool, plain: bool) -> None:
+    """Three zones under traffic; the local one dies, and comes back empty.
+
+    Status 0 only when no read failed, no acknowledged key was missing, and no value was wrong.
+    """
+    plan = show.Plan(backend=backend, seconds=seconds, callers=callers, keys=keys, pause=pause, seed=seed)
+    record = Record(show.ZONES, show.LOCAL_ZONE)
+    console = Console()
+    screen: Screen = LiveScreen(console) if _is_live(console, plain=plain) else PlainScreen(click.echo)
+    stopped: Stopped | None = None
+    with screen:
+        try:
+            run(show.run_demo(plan, record, screen))
+        except Stopped as error:
+            stopped = error
+    if stopped is None or record.total.reads:
+        for line in summary(record):
+            click.echo(line)
+    if stopped is not None:
+        click.echo("stopped before its end")
+        raise SystemExit(stopped.status)
+    raise SystemExit(Status.NO if problems(record.total) else Status.DONE)
+
+
+@evcache.command()
+@_backend_option
+@click.option(
+    "--zones", "count", type=click.IntRange(1, MAX_UP_ZONES), default=DEFAULT_UP_ZONES, show_default=True, help="How many."
+)
+@click.option(
+    "--nodes", type=click.IntRange(1, MAX_UP_NODES), default=DEFAULT_UP_NODES, show_default=True, help="In each zone."
+)
+def up(backend: BackendName, count: int, nodes: int) -> None:
+    """Run zones on this machine until Ctrl-C or SIGTERM."""
+    names = [f"local-{letter}" for letter in string.ascii_lowercase[:count]]
+    try:
+        run(_stay_up(LocalZones(names, nodes_per_zone=nodes, backend=backend)))
+    except Stopped:  # the only way out, and no failure
+        click.echo("# stopped")
+
+
+for _command in (items.get, items.set_, items.delete):
+    evcache.add_command(_command)
+
+
+async def _stay_up(zones: LocalZones) -> None:
+    async with zones:
+        for line in directions(zones.zones, f"memcached {zones.version} ({zones.backend})"):
+            click.echo(line)
+        await asyncio.Event().wait()  # a signal cancels it
+
+
+def directions(zones: Mapping[str, Sequence[str]], servers: str) -> list[str]:
+    """What to type to use these zones: lines for a shell, and a program. The first zone is the local one."""
+    node_list = ";".join(f"{zone}={','.join(nodes)}" for zone, nodes in zones.items())
+    local = next(iter(zones))
+    return [
+        f"# {len(zones)} zones run until Ctrl-C: {servers}",
+        f"export {NODES_VARIABLE}={shlex.quote(node_list)}",
+        f"export {ZONE_VARIABLE}={local}",
+        "",
+        "# then, in another terminal: evcache set --namespace sessions user:42 Ada",
+        "# or in Python:",
+        _SNIPPET.format(zones=node_list, local=local),
+    ]
+
+
+def _is_live(console: Console, *, plain: bool) -> bool:
+    return not plain and console.is_terminal and not console.is_dumb_terminal

@@ -1,0 +1,200 @@
+"""`evcache get`, `set` and `delete`: one operation of a client, and what each zone did."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from evcache.cli.running import Status, Stopped, run
+from evcache.client import EVCache
+from evcache.consistency import Consistency
+from evcache.hooks import Hooks
+from evcache.results import Item, Outcome, WriteResult
+from zones.discovery import NODES_VARIABLE, ZONE_VARIABLE
+
+T = TypeVar("T")
+
+NAMESPACE_VARIABLE = "EVCACHE_NAMESPACE"
+
+# For the whole command. Much longer than a client's 0.1 s, for here every call also opens its connections, perhaps from a
+# desk far from the zones, and a person at a terminal would rather wait than be told of a timeout.
+TIMEOUT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which cache a command talks to, and how."""
+
+    zones: str
+    local_zone: str | None
+    namespace: str
+    consistency: str | None
+    timeout: float
+    as_json: bool
+
+
+def targeted(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that all three have; it gets them as one argument, `target`."""
+
+    def gathered(
+        *,
+        zones: str,
+        local_zone: str | None,
+        namespace: str,
+        consistency: str | None,
+        timeout: float,
+        as_json: bool,
+        **rest: Any,
+    ) -> None:
+        command(target=Target(zones, local_zone, namespace, consistency, timeout, as_json), **rest)
+
+    options = [
+        click.option(
+            "--zones",
+            required=True,
+            envvar=NODES_VARIABLE,
+            show_envvar=True,
+            help="A node list, 'eu-1a=host:port,host:port;eu-1b=...', or the path of a TOML file.",
+        ),
+        click.option(
+            "--local-zone",
+            envvar=ZONE_VARIABLE,
+            show_envvar=True,
+            help="The zone that is read first; without it the client picks an order of its own.",
+        ),
+        click.option("--namespace", required=True, envvar=NAMESPACE_VARIABLE, show_envvar=True, help="Prefix of the key."),
+        click.option(
+            "--consistency",
+            type=click.Choice([level.value for level in Consistency], case_sensitive=False),
+            help="How many zones must answer. By default one for a read, all but one for a write.",
+        ),
+        click.option(
+            "--timeout", type=float, default=TIMEOUT_SECONDS, show_default=True, help="Seconds for the whole operation."
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print a JSON object."),
+    ]
+    gathered.__doc__ = command.__doc__
+    gathered.__name__ = command.__name__
+    made: Callable[..., None] = gathered
+    for option in reversed(options):
+        made = option(made)
+    return made
+
+
+@click.command()
+@click.argument("key")
+@targeted
+def get(target: Target, key: str) -> None:
+    """Print the value of KEY. Status 1: there is none; 3: no zone could answer."""
+
+    async def read(cache: EVCache) -> Item | None:
+        return await cache.get_item(key, consistency=target.consistency, timeout=target.timeout)
+
+    item = _run(target, read, Hooks())
+    if item is None:
+        click.echo(f"no value for {key}", err=True)
+    if target.as_json:
+        click.echo(json_of(None if item is None else described(item)))
+    elif item is not None:
+        click.echo(printable(item.value))
+    raise SystemExit(Status.NO if item is None else Status.DONE)
+
+
+@click.command(name="set")
+@click.argument("key")
+@click.argument("value")
+@click.option("--ttl", type=float, help="Seconds to live ('inf': does not expire). By default 900.")
+@click.option("--json-value", is_flag=True, help="VALUE is JSON; without this it is stored as text.")
+@targeted
+def set_(target: Target, key: str, value: str, ttl: float | None, *, json_value: bool) -> None:
+    """Store VALUE under KEY in every zone. Status 1: too few zones took it; 3: none could be reached."""
+    stored = parsed(value) if json_value else value
+
+    async def write(cache: EVCache) -> WriteResult:
+        return await cache.set(key, stored, ttl=ttl, consistency=target.consistency, timeout=target.timeout)
+
+    _write(target, write)
+
+
+@click.command()
+@click.argument("key")
+@targeted
+def delete(target: Target, key: str) -> None:
+    """Make KEY absent in every zone. Status 1: too few zones did so; 3: none could be reached."""
+
+    async def write(cache: EVCache) -> WriteResult:
+        return await cache.delete(key, consistency=target.consistency, timeout=target.timeout)
+
+    _write(target, write)
+
+
+class LateZones(Hooks):
+    """Keeps what zones did after the call had returned: closing the client waits for them."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+
+    def zone_wrote(self, zone: str, outcome: Outcome, *, late: bool) -> None:
+        """Keep it, late or not."""
+        del late
+        self.outcomes[zone] = outcome
+
+
+def described(item: Item) -> dict[str, Any]:
+    """An item as `get --json` prints it. `type` tells bytes, which JSON has as base64, from text."""
+    return {
+        "value": item.value,
+        "type": type(item.value).__name__,
+        "version": item.version,
+        "ttl": item.ttl,
+        "zone": item.zone,
+        "source": item.source,
+    }
+
+
+def printable(value: Any) -> str | bytes:
+    """A value for stdout: text and bytes as they are, anything else as JSON."""
+    return value if isinstance(value, str | bytes) else json_of(value)
+
+
+def json_of(value: Any) -> str:
+    """JSON; bytes in it as base64, dates as ISO 8601, and what JSON has no form for as Python writes it."""
+    return msgspec.json.encode(value, enc_hook=repr).decode()
+
+
+def parsed(text: str) -> Any:
+    """A value given as JSON. Raises `click.BadParameter`."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:  # the latter: an argument that is not UTF-8
+        raise click.BadParameter(f"not JSON: {error}", param_hint="VALUE") from None
+
+
+def _write(target: Target, write: Callable[[EVCache], Awaitable[WriteResult]]) -> None:
+    late = LateZones()
+    result = _run(target, write, late)
+    zones = {**result.zones, **late.outcomes}
+    if target.as_json:
+        click.echo(json_of({"met": result.met, "version": result.version, "zones": zones}))
+    else:
+        version = "" if result.version is None else f", version {result.version}"
+        click.echo(f"done{version}" if result.met else "not done: too few zones acknowledged")
+        width = max(map(len, zones))
+        for zone, outcome in zones.items():
+            click.echo(f"  {zone:<{width}}  {outcome.value}")
+    raise SystemExit(Status.DONE if result.met else Status.NO)
+
+
+def _run(target: Target, operation: Callable[[EVCache], Awaitable[T]], hooks: Hooks) -> T:
+    async def main() -> T:
+        async with EVCache(target.namespace, target.zones, local_zone=target.local_zone, hooks=hooks) as cache:
+            return await operation(cache)
+
+    try:
+        return run(main())
+    except Stopped as stopped:
+        raise SystemExit(stopped.status) from None
