@@ -1,0 +1,171 @@
+"""The sequences that a client builds on: guarded store, compare-and-set loop, leases, copies between servers."""
+
+from tests.contracts.running import Case, case
+
+EXPLICIT_CAS = (1, 6, 27)
+
+# Versions are stored inverted, so that the newer of two is the lower number.
+OLD = b"18446744073709000300"
+NEW = b"18446744073709000200"
+NEWEST = b"18446744073709000100"
+
+
+def guarded(version: bytes, value: bytes, ttl: int = 30, flags: int = 5) -> bytes:
+    """One packet: add if absent, take over if what is there is not newer, set the TTL if it is ours."""
+    head, size = b"ms @ %d " % len(value), value + b"\r\n"
+    return (
+        head + b"ME E%b T%d F%d\r\n" % (version, ttl, flags) + size
+        + head + b"C%b E%b I F%d\r\n" % (version, version, flags) + size
+        + head + b"C%b E%b T%d F%d\r\n" % (version, version, ttl, flags) + size
+    )  # fmt: skip
+
+
+def holds(version: bytes, value: bytes, ttl: int = 30, flags: int = 5, marks: bytes = b"") -> tuple[bytes, bytes]:
+    return b"mg @ v c t f\r\n", b"VA %d c%b <t%d> f%d%b\r\n%b\r\n" % (len(value), version, ttl, flags, marks, value)
+
+
+GUARDED_CASES: list[Case] = [
+    case("guarded store: absent", (guarded(NEW, b"new"), b"HD\r\nHD\r\nHD\r\n"), holds(NEW, b"new"), since=EXPLICIT_CAS),
+    case(
+        "guarded store: over an older one",
+        (guarded(OLD, b"older", ttl=90, flags=1), b"HD\r\nHD\r\nHD\r\n"),
+        (guarded(NEW, b"new"), b"NS\r\nHD\r\nHD\r\n"),
+        holds(NEW, b"new"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "guarded store: under a newer one",
+        (guarded(NEW, b"new"), b"HD\r\nHD\r\nHD\r\n"),
+        (guarded(OLD, b"older", ttl=90, flags=1), b"NS\r\nEX\r\nEX\r\n"),
+        holds(NEW, b"new"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "guarded store: the same again",
+        (guarded(NEW, b"new") * 2, b"HD\r\nHD\r\nHD\r\nNS\r\nHD\r\nHD\r\n"),
+        holds(NEW, b"new"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "guarded store: an item with a CAS of the server looks newer",
+        (b"ms @ 3 c\r\nset\r\n", b"HD c<cas>\r\n"),
+        (guarded(NEW, b"new"), b"NS\r\nEX\r\nEX\r\n"),
+        (b"mg @ c u\r\n", b"HD c<cas>\r\n"),
+        (b"ms @ 3 C<cas> E" + NEW + b" T30 F5\r\nnew\r\n", b"HD\r\n"),
+        holds(NEW, b"new"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "guarded store: over a lease stub",
+        (b"mg @ v c N10 E18446744073709551600\r\n", b"VA 0 c18446744073709551600 W\r\n\r\n"),
+        (guarded(NEW, b"new"), b"NS\r\nHD\r\nHD\r\n"),
+        holds(NEW, b"new"),
+        (b"ms @ 4 C18446744073709551600 E" + NEWEST + b"\r\nfill\r\n", b"EX\r\n"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "guarded store: a reader between the steps sees old or new, never nothing",
+        (guarded(OLD, b"old"), b"HD\r\nHD\r\nHD\r\n"),
+        (b"ms @ 3 C" + NEW + b" E" + NEW + b" I F6\r\nnew\r\n", b"HD\r\n"),
+        holds(NEW, b"new", flags=6, marks=b" X W"),
+        (b"ms @ 3 C" + NEW + b" E" + NEW + b" T60 F6\r\nnew\r\n", b"HD\r\n"),
+        holds(NEW, b"new", ttl=60, flags=6),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "guarded store: a newer write between the steps wins",
+        (b"ms @ 3 ME E" + OLD + b" T30\r\nold\r\n", b"HD\r\n"),
+        (guarded(NEWEST, b"newest"), b"NS\r\nHD\r\nHD\r\n"),
+        (b"ms @ 3 C" + OLD + b" E" + OLD + b" I\r\nold\r\n", b"EX\r\n"),
+        (b"ms @ 3 C" + OLD + b" E" + OLD + b" T30\r\nold\r\n", b"EX\r\n"),
+        holds(NEWEST, b"newest"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "tombstone: an empty value with a flag keeps older writes out",
+        (guarded(OLD, b"value"), b"HD\r\nHD\r\nHD\r\n"),
+        (guarded(NEW, b"", ttl=60, flags=256), b"NS\r\nHD\r\nHD\r\n"),
+        (guarded(OLD, b"value"), b"NS\r\nEX\r\nEX\r\n"),
+        holds(NEW, b"", ttl=60, flags=256),
+        (guarded(NEWEST, b"again"), b"NS\r\nHD\r\nHD\r\n"),
+        holds(NEWEST, b"again"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "tombstone: on nothing",
+        (guarded(NEW, b"", ttl=60, flags=256), b"HD\r\nHD\r\nHD\r\n"),
+        holds(NEW, b"", ttl=60, flags=256),
+        since=EXPLICIT_CAS,
+    ),
+]
+
+LOOP_CASES: list[Case] = [
+    case(
+        "compare-and-set loop",
+        (b"mg @ c u\r\n", b"EN\r\n"),
+        (b"ms @ 2 ME E2010 T30\r\nv1\r\n", b"HD\r\n"),
+        (b"mg @ c u\r\nms @ 2 ME E2020 T30\r\nv2\r\n", b"HD c2010\r\nNS\r\n"),
+        (b"ms @ 2 C2010 E2020 T30\r\nv2\r\n", b"HD\r\n"),
+        (b"ms @ 2 C2010 E2015 T30\r\nxx\r\n", b"EX\r\n"),
+        (b"mg @ v c\r\n", b"VA 2 c2020\r\nv2\r\n"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "version in the flags, for servers without explicit CAS",
+        (b"ms @ 2 ME F7\r\nv1\r\nmg @ c f u\r\n", b"HD\r\nHD c<cas> f7\r\n"),
+        (b"ms @ 2 C<cas> F8 c\r\nv2\r\n", b"HD c<cas2>\r\n"),
+        (b"ms @ 2 C<cas> F9\r\nv3\r\nmg @ v f\r\n", b"EX\r\nVA 2 f8\r\nv2\r\n"),
+    ),
+    case(
+        "copy to another server keeps what is there",
+        (b"ms @ 1 T30 F3 E50\r\nx\r\nmg @ k v c f t u\r\n", b"HD\r\nVA 1 k@ c50 f3 <t30>\r\nx\r\n"),
+        (b"ms @-b 1 ME E50 F3 T30\r\nx\r\nms @-b 1 ME E50 F3 T30\r\nx\r\n", b"HD\r\nNS\r\n"),
+        (b"md @-b I C50 E50 T30\r\nmg @-b v c f t\r\n", b"HD\r\nVA 1 c50 f3 <t30> X W\r\nx\r\n"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "a store that can't match changes nothing",
+        (b"ms @ 0 MR C18446744073709551615 q\r\n\r\n", b"NF\r\n"),
+        (b"ms @ 1\r\nx\r\nms @ 0 MR C18446744073709551615 q\r\n\r\nmg @ v\r\n", b"HD\r\nEX\r\nVA 1\r\nx\r\n"),
+    ),
+]
+
+LEASE_CASES: list[Case] = [
+    case(
+        "lease: the winner fills",
+        (b"mg @ v c f N10 t R5 O1\r\n", b"VA 0 c<cas> f0 <t10> O1 W\r\n\r\n"),
+        (b"mg @ v c f N10 t R5 O2\r\n", b"VA 0 c<cas> f0 <t10> O2 Z\r\n\r\n"),
+        (b"ms @ 5 C<cas> T60 F1\r\nvalue\r\n", b"HD\r\n"),
+        (b"mg @ v f N10 t R5 O3\r\n", b"VA 5 f1 <t60> O3\r\nvalue\r\n"),
+    ),
+    case(
+        "lease: a write in between makes the fill fail",
+        (b"mg @ c N10\r\n", b"HD c<cas> W\r\n"),
+        (b"ms @ 5 T60\r\nother\r\nms @ 5 C<cas> T60\r\nvalue\r\nmg @ v\r\n", b"HD\r\nEX\r\nVA 5\r\nother\r\n"),
+    ),
+    case(
+        "lease: a delete in between makes the fill fail",
+        (b"mg @ c N10\r\n", b"HD c<cas> W\r\n"),
+        (b"md @\r\nms @ 5 C<cas> T60\r\nvalue\r\nmg @\r\n", b"HD\r\nNF\r\nEN\r\n"),
+    ),
+    case(
+        "lease: an invalidation in between makes the fill fail, or stale",
+        (b"mg @ c N10\r\n", b"HD c<cas> W\r\n"),
+        (b"md @ I T30\r\nms @ 5 C<cas> T60\r\nvalue\r\n", b"HD\r\nEX\r\n"),
+        (b"ms @ 5 C<cas> I T60\r\nvalue\r\nmg @ v t\r\nmg @\r\n", b"HD\r\nVA 5 <t30> X W\r\nvalue\r\nHD Z X\r\n"),
+    ),
+    case(
+        "lease: given back",
+        (b"mg @ c N10\r\n", b"HD c<cas> W\r\n"),
+        (b"md @ C<cas> q\r\nmg @ c N10\r\n", b"HD c<cas2> W\r\n"),
+        (b"md @ C<cas> q\r\nmg @\r\n", b"EX\r\nHD Z\r\n"),
+    ),
+    case(
+        "lease: a refresh given back keeps its CAS and is stale",
+        (b"ms @ 1 T30 E70\r\nx\r\nmg @ c R60\r\n", b"HD\r\nHD c70 W\r\n"),
+        (b"md @ I C70 E70 T30\r\nmg @ v c\r\n", b"HD\r\nVA 1 c70 X W\r\nx\r\n"),
+        since=EXPLICIT_CAS,
+    ),
+]
+
+RECIPE_CASES: list[Case] = GUARDED_CASES + LOOP_CASES + LEASE_CASES

@@ -1,0 +1,332 @@
+"""A memcached server inside the process, for tests: on a socket, in memory, or as a pure function of bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar, cast
+
+from zones.testing.dialect import Dialect
+from zones.testing.memory import MemoryTransport
+from zones.testing.session import Session
+from zones.testing.state import ServerState
+from zones.testing.store import Store
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+    from collections import Counter
+    from collections.abc import Callable
+    from types import TracebackType
+
+_AnyProtocol = TypeVar("_AnyProtocol", bound=asyncio.BaseProtocol)
+
+# Unread requests of one client after which a paused server takes no more from the socket, so that the client's
+# own buffers fill up, as they do before a stopped process.
+_PAUSED_BACKLOG = 64 * 1024
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
+
+
+class FakeMemcached:
+    """A server that answers as memcached does, byte for byte.
+
+    version: the release to imitate; what differs for a client is in `Dialect`.
+    classic_only: no meta protocol, as servers before 1.6 and most proxies; `mg` and the like answer ERROR.
+    auth: user and password, as a server with `-Y`.
+    max_bytes: memory for items, after which the least recently used are evicted; None: no limit.
+    clock: seconds, for TTLs, which are exact here; memcached's own clock ticks once a second.
+    wall_clock: unix time, for TTLs that are given as a date (over 30 days).
+
+    Not imitated: `watch`, `lru_crawler` dumps, slab classes (`me` always shows cls=1, and nothing is evicted for lack
+    of memory in one class), the second that delayed flushes may come early, `stats` beyond the common lines, the
+    parser that came after 1.6.39 (of newer releases only `mg C` is there), that a `get` of an overlong key also
+    swallows the replies to commands that came in the same packet, and that `ma` sometimes replaces an item where it
+    usually changes it in place (right after fetches of the item): T, E and the stale mark are then lost, as they
+    are here when the number gains a digit.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: str = "1.6.38",
+        item_size_max: int = 1024 * 1024,
+        cas_enabled: bool = True,
+        classic_only: bool = False,
+        auth: tuple[str, str] | None = None,
+        max_bytes: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = Store(
+            clock=clock,
+            wall_clock=wall_clock,
+            item_size_max=item_size_max,
+            max_bytes=max_bytes,
+            cas_enabled=cas_enabled,
+        )
+        dialect = Dialect.of(version, classic_only=classic_only)
+        self._state = ServerState(self.store, dialect, auth, wall_clock=wall_clock)
+        self._paused = False
+        self._alive = True
+        self._address: str | None = None
+        self._listener: asyncio.Server | None = None
+        self._serial = 0  # which run of the server this is: one more after each stop
+        self._unix_path: Path | None = None
+        self._memory: set[MemoryTransport] = set()
+        self._sockets: set[_SocketConnection] = set()
+
+    # --- what tests look at ----------------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        """`127.0.0.1:12345` or `unix:/path`; the last one after stop(). RuntimeError before the first start."""
+        if self._address is None:
+            raise RuntimeError("the server has not been started")
+        return self._address
+
+    @property
+    def port(self) -> int:
+        """The TCP port; ValueError for a unix socket."""
+        return int(self.address.rpartition(":")[2])
+
+    @property
+    def connections(self) -> int:
+        """Open connections, in memory and on sockets."""
+        return self._state.connections
+
+    @property
+    def connections_total(self) -> int:
+        """Connections that were ever made."""
+        return self._state.connections_total
+
+    @property
+    def commands(self) -> Counter[str]:
+        """Commands received so far, by name."""
+        return self._state.commands
+
+    @property
+    def paused(self) -> bool:
+        """Whether pause() was called, and resume() was not."""
+        return self._paused
+
+    # --- without I/O -----------------------------------------------------------------------------------------------
+
+    def session(self) -> Session:
+        """A connection as a pure object: `session.receive(bytes)` returns the replies."""
+        return Session(self._state)
+
+    # --- on sockets ------------------------------------------------------------------------------------------------
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0, *, ssl: ssl_module.SSLContext | None = None) -> None:
+        """Listen on TCP; port 0 takes a free one. After stop() or kill() the same port can be taken again.
+
+        Raises OSError if the port is in use, RuntimeError if the server is listening already.
+        """
+        self._check_not_listening()
+        loop = asyncio.get_running_loop()
+        serial = self._serial
+        self._listener = await loop.create_server(
+            lambda: _SocketConnection(self, serial), host, port, ssl=ssl, reuse_address=True
+        )
+        bound_host, bound_port = self._listener.sockets[0].getsockname()[:2]
+        self._address = f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
+        self._alive = True
+
+    async def start_unix(self, path: str) -> None:
+        """Listen on a unix socket, which stop() and kill() remove."""
+        self._check_not_listening()
+        loop = asyncio.get_running_loop()
+        serial = self._serial
+        self._listener = await loop.create_unix_server(lambda: _SocketConnection(self, serial), path)
+        self._unix_path = Path(path)
+        self._address = f"unix:{path}"
+        self._alive = True
+
+    async def stop(self) -> None:
+        """Close the listener and all connections, and wait until they are closed. Items stay. Idempotent."""
+        await self._shut_down(killed=False)
+
+    async def kill(self) -> None:
+        """Go as a process that dies: connections are reset, and the items are lost."""
+        self.store.clear()
+        await self._shut_down(killed=True)
+        self.store.clear()
+
+    def pause(self) -> None:
+        """Stop answering, as a process under SIGSTOP: connecting and sending still work, replies do not come."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on, first with everything that was sent meanwhile."""
+        self._paused = False
+        for transport in list(self._memory):
+            transport.wake()
+        for connection in list(self._sockets):
+            connection.process()
+
+    # --- in memory -------------------------------------------------------------------------------------------------
+
+    async def connect(self, protocol_factory: Callable[[], _AnyProtocol]) -> tuple[asyncio.Transport, _AnyProtocol]:
+        """Like loop.create_connection, without a socket. Works before start(); ConnectionRefusedError once stopped."""
+        loop = asyncio.get_running_loop()
+        if not self._alive:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "the server is not running")
+        protocol = protocol_factory()
+        transport = MemoryTransport(loop, self, self.session(), protocol, {"peername": ("memory", 0)})
+        self._memory.add(transport)
+        self._count_connection()
+        connected: asyncio.Future[None] = loop.create_future()
+        loop.call_soon(_call_connection_made, protocol, transport, connected)
+        try:
+            await connected
+        except BaseException:
+            transport.abort()
+            raise
+        return transport, protocol
+
+    def revive(self) -> None:
+        """Take connections in memory again after stop() or kill()."""
+        self._alive = True
+
+    def forget(self, connection: MemoryTransport | _SocketConnection) -> None:
+        """For connections of this server: called when one is over."""
+        if isinstance(connection, MemoryTransport):
+            self._memory.discard(connection)
+        else:
+            self._sockets.discard(connection)
+        self._state.connections -= 1
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def adopt(self, connection: _SocketConnection) -> None:
+        """For connections of this server: called when one is made."""
+        self._sockets.add(connection)
+        self._count_connection()
+        if connection.serial != self._serial:  # accepted just before the server stopped
+            connection.hang_up(reset=True)
+
+    def _count_connection(self) -> None:
+        self._state.connections += 1
+        self._state.connections_total += 1
+
+    def _check_not_listening(self) -> None:
+        if self._listener is not None:
+            raise RuntimeError(f"the server listens on {self.address} already")
+
+    async def _shut_down(self, *, killed: bool) -> None:
+        self._alive = False
+        self._paused = False
+        self._serial += 1
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+        path, self._unix_path = self._unix_path, None
+        if path is not None:
+            path.unlink(missing_ok=True)
+        over: list[asyncio.Future[None]] = []
+        for transport in list(self._memory):
+            over.append(transport.lost)
+            transport.hang_up(ConnectionResetError(errno.ECONNRESET, "the server was killed") if killed else None)
+        for connection in list(self._sockets):
+            over.append(connection.lost)
+            connection.hang_up(reset=killed)
+        if listener is not None:
+            await listener.wait_closed()
+        if over:
+            await asyncio.wait(over)
+
+
+def _call_connection_made(
+    protocol: asyncio.BaseProtocol, transport: asyncio.Transport, connected: asyncio.Future[None]
+) -> None:
+    try:
+        protocol.connection_made(transport)
+    except Exception as error:
+        if not connected.done():
+            connected.set_exception(error)
+    else:
+        if not connected.done():
+            connected.set_result(None)
+
+
+class _SocketConnection(asyncio.Protocol):
+    """The server's end of one socket."""
+
+    def __init__(self, server: FakeMemcached, serial: int) -> None:
+        self.serial = serial
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._server = server
+        self._session = server.session()
+        self._requests = bytearray()  # arrived while the server is paused
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._server.adopt(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._requests += data
+        if not self._server.paused:
+            self.process()
+        elif len(self._requests) >= _PAUSED_BACKLOG and self._transport is not None:
+            self._transport.pause_reading()
+
+    def process(self) -> None:
+        """Read and answer what has arrived; the client may have gone, but its commands count."""
+        requests = bytes(self._requests)
+        self._requests.clear()
+        replies = self._session.receive(requests)
+        transport = self._transport
+        if transport is None:
+            self._server.forget(self)
+            return
+        if transport.is_closing():
+            return
+        transport.resume_reading()
+        transport.write(replies)
+        if self._session.closed:
+            transport.close()
+
+    def pause_writing(self) -> None:
+        """The client does not read its replies: take no more requests from it."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def hang_up(self, *, reset: bool) -> None:
+        self._requests.clear()
+        transport = self._transport
+        if transport is None:
+            self._server.forget(self)
+            return
+        if reset:
+            sock = transport.get_extra_info("socket")
+            with contextlib.suppress(OSError):  # unix sockets know no reset, and the client may have been faster
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        if reset or transport.get_write_buffer_size():
+            transport.abort()  # close() would wait for a client that does not read
+        else:
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc  # a client may go as it likes
+        self._transport = None
+        if not self._requests:
+            self._server.forget(self)
+        self.lost.set_result(None)
