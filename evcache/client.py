@@ -159,7 +159,7 @@ class EVCache:
 
     async def __aenter__(self) -> Self:
         """Load the topology. Nodes are connected to when they are first asked."""
-        await self._open(self._defaults.write(None, None, None).timeout)
+        await self._open(self._defaults.write(None, None, None))
         return self
 
     async def __aexit__(
@@ -183,31 +183,38 @@ class EVCache:
         finally:
             await self._cluster.close(drain)
 
-    async def _open(self, timeout: float) -> View:
-        """The zones, for a call that did not find them ready. Raises `UsageError`, or what the discovery raises."""
+    async def _open(self, options: Options) -> tuple[View, Options]:
+        """The zones, for a call that did not find them ready, and its options with the time that is left.
+
+        Raises `UsageError`, `CacheUnavailable` when the zones are not known in time, or what the discovery raises.
+        """
         self._owner.enter()
         view = self._cluster.view
+        if view is None and isinstance(self._discovery, StaticDiscovery):
+            view = self._cluster.apply(self._discovery.topology)
         if view is not None:
-            return view
-        if isinstance(self._discovery, StaticDiscovery):
-            return self._cluster.apply(self._discovery.topology)
+            return view, options
         if self._starting is None:
             # One task for all who wait, so that a caller who is cancelled takes nobody with it.
             self._starting = asyncio.create_task(self._cluster.start(self._discovery))
             # Looked at even when every caller has been cancelled meanwhile, or asyncio reports it as nobody's error.
             self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
         starting = self._starting
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + options.timeout
         try:
-            async with asyncio.timeout(timeout):
-                return await asyncio.shield(starting)
+            async with asyncio.timeout_at(deadline):
+                view = await asyncio.shield(starting)
         except TimeoutError:
-            raise CacheUnavailable("discovery", {}) from None
+            raise CacheUnavailable("finding the zones", {}) from None
         finally:
             if starting.done() and self._cluster.view is None:
                 self._starting = None  # it failed: the next call tries again
+        return view, options._replace(timeout=max(0.0, deadline - loop.time()))
 
-    def _view(self) -> View | None:
-        return self._cluster.view if self._owner.open_in is asyncio.get_running_loop() else None
+    def _ready(self, options: Options) -> tuple[View, Options] | None:
+        view = self._cluster.view
+        return None if view is None or self._owner.open_in is not asyncio.get_running_loop() else (view, options)
 
     # Reading.
 
@@ -231,8 +238,8 @@ class EVCache:
         """
         full = self._keys.full(key)
         options = self._defaults.read(consistency, timeout, errors)
-        view = self._view() or await self._open(options.timeout)
         try:
+            view, options = self._ready(options) or await self._open(options)
             found = await self._reads.get(
                 view,
                 full,
@@ -261,8 +268,8 @@ class EVCache:
         """
         full = self._keys.full(key)
         options = self._defaults.read(consistency, timeout, errors)
-        view = self._view() or await self._open(options.timeout)
         try:
+            view, options = self._ready(options) or await self._open(options)
             if for_update:
                 found = await self._read_coordinator(view, full, options)
             else:
@@ -305,19 +312,26 @@ class EVCache:
         All nodes are asked at once, the next zone only for what is missing. Raises as `get` does if any key had too few
         answers, with what was read as `found`; with `errors="miss"` those keys are missing from the result.
         """
-        full = {self._keys.full(key): key for key in _several(keys)}
+        # One key may be given twice, as str and as bytes: both are answered.
+        given: dict[bytes, list[Key]] = {}
+        for key in _several(keys):
+            given.setdefault(self._keys.full(key), []).append(key)
         options = self._defaults.read(consistency, timeout, errors)
-        view = self._view() or await self._open(options.timeout)
-        if not full:
+        try:
+            view, options = self._ready(options) or await self._open(options)
+        except CacheUnavailable as error:
+            self._unavailable(error, options, None)
+            return {}
+        if not given:
             return {}
         found, failures, answered = await self._reads.get_many(
             view,
-            list(full),
+            list(given),
             options,
             fallback_on_miss=self._defaults.fallback_on_miss(fallback_on_miss),
             near=near_cache,
         )
-        values = {full[key]: self._decode(key, item) for key, item in found.items()}
+        values = {key: self._decode(full, item) for full, item in found.items() for key in given[full]}
         required = options.consistency.required(len(view.readers))
         if answered < required:
             problem: CacheError = CacheUnavailable("get_many", failures, values)
@@ -340,7 +354,7 @@ class EVCache:
         full = self._keys.full(key)
         options = self._defaults.read(consistency, timeout, errors)
         command = self._writes.touch(full, self._defaults.ttl(ttl))
-        view = self._view() or await self._open(options.timeout)
+        view, options = self._ready(options) or await self._open(options)
         # Both at once: in the usual case they travel in one packet.
         self._writes.start(view, full, command, options._replace(consistency=Consistency.NONE))
         return await self.get(key, default, consistency=consistency, timeout=timeout, errors=errors)
@@ -386,8 +400,8 @@ class EVCache:
         draft = self._draft(key, value, ttl)
         options = self._defaults.write(consistency, timeout, errors)
         newest_wins = self._defaults.newest_wins(ordering)
-        view = self._view() or await self._open(options.timeout)
-        await self._writes.check_size(view, draft, options.timeout)
+        view, options = self._ready(options) or await self._open(options)
+        options = await self._writes.check_size(view, draft, options)
         store = self._writes.store(draft, newest_wins=newest_wins)
         return await self._writes.write("set", view, draft.key, store, options)
 
@@ -410,9 +424,9 @@ class EVCache:
         drafts = {key: self._draft(key, value, ttl) for key, value in values.items()}
         options = self._defaults.write(consistency, timeout, errors)
         newest_wins = self._defaults.newest_wins(ordering)
-        view = self._view() or await self._open(options.timeout)
+        view, options = self._ready(options) or await self._open(options)
         for draft in drafts.values():
-            await self._writes.check_size(view, draft, options.timeout)
+            options = await self._writes.check_size(view, draft, options)
         stores = {key: (draft.key, self._writes.store(draft, newest_wins=newest_wins)) for key, draft in drafts.items()}
         return await self._writes.write_many("set_many", view, stores, options)
 
@@ -431,7 +445,7 @@ class EVCache:
         """
         full = self._keys.full(key)
         options = self._defaults.write(consistency, timeout, errors)
-        view = self._view() or await self._open(options.timeout)
+        view, options = self._ready(options) or await self._open(options)
         return await self._writes.write("delete", view, full, self._writes.delete(full), options)
 
     async def delete_many(
@@ -445,7 +459,7 @@ class EVCache:
         """Delete several keys, all at once; a result for each. Raises as `delete` does, if it is so for all of them."""
         full = {key: self._keys.full(key) for key in _several(keys)}
         options = self._defaults.write(consistency, timeout, errors)
-        view = self._view() or await self._open(options.timeout)
+        view, options = self._ready(options) or await self._open(options)
         deletes = {key: (name, self._writes.delete(name)) for key, name in full.items()}
         return await self._writes.write_many("delete_many", view, deletes, options)
 
@@ -462,7 +476,7 @@ class EVCache:
         full = self._keys.full(key)
         command = self._writes.touch(full, self._defaults.ttl(ttl))
         options = self._defaults.write(consistency, timeout, errors)
-        view = self._view() or await self._open(options.timeout)
+        view, options = self._ready(options) or await self._open(options)
         return await self._writes.write("touch", view, full, command, options)
 
     def _draft(self, key: str | bytes, value: Any, ttl: Seconds | None) -> Draft:
@@ -590,8 +604,8 @@ class EVCache:
         self, operation: str, draft: Draft, decide: Decide, consistency: Level | None, timeout: float | None
     ) -> WriteResult:
         options = self._defaults.write(consistency, timeout, None)
-        view = self._view() or await self._open(options.timeout)
-        await self._writes.check_size(view, draft, options.timeout)
+        view, options = self._ready(options) or await self._open(options)
+        options = await self._writes.check_size(view, draft, options)
         return await self._writes.decide(operation, view, draft.key, decide, options)
 
     async def _join(
@@ -605,11 +619,12 @@ class EVCache:
         full = self._keys.full(key)
         if type(value) not in (str, bytes):
             raise InvalidArgument("value", f"a str or bytes is needed, not {type(value).__name__}")
+        self._codec.encode(value)  # what can't be stored alone can't be joined either: say so before anything is sent
         options = self._defaults.write(consistency, timeout, None)
-        view = self._view() or await self._open(options.timeout)
+        view, options = self._ready(options) or await self._open(options)
 
-        async def decide(_: str, node: Node, deadline: float) -> Store | Outcome:
-            return await self._coordinator.join(node, full, value, deadline, before=operation == "prepend")
+        async def decide(zone: str, node: Node, deadline: float) -> Store | Outcome:
+            return await self._coordinator.join(zone, node, full, value, deadline, before=operation == "prepend")
 
         return await self._writes.decide(operation, view, full, decide, options)
 
@@ -629,7 +644,7 @@ class EVCache:
             _check_counter(initial, "initial")
         life = self._writes.wire_ttl(self._defaults.ttl(ttl))
         options = self._defaults.write(consistency, timeout, None)
-        view = self._view() or await self._open(options.timeout)
+        view, options = self._ready(options) or await self._open(options)
 
         async def count(node: Node, deadline: float) -> tuple[int, Store] | None:
             return await self._coordinator.count(

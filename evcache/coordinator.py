@@ -86,7 +86,9 @@ class Coordinator:
         """Store where nothing is; a tombstone is nothing."""
         while True:
             store = self.store(draft, node)
-            reply = await ask(node, _line(store, mode="add"), deadline, store.data)
+            reply = await self._send(node, store, deadline, mode="add")
+            if reply is None:
+                return Outcome.NOT_STORED
             if reply.status == b"HD":
                 return store
             if reply.status != b"NS":
@@ -113,8 +115,16 @@ class Coordinator:
     async def cas(self, zone: str, node: Node, draft: Draft, expected: int | Item, deadline: float) -> Store | Outcome:
         """Store over exactly the item that was read."""
         compare = self._compare(zone, node, expected)
+        if isinstance(expected, int):
+            # It may be the version of a delete, and a deleted key is absent. An Item never is one.
+            seen = await inspect(node, draft.key, deadline)
+            if seen is None or seen.absent:
+                return Outcome.NOT_FOUND
+        self._clock.version_of(compare)  # so that ours is newer than what it replaces
         store = self.store(draft, node)
-        reply = await ask(node, _line(store, compare=compare), deadline, store.data)
+        reply = await self._send(node, store, deadline, compare=compare)
+        if reply is None:
+            return Outcome.NOT_STORED
         if reply.status == b"HD":
             return store
         if reply.status == b"EX":
@@ -142,7 +152,7 @@ class Coordinator:
             )
         return expected.cas_token
 
-    async def join(self, node: Node, key: bytes, extra: Any, deadline: float, *, before: bool) -> Store | Outcome:
+    async def join(self, zone: str, node: Node, key: bytes, extra: Any, deadline: float, *, before: bool) -> Store | Outcome:
         """Put more in front of, or behind, a str or bytes value. Its time to live stays what it was."""
         while True:
             hit = read_hit(await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
@@ -151,14 +161,12 @@ class Coordinator:
             try:
                 value = self._codec.decode(hit.value, hit.flags)
             except DecodeError as error:
-                raise DecodeError(error.problem, key=key, zone=node.label, flags=hit.flags) from error
+                raise DecodeError(error.problem, key=key, zone=zone, flags=hit.flags) from error
             if type(value) is not type(extra):
                 kinds = f"{type(extra).__name__} to a {type(value).__name__}"
                 raise InvalidArgument("value", f"can't join a {kinds}: both must be str, or both bytes")
             data, flags = self._codec.encode(extra + value if before else value + extra)
             draft = Draft(key, data, flags, copied(hit.ttl, self._now()))
-            if len(data) > capabilities_of(node).largest_value(key):
-                return Outcome.NOT_STORED
             self._clock.version_of(hit.cas)
             decided = await self._over(node, draft, Seen(hit.flags, hit.cas, hit.ttl, absent=False), deadline)
             if decided is not None:
@@ -213,12 +221,29 @@ class Coordinator:
             raise Unsupported("writes that compare (the server is run without CAS)", node.label)
         self._clock.version_of(seen.cas)  # so that the version that is made next is newer
         store = self.store(draft, node)
-        reply = await ask(node, _line(store, compare=seen.cas), deadline, store.data)
+        reply = await self._send(node, store, deadline, compare=seen.cas)
+        if reply is None:
+            return Outcome.NOT_STORED
         if reply.status == b"HD":
             return store
         if reply.status in (b"EX", b"NF"):
             return None
         return _refusal(reply)
+
+    async def _send(
+        self,
+        node: Node,
+        store: Store,
+        deadline: float,
+        *,
+        mode: requests.StoreMode = "set",
+        compare: int | None = None,
+    ) -> Reply | None:
+        """The node's answer; None, with nothing sent, for a value that it would not take (see `Store.send`)."""
+        if len(store.data) > capabilities_of(node).largest_value(store.key):
+            return None
+        store.carried = store.version is not None
+        return await ask(node, _line(store, mode=mode, compare=compare), deadline, store.data)
 
 
 def _line(store: Store, *, mode: requests.StoreMode = "set", compare: int | None = None) -> bytes:

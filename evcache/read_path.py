@@ -91,7 +91,7 @@ class ReadPath:
         deadline = now + options.timeout
         place = view.place(key)
         readers = view.readers
-        missed: list[Node] = []
+        missed: dict[str, Node] = {}
         failures: dict[str, CacheError] = {}
         for index, pool in enumerate(readers):
             node = pool.node(place)
@@ -105,18 +105,18 @@ class ReadPath:
                 hit = read_hit(await answer)
             except CacheError as error:
                 failures[pool.name] = error
-                self._hooks.fell_back(pool.name, error)
             else:
                 if hit is not None and not hit.leased:
                     found = Found(hit, pool.name, self._clock.version_of(hit.cas))
                     if missed:
                         self._repair.bring(key, found, node, missed)
                     return found
-                missed.append(node)
+                missed[pool.name] = node
                 if not fallback_on_miss:
                     return None
-                self._hooks.fell_back(pool.name, None)
-            now = loop.time()
+            if index + 1 < len(readers):
+                self._hooks.fell_back(pool.name, failures.get(pool.name))
+                now = loop.time()
         if missed or options.consistency is Consistency.NONE:
             return None
         raise CacheUnavailable("get", failures)
@@ -133,7 +133,7 @@ class ReadPath:
         winner = newest(answers.values())
         if winner is not None:
             behind = zones_behind(winner, answers)
-            self._repair.bring(key, winner, nodes[winner.zone], [nodes[zone] for zone in behind])
+            self._repair.bring(key, winner, nodes[winner.zone], {zone: nodes[zone] for zone in behind})
         return winner
 
     async def get_from(self, pool: ZonePool, node: Node, key: bytes, deadline: float) -> Found | None:
@@ -198,7 +198,7 @@ class ReadPath:
                 for key, answer in (await self._ask_many(view, pool, wanted, flags, until)).items():
                     answers[key][pool.name] = answer
                 wanted = [key for key in wanted if _should_ask_next(answers[key][pool.name], fallback_on_miss)]
-                if not wanted:
+                if not wanted or index + 1 == len(view.readers):
                     break
                 self._hooks.fell_back(pool.name, failed(answers[wanted[0]][pool.name]))
         found: dict[bytes, Found] = {}
@@ -210,7 +210,8 @@ class ReadPath:
             if winner is None:
                 continue
             nodes = {pool.name: pool.node(view.place(key)) for pool in view.readers}
-            self._repair.bring(key, winner, nodes[winner.zone], [nodes[zone] for zone in zones_behind(winner, of_key)])
+            behind = zones_behind(winner, of_key)
+            self._repair.bring(key, winner, nodes[winner.zone], {zone: nodes[zone] for zone in behind})
             if winner.is_value:
                 found[key] = winner
         return found, failures, answered_least

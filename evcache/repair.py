@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 from evcache.answers import Found
 from evcache.background import Background
@@ -50,11 +50,11 @@ class Repair:
         self._now = now
         self._running: set[tuple[bytes, Node]] = set()
 
-    def bring(self, key: bytes, found: Found, source: Node, behind: Sequence[Node]) -> None:
-        """Have what was found on `source` brought to the nodes that are behind. Returns at once."""
+    def bring(self, key: bytes, found: Found, source: Node, behind: Mapping[str, Node]) -> None:
+        """Have what was found on `source` brought to the zones that are behind (their nodes, by name). Returns at once."""
         if not self._enabled or found.version is None:
             return
-        for node in behind:
+        for zone, node in behind.items():
             place = (key, node)
             capabilities = node.capabilities
             if place in self._running or node.is_down or capabilities is None or not capabilities.versions:
@@ -62,10 +62,10 @@ class Repair:
             if len(self._running) >= MAX_REPAIRS:
                 return
             self._running.add(place)
-            if self._background.spawn(self._copy(place, found.version, source)) is None:
+            if self._background.spawn(self._copy(zone, place, found.version, source)) is None:
                 self._running.discard(place)
 
-    async def _copy(self, place: tuple[bytes, Node], version: int, source: Node) -> None:
+    async def _copy(self, zone: str, place: tuple[bytes, Node], version: int, source: Node) -> None:
         key, node = place
         try:
             deadline = asyncio.get_running_loop().time() + REPAIR_TIMEOUT_SECONDS
@@ -79,4 +79,4 @@ class Repair:
             outcome = Outcome.UNAVAILABLE
         finally:
             self._running.discard(place)
-        self._hooks.repaired(node.label, outcome)
+        self._hooks.repaired(zone, outcome)

@@ -129,16 +129,18 @@ class WritePath:
             for name, round_ in rounds.items()
         }
 
-    async def check_size(self, view: View, draft: Draft, timeout: float) -> None:
+    async def check_size(self, view: View, draft: Draft, options: Options) -> Options:
         """Raise `ValueTooLarge` when a zone's server would not take the value: refusing, it would delete what it has.
 
-        A server that has not been connected to is asked first, if the value is over memcached's default.
+        A server that has not been connected to is asked first, if the value is near memcached's default. Returns the
+        options with the time that is left.
         """
         size = len(draft.data)
         if size <= _FITS_ANYWHERE_BYTES:
-            return
+            return options
         place = view.place(draft.key)
-        deadline = asyncio.get_running_loop().time() + timeout
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + options.timeout
         for pool in view.writers:
             node = pool.node(place)
             if node.capabilities is None and size > DEFAULT_ITEM_BYTES // 2 and not node.is_down:
@@ -150,6 +152,7 @@ class WritePath:
                 limit = node.capabilities.largest_value(draft.key)
                 if size > limit:
                     raise ValueTooLarge("value", f"{size} bytes when encoded, over the {limit} that {node.label} takes")
+        return options._replace(timeout=max(0.0, deadline - loop.time()))
 
     # In one zone first.
 
