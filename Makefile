@@ -39,5 +39,8 @@ types: $(READY)
 bench: $(READY)  ## side by side with other clients
 	$(BIN)/python -m benchmarks
 
+fuzz: $(READY)  ## a minute of mutated replies against the decoder
+	$(BIN)/python -m fuzz.fuzz_decoder --seconds 60
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

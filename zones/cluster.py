@@ -59,7 +59,7 @@ class Cluster:
         self._tally = Tally()
         self._nodes: dict[tuple[str, Endpoint], Node] = {}
         self._watcher: asyncio.Task[None] | None = None
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], Node] = {}
 
     @property
     def nodes(self) -> Mapping[tuple[str, Endpoint], Node]:
@@ -111,7 +111,7 @@ class Cluster:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
-        nodes, self._nodes = list(self._nodes.values()), {}
+        nodes, self._nodes = [*self._nodes.values(), *self._retiring.values()], {}
         closing = [asyncio.ensure_future(node.close(drain)) for node in nodes]
         waiting = [*closing, *self._retiring]
         if waiting:
@@ -124,8 +124,8 @@ class Cluster:
     def _retire(self, node: Node) -> None:
         node.retire()
         task = asyncio.get_running_loop().create_task(node.close(RETIRE_SECONDS), name=f"evcache-retire-{node.label}")
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._retiring[task] = node
+        task.add_done_callback(lambda task: self._retiring.pop(task, None))
 
     async def _watch(self, discovery: Discovery) -> None:
         try:

@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         self._opaque += len(lines)
         parts = [b"%b q O%d\r\n" % (line, number) for number, line in enumerate(lines, first)]
         parts.append(b"mn\r\n")
-        self._send(b"".join(parts), PendingQuiet(waiter, deadline, first, len(lines)))
+        self._send(b"".join(parts), PendingQuiet(waiter, deadline, first, len(lines), self.name))
 
     def request_text(
         self,
@@ -140,18 +140,20 @@ class Connection(asyncio.Protocol):
 
     def _send(self, data: bytes, pending: Pending) -> None:
         waiting = self._pending
+        when = pending.deadline
         if not self._usable or len(waiting) >= self._limits.max_pending or self._out_bytes >= self._limits.max_queued_bytes:
             raise self._refusal()
         if not waiting:
             self._heard = self._loop.time()  # silence begins when there is something to answer
+            when = min(when, self._heard + self._limits.silence)
         waiting.append(pending)
         self._out.append(data)
         self._out_bytes += len(data)
         if not self._flush_is_due and not self._paused:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
-        if pending.deadline < self._timer_at:
-            self._wake_at(pending.deadline)
+        if when < self._timer_at:
+            self._wake_at(when)
 
     def _refusal(self) -> NodeUnavailable:
         if not self._usable:
@@ -182,9 +184,7 @@ class Connection(asyncio.Protocol):
                         return
         except ProtocolError as error:
             error.node = self.name
-            if waiting:
-                waiting.popleft().fail(error)
-            self._end(ConnectionLost(f"closed, since the server broke the protocol: {error.problem}", self.name))
+            self._end(ConnectionLost(f"closed, since the server broke the protocol: {error.problem}", self.name), error)
             return
         if self._retiring:
             self._close_if_nobody_waits()
@@ -219,7 +219,7 @@ class Connection(asyncio.Protocol):
             if give_up <= now:
                 self._end(ConnectionLost(f"no byte in {self._limits.silence:g} s", self.name))
                 return
-            self._wake_at(min(nearest, give_up))
+            self._wake_at(min(nearest, give_up, self._timer_at))
 
     # The transport's life.
 
@@ -227,6 +227,9 @@ class Connection(asyncio.Protocol):
         """Called by the event loop."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if self._why_ended is not None:
+            transport.abort()
+            return
         self._usable = True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -257,7 +260,7 @@ class Connection(asyncio.Protocol):
         """Close now. Everyone who waits gets `ConnectionLost`. Calling it again does nothing."""
         self._end(ConnectionLost(why, self.name))
 
-    def _end(self, why: NodeUnavailable) -> None:
+    def _end(self, why: NodeUnavailable, first: NodeError | None = None) -> None:
         if self._why_ended is not None:
             return
         self._why_ended = why
@@ -273,7 +276,8 @@ class Connection(asyncio.Protocol):
         self._on_lost(self, why)
         waiting, self._pending = self._pending, deque()
         for pending in waiting:
-            pending.fail(_copy(why))
+            pending.fail(first or _copy(why))
+            first = None
 
 
 def _copy(error: NodeError) -> NodeError:

@@ -23,7 +23,11 @@ async def shake_hands(connection: Connection, deadline: float, auth: tuple[str, 
     version = _ask(connection, requests.VERSION, deadline)
     settings = _ask(connection, requests.STATS_SETTINGS, deadline, until=b"END")
     try:
-        _check_meta(connection, (await speaks_meta)[0])
+        try:
+            first = (await speaks_meta)[0]
+        except ProtocolError as error:
+            raise Unsupported("the meta protocol", connection.name) from error
+        _check_meta(connection, first)
         may_choose_cas = _may_choose_cas(await explicit_cas)
         server = _version(await version)
         known = _settings(await settings)

@@ -69,7 +69,8 @@ class Node:
         self._keeper: asyncio.Task[None] | None = None
         self._attempt: asyncio.Future[None] | None = None
         self._tally = Tally() if tally is None else tally
-        self._failure: Exception | None = None  # why the last attempt to connect failed; None after one that did not
+        self._last_error: Exception | None = None  # why the last attempt to connect failed; None after one that did not
+        self._failure: Exception | None = None  # the same, once there is no connection either: the node is down
         self._closed = False
         self._all_retired: asyncio.Future[None] | None = None
 
@@ -156,10 +157,11 @@ class Node:
                 connection.abort()
 
     async def _drained(self, seconds: float) -> None:
-        self._all_retired = self._loop.create_future()
+        if self._all_retired is None:
+            self._all_retired = self._loop.create_future()
         try:
             async with asyncio.timeout(seconds):
-                await self._all_retired
+                await asyncio.shield(self._all_retired)
         except TimeoutError:
             _log.info("%s: %d requests were not answered before it was closed", self.endpoint, self.pending)
 
@@ -216,15 +218,21 @@ class Node:
         self._ready.append(opened)
         if self._failure is not None:
             _log.info("node %s is back (memcached %s)", self.endpoint, capabilities.server)
+        self._last_error = None
         self._set_failure(None)
         self._end_attempt()
 
     def _failed(self, retry: RetryCallState) -> None:
         error = retry.outcome.exception() if retry.outcome is not None else None
-        if self._failure is None:  # once for each outage, not for each attempt
-            _log.warning("node %s is down: %s", self.endpoint, error)
-        self._set_failure(error if isinstance(error, Exception) else NodeUnavailable("no connection", self.label))
+        self._last_error = error if isinstance(error, Exception) else NodeUnavailable("no connection", self.label)
+        if not self._ready:  # with a connection that works, it is only short of the others
+            self._go_down(self._last_error)
         self._end_attempt()
+
+    def _go_down(self, why: Exception) -> None:
+        if self._failure is None:  # once for each outage, not for each attempt
+            _log.warning("node %s is down: %s", self.endpoint, why)
+        self._set_failure(why)
 
     def _set_failure(self, failure: Exception | None) -> None:
         self._tally.failing += (failure is not None) - (self._failure is not None)
@@ -254,6 +262,8 @@ class Node:
             return  # it never got past its first words: the keeper hears of that from `_open`
         self._ready.remove(connection)
         _log.debug("node %s: a connection ended: %s", self.endpoint, why)
+        if not self._ready and self._last_error is not None:
+            self._go_down(self._last_error)  # the last connection, and the keeper has been failing to open another
         if connection.pending:
             # It was in use, so it will be again. An idle one that ends (servers close those) is replaced on demand.
             self._keep_connected()

@@ -81,11 +81,12 @@ class PendingAll(Pending):
 class PendingQuiet(Pending):
     """Reads that are silent on a miss, closed by a no-op: the list of `(index, Reply)` of those that were not."""
 
-    __slots__ = ("error", "first", "following", "hits", "stop")
+    __slots__ = ("error", "first", "following", "hits", "node", "stop")
 
-    def __init__(self, waiter: Waiter, deadline: float, first: int, count: int) -> None:
+    def __init__(self, waiter: Waiter, deadline: float, first: int, count: int, node: str = "") -> None:
         super().__init__(waiter, deadline, b"")
         self.first = first
+        self.node = node
         self.following = first  # opaque numbers only rise, so a repeated reply is noticed too
         self.stop = first + count
         self.hits: list[tuple[int, Reply]] = []
@@ -104,6 +105,7 @@ class PendingQuiet(Pending):
         if reply.status in ERROR_STATUSES:
             check_harmless(reply)
             self.error = unexpected(reply)
+            self.error.node = self.node
             return False
         number = _opaque_number(reply)
         if not self.following <= number < self.stop:

@@ -51,13 +51,13 @@ class Endpoint:
         Raises `InvalidTopology` for anything else.
         """
         rest = text.strip()
-        if "@" in rest:
+        if "@" in rest and not rest.startswith("unix:/"):
             written, _, rest = rest.partition("@")
             label = written if label is None else label
         host, port, path = _address(rest, text)
         name = label if label is not None else (path or _host_port(host, port))
-        if not _LABEL.fullmatch(name):
-            raise InvalidTopology("zones", f"node {text!r}: a label is 1 to 255 printable ASCII characters")
+        if not _LABEL.fullmatch(name) or ("@" in name and name != path):
+            raise InvalidTopology("zones", f"node {text!r}: a label is 1 to 255 printable ASCII characters without '@'")
         return cls(host, port, path, name)
 
     @property
@@ -114,6 +114,8 @@ class Topology:
             if not isinstance(name, str):
                 raise InvalidTopology("zones", f"a zone's name is a str, not {name!r}")
             if isinstance(nodes, Zone):
+                if nodes.name != name:
+                    raise InvalidTopology("zones", f"{name!r} is a zone that calls itself {nodes.name!r}")
                 made.append(nodes)
                 continue
             if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
@@ -152,10 +154,14 @@ class Topology:
         except tomllib.TOMLDecodeError as error:  # its text has the line and column
             raise InvalidTopology("zones", f"{source}: {error}") from error
         try:
-            return cls(tuple(_zones_of_toml(document)))
+            zones = tuple(_zones_of_toml(document))
         except _TomlProblem as error:
             line = _line_of(text, error.near)
             raise InvalidTopology("zones", f"{source}, line {line}: {error.problem}") from error
+        try:
+            return cls(zones)
+        except InvalidTopology as error:
+            raise InvalidTopology("zones", f"{source}: {error.problem}") from error
 
     def zone(self, name: str) -> Zone | None:
         """The zone of this name, or None."""
@@ -221,7 +227,7 @@ def _address(rest: str, text: str) -> tuple[str, int, str]:
         port = port if colon else str(DEFAULT_PORT)
     if not host or any(character.isspace() or character in ",;=/" for character in host):
         raise InvalidTopology("zones", f"node {text!r} has no host")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) <= _MAX_PORT):
+    if not (port.isascii() and port.isdigit() and len(port) <= len(str(_MAX_PORT)) and 0 < int(port) <= _MAX_PORT):
         raise InvalidTopology("zones", f"node {text!r}: a port is a number from 1 to {_MAX_PORT}")
     return host, int(port), ""
 
@@ -248,7 +254,7 @@ def _zones_of_toml(document: dict[str, Any]) -> Iterable[Zone]:
         try:
             mode = Mode(table.get("mode", Mode.READ_WRITE))
         except ValueError:
-            raise _TomlProblem(str(table["mode"]), f"zone {name!r}: mode is 'read-write' or 'write-only'") from None
+            raise _TomlProblem("mode", f"zone {name!r}: mode is 'read-write' or 'write-only'") from None
         try:
             yield Zone(name, tuple(_node_of_toml(name, node) for node in nodes), mode)
         except InvalidTopology as error:
@@ -258,11 +264,23 @@ def _zones_of_toml(document: dict[str, Any]) -> Iterable[Zone]:
 def _node_of_toml(zone: str, node: object) -> Endpoint:
     if isinstance(node, str):
         return Endpoint.parse(node)
-    if isinstance(node, dict) and node.keys() <= {"address", "label"} and isinstance(node.get("address"), str):
+    if (
+        isinstance(node, dict)
+        and node.keys() <= {"address", "label"}
+        and isinstance(node.get("address"), str)
+        and isinstance(node.get("label", ""), str)
+    ):
         return Endpoint.parse(node["address"], node.get("label"))
     raise _TomlProblem(zone, f"zone {zone!r}: a node is 'host:port' or {{address=..., label=...}}, not {node!r}")
 
 
 def _line_of(text: str, near: str) -> int:
     # tomllib keeps no positions, so the first line that mentions the culprit has to do.
-    return next((number for number, line in enumerate(text.splitlines(), 1) if near in line), 1)
+    word = re.compile(rf"(?<![\w.\"-]){re.escape(near)}(?![\w-])" if near else '""')
+    header = re.compile(rf"^\s*\[\s*zones\s*\.\s*[\"']?{re.escape(near)}[\"']?\s*\]")
+    lines = [line.partition("#")[0] for line in text.splitlines()]
+    for pattern in (header, word):
+        for number, line in enumerate(lines, 1):
+            if pattern.search(line):
+                return number
+    return 1

@@ -29,6 +29,10 @@ _IN_SYNC_ERRORS = (
 )
 
 
+# 2^64 has 20 digits, and no number of the protocol is larger.
+MAX_DIGITS = 20
+
+
 class Reply(NamedTuple):
     """One reply: its status word, the tokens after it (after the length, for `VA`), and the value of a `VA`."""
 
@@ -84,7 +88,7 @@ def number(reply: Reply, letter: bytes) -> int:
 def decimal(text: bytes) -> int:
     """Digits, with a minus sign at most: `int()` would also take `1_0`, ` 10` and `+10`."""
     digits = text[1:] if text[:1] == b"-" else text
-    if not digits.isdigit():
+    if not digits.isdigit() or len(digits) > MAX_DIGITS:
         raise ProtocolError(f"not a number: {text!r}")
     return int(text)
 
@@ -96,8 +100,8 @@ def read_hit(reply: Reply) -> Hit | None:
         # The server returns flags in the order they were asked for, so the usual reply needs no search:
         # f<flags> c<cas> O<opaque>, and only an item that is stale or leased has more.
         if len(tokens) == 3:
-            flags, cas, _ = tokens
-            if flags[:1] == b"f" and cas[:1] == b"c" and flags[1:].isdigit() and cas[1:].isdigit():
+            flags, cas, opaque = tokens
+            if opaque[:1] == b"O" and flags[:1] == b"f" and cas[:1] == b"c" and flags[1:].isdigit() and cas[1:].isdigit():
                 return _new_hit(Hit, (value, int(flags[1:]), int(cas[1:]), None, False, False))
         stale = b"X" in tokens
         ttl = token(reply, b"t")

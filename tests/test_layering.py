@@ -1,0 +1,171 @@
+"""Imports only point down: what each module imports, read from its source."""
+
+import ast
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# May be missing at run time, so they may be imported where they are used.
+OPTIONAL = frozenset({"atheris", "click", "docker", "opentelemetry", "rich", "testcontainers", "uvloop", "zstandard"})
+# Modules of ours that need one of those, and are themselves imported only when that is wanted.
+NEEDS_AN_EXTRA = frozenset({"evcache.cli.commands", "evcache.testing.backends.docker"})
+
+IMPURE = frozenset({"asyncio", "concurrent", "datetime", "os", "random", "secrets", "select", "selectors", "signal", "socket"}) | {
+    "ssl", "subprocess", "threading", "time",
+}  # fmt: skip
+
+
+class Import(NamedTuple):
+    module: str
+    """The module that imports."""
+    target: str
+    line: int
+    in_function: bool
+    for_types: bool
+    """Under `if TYPE_CHECKING`: it never runs."""
+
+
+def name_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {name_of(path): path for package in ("zones", "evcache") for path in sorted((ROOT / package).rglob("*.py"))}
+
+
+def imports_of(module):
+    """Every import, those in functions and under TYPE_CHECKING included."""
+    found = []
+    package = module if SOURCES[module].name == "__init__.py" else module.rpartition(".")[0]
+
+    def visit(node, *, in_function, for_types):
+        if isinstance(node, ast.Import):
+            found.extend(Import(module, alias.name, node.lineno, in_function, for_types) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:  # `from zones.protocol import requests` imports a module
+                inner = f"{source}.{alias.name}"
+                found.append(Import(module, inner if inner in SOURCES else source, node.lineno, in_function, for_types))
+        inside = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        typing = for_types or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        for child in ast.iter_child_nodes(node):
+            visit(child, in_function=inside, for_types=typing)
+
+    visit(ast.parse(SOURCES[module].read_text("utf-8")), in_function=False, for_types=False)
+    return found
+
+
+IMPORTS = {module: imports_of(module) for module in SOURCES}
+
+
+def within(module, package):
+    return module == package or module.startswith(f"{package}.")
+
+
+def show(found):
+    return [f"{one.module}:{one.line} imports {one.target}" for one in found]
+
+
+def test_the_sources_are_found():
+    assert {"zones.protocol.decoder", "zones.testing", "evcache.client", "evcache"} <= SOURCES.keys()
+    assert {"zones.errors", "zones.protocol.replies"} <= {one.target for one in IMPORTS["zones.protocol.decoder"]}
+    assert "zones.protocol.requests" in {one.target for one in IMPORTS["zones.handshake"]}
+
+
+def test_zones_knows_nothing_of_evcache():
+    """Transport and topology can be used, tested and understood without values and policies."""
+    wrong = [
+        one for module in SOURCES if within(module, "zones") for one in IMPORTS[module] if within(one.target, "evcache")
+    ]
+    assert show(wrong) == []
+
+
+def test_the_protocol_has_no_io_and_no_clock():
+    """Also not through a module of ours that it imports."""
+    reached = [module for module in SOURCES if within(module, "zones.protocol")]
+    for module in reached:
+        reached += [one.target for one in IMPORTS[module] if one.target in SOURCES and one.target not in reached]
+    wrong = [one for module in reached for one in IMPORTS[module] if one.target.partition(".")[0] in IMPURE]
+    assert show(wrong) == []
+    assert {module for module in reached if not within(module, "zones.protocol")} == {"zones.errors"}
+
+
+def test_only_telemetry_knows_opentelemetry():
+    wrong = [
+        one
+        for module in SOURCES
+        if not within(module, "evcache.telemetry")
+        for one in IMPORTS[module]
+        if within(one.target, "opentelemetry")
+    ]
+    assert show(wrong) == []
+
+
+def test_test_servers_are_not_needed_by_anything_but_tests():
+    wrong = [
+        one
+        for module in SOURCES
+        if not within(module, "zones.testing")
+        and not within(module, "evcache.testing")
+        and not within(module, "evcache.cli")
+        for one in IMPORTS[module]
+        if within(one.target, "zones.testing") or within(one.target, "evcache.testing")
+    ]
+    assert show(wrong) == []
+
+
+@pytest.mark.parametrize("package", ["zones", "evcache"])
+def test_imports_within_a_package_form_no_cycle(package):
+    graph = {
+        module: sorted({one.target for one in IMPORTS[module] if one.target in SOURCES and not one.for_types} - {module})
+        for module in SOURCES
+    }
+    graph = {
+        module: [target for target in targets if within(target, package)]
+        for module, targets in graph.items()
+        if within(module, package)
+    }
+    assert cycles(graph) == []
+
+
+def cycles(graph):
+    """Each cycle that a walk from every module finds, as the list of its modules."""
+    found, finished = [], set()
+
+    def walk(module, path):
+        if module in path:
+            found.append([*path[path.index(module) :], module])
+        elif module not in finished:
+            for target in graph[module]:
+                walk(target, [*path, module])
+            finished.add(module)
+
+    for module in graph:
+        walk(module, [])
+    return found
+
+
+def test_cycles_are_found():
+    assert cycles({"a": ["b"], "b": ["c"], "c": []}) == []
+    assert cycles({"a": ["b"], "b": ["c"], "c": ["b"]}) == [["b", "c", "b"]]
+
+
+def test_imports_stand_at_the_top():
+    """Except those of packages that may not be installed."""
+    wrong = [
+        one
+        for module in SOURCES
+        for one in IMPORTS[module]
+        if one.in_function and one.target.partition(".")[0] not in OPTIONAL and one.target not in NEEDS_AN_EXTRA
+    ]
+    assert show(wrong) == []
+
+
+def test_what_is_imported_late_for_an_extra_needs_one():
+    for module in NEEDS_AN_EXTRA & SOURCES.keys():
+        packages = {one.target.partition(".")[0] for one in IMPORTS[module] if not one.in_function and not one.for_types}
+        assert packages & OPTIONAL, module

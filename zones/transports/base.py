@@ -1,0 +1,58 @@
+"""The seam between a node and the wire: everything above talks to a `Transport`, whichever protocol the server speaks.
+
+Requests are lines of the meta protocol, without their end, as `zones.protocol.requests` makes them; answers are `Reply`
+objects. That is the vocabulary of both transports: the one for classic servers translates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from zones.pending import Waiter
+
+TransportName = Literal["meta", "classic"]
+TransportChoice = Literal["auto", "meta", "classic"]
+"""Which transport a node gets; `auto`: the one that its server can take, asked on every connect."""
+
+
+class Transport(Protocol):
+    """A way to one node that is open, or was.
+
+    The three `request` methods raise `QueueFull` or `ConnectionLost`, with nothing sent, when there is no room or no
+    connection, and `Unsupported` for what the server can't do. `deadline` is on the loop's clock. The waiter gets what is
+    asked for, or a `NodeError`; giving up (cancelling it) is free, and its reply then goes to nobody.
+    """
+
+    name: str
+    """The node's label, for errors."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be sent."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """Requests that have not been answered, given up ones included."""
+        ...
+
+    def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
+        """Send one command; the waiter gets its `Reply`."""
+        ...
+
+    def request_all(self, lines: Sequence[bytes], data: bytes, waiter: Waiter, deadline: float) -> None:
+        """Send several stores of one value; the waiter gets the list of their replies."""
+        ...
+
+    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:
+        """Send several reads; the waiter gets the list of `(index, Reply)` of the hits."""
+        ...
+
+    def retire(self) -> None:
+        """Take no more requests, and close once nobody waits for an answer any more."""
+        ...
+
+    def abort(self, why: str = ...) -> None:
+        """Close now. Everyone who waits gets `ConnectionLost`. Calling it again does nothing."""
+        ...
