@@ -9,6 +9,7 @@ import pytest
 from tests import virtual_time
 from tests.virtual_time import in_virtual_time, now, settle
 from tests.zones.scripted import Notes, Peer, outcome
+from zones.connection import EAGER_REQUESTS
 from zones.errors import ConnectionLost, NodeTimeout, ProtocolError, QueueFull, ServerError
 from zones.protocol.replies import Reply
 
@@ -30,6 +31,30 @@ async def test_requests_of_one_tick_leave_in_one_write():
     assert peer.transport.writes == []
     await settle()
     assert peer.transport.writes == [b"mg k v O1\r\nmg k v O2\r\nmg k v O3\r\nms k 3 T0 F0 O4\r\nabc\r\n"]
+
+
+@in_virtual_time
+async def test_a_server_with_nothing_to_do_gets_the_first_requests_of_a_long_tick_at_once():
+    """So that it works while the rest are made; the rest leave in one write, and nothing is sent twice."""
+    peer = Peer()
+    for _ in range(EAGER_REQUESTS + 12):
+        peer.ask()
+    first = b"".join(b"mg k v O%d\r\n" % number for number in range(1, EAGER_REQUESTS + 1))
+    assert peer.transport.writes == [first]
+    await settle()
+    rest = b"".join(b"mg k v O%d\r\n" % number for number in range(EAGER_REQUESTS + 1, EAGER_REQUESTS + 13))
+    assert peer.transport.writes == [first, rest]
+
+
+@in_virtual_time
+async def test_a_server_that_is_busy_gets_a_long_tick_in_one_write():
+    peer = Peer()
+    peer.ask()
+    await settle()
+    for _ in range(EAGER_REQUESTS + 12):
+        peer.ask()
+    await settle()
+    assert len(peer.transport.writes) == 2
 
 
 @in_virtual_time

@@ -149,6 +149,13 @@ def test_any_text_is_a_decimal_or_a_protocol_error(text):
     assert b"%d" % abs(found) == text.lstrip(b"-").lstrip(b"0") or found == 0
 
 
+@pytest.mark.parametrize("tokens", [[b"", b"", b""], [b"f0", b"", b"O1"], [b"", b"c1", b"O1"], [b"f", b"c", b"O"]])
+def test_a_hit_with_nothing_behind_a_flag_is_a_protocol_error(tokens):
+    """A line with two spaces in a row has an empty word."""
+    with pytest.raises(ProtocolError):
+        read_hit(Reply(b"VA", tokens, b"v"))
+
+
 def test_digits_beyond_what_int_takes_are_a_protocol_error():
     """Counters are values, so a text of any length gets here; int() raises its own ValueError over 4,300 digits."""
     with pytest.raises(ProtocolError):

@@ -1,0 +1,297 @@
+"""Zones of fake servers in memory, clients on them, and a look at what each zone holds. Made for virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from evcache import EVCache, Hooks, NodeSettings, Outcome, StandardCodec
+from evcache.codec import FLAG_TOMBSTONE
+from evcache.versions import VersionClock
+from tests.virtual_time import run
+from zones import Endpoint, Mode, Topology, Zone
+from zones.connection import Connection
+from zones.errors import CacheError
+from zones.testing import FakeMemcached
+from zones.testing.store import Item as Stored
+
+NAMESPACE = "t"
+WALL_START = 1_800_000_000.0  # unix time when a test begins
+
+TOMBSTONE = "<tombstone>"
+
+_codec = StandardCodec()
+_reader = VersionClock(writer=0, wall_ms=lambda: 2**43)  # believes every version, however far ahead
+
+
+def full(key: str | bytes) -> bytes:
+    """The key as servers know it."""
+    return NAMESPACE.encode() + b":" + (key if isinstance(key, bytes) else key.encode())
+
+
+class Held(NamedTuple):
+    """What a zone holds under a key."""
+
+    value: Any
+    """Decoded; `TOMBSTONE` for a tombstone."""
+    version: int | None
+    ttl: int | None
+    """Seconds left, None: does not expire."""
+    raw: Stored
+
+
+class Listener(Hooks):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.wrote: list[tuple[str, Outcome, bool]] = []
+        self.left: list[tuple[str, CacheError | None]] = []
+        self.repairs: list[tuple[str, Outcome]] = []
+        self.misses: list[CacheError] = []
+
+    def zone_wrote(self, zone: str, outcome: Outcome, *, late: bool) -> None:
+        self.wrote.append((zone, outcome, late))
+
+    def fell_back(self, zone: str, error: CacheError | None) -> None:
+        self.left.append((zone, error))
+
+    def repaired(self, zone: str, outcome: Outcome) -> None:
+        self.repairs.append((zone, outcome))
+
+    def error_as_miss(self, error: CacheError) -> None:
+        self.misses.append(error)
+
+
+class MemoryZones:
+    """Zones named a, b, c, ... with some nodes each. Make it inside the loop whose time it is to follow.
+
+    versions: the release that the servers imitate, or one for each zone.
+    write_only: zones that take writes and are never read.
+    The other options are those of `FakeMemcached`.
+    """
+
+    def __init__(
+        self,
+        zones: int = 3,
+        nodes: int = 1,
+        *,
+        versions: str | Mapping[str, str] = "1.6.38",
+        write_only: Iterable[str] = (),
+        **server: Any,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self.names = "abcdefgh"[:zones]
+        self.sent: dict[str, list[bytes]] = {name: [] for name in self.names}
+        """What was written to each zone, by packet."""
+        self.servers: dict[str, list[FakeMemcached]] = {}
+        self._by_label: dict[str, tuple[str, FakeMemcached]] = {}
+        self._clients: list[EVCache] = []
+        made: list[Zone] = []
+        for name in self.names:
+            version = versions if isinstance(versions, str) else versions[name]
+            endpoints = tuple(Endpoint.parse(f"{name}{number}:11211") for number in range(nodes))
+            self.servers[name] = [
+                FakeMemcached(version=version, clock=self._loop.time, wall_clock=self.wall_clock, **server)
+                for _ in endpoints
+            ]
+            for endpoint, fake in zip(endpoints, self.servers[name], strict=True):
+                self._by_label[endpoint.label] = (name, fake)
+            made.append(Zone(name, endpoints, Mode.WRITE_ONLY if name in write_only else Mode.READ_WRITE))
+        self.topology = Topology(tuple(made))
+
+    # Time and clients.
+
+    def wall_clock(self) -> float:
+        """Unix time, which goes with the loop's."""
+        return WALL_START + self._loop.time() - self._started
+
+    async def dial(self, endpoint: Endpoint, factory: Callable[[], Connection]) -> Connection:
+        """Connect in memory: a `zones.dialer.Dialer`."""
+        zone, fake = self._by_label[endpoint.label]
+        transport, connection = await fake.connect(factory)
+        write = transport.write
+
+        def record(data: bytes) -> None:
+            self.sent[zone].append(bytes(data))
+            write(data)
+
+        transport.write = record  # type: ignore[method-assign]
+        return connection
+
+    def client(self, **options: Any) -> EVCache:
+        """A client in zone a, unless the options say otherwise."""
+        options = {"local_zone": "a", "wall_clock": self.wall_clock, **options}
+        connections = options.pop("connections", 1)
+        client = EVCache(
+            options.pop("namespace", NAMESPACE),
+            options.pop("zones", self.topology),
+            nodes=NodeSettings(dialer=self.dial, connections=connections),
+            **options,
+        )
+        self._clients.append(client)
+        return client
+
+    async def ready(self, **options: Any) -> EVCache:
+        """A client that is connected to every node that lives, with nothing counted so far."""
+        client = self.client(**options)
+        await self.connect(client)
+        return client
+
+    async def close_clients(self) -> None:
+        """Close every client without waiting for what it is doing."""
+        for client in self._clients:
+            await client.close(0)
+
+    async def connect(self, *clients: EVCache) -> None:
+        """Have the clients connect to every node that lives, and forget what that took."""
+        for client in clients:
+            # Deletes, since they reach write-only zones too; of enough keys to have some on each node.
+            keys = [f"connect:{number}" for number in range(64 if len(self.servers["a"]) > 1 else 1)]
+            await client.delete_many(keys, errors="miss", timeout=1)
+        await pass_time()
+        for fakes in self.servers.values():
+            for fake in fakes:
+                for key in list(fake.store):
+                    if key.startswith(full("connect:")):
+                        fake.store.delete(key)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin to count commands and packets anew."""
+        for name, fakes in self.servers.items():
+            self.sent[name].clear()
+            for fake in fakes:
+                fake.commands.clear()
+
+    # Looking.
+
+    def one(self, zone: str) -> FakeMemcached:
+        """The only server of a zone."""
+        (fake,) = self.servers[zone]
+        return fake
+
+    def commands(self, zone: str) -> dict[str, int]:
+        """How often each command reached the zone since `forget`."""
+        counts: dict[str, int] = {}
+        for fake in self.servers[zone]:
+            for name, times in fake.commands.items():
+                counts[name] = counts.get(name, 0) + times
+        return counts
+
+    def all_commands(self) -> dict[str, dict[str, int]]:
+        """`commands` of every zone."""
+        return {zone: self.commands(zone) for zone in self.names}
+
+    def wire(self, zone: str) -> bytes:
+        """What was written to the zone since `forget`."""
+        return b"".join(self.sent[zone])
+
+    def connections_made(self) -> int:
+        """Connections that were ever made."""
+        return sum(fake.connections_total for fakes in self.servers.values() for fake in fakes)
+
+    def held(self, key: str | bytes, zone: str) -> Held | None:
+        """What a zone holds under a key."""
+        for fake in self.servers[zone]:
+            item = fake.store.get(full(key))
+            if item is not None:
+                tombstone = item.flags == FLAG_TOMBSTONE
+                value = TOMBSTONE if tombstone else _codec.decode(item.value, item.flags)
+                return Held(value, _reader.version_of(item.cas), fake.store.ttl_left(item), item)
+        return None
+
+    def values(self, key: str | bytes) -> dict[str, Any]:
+        """The value that each zone holds under a key, None for nothing."""
+        held = {zone: self.held(key, zone) for zone in self.names}
+        return {zone: None if item is None else item.value for zone, item in held.items()}
+
+    def stored_versions(self, key: str | bytes) -> dict[str, int | None]:
+        """The version that each zone holds under a key."""
+        held = {zone: self.held(key, zone) for zone in self.names}
+        return {zone: None if item is None else item.version for zone, item in held.items()}
+
+    # Changing.
+
+    def evict(self, key: str | bytes, *zones: str) -> None:
+        """Take an item away as if memory had run out."""
+        for zone in zones:
+            evicted = [fake.store.evict(full(key)) for fake in self.servers[zone]]
+            assert any(evicted), f"zone {zone} has no {key!r}"
+
+    def write_as_another_client(self, key: str | bytes, data: bytes, flags: int, *zones: str) -> None:
+        """A plain store, as clients without versions do it: the server chooses the CAS."""
+        for zone in zones:
+            line = b"set %b %d 0 %d\r\n%b\r\n" % (full(key), flags, len(data), data)
+            assert self.one(zone).session().receive(line) == b"STORED\r\n"
+
+    async def kill(self, *zones: str) -> None:
+        """The servers of these zones die, with what they hold."""
+        for zone in zones:
+            for fake in self.servers[zone]:
+                await fake.kill()
+
+    def restart(self, *zones: str) -> None:
+        """The servers of these zones run again, empty."""
+        for zone in zones:
+            for fake in self.servers[zone]:
+                fake.revive()
+
+    def pause(self, *zones: str) -> None:
+        """The servers of these zones stop to answer."""
+        for zone in zones:
+            for fake in self.servers[zone]:
+                fake.pause()
+
+    def resume(self, *zones: str) -> None:
+        """The servers of these zones go on."""
+        for zone in zones:
+            for fake in self.servers[zone]:
+                fake.resume()
+
+
+def on_zones(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Make a test of a coroutine function: it runs under virtual time and gets new zones as its first argument.
+
+    Its other arguments are parameters and fixtures, as ever. The clients that it made are closed when it ends.
+    """
+
+    def decorate(test: Callable[..., Any]) -> Callable[..., None]:
+        async def main(fixtures: dict[str, Any]) -> None:
+            zones = MemoryZones(**options)
+            try:
+                await test(zones, **fixtures)
+            finally:
+                await zones.close_clients()
+
+        def wrapper(**fixtures: Any) -> None:
+            run(main(fixtures))
+
+        signature = inspect.signature(test)
+        wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=list(signature.parameters.values())[1:]
+        )
+        wrapper.__name__, wrapper.__qualname__ = test.__name__, test.__qualname__
+        wrapper.__module__, wrapper.__doc__ = test.__module__, test.__doc__
+        return wrapper
+
+    return decorate
+
+
+async def pass_time(seconds: float = 1.0) -> None:
+    """Let the background work: repairs, reconnects, and writes whose callers have returned."""
+    await asyncio.sleep(seconds)
+
+
+class Stopwatch:
+    """Virtual seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = asyncio.get_running_loop().time()
+
+    @property
+    def seconds(self) -> float:
+        """Rounded to a microsecond, which is far below every timeout."""
+        return round(asyncio.get_running_loop().time() - self._start, 6)

@@ -1,0 +1,85 @@
+"""Times to live: what callers may say, and what servers are sent."""
+
+import math
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evcache import InvalidArgument
+from evcache.ttl import MAX_RELATIVE_SECONDS, copied, on_the_wire, seconds_to_live
+
+NOW = 1_800_000_000.75
+DAY = 24 * 60 * 60
+
+
+@pytest.mark.parametrize(
+    ("ttl", "seconds"),
+    [
+        (1, 1),
+        (0.25, 0.25),
+        (timedelta(minutes=5), 300),
+        (timedelta(milliseconds=1), 0.001),
+        (math.inf, math.inf),
+        (10**12, 10**12),
+        (5e-324, 5e-324),
+    ],
+)
+def test_seconds_and_timedeltas(ttl, seconds):
+    """Any span over 0 is taken, without end too."""
+    assert seconds_to_live(ttl) == seconds
+
+
+@pytest.mark.parametrize(
+    "ttl",
+    [0, 0.0, -0.0, -1, -math.inf, math.nan, True, False, timedelta(0), timedelta(seconds=-1), "60", None, Decimal(5), b"1"],
+)
+def test_what_is_no_time_to_live_is_refused(ttl):
+    """0 means "for ever" to servers and "gone" to readers; the error names the argument."""
+    with pytest.raises(InvalidArgument) as caught:
+        seconds_to_live(ttl, "tombstone_ttl")
+    assert caught.value.argument == "tombstone_ttl"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wire"),
+    [
+        (1, 1),
+        (0.001, 1),
+        (1.5, 2),
+        (300, 300),
+        (30 * DAY, 30 * DAY),
+        (30 * DAY + 1, 1_800_000_000 + 30 * DAY + 1),
+        (30 * DAY - 0.5, 30 * DAY),
+        (30 * DAY + 0.5, 1_800_000_000 + 30 * DAY + 1),
+        (365 * DAY, 1_800_000_000 + 365 * DAY),
+        (10**12, 2**31 - 1),
+        (1e300, 2**31 - 1),
+        (math.inf, 0),
+    ],
+)
+def test_on_the_wire(seconds, wire):
+    """Whole seconds, rounded up; a unix time over 30 days, no larger than servers can keep; 0 for ever."""
+    assert on_the_wire(seconds, NOW) == wire
+
+
+@given(st.floats(min_value=5e-324, max_value=10**8))
+def test_an_item_never_lives_for_ever_or_dies_at_once_by_rounding(seconds):
+    """No finite span becomes 0 (for ever), or a past unix time (gone)."""
+    wire = on_the_wire(seconds, NOW)
+    if wire <= MAX_RELATIVE_SECONDS:
+        assert max(1, seconds) <= wire <= seconds + 1
+    else:
+        assert wire > NOW
+        assert abs(wire - NOW - seconds) <= 1 or wire == 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("remaining", "wire"),
+    [(-1, 0), (0, 1), (1, 1), (90, 90), (30 * DAY, 30 * DAY), (31 * DAY, 1_800_000_000 + 31 * DAY)],
+)
+def test_copies(remaining, wire):
+    """A copy gets the seconds that the original has left; one that never expires stays so, one about to expire gets 1."""
+    assert copied(remaining, NOW) == wire
