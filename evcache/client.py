@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from evcache.answers import Found
 from evcache.background import Background
-from evcache.codec import Codec, StandardCodec
+from evcache.codec import FLAG_TOMBSTONE, Codec, StandardCodec
 from evcache.commands import Store
 from evcache.config import (
     CLOSE_SECONDS,
@@ -45,6 +46,7 @@ from zones.errors import CacheError, InvalidArgument, NodeError
 from zones.node import Node, NodeSettings
 from zones.protocol.requests import COPY_FLAGS
 from zones.topology import Topology
+from zones.transports.base import TransportChoice
 
 Key = TypeVar("Key", str, bytes)
 Seconds = float | timedelta
@@ -81,6 +83,7 @@ class EVCache:
         tombstone_ttl: Seconds = TOMBSTONE_TTL_SECONDS,
         near_cache: NearCache | None = None,
         nodes: NodeSettings | None = None,
+        transport: TransportChoice | None = None,
         hooks: Hooks | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -103,6 +106,8 @@ class EVCache:
         near_cache: keeps the hottest keys in this process's memory, `NearCache(max_bytes=..., ttl=...)`; None: off. This
             client's writes are seen at once, those of others after its `ttl` at the latest.
         nodes: how nodes are connected to: connections, connect timeout, login, TLS (`SocketDialer`).
+        transport: "auto": each node is asked which protocol it speaks; "meta" or "classic": that one, or it is not used;
+            None: what `nodes` says, which is "auto" unless it says otherwise.
         wall_clock: unix time in seconds, for versions and for TTLs over 30 days.
         """
         self._keys = Keys(namespace, may_hash=not interop)
@@ -118,12 +123,16 @@ class EVCache:
             errors=errors,
             ordering=ordering,
         )
+        self._fallback_on_miss = fallback_on_miss
         self._codec: Codec = StandardCodec() if codec is None else codec
         self._hooks = Hooks() if hooks is None else hooks
         self._versions = not interop
         self._owner = Owner()
         self._background = Background()
-        self._cluster = Cluster(NodeSettings() if nodes is None else nodes, self._local_zone)
+        settings = NodeSettings() if nodes is None else nodes
+        if transport is not None:
+            settings = replace(settings, transport=transport)
+        self._cluster = Cluster(settings, self._local_zone)
         self._starting: asyncio.Task[View] | None = None
         clock = VersionClock(wall_ms=lambda: int(wall_clock() * 1000))
         repair = Repair(clock, self._background, self._hooks, enabled=not interop, now=wall_clock)
@@ -239,17 +248,24 @@ class EVCache:
         full = self._keys.full(key)
         options = self._defaults.read(consistency, timeout, errors)
         try:
-            view, options = self._ready(options) or await self._open(options)
+            view = self._cluster.view
+            if view is None or self._owner.open_in is not asyncio.get_running_loop():
+                view, options = await self._open(options)
             found = await self._reads.get(
                 view,
                 full,
                 options,
-                fallback_on_miss=self._defaults.fallback_on_miss(fallback_on_miss),
+                fallback_on_miss=self._fallback_on_miss if fallback_on_miss is None else fallback_on_miss,
                 near=near_cache,
             )
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
-        return default if found is None or not found.is_value else self._decode(full, found)
+        if found is None or found.hit.flags == FLAG_TOMBSTONE:
+            return default
+        try:
+            return self._codec.decode(found.hit.value, found.hit.flags)
+        except DecodeError as error:
+            raise DecodeError(error.problem, key=full, zone=found.zone, flags=found.hit.flags) from error
 
     async def get_item(
         self,
@@ -277,7 +293,7 @@ class EVCache:
                     view,
                     full,
                     options,
-                    fallback_on_miss=self._defaults.fallback_on_miss(fallback_on_miss),
+                    fallback_on_miss=self._fallback_on_miss if fallback_on_miss is None else fallback_on_miss,
                     flags=COPY_FLAGS,
                     near=near_cache,
                 )
@@ -328,7 +344,7 @@ class EVCache:
             view,
             list(given),
             options,
-            fallback_on_miss=self._defaults.fallback_on_miss(fallback_on_miss),
+            fallback_on_miss=self._fallback_on_miss if fallback_on_miss is None else fallback_on_miss,
             near=near_cache,
         )
         values = {key: self._decode(full, item) for full, item in found.items() for key in given[full]}
@@ -354,10 +370,14 @@ class EVCache:
         full = self._keys.full(key)
         options = self._defaults.read(consistency, timeout, errors)
         command = self._writes.touch(full, self._defaults.ttl(ttl))
-        view, options = self._ready(options) or await self._open(options)
-        # Both at once: in the usual case they travel in one packet.
-        self._writes.start(view, full, command, options._replace(consistency=Consistency.NONE))
-        return await self.get(key, default, consistency=consistency, timeout=timeout, errors=errors)
+        try:
+            view, options = self._ready(options) or await self._open(options)
+            # Both at once: in the usual case they travel in one packet.
+            self._writes.start(view, full, command, options._replace(consistency=Consistency.NONE))
+            found = await self._reads.get(view, full, options, fallback_on_miss=self._fallback_on_miss, near=False)
+        except (CacheUnavailable, ConsistencyError) as error:
+            return self._unavailable(error, options, default)
+        return default if found is None or not found.is_value else self._decode(full, found)
 
     async def _read_coordinator(self, view: View, full: bytes, options: Options) -> Found | None:
         deadline = asyncio.get_running_loop().time() + options.timeout
@@ -583,7 +603,7 @@ class EVCache:
         """Add to a counter and return it. Where there is none: None, or `initial`, which it then is for `ttl` seconds.
 
         A counter is a number from 0 to 2^64-1, beyond which it starts again at 0; `get` returns it as a str. It has no
-        version, and a zone other than the deciding one may lag. Raises `CacheUnavailable` for a value that is no counter.
+        version, and a zone other than the deciding one may lag. Raises `ServerError` for a value that is no counter.
         """
         return await self._count("incr", key, delta, initial, ttl, consistency, timeout)
 
@@ -620,11 +640,12 @@ class EVCache:
         if type(value) not in (str, bytes):
             raise InvalidArgument("value", f"a str or bytes is needed, not {type(value).__name__}")
         self._codec.encode(value)  # what can't be stored alone can't be joined either: say so before anything is sent
+        copies = self._writes.wire_ttl(self._defaults.ttl(None))
         options = self._defaults.write(consistency, timeout, None)
         view, options = self._ready(options) or await self._open(options)
 
         async def decide(zone: str, node: Node, deadline: float) -> Store | Outcome:
-            return await self._coordinator.join(zone, node, full, value, deadline, before=operation == "prepend")
+            return await self._coordinator.join(zone, node, full, value, deadline, before=operation == "prepend", ttl=copies)
 
         return await self._writes.decide(operation, view, full, decide, options)
 

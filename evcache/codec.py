@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from evcache.errors import DecodeError, EncodeError
+from evcache.errors import DecodeError, EncodeError, InvalidArgument
 
 try:
     import zstandard
@@ -75,8 +75,9 @@ class Codec(Protocol):
 class StandardCodec:
     """The default codec.
 
-    dataclasses and msgspec Structs are stored as maps and come back as dicts, tuples and sets as lists.
-    A `datetime` needs a time zone, and comes back in UTC.
+    What goes through MessagePack follows msgspec's rules: dataclasses and Structs come back as dicts, tuples and sets as
+    lists, and a `date`, `time`, `timedelta`, `Decimal`, `UUID`, or `datetime` without a time zone inside a container as
+    the str that stands for it. A `datetime` that is itself the value needs a time zone; all come back in UTC.
     """
 
     def __init__(self, *, compress_over: int | None = None, compression: str = "gzip") -> None:
@@ -91,10 +92,10 @@ class StandardCodec:
             self._pack = _pack_gzip
         elif compression == "zstd":
             if zstandard is None:
-                raise EncodeError("compression='zstd' needs the package zstandard: pip install evcache[zstd]")
+                raise InvalidArgument("compression", "'zstd' needs the package zstandard: pip install evcache[zstd]")
             self._pack = _pack_zstd
         else:
-            raise EncodeError(f"compression is 'gzip' or 'zstd', not {compression!r}")
+            raise InvalidArgument("compression", f"'gzip' or 'zstd' are possible, not {compression!r}")
         self._msgpack_encode = msgspec.msgpack.Encoder().encode
         self._msgpack_decode = msgspec.msgpack.Decoder().decode
 
@@ -118,14 +119,14 @@ class StandardCodec:
         if kind is bool:
             return (b"1" if value else b"0"), FLAG_BOOL
         if kind is int and value in _INT64:
-            return _pack_int(value), FLAG_INT32 if value in _INT32 else FLAG_INT64
+            return (_pack_int(value, 4), FLAG_INT32) if value in _INT32 else (_pack_int(value, 8), FLAG_INT64)
         if kind is float:
             return struct.pack(">d", value).lstrip(b"\0"), FLAG_FLOAT64
         if kind is datetime:
             if value.tzinfo is None:
                 raise EncodeError(f"{value!r} has no time zone: which moment it means is not known")
             if value.microsecond % 1000 == 0:
-                return _pack_int((value - _EPOCH) // _MILLISECOND), FLAG_DATETIME
+                return _pack_int((value - _EPOCH) // _MILLISECOND, 8), FLAG_DATETIME
             # Finer than EVCache's milliseconds: MessagePack's timestamp keeps it.
         try:
             return self._msgpack_encode(value), FLAG_MSGPACK
@@ -151,7 +152,7 @@ class StandardCodec:
             if reader is None:
                 raise DecodeError("flags that this codec does not know")
             return reader(data)
-        except (ValueError, struct.error, msgspec.DecodeError, OverflowError, zlib.error, EOFError, OSError) as error:
+        except (ValueError, struct.error, msgspec.DecodeError, OverflowError, RecursionError, zlib.error, OSError) as error:
             raise DecodeError(str(error)) from error
 
 
@@ -162,10 +163,10 @@ def _encode_str(value: str) -> bytes:
         raise EncodeError(f"a str with a lone surrogate has no UTF-8 form: {error}") from None
 
 
-def _pack_int(value: int) -> bytes:
+def _pack_int(value: int, width: int) -> bytes:
     # EVCache: big-endian two's complement without leading zero bytes; a negative number has the full width of its type.
     if value < 0:
-        return value.to_bytes(4 if value in _INT32 else 8, "big", signed=True)
+        return value.to_bytes(width, "big", signed=True)
     return value.to_bytes((value.bit_length() + 7) // 8, "big")
 
 
@@ -218,11 +219,14 @@ def _pack_gzip(data: bytes, flags: int) -> tuple[bytes, int]:
 
 
 def _unpack_gzip(data: bytes) -> bytes:
+    if not data:
+        raise DecodeError("a gzip value without a byte")
     unpacked = bytearray()
     while data:  # a gzip file may have several members, and one that was appended to does
         member = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        unpacked += member.decompress(data, MAX_UNPACKED_BYTES - len(unpacked))
-        if not member.eof:
+        # One more than fits: a limit of 0 would be none.
+        unpacked += member.decompress(data, MAX_UNPACKED_BYTES - len(unpacked) + 1)
+        if not member.eof or len(unpacked) > MAX_UNPACKED_BYTES:
             raise DecodeError("a gzip value is cut short, or unpacks to over 1 GiB")
         data = member.unused_data
     return bytes(unpacked)
@@ -236,6 +240,9 @@ def _unpack_zstd(data: bytes) -> bytes:
     if zstandard is None:
         raise DecodeError("a zstd value, and the package zstandard is not installed: pip install evcache[zstd]")
     try:
+        # The decompressor heeds its limit only where the frame does not say its size.
+        if zstandard.frame_content_size(data) > MAX_UNPACKED_BYTES:
+            raise DecodeError("a zstd value unpacks to over 1 GiB")
         unpacked: bytes = zstandard.ZstdDecompressor().decompress(data, max_output_size=MAX_UNPACKED_BYTES)
     except zstandard.ZstdError as error:
         raise DecodeError(str(error)) from error

@@ -78,7 +78,9 @@ class Keys:
         if plain and len(raw) <= self._room and not raw.startswith(_HASH_MARK):
             return self._prefix + raw
         if not self._may_hash:
-            why = f"{len(raw)} bytes, over {self._room}" if plain else "not plain ASCII"
+            why = "not plain ASCII"
+            if plain:
+                why = f"{len(raw)} bytes, over {self._room}" if len(raw) > self._room else "like the hash of another key"
             raise InvalidKey("key", f"{key!r} is {why}, and hashing keys is off")
         digest = base64.urlsafe_b64encode(hashlib.sha256(raw).digest()).rstrip(b"=")
         return self._prefix + _HASH_MARK + digest

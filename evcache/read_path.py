@@ -24,6 +24,10 @@ from zones.node import Node
 from zones.pool import ZonePool
 from zones.protocol import requests
 from zones.protocol.replies import Reply, read_hit
+from zones.ring import position
+
+# The same as Found(...), without a Python-level __new__ in between: there is one for every read.
+_new_found = tuple.__new__
 
 
 class ReadPath:
@@ -86,10 +90,10 @@ class ReadPath:
         options: Options,
         fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> Found | None:
-        loop = asyncio.get_running_loop()
+        loop = view.loop
         now = loop.time()
         deadline = now + options.timeout
-        place = view.place(key)
+        place = position(key) if view.sharded else 0
         readers = view.readers
         missed: dict[str, Node] = {}
         failures: dict[str, CacheError] = {}
@@ -107,7 +111,7 @@ class ReadPath:
                 failures[pool.name] = error
             else:
                 if hit is not None and not hit.leased:
-                    found = Found(hit, pool.name, self._clock.version_of(hit.cas))
+                    found = _new_found(Found, (hit, pool.name, self._clock.version_of(hit.cas), False))
                     if missed:
                         self._repair.bring(key, found, node, missed)
                     return found

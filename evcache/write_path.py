@@ -19,7 +19,7 @@ from evcache.ttl import on_the_wire
 from evcache.versions import VersionClock
 from zones.capabilities import DEFAULT_ITEM_BYTES
 from zones.cluster import View
-from zones.errors import NodeError, NodeUnavailable, ValueTooLarge
+from zones.errors import NodeError, NodeUnavailable, ServerError, ValueTooLarge
 from zones.node import Node
 
 AnyKey = TypeVar("AnyKey", bound=Hashable)
@@ -171,6 +171,8 @@ class WritePath:
             self._near.writing(key)
         try:
             decided = await decide(pool.name, node, deadline)
+        except ServerError:
+            raise  # it did answer: it refused
         except NodeError as error:
             raise CacheUnavailable(operation, {pool.name: error}) from error
         if isinstance(decided, Outcome):
@@ -193,6 +195,8 @@ class WritePath:
             self._near.writing(key)
         try:
             counted = await count(node, deadline)
+        except ServerError:
+            raise  # it did answer: this is no counter
         except NodeError as error:
             raise CacheUnavailable(operation, {pool.name: error}) from error
         if counted is None:

@@ -37,6 +37,8 @@ class View:
     """Whether any zone has more than one node, so that a key's place on the ring matters."""
     tally: Tally
     """How many nodes could not be connected to."""
+    loop: asyncio.AbstractEventLoop
+    """The event loop that all of this belongs to."""
 
     def place(self, key: bytes) -> int:
         """The key's place on the rings: 0 where no zone has more than one node and nothing needs hashing."""
@@ -101,6 +103,7 @@ class Cluster:
             readers=tuple(pools[name] for name in read_order(local, readable, self._seed)),
             sharded=any(len(pool.nodes) > 1 for pool in pools.values()),
             tally=self._tally,
+            loop=asyncio.get_running_loop(),
         )
         for place in change.removed:
             self._retire(self._nodes.pop(place))

@@ -19,12 +19,17 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
 from zones.pending import Pending, PendingAll, PendingQuiet, PendingText, Waiter
 from zones.protocol.decoder import Decoder
 
 _NEVER = float("inf")
+
+# The requests of a tick leave in one write at its end. But a server that waits for work is given the first of them at once,
+# so that it begins while the rest are made: a tenth more gets a second with 32 callers, and nothing lost with 256.
+EAGER_REQUESTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ class Connection(asyncio.Protocol):
         self.name = name
         self._loop = loop
         self._limits = limits
+        self._max_pending = limits.max_pending
+        self._max_queued_bytes = limits.max_queued_bytes
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder()
@@ -94,7 +101,8 @@ class Connection(asyncio.Protocol):
 
     def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
         """Send one meta command; the waiter gets its `Reply`."""
-        opaque = self._next_opaque()
+        self._opaque = number = self._opaque + 1
+        opaque = b"O%d" % number
         self._send(
             b"%b %b\r\n" % (line, opaque) if data is None else b"%b %b\r\n%b\r\n" % (line, opaque, data),
             Pending(waiter, deadline, opaque),
@@ -102,7 +110,8 @@ class Connection(asyncio.Protocol):
 
     def request_all(self, lines: Sequence[bytes], data: bytes, waiter: Waiter, deadline: float) -> None:
         """Send several stores of one value in one packet; the waiter gets the list of their replies."""
-        opaque = self._next_opaque()
+        self._opaque = number = self._opaque + 1
+        opaque = b"O%d" % number
         tail = b" %b\r\n%b\r\n" % (opaque, data)
         self._send(tail.join(lines) + tail, PendingAll(waiter, deadline, opaque, len(lines)))
 
@@ -125,23 +134,22 @@ class Connection(asyncio.Protocol):
         *,
         data: bytes | None = None,
         until: bytes | None = None,
+        may_be_unknown: bool = False,
     ) -> None:
         """Send a command that can't carry an opaque: a classic one, or `mn`.
 
         The waiter gets the list of replies: one, or with `until` all up to the one of that status, or an error.
+        `may_be_unknown`: a server that does not know the command may say so, and is not taken to have lost the thread.
         """
         self._send(
-            b"%b\r\n" % line if data is None else b"%b\r\n%b\r\n" % (line, data), PendingText(waiter, deadline, until)
+            b"%b\r\n" % line if data is None else b"%b\r\n%b\r\n" % (line, data),
+            PendingText(waiter, deadline, until, may_be_unknown=may_be_unknown),
         )
-
-    def _next_opaque(self) -> bytes:
-        self._opaque += 1
-        return b"O%d" % self._opaque
 
     def _send(self, data: bytes, pending: Pending) -> None:
         waiting = self._pending
         when = pending.deadline
-        if not self._usable or len(waiting) >= self._limits.max_pending or self._out_bytes >= self._limits.max_queued_bytes:
+        if not self._usable or len(waiting) >= self._max_pending or self._out_bytes >= self._max_queued_bytes:
             raise self._refusal()
         if not waiting:
             self._heard = self._loop.time()  # silence begins when there is something to answer
@@ -152,6 +160,8 @@ class Connection(asyncio.Protocol):
         if not self._flush_is_due and not self._paused:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
+        elif len(waiting) == EAGER_REQUESTS and len(self._out) == EAGER_REQUESTS:
+            self._write_out()
         if when < self._timer_at:
             self._wake_at(when)
 
@@ -164,6 +174,9 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flush_is_due = False
+        self._write_out()
+
+    def _write_out(self) -> None:
         if self._out and not self._paused and self._transport is not None and self._why_ended is None:
             out, self._out, self._out_bytes = self._out, [], 0
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
@@ -225,8 +238,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # by its methods: uvloop's are no subclass
         if self._why_ended is not None:
             transport.abort()
             return

@@ -118,17 +118,20 @@ class PendingQuiet(Pending):
 class PendingText(Pending):
     """A command that can't carry an opaque: one reply, or all up to the status `until`."""
 
-    __slots__ = ("replies", "until")
+    __slots__ = ("may_be_unknown", "replies", "until")
 
-    def __init__(self, waiter: Waiter, deadline: float, until: bytes | None) -> None:
+    def __init__(self, waiter: Waiter, deadline: float, until: bytes | None, *, may_be_unknown: bool = False) -> None:
+        """`may_be_unknown`: that the server does not know the command is an answer too."""
         super().__init__(waiter, deadline, b"")
         self.until = until
+        self.may_be_unknown = may_be_unknown
         self.replies: list[Reply] = []
 
     def take(self, reply: Reply) -> bool:
         """Keep the reply; with the last one, give the waiter the list of them, the last included."""
         if reply.status in ERROR_STATUSES:
-            check_harmless(reply)
+            if not self.may_be_unknown:
+                check_harmless(reply)
         elif reply.status in META_STATUSES and reply.status != b"MN":
             raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}")
         self.replies.append(reply)

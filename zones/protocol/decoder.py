@@ -20,7 +20,10 @@ MAX_LINE_BYTES = 2048
 # nothing is allocated before bytes arrive.
 MAX_VALUE_BYTES = 1024 * 1024 * 1024
 
+_MAX_SIZE_DIGITS = len(str(MAX_VALUE_BYTES))
+
 _END = b"\r\n"
+_END_BYTES = len(_END)
 # Reply(...) goes through a Python-level __new__; this is the same without it, and there is one for every reply.
 _new_reply = tuple.__new__
 
@@ -59,54 +62,47 @@ class Decoder:
                 return
             data = b"".join(self._chunks)
             self._chunks.clear()
-            size, self._need = self._need - len(_END), 0
-            yield _new_reply(Reply, (b"VA", self._tokens, _value(data, 0, size)))
-            position = size + len(_END)
+            size, self._need = self._need - _END_BYTES, 0
+            if not data.startswith(_END, size):
+                raise ProtocolError(f"a value of {size} bytes is not followed by a line end")
+            yield _new_reply(Reply, (b"VA", self._tokens, data[:size]))
+            position = size + _END_BYTES
         else:
             if self._rest:
                 data = self._rest + data
                 self._rest = b""
             position = 0
 
+        longest = self._max_line + _END_BYTES
         while True:
-            end = data.find(_END, position, position + self._max_line + len(_END))
+            end = data.find(_END, position, position + longest)
             if end < 0:
                 self._rest = data[position:]
-                if len(self._rest) > self._max_line + 1:  # + 1: a CR whose LF has not arrived
+                if len(self._rest) >= longest:  # a line that is full, but for a CR whose LF has not arrived
                     raise ProtocolError(f"a line of over {self._max_line} bytes: {self._rest[:64]!r}")
                 return
             tokens = data[position:end].split(b" ")
             status = tokens[0]
-            position = end + len(_END)
+            position = end + _END_BYTES
             if status == b"VA":
-                size = self._value_size(tokens)
+                digits = tokens[1] if len(tokens) > 1 else b""
+                size = int(digits) if digits.isdigit() and len(digits) <= _MAX_SIZE_DIGITS else -1
+                if not 0 <= size <= self._max_value:
+                    raise ProtocolError(f"a value of no length that is possible: {data[position - 64 : position]!r}")
                 del tokens[:2]
                 stop = position + size
-                if stop + len(_END) > len(data):
+                if stop + _END_BYTES > len(data):
                     self._tokens = tokens
-                    self._need = size + len(_END)
+                    self._need = size + _END_BYTES
                     self._chunks.append(data[position:])
                     self._have = len(data) - position
                     return
-                yield _new_reply(Reply, (status, tokens, _value(data, position, stop)))
-                position = stop + len(_END)
+                if not data.startswith(_END, stop):
+                    raise ProtocolError(f"a value of {size} bytes is not followed by a line end")
+                yield _new_reply(Reply, (status, tokens, data[position:stop]))
+                position = stop + _END_BYTES
             elif status in STATUSES:
                 del tokens[0]
                 yield _new_reply(Reply, (status, tokens, None))
             else:
                 raise ProtocolError(f"not a reply: {data[max(0, end - 64) : end]!r}")
-
-    def _value_size(self, tokens: list[bytes]) -> int:
-        # isdigit alone would let a length of any number of digits through to int().
-        if len(tokens) < 2 or not tokens[1].isdigit() or len(tokens[1]) > 10:  # 1 GiB has 10 digits
-            raise ProtocolError(f"a value without a length: {b' '.join(tokens)[:64]!r}")
-        size = int(tokens[1])
-        if size > self._max_value:
-            raise ProtocolError(f"a value of {size} bytes, over the limit of {self._max_value}")
-        return size
-
-
-def _value(data: bytes, start: int, stop: int) -> bytes:
-    if data[stop : stop + len(_END)] != _END:
-        raise ProtocolError(f"a value of {stop - start} bytes is not followed by a line end")
-    return data[start:stop]

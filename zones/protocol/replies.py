@@ -53,7 +53,7 @@ class Hit(NamedTuple):
     flags: int
     cas: int
     ttl: int | None
-    """Seconds left; -1 when the item never expires; None when it was not asked for."""
+    """Seconds left; -1 when the item never expires; None when it was not asked for, and when the server can't tell."""
     stale: bool
     """Marked stale (`X`): invalidated, or in the middle of a guarded store."""
     leased: bool
@@ -101,8 +101,10 @@ def read_hit(reply: Reply) -> Hit | None:
         # f<flags> c<cas> O<opaque>, and only an item that is stale or leased has more.
         if len(tokens) == 3:
             flags, cas, opaque = tokens
-            if opaque[:1] == b"O" and flags[:1] == b"f" and cas[:1] == b"c" and flags[1:].isdigit() and cas[1:].isdigit():
-                return _new_hit(Hit, (value, int(flags[1:]), int(cas[1:]), None, False, False))
+            if flags.startswith(b"f") and cas.startswith(b"c") and opaque.startswith(b"O"):
+                flags, cas = flags[1:], cas[1:]
+                if flags.isdigit() and cas.isdigit():
+                    return _new_hit(Hit, (value, int(flags), int(cas), None, False, False))
         stale = b"X" in tokens
         ttl = token(reply, b"t")
         return Hit(
