@@ -92,35 +92,61 @@ class ReadPath:
     ) -> Found | None:
         loop = view.loop
         now = loop.time()
-        deadline = now + options.timeout
         place = position(key) if view.sharded else 0
         readers = view.readers
-        missed: dict[str, Node] = {}
+        local = readers[0]
+        node = local.node(place)
+        # One zone may not use up the time of those after it.
+        left = _attempts_left(readers, 0, place) if view.tally.failing else len(readers)
+        until = now + options.timeout / left
+        failure: CacheError | None = None
+        try:
+            connection = node.connection() or await node.connected(until)
+            answer: asyncio.Future[Reply] = loop.create_future()
+            connection.request(line, answer, until)
+            hit = read_hit(await answer)
+        except CacheError as error:
+            failure = error
+        else:
+            if hit is not None and not hit.leased:
+                return _new_found(Found, (hit, local.name, self._clock.version_of(hit.cas), False))
+            if not fallback_on_miss:
+                return None
+        return await self._from_the_others(view, key, line, options, fallback_on_miss, now + options.timeout, failure)
+
+    async def _from_the_others(
+        self,
+        view: View,
+        key: bytes,
+        line: bytes,
+        options: Options,
+        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
+        deadline: float,
+        failure: CacheError | None,
+    ) -> Found | None:
+        """The first zone failed (`failure`), or missed (None): one after the other, until one has it."""
+        readers = view.readers
+        place = view.place(key)
         failures: dict[str, CacheError] = {}
-        for index, pool in enumerate(readers):
-            node = pool.node(place)
+        missed: dict[str, Node] = {}
+        asked = readers[0]
+        for index, pool in enumerate(readers[1:], 1):
+            _enter(asked, place, failure, failures, missed)
+            self._hooks.fell_back(asked.name, failure)
+            asked, node, failure = pool, pool.node(place), None
+            now = view.loop.time()
+            until = now + (deadline - now) / _attempts_left(readers, index, place)
             try:
-                # One zone may not use up the time of those after it.
-                left = len(readers) - index if not view.tally.failing else _attempts_left(readers, index, place)
-                until = now + (deadline - now) / left
-                connection = node.connection() or await node.connected(until)
-                answer: asyncio.Future[Reply] = loop.create_future()
-                connection.request(line, answer, until)
-                hit = read_hit(await answer)
+                found = self._found(pool.name, await ask(node, line, until))
             except CacheError as error:
-                failures[pool.name] = error
-            else:
-                if hit is not None and not hit.leased:
-                    found = _new_found(Found, (hit, pool.name, self._clock.version_of(hit.cas), False))
-                    if missed:
-                        self._repair.bring(key, found, node, missed)
-                    return found
-                missed[pool.name] = node
-                if not fallback_on_miss:
-                    return None
-            if index + 1 < len(readers):
-                self._hooks.fell_back(pool.name, failures.get(pool.name))
-                now = loop.time()
+                failure = error
+                continue
+            if found is not None:
+                self._repair.bring(key, found, node, missed)
+                return found
+            if not fallback_on_miss:
+                return None
+        _enter(asked, place, failure, failures, missed)
         if missed or options.consistency is Consistency.NONE:
             return None
         raise CacheUnavailable("get", failures)
@@ -264,6 +290,16 @@ async def first_answers(asked: Mapping[str, Awaitable[Answer]], required: int) -
         for task in waiting:
             task.cancel()
     return answers
+
+
+def _enter(
+    pool: ZonePool, place: int, failure: CacheError | None, failures: dict[str, CacheError], missed: dict[str, Node]
+) -> None:
+    """Note what came of asking a zone that did not have it."""
+    if failure is None:
+        missed[pool.name] = pool.node(place)
+    else:
+        failures[pool.name] = failure
 
 
 def _attempts_left(readers: Sequence[ZonePool], index: int, place: int) -> int:

@@ -240,7 +240,7 @@ class Connection(asyncio.Protocol):
         """Called by the event loop."""
         self._transport = cast("asyncio.Transport", transport)  # by its methods: uvloop's are no subclass
         if self._why_ended is not None:
-            transport.abort()
+            self._transport.abort()
             return
         self._usable = True
 
