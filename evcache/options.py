@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from evcache.config import Errors, Ordering, one_of, seconds
 from evcache.consistency import Consistency
 from evcache.ttl import seconds_to_live
+from zones.errors import InvalidArgument
+
+Key = TypeVar("Key", str, bytes)
+Seconds = float | timedelta
+Level = Consistency | str
 
 
 class Options(NamedTuple):
@@ -87,3 +93,10 @@ def _with(defaults: Options, consistency: Consistency | str | None, timeout: flo
 
 def _options(consistency: Consistency, timeout: float, errors: Errors) -> Options:
     return Options(consistency, timeout, errors, consistency in (Consistency.NONE, Consistency.ONE))
+
+
+def several(keys: Iterable[Key]) -> Iterable[Key]:
+    """The keys as given. Raises `InvalidArgument` for one key in place of several."""
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        raise InvalidArgument("keys", f"several keys are needed, not {keys!r}")
+    return keys

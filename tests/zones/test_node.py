@@ -307,6 +307,25 @@ async def test_one_connection_is_enough_to_go_on_while_more_are_refused():
 
 
 @in_virtual_time
+async def test_it_is_down_only_when_the_last_of_several_connections_has_ended(caplog):
+    """Being refused another one is no outage; with none left it is one at once, without a further attempt."""
+    caplog.set_level(logging.INFO, "zones.node")
+    async with Bench(connections=2) as bench:
+        await bench.connected()
+        await settle(100)
+        bench.refuse()
+        bench.dialer.made[0].abort()
+        assert bench.node.connection() is bench.dialer.made[1]  # and asks for another
+        await asyncio.sleep(RECONNECT_MAX_SECONDS)
+        assert (bench.node.state, bench.tally.failing, caplog.messages) == ("ready", 0, [])
+        bench.dialer.made[1].abort()
+        assert (bench.node.state, bench.tally.failing) == ("down", 1)
+        assert len(caplog.messages) == 1
+        with pytest.raises(NodeUnavailable, match="refused"):
+            await bench.connected()
+
+
+@in_virtual_time
 async def test_lost_while_idle_it_is_connected_again_on_demand_only():
     async with Bench() as bench:
         await bench.connected()
