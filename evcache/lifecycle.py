@@ -25,7 +25,7 @@ from evcache.config import (
 from evcache.consistency import Consistency
 from evcache.coordinator import Coordinator, Draft
 from evcache.errors import CacheUnavailable
-from evcache.hooks import Hooks
+from evcache.hooks import GuardedHooks, Hooks
 from evcache.keys import Keys
 from evcache.near_cache import NearCache
 from evcache.near_path import Near
@@ -107,7 +107,7 @@ class Lifecycle:
         )
         self._fallback_on_miss = fallback_on_miss
         self._codec: Codec = StandardCodec() if codec is None else codec
-        self._hooks = Hooks() if hooks is None else hooks
+        self._hooks: Hooks = Hooks() if hooks is None else GuardedHooks(hooks)
         self._versions = not interop
         self._owner = Owner()
         self._background = Background()
