@@ -16,16 +16,18 @@ from evcache.codec import FLAG_TOMBSTONE
 from evcache.results import Outcome
 from evcache.versions import VersionClock, cas_of
 from zones.capabilities import Capabilities
-from zones.connection import Connection
 from zones.errors import NodeUnavailable, ServerError
 from zones.node import Node
 from zones.pending import Waiter
 from zones.protocol import requests
-from zones.protocol.replies import ERROR_STATUSES, Reply, number, token, unexpected
+from zones.protocol.replies import ERROR_STATUSES, Reply, decimal, number, token, unexpected
+from zones.transports.base import Transport
 
 # Up to this size the three commands of a guarded store carry the value three times in one packet; above it, asking first
 # and storing once (two round trips) is cheaper than sending the value three times.
 GUARDED_PACKET_MAX_BYTES = 1024
+
+_TOMBSTONE_TOKEN = b"%d" % FLAG_TOMBSTONE
 
 # Makes of an answer what became of the write; None when the answer does not say, and `settle` must look closer.
 Judge = Callable[[Any], Outcome | None]
@@ -35,7 +37,7 @@ class Command(Protocol):
     """A write as one node sees it. Made once, sent to every zone."""
 
     def send(
-        self, connection: Connection, capabilities: Capabilities, waiter: Waiter, deadline: float
+        self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float
     ) -> Judge | Outcome | None:
         """Send it; the waiter gets what the returned judge is for.
 
@@ -94,7 +96,7 @@ class Store:
         self._plain: bytes | None = None
 
     def send(
-        self, connection: Connection, capabilities: Capabilities, waiter: Waiter, deadline: float
+        self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float
     ) -> Judge | Outcome | None:
         """One packet in whichever form the server can take; nothing for a value that it would not (see `Command`)."""
         if len(self.data) > capabilities.largest_value(self.key):
@@ -114,7 +116,7 @@ class Store:
         connection.request_all(self._guarded, self.data, waiter, deadline)
         return judge_guarded
 
-    def _send_plain(self, connection: Connection, waiter: Waiter, deadline: float) -> Judge:
+    def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Judge:
         if self._plain is None:
             self._plain = requests.meta_set(self.key, len(self.data), ttl=self.ttl, flags=self.flags)
         connection.request(self._plain, waiter, deadline, self.data)
@@ -157,7 +159,7 @@ class Delete(Store):
     def __init__(self, clock: VersionClock, key: bytes, *, ttl: int, version: int | None, newest_wins: bool = True) -> None:
         super().__init__(clock, key, b"", FLAG_TOMBSTONE, ttl=ttl, version=version, newest_wins=newest_wins)
 
-    def _send_plain(self, connection: Connection, waiter: Waiter, deadline: float) -> Judge:
+    def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Judge:
         connection.request(requests.meta_delete(self.key), waiter, deadline)
         return judge_delete
 
@@ -173,7 +175,7 @@ class Touch:
         self._tombstone_ttl = tombstone_ttl
 
     def send(
-        self, connection: Connection, capabilities: Capabilities, waiter: Waiter, deadline: float
+        self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float
     ) -> Judge | Outcome | None:
         """One command (see `Command`)."""
         del capabilities
@@ -213,8 +215,8 @@ class Seen(NamedTuple):
 
     flags: int
     cas: int
-    ttl: int
-    """Seconds left, -1 when it does not expire."""
+    ttl: int | None
+    """Seconds left, -1 when it does not expire; None when the server does not tell."""
     absent: bool
     """To a caller there is nothing: a tombstone, or the stub of a lease."""
 
@@ -227,8 +229,10 @@ async def inspect(node: Node, key: bytes, deadline: float) -> Seen | None:
     if reply.status != b"HD":
         raise unexpected(reply)
     flags = number(reply, b"f")
+    ttl = token(reply, b"t")
     stub = token(reply, b"s") == b"0" and b"X" not in reply.tokens and not {b"W", b"Z"}.isdisjoint(reply.tokens)
-    return Seen(flags, number(reply, b"c"), number(reply, b"t"), stub or flags == FLAG_TOMBSTONE)
+    left = None if ttl is None else decimal(ttl)
+    return Seen(flags, number(reply, b"c"), left, stub or flags == FLAG_TOMBSTONE)
 
 
 def capabilities_of(node: Node) -> Capabilities:
@@ -273,11 +277,11 @@ def judge_delete(reply: Reply) -> Outcome | None:
 
 
 def judge_touch(reply: Reply) -> Outcome | None:
-    """A touched item; None when it was a tombstone."""
+    """A touched item; None when it was a tombstone. A server that does not show what it touched keeps no tombstones."""
     if reply.status == b"EN":
         return Outcome.NOT_FOUND
     if reply.status == b"HD":
-        return None if number(reply, b"f") == FLAG_TOMBSTONE else Outcome.STORED
+        return None if token(reply, b"f") == _TOMBSTONE_TOKEN else Outcome.STORED
     if reply.status in ERROR_STATUSES:
         raise ServerError(reply.line.decode("latin-1"))
     raise unexpected(reply)

@@ -25,7 +25,7 @@ from zones.errors import CacheError, InvalidArgument, NodeError, ServerError, Un
 from zones.node import Node
 from zones.pool import ZonePool
 from zones.protocol import requests
-from zones.protocol.replies import Reply, number, read_hit, unexpected
+from zones.protocol.replies import Hit, Reply, decimal, read_hit, token, unexpected
 
 MAX_COUNTER = 2**64 - 1  # memcached's counters are unsigned 64-bit numbers
 
@@ -152,11 +152,16 @@ class Coordinator:
             )
         return expected.cas_token
 
-    async def join(self, zone: str, node: Node, key: bytes, extra: Any, deadline: float, *, before: bool) -> Store | Outcome:
-        """Put more in front of, or behind, a str or bytes value. Its time to live stays what it was."""
+    async def join(
+        self, zone: str, node: Node, key: bytes, extra: Any, deadline: float, *, before: bool, ttl: int
+    ) -> Store | Outcome:
+        """Put more in front of, or behind, a str or bytes value. Its time to live stays what it was.
+
+        `ttl`, as it goes on the wire, is for the copies in other zones where the server can't tell what that was.
+        """
         while True:
             hit = read_hit(await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
-            if hit is None or hit.leased or hit.ttl is None or hit.flags == FLAG_TOMBSTONE:
+            if hit is None or hit.leased or hit.flags == FLAG_TOMBSTONE:
                 return Outcome.NOT_STORED
             try:
                 value = self._codec.decode(hit.value, hit.flags)
@@ -165,12 +170,43 @@ class Coordinator:
             if type(value) is not type(extra):
                 kinds = f"{type(extra).__name__} to a {type(value).__name__}"
                 raise InvalidArgument("value", f"can't join a {kinds}: both must be str, or both bytes")
+            if hit.ttl is None:
+                return await self._join_there(node, Draft(key, _plain(value), hit.flags, ttl), hit, extra, deadline, before)
             data, flags = self._codec.encode(extra + value if before else value + extra)
             draft = Draft(key, data, flags, copied(hit.ttl, self._now()))
             self._clock.version_of(hit.cas)
             decided = await self._over(node, draft, Seen(hit.flags, hit.cas, hit.ttl, absent=False), deadline)
             if decided is not None:
                 return decided
+
+    async def _join_there(
+        self,
+        node: Node,
+        draft: Draft,
+        hit: Hit,
+        extra: Any,
+        deadline: float,
+        before: bool,  # noqa: FBT001  # passed on as it is
+    ) -> Store | Outcome:
+        # The server joins the bytes itself, which alone keeps a time to live that it can't tell. So they must be the value
+        # as it is: behind a compressed one they would be lost, or make it unreadable.
+        if hit.value != draft.data:
+            raise Unsupported("joining to a compressed value", node.label)
+        more = _plain(extra)
+        if len(hit.value) + len(more) > capabilities_of(node).largest_value(draft.key):
+            return Outcome.NOT_STORED
+        mode: requests.StoreMode = "prepend" if before else "append"
+        line = requests.meta_set(draft.key, len(more), ttl=0, flags=hit.flags, mode=mode)
+        reply = await ask(node, line, deadline, more)
+        if reply.status == b"NS":
+            return Outcome.NOT_STORED
+        if reply.status != b"HD":
+            return _refusal(reply)
+        # What it is now, with what others may have joined meanwhile, is what the other zones get.
+        joined = read_hit(await ask(node, requests.meta_get(draft.key), deadline))
+        if joined is None:
+            return Outcome.NOT_STORED  # evicted, or expired
+        return self.store(Draft(draft.key, joined.value, joined.flags, draft.ttl), node)
 
     async def count(
         self,
@@ -186,16 +222,18 @@ class Coordinator:
         """Move a counter; its value, and the copy for the other zones. None when there is no counter and no `initial`.
 
         A counter has no version: the server can't keep one while a number grows. The copies go out in order of arrival.
+        They live as long as the counter has left, or `ttl` where the server can't tell that.
         Raises `ServerError` for a value that is not a number.
         """
         while True:
             line = requests.meta_arithmetic(key, delta, decrement=decrement, initial=initial, ttl=ttl)
             reply = await ask(node, line, deadline)
             if reply.status == b"VA" and reply.value is not None:
-                left = number(reply, b"t")
+                left = token(reply, b"t")
+                life = ttl if left is None else copied(decimal(left), self._now())
                 # A number that lost a digit keeps its width, with spaces behind it.
                 digits = reply.value.strip()
-                return int(digits), self._counter(key, digits, copied(left, self._now()))
+                return int(digits), self._counter(key, digits, life)
             if reply.status == b"NF":
                 return None
             if reply.status != b"CLIENT_ERROR":
@@ -256,6 +294,11 @@ def _line(store: Store, *, mode: requests.StoreMode = "set", compare: int | None
         compare=compare,
         cas=None if store.version is None else cas_of(store.version),
     )
+
+
+def _plain(value: str | bytes) -> bytes:
+    """A str or bytes value as codecs write it that do nothing to it."""
+    return value.encode() if isinstance(value, str) else value
 
 
 def _refusal(reply: Reply) -> Outcome:

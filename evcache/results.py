@@ -42,7 +42,7 @@ class Item:
     version: int | None
     """The version of the write; None for an item that another kind of client wrote, or on servers without versions."""
     ttl: int | None
-    """Whole seconds left; None when it does not expire."""
+    """Whole seconds left; None when it does not expire, and on servers that don't tell (see docs/capabilities.md)."""
     zone: str
     source: Source
     """`local`: this process's zone; `fallback`: another one; `near`: this process's memory."""

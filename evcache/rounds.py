@@ -15,7 +15,7 @@ from evcache.background import Background
 from evcache.commands import Command, Judge, capabilities_of, carry_out
 from evcache.hooks import Hooks
 from evcache.results import ACKNOWLEDGED, Outcome
-from zones.errors import CacheError, NodeError, NodeTimeout, QueueFull
+from zones.errors import CacheError, NodeTimeout, QueueFull
 from zones.node import Node
 from zones.pool import ZonePool
 
@@ -134,7 +134,7 @@ class _Part:
             return
         try:
             judge = self._command.send(connection, capabilities_of(self._node), self, self._deadline)
-        except NodeError as error:
+        except CacheError as error:  # `Unsupported` too: the zones after this one must be sent theirs
             self.set_exception(error)
             return
         if isinstance(judge, Outcome):

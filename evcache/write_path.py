@@ -112,7 +112,9 @@ class WritePath:
             await round_.decided()
         finally:  # also for a caller who was cancelled: the write goes on
             if self._near is not None:
-                known = round_.met and Outcome.SUPERSEDED not in round_.outcomes.values()
+                # A version that no server was sent says nothing about which write wins.
+                versioned = _version(command) is not None
+                known = round_.met and versioned and Outcome.SUPERSEDED not in round_.outcomes.values()
                 self._near.ended(key, command if known and isinstance(command, Store) else None, view.local)
 
     async def write_many(

@@ -9,6 +9,7 @@ import pytest
 from evcache import CacheUnavailable, EVCache
 from evcache.errors import ConnectionLost, NodeTimeout, NodeUnavailable, ProtocolError
 from zones.testing.fault_proxy import FaultProxy
+from zones.transports.pool import PoolLimits
 
 TIMEOUT = 0.5
 # Between the deadline and the return of the call: what a busy machine may take to run a callback.
@@ -17,13 +18,24 @@ CALLS = 50
 BIG = "b" * 20_000
 
 
+@pytest.fixture(params=["meta", "classic"])
+def transport(request):
+    """Each test runs on both transports."""
+    return request.param
+
+
 @asynccontextmanager
-async def one_node_behind_a_proxy(address, namespace):
+async def one_node_behind_a_proxy(address, namespace, transport):
     """A client whose only node is behind a proxy, warmed up: there is no other zone to hide a failure."""
     async with (
         FaultProxy(address) as proxy,
         EVCache(
-            namespace, {"only": [proxy.address]}, local_zone="only", read_timeout=TIMEOUT, write_timeout=TIMEOUT
+            namespace,
+            {"only": [proxy.address]},
+            local_zone="only",
+            read_timeout=TIMEOUT,
+            write_timeout=TIMEOUT,
+            transport=transport,
         ) as cache,
     ):
         await cache.set("small", "s" * 20)
@@ -101,6 +113,14 @@ FAULTS = {
         lambda proxy: proxy.inject(b"VA 6 f0 c5 O1\r\nsecret\r\n"),
         {ProtocolError, ConnectionLost},
     ),
+    "somebody else's classic value": (
+        lambda proxy: proxy.inject(b"VALUE secret 0 6 5\r\nsecret\r\n"),
+        {ProtocolError, ConnectionLost},
+    ),
+    "an answer too many": (
+        lambda proxy: proxy.inject(b"HD O1\r\nSTORED\r\n"),
+        {ProtocolError, ConnectionLost},
+    ),
     "an error that loses the thread": (
         lambda proxy: proxy.inject(b"CLIENT_ERROR bad data chunk\r\n"),
         {ProtocolError, ConnectionLost},
@@ -112,11 +132,11 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_broken_connection_fails_those_who_wait_and_nobody_else(each_server, namespace, name):
+def test_a_broken_connection_fails_those_who_wait_and_nobody_else(each_server, namespace, transport, name):
     """Each ends at once with what happened to it; the next call works, on a connection that is in one piece."""
 
     async def main():
-        async with one_node_behind_a_proxy(each_server, namespace) as (cache, proxy):
+        async with one_node_behind_a_proxy(each_server, namespace, transport) as (cache, proxy):
             break_it, told = FAULTS[name]
             break_it(proxy)
             failures, took = await outcomes(cache)
@@ -130,11 +150,103 @@ def test_a_broken_connection_fails_those_who_wait_and_nobody_else(each_server, n
     asyncio.run(main())
 
 
-def test_a_server_that_hangs_costs_each_call_its_time_and_no_more(each_server, namespace):
+# One call of each kind, the shortest way to write it.
+EACH_CALL = {
+    "get": lambda cache: cache.get("big"),
+    "get of nothing": lambda cache: cache.get("none"),
+    "get_many": lambda cache: cache.get_many(["small", "big", "none"]),
+    "get_item": lambda cache: cache.get_item("big"),
+    "set": lambda cache: cache.set("small", "s" * 20),
+    "set_many": lambda cache: cache.set_many({"small": "s" * 20}),
+    "delete": lambda cache: cache.delete("none"),
+    "touch": lambda cache: cache.touch("small", 100),
+    "add": lambda cache: cache.add("small", "x"),
+    "replace": lambda cache: cache.replace("big", BIG),
+    "append": lambda cache: cache.append("none", "x"),
+    "prepend": lambda cache: cache.prepend("none", "x"),
+    "cas": lambda cache: cache.cas("none", "x", 5),
+    "incr": lambda cache: cache.incr("counter", 0),
+    "incr of nothing": lambda cache: cache.incr("none"),
+    "decr": lambda cache: cache.decr("counter", 0),
+}
+
+
+@pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize("name", EACH_CALL)
+def test_the_end_of_the_stream_ends_each_kind_of_call_at_once(each_server, namespace, transport, name, after):
+    """Before the first byte of its reply, and within its first word."""
+
+    async def main():
+        async with one_node_behind_a_proxy(each_server, namespace, transport) as (cache, proxy):
+            proxy.cut_after(after)
+            began = time.monotonic()
+            with pytest.raises(CacheUnavailable) as raised:
+                await EACH_CALL[name](cache)
+            assert time.monotonic() - began < TIMEOUT
+            assert {type(error) for error in raised.value.failures.values()} == {ConnectionLost}
+            await assert_all_is_well(cache)
+
+    asyncio.run(main())
+
+
+async def cancelled_when_sent(proxy, call):
+    """A call whose caller leaves when the server has been asked, and before its answer is here."""
+    proxy.stall_replies = True
+    task = asyncio.ensure_future(call)
+    await asyncio.sleep(0.05)  # no sign of a request that has reached the server is to be had from outside
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    proxy.stall_replies = False
+
+
+def test_a_call_after_a_cancelled_one_gets_its_own_answer(each_server, namespace, transport):
+    """`add` does not hear that the `set` was stored, `incr` does not return the other's number, and no value is mixed up."""
+
+    async def main():
+        async with one_node_behind_a_proxy(each_server, namespace, transport) as (cache, proxy):
+            await cancelled_when_sent(proxy, cache.set("small", "s" * 20))
+            assert not await cache.add("small", "yours")
+            await cache.incr("other", initial=111)
+            await cancelled_when_sent(proxy, cache.incr("other"))
+            assert await cache.incr("counter", 0) == 5
+            assert await cache.incr("other", 0) == 112, "the cancelled one was counted, once"
+            await cancelled_when_sent(proxy, cache.get("big"))
+            assert await cache.get("small") == "s" * 20
+            await cancelled_when_sent(proxy, cache.get("small"))
+            assert await cache.get("none") is None
+            await cancelled_when_sent(proxy, cache.get("none"))
+            assert await cache.get_many(["small", "none", "big"]) == {"small": "s" * 20, "big": BIG}
+            await assert_all_is_well(cache)
+
+    asyncio.run(main())
+
+
+def test_a_call_after_one_that_was_cancelled_within_a_value_gets_its_own_answer(each_server, namespace, transport):
+    """The rest of the value goes to nobody."""
+
+    async def main():
+        async with one_node_behind_a_proxy(each_server, namespace, transport) as (cache, proxy):
+            proxy.fragment = 1_000
+            for turns in range(0, 60, 3):
+                reading = asyncio.ensure_future(cache.get("big"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                reading.cancel()
+                await asyncio.wait([reading])
+                assert await cache.get("small") == "s" * 20
+                assert await cache.incr("counter", 0) == 5
+            proxy.fragment = None
+            await assert_all_is_well(cache)
+
+    asyncio.run(main())
+
+
+def test_a_server_that_hangs_costs_each_call_its_time_and_no_more(each_server, namespace, transport):
     """A stalled connection: every call times out; when the server goes on, late replies reach nobody."""
 
     async def main():
-        async with one_node_behind_a_proxy(each_server, namespace) as (cache, proxy):
+        async with one_node_behind_a_proxy(each_server, namespace, transport) as (cache, proxy):
             proxy.stall = True
             failures, took = await outcomes(cache)
             assert len(failures) == CALLS
@@ -142,18 +254,26 @@ def test_a_server_that_hangs_costs_each_call_its_time_and_no_more(each_server, n
             assert took < TIMEOUT + SLACK
             proxy.stall = False
             await assert_all_is_well(cache)
-            assert proxy.connections_total == 1, "a stall of less than the limit does not cost the connection"
+            if transport == "meta":
+                assert proxy.connections_total == 1, "a stall of less than the limit does not cost the connection"
+            else:  # a call whose time is up takes its connection with it, which nobody may use after that
+                assert proxy.connections <= PoolLimits().connections
 
     asyncio.run(main())
 
 
-def test_a_stopped_process_costs_each_call_its_time_and_no_more(each_kind, namespace):
+def test_a_stopped_process_costs_each_call_its_time_and_no_more(each_kind, namespace, transport):
     """SIGSTOP: the kernel still accepts, the process answers nothing."""
     with each_kind.local_zones({"only": 1}).running() as zones:
 
         async def main():
             async with EVCache(
-                namespace, zones.zones, local_zone="only", read_timeout=TIMEOUT, write_timeout=TIMEOUT
+                namespace,
+                zones.zones,
+                local_zone="only",
+                read_timeout=TIMEOUT,
+                write_timeout=TIMEOUT,
+                transport=transport,
             ) as cache:
                 await cache.set("small", "s" * 20)
                 await cache.set("big", BIG)
@@ -168,11 +288,11 @@ def test_a_stopped_process_costs_each_call_its_time_and_no_more(each_kind, names
         asyncio.run(main())
 
 
-def test_byte_by_byte_changes_nothing(each_server, namespace):
+def test_byte_by_byte_changes_nothing(each_server, namespace, transport):
     """Replies in segments of one byte are the same replies."""
 
     async def main():
-        async with one_node_behind_a_proxy(each_server, namespace) as (cache, proxy):
+        async with one_node_behind_a_proxy(each_server, namespace, transport) as (cache, proxy):
             await cache.set("big", "b" * 300)
             proxy.fragment = 1
             for _ in range(5):
@@ -185,11 +305,11 @@ def test_byte_by_byte_changes_nothing(each_server, namespace):
     asyncio.run(main())
 
 
-def test_a_refused_connection_is_told_at_once(each_server, namespace):
+def test_a_refused_connection_is_told_at_once(each_server, namespace, transport):
     """No server: calls fail without waiting for their time, and the client is back soon after the server is."""
 
     async def main():
-        async with one_node_behind_a_proxy(each_server, namespace) as (cache, proxy):
+        async with one_node_behind_a_proxy(each_server, namespace, transport) as (cache, proxy):
             proxy.refuse = True
             await proxy.drop_connections()
             for _ in range(3):
@@ -204,13 +324,13 @@ def test_a_refused_connection_is_told_at_once(each_server, namespace):
     asyncio.run(main())
 
 
-def test_a_slow_server_is_waited_for_as_long_as_the_call_has(each_server, namespace):
+def test_a_slow_server_is_waited_for_as_long_as_the_call_has(each_server, namespace, transport):
     """Latency below the timeout is no failure."""
     # Five writers of one large key, each of whom looks before storing, need up to ten round trips for the last of them.
     latency = TIMEOUT / 25
 
     async def main():
-        async with one_node_behind_a_proxy(each_server, namespace) as (cache, proxy):
+        async with one_node_behind_a_proxy(each_server, namespace, transport) as (cache, proxy):
             proxy.delay = latency
             failures, took = await outcomes(cache)
             assert failures == []

@@ -25,6 +25,12 @@ async def works(zones, **settings):
         return True
 
 
+@pytest.fixture(params=["meta", "classic"])
+def transport(request):
+    """Each way is tried with both protocols."""
+    return request.param
+
+
 def free_port(host="127.0.0.1"):
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         return probe.getsockname()[1]
@@ -44,21 +50,21 @@ async def until_it_works(zones, **settings):
     return False
 
 
-def test_unix_socket(tmp_path):
+def test_unix_socket(tmp_path, transport):
     path = tmp_path / "memcached.sock"
     server = memcached("-s", str(path), "-a", "0777")
     try:
-        assert asyncio.run(until_it_works({"only": [f"unix:{path}"]}))
+        assert asyncio.run(until_it_works({"only": [f"unix:{path}"]}, transport=transport))
     finally:
         server.kill()
         server.wait()
 
 
-def test_ipv6():
+def test_ipv6(transport):
     port = free_port("::1")
     server = memcached("-l", "::1", "-p", str(port))
     try:
-        assert asyncio.run(until_it_works({"only": [f"[::1]:{port}"]}))
+        assert asyncio.run(until_it_works({"only": [f"[::1]:{port}"]}, transport=transport))
     finally:
         server.kill()
         server.wait()
@@ -77,6 +83,10 @@ def test_login(tmp_path):
             asyncio.run(works(zones, auth=("ada", "wrong")))
         with pytest.raises(CacheUnavailable, match="unauthenticated"):
             asyncio.run(works(zones))
+        with pytest.raises(CacheUnavailable, match="does not support a login over the classic protocol"):
+            asyncio.run(works(zones, auth=("ada", "s3cr:et"), transport="classic"))
+        with pytest.raises(CacheUnavailable, match="unauthenticated"):
+            asyncio.run(works(zones, transport="classic"))
     finally:
         server.kill()
         server.wait()
@@ -100,7 +110,7 @@ def certificate(tmp_path_factory):
     return folder
 
 
-def test_tls(certificate):
+def test_tls(certificate, transport):
     """With its certificate trusted it works; the certificate is checked; plain text to a TLS port does not hang."""
     options = [f"ssl_chain_cert={certificate}/cert.pem", f"ssl_key={certificate}/key.pem"]
     port = free_port()
@@ -108,11 +118,11 @@ def test_tls(certificate):
     zones = {"only": [f"127.0.0.1:{port}"]}
     try:
         trusting = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
-        assert asyncio.run(until_it_works(zones, dialer=SocketDialer(trusting)))
+        assert asyncio.run(until_it_works(zones, dialer=SocketDialer(trusting), transport=transport))
         with pytest.raises(CacheUnavailable, match="certificate verify failed"):
-            asyncio.run(works(zones, dialer=SocketDialer(ssl.create_default_context())))
+            asyncio.run(works(zones, dialer=SocketDialer(ssl.create_default_context()), transport=transport))
         with pytest.raises(CacheUnavailable):
-            asyncio.run(works(zones))
+            asyncio.run(works(zones, transport=transport))
     finally:
         server.kill()
         server.wait()

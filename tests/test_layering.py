@@ -105,6 +105,17 @@ def test_only_telemetry_knows_opentelemetry():
     assert show(wrong) == []
 
 
+def test_only_the_classic_transport_knows_aiomcache():
+    wrong = [
+        one
+        for module in SOURCES
+        if not within(module, "zones.transports")
+        for one in IMPORTS[module]
+        if within(one.target, "aiomcache")
+    ]
+    assert show(wrong) == []
+
+
 def test_test_servers_are_not_needed_by_anything_but_tests():
     wrong = [
         one

@@ -6,7 +6,11 @@ kept with the connection.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from zones.transports.base import TransportName
 
 # memcached's default for the largest item (`-I`), used until a server has said otherwise.
 DEFAULT_ITEM_BYTES = 1024 * 1024
@@ -31,6 +35,8 @@ class Capabilities:
     """Whether items have a CAS at all; not on a server run with `-C`."""
     item_bytes: int = DEFAULT_ITEM_BYTES
     """The largest item, header and key included."""
+    transport: TransportName = "meta"
+    """How it is talked to."""
 
     @property
     def versions(self) -> bool:
@@ -45,39 +51,122 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A row of the table of capabilities."""
+    """A row of the table of capabilities: something that not every server can do."""
 
     name: str
     since: str
-    """The first memcached that has it."""
+    """The first memcached that has it, where the meta protocol is spoken."""
+    classic: bool
+    """Whether the classic text protocol has it, through aiomcache."""
     without: str
-    """What happens on a server that does not."""
+    """What happens on a server that does not have it."""
+    seen: Callable[[Capabilities], bool] = lambda _: True
+    """Whether a server has it that could, from what it has answered."""
 
+    def on(self, server: Capabilities) -> bool:
+        """Whether this server has it."""
+        return (self.classic or server.transport == "meta") and self.seen(server)
+
+
+# Older releases spell replies in another way; they are used through the classic protocol.
+_META = "1.6.18"
 
 FEATURES = (
-    Feature("meta protocol", "1.6.18", "the connection is refused"),
+    Feature("meta protocol", _META, classic=False, without="the classic protocol is used, unless `transport` forbids it"),
     Feature(
         "versions",
         "1.6.27",
-        "writes are plain stores in order of arrival; `Item.version` is None; zones may disagree until the next write",
+        classic=False,
+        without="writes are plain stores in order of arrival; `Item.version` is None; zones may disagree until the next "
+        "write",
+        seen=lambda server: server.versions,
     ),
-    Feature("tombstones", "1.6.27", "a delete removes the item, and nothing stops a late copy from coming back"),
+    Feature(
+        "tombstones",
+        "1.6.27",
+        classic=False,
+        without="a delete removes the item, and nothing stops a late copy from coming back",
+        seen=lambda server: server.versions,
+    ),
     Feature(
         "newest wins at `QUORUM` and `ALL`",
         "1.6.27",
-        "the value held by most zones wins, the local one on a tie",
+        classic=False,
+        without="the value held by most zones wins, the local one on a tie",
+        seen=lambda server: server.versions,
     ),
-    Feature("read repair", "1.6.27", "off"),
+    Feature("read repair", "1.6.27", classic=False, without="off", seen=lambda server: server.versions),
     Feature(
         "`cas` with a version",
         "1.6.27",
-        "`cas` takes the `Item` that `get_item(key, for_update=True)` returned",
+        classic=False,
+        without="`cas` takes the `Item` that `get_item(key, for_update=True)` returned",
+        seen=lambda server: server.versions,
     ),
-    Feature("CAS (not run with `-C`)", "1.6.18", "`cas`, `replace`, `append` and `prepend` raise `Unsupported`"),
+    Feature(
+        "CAS (not run with `-C`)",
+        _META,
+        classic=True,
+        without="`cas`, `replace`, `append` and `prepend` raise `Unsupported`",
+        seen=lambda server: server.cas,
+    ),
+    Feature(
+        "time to live that is left",
+        _META,
+        classic=False,
+        without="`Item.ttl` is None; the near cache keeps nothing that was read; after `append`, `prepend`, `incr` and "
+        "`decr` the copies in other zones live the `ttl` of the call, or of the client",
+    ),
+    Feature(
+        "joining to compressed values",
+        _META,
+        classic=False,
+        without="`append` and `prepend` to a compressed value raise `Unsupported`",
+    ),
+    Feature(
+        "reading and touching in one command",
+        _META,
+        classic=False,
+        without="`get_and_touch` sends two; the second may meet another value than the first",
+    ),
+    Feature(
+        "checked replies",
+        _META,
+        classic=False,
+        without="a reply is known by its place and its key, not by a number of its request's own; one request at a time on "
+        "a connection, so a node gets a pool of them",
+    ),
+    Feature("text login (`-Y`)", _META, classic=False, without="`auth` makes connecting fail with `Unsupported`"),
+    Feature("leases", _META, classic=False, without="`Unsupported`"),
+    Feature("stale marks, invalidation", _META, classic=False, without="`Unsupported`; nothing read is ever `stale`"),
+    Feature(
+        "conditional reads",
+        "1.6.40",
+        classic=False,
+        without="the value is sent each time",
+        seen=lambda server: _at_least(server.server, (1, 6, 40)),
+    ),
 )
+
+_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
+
+
+def _at_least(server: str, version: tuple[int, int, int]) -> bool:
+    # For what can't be seen on the wire. Where a look-alike says more than it can do, the value comes anyway.
+    said = _VERSION.match(server)
+    return said is not None and tuple(map(int, said.groups())) >= version
+
+
+def can_do(server: Capabilities) -> dict[str, bool]:
+    """Every feature by name, and whether this server has it."""
+    return {feature.name: feature.on(server) for feature in FEATURES}
 
 
 def features_table() -> str:
     """The features as a Markdown table: the one in the docs."""
-    rows = [f"| {feature.name} | {feature.since} | {feature.without} |" for feature in FEATURES]
-    return "\n".join(["| Feature | memcached since | Without it |", "| --- | --- | --- |", *rows])
+    rows = [
+        f"| {feature.name} | {feature.since} | {'yes' if feature.classic else 'no'} | {feature.without} |"
+        for feature in FEATURES
+    ]
+    head = ["| Feature | meta: memcached since | classic | Without it |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *rows])

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from zones.connection import Connection
 from zones.topology import Endpoint
+
+AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.BaseProtocol)
 
 
 class Dialer(Protocol):
     """How a connection comes to be."""
 
-    async def __call__(self, endpoint: Endpoint, factory: Callable[[], Connection]) -> Connection:
+    async def __call__(self, endpoint: Endpoint, factory: Callable[[], AnyProtocol]) -> AnyProtocol:
         """Connect `factory()` to the endpoint and return it. Raises `OSError` when that fails."""
         ...
 
@@ -27,7 +28,7 @@ class SocketDialer:
         self._tls = tls
         self._server_hostname = server_hostname
 
-    async def __call__(self, endpoint: Endpoint, factory: Callable[[], Connection]) -> Connection:
+    async def __call__(self, endpoint: Endpoint, factory: Callable[[], AnyProtocol]) -> AnyProtocol:
         """Connect over TCP or a unix socket. Raises `OSError`, `ssl.SSLError` among them."""
         loop = asyncio.get_running_loop()
         name = None if self._tls is None else self._server_hostname or endpoint.host or "localhost"

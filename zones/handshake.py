@@ -10,14 +10,26 @@ from zones.connection import Connection
 from zones.errors import NodeUnavailable, ProtocolError, Unsupported
 from zones.protocol import requests
 from zones.protocol.replies import Reply, decimal, unexpected
+from zones.transports.classic import ClassicConnection
+
+# What a classic server is called that does not say what it is.
+UNKNOWN_SERVER = "unknown"
+
+
+class SpeaksNoMeta(Unsupported):
+    """The server said itself that it does not know the meta protocol; it may speak the classic one."""
 
 
 async def shake_hands(connection: Connection, deadline: float, auth: tuple[str, str] | None) -> Capabilities:
-    """Log in and ask. Raises a `NodeError` or `Unsupported` when the server can't be used; the caller closes."""
+    """Log in and ask. Raises a `NodeError` or `Unsupported` when the server can't be used; the caller closes.
+
+    `SpeaksNoMeta` only for an answer that leaves no doubt: a server that closes, or talks nonsense, may be one of the meta
+    protocol in trouble, and would be used without versions until the next reconnect.
+    """
     if auth is not None:
         await _log_in(connection, deadline, auth)
     # All questions in one packet; the answers come in order.
-    speaks_meta = _ask(connection, requests.NOOP, deadline)
+    speaks_meta = _ask(connection, requests.NOOP, deadline, may_be_unknown=True)
     explicit_cas: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
     connection.request(requests.PROBE_EXPLICIT_CAS, explicit_cas, deadline)
     version = _ask(connection, requests.VERSION, deadline)
@@ -42,6 +54,26 @@ async def shake_hands(connection: Connection, deadline: float, auth: tuple[str, 
     )
 
 
+async def meet_classic(connection: ClassicConnection, auth: tuple[str, str] | None) -> Capabilities:
+    """Find out what a classic server can do. Raises a `NodeError` or `Unsupported` when it can't be used; the caller closes.
+
+    Only that it answers is asked for: a proxy may know neither `version` nor `stats`.
+    """
+    if auth is not None:
+        raise Unsupported("a login over the classic protocol", connection.name)
+    await connection.probe()
+    server = await connection.version()
+    known = await connection.settings()
+    connection.start()
+    return Capabilities(
+        server=server or UNKNOWN_SERVER,
+        explicit_cas=False,
+        cas=known.get(b"cas_enabled") != b"no",
+        item_bytes=_item_bytes(known),
+        transport="classic",
+    )
+
+
 async def _log_in(connection: Connection, deadline: float, auth: tuple[str, str]) -> None:
     # A server run with -Y answers one complaint for all that it has read before the login, so this must travel alone.
     line, secret = requests.text_auth(*auth)
@@ -57,9 +89,10 @@ def _ask(
     *,
     data: bytes | None = None,
     until: bytes | None = None,
+    may_be_unknown: bool = False,
 ) -> asyncio.Future[list[Reply]]:
     answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
-    connection.request_text(line, answer, deadline, data=data, until=until)
+    connection.request_text(line, answer, deadline, data=data, until=until, may_be_unknown=may_be_unknown)
     return answer
 
 
@@ -75,7 +108,10 @@ def _check_meta(connection: Connection, reply: Reply) -> None:
     if reply.line.startswith(b"CLIENT_ERROR unauthenticated"):
         # It has dropped the other questions, and will not answer them.
         raise NodeUnavailable("it asks for a login (unauthenticated)", connection.name)
-    raise Unsupported("the meta protocol", connection.name)
+    if reply.line == b"ERROR" or reply.status == b"CLIENT_ERROR":
+        raise SpeaksNoMeta("the meta protocol", connection.name)
+    # A memcached with too many connections answers ERROR too, with words behind it, whatever it speaks.
+    raise NodeUnavailable(reply.line.decode("latin-1"), connection.name)
 
 
 def _may_choose_cas(reply: Reply) -> bool:

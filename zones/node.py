@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Literal, get_args
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from zones.capabilities import Capabilities
 from zones.connection import Connection, ConnectionLimits
 from zones.dialer import Dialer, SocketDialer
-from zones.errors import NodeTimeout, NodeUnavailable
-from zones.handshake import shake_hands
+from zones.errors import InvalidArgument, NodeTimeout, NodeUnavailable
+from zones.handshake import SpeaksNoMeta, meet_classic, shake_hands
 from zones.topology import Endpoint
+from zones.transports.base import Transport, TransportChoice, TransportName
+from zones.transports.classic import ClassicConnection
+from zones.transports.pool import PoolLimits
 
 # The first attempt to reconnect comes at once, the next after up to this long, then up to twice as long each time. Drawn
 # evenly from 0 up ("full jitter"), so that the clients of a node that restarts do not all knock in the same moment.
@@ -30,9 +34,13 @@ _log = logging.getLogger(__name__)
 class NodeSettings:
     """How nodes are connected to."""
 
+    transport: TransportChoice = "auto"
+    """`meta`, `classic` (through aiomcache, for servers that only speak the classic text protocol), or `auto`: each node is
+    asked on every connect. A proxy that closes on a command it does not know has to be named `classic`."""
+
     connections: int = 1
-    """Connections to each node. One carries about 100,000 requests a second; more help where values are large, since a
-    reply of a megabyte holds up the ones behind it."""
+    """Connections to each node with the meta protocol. One carries about 100,000 requests a second; more help where values
+    are large, since a reply of a megabyte holds up the ones behind it."""
 
     connect_timeout: float = 0.5
     """Seconds for connecting, TLS, login and the first questions. Between zones a TCP connect takes a few milliseconds."""
@@ -41,7 +49,15 @@ class NodeSettings:
     """User and password for servers run with `-Y`. They travel in clear text unless TLS is on."""
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    classic: PoolLimits = field(default_factory=PoolLimits)
+    """The pool of connections to a node with a classic server."""
+
     dialer: Dialer = field(default_factory=SocketDialer)
+
+    def __post_init__(self) -> None:
+        if self.transport not in get_args(TransportChoice):
+            names = ", ".join(map(repr, get_args(TransportChoice)))
+            raise InvalidArgument("transport", f"{self.transport!r} is none of {names}")
 
 
 class Tally:
@@ -63,9 +79,10 @@ class Node:
         """What the server said when it was last connected to; None before that."""
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._ready: list[Connection] = []
+        self._ready: list[Transport] = []
+        self._wanted = settings.connections  # how many are to be ready
         self._turn = 0
-        self._retiring: set[Connection] = set()
+        self._retiring: set[Transport] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._attempt: asyncio.Future[None] | None = None
         self._tally = Tally() if tally is None else tally
@@ -75,7 +92,13 @@ class Node:
         self._all_retired: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Node {self.endpoint} {self.state} connections={len(self._ready)}>"
+        classic = " classic" if self.transport == "classic" else ""
+        return f"<Node {self.endpoint} {self.state}{classic} connections={len(self._ready)}>"
+
+    @property
+    def transport(self) -> TransportName | None:
+        """How the server was talked to when it was last connected to; None before that."""
+        return None if self.capabilities is None else self.capabilities.transport
 
     @property
     def state(self) -> State:
@@ -98,10 +121,10 @@ class Node:
         """Requests without a reply, on all of its connections."""
         return sum(connection.pending for connection in (*self._ready, *self._retiring))
 
-    def connection(self) -> Connection | None:
+    def connection(self) -> Transport | None:
         """An open connection, in turn; None when there is none at this moment (see `connected`)."""
         ready = self._ready
-        if len(ready) < self._settings.connections:
+        if len(ready) < self._wanted:
             if not ready:
                 return None
             self._keep_connected()
@@ -110,7 +133,7 @@ class Node:
         self._turn += 1
         return ready[self._turn % len(ready)]
 
-    async def connected(self, deadline: float) -> Connection:
+    async def connected(self, deadline: float) -> Transport:
         """An open connection, waiting for one if the node is not known to be down.
 
         Raises `NodeUnavailable` at once when it is down, or when connecting fails; `NodeTimeout` at the deadline (on the
@@ -190,37 +213,71 @@ class Node:
             before_sleep=self._failed,
             sleep=asyncio.sleep,
         )
-        while len(self._ready) < self._settings.connections:
+        while len(self._ready) < self._wanted:
             await retrying(self._open)
 
     async def _open(self) -> None:
-        connection: Connection | None = None
-
-        def make() -> Connection:
-            nonlocal connection
-            connection = Connection(self.label, self._loop, self._settings.limits, self._lost)
-            return connection
-
+        made: list[Transport] = []
         timeout = self._settings.connect_timeout
         try:
             async with asyncio.timeout(timeout):
-                opened = await self._settings.dialer(self.endpoint, make)
-                capabilities = await shake_hands(opened, self._loop.time() + timeout, self._settings.auth)
+                capabilities = await self._meet(made, self._loop.time() + timeout)
         except BaseException as error:
-            if connection is not None:
+            for connection in made:
                 connection.abort("the first words failed")
             if isinstance(error, TimeoutError):
                 raise NodeTimeout(f"no connection in {timeout:g} s", self.label) from None
             raise
+        opened = made.pop()
         if not opened.is_open:
             raise NodeUnavailable("closed right after the first words", self.label)
-        self.capabilities = capabilities
+        self._take_over(capabilities)
         self._ready.append(opened)
         if self._failure is not None:
             _log.info("node %s is back (memcached %s)", self.endpoint, capabilities.server)
         self._last_error = None
         self._set_failure(None)
         self._end_attempt()
+
+    async def _meet(self, made: list[Transport], deadline: float) -> Capabilities:
+        """Connect and ask. What was made is in `made`, also after an error; the last of it is what is to be used."""
+
+        def make() -> Connection:
+            connection = Connection(self.label, self._loop, self._settings.limits, self._lost)
+            made.append(connection)
+            return connection
+
+        if self._settings.transport != "classic":
+            opened = await self._settings.dialer(self.endpoint, make)
+            try:
+                return await shake_hands(opened, deadline, self._settings.auth)
+            except SpeaksNoMeta:
+                opened.abort("it does not speak the meta protocol")
+                if self._settings.transport == "meta":
+                    raise
+        classic = ClassicConnection(
+            self.label,
+            self._loop,
+            partial(self._settings.dialer, self.endpoint),
+            limits=self._settings.limits,
+            pool=self._settings.classic,
+            connect_timeout=self._settings.connect_timeout,
+            on_leaving=self._leaving,
+            on_lost=self._lost,
+        )
+        made.append(classic)
+        return await meet_classic(classic, self._settings.auth)
+
+    def _take_over(self, capabilities: Capabilities) -> None:
+        """Know from now on what the server has said, and use no connection that was made for a server of another kind."""
+        if capabilities.transport != self.transport:
+            others, self._ready = self._ready, []
+            self._retiring.update(others)
+            for connection in others:
+                connection.retire()
+        self.capabilities = capabilities
+        # A classic transport has a pool of its own, and keeps the order of writes only among its own requests.
+        self._wanted = 1 if capabilities.transport == "classic" else self._settings.connections
 
     def _failed(self, retry: RetryCallState) -> None:
         error = retry.outcome.exception() if retry.outcome is not None else None
@@ -252,7 +309,15 @@ class Node:
             _log.error("connecting to %s ended with a bug", self.endpoint, exc_info=error)
         self._end_attempt()
 
-    def _lost(self, connection: Connection, why: NodeUnavailable) -> None:
+    def _leaving(self, connection: Transport) -> None:
+        """It takes no more requests, and still answers those it has."""
+        if connection in self._ready:
+            self._ready.remove(connection)
+            self._retiring.add(connection)
+            _log.debug("node %s: its server ended a connection; it is asked again what it is", self.endpoint)
+            self._keep_connected()
+
+    def _lost(self, connection: Transport, why: NodeUnavailable) -> None:
         self._retiring.discard(connection)
         if self._closed:
             if not self._retiring and self._all_retired is not None and not self._all_retired.done():

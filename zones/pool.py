@@ -19,7 +19,8 @@ class ZonePool:
         self._ring = Ring([node.label for node in nodes]) if len(nodes) > 1 else None
 
     def __repr__(self) -> str:
-        return f"<ZonePool {self.name} {', '.join(f'{node.label} {node.state}' for node in self.nodes)}>"
+        nodes = (f"{node.label} {node.state}{' classic' if node.transport == 'classic' else ''}" for node in self.nodes)
+        return f"<ZonePool {self.name} {', '.join(nodes)}>"
 
     def node(self, place: int) -> Node:
         """The node that holds the keys at this place of the ring (`zones.ring.position` of a key)."""

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from evcache.cli import demo as show
-from evcache.cli import items
+from evcache.cli import explain, items
 from evcache.cli.demo_record import Record, problems
 from evcache.cli.demo_view import LiveScreen, PlainScreen, Screen, summary
 from evcache.cli.running import Status, Stopped, run
@@ -119,7 +119,7 @@ def up(backend: BackendName, count: int, nodes: int) -> None:
         click.echo("# stopped")
 
 
-for _command in (items.get, items.set_, items.delete):
+for _command in (items.get, items.set_, items.delete, explain.explain):
     evcache.add_command(_command)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 import msgspec
@@ -15,6 +15,7 @@ from evcache.consistency import Consistency
 from evcache.hooks import Hooks
 from evcache.results import Item, Outcome, WriteResult
 from zones.discovery import NODES_VARIABLE, ZONE_VARIABLE
+from zones.transports.base import TransportChoice
 
 T = TypeVar("T")
 
@@ -32,25 +33,27 @@ class Target:
     zones: str
     local_zone: str | None
     namespace: str
+    transport: TransportChoice
     consistency: str | None
     timeout: float
     as_json: bool
 
 
-def targeted(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that all three have; it gets them as one argument, `target`."""
+def targeted(command: Callable[..., None], *, levels: bool = True) -> Callable[..., None]:
+    """Give a command the options that all have; it gets them as one argument, `target`. `levels`: consistency among them."""
 
     def gathered(
         *,
         zones: str,
         local_zone: str | None,
         namespace: str,
-        consistency: str | None,
+        transport: TransportChoice,
         timeout: float,
         as_json: bool,
+        consistency: str | None = None,
         **rest: Any,
     ) -> None:
-        command(target=Target(zones, local_zone, namespace, consistency, timeout, as_json), **rest)
+        command(target=Target(zones, local_zone, namespace, transport, consistency, timeout, as_json), **rest)
 
     options = [
         click.option(
@@ -68,15 +71,25 @@ def targeted(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--namespace", required=True, envvar=NAMESPACE_VARIABLE, show_envvar=True, help="Prefix of the key."),
         click.option(
-            "--consistency",
-            type=click.Choice([level.value for level in Consistency], case_sensitive=False),
-            help="How many zones must answer. By default one for a read, all but one for a write.",
+            "--transport",
+            type=click.Choice(get_args(TransportChoice)),
+            default="auto",
+            show_default=True,
+            help="The protocol to use. auto: each node is asked what it speaks; classic: for proxies that close when asked.",
         ),
         click.option(
             "--timeout", type=float, default=TIMEOUT_SECONDS, show_default=True, help="Seconds for the whole operation."
         ),
         click.option("--json", "as_json", is_flag=True, help="Print a JSON object."),
     ]
+    if levels:
+        options.append(
+            click.option(
+                "--consistency",
+                type=click.Choice([level.value for level in Consistency], case_sensitive=False),
+                help="How many zones must answer. By default one for a read, all but one for a write.",
+            )
+        )
     gathered.__doc__ = command.__doc__
     gathered.__name__ = command.__name__
     made: Callable[..., None] = gathered
@@ -191,7 +204,9 @@ def _write(target: Target, write: Callable[[EVCache], Awaitable[WriteResult]]) -
 
 def _run(target: Target, operation: Callable[[EVCache], Awaitable[T]], hooks: Hooks) -> T:
     async def main() -> T:
-        async with EVCache(target.namespace, target.zones, local_zone=target.local_zone, hooks=hooks) as cache:
+        async with EVCache(
+            target.namespace, target.zones, local_zone=target.local_zone, transport=target.transport, hooks=hooks
+        ) as cache:
             return await operation(cache)
 
     try:

@@ -404,6 +404,48 @@ async def test_a_server_that_comes_back_as_another_kind_is_asked_again(before, a
 
 
 @in_virtual_time
+async def test_connections_made_for_a_server_of_another_kind_are_not_used():
+    """Behind a balancer one connection may end at an old server while another lives on at a new one."""
+    async with Bench(FakeMemcached(), connections=2) as bench:
+        await bench.connected()
+        await settle()
+        first, second = bench.node._ready
+        asked = bench.loop.create_future()
+        bench.server.pause()
+        second.request(requests.meta_get(b"k"), asked, bench.loop.time() + FAR)
+        other = bench.dialer.servers["host"] = FakeMemcached(classic_only=True)
+        first.abort()
+        await bench.connected()
+        await settle()
+        bench.node.connection()  # which notices that one is missing
+        await settle()
+        assert bench.node.transport == "classic"
+        assert [type(connection) for connection in bench.node._ready] == [ClassicConnection]
+        assert not second.is_open
+        bench.server.resume()
+        assert (await asked).status == b"EN", "what was asked before is still answered"
+        assert (await bench.reply(requests.meta_get(b"k"))).status == b"EN"
+        await bench.node.close()
+        await settle()
+        assert other.connections == 0
+
+
+@in_virtual_time
+async def test_a_request_whose_task_somebody_else_cancels_is_told():
+    async with Bench() as bench:
+        await bench.connected()
+        bench.server.pause()
+        waiting = [await bench.set(b"k", b"v") for _ in range(3)]
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("evcache-classic"):
+                task.cancel()
+        await settle()
+        assert {str(outcome(answer)) for answer in waiting} == {"host:11211: given up"}
+        bench.server.resume()
+        assert (await bench.reply(requests.meta_get(b"other"))).status == b"EN"
+
+
+@in_virtual_time
 async def test_a_server_that_goes_while_calls_wait_is_connected_to_again():
     async with Bench() as bench:
         await bench.connected()
@@ -578,6 +620,27 @@ def test_an_answer_that_makes_no_sense_is_an_error_of_this_call_only(name):
             await node.close()
 
     scenario()
+
+
+def test_on_the_event_loop_that_services_use():
+    """uvloop's transports are not of asyncio's classes."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main():
+        async with FakeMemcached(classic_only=True) as server:
+            node = await node_on(server, transport="auto")
+            stores = [told(node, requests.meta_set(b"k%d" % n, 1, ttl=0, flags=0), b"v") for n in range(50)]
+            assert {reply.status for reply in await asyncio.gather(*stores)} == {b"HD"}
+            assert read_hit(await told(node, requests.meta_get(b"k7"))).value == b"v"
+            assert node.transport == "classic"
+            gone = asyncio.get_running_loop().create_future()
+            node.connection().request(requests.meta_get(b"k7"), gone, asyncio.get_running_loop().time() + SOON)
+            await server.stop()
+            await asyncio.wait([gone])
+            gone.exception()
+            await node.close()
+
+    uvloop.run(main())
 
 
 @on_sockets

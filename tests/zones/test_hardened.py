@@ -318,6 +318,7 @@ WRONG = {
     "get, another key": (lambda c: c.get(b"k"), b"VALUE other 0 1\r\nv\r\nEND\r\n"),
     "get, twice the same": (lambda c: c.get(b"k"), b"VALUE k 0 1\r\nv\r\nVALUE k 0 1\r\nv\r\nEND\r\n"),
     "get, no line end behind the value": (lambda c: c.get(b"k"), b"VALUE k 0 1\r\nvv\r\nEND\r\n"),
+    "get, other bytes for the line end": (lambda c: c.get(b"k"), b"VALUE k 0 1\r\nvXXEND\r\n"),
     "get, more than the reply": (lambda c: c.get(b"k"), b"END\r\nEND\r\n"),
     "get, a length that is none": (lambda c: c.get(b"k"), b"VALUE k 0 -1\r\n"),
     "get, a length over the limit": (lambda c: c.get(b"k"), b"VALUE k 0 99999999999\r\n"),

@@ -14,7 +14,7 @@ from zones.protocol.replies import ERROR_STATUSES, Reply, unexpected
 
 # What a classic server can show of an item (`gets`), and what it can't but callers can do without.
 _SHOWN = frozenset({b"v", b"f", b"c", b"s"})
-_LEFT_OUT = frozenset({b"t", b"u"})  # seconds left; and "not a use", which only matters to eviction
+_ANSWERED = _SHOWN | {b"t", b"u"}  # seconds left; and "not a use", which only matters to eviction
 
 _VERBS = {b"": b"set", b"E": b"add", b"R": b"replace", b"A": b"append", b"P": b"prepend"}
 
@@ -125,9 +125,10 @@ def translate(line: bytes, node: str) -> Command:
 
 def _get(key: bytes, flags: list[bytes], node: str) -> Get | Touch:
     shows = tuple(flag for flag in flags if flag in _SHOWN)
-    touch = _arguments(b"mg", [flag for flag in flags if flag not in _SHOWN | _LEFT_OUT], b"T", node).get(b"T")
-    if touch is None:
+    rest = [flag for flag in flags if flag not in _ANSWERED]
+    if not rest:
         return Get(key, shows)
+    touch = _arguments(b"mg", rest, b"T", node)[b"T"]
     if b"v" in shows:
         raise Unsupported("reading and touching in one command", node)
     return Touch(key, int(touch))

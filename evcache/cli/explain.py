@@ -1,0 +1,147 @@
+"""`evcache explain`: where a key lives, who decides about it, and what the nodes that hold it are and can do."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from evcache.cli.items import Target, json_of, targeted
+from evcache.cli.running import Status, Stopped, run
+from evcache.config import discovery_from, local_zone_from, seconds
+from evcache.keys import Keys
+from zones.capabilities import can_do
+from zones.cluster import Cluster, View
+from zones.errors import CacheError
+from zones.node import Node, NodeSettings
+from zones.pool import ZonePool
+from zones.ring import position
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneReport:
+    """What one zone does with the key."""
+
+    mode: str
+    local: bool
+    node: str
+    """The label of the node that holds the key."""
+    address: str
+    nodes: int
+    """How many the zone has."""
+    state: str
+    problem: str | None
+    """Why the node can't be used; None when it can."""
+    transport: str | None
+    server: str | None
+    item_bytes: int | None
+    features: dict[str, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everything about one key."""
+
+    key: str
+    """As servers know it."""
+    place: int
+    """On the ring: a number of 32 bits."""
+    read_order: list[str]
+    coordinator_order: list[str]
+    """The first of these that can be reached decides about writes that depend on what is there."""
+    zones: dict[str, ZoneReport]
+
+    @property
+    def reachable(self) -> bool:
+        """Whether any zone can be used."""
+        return any(zone.problem is None for zone in self.zones.values())
+
+
+def _without_levels(command: Any) -> Any:
+    return targeted(command, levels=False)
+
+
+@click.command()
+@click.argument("key")
+@_without_levels
+def explain(target: Target, key: str) -> None:
+    """Say where KEY lives, who decides about it, and what its nodes can do. Status 3: no zone could be reached."""
+    try:
+        found = run(_explain(target, key))
+    except Stopped as stopped:
+        raise SystemExit(stopped.status) from None
+    click.echo(json_of(found) if target.as_json else "\n".join(lines(found)))
+    raise SystemExit(Status.DONE if found.reachable else Status.UNAVAILABLE)
+
+
+def lines(found: Explanation) -> list[str]:
+    """The explanation for people."""
+    told = [
+        f"key      {found.key}",
+        f"place    {found.place} of the ring",
+        f"reads    {', '.join(found.read_order)}",
+        f"decides  the first that can be reached of {', '.join(found.coordinator_order)}",
+    ]
+    for name, zone in found.zones.items():
+        told += ["", f"{name}  {zone.mode}{', local' if zone.local else ''}"]
+        node = zone.node if zone.node == zone.address else f"{zone.node} at {zone.address}"
+        told.append(f"  node       {node}{'' if zone.nodes == 1 else f', one of {zone.nodes}'}")
+        told.append(f"  state      {zone.state}{'' if zone.problem is None else f': {zone.problem}'}")
+        if zone.transport is not None:
+            told.append(f"  transport  {zone.transport}")
+            told.append(f"  server     memcached {zone.server}, items up to {zone.item_bytes} bytes")
+            told.append(f"  can        {_list(zone.features, has=True)}")
+            told.append(f"  can't      {_list(zone.features, has=False)}")
+    return told
+
+
+def _list(features: dict[str, bool], *, has: bool) -> str:
+    return "; ".join(name for name, had in features.items() if had is has) or "-"
+
+
+async def _explain(target: Target, key: str) -> Explanation:
+    full = Keys(target.namespace).full(key)
+    timeout = seconds(target.timeout, "timeout")
+    local = local_zone_from(target.local_zone)
+    discovery = discovery_from(target.zones, local)
+    cluster = Cluster(NodeSettings(transport=target.transport, connect_timeout=timeout), local)
+    try:
+        view = cluster.apply(await discovery.load())
+        deadline = asyncio.get_running_loop().time() + timeout
+        reports = await asyncio.gather(*(_report(view, pool, full, deadline) for pool in view.writers))
+    finally:
+        await cluster.close(0)
+    return Explanation(
+        key=full.decode("ascii", "backslashreplace"),
+        place=position(full),
+        read_order=[pool.name for pool in view.readers],
+        coordinator_order=[pool.name for pool in view.coordinators(full)],
+        zones={pool.name: report for pool, report in zip(view.writers, reports, strict=True)},
+    )
+
+
+async def _report(view: View, pool: ZonePool, full: bytes, deadline: float) -> ZoneReport:
+    node: Node = pool.node(view.place(full))
+    problem = None
+    try:
+        await node.connected(deadline)
+    except CacheError as error:
+        problem = str(error)
+    known = node.capabilities
+    zone = view.topology.zone(pool.name)
+    assert zone is not None
+    return ZoneReport(
+        mode=zone.mode.value,
+        local=pool.name == view.local,
+        node=node.label,
+        address=node.endpoint.address,
+        nodes=len(pool.nodes),
+        state=node.state,
+        problem=problem,
+        transport=node.transport,
+        server=None if known is None else known.server,
+        item_bytes=None if known is None else known.item_bytes,
+        features={} if known is None else {name.replace("`", ""): has for name, has in can_do(known).items()},
+    )

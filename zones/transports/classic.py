@@ -1,0 +1,360 @@
+"""The transport for servers that only speak the classic text protocol, behind the same seam as the pipelined one.
+
+Each request is a task of its own on the hardened aiomcache client, with the request's deadline. Once it is sent it goes on
+when its caller has left, so that a cancelled call costs nothing and a reply is always read by whoever sent the request; the
+reply then goes to nobody. At the deadline it is given up together with its connection, which the pool replaces.
+
+On one pipelined connection a server sees a client's requests in the order in which they were made. Here they travel on
+several connections, so a request waits for the writes of its own keys that were made before it: otherwise the older of two
+writes could arrive last, and stay.
+
+When the server ends a connection, or can't be connected to, this transport takes no more requests and ends once those it
+has are answered. The node then connects anew and asks what the server is: it may be another one by now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+from aiomcache.exceptions import ClientException
+
+from zones.connection import ConnectionLimits
+from zones.errors import (
+    ConnectionLost,
+    NodeError,
+    NodeTimeout,
+    NodeUnavailable,
+    ProtocolError,
+    QueueFull,
+    ServerError,
+    Unsupported,
+)
+from zones.pending import Waiter
+from zones.protocol.replies import Reply
+from zones.transports import translation
+from zones.transports.hardened import HardenedClient, Refused
+from zones.transports.pool import CannotConnect, Dial, PoolLimits
+from zones.transports.translation import CompareAndStore, Count, Delete, Fetched, Get, Store, Touch, translate
+
+# Keys in one `gets`. A batch has a connection to itself until its last value is read: with values of 1 kB, 100 kB, about a
+# millisecond of a fast network. More keys take several, one after another.
+KEYS_PER_GET = 100
+
+# A key that nobody uses, to see whether the server answers at all; the same that the meta handshake asks for.
+_PROBE_KEY = b"!p"
+
+_log = logging.getLogger(__name__)
+
+
+class _Request(NamedTuple):
+    """What is to be undone when a request has been answered."""
+
+    waiter: Waiter
+    size: int
+    """Bytes of its value."""
+    written: tuple[bytes, ...]
+    """The keys that it writes."""
+
+
+class ClassicConnection:
+    """One node with a classic server. Made by `Node`; lives on one event loop. A `zones.transports.base.Transport`.
+
+    It takes requests after `start`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        dial: Dial,
+        *,
+        limits: ConnectionLimits,
+        pool: PoolLimits,
+        connect_timeout: float,
+        on_leaving: Callable[[ClassicConnection], None],
+        on_lost: Callable[[ClassicConnection, NodeUnavailable], None],
+    ) -> None:
+        """`name` is the node's label, for errors. `dial` opens a socket.
+
+        `on_leaving(connection)` is called when it takes no more requests and still answers some; `on_lost(connection, why)`
+        once, when it has ended.
+        """
+        self.name = name
+        self._loop = loop
+        self._limits = limits
+        self._on_leaving = on_leaving
+        self._on_lost = on_lost
+        # One timer for each request, and not one more for each of its steps.
+        self._longest = pool.acquire + (pool.operation or math.inf)
+        self._client = HardenedClient(
+            dial, replace(pool, operation=None), connect_timeout=connect_timeout, on_server_end=self._server_ended
+        )
+        self._turns = asyncio.Semaphore(pool.connections)  # so that whoever has one finds a connection in the pool
+        self._requests: dict[asyncio.Task[None], _Request] = {}  # not answered yet, by the task that will
+        self._bytes = 0  # of values that wait to be stored
+        self._last_write: dict[bytes, asyncio.Task[None]] = {}
+        self._usable = False
+        self._retiring = False
+        self._why_ended: NodeUnavailable | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._why_ended else "retiring" if self._retiring else "open"
+        return (
+            f"<ClassicConnection {self.name} {state} pending={len(self._requests)} connections={self._client.connections}>"
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be sent."""
+        return self._usable
+
+    @property
+    def pending(self) -> int:
+        """Requests that have not been answered, given up ones included."""
+        return len(self._requests)
+
+    @property
+    def connections(self) -> int:
+        """Open connections to the server."""
+        return self._client.connections
+
+    # The first words. They are asked one after another, and a server that does not know a question may close, as some
+    # proxies do: only the first one has to be answered.
+
+    async def probe(self) -> None:
+        """Make sure that a memcached answers. Raises a `NodeError`."""
+        try:
+            await self._client.fetch([_PROBE_KEY])
+        except Exception as error:
+            raise self._node_error(error) from error
+
+    async def version(self) -> str | None:
+        """What the server says of itself; None when it does not."""
+        try:
+            return (await self._client.version()).decode("latin-1")
+        except (ClientException, OSError, EOFError):
+            return None
+
+    async def settings(self) -> dict[bytes, bytes]:
+        """The server's settings; empty when it shows none."""
+        try:
+            known = await self._client.stats(b"settings")
+        except (ClientException, OSError, EOFError):
+            return {}
+        return {name: value for name, value in known.items() if value is not None}
+
+    def start(self) -> None:
+        """Take requests from now on."""
+        self._usable = self._why_ended is None
+
+    # Requests. See `Transport`.
+
+    def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
+        """Send one command; the waiter gets its `Reply`."""
+        command = translate(line, self.name)
+        value = b"" if data is None else data
+        self._start(
+            partial(self._carry_out, command, value),
+            (command.key,),
+            waiter,
+            deadline,
+            size=len(value),
+            writes=not isinstance(command, Get),
+        )
+
+    def request_all(self, lines: Sequence[bytes], data: bytes, waiter: Waiter, deadline: float) -> None:
+        """Raise `Unsupported`: several stores in one packet are the guarded store, which needs versions."""
+        del lines, data, waiter, deadline
+        raise Unsupported("versions", self.name)
+
+    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:
+        """Read several keys; the waiter gets the list of `(index, Reply)` of the hits."""
+        gets: list[Get] = []
+        for line in lines:
+            command = translate(line, self.name)
+            if not isinstance(command, Get):
+                raise Unsupported("anything but reads in a quiet batch", self.name)
+            gets.append(command)
+        keys = tuple(dict.fromkeys(get.key for get in gets))
+        self._start(partial(self._fetch_all, gets, keys), keys, waiter, deadline, size=0, writes=False)
+
+    def _start(
+        self,
+        work: Callable[[], Awaitable[Any]],
+        keys: Iterable[bytes],
+        waiter: Waiter,
+        deadline: float,
+        *,
+        size: int,
+        writes: bool,
+    ) -> None:
+        if not self._usable:
+            raise ConnectionLost("the connection is closed", self.name)
+        if len(self._requests) >= self._limits.max_pending:
+            raise QueueFull(f"{len(self._requests)} requests are waiting already", self.name)
+        if self._bytes >= self._limits.max_queued_bytes:
+            raise QueueFull(f"{self._bytes} bytes are waiting to be sent already", self.name)
+        before = [task for key in keys if (task := self._last_write.get(key)) is not None]
+        request = _Request(waiter, size, tuple(keys) if writes else ())
+        task = self._loop.create_task(self._answer(work, before, request, deadline), name=f"evcache-classic-{self.name}")
+        self._requests[task] = request
+        self._bytes += size
+        for key in request.written:
+            self._last_write[key] = task
+        task.add_done_callback(self._ended)
+
+    def _settle(self, task: asyncio.Task[None]) -> None:
+        """The request takes no room any more, and nobody has to wait for it. May be called again."""
+        request = self._requests.pop(task, None)
+        if request is None:
+            return
+        self._bytes -= request.size
+        for key in request.written:
+            if self._last_write.get(key) is task:
+                del self._last_write[key]
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        request = self._requests.get(task)
+        self._settle(task)
+        if request is not None and not request.waiter.done():  # somebody else cancelled it, perhaps before it began
+            request.waiter.set_exception(ConnectionLost("given up", self.name))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a waiter for %s could not be told its answer", self.name, exc_info=error)
+        self._close_if_nobody_waits()
+
+    async def _answer(
+        self, work: Callable[[], Awaitable[Any]], before: list[asyncio.Task[None]], request: _Request, deadline: float
+    ) -> None:
+        # Cancelled only by `_end`, which has told the waiter then.
+        task = asyncio.current_task()
+        assert task is not None
+        waiter, result, problem = request.waiter, None, None
+        try:
+            async with asyncio.timeout_at(min(deadline, self._loop.time() + self._longest)):
+                if before:
+                    await asyncio.wait(before)
+                async with self._turns:
+                    # A read that nobody waits for is not sent any more: else calls that are cancelled faster than they are
+                    # served would take all of the server's time. A write goes on, as in every other zone.
+                    if request.written or not waiter.done():
+                        result = await work()
+        except Exception as error:  # a waiter that is told nothing would wait for ever
+            problem = self._node_error(error)
+        self._settle(task)  # first: what the waiter asks for next must find room
+        if waiter.done():
+            return
+        if problem is not None:
+            waiter.set_exception(problem)
+        else:
+            waiter.set_result(result)
+
+    async def _carry_out(self, command: translation.Command, value: bytes) -> Reply:
+        client = self._client
+        match command:
+            case Get(key):
+                return translation.found(command, (await client.fetch([key])).get(key))
+            case Store(verb, key, flags, exptime):
+                return translation.stored(await client.store(verb, key, value, flags, exptime))
+            case CompareAndStore(key, flags, exptime, cas):
+                return translation.stored(await client.store(b"cas", key, value, flags, exptime, cas=cas))
+            case Delete(key):
+                return translation.deleted(await client.tell(b"delete", key))
+            case Touch(key, exptime):
+                return translation.touched(await client.tell(b"touch", key, exptime))
+            case Count():
+                return await self._count(command)
+
+    async def _count(self, command: Count) -> Reply:
+        verb = b"decr" if command.decrement else b"incr"
+        while True:
+            reply = translation.counted(await self._client.tell(verb, command.key, command.delta))
+            if reply.status != b"NF" or command.initial is None:
+                return reply
+            digits = b"%d" % command.initial
+            made = translation.stored(await self._client.store(b"add", command.key, digits, 0, command.exptime))
+            if made.status == b"HD":
+                return Reply(b"VA", [], digits)
+            if made.status != b"NS":
+                return made
+            # Somebody else has made it meanwhile, and it counts from there.
+
+    async def _fetch_all(self, gets: Sequence[Get], keys: Sequence[bytes]) -> list[tuple[int, Reply]]:
+        items: dict[bytes, Fetched] = {}
+        for first in range(0, len(keys), KEYS_PER_GET):
+            items.update(await self._client.fetch(keys[first : first + KEYS_PER_GET]))
+        return [(index, translation.found(get, items[get.key])) for index, get in enumerate(gets) if get.key in items]
+
+    # Errors.
+
+    def _node_error(self, error: Exception) -> NodeError:
+        if isinstance(error, NodeError):  # by a translation
+            error.node = self.name
+            return error
+        if isinstance(error, CannotConnect):
+            self._leave()  # the node finds out whether it is down
+            return NodeUnavailable(str(error), self.name)
+        if isinstance(error, TimeoutError):
+            return NodeTimeout("no reply in time", self.name)
+        if isinstance(error, asyncio.IncompleteReadError):
+            return ConnectionLost("closed by the server", self.name)
+        if isinstance(error, OSError):
+            return ConnectionLost(f"lost: {error}", self.name)
+        if isinstance(error, Refused):
+            # A proxy's SERVER_ERROR is its own answer. After the others nobody knows what the server will read next.
+            if error.line.startswith(b"SERVER_ERROR"):
+                return ServerError(error.line.decode("ascii", "backslashreplace"), self.name)
+            return ProtocolError(
+                f"the server lost the thread: {error.line[:200].decode('ascii', 'backslashreplace')}", self.name
+            )
+        if not isinstance(error, ClientException | asyncio.LimitOverrunError):
+            _log.error("a request to %s ended with a bug", self.name, exc_info=error)
+        return ProtocolError(f"closed, since the server broke the protocol: {error}", self.name)
+
+    # Life.
+
+    def _server_ended(self) -> None:
+        if self._usable:  # during the first words it may
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._retiring or self._why_ended is not None:
+            return
+        self._retiring = True
+        self._usable = False
+        if self._requests:
+            self._on_leaving(self)
+        self._close_if_nobody_waits()
+
+    def retire(self) -> None:
+        """Take no more requests, and close once all that were taken are answered."""
+        self._retiring = True
+        self._usable = False
+        self._close_if_nobody_waits()
+
+    def _close_if_nobody_waits(self) -> None:
+        if self._retiring and all(request.waiter.done() for request in self._requests.values()):
+            self._end(ConnectionLost("retired", self.name))
+
+    def abort(self, why: str = "closed by this client") -> None:
+        """Close now. Everyone who waits gets `ConnectionLost`. Calling it again does nothing."""
+        self._end(ConnectionLost(why, self.name))
+
+    def _end(self, why: NodeUnavailable) -> None:
+        if self._why_ended is not None:
+            return
+        self._why_ended = why
+        self._usable = False
+        self._client.abort()
+        requests = dict(self._requests)
+        # The node first: a waiter that tries again must not be handed this connection.
+        self._on_lost(self, why)
+        for task, request in requests.items():
+            if not request.waiter.done():
+                request.waiter.set_exception(ConnectionLost(why.problem, self.name))
+            task.cancel()
