@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,13 +66,6 @@ def local_zone_from(local_zone: str | None, environment: Mapping[str, str] = os.
     if not isinstance(local_zone, str) or not local_zone:
         raise InvalidTopology("local_zone", f"the name of a zone is needed, not {local_zone!r}")
     return local_zone
-
-
-def seconds(value: float, argument: str) -> float:
-    """A time span over 0. Raises `InvalidArgument` naming `argument` for anything else, NaN and infinity among them."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isinf(value):
-        raise InvalidArgument(argument, f"seconds over 0 are needed, not {value!r}")
-    return float(value)
 
 
 def one_of(value: str, kind: object, argument: str) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import NamedTuple, TypeVar
 
-from evcache.config import Errors, Ordering, one_of, seconds
+from evcache.config import Errors, Ordering, one_of
 from evcache.consistency import Consistency
 from evcache.ttl import seconds_to_live
+from zones.checks import seconds
 from zones.errors import InvalidArgument
 
 Key = TypeVar("Key", str, bytes)

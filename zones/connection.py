@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import cast
 from weakref import WeakKeyDictionary
 
+from zones.checks import at_least_one, seconds
 from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
 from zones.pending import Pending, PendingAll, PendingQuiet, PendingText, Waiter
 from zones.protocol.decoder import Decoder
@@ -48,6 +49,11 @@ class ConnectionLimits:
     """Seconds that requests may wait without a byte arriving before the connection is given up. A peer that vanished
     without a word (a partition, a stopped process) would otherwise hold it until TCP gives up, after a quarter of an
     hour. Well over any timeout of a call, so that a short stall does not cost the connection."""
+
+    def __post_init__(self) -> None:
+        at_least_one(self.max_pending, "max_pending")
+        at_least_one(self.max_queued_bytes, "max_queued_bytes")
+        seconds(self.silence, "silence")
 
 
 class Connection(asyncio.BufferedProtocol):

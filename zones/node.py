@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from zones.capabilities import Capabilities
+from zones.checks import at_least_one, login, seconds
 from zones.connection import Connection, ConnectionLimits
 from zones.dialer import Dialer, SocketDialer
 from zones.errors import InvalidArgument, NodeTimeout, NodeUnavailable
@@ -58,6 +59,9 @@ class NodeSettings:
         if self.transport not in get_args(TransportChoice):
             names = ", ".join(map(repr, get_args(TransportChoice)))
             raise InvalidArgument("transport", f"{self.transport!r} is none of {names}")
+        at_least_one(self.connections, "connections")
+        seconds(self.connect_timeout, "connect_timeout")
+        login(self.auth, "auth")
 
 
 class Tally:

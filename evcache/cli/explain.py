@@ -10,9 +10,10 @@ import click
 
 from evcache.cli.items import Target, json_of, targeted
 from evcache.cli.running import Status, Stopped, run
-from evcache.config import discovery_from, local_zone_from, seconds
+from evcache.config import discovery_from, local_zone_from
 from evcache.keys import Keys
 from zones.capabilities import can_do
+from zones.checks import seconds
 from zones.cluster import Cluster, View
 from zones.errors import CacheError
 from zones.node import Node, NodeSettings
