@@ -1,0 +1,36 @@
+"""Each example runs, as its reader would run it, and says what it promises."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+# The line that must be among what the example prints.
+SAYS = {
+    "survive_a_zone.py": [
+        "read from eu-1a (local)",
+        "eu-1a is dead: read from another zone (fallback): {'name': 'Ada'}",
+        "a write for which all zones but one are enough: True; eu-1a: unavailable",
+        "a write that asks for all of them: False",
+        "every zone is dead: CacheUnavailable, which is not a miss",
+        "unless the caller says so: the default",
+        "eu-1a is back: {'name': 'Ada'}",
+    ],
+}
+
+
+def test_every_example_is_run():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == SAYS.keys()
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_an_example_says_what_it_promises(name):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == SAYS[name]
+    assert done.stderr == ""
