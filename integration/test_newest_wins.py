@@ -16,7 +16,9 @@ from zones.testing.fault_proxy import FaultProxy
 WRITERS = 8
 KEYS = 24
 WRITES_OF_EACH = 150
-MAX_DELAY = 0.004  # seconds that a zone may hold requests back; differs from zone to zone and changes all the time
+# Seconds that a writer's requests may take to a zone. Each way has its own delay, which changes all the time, so that the
+# zones get the same writes in different orders.
+MAX_DELAY = 0.004
 
 
 @dataclass
@@ -74,27 +76,20 @@ async def race(zones, namespace: str, seed: int, ordering: str) -> tuple[Watch, 
     newest: dict[str, int] = {}
     watches = {address: Watch() for addresses in zones.zones.values() for address in addresses}
     async with AsyncExitStack() as stack:
-        proxies = {
-            zone: await stack.enter_async_context(FaultProxy(addresses[0])) for zone, addresses in zones.zones.items()
-        }
-        clients = [
-            await stack.enter_async_context(
-                EVCache(
-                    namespace,
-                    {zone: [proxy.address] for zone, proxy in proxies.items()},
-                    local_zone="eu-1a",
-                    write_timeout=30,
-                    ordering=ordering,
-                )
-            )
-            for _ in range(WRITERS)
-        ]
+        ways: list[FaultProxy] = []
+        clients: list[EVCache] = []
+        for _ in range(WRITERS):
+            proxies = {zone: await stack.enter_async_context(FaultProxy(nodes[0])) for zone, nodes in zones.zones.items()}
+            ways += proxies.values()
+            addresses = {zone: [proxy.address] for zone, proxy in proxies.items()}
+            cache = EVCache(namespace, addresses, local_zone="eu-1a", write_timeout=30, ordering=ordering)
+            clients.append(await stack.enter_async_context(cache))
         for key in keys:
             await clients[0].set(key, value_of(key, 99, 0), consistency="all")
 
         async def vary() -> None:
             while True:
-                for proxy in proxies.values():
+                for proxy in ways:
                     proxy.delay_requests = chooser.random() * MAX_DELAY
                 await asyncio.sleep(MAX_DELAY)
 
@@ -103,17 +98,22 @@ async def race(zones, namespace: str, seed: int, ordering: str) -> tuple[Watch, 
                 for address, watch in watches.items():
                     await asyncio.to_thread(look, address, full, watch)
 
+        async def put(writer: int, key: str, number: int) -> None:
+            result = await clients[writer].set(key, value_of(key, writer, number), consistency="all")
+            assert result, result
+            assert result.version is not None
+            newest[key] = max(newest.get(key, 0), result.version)
+
         async def write(writer: int) -> None:
             mine = random.Random(seed * 1000 + writer)
-            for number in range(WRITES_OF_EACH):
-                key = mine.choice(keys)
-                result = await clients[writer].set(key, value_of(key, writer, number), consistency="all")
-                assert result, result
-                assert result.version is not None
-                newest[key] = max(newest.get(key, 0), result.version)
+            for number, key in enumerate(mine.choices(keys, k=WRITES_OF_EACH)):
+                await put(writer, key, number)
 
         around = [asyncio.create_task(vary()), asyncio.create_task(poll())]
         await asyncio.gather(*(write(writer) for writer in range(WRITERS)))
+        # What zones end with is decided by the last writes of a key: all writers make theirs at once.
+        for key in keys:
+            await asyncio.gather(*(put(writer, key, WRITES_OF_EACH) for writer in range(WRITERS)))
         for task in around:
             task.cancel()
         await asyncio.wait(around)
