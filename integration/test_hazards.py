@@ -202,3 +202,25 @@ def test_an_item_of_another_kind_of_client_does_not_look_newer_than_everything(c
             assert await cache.get("key") == "m" * size
 
     client(test)
+
+
+def test_any_look_at_a_stale_item_takes_the_right_to_refresh_it(client, each_server, namespace):
+    """Also one that is no use (`u`): so what was looked at is brought to an end, and a store clears the mark."""
+    name = f"{namespace}:key"
+
+    async def test(cache):
+        await cache.set("key", "value")
+        ask(each_server, f"md {name} I T60\r\n".encode(), b"\r\n")
+        first = ask(each_server, f"mg {name} c u\r\n".encode(), b"\r\n")
+        second = ask(each_server, f"mg {name} c u\r\n".encode(), b"\r\n")
+        assert (b" W" in first, b" Z" in second) == (True, True), "the hazard is there"
+        item = await cache.get_item("key")
+        assert (item.value, item.stale) == ("value", True)
+        assert await cache.set("key", "fresh")
+        assert (await cache.get_item("key")).stale is False
+        # A refused store looks, too, and may leave no mark behind.
+        assert not await cache.add("key", "other")
+        answer = ask(each_server, f"mg {name} c u\r\n".encode(), b"\r\n")
+        assert {b"X", b"W", b"Z"}.isdisjoint(answer.split())
+
+    client(test)
