@@ -3,8 +3,8 @@
 If every zone decided for itself, two callers could both win, each in another zone. So one zone decides: the *coordinator* of
 the key, the same for every client as long as it is healthy. What it decided is then an ordinary write to the others.
 
-Each `decide_...` talks to the coordinator's node until it has an answer, or the deadline ends it. What they return is
-either a `Store` that the other zones are sent, or the outcome that says no.
+`Coordinator.elect` says which zone it is. Each of the other methods talks to that zone's node until it has an answer, or the
+deadline ends it, and returns either a `Store` that the other zones are sent, or the outcome that says no.
 """
 
 from __future__ import annotations

@@ -169,14 +169,7 @@ class WritePath:
     async def _decide(self, operation: str, view: View, key: bytes, decide: Decide, options: Options) -> WriteResult:
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect(operation, view, key, deadline)
-        if self._near is not None:
-            self._near.writing(key)
-        try:
-            decided = await decide(pool.name, node, deadline)
-        except ServerError:
-            raise  # it did answer: it refused
-        except NodeError as error:
-            raise CacheUnavailable(operation, {pool.name: error}) from error
+        decided = await self._ask_coordinator(operation, key, pool.name, decide(pool.name, node, deadline))
         if isinstance(decided, Outcome):
             return WriteResult(met=False, version=None, zones={pool.name: decided})
         round_ = self._spread(view, pool.name, decided, deadline, options)
@@ -193,20 +186,25 @@ class WritePath:
     async def _count(self, operation: str, view: View, key: bytes, count: Count, options: Options) -> int | None:
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect(operation, view, key, deadline)
-        if self._near is not None:
-            self._near.writing(key)
-        try:
-            counted = await count(node, deadline)
-        except ServerError:
-            raise  # it did answer: this is no counter
-        except NodeError as error:
-            raise CacheUnavailable(operation, {pool.name: error}) from error
+        counted = await self._ask_coordinator(operation, key, pool.name, count(node, deadline))
         if counted is None:
             return None
         value, store = counted
         # The number has been decided: too few copies in time are no reason to hide it from a caller who would count again.
         await self._decided(view, key, store, self._spread(view, pool.name, store, deadline, options))
         return value
+
+    async def _ask_coordinator(self, operation: str, key: bytes, zone: str, decision: Awaitable[T]) -> T:
+        if self._near is not None:
+            self._near.writing(key)
+        try:
+            return await decision
+        except ServerError:
+            raise  # it did answer: it refused
+        except NodeError as error:
+            if self._near is not None:
+                self._near.writing(key)  # it may have decided: what a read has kept meanwhile is not to be trusted
+            raise CacheUnavailable(operation, {zone: error}) from error
 
     def _spread(self, view: View, coordinator: str, store: Store, deadline: float, options: Options) -> Round:
         round_ = self._round(view, options, ACKNOWLEDGED)

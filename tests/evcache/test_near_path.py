@@ -5,12 +5,14 @@ import itertools
 
 import pytest
 
-from evcache import EVCache, NearCache
+from evcache import CacheUnavailable, EVCache, NearCache
 from evcache.answers import Found
 from evcache.commands import Delete, Store
 from evcache.near_path import Near
 from evcache.versions import VersionClock, cas_of
+from tests.evcache.memory_zones import full, on_zones, pass_time
 from zones.protocol.replies import Hit
+from zones.selector import coordinator_order
 from zones.testing import FakeMemcached
 
 KEY = b"ns:key"
@@ -197,3 +199,21 @@ def test_through_the_client():
                 assert await cache.get("text") == "ab"
 
     asyncio.run(main())
+
+
+@on_zones()
+async def test_a_decision_that_nobody_heard_of_leaves_nothing_in_the_near_cache(zones):
+    """The counter may have moved: what a read kept while the coordinator did not answer is not served any more."""
+    cache = zones.client(local_zone="a", near_cache=NearCache(ttl=60))
+    await cache.set("warm", 1, consistency="all")
+    name = next(f"n{number}" for number in range(100) if coordinator_order(full(f"n{number}"), "abc")[0] == "b")
+    assert await cache.incr(name, initial=5, ttl=600, consistency="all") == 5
+    zones.pause("b")
+    counting = asyncio.ensure_future(cache.incr(name, timeout=0.5))
+    await pass_time(0.1)
+    assert await cache.get(name) == "5"
+    assert cache._near.get(full(name)) is not None, "the read has kept it"
+    with pytest.raises(CacheUnavailable):
+        await counting
+    assert cache._near.get(full(name)) is None
+    zones.resume("b")
