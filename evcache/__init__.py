@@ -6,6 +6,7 @@ change.
 
 import logging
 
+from evcache.budget import Failover
 from evcache.client import EVCache
 from evcache.codec import Codec, StandardCodec
 from evcache.consistency import Consistency
@@ -24,14 +25,20 @@ from evcache.errors import (
     UsageError,
     ValueTooLarge,
 )
+from evcache.gutter import Gutter
+from evcache.hedge import Hedging
+from evcache.hints import Hints
 from evcache.hooks import Hooks
 from evcache.near_cache import NearCache
 from evcache.results import Item, Outcome, WriteResult
-from zones.node import NodeSettings
+from evcache.stats import Stats
+from zones.circuit import CircuitLimits
+from zones.settings import NodeSettings
 
 __all__ = [
     "CacheError",
     "CacheUnavailable",
+    "CircuitLimits",
     "Codec",
     "CodecError",
     "Consistency",
@@ -39,6 +46,10 @@ __all__ = [
     "DecodeError",
     "EVCache",
     "EncodeError",
+    "Failover",
+    "Gutter",
+    "Hedging",
+    "Hints",
     "Hooks",
     "InvalidArgument",
     "InvalidKey",
@@ -49,6 +60,7 @@ __all__ = [
     "Outcome",
     "ServerError",
     "StandardCodec",
+    "Stats",
     "Unsupported",
     "UsageError",
     "ValueTooLarge",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from evcache.codec import FLAG_TOMBSTONE
-from evcache.errors import CacheUnavailable, ConsistencyError
+from evcache.errors import CacheUnavailable, ConsistencyError, ZoneBehind
 from zones.errors import CacheError
 from zones.protocol.replies import Hit
 
@@ -36,15 +36,33 @@ def failed(answer: Answer) -> CacheError | None:
     return answer if isinstance(answer, CacheError) else None
 
 
+def judged(answer: Answer, known: int) -> Answer:
+    """The answer, or `ZoneBehind` in its place when it is older than the version that this client knows of (0: none)."""
+    if isinstance(answer, Found) and answer.version is not None and answer.version < known:
+        return ZoneBehind(answer.version, known)
+    return answer
+
+
+def count_answered(answers: Mapping[str, Answer], zones: int) -> int:
+    """How many zones answered, of so many.
+
+    A zone that is behind has not, as if it had failed. But when every zone has said something, and all are behind or miss,
+    what was newer is gone everywhere, and that is an answer: a miss.
+    """
+    if len(answers) == zones and all(answer is None or isinstance(answer, ZoneBehind) for answer in answers.values()):
+        return zones
+    return sum(not isinstance(answer, CacheError) for answer in answers.values())
+
+
 def check_answered(operation: str, answers: Mapping[str, Answer], required: int, zones: int) -> None:
     """Raise `ConsistencyError` when fewer than `required` of the `zones` answered, `CacheUnavailable` when all failed.
 
     A zone that is not among the answers was not waited for: the call had become impossible before.
     """
-    failures = {zone: answer for zone, answer in answers.items() if isinstance(answer, CacheError)}
-    answered = len(answers) - len(failures)
+    answered = count_answered(answers, zones)
     if answered >= required:
         return
+    failures = {zone: answer for zone, answer in answers.items() if isinstance(answer, CacheError)}
     if len(failures) == zones:
         raise CacheUnavailable(operation, failures)
     raise ConsistencyError(operation, answered, required, failures)
@@ -71,6 +89,7 @@ def zones_behind(winner: Found, answers: Mapping[str, Answer]) -> list[str]:
         zone
         for zone, answer in answers.items()
         if answer is None
+        or isinstance(answer, ZoneBehind)
         or (
             isinstance(answer, Found)
             and winner.version is not None

@@ -3,9 +3,13 @@
     CacheError
     |-- CacheUnavailable    no zone could answer: do without the cache, or try again later
     |-- ConsistencyError    some zones answered, fewer than the call asked for
+    |-- ZoneBehind          why a zone's answer was not used: it is older than what this client wrote or saw
+    |-- FailoverDenied      why a zone was not asked: the failover budget is used up
     `-- CodecError          a value and its bytes don't fit
         |-- EncodeError     this value can't be stored; nothing was sent       (also a ValueError)
         `-- DecodeError     what is stored can't be read: another codec, another client, damage
+
+The two in the middle are never raised: they are reasons among the `failures` of the two above.
 
 A miss is not an error: it is the value `default`.
 """
@@ -40,6 +44,7 @@ __all__ = [
     "ConsistencyError",
     "DecodeError",
     "EncodeError",
+    "FailoverDenied",
     "InvalidArgument",
     "InvalidKey",
     "InvalidTopology",
@@ -52,6 +57,7 @@ __all__ = [
     "Unsupported",
     "UsageError",
     "ValueTooLarge",
+    "ZoneBehind",
 ]
 
 
@@ -91,6 +97,25 @@ class ConsistencyError(CacheError):
 
     def __str__(self) -> str:
         return f"{self.operation}: {self.answered} of {self.required} zones that must answer did ({_reasons(self.failures)})"
+
+
+class ZoneBehind(CacheError):
+    """A zone answered with version `held`, and this client has written or seen version `known`, which is newer."""
+
+    def __init__(self, held: int, known: int) -> None:
+        super().__init__(held, known)
+        self.held = held
+        self.known = known
+
+    def __str__(self) -> str:
+        return f"it holds version {self.held}, older than {self.known}, which this client knows of"
+
+
+class FailoverDenied(CacheError):
+    """The zone was not asked: too many requests have gone to other zones than this client's own."""
+
+    def __str__(self) -> str:
+        return "not asked, the failover budget is used up"
 
 
 class CodecError(CacheError):

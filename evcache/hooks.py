@@ -1,4 +1,4 @@
-"""What happens inside a call, for whoever measures it. Every method does nothing; override those that are wanted.
+"""What happens inside a client, for whoever measures it. Every method does nothing; override those that are wanted.
 
 Called on the event loop, on the path of calls: a hook must not block. One that raises is logged once, and is not called
 again: measuring must not break what it measures.
@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any, Literal
 
 from evcache.results import Outcome
 from zones.errors import CacheError
+
+HintEnd = Literal["delivered", "superseded", "refused", "expired", "overflow", "closed"]
+"""Why a hint is not kept any more: the zone took it; a newer write got there; its server refused; it was too old to be sent;
+there were too many; the client was closed."""
 
 _log = logging.getLogger(__name__)
 
@@ -24,11 +29,35 @@ class Hooks:
     def fell_back(self, zone: str, error: CacheError | None) -> None:
         """A read left this zone for the next one: because of an error, or (None) because of a miss."""
 
+    def zone_behind(self, zone: str) -> None:
+        """A zone answered with an older version than this client has written or seen; the answer was not used."""
+
+    def failover_denied(self, zone: str) -> None:
+        """A read did not ask this zone: the failover budget is used up."""
+
+    def hedged(self, zone: str, *, won: bool) -> None:
+        """A read asked this zone too, since the first was slow; `won`: its answer came first."""
+
+    def gutter_used(self, *, hit: bool) -> None:
+        """No zone answered, and a read was served by the gutter: from what it holds, or by a miss."""
+
     def repaired(self, zone: str, outcome: Outcome) -> None:
         """A zone that was behind was brought the newest value."""
 
+    def hinted(self, zone: str) -> None:
+        """A zone missed a write, which is kept for it."""
+
+    def hint_ended(self, zone: str, end: HintEnd) -> None:
+        """A write that was kept for a zone is not kept any more."""
+
     def error_as_miss(self, error: CacheError) -> None:
         """An error was returned as a miss, as `errors="miss"` asks."""
+
+    def node_changed(self, zone: str, node: str, *, down: bool, why: Exception | None) -> None:
+        """A node (its label) has gone down, because of `why`, or is back."""
+
+    def zone_changed(self, zone: str, *, out: bool) -> None:
+        """A zone is out, since too many of its nodes are down: it is read last; or it is read again."""
 
 
 class GuardedHooks(Hooks):
@@ -37,26 +66,23 @@ class GuardedHooks(Hooks):
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
 
-    def zone_wrote(self, zone: str, outcome: Outcome, *, late: bool) -> None:
-        """Pass it on."""
-        self._pass(lambda hooks: hooks.zone_wrote(zone, outcome, late=late))
-
-    def fell_back(self, zone: str, error: CacheError | None) -> None:
-        """Pass it on."""
-        self._pass(lambda hooks: hooks.fell_back(zone, error))
-
-    def repaired(self, zone: str, outcome: Outcome) -> None:
-        """Pass it on."""
-        self._pass(lambda hooks: hooks.repaired(zone, outcome))
-
-    def error_as_miss(self, error: CacheError) -> None:
-        """Pass it on."""
-        self._pass(lambda hooks: hooks.error_as_miss(error))
-
-    def _pass(self, event: Callable[[Hooks], None]) -> None:
+    def _pass(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         try:
-            event(self._hooks)
+            getattr(self._hooks, name)(*arguments, **named)
         except Exception:
             # Some of these calls come out of a connection that has just read a reply: an exception would end it for all.
             _log.exception("a hook raised, and is not called any more: %r", self._hooks)
             self._hooks = Hooks()
+
+
+def _passing_on(name: str) -> Callable[..., None]:
+    def passed_on(self: GuardedHooks, *arguments: Any, **named: Any) -> None:
+        self._pass(name, arguments, named)  # a method of its own
+
+    return passed_on
+
+
+# One by one they would be written twice, and the next one be forgotten here.
+HOOKS = tuple(name for name in vars(Hooks) if not name.startswith("_"))
+for _name in HOOKS:
+    setattr(GuardedHooks, _name, _passing_on(_name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,8 +11,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from evcache.background import Background
+from evcache.budget import Budget, Failover
 from evcache.codec import Codec, StandardCodec
 from evcache.config import (
+    CHECK_SHARE,
     CLOSE_SECONDS,
     READ_TIMEOUT_SECONDS,
     TOMBSTONE_TTL_SECONDS,
@@ -21,26 +24,41 @@ from evcache.config import (
     ZonesArgument,
     discovery_from,
     local_zone_from,
+    not_negative,
+    share,
 )
 from evcache.consistency import Consistency
 from evcache.coordinator import Coordinator, Draft
 from evcache.errors import CacheUnavailable
+from evcache.gutter import GUTTER, Gutter, GutterReads, GutterWrites
+from evcache.hedge import Hedge, Hedging
+from evcache.hints import Hints
 from evcache.hooks import GuardedHooks, Hooks
 from evcache.keys import Keys
 from evcache.near_cache import NearCache
 from evcache.near_path import Near
 from evcache.options import Defaults, Options, Seconds
 from evcache.owner import Owner
+from evcache.read_parts import ReadParts
 from evcache.read_path import ReadPath
+from evcache.remembered import REMEMBERED_KEYS, Remembered
 from evcache.repair import Repair
+from evcache.replay import Replay
+from evcache.stats import Stats
 from evcache.ttl import DEFAULT_TTL_SECONDS, seconds_to_live
 from evcache.versions import VersionClock
 from evcache.write_path import WritePath
 from zones.cluster import Cluster, View
 from zones.discovery import StaticDiscovery
-from zones.node import NodeSettings
+from zones.errors import InvalidTopology
+from zones.settings import NodeSettings
 from zones.topology import Topology
 from zones.transports.base import TransportChoice
+
+DEFAULT_HINTS = Hints()
+DEFAULT_FAILOVER = Failover()
+
+_log = logging.getLogger(__name__)
 
 
 class Lifecycle:
@@ -66,6 +84,13 @@ class Lifecycle:
         near_cache: NearCache | None = None,
         nodes: NodeSettings | None = None,
         transport: TransportChoice | None = None,
+        repair: bool = True,
+        check_share: float = CHECK_SHARE,
+        hints: Hints | None = DEFAULT_HINTS,
+        remember_versions: int = REMEMBERED_KEYS,
+        failover: Failover = DEFAULT_FAILOVER,
+        hedging: Hedging | None = None,
+        gutter: Gutter | None = None,
         hooks: Hooks | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -90,6 +115,14 @@ class Lifecycle:
         nodes: how nodes are connected to: connections, connect timeout, login, TLS (`SocketDialer`).
         transport: "auto": each node is asked which protocol it speaks; "meta" or "classic": that one, or it is not used;
             None: what `nodes` says, which is "auto" unless it says otherwise.
+        repair: whether zones that are seen to lack the newest version of a key are brought it, in the background.
+        check_share: of the reads that one zone has served, the share after which all zones are compared and repaired.
+        hints: how many writes that a zone missed are kept for it, and where; None: none.
+        remember_versions: for how many keys this client remembers which version it wrote or saw, so that it never goes back
+            in time (twice as many at the most); 0: it may.
+        failover: how much reads may ask of other zones than the local one.
+        hedging: ask a second zone while the first is slow; None: off.
+        gutter: servers that stand in when no zone can serve a key; None: none.
         wall_clock: unix time in seconds, for versions and for TTLs over 30 days.
         """
         self._keys = Keys(namespace, may_hash=not interop)
@@ -111,15 +144,45 @@ class Lifecycle:
         self._versions = not interop
         self._owner = Owner()
         self._background = Background()
-        settings = NodeSettings() if nodes is None else nodes
-        if transport is not None:
-            settings = replace(settings, transport=transport)
-        self._cluster = Cluster(settings, self._local_zone)
+        settings = _settings(nodes, transport, read_timeout)
+        fixed = self._discovery.topology if isinstance(self._discovery, StaticDiscovery) else None
+        if gutter is not None and fixed is not None and fixed.zone(GUTTER) is not None:
+            raise InvalidTopology("gutter", f"a zone is called {GUTTER!r}")
+        self._cluster = Cluster(
+            settings, self._local_zone, events=self._hooks, spare=None if gutter is None else gutter.zone()
+        )
         self._starting: asyncio.Task[View] | None = None
         clock = VersionClock(wall_ms=lambda: int(wall_clock() * 1000))
-        repair = Repair(clock, self._background, self._hooks, enabled=not interop, now=wall_clock)
+        self._repair = Repair(clock, self._background, self._hooks, enabled=repair and not interop, now=wall_clock)
         self._near = None if near_cache is None else Near(near_cache)
-        self._reads = ReadPath(clock, repair, self._hooks, self._near)
+        remembered = Remembered(not_negative(remember_versions, "remember_versions"))
+        self._failover = Budget(failover.ratio, failover.burst)
+        self._hedge = None if hedging is None else Hedge(hedging, self._hooks)
+        parts = ReadParts(
+            clock=clock,
+            remembered=remembered,
+            repair=self._repair,
+            budget=self._failover,
+            gutter=None if gutter is None else GutterReads(clock),
+            hooks=self._hooks,
+        )
+        self._reads = ReadPath(parts, self._near, self._hedge, check_share=share(check_share, "check_share"))
+        tombstones = seconds_to_live(tombstone_ttl, "tombstone_ttl")
+        self._replay: Replay | None = None
+        if hints is not None and not interop:
+            self._replay = Replay(
+                hints,
+                clock,
+                self._background,
+                self._hooks,
+                self._repair,
+                remembered,
+                lambda: self._cluster.view,
+                tombstone_ttl=tombstones,
+                longest_ttl=self._defaults.ttl(None),
+                now=wall_clock,
+            )
+            self._cluster.when_back(self._replay.wake)
         self._coordinator = Coordinator(clock, self._codec, wall_clock, versions=not interop)
         self._writes = WritePath(
             clock,
@@ -127,8 +190,11 @@ class Lifecycle:
             self._background,
             self._hooks,
             versions=not interop,
-            tombstone_ttl=seconds_to_live(tombstone_ttl, "tombstone_ttl"),
+            tombstone_ttl=tombstones,
             now=wall_clock,
+            remembered=remembered,
+            replay=self._replay,
+            gutter=None if gutter is None else GutterWrites(clock, gutter.ttl),
             near=self._near,
         )
 
@@ -141,6 +207,27 @@ class Lifecycle:
     def topology(self) -> Topology | None:
         """The zones as they are known now; None before the first call."""
         return None if self._cluster.view is None else self._cluster.view.topology
+
+    def stats(self) -> Stats:
+        """What the client has to do at this moment, and what it has done, in plain numbers. Costs no I/O."""
+        view, replay = self._cluster.view, self._replay
+        return Stats(
+            nodes_down=sum(node.is_down for node in self._cluster.nodes.values()),
+            zones_out=() if view is None else tuple(sorted(view.out)),
+            hints=0 if replay is None else len(replay.book),
+            hint_bytes=0 if replay is None else replay.book.size,
+            hints_delivered=0 if replay is None else replay.delivered,
+            hints_dropped=0 if replay is None else replay.dropped,
+            repairs_running=self._repair.running,
+            repairs=self._repair.done,
+            repairs_skipped=self._repair.skipped,
+            failovers=self._failover.taken,
+            failovers_denied=self._failover.denied,
+            hedges=0 if self._hedge is None else self._hedge.budget.taken,
+            background_tasks=len(self._background),
+            loop_lag=0.0 if view is None else view.lag.latest,
+            worst_loop_lag=0.0 if view is None else view.lag.worst,
+        )
 
     def __repr__(self) -> str:
         zones = "not opened" if self.topology is None else ", ".join(zone.name for zone in self.topology.zones)
@@ -163,16 +250,25 @@ class Lifecycle:
         """Wait up to `drain` seconds for writes that are on their way, then end every connection and task.
 
         May be called again. Calls that are under way after that fail with `CacheUnavailable`; later ones with `UsageError`.
+        What could not be finished in time is logged, and told to the hooks.
         """
         if not self._owner.close():
             return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + drain
         try:
             if self._starting is not None:
                 self._starting.cancel()
                 await asyncio.wait([self._starting])
-            await self._background.close(drain)
+            if self._replay is not None:
+                self._replay.wake()  # what can be delivered is, now
+            cut_short = await self._background.close(drain)
+            if cut_short:
+                _log.warning("closed with %d background writes unfinished", cut_short)
+            if self._replay is not None:
+                await self._replay.close()
         finally:
-            await self._cluster.close(drain)
+            await self._cluster.close(max(0.0, deadline - loop.time()))
 
     async def _open(self, options: Options) -> tuple[View, Options]:
         """The zones, for a call that did not find them ready, and its options with the time that is left.
@@ -181,13 +277,13 @@ class Lifecycle:
         """
         self._owner.enter()
         view = self._cluster.view
-        if view is None and isinstance(self._discovery, StaticDiscovery):
+        if view is None and isinstance(self._discovery, StaticDiscovery) and not self._has_file:
             view = self._cluster.apply(self._discovery.topology)
         if view is not None:
             return view, options
         if self._starting is None:
             # One task for all who wait, so that a caller who is cancelled takes nobody with it.
-            self._starting = asyncio.create_task(self._cluster.start(self._discovery))
+            self._starting = asyncio.create_task(self._start())
             # Looked at even when every caller has been cancelled meanwhile, or asyncio reports it as nobody's error.
             self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
         starting = self._starting
@@ -203,9 +299,32 @@ class Lifecycle:
                 self._starting = None  # it failed: the next call tries again
         return view, options._replace(timeout=max(0.0, deadline - loop.time()))
 
+    @property
+    def _has_file(self) -> bool:
+        return self._replay is not None and self._replay.has_file
+
+    async def _start(self) -> View:
+        if self._replay is not None:
+            await self._replay.load()
+        view = await self._cluster.start(self._discovery)
+        if self._replay is not None:
+            self._replay.wake()
+        return view
+
     def _ready(self, options: Options) -> tuple[View, Options] | None:
         view = self._cluster.view
         return None if view is None or self._owner.open_in is not asyncio.get_running_loop() else (view, options)
 
     def _draft(self, key: str | bytes, value: Any, ttl: Seconds | None) -> Draft:
         return self._writes.draft(self._keys.full(key), self._codec.encode(value), self._defaults.ttl(ttl))
+
+
+def _settings(nodes: NodeSettings | None, transport: TransportChoice | None, read_timeout: float) -> NodeSettings:
+    settings = NodeSettings() if nodes is None else nodes
+    if transport is not None:
+        settings = replace(settings, transport=transport)
+    if settings.circuit.probe_timeout is None:
+        # What a read gives its first zone when there are two.
+        timeout = min(settings.connect_timeout, read_timeout / 2)
+        settings = replace(settings, circuit=replace(settings.circuit, probe_timeout=timeout))
+    return settings

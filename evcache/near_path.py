@@ -18,12 +18,9 @@ from evcache.answers import Found
 from evcache.codec import FLAG_TOMBSTONE
 from evcache.commands import Store
 from evcache.near_cache import ABSENT, NearCache, NearStats, NearStore
-from evcache.ttl import MAX_RELATIVE_SECONDS, NEVER
+from evcache.ttl import MAX_RELATIVE_SECONDS, NEVER, TTL_GRANULARITY_SECONDS
 from evcache.versions import cas_of
 from zones.protocol.replies import Hit
-
-# Servers count in whole seconds: an item that says "1 second left" may be gone at any moment.
-TTL_GRANULARITY_SECONDS = 1
 
 
 class Kept(NamedTuple):

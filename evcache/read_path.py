@@ -1,4 +1,4 @@
-"""Reads: the local zone, then the others; or several at once, when the call asks for more than one answer.
+"""Reads: the near cache, the local zone, then the others; or several zones at once, for calls that ask for more answers.
 
 A miss is an answer, a failure is not. A tombstone is an answer too: "deleted, at this version", and a miss to the caller.
 """
@@ -6,18 +6,20 @@ A miss is an answer, a failure is not. A tombstone is an answer too: "deleted, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+import random
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from evcache.answers import Answer, Found, check_answered, failed, newest, zones_behind
+from evcache.answers import Found
 from evcache.commands import ask
-from evcache.consistency import Consistency
-from evcache.errors import CacheUnavailable
-from evcache.hooks import Hooks
+from evcache.errors import ZoneBehind
+from evcache.fallback import Attempts, Fallback
+from evcache.hedge import Hedge
+from evcache.many_path import ManyPath
 from evcache.near_path import Near
 from evcache.options import Options
-from evcache.repair import Repair
-from evcache.versions import VersionClock
+from evcache.read_parts import ReadParts
+from evcache.several_path import SeveralPath
 from zones.cluster import View
 from zones.errors import CacheError
 from zones.node import Node
@@ -33,11 +35,28 @@ _new_found = tuple.__new__
 class ReadPath:
     """How one client reads."""
 
-    def __init__(self, clock: VersionClock, repair: Repair, hooks: Hooks, near: Near | None = None) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        parts: ReadParts,
+        near: Near | None = None,
+        hedge: Hedge | None = None,
+        *,
+        check_share: float = 0.0,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """`check_share`: of the reads that one zone has served, the share after which all zones are compared."""
+        self._parts = parts
+        self._clock = parts.clock
+        self._remembered = parts.remembered
+        self._budget = parts.budget
         self._near = near
-        self._repair = repair
-        self._hooks = hooks
+        self._hedge = hedge
+        self._fallback = Fallback(parts)
+        self._several = SeveralPath(parts)
+        self._many = ManyPath(parts)
+        self._check_share = check_share
+        self._draw = draw
+        self._until_check = self._next_check()  # reads; never 0 where nothing is checked
 
     def get(
         self,
@@ -58,7 +77,7 @@ class ReadPath:
         line = requests.meta_get(key, flags)
         if options.one_answer:
             return self._from_one(view, key, line, options, fallback_on_miss)
-        return self._from_several(view, key, line, options)
+        return self._several.get(view, key, line, options)
 
     async def _near_first(
         self,
@@ -68,7 +87,7 @@ class ReadPath:
         options: Options,
         fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> Found | None:
-        found = near.get(key)
+        found = self._kept(near, key)
         if found is not None:
             return found
         flight = near.take_off(key)
@@ -82,6 +101,13 @@ class ReadPath:
         near.land(flight, found)
         return found
 
+    def _kept(self, near: Near, key: bytes) -> Found | None:
+        found = near.get(key)
+        if found is None or found.version is None or self._remembered.accepts(key, found.version):
+            return found
+        near.writing(key)  # a read that passed by the near cache has seen a newer one
+        return None
+
     async def _from_one(
         self,
         view: View,
@@ -90,95 +116,58 @@ class ReadPath:
         options: Options,
         fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> Found | None:
+        self._budget.reads += 1
+        if view.tally.unsettled:
+            return await self._fallback.from_the_first(view, key, line, options, fallback_on_miss)
         loop = view.loop
         now = loop.time()
-        place = position(key) if view.sharded else 0
         readers = view.readers
         local = readers[0]
-        node = local.node(place)
+        node = local.node(position(key) if view.sharded else 0)
         # One zone may not use up the time of those after it.
-        left = _attempts_left(readers, 0, place) if view.tally.failing else len(readers)
-        until = now + options.timeout / left
-        failure: CacheError | None = None
+        until = now + options.timeout / view.places
+        behind: CacheError | None = None
         try:
-            connection = node.connection() or await node.connected(until)
-            answer: asyncio.Future[Reply] = loop.create_future()
-            connection.request(line, answer, until)
-            hit = read_hit(await answer)
+            if self._hedge is not None:
+                local, node, hit = await self._hedge.read(view, key, line, until)
+            else:
+                connection = node.connection() or await node.connected(until)
+                answer: asyncio.Future[Reply] = loop.create_future()
+                connection.request(line, answer, until)
+                hit = read_hit(await answer)
         except CacheError as error:
-            failure = error
+            behind = error
         else:
             if hit is not None and not hit.leased:
-                return _new_found(Found, (hit, local.name, self._clock.version_of(hit.cas), False))
-            if not fallback_on_miss:
+                version = self._clock.version_of(hit.cas)
+                if version is None or self._remembered.accepts(key, version):
+                    self._until_check -= 1
+                    if not self._until_check:
+                        self._check(view, key)
+                    return _new_found(Found, (hit, local.name, version, False))
+                behind = ZoneBehind(version, self._remembered.newest(key))
+                self._parts.hooks.zone_behind(local.name)
+            elif not fallback_on_miss:
                 return None
-        return await self._from_the_others(view, key, line, options, fallback_on_miss, now + options.timeout, failure)
+        attempts = Attempts()
+        attempts.enter(local, node, behind)
+        order = readers if local is readers[0] else _first(local, readers)
+        deadline = now + options.timeout
+        return await self._fallback.go_on(view, order, 1, key, line, options, fallback_on_miss, deadline, attempts)
 
-    async def _from_the_others(
-        self,
-        view: View,
-        key: bytes,
-        line: bytes,
-        options: Options,
-        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
-        deadline: float,
-        failure: CacheError | None,
-    ) -> Found | None:
-        """The first zone failed (`failure`), or missed (None): one after the other, until one has it."""
-        readers = view.readers
-        place = view.place(key)
-        failures: dict[str, CacheError] = {}
-        missed: dict[str, Node] = {}
-        asked = readers[0]
-        for index, pool in enumerate(readers[1:], 1):
-            _enter(asked, place, failure, failures, missed)
-            self._hooks.fell_back(asked.name, failure)
-            asked, node, failure = pool, pool.node(place), None
-            now = view.loop.time()
-            until = now + (deadline - now) / _attempts_left(readers, index, place)
-            try:
-                found = self._found(pool.name, await ask(node, line, until))
-            except CacheError as error:
-                failure = error
-                continue
-            if found is not None:
-                self._repair.bring(key, found, node, missed)
-                return found
-            if not fallback_on_miss:
-                return None
-        _enter(asked, place, failure, failures, missed)
-        if missed or options.consistency is Consistency.NONE:
-            return None
-        raise CacheUnavailable("get", failures)
+    def _check(self, view: View, key: bytes) -> None:
+        self._until_check = self._next_check()
+        self._parts.repair.check(view, key)
 
-    async def _from_several(self, view: View, key: bytes, line: bytes, options: Options) -> Found | None:
-        deadline = asyncio.get_running_loop().time() + options.timeout
-        required = options.consistency.required(len(view.readers))
-        place = view.place(key)
-        nodes = {pool.name: pool.node(place) for pool in view.readers}
-        answers = await first_answers(
-            {zone: self._ask(zone, node, line, deadline) for zone, node in nodes.items()}, required
-        )
-        check_answered("get", answers, required, len(nodes))
-        winner = newest(answers.values())
-        if winner is not None:
-            behind = zones_behind(winner, answers)
-            self._repair.bring(key, winner, nodes[winner.zone], {zone: nodes[zone] for zone in behind})
-        return winner
+    def _next_check(self) -> int:
+        # Drawn anew each time: reads that come in a rhythm would otherwise have the same key checked for ever.
+        if not self._check_share or not self._parts.repair.enabled:
+            return -1
+        return 1 + int(2 * self._draw() / self._check_share)
 
     async def get_from(self, pool: ZonePool, node: Node, key: bytes, deadline: float) -> Found | None:
         """The item in one zone, or None for a miss. Raises a `NodeError`."""
-        return self._found(pool.name, await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
-
-    async def _ask(self, zone: str, node: Node, line: bytes, deadline: float) -> Answer:
-        try:
-            return self._found(zone, await ask(node, line, deadline))
-        except CacheError as error:
-            return error
-
-    def _found(self, zone: str, reply: Reply) -> Found | None:
-        hit = read_hit(reply)
-        return None if hit is None or hit.leased else Found(hit, zone, self._clock.version_of(hit.cas))
+        return self._parts.found(pool.name, await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
 
     async def get_many(
         self, view: View, keys: Sequence[bytes], options: Options, *, fallback_on_miss: bool, near: bool = True
@@ -188,13 +177,17 @@ class ReadPath:
         Every node of a zone is asked at once, and the next zone only for the keys that are still missing.
         """
         if self._near is None or not near or not options.one_answer:
-            return await self._many_from_zones(view, keys, options, fallback_on_miss, requests.READ_FLAGS)
-        kept = {key: item for key in keys if (item := self._near.get(key)) is not None}
+            return await self._many.get(view, keys, options, requests.READ_FLAGS, fallback_on_miss=fallback_on_miss)
+        kept = {key: item for key in keys if (item := self._kept(self._near, key)) is not None}
         flights = [self._near.take_off(key) for key in keys if key not in kept]
         found: dict[bytes, Found] = {}
         try:
-            found, failures, answered = await self._many_from_zones(
-                view, [flight.key for flight in flights], options, fallback_on_miss, requests.COPY_FLAGS
+            found, failures, answered = await self._many.get(
+                view,
+                [flight.key for flight in flights],
+                options,
+                requests.COPY_FLAGS,
+                fallback_on_miss=fallback_on_miss,
             )
         finally:
             for flight in flights:
@@ -202,110 +195,6 @@ class ReadPath:
         found.update({key: item for key, item in kept.items() if item.is_value})
         return found, failures, answered
 
-    async def _many_from_zones(
-        self,
-        view: View,
-        keys: Sequence[bytes],
-        options: Options,
-        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
-        flags: bytes,
-    ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + options.timeout
-        required = options.consistency.required(len(view.readers))
-        failures: dict[str, CacheError] = {}
-        answers: dict[bytes, dict[str, Answer]] = {key: {} for key in keys}
-        if required > 1:
-            zones = await asyncio.gather(*(self._ask_many(view, pool, keys, flags, deadline) for pool in view.readers))
-            for pool, answered in zip(view.readers, zones, strict=True):
-                for key, answer in answered.items():
-                    answers[key][pool.name] = answer
-        else:
-            wanted = list(keys)
-            for index, pool in enumerate(view.readers):
-                now = loop.time()
-                until = now + (deadline - now) / (len(view.readers) - index)
-                for key, answer in (await self._ask_many(view, pool, wanted, flags, until)).items():
-                    answers[key][pool.name] = answer
-                wanted = [key for key in wanted if _should_ask_next(answers[key][pool.name], fallback_on_miss)]
-                if not wanted or index + 1 == len(view.readers):
-                    break
-                self._hooks.fell_back(pool.name, failed(answers[wanted[0]][pool.name]))
-        found: dict[bytes, Found] = {}
-        answered_least = len(view.readers)
-        for key, of_key in answers.items():
-            answered_least = min(answered_least, sum(not isinstance(answer, CacheError) for answer in of_key.values()))
-            failures.update({zone: answer for zone, answer in of_key.items() if isinstance(answer, CacheError)})
-            winner = newest(of_key.values())
-            if winner is None:
-                continue
-            nodes = {pool.name: pool.node(view.place(key)) for pool in view.readers}
-            behind = zones_behind(winner, of_key)
-            self._repair.bring(key, winner, nodes[winner.zone], {zone: nodes[zone] for zone in behind})
-            if winner.is_value:
-                found[key] = winner
-        return found, failures, answered_least
 
-    async def _ask_many(
-        self, view: View, pool: ZonePool, keys: Sequence[bytes], flags: bytes, deadline: float
-    ) -> dict[bytes, Answer]:
-        batches: dict[Node, list[bytes]] = {}
-        for key in keys:
-            batches.setdefault(pool.node(view.place(key)), []).append(key)
-        answers: dict[bytes, Answer] = {}
-        for part in await asyncio.gather(*(self._batch(pool.name, *batch, flags, deadline) for batch in batches.items())):
-            answers.update(part)
-        return answers
-
-    async def _batch(self, zone: str, node: Node, keys: list[bytes], flags: bytes, deadline: float) -> dict[bytes, Answer]:
-        try:
-            connection = node.connection() or await node.connected(deadline)
-            answer: asyncio.Future[list[tuple[int, Reply]]] = asyncio.get_running_loop().create_future()
-            connection.request_quietly([requests.meta_get(key, flags) for key in keys], answer, deadline)
-            answers: dict[bytes, Answer] = dict.fromkeys(keys)
-            for index, reply in await answer:
-                answers[keys[index]] = self._found(zone, reply)
-        except CacheError as error:
-            return dict.fromkeys(keys, error)
-        return answers
-
-
-async def first_answers(asked: Mapping[str, Awaitable[Answer]], required: int) -> dict[str, Answer]:
-    """Ask all, and return when `required` have answered, or when that has become impossible.
-
-    `asked`: a coroutine that returns an `Answer` for each zone. Those that are not needed any more are cancelled; their
-    replies are dropped when they come.
-    """
-    tasks = {zone: asyncio.ensure_future(work) for zone, work in asked.items()}
-    answers: dict[str, Answer] = {}
-    waiting = set(tasks.values())
-    try:
-        while waiting:
-            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            answers = {zone: task.result() for zone, task in tasks.items() if task.done()}
-            answered = sum(not isinstance(answer, CacheError) for answer in answers.values())
-            if answered >= required or answered + len(waiting) < required:
-                break
-    finally:
-        for task in waiting:
-            task.cancel()
-    return answers
-
-
-def _enter(
-    pool: ZonePool, place: int, failure: CacheError | None, failures: dict[str, CacheError], missed: dict[str, Node]
-) -> None:
-    """Note what came of asking a zone that did not have it."""
-    if failure is None:
-        missed[pool.name] = pool.node(place)
-    else:
-        failures[pool.name] = failure
-
-
-def _attempts_left(readers: Sequence[ZonePool], index: int, place: int) -> int:
-    """This zone and those after it that are not known to be down: a zone that fails at once needs no time."""
-    return 1 + sum(not pool.node(place).is_down for pool in readers[index + 1 :])
-
-
-def _should_ask_next(answer: Answer, fallback_on_miss: bool) -> bool:  # noqa: FBT001  # passed on as it is
-    return isinstance(answer, CacheError) or (answer is None and fallback_on_miss)
+def _first(pool: ZonePool, readers: Sequence[ZonePool]) -> tuple[ZonePool, ...]:
+    return (pool, *(other for other in readers if other is not pool))

@@ -8,14 +8,15 @@ since half a write is what makes zones differ.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from evcache.background import Background
-from evcache.commands import Command, Judge, capabilities_of, carry_out
+from evcache.commands import Command, Judge, Store, capabilities_of, carry_out
 from evcache.hooks import Hooks
+from evcache.replay import Replay
 from evcache.results import ACKNOWLEDGED, Outcome
-from zones.errors import CacheError, NodeTimeout, QueueFull
+from zones.errors import CacheError, NodeError, NodeTimeout, QueueFull, ServerError
 from zones.node import Node
 from zones.pool import ZonePool
 
@@ -29,6 +30,8 @@ class Round:
         "_decided",
         "_failed",
         "_hooks",
+        "_on_acknowledged",
+        "_replay",
         "_undecided",
         "answered",
         "background",
@@ -43,7 +46,13 @@ class Round:
         hooks: Hooks,
         required: int,
         acknowledged: frozenset[Outcome] = ACKNOWLEDGED,
+        *,
+        replay: Replay | None = None,
+        on_acknowledged: Callable[[], None] | None = None,
     ) -> None:
+        """`replay` keeps the write for zones that miss it. `on_acknowledged()` is called once, when enough zones have it,
+        and at least one.
+        """
         self.required = required
         """How many readable zones must acknowledge."""
         self.answered = 0
@@ -55,6 +64,8 @@ class Round:
         self._undecided = 0
         self._failed = 0
         self._acknowledged = acknowledged
+        self._replay = replay
+        self._on_acknowledged = on_acknowledged
         self.background = background
         self._hooks = hooks
         self._decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -85,7 +96,13 @@ class Round:
         """Enter what a readable zone has done already."""
         self.outcomes[zone] = outcome
         self._counted += 1
-        self.answered += outcome in self._acknowledged
+        self._acknowledge(outcome)
+
+    def _acknowledge(self, outcome: Outcome) -> None:
+        if outcome in self._acknowledged:
+            self.answered += 1
+            if self._on_acknowledged is not None and self.answered == max(1, self.required):
+                self._on_acknowledged()
 
     async def decided(self) -> None:
         """Wait until enough zones have it, or until that has become impossible; the deadline makes it so at the latest."""
@@ -100,7 +117,12 @@ class Round:
         if part.counts:
             self._undecided -= 1
             self._failed += error is not None
-            self.answered += outcome in self._acknowledged
+            self._acknowledge(outcome)
+        if self._replay is not None and isinstance(part.command, Store):
+            if outcome in self._acknowledged:
+                self._replay.reached(part.zone, part.command)
+            elif isinstance(error, NodeError) and not isinstance(error, ServerError):  # not what it refused
+                self._replay.missed(part.zone, part.command)
         self._hooks.zone_wrote(part.zone, outcome, late=self._decided.done())
         self._decide()
 
@@ -112,14 +134,14 @@ class Round:
 class _Part:
     """One zone's part of a round. It is what the connection answers to, so that the usual case needs no task."""
 
-    __slots__ = ("_command", "_deadline", "_done", "_judge", "_node", "_round", "counts", "zone")
+    __slots__ = ("_deadline", "_done", "_judge", "_node", "_round", "command", "counts", "zone")
 
     def __init__(self, round_: Round, pool: ZonePool, node: Node, command: Command, deadline: float) -> None:
         self.zone = pool.name
         self.counts = pool.readable
         self._round = round_
         self._node = node
-        self._command = command
+        self.command = command
         self._deadline = deadline
         self._judge: Judge | None = None
         self._done = False
@@ -130,17 +152,17 @@ class _Part:
             if self._node.is_down:
                 self.set_exception(self._node.unavailable())
             else:  # it has to be connected first, and waiting for that takes a task
-                self._spawn(carry_out(self._command, self._node, self._deadline))
+                self._spawn(carry_out(self.command, self._node, self._deadline))
             return
         try:
-            judge = self._command.send(connection, capabilities_of(self._node), self, self._deadline)
+            judge = self.command.send(connection, capabilities_of(self._node), self, self._deadline)
         except CacheError as error:  # `Unsupported` too: the zones after this one must be sent theirs
             self.set_exception(error)
             return
         if isinstance(judge, Outcome):
             self._report(judge)
         elif judge is None:
-            self._spawn(self._command.settle(self._node, self._deadline))
+            self._spawn(self.command.settle(self._node, self._deadline))
         else:
             self._judge = judge
 
@@ -155,7 +177,7 @@ class _Part:
             self.set_exception(error)
             return
         if outcome is None:
-            self._spawn(self._command.settle(self._node, self._deadline))
+            self._spawn(self.command.settle(self._node, self._deadline))
         else:
             self._report(outcome)
 

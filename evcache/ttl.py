@@ -15,6 +15,9 @@ _MAX_UNIX_TIME = 2**31 - 1  # memcached keeps it in a signed 32-bit number
 
 NEVER = 0  # on the wire
 
+# Servers count in whole seconds: an item that says "1 second left" may be gone at any moment.
+TTL_GRANULARITY_SECONDS = 1
+
 
 def seconds_to_live(ttl: float | timedelta, argument: str = "ttl") -> float:
     """The seconds that a caller asked for; `math.inf` for an item that does not expire.
@@ -50,3 +53,11 @@ def on_the_wire(seconds: float, now: float) -> int:
 def copied(remaining: int, now: float) -> int:
     """The wire form for a copy of an item with `remaining` seconds left, as a server said it (-1: does not expire)."""
     return NEVER if remaining < 0 else on_the_wire(max(1, remaining), now)
+
+
+def left_of(ttl: int, elapsed: float) -> int | None:
+    """The wire form, so many seconds later, of what had this one; None when the item has expired since."""
+    if ttl == NEVER or ttl > MAX_RELATIVE_SECONDS:  # does not expire, or at a unix time that stays the same
+        return ttl
+    left = math.ceil(ttl - elapsed)
+    return left if left > 0 else None

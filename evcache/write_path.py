@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from evcache.background import Background
 from evcache.commands import Command, Delete, Store, Touch
 from evcache.coordinator import Coordinator, Draft
 from evcache.errors import CacheUnavailable
+from evcache.gutter import GUTTER, GutterWrites
 from evcache.hooks import Hooks
 from evcache.near_path import Near
 from evcache.options import Options
+from evcache.remembered import Remembered
+from evcache.replay import Replay
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, WriteResult
 from evcache.rounds import Round
 from evcache.ttl import on_the_wire
@@ -45,6 +49,9 @@ class WritePath:
         versions: bool,
         tombstone_ttl: float,
         now: Callable[[], float],
+        remembered: Remembered,
+        replay: Replay | None = None,
+        gutter: GutterWrites | None = None,
         near: Near | None = None,
     ) -> None:
         self._clock = clock
@@ -55,11 +62,16 @@ class WritePath:
         self._versions = versions
         self._tombstone_ttl = tombstone_ttl
         self._now = now
+        self._remembered = remembered
+        self._replay = replay
+        self._gutter = gutter
 
     # Commands, made once for all zones.
 
     def draft(self, key: bytes, encoded: tuple[bytes, int], ttl: float) -> Draft:
         """An encoded value (bytes, flags) that is to live `ttl` seconds."""
+        if self._replay is not None and ttl > self._replay.longest_ttl:
+            self._replay.longest_ttl = ttl
         return Draft(key, *encoded, self.wire_ttl(ttl))
 
     def wire_ttl(self, ttl: float) -> int:
@@ -93,7 +105,7 @@ class WritePath:
         """Send a command to every zone, and return at once."""
         if self._near is not None:
             self._near.writing(key)
-        round_ = self._round(view, options, _acknowledged(command))
+        round_ = self._round(view, options, command)
         deadline = asyncio.get_running_loop().time() + options.timeout
         round_.send(command, view.writers, view.place(key), deadline)
         return round_
@@ -103,8 +115,11 @@ class WritePath:
 
         Raises `CacheUnavailable` when no zone could be reached, unless errors are to be misses.
         """
+        deadline = view.loop.time() + options.timeout
         round_ = self.start(view, key, command, options)
         await self._decided(view, key, command, round_)
+        if round_.unreachable and self._gutter is not None and isinstance(command, Store):
+            round_.outcomes[GUTTER] = await self._gutter.store(view, command, deadline)
         return _result(operation, round_, options, _version(command))
 
     async def _decided(self, view: View, key: bytes, command: Command, round_: Round) -> None:
@@ -202,12 +217,14 @@ class WritePath:
         except ServerError:
             raise  # it did answer: it refused
         except NodeError as error:
+            if self._replay is not None:
+                self._replay.uncertain(zone, key)
             if self._near is not None:
                 self._near.writing(key)  # it may have decided: what a read has kept meanwhile is not to be trusted
             raise CacheUnavailable(operation, {zone: error}) from error
 
     def _spread(self, view: View, coordinator: str, store: Store, deadline: float, options: Options) -> Round:
-        round_ = self._round(view, options, ACKNOWLEDGED)
+        round_ = self._round(view, options, store)
         round_.count(coordinator, Outcome.STORED)
         others = [pool for pool in view.writers if pool.name != coordinator]
         round_.send(store, others, view.place(store.key), deadline)
@@ -221,13 +238,18 @@ class WritePath:
             raise CacheUnavailable(operation, {"client": NodeUnavailable("too much background work, or closing")})
         return await asyncio.shield(task)
 
-    def _round(self, view: View, options: Options, acknowledged: frozenset[Outcome]) -> Round:
+    def _round(self, view: View, options: Options, command: Command) -> Round:
         required = options.consistency.required(len(view.readers))
-        return Round(self._background, self._hooks, required, acknowledged)
+        acknowledged = ACKNOWLEDGED_DELETE if isinstance(command, Delete) else ACKNOWLEDGED
+        remember = None
+        if isinstance(command, Store) and command.version is not None:
+            remember = partial(self._remember, command)
+        return Round(self._background, self._hooks, required, acknowledged, replay=self._replay, on_acknowledged=remember)
 
-
-def _acknowledged(command: Command) -> frozenset[Outcome]:
-    return ACKNOWLEDGED_DELETE if isinstance(command, Delete) else ACKNOWLEDGED
+    def _remember(self, store: Store) -> None:
+        # Only what enough zones have: a write that none took would otherwise make every zone look behind.
+        if store.carried and store.version is not None:
+            self._remembered.accepts(store.key, store.version)
 
 
 def _version(command: Command) -> int | None:
@@ -235,6 +257,6 @@ def _version(command: Command) -> int | None:
 
 
 def _result(operation: str, round_: Round, options: Options, version: int | None) -> WriteResult:
-    if round_.unreachable and options.errors == "raise":
+    if round_.unreachable and options.errors == "raise" and round_.outcomes.get(GUTTER) is not Outcome.STORED:
         raise CacheUnavailable(operation, dict(round_.failures))
     return WriteResult(round_.met, version, dict(round_.outcomes))

@@ -9,9 +9,10 @@ from evcache import EVCache
 
 NAMES = {
     "evcache": """
-        CacheError CacheUnavailable Codec CodecError Consistency ConsistencyError DecodeError EVCache EncodeError Hooks
-        InvalidArgument InvalidKey InvalidTopology Item NearCache NodeSettings Outcome ServerError StandardCodec Unsupported UsageError
-        ValueTooLarge WriteResult
+        CacheError CacheUnavailable CircuitLimits Codec CodecError Consistency ConsistencyError DecodeError EVCache EncodeError
+        Failover Gutter Hedging Hints Hooks
+        InvalidArgument InvalidKey InvalidTopology Item NearCache NodeSettings Outcome ServerError StandardCodec Stats Unsupported
+        UsageError ValueTooLarge WriteResult
     """,
     "zones": """
         Discovery Endpoint EnvironmentDiscovery FileDiscovery Mode SocketDialer StaticDiscovery Topology Zone
@@ -25,7 +26,8 @@ NAMES = {
 SIGNATURES = {
     "__init__": """
         namespace zones * local_zone read_consistency write_consistency read_timeout write_timeout ttl fallback_on_miss
-        errors ordering interop codec tombstone_ttl near_cache nodes transport hooks wall_clock
+        errors ordering interop codec tombstone_ttl near_cache nodes transport
+        repair check_share hints remember_versions failover hedging gutter hooks wall_clock
     """,
     "get": "key default * consistency timeout fallback_on_miss errors near_cache",
     "get_item": "key * consistency timeout fallback_on_miss errors near_cache for_update",
@@ -44,6 +46,7 @@ SIGNATURES = {
     "incr": "key delta * initial ttl consistency timeout",
     "decr": "key delta * initial ttl consistency timeout",
     "close": "drain",
+    "stats": "",
     "__aenter__": "",
     "__aexit__": "kind error traceback",
 }
@@ -82,7 +85,7 @@ def test_no_other_operations():
 
 def test_every_operation_takes_consistency_and_timeout():
     """As the docs promise, by keyword and with a default."""
-    for method in set(SIGNATURES) - {"__init__", "close", "__aenter__", "__aexit__"}:
+    for method in set(SIGNATURES) - {"__init__", "close", "stats", "__aenter__", "__aexit__"}:
         parameters = inspect.signature(getattr(EVCache, method)).parameters
         for name in ("consistency", "timeout"):
             assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY

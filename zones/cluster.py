@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 from zones.discovery import Discovery
 from zones.errors import InvalidTopology
-from zones.node import Node, NodeSettings, Tally
+from zones.loop_lag import LoopLag
+from zones.node import Node, Tally
 from zones.pool import ZonePool
 from zones.ring import position
-from zones.selector import coordinator_order, read_order
-from zones.topology import Endpoint, Topology, difference
+from zones.selector import coordinator_order, last, read_order
+from zones.settings import NodeSettings
+from zones.topology import Endpoint, Topology, Zone, difference
 
 # How long a node that left the topology may take to answer what it was asked before: longer than any sensible write timeout.
 RETIRE_SECONDS = 5.0
@@ -32,11 +36,21 @@ class View:
     writers: tuple[ZonePool, ...]
     """Every zone."""
     readers: tuple[ZonePool, ...]
-    """The zones that can be read, in the order in which this client asks them."""
+    """The zones that can be read, in the order in which this client asks them; those that are out come last."""
+    home: str
+    """The zone that this client's reads go to when all is well: the local one, if there is one."""
+    out: frozenset[str]
+    """The readable zones that are out: too many of their nodes are down."""
+    spare: ZonePool | None
+    """Nodes that belong to no zone, for keys that no zone can serve; None: there are none."""
+    places: int
+    """Where a read may look, one after another: every readable zone, and the spare nodes."""
     sharded: bool
     """Whether any zone has more than one node, so that a key's place on the ring matters."""
     tally: Tally
-    """How many nodes could not be connected to."""
+    """How many nodes are down, or have just come back."""
+    lag: LoopLag
+    """How late this process's event loop is."""
     loop: asyncio.AbstractEventLoop
     """The event loop that all of this belongs to."""
 
@@ -44,17 +58,41 @@ class View:
         """The key's place on the rings: 0 where no zone has more than one node and nothing needs hashing."""
         return position(key) if self.sharded else 0
 
+    def place_in_spare(self, key: bytes) -> int:
+        """The key's place on the ring of the spare nodes."""
+        return position(key) if self.spare is not None and len(self.spare.nodes) > 1 else 0
+
     def coordinators(self, key: bytes) -> list[ZonePool]:
         """The readable zones, in the order in which they may decide about this key: the same for every client."""
         by_name = {pool.name: pool for pool in self.readers}
         return [by_name[name] for name in coordinator_order(key, tuple(by_name))]
 
 
+class Events(Protocol):
+    """Whoever wants to know what becomes of nodes and zones. Called on the event loop."""
+
+    def node_changed(self, zone: str, node: str, *, down: bool, why: Exception | None) -> None:
+        """A node (its label) has gone down, or is back."""
+        ...
+
+    def zone_changed(self, zone: str, *, out: bool) -> None:
+        """A zone is out, or is read again."""
+        ...
+
+
 class Cluster:
     """Owns the nodes. Belongs to one event loop; nothing is connected before it is asked for."""
 
-    def __init__(self, settings: NodeSettings, local_zone: str | None) -> None:
+    def __init__(
+        self, settings: NodeSettings, local_zone: str | None, *, events: Events | None = None, spare: Zone | None = None
+    ) -> None:
+        """`spare`: nodes that belong to no zone (see `View.spare`)."""
         self.view: View | None = None
+        self._events = events
+        self._spare = spare
+        self._spare_pool: ZonePool | None = None
+        self._lag: LoopLag | None = None
+        self._back: list[Callable[[], None]] = []
         self._settings = settings
         self._local_zone = local_zone
         self._seed = secrets.token_bytes(8)  # which neighbour this client's reads fall back to first
@@ -85,9 +123,14 @@ class Cluster:
         Raises `InvalidTopology` when it does not hold the local zone and there is no view yet.
         """
         check_local_zone(self._local_zone, topology, first=self.view is None)
+        if self._lag is None:
+            self._lag = LoopLag(asyncio.get_running_loop())
         change = difference(self.view.topology if self.view else None, topology)
         for place in change.added:
-            self._nodes[place] = Node(place[1], self._settings, self._tally)
+            zone, endpoint = place
+            self._nodes[place] = Node(
+                endpoint, self._settings, self._tally, lag=self._lag, on_change=partial(self._node_changed, zone)
+            )
         pools = {
             zone.name: ZonePool(zone, [self._nodes[zone.name, endpoint] for endpoint in zone.nodes])
             for zone in topology.zones
@@ -96,25 +139,72 @@ class Cluster:
         local = self._local_zone if self._local_zone in readable else None
         if self.view is not None:
             _log.info("topology changed: %d nodes added, %d removed", len(change.added), len(change.removed))
+        order = read_order(local, readable, self._seed)
+        out = frozenset(name for name in readable if pools[name].is_out)
         self.view = View(
             topology=topology,
             local=local,
             writers=tuple(pools.values()),
-            readers=tuple(pools[name] for name in read_order(local, readable, self._seed)),
+            readers=tuple(pools[name] for name in last(out, order)),
+            home=order[0],
+            out=out,
+            spare=self._spare_nodes(),
+            places=len(order) + (self._spare is not None),
             sharded=any(len(pool.nodes) > 1 for pool in pools.values()),
             tally=self._tally,
+            lag=self._lag,
             loop=asyncio.get_running_loop(),
         )
         for place in change.removed:
             self._retire(self._nodes.pop(place))
         return self.view
 
+    def _spare_nodes(self) -> ZonePool | None:
+        if self._spare is not None and self._spare_pool is None:
+            nodes = [Node(endpoint, self._settings, lag=self._lag) for endpoint in self._spare.nodes]
+            self._spare_pool = ZonePool(self._spare, nodes)
+        return self._spare_pool
+
+    def when_back(self, callback: Callable[[], None]) -> None:
+        """Have `callback()` called each time that a node is back."""
+        self._back.append(callback)
+
+    def _node_changed(self, zone: str, node: Node) -> None:
+        down = node.failure is not None
+        if self._events is not None:
+            self._events.node_changed(zone, node.label, down=down, why=node.failure)
+        view = self.view
+        if view is not None:
+            out = frozenset(pool.name for pool in view.readers if pool.is_out)
+            if out != view.out:
+                self._zones_changed(view, out)
+        if not down:
+            for callback in self._back:
+                callback()
+
+    def _zones_changed(self, view: View, out: frozenset[str]) -> None:
+        # Calls take a view and keep it: the order of the zones changes for those that begin from now on.
+        pools = {pool.name: pool for pool in view.readers}
+        order = read_order(view.local, sorted(pools), self._seed)
+        self.view = replace(view, out=out, readers=tuple(pools[name] for name in last(out, order)))
+        for zone in sorted(out ^ view.out):
+            if zone in out:
+                _log.warning("zone %s is out: %s; it is read last", zone, pools[zone].nodes_down())
+            else:
+                _log.info("zone %s is read again", zone)
+            if self._events is not None:
+                self._events.zone_changed(zone, out=zone in out)
+
     async def close(self, drain: float) -> None:
         """Let requests that wait be answered for up to `drain` seconds, then end everything. May be called again."""
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
+        if self._lag is not None:
+            self._lag.close()
         nodes, self._nodes = [*self._nodes.values(), *self._retiring.values()], {}
+        if self._spare_pool is not None:
+            nodes += self._spare_pool.nodes
         closing = [asyncio.ensure_future(node.close(drain)) for node in nodes]
         waiting = [*closing, *self._retiring]
         if waiting:

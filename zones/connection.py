@@ -24,7 +24,9 @@ from weakref import WeakKeyDictionary
 
 from zones.checks import at_least_one, seconds
 from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
+from zones.loop_lag import LoopLag
 from zones.pending import Pending, PendingAll, PendingQuiet, PendingText, Waiter
+from zones.protocol import requests
 from zones.protocol.decoder import Decoder
 
 _NEVER = float("inf")
@@ -32,6 +34,10 @@ _NEVER = float("inf")
 # The requests of a tick leave in one write at its end. But a server that waits for work is given the first of them at once,
 # so that it begins while the rest are made: a tenth more gets a second with 32 callers, and nothing lost with 256.
 EAGER_REQUESTS = 8
+
+# After the loop stood still, so long may pass before timeouts are blamed on the server: replies that are here already are
+# read first.
+BENEFIT_OF_DOUBT_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +71,23 @@ class Connection(asyncio.BufferedProtocol):
         loop: asyncio.AbstractEventLoop,
         limits: ConnectionLimits,
         on_lost: Callable[[Connection, NodeUnavailable], None],
+        on_late: Callable[[Connection, int, int], None] | None = None,
+        lag: LoopLag | None = None,
     ) -> None:
-        """`name` is the node's label, for errors. `on_lost(connection, why)` is called once, when it has ended."""
+        """`name` is the node's label, for errors. `on_lost(connection, why)` is called once, when it has ended.
+
+        `on_late(connection, timeouts, in_a_row)`: so many requests have just had no reply in time, and so many since one
+        was last answered; callers who gave up are not among them, nor timeouts for which `lag` says the loop is to blame.
+        """
         self.name = name
         self._loop = loop
         self._limits = limits
         self._max_pending = limits.max_pending
         self._max_queued_bytes = limits.max_queued_bytes
         self._on_lost = on_lost
+        self._on_late = on_late
+        self._lag = lag
+        self._late_in_a_row = 0
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder()
         self._buffer = _buffer_of(loop)
@@ -100,9 +115,25 @@ class Connection(asyncio.BufferedProtocol):
         return len(self._pending)
 
     @property
+    def unanswered(self) -> int:
+        """Requests whose caller still waits."""
+        return sum(not pending.waiter.done() for pending in self._pending)
+
+    @property
+    def requests(self) -> int:
+        """Requests ever sent on it."""
+        return self._opaque
+
+    @property
     def is_open(self) -> bool:
         """Whether requests can be sent."""
         return self._usable
+
+    async def probe(self, deadline: float) -> None:
+        """See whether the server answers. Raises a `NodeError` when it does not by then."""
+        answer: asyncio.Future[object] = self._loop.create_future()
+        self.request_text(requests.NOOP, answer, deadline)
+        await answer
 
     # Sending. All four raise `QueueFull` or `ConnectionLost`, with nothing sent, when there is no room or no connection.
     # `deadline` is on the loop's clock. Giving up (cancelling the waiter) is free: the reply is dropped when it comes.
@@ -186,6 +217,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _write_out(self) -> None:
         if self._out and not self._paused and self._transport is not None and self._why_ended is None:
+            if self._lag is not None:
+                self._lag.watch()
             out, self._out, self._out_bytes = self._out, [], 0
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
@@ -208,6 +241,8 @@ class Connection(asyncio.BufferedProtocol):
             for reply in self._decoder.feed(data):
                 if not waiting:
                     raise ProtocolError(f"a reply that nobody asked for: {reply.line[:64]!r}")  # noqa: TRY301
+                if self._late_in_a_row and not waiting[0].waiter.done():
+                    self._late_in_a_row = 0  # in time: a reply that nobody waits for any more is none
                 if waiting[0].take(reply):
                     waiting.popleft()
                     if self._why_ended is not None:  # by what the waiter did with it
@@ -243,6 +278,12 @@ class Connection(asyncio.BufferedProtocol):
                 nearest = min(nearest, pending.deadline)
         for pending in late:
             pending.fail(NodeTimeout("no reply in time", self.name))
+        if late:
+            self._late_in_a_row += len(late)
+            if self._lag is not None and self._lag.stalled_lately(now):
+                self._loop.call_later(BENEFIT_OF_DOUBT_SECONDS, self._blame, len(late), late[0])
+            else:
+                self._blame(len(late), late[0])
         self._close_if_nobody_waits()
         if self._pending and self._why_ended is None:
             give_up = self._heard + self._limits.silence
@@ -250,6 +291,11 @@ class Connection(asyncio.BufferedProtocol):
                 self._end(ConnectionLost(f"no byte in {self._limits.silence:g} s", self.name))
                 return
             self._wake_at(min(nearest, give_up, self._timer_at))
+
+    def _blame(self, timeouts: int, first: Pending) -> None:
+        """Report timeouts, unless the first of them has been answered since: then it was the loop that was late."""
+        if self._on_late is not None and first in self._pending:
+            self._on_late(self, timeouts, self._late_in_a_row)
 
     # The transport's life.
 

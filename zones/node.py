@@ -1,97 +1,81 @@
-"""One memcached node: opens its connections when they are needed, replaces those that end, says when it is down."""
+"""One memcached node: opens its connections when they are needed, replaces those that end, and says when it is down.
+
+Down means that calls fail at once, so that they go to another zone without waiting. A node is down when it can't be
+connected to, and when its circuit is open: too many requests got no reply in time. One task, the keeper, then looks from
+time to time whether it answers; callers never do.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Literal
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from zones.capabilities import Capabilities
-from zones.checks import at_least_one, login, seconds
-from zones.connection import Connection, ConnectionLimits
-from zones.dialer import Dialer, SocketDialer
-from zones.errors import InvalidArgument, NodeTimeout, NodeUnavailable
-from zones.handshake import SpeaksNoMeta, meet_classic, shake_hands
+from zones.circuit import Circuit, CircuitState
+from zones.errors import NodeTimeout, NodeUnavailable
+from zones.loop_lag import LoopLag
+from zones.opening import open_transport
+from zones.settings import NodeSettings
+from zones.slow_start import SlowStart
 from zones.topology import Endpoint
-from zones.transports.base import Transport, TransportChoice, TransportName
-from zones.transports.classic import ClassicConnection
-from zones.transports.pool import PoolLimits
-
-# The first attempt to reconnect comes at once, the next after up to this long, then up to twice as long each time. Drawn
-# evenly from 0 up ("full jitter"), so that the clients of a node that restarts do not all knock in the same moment.
-RECONNECT_FIRST_SECONDS = 0.1
-RECONNECT_MAX_SECONDS = 5.0
+from zones.transports.base import Transport, TransportName
 
 State = Literal["idle", "connecting", "ready", "down", "closed"]
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class NodeSettings:
-    """How nodes are connected to."""
-
-    transport: TransportChoice = "auto"
-    """`meta`, `classic` (through aiomcache, for servers that only speak the classic text protocol), or `auto`: each node is
-    asked on every connect. A proxy that closes on a command it does not know has to be named `classic`."""
-
-    connections: int = 1
-    """Connections to each node with the meta protocol. One carries about 100,000 requests a second; more help where values
-    are large, since a reply of a megabyte holds up the ones behind it."""
-
-    connect_timeout: float = 0.5
-    """Seconds for connecting, TLS, login and the first questions. Between zones a TCP connect takes a few milliseconds."""
-
-    auth: tuple[str, str] | None = field(default=None, repr=False)
-    """User and password for servers run with `-Y`. They travel in clear text unless TLS is on."""
-
-    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
-    classic: PoolLimits = field(default_factory=PoolLimits)
-    """The pool of connections to a node with a classic server."""
-
-    dialer: Dialer = field(default_factory=SocketDialer)
-
-    def __post_init__(self) -> None:
-        if self.transport not in get_args(TransportChoice):
-            names = ", ".join(map(repr, get_args(TransportChoice)))
-            raise InvalidArgument("transport", f"{self.transport!r} is none of {names}")
-        at_least_one(self.connections, "connections")
-        seconds(self.connect_timeout, "connect_timeout")
-        login(self.auth, "auth")
-
-
 class Tally:
-    """How many of a cluster's nodes could not be connected to: while it is 0, calls need not ask each node."""
+    """How many of a cluster's nodes are down, or have just come back: while it is 0, calls need not ask each node."""
 
-    __slots__ = ("failing",)
+    __slots__ = ("unsettled",)
 
     def __init__(self) -> None:
-        self.failing = 0
+        self.unsettled = 0
 
 
 class Node:
     """A node and its connections. Nothing is opened before the first request."""
 
-    def __init__(self, endpoint: Endpoint, settings: NodeSettings, tally: Tally | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: NodeSettings,
+        tally: Tally | None = None,
+        *,
+        lag: LoopLag | None = None,
+        on_change: Callable[[Node], None] | None = None,
+    ) -> None:
+        """`on_change(node)` is called when it has gone down, and when it is back."""
         self.endpoint = endpoint
         self.label = endpoint.label
         self.capabilities: Capabilities | None = None
         """What the server said when it was last connected to; None before that."""
+        self.returned_at: float | None = None
+        """When it was last back after having been down, on the loop's clock; None if it never was."""
         self._settings = settings
         self._loop = asyncio.get_running_loop()
+        self._lag = lag
+        self._on_change = on_change
+        self._circuit = Circuit(settings.circuit)
+        self._slow_start: SlowStart | None = None
+        self._warm_up_ends: asyncio.TimerHandle | None = None
         self._ready: list[Transport] = []
+        self._suspended: list[Transport] = []  # open, and not to be used: the circuit is open too
         self._wanted = settings.connections  # how many are to be ready
         self._turn = 0
         self._retiring: set[Transport] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._attempt: asyncio.Future[None] | None = None
         self._tally = Tally() if tally is None else tally
+        self._counted = False  # whether the tally counts this node
+        self._asked_before = 0  # requests on connections that have ended
         self._last_error: Exception | None = None  # why the last attempt to connect failed; None after one that did not
-        self._failure: Exception | None = None  # the same, once there is no connection either: the node is down
+        self._failure: Exception | None = None  # why the node is down; None: it is not
         self._closed = False
         self._all_retired: asyncio.Future[None] | None = None
 
@@ -106,7 +90,7 @@ class Node:
 
     @property
     def state(self) -> State:
-        """`idle`: nothing was asked of it yet. `down`: the last attempt to connect failed; calls fail at once."""
+        """`idle`: nothing was asked of it yet. `down`: calls fail at once."""
         if self._closed:
             return "closed"
         if self._ready:
@@ -116,14 +100,30 @@ class Node:
         return "idle" if self._keeper is None else "connecting"
 
     @property
+    def circuit(self) -> CircuitState:
+        """`open`: not asked, and a pause until the next probe; `half-open`: a probe is on its way."""
+        return self._circuit.state
+
+    @property
     def is_down(self) -> bool:
         """Whether a call to this node would fail at once."""
         return not self._ready and (self._failure is not None or self._closed)
 
     @property
+    def failure(self) -> Exception | None:
+        """Why it is down; None when it is not."""
+        return self._failure
+
+    @property
     def pending(self) -> int:
         """Requests without a reply, on all of its connections."""
-        return sum(connection.pending for connection in (*self._ready, *self._retiring))
+        return sum(connection.pending for connection in (*self._ready, *self._suspended, *self._retiring))
+
+    @property
+    def requests(self) -> int:
+        """Requests that it was ever sent."""
+        live = (*self._ready, *self._suspended, *self._retiring)
+        return self._asked_before + sum(connection.requests for connection in live)
 
     def connection(self) -> Transport | None:
         """An open connection, in turn; None when there is none at this moment (see `connected`)."""
@@ -159,15 +159,53 @@ class Node:
             raise self.unavailable()
         return connection
 
+    def unavailable(self) -> NodeUnavailable:
+        """The error for a call that meets this node without a connection: why it is down."""
+        if self._closed:
+            return NodeUnavailable("it is closed", self.label)
+        return NodeUnavailable(f"it is down: {self._failure or 'the connection ended as soon as it was made'}", self.label)
+
+    # After a return, reads come back little by little.
+
+    @property
+    def is_warming(self) -> bool:
+        """Whether it gets a share of the reads only."""
+        return self._slow_start is not None
+
+    def admits_read(self) -> bool:
+        """Whether this read may go to it first. With True, `was_read` is to be told what came of it."""
+        return self._slow_start is None or self._slow_start.admits()
+
+    def was_read(self, *, hit: bool) -> None:
+        """A read was answered, while it was warming up."""
+        if self._slow_start is not None:
+            self._slow_start.read(hit)
+            if self._slow_start.is_warm:
+                self._end_slow_start()
+
+    def _begin_slow_start(self, seconds: float) -> None:
+        self._slow_start = SlowStart()
+        self._warm_up_ends = self._loop.call_later(seconds, self._end_slow_start)
+
+    def _end_slow_start(self) -> None:
+        self._slow_start = None
+        if self._warm_up_ends is not None:
+            self._warm_up_ends.cancel()
+            self._warm_up_ends = None
+        self._count()
+
+    # Its end.
+
     def retire(self) -> None:
         """Take no more requests; those that wait are still answered. `close` ends the node."""
         self._closed = True
-        self._set_failure(None)
+        self._failure = None
+        self._end_slow_start()
         if self._keeper is not None:
             self._keeper.cancel()
-        ready, self._ready = self._ready, []
-        self._retiring.update(ready)
-        for connection in ready:
+        open_ones, self._ready, self._suspended = [*self._ready, *self._suspended], [], []
+        self._retiring.update(open_ones)
+        for connection in open_ones:
             connection.retire()
 
     async def close(self, drain: float = 0.0) -> None:
@@ -192,90 +230,69 @@ class Node:
         except TimeoutError:
             _log.info("%s: %d requests were not answered before it was closed", self.endpoint, self.pending)
 
-    def unavailable(self) -> NodeUnavailable:
-        """The error for a call that meets this node without a connection: why it is down."""
-        if self._closed:
-            return NodeUnavailable("it is closed", self.label)
-        return NodeUnavailable(f"it is down: {self._failure or 'the connection ended as soon as it was made'}", self.label)
-
-    # Connecting.
+    # The keeper: connects, and probes while the circuit is open.
 
     def _keep_connected(self) -> asyncio.Future[None]:
         """Have the wanted number of connections opened. The future is done when the attempt that runs now has ended."""
         if self._attempt is None or self._attempt.done():
             self._attempt = self._loop.create_future()
         if self._keeper is None or self._keeper.done():  # done, and its callback has not run yet
-            self._keeper = self._loop.create_task(self._open_all(), name=f"evcache-connect-{self.label}")
+            self._keeper = self._loop.create_task(self._keep(), name=f"evcache-connect-{self.label}")
             self._keeper.add_done_callback(self._keeper_ended)
         return self._attempt
 
-    async def _open_all(self) -> None:
+    async def _keep(self) -> None:
         retrying = AsyncRetrying(
-            wait=wait_random_exponential(multiplier=RECONNECT_FIRST_SECONDS, max=RECONNECT_MAX_SECONDS),
+            wait=lambda _: self._circuit.pause(),
             # Everything: whatever a dialer or a TLS library raises, the node is down and is tried again.
             retry=retry_if_exception_type(Exception),
-            before_sleep=self._failed,
+            after=self._failed,  # before the pause is drawn, which depends on what it does
             sleep=asyncio.sleep,
         )
+        if self._circuit.state == "open":  # by what became of requests: it has just shown that it does not answer
+            await asyncio.sleep(self._circuit.pause())
         while len(self._ready) < self._wanted:
-            await retrying(self._open)
+            await retrying(self._get_ready)
 
-    async def _open(self) -> None:
-        made: list[Transport] = []
-        timeout = self._settings.connect_timeout
-        try:
-            async with asyncio.timeout(timeout):
-                capabilities = await self._meet(made, self._loop.time() + timeout)
-        except BaseException as error:
-            for connection in made:
-                connection.abort("the first words failed")
-            if isinstance(error, TimeoutError):
-                raise NodeTimeout(f"no connection in {timeout:g} s", self.label) from None
-            raise
-        opened = made.pop()
-        if not opened.is_open:
-            raise NodeUnavailable("closed right after the first words", self.label)
-        self._take_over(capabilities)
-        self._ready.append(opened)
+    async def _get_ready(self) -> None:
+        """One more connection that can be used; with the circuit open, one that has answered a probe."""
+        self._circuit.probe()
+        if self._suspended:
+            connection = self._suspended[0]
+        else:
+            connection, capabilities = await open_transport(self.endpoint, self._settings, self, self._lag)
+            self._take_over(capabilities)
         if self._failure is not None:
-            _log.info("node %s is back (memcached %s)", self.endpoint, capabilities.server)
+            await self._probe(connection)
+            self._come_back()
+        if connection not in self._ready and connection.is_open:
+            self._ready.append(connection)
         self._last_error = None
-        self._set_failure(None)
         self._end_attempt()
 
-    async def _meet(self, made: list[Transport], deadline: float) -> Capabilities:
-        """Connect and ask. What was made is in `made`, also after an error; the last of it is what is to be used."""
+    async def _probe(self, connection: Transport) -> None:
+        if connection not in self._suspended:
+            self._suspended.append(connection)  # which a probe that is not answered does not end
+        timeout = self._settings.circuit.probe_timeout
+        await connection.probe(self._loop.time() + (self._settings.connect_timeout if timeout is None else timeout))
 
-        def make() -> Connection:
-            connection = Connection(self.label, self._loop, self._settings.limits, self._lost)
-            made.append(connection)
-            return connection
-
-        if self._settings.transport != "classic":
-            opened = await self._settings.dialer(self.endpoint, make)
-            try:
-                return await shake_hands(opened, deadline, self._settings.auth)
-            except SpeaksNoMeta:
-                opened.abort("it does not speak the meta protocol")
-                if self._settings.transport == "meta":
-                    raise
-        classic = ClassicConnection(
-            self.label,
-            self._loop,
-            partial(self._settings.dialer, self.endpoint),
-            limits=self._settings.limits,
-            pool=self._settings.classic,
-            connect_timeout=self._settings.connect_timeout,
-            on_leaving=self._leaving,
-            on_lost=self._lost,
-        )
-        made.append(classic)
-        return await meet_classic(classic, self._settings.auth)
+    def _come_back(self) -> None:
+        assert self.capabilities is not None
+        _log.info("node %s is back (memcached %s)", self.endpoint, self.capabilities.server)
+        now = self._loop.time()
+        self._circuit.close(now)
+        self.returned_at = now
+        self._failure = None
+        if self._settings.circuit.slow_start > 0:
+            self._begin_slow_start(self._settings.circuit.slow_start)
+        suspended, self._suspended = self._suspended, []
+        self._ready.extend(connection for connection in suspended if connection.is_open)
+        self._changed()
 
     def _take_over(self, capabilities: Capabilities) -> None:
         """Know from now on what the server has said, and use no connection that was made for a server of another kind."""
         if capabilities.transport != self.transport:
-            others, self._ready = self._ready, []
+            others, self._ready, self._suspended = [*self._ready, *self._suspended], [], []
             self._retiring.update(others)
             for connection in others:
                 connection.retire()
@@ -284,6 +301,7 @@ class Node:
         self._wanted = 1 if capabilities.transport == "classic" else self._settings.connections
 
     def _failed(self, retry: RetryCallState) -> None:
+        self._circuit.probe_failed()
         error = retry.outcome.exception() if retry.outcome is not None else None
         self._last_error = error if isinstance(error, Exception) else NodeUnavailable("no connection", self.label)
         if not self._ready:  # with a connection that works, it is only short of the others
@@ -291,13 +309,24 @@ class Node:
         self._end_attempt()
 
     def _go_down(self, why: Exception) -> None:
-        if self._failure is None:  # once for each outage, not for each attempt
-            _log.warning("node %s is down: %s", self.endpoint, why)
-        self._set_failure(why)
+        if self._failure is not None:  # once for each outage, not for each attempt
+            self._failure = why
+            return
+        _log.warning("node %s is down: %s", self.endpoint, why)
+        self._failure = why
+        self._end_slow_start()
+        self._circuit.open(self._loop.time())
+        self._changed()
 
-    def _set_failure(self, failure: Exception | None) -> None:
-        self._tally.failing += (failure is not None) - (self._failure is not None)
-        self._failure = failure
+    def _changed(self) -> None:
+        self._count()
+        if self._on_change is not None:
+            self._on_change(self)
+
+    def _count(self) -> None:
+        unsettled = self._failure is not None or self._slow_start is not None
+        self._tally.unsettled += unsettled - self._counted
+        self._counted = unsettled
 
     def _end_attempt(self) -> None:
         if self._attempt is not None and not self._attempt.done():
@@ -309,30 +338,58 @@ class Node:
         self._keeper = None
         if not keeper.cancelled() and (error := keeper.exception()) is not None:
             # Only a bug gets here, since every attempt's error is retried; it must not leave callers waiting.
-            self._set_failure(NodeUnavailable(f"{error!r}", self.label))
+            self._go_down(NodeUnavailable(f"{error!r}", self.label))
             _log.error("connecting to %s ended with a bug", self.endpoint, exc_info=error)
         self._end_attempt()
 
-    def _leaving(self, connection: Transport) -> None:
+    # What connections report (see `zones.opening.Listener`).
+
+    def leaving(self, connection: Transport) -> None:
         """It takes no more requests, and still answers those it has."""
-        if connection in self._ready:
+        if connection in self._suspended:
+            self._suspended.remove(connection)
+            self._retiring.add(connection)
+        elif connection in self._ready:
             self._ready.remove(connection)
             self._retiring.add(connection)
             _log.debug("node %s: its server ended a connection; it is asked again what it is", self.endpoint)
             self._keep_connected()
 
-    def _lost(self, connection: Transport, why: NodeUnavailable) -> None:
+    def late(self, connection: Transport, timeouts: int, in_a_row: int) -> None:
+        """Requests had no reply in time: enough of them open the circuit."""
+        if connection in self._ready:
+            why = self._circuit.failed(self._loop.time(), timeouts, in_a_row, self.requests)
+            if why is not None:
+                self._stop_asking(NodeTimeout(why, self.label))
+
+    def _stop_asking(self, why: Exception) -> None:
+        """Keep the connections, and what waits on them: a server that only stood still answers on them when it goes on."""
+        suspended, self._ready = self._ready, []
+        self._suspended.extend(suspended)
+        self._go_down(why)
+        self._keep_connected()
+
+    def lost(self, connection: Transport, why: NodeUnavailable) -> None:
+        """It has ended: connect anew if it was in use."""
+        known = connection in self._ready or connection in self._suspended or connection in self._retiring
         self._retiring.discard(connection)
+        if known:
+            self._asked_before += connection.requests
         if self._closed:
             if not self._retiring and self._all_retired is not None and not self._all_retired.done():
                 self._all_retired.set_result(None)
             return
+        if connection in self._suspended:
+            self._suspended.remove(connection)  # the next probe connects
         if connection not in self._ready:
-            return  # it never got past its first words: the keeper hears of that from `_open`
+            return  # it never got past its first words: the keeper hears of that from `open_transport`
         self._ready.remove(connection)
         _log.debug("node %s: a connection ended: %s", self.endpoint, why)
         if not self._ready and self._last_error is not None:
             self._go_down(self._last_error)  # the last connection, and the keeper has been failing to open another
-        if connection.pending:
+        failing = self._circuit.failed(self._loop.time(), connection.unanswered, 0, self.requests)
+        if failing is not None:
+            self._stop_asking(NodeUnavailable(failing, self.label))
+        elif connection.pending:
             # It was in use, so it will be again. An idle one that ends (servers close those) is replaced on demand.
             self._keep_connected()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from zones.node import Node
 from zones.ring import Ring
+from zones.selector import is_out
 from zones.topology import Mode, Zone
 
 
@@ -25,3 +26,12 @@ class ZonePool:
     def node(self, place: int) -> Node:
         """The node that holds the keys at this place of the ring (`zones.ring.position` of a key)."""
         return self.nodes[0] if self._ring is None else self.nodes[self._ring.owner(place)]
+
+    @property
+    def is_out(self) -> bool:
+        """Whether so many of its nodes are down that the zone as a whole is read last."""
+        return is_out(sum(node.is_down for node in self.nodes), len(self.nodes))
+
+    def nodes_down(self) -> str:
+        """How many of its nodes are down, for people."""
+        return f"{sum(node.is_down for node in self.nodes)} of {len(self.nodes)} nodes are down"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import blake2b
+
+# Of a zone's nodes, so many may be down by themselves, and at least one: only their own keys go to other zones. With more,
+# something is wrong with the zone (its network, a deployment), and the nodes that are left would be next. Envoy gives up
+# telling healthy hosts apart, its panic, below a half.
+MAX_DOWN_SHARE = 1 / 3
 
 
 def read_order(local: str | None, names: Sequence[str], seed: bytes) -> tuple[str, ...]:
@@ -22,6 +27,16 @@ def coordinator_order(key: bytes, names: Sequence[str]) -> tuple[str, ...]:
     The first that is healthy decides. By key, so that no zone decides about everything.
     """
     return tuple(sorted(names, key=lambda name: _hash(key, name.encode())))
+
+
+def is_out(down: int, nodes: int) -> bool:
+    """Whether a zone as a whole is not to be read first, with so many of its nodes down."""
+    return down == nodes or down > max(1, nodes * MAX_DOWN_SHARE)
+
+
+def last(names: Collection[str], order: Sequence[str]) -> tuple[str, ...]:
+    """The same order, but for those names, which come last."""
+    return (*(name for name in order if name not in names), *(name for name in order if name in names))
 
 
 def _hash(key: bytes, name: bytes) -> bytes:

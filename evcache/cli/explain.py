@@ -16,9 +16,10 @@ from zones.capabilities import can_do
 from zones.checks import seconds
 from zones.cluster import Cluster, View
 from zones.errors import CacheError
-from zones.node import Node, NodeSettings
+from zones.node import Node
 from zones.pool import ZonePool
 from zones.ring import position
+from zones.settings import NodeSettings
 
 
 @dataclass(frozen=True, slots=True)

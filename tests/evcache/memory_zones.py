@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from evcache import EVCache, Hooks, NodeSettings, Outcome, StandardCodec
+from evcache import CircuitLimits, EVCache, Hooks, NodeSettings, Outcome, StandardCodec
 from evcache.codec import FLAG_TOMBSTONE
 from evcache.versions import VersionClock
 from tests.virtual_time import run
@@ -122,13 +122,17 @@ class MemoryZones:
         return connection
 
     def client(self, **options: Any) -> EVCache:
-        """A client in zone a, unless the options say otherwise."""
+        """A client in zone a, unless the options say otherwise.
+
+        A node that has come back gets all of its reads at once, unless `circuit` says otherwise: chance has no place here.
+        """
         options = {"local_zone": "a", "wall_clock": self.wall_clock, **options}
         connections = options.pop("connections", 1)
+        circuit = options.pop("circuit", CircuitLimits(slow_start=0))
         client = EVCache(
             options.pop("namespace", NAMESPACE),
             options.pop("zones", self.topology),
-            nodes=NodeSettings(dialer=self.dial, connections=connections),
+            nodes=NodeSettings(dialer=self.dial, connections=connections, circuit=circuit),
             **options,
         )
         self._clients.append(client)

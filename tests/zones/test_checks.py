@@ -6,7 +6,7 @@ import pytest
 
 from zones.connection import ConnectionLimits
 from zones.errors import InvalidArgument
-from zones.node import NodeSettings
+from zones.settings import NodeSettings
 
 NO_SECONDS = [0, -1, math.nan, math.inf, True, "1", None]
 NO_COUNT = [0, -1, 1.5, True, "1", None]

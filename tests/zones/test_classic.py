@@ -21,9 +21,10 @@ from zones.errors import (
     ServerError,
     Unsupported,
 )
-from zones.node import Node, NodeSettings
+from zones.node import Node
 from zones.protocol import requests
 from zones.protocol.replies import Hit, Reply, read_hit
+from zones.settings import NodeSettings
 from zones.testing import FakeMemcached
 from zones.topology import Endpoint
 from zones.transports.classic import KEYS_PER_GET, ClassicConnection

@@ -11,9 +11,9 @@ from tests.zones.scripted import MemoryDialer, outcome
 from zones.cluster import RETIRE_SECONDS, Cluster, check_local_zone
 from zones.discovery import StaticDiscovery
 from zones.errors import ConnectionLost, InvalidTopology, NodeUnavailable
-from zones.node import NodeSettings
 from zones.ring import Ring, position
 from zones.selector import coordinator_order
+from zones.settings import NodeSettings
 from zones.testing import FakeMemcached
 from zones.topology import Topology
 
@@ -117,7 +117,7 @@ async def test_a_view_shows_the_zones():
             ["h4:11211"],
         ]
         assert view.topology == zones("a=h1,h2;b=h3;c!=h4")
-        assert view.tally.failing == 0
+        assert view.tally.unsettled == 0
 
 
 @in_virtual_time
@@ -250,10 +250,10 @@ async def test_a_node_that_left_while_it_was_down_is_forgotten(caplog):
         del bench.dialer.servers["h2"]
         with pytest.raises(NodeUnavailable):
             await bench.connect()
-        assert bench.cluster.view.tally.failing == 1
+        assert bench.cluster.view.tally.unsettled == 1
         bench.cluster.apply(zones("a=h1"))
         await settle()
-        assert bench.cluster.view.tally.failing == 0
+        assert bench.cluster.view.tally.unsettled == 0
         attempts = len(bench.attempts)
         await asyncio.sleep(600)
         assert len(bench.attempts) == attempts

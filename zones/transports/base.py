@@ -37,6 +37,20 @@ class Transport(Protocol):
         """Requests that have not been answered, given up ones included."""
         ...
 
+    @property
+    def unanswered(self) -> int:
+        """Requests whose caller still waits."""
+        ...
+
+    @property
+    def requests(self) -> int:
+        """Requests ever sent on it."""
+        ...
+
+    async def probe(self, deadline: float) -> None:
+        """See whether the server answers. Raises a `NodeError` when it does not by then."""
+        ...
+
     def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
         """Send one command; the waiter gets its `Reply`."""
         ...

@@ -79,17 +79,21 @@ class ClassicConnection:
         connect_timeout: float,
         on_leaving: Callable[[ClassicConnection], None],
         on_lost: Callable[[ClassicConnection, NodeUnavailable], None],
+        on_late: Callable[[ClassicConnection, int, int], None] | None = None,
     ) -> None:
         """`name` is the node's label, for errors. `dial` opens a socket.
 
         `on_leaving(connection)` is called when it takes no more requests and still answers some; `on_lost(connection, why)`
-        once, when it has ended.
+        once, when it has ended. `on_late`: see `zones.connection.Connection`.
         """
         self.name = name
         self._loop = loop
         self._limits = limits
         self._on_leaving = on_leaving
         self._on_lost = on_lost
+        self._on_late = on_late
+        self._late_in_a_row = 0
+        self._asked = 0
         # One timer for each request, and not one more for each of its steps.
         self._longest = pool.acquire + (pool.operation or math.inf)
         self._client = HardenedClient(
@@ -120,6 +124,16 @@ class ClassicConnection:
         return len(self._requests)
 
     @property
+    def unanswered(self) -> int:
+        """Requests whose caller still waits."""
+        return sum(not request.waiter.done() for request in self._requests.values())
+
+    @property
+    def requests(self) -> int:
+        """Requests ever sent on it."""
+        return self._asked
+
+    @property
     def connections(self) -> int:
         """Open connections to the server."""
         return self._client.connections
@@ -127,10 +141,11 @@ class ClassicConnection:
     # The first words. They are asked one after another, and a server that does not know a question may close, as some
     # proxies do: only the first one has to be answered.
 
-    async def probe(self) -> None:
-        """Make sure that a memcached answers. Raises a `NodeError`."""
+    async def probe(self, deadline: float | None = None) -> None:
+        """Make sure that a memcached answers, by the deadline if there is one. Raises a `NodeError`."""
         try:
-            await self._client.fetch([_PROBE_KEY])
+            async with asyncio.timeout_at(deadline):
+                await self._client.fetch([_PROBE_KEY])
         except Exception as error:
             raise self._node_error(error) from error
 
@@ -200,6 +215,7 @@ class ClassicConnection:
             raise QueueFull(f"{len(self._requests)} requests are waiting already", self.name)
         if self._bytes >= self._limits.max_queued_bytes:
             raise QueueFull(f"{self._bytes} bytes are waiting to be sent already", self.name)
+        self._asked += 1
         before = [task for key in keys if (task := self._last_write.get(key)) is not None]
         request = _Request(waiter, size, tuple(keys) if writes else ())
         task = self._loop.create_task(self._answer(work, before, request, deadline), name=f"evcache-classic-{self.name}")
@@ -249,10 +265,15 @@ class ClassicConnection:
         self._settle(task)  # first: what the waiter asks for next must find room
         if waiter.done():
             return
-        if problem is not None:
-            waiter.set_exception(problem)
-        else:
+        if problem is None:
+            self._late_in_a_row = 0
             waiter.set_result(result)
+            return
+        waiter.set_exception(problem)
+        if isinstance(problem, NodeTimeout):
+            self._late_in_a_row += 1
+            if self._on_late is not None and self._why_ended is None:
+                self._on_late(self, 1, self._late_in_a_row)
 
     async def _carry_out(self, command: translation.Command, value: bytes) -> Reply:
         client = self._client

@@ -1,0 +1,164 @@
+"""Reading one key from one zone after another, until one has it.
+
+The way of a read whose first zone failed or missed, and of every read while a node is down or has just come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evcache.answers import Found
+from evcache.commands import ask
+from evcache.consistency import Consistency
+from evcache.errors import CacheUnavailable, FailoverDenied, ZoneBehind
+from evcache.options import Options
+from evcache.read_parts import ReadParts
+from zones.cluster import View
+from zones.errors import CacheError, NodeUnavailable
+from zones.node import Node
+from zones.pool import ZonePool
+
+
+class Attempts:
+    """What came of asking zones for a key, so far."""
+
+    __slots__ = ("behind", "failures", "missed")
+
+    def __init__(self) -> None:
+        self.failures: dict[str, CacheError] = {}
+        """Zones that did not answer, or were not asked."""
+        self.missed: dict[str, Node] = {}
+        """The nodes of zones that do not have it."""
+        self.behind: dict[str, tuple[Node, ZoneBehind]] = {}
+        """The nodes of zones that have an older version than this client knows of."""
+
+    def enter(self, pool: ZonePool, node: Node, outcome: CacheError | None) -> None:
+        """Note that a zone did not have it: why, None for a miss."""
+        if outcome is None:
+            self.missed[pool.name] = node
+        elif isinstance(outcome, ZoneBehind):
+            self.behind[pool.name] = node, outcome
+        else:
+            self.failures[pool.name] = outcome
+
+    def why(self, zone: str) -> CacheError | None:
+        """Why a zone did not have it; None for a miss."""
+        return self.behind[zone][1] if zone in self.behind else self.failures.get(zone)
+
+    @property
+    def lacking(self) -> dict[str, Node]:
+        """The nodes that should be brought what is found elsewhere."""
+        return self.missed | {zone: node for zone, (node, _) in self.behind.items()}
+
+
+class Fallback:
+    """Reads that may need several zones, one after another."""
+
+    def __init__(self, parts: ReadParts) -> None:
+        self._parts = parts
+
+    async def from_the_first(
+        self,
+        view: View,
+        key: bytes,
+        line: bytes,
+        options: Options,
+        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
+    ) -> Found | None:
+        """Read while not all is well: a node that warms up is asked first for a share of its reads, else last."""
+        order = view.readers
+        first = order[0].node(view.place(key))
+        if not first.admits_read():
+            self._parts.hooks.fell_back(order[0].name, _unasked(first))
+            order = (*order[1:], order[0])
+        deadline = view.loop.time() + options.timeout
+        return await self.go_on(view, order, 0, key, line, options, fallback_on_miss, deadline, Attempts())
+
+    async def go_on(
+        self,
+        view: View,
+        order: Sequence[ZonePool],
+        start: int,
+        key: bytes,
+        line: bytes,
+        options: Options,
+        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
+        deadline: float,
+        attempts: Attempts,
+    ) -> Found | None:
+        """Ask the zones from `start` on. Those before have been asked, and `attempts` says what came of it.
+
+        Raises `CacheUnavailable` when no zone answered.
+        """
+        parts = self._parts
+        place = view.place(key)
+        asked_abroad = 0
+        left = None if not start else order[start - 1].name
+        for index in range(start, len(order)):
+            pool = order[index]
+            node = pool.node(place)
+            if left is not None:
+                parts.hooks.fell_back(left, attempts.why(left))
+            left = pool.name
+            why_not = self._not_to_be_asked(view, pool, node, asked_abroad)
+            if why_not is not None:
+                attempts.enter(pool, node, why_not)
+                continue
+            asked_abroad += pool.name != view.home
+            now = view.loop.time()
+            until = now + (deadline - now) / _attempts_left(view, order, index, place)
+            outcome: CacheError | None = None
+            try:
+                found = parts.found(pool.name, await ask(node, line, until))
+            except CacheError as error:
+                found, outcome = None, error
+            else:
+                if found is not None and found.version is not None and not parts.remembered.accepts(key, found.version):
+                    outcome = ZoneBehind(found.version, parts.remembered.newest(key))
+                    found = None
+                    parts.hooks.zone_behind(pool.name)
+                if node.is_warming:
+                    node.was_read(hit=found is not None)
+            if found is not None:
+                parts.repair.bring(view, key, found, node, attempts.lacking)
+                return found
+            attempts.enter(pool, node, outcome)
+            if outcome is None and not fallback_on_miss:
+                return None
+        return await self._nowhere(view, key, options, deadline, attempts)
+
+    def _not_to_be_asked(self, view: View, pool: ZonePool, node: Node, asked_abroad: int) -> CacheError | None:
+        if node.is_down:
+            return node.unavailable()  # at once, and it costs the budget nothing
+        if pool.name != view.home and not self._parts.budget.take(spare=asked_abroad > 0):
+            self._parts.hooks.failover_denied(pool.name)
+            return FailoverDenied()
+        return None
+
+    async def _nowhere(self, view: View, key: bytes, options: Options, deadline: float, attempts: Attempts) -> Found | None:
+        """No zone has it, or none answered."""
+        failures = attempts.failures | {zone: error for zone, (_, error) in attempts.behind.items()}
+        # Behind everywhere: what was newer is gone from all zones, which is a miss, and no reason to go back in time.
+        if attempts.missed or not attempts.failures or options.consistency is Consistency.NONE:
+            return None
+        if self._parts.gutter is not None and not attempts.behind:
+            try:
+                found = await self._parts.gutter.get(view, key, deadline)
+            except CacheError as error:
+                raise CacheUnavailable("get", failures) from error
+            self._parts.hooks.gutter_used(hit=found is not None)
+            if found is None or found.version is None or self._parts.remembered.accepts(key, found.version):
+                return found
+            return None
+        raise CacheUnavailable("get", failures)
+
+
+def _attempts_left(view: View, order: Sequence[ZonePool], index: int, place: int) -> int:
+    """This zone, those after it that are not known to be down, and the gutter: none may use up the time of the next."""
+    later = sum(not pool.node(place).is_down for pool in order[index + 1 :])
+    return 1 + later + (view.spare is not None)
+
+
+def _unasked(node: Node) -> NodeUnavailable:
+    """Why a node was not asked that gets a share of its reads only."""
+    return NodeUnavailable("it has just come back, and gets a share of the reads", node.label)

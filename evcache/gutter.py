@@ -1,0 +1,83 @@
+"""The gutter: a small pool that stands in when no zone can serve a key, as in Facebook's memcache (Nishtala et al., 2013).
+
+Without it, an outage of every zone sends all reads to what the cache is in front of. What is written meanwhile goes to the
+gutter and is read from there, for some seconds only: nobody invalidates it, and it is never written back to a zone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from evcache.answers import Found
+from evcache.commands import Store, ask, carry_out
+from evcache.results import Outcome
+from evcache.ttl import MAX_RELATIVE_SECONDS, NEVER
+from evcache.versions import VersionClock
+from zones.checks import seconds
+from zones.cluster import View
+from zones.errors import CacheError, InvalidArgument, InvalidTopology
+from zones.protocol import requests
+from zones.protocol.replies import read_hit
+from zones.topology import Endpoint, Mode, Zone
+
+GUTTER = "gutter"
+"""What `Item.zone` and `WriteResult.zones` call it. No zone may be called so in a client that has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gutter:
+    """The servers of the gutter, and how long anything stays there."""
+
+    nodes: tuple[str | Endpoint, ...]
+    """As a zone's nodes are given. They should share no fate with any zone's."""
+
+    ttl: float = 10.0
+    """Seconds that an item stays at the most: as long as it may be out of date when zones come and go."""
+
+    def __init__(self, nodes: Iterable[str | Endpoint], ttl: float = 10.0) -> None:
+        """Raises `InvalidArgument` for what can't be used."""
+        if isinstance(nodes, str):
+            raise InvalidArgument("nodes", f"a list of nodes is needed, not {nodes!r}")
+        object.__setattr__(self, "nodes", tuple(nodes))
+        object.__setattr__(self, "ttl", seconds(ttl, "ttl"))
+        self.zone()
+
+    def zone(self) -> Zone:
+        """The servers as a zone, which is in no topology. Raises `InvalidTopology`."""
+        endpoints = tuple(node if isinstance(node, Endpoint) else Endpoint.parse(node) for node in self.nodes)
+        if not endpoints:
+            raise InvalidTopology("gutter", "it has no nodes")
+        return Zone(GUTTER, endpoints, Mode.WRITE_ONLY)
+
+
+class GutterReads:
+    """Reads from the gutter."""
+
+    def __init__(self, clock: VersionClock) -> None:
+        self._clock = clock
+
+    async def get(self, view: View, key: bytes, deadline: float) -> Found | None:
+        """What the gutter has, None for a miss. Raises a `NodeError` when it can't be asked either."""
+        assert view.spare is not None
+        node = view.spare.node(view.place_in_spare(key))
+        hit = read_hit(await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+        return None if hit is None or hit.leased else Found(hit, GUTTER, self._clock.version_of(hit.cas))
+
+
+class GutterWrites:
+    """Writes to the gutter."""
+
+    def __init__(self, clock: VersionClock, ttl: float) -> None:
+        self._clock = clock
+        self._ttl = max(1, int(ttl))
+
+    async def store(self, view: View, store: Store, deadline: float) -> Outcome:
+        """Have the gutter take a write that no zone took. Raises nothing: what went wrong is the outcome."""
+        assert view.spare is not None
+        left = store.ttl if NEVER < store.ttl <= MAX_RELATIVE_SECONDS else self._ttl
+        copy = Store(self._clock, store.key, store.data, store.flags, ttl=min(self._ttl, left), version=store.version)
+        try:
+            return await carry_out(copy, view.spare.node(view.place_in_spare(store.key)), deadline)
+        except CacheError:
+            return Outcome.UNAVAILABLE

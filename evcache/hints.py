@@ -1,0 +1,173 @@
+"""Hints: writes that a zone missed, kept for it until it can take them. The book of them; `evcache.replay` delivers.
+
+For each zone and key the latest write only, since an older one could not replace it anyway. No I/O and no clock here.
+
+    delete   its tombstone; kept until delivered, or as long as anything can live that it deletes
+    set      the value; kept as long as a tombstone lives: later, a delete may have come and gone, and a replay would bring
+             the value back. What becomes of it then is a
+    check    the key alone: when the zone is back, all zones are compared, and those behind are repaired
+
+When there are too many, the oldest sets become checks, then the oldest checks go, and deletes last of all.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from zones.checks import at_least_one, seconds
+from zones.errors import InvalidArgument
+
+# What a hint takes beside its key and value: its objects, and its places in the book. Measured with tracemalloc.
+ENTRY_BYTES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """Whether, and how many, writes that a zone missed are kept for it."""
+
+    max_keys: int = 50_000
+    """Over all zones. Some 800 writes a second for the minute that a set is kept (`tombstone_ttl`)."""
+
+    max_bytes: int = 32 * 1024 * 1024
+    """Keys, values and what they take in memory, over all zones."""
+
+    rate: float = 1_000.0
+    """Deliveries in a second, over all zones: a zone that has just come back has other work, too."""
+
+    path: str | None = None
+    """A file that keeps them beyond the end of this process, sqlite's; one for each process. None: in memory only."""
+
+    def __post_init__(self) -> None:
+        at_least_one(self.max_keys, "max_keys")
+        at_least_one(self.max_bytes, "max_bytes")
+        seconds(self.rate, "rate")
+        if self.path is not None and (not isinstance(self.path, str) or not self.path):
+            raise InvalidArgument("path", f"the path of a file is needed, not {self.path!r}")
+
+
+class Kind(enum.IntEnum):
+    """What is kept of a write, in the order of delivery."""
+
+    DELETE = 0
+    SET = 1
+    CHECK = 2
+
+
+class Hint(NamedTuple):
+    """A write that one zone missed."""
+
+    zone: str
+    key: bytes
+    kind: Kind
+    version: int
+    data: bytes
+    flags: int
+    ttl: int
+    """As it went on the wire at `made_at`."""
+    made_at: float
+    """Unix time."""
+    expires_at: float
+    """Unix time after which it is not to be delivered any more; `math.inf`: never."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory."""
+        return ENTRY_BYTES + len(self.key) + len(self.data)
+
+
+class HintBook:
+    """All hints of one client."""
+
+    def __init__(self, limits: Hints) -> None:
+        self.size = 0
+        """Bytes."""
+        self._limits = limits
+        # By age: what was put in last is last.
+        self._kept: dict[Kind, dict[tuple[str, bytes], Hint]] = {kind: {} for kind in Kind}
+        self._deletes: Counter[bytes] = Counter()  # for how many zones a delete of a key is kept
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kept.values()))
+
+    def __iter__(self) -> Iterator[Hint]:
+        """All, in the order of delivery: deletes, sets, checks, the oldest of each first."""
+        for kind in Kind:
+            yield from list(self._kept[kind].values())
+
+    def get(self, zone: str, key: bytes) -> Hint | None:
+        """What is kept for a zone under a key."""
+        for kept in self._kept.values():
+            hint = kept.get((zone, key))
+            if hint is not None:
+                return hint
+        return None
+
+    def has_delete(self, key: bytes) -> bool:
+        """Whether a delete of this key is kept for any zone."""
+        return key in self._deletes
+
+    def put(self, hint: Hint) -> list[Hint]:
+        """Keep a hint unless a newer one of its key is; what had to go for it, as it was (a set may live on as a check)."""
+        before = self.get(hint.zone, hint.key)
+        if before is not None:
+            if before.version > hint.version or (before.version == hint.version and before.kind <= hint.kind):
+                return []
+            self.remove(before)
+        self._enter(hint)
+        return self._make_room()
+
+    def remove(self, hint: Hint) -> bool:
+        """Keep it no more. False, with no effect, when it is not kept any more, or a newer one is."""
+        place = hint.zone, hint.key
+        kept = self._kept[hint.kind]
+        if kept.get(place) is not hint:
+            return False
+        del kept[place]
+        self.size -= hint.size
+        if hint.kind is Kind.DELETE:
+            self._deletes[hint.key] -= 1
+            if not self._deletes[hint.key]:
+                del self._deletes[hint.key]
+        return True
+
+    def expired(self, now: float) -> list[Hint]:
+        """Take out what is too old to be delivered. Sets live on as checks."""
+        gone: list[Hint] = []
+        for kind in (Kind.DELETE, Kind.SET):
+            for hint in self._kept[kind].values():
+                if hint.expires_at > now:
+                    break  # those behind it were put in later
+                gone.append(hint)
+        for hint in gone:
+            self._take_out(hint)
+        return gone
+
+    def _enter(self, hint: Hint) -> None:
+        self._kept[hint.kind][hint.zone, hint.key] = hint
+        self.size += hint.size
+        if hint.kind is Kind.DELETE:
+            self._deletes[hint.key] += 1
+
+    def _take_out(self, hint: Hint) -> None:
+        self.remove(hint)
+        if hint.kind is Kind.SET:  # without its value it takes less room, and still says where to look
+            self._enter(hint._replace(kind=Kind.CHECK, data=b"", expires_at=math.inf))
+
+    def _make_room(self) -> list[Hint]:
+        gone: list[Hint] = []
+        while self.size > self._limits.max_bytes and self._kept[Kind.SET]:
+            gone.append(self._oldest(Kind.SET))
+            self._take_out(gone[-1])
+        while len(self) > self._limits.max_keys or self.size > self._limits.max_bytes:
+            kind = next(kind for kind in (Kind.CHECK, Kind.SET, Kind.DELETE) if self._kept[kind])
+            gone.append(self._oldest(kind))
+            self.remove(gone[-1])
+        return gone
+
+    def _oldest(self, kind: Kind) -> Hint:
+        return next(iter(self._kept[kind].values()))

@@ -1,0 +1,153 @@
+"""Reading many keys: every node of a zone at once, and the next zone only for the keys that are still missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from evcache.answers import Answer, Found, count_answered, failed, judged, newest, zones_behind
+from evcache.errors import FailoverDenied, ZoneBehind
+from evcache.options import Options
+from evcache.read_parts import ReadParts
+from zones.cluster import View
+from zones.errors import CacheError
+from zones.node import Node
+from zones.pool import ZonePool
+from zones.protocol import requests
+from zones.protocol.replies import Reply
+
+Answers = dict[bytes, dict[str, Answer]]
+
+
+class ManyPath:
+    """Reads of several keys."""
+
+    def __init__(self, parts: ReadParts) -> None:
+        self._parts = parts
+
+    async def get(
+        self, view: View, keys: Sequence[bytes], options: Options, flags: bytes, *, fallback_on_miss: bool
+    ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
+        """The items that a caller may see, why zones failed, and the least number of zones that answered for any key."""
+        deadline = view.loop.time() + options.timeout
+        known = {key: self._parts.remembered.newest(key) for key in keys}
+        answers: Answers = {key: {} for key in keys}
+        required = options.consistency.required(len(view.readers))
+        if required > 1:
+            await self._ask_all(view, keys, flags, deadline, answers)
+        else:
+            await self._ask_in_turn(view, keys, flags, deadline, answers, known, fallback_on_miss=fallback_on_miss)
+        if view.spare is not None and required <= 1:
+            await self._ask_gutter(view, answers, deadline)
+        return self._what_holds(view, answers, known)
+
+    async def _ask_all(self, view: View, keys: Sequence[bytes], flags: bytes, deadline: float, answers: Answers) -> None:
+        zones = await asyncio.gather(*(self._ask_zone(view, pool, keys, flags, deadline) for pool in view.readers))
+        for pool, answered in zip(view.readers, zones, strict=True):
+            for key, answer in answered.items():
+                answers[key][pool.name] = answer
+
+    async def _ask_in_turn(
+        self,
+        view: View,
+        keys: Sequence[bytes],
+        flags: bytes,
+        deadline: float,
+        answers: Answers,
+        known: Mapping[bytes, int],
+        *,
+        fallback_on_miss: bool,
+    ) -> None:
+        budget, hooks = self._parts.budget, self._parts.hooks
+        budget.reads += len(keys)
+        wanted = list(keys)
+        abroad = 0
+        for index, pool in enumerate(view.readers):
+            allowed = wanted
+            if pool.name != view.home:
+                allowed = wanted[: budget.take(len(wanted), spare=abroad > 0)]
+                abroad += 1
+                for key in wanted[len(allowed) :]:
+                    answers[key][pool.name] = FailoverDenied()
+                if len(allowed) < len(wanted):
+                    hooks.failover_denied(pool.name)
+            now = view.loop.time()
+            until = now + (deadline - now) / (view.places - index)
+            for key, answer in (await self._ask_zone(view, pool, allowed, flags, until)).items():
+                answers[key][pool.name] = judged(answer, known[key])
+            if any(isinstance(answers[key][pool.name], ZoneBehind) for key in allowed):
+                hooks.zone_behind(pool.name)
+            wanted = [key for key in wanted if _should_ask_next(answers[key][pool.name], fallback_on_miss=fallback_on_miss)]
+            if not wanted:
+                break
+            if index + 1 < len(view.readers):
+                hooks.fell_back(pool.name, failed(answers[wanted[0]][pool.name]))
+
+    async def _ask_gutter(self, view: View, answers: Answers, deadline: float) -> None:
+        # One by one: this is for the day on which no zone answers, and for the keys of that day.
+        assert self._parts.gutter is not None
+        zones = len(view.readers)
+        keys = [key for key, of_key in answers.items() if len(of_key) == zones and not count_answered(of_key, zones)]
+        found = await asyncio.gather(*(self._parts.gutter.get(view, key, deadline) for key in keys), return_exceptions=True)
+        for key, answer in zip(keys, found, strict=True):
+            if isinstance(answer, CacheError):
+                continue
+            if isinstance(answer, BaseException):
+                raise answer
+            self._parts.hooks.gutter_used(hit=answer is not None)
+            assert view.spare is not None
+            answers[key][view.spare.name] = answer
+
+    def _what_holds(
+        self, view: View, answers: Answers, known: Mapping[bytes, int]
+    ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
+        zones = len(view.readers)
+        found: dict[bytes, Found] = {}
+        failures: dict[str, CacheError] = {}
+        answered_least = zones
+        for key, of_key in answers.items():
+            winner = newest(of_key.values())
+            if winner is not None and winner.version is not None and winner.version < known[key]:
+                of_key = {zone: judged(answer, known[key]) for zone, answer in of_key.items()}  # noqa: PLW2901
+                winner = None
+            answered_least = min(answered_least, count_answered(of_key, zones))
+            failures.update({zone: answer for zone, answer in of_key.items() if isinstance(answer, CacheError)})
+            if winner is None:
+                continue
+            if winner.version is not None:
+                self._parts.remembered.accepts(key, winner.version)
+            nodes = {pool.name: pool.node(view.place(key)) for pool in view.readers}
+            behind = [zone for zone in zones_behind(winner, of_key) if zone in nodes]
+            if behind and winner.zone in nodes:
+                lacking = {zone: nodes[zone] for zone in behind}
+                self._parts.repair.bring(view, key, winner, nodes[winner.zone], lacking)
+            if winner.is_value:
+                found[key] = winner
+        return found, failures, answered_least
+
+    async def _ask_zone(
+        self, view: View, pool: ZonePool, keys: Sequence[bytes], flags: bytes, deadline: float
+    ) -> dict[bytes, Answer]:
+        batches: dict[Node, list[bytes]] = {}
+        for key in keys:
+            batches.setdefault(pool.node(view.place(key)), []).append(key)
+        answers: dict[bytes, Answer] = {}
+        for part in await asyncio.gather(*(self._batch(pool.name, *batch, flags, deadline) for batch in batches.items())):
+            answers.update(part)
+        return answers
+
+    async def _batch(self, zone: str, node: Node, keys: list[bytes], flags: bytes, deadline: float) -> dict[bytes, Answer]:
+        try:
+            connection = node.connection() or await node.connected(deadline)
+            answer: asyncio.Future[list[tuple[int, Reply]]] = asyncio.get_running_loop().create_future()
+            connection.request_quietly([requests.meta_get(key, flags) for key in keys], answer, deadline)
+            answers: dict[bytes, Answer] = dict.fromkeys(keys)
+            for index, reply in await answer:
+                answers[keys[index]] = self._parts.found(zone, reply)
+        except CacheError as error:
+            return dict.fromkeys(keys, error)
+        return answers
+
+
+def _should_ask_next(answer: Answer, *, fallback_on_miss: bool) -> bool:
+    return isinstance(answer, CacheError) or (answer is None and fallback_on_miss)

@@ -1,0 +1,33 @@
+"""What the ways to read have in common: what a reply is worth, and who is to hear of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evcache.answers import Found
+from evcache.budget import Budget
+from evcache.gutter import GutterReads
+from evcache.hooks import Hooks
+from evcache.remembered import Remembered
+from evcache.repair import Repair
+from evcache.versions import VersionClock
+from zones.protocol.replies import Reply, read_hit
+
+
+@dataclass(frozen=True, slots=True)
+class ReadParts:
+    """The parts of one client that its reads use."""
+
+    clock: VersionClock
+    remembered: Remembered
+    """The versions that an answer must not be older than."""
+    repair: Repair
+    budget: Budget
+    """What may be asked of other zones."""
+    gutter: GutterReads | None
+    hooks: Hooks
+
+    def found(self, zone: str, reply: Reply) -> Found | None:
+        """The item in a zone's reply; None for a miss, and for the stub of a lease."""
+        hit = read_hit(reply)
+        return None if hit is None or hit.leased else Found(hit, zone, self.clock.version_of(hit.cas))

@@ -1,0 +1,56 @@
+"""The versions that a client wrote or saw, so that it never goes back in time: an older one is as good as no answer.
+
+Bounded: two generations of so many keys. A key that is used moves to the young one; when that is full, the old one is
+forgotten. That keeps what is in use as an LRU would, for one dict look-up a read.
+"""
+
+from __future__ import annotations
+
+# Keys in a generation. With its key of some 50 bytes an entry takes about 200 bytes: 7 MB at the most.
+REMEMBERED_KEYS = 16_384
+
+
+class Remembered:
+    """The newest version of each key, as far as this client knows."""
+
+    __slots__ = ("_limit", "_old", "_pinned", "_young")
+
+    def __init__(self, limit: int = REMEMBERED_KEYS) -> None:
+        """`limit`: keys in each of two generations; 0: only what is pinned."""
+        self._limit = limit
+        self._young: dict[bytes, int] = {}
+        self._old: dict[bytes, int] = {}
+        self._pinned: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._young.keys() | self._old.keys() | self._pinned.keys())
+
+    def accepts(self, key: bytes, version: int) -> bool:
+        """Whether this version is not older than the newest known; if so, it is the newest known from now on."""
+        known = self._young.get(key)
+        if known is None:
+            return self._accepts(key, version)
+        if version > known:
+            self._young[key] = version
+        return version >= known
+
+    def _accepts(self, key: bytes, version: int) -> bool:
+        known = max(self._old.get(key, 0), self._pinned.get(key, 0))
+        if self._limit:
+            if len(self._young) >= self._limit:
+                self._old, self._young = self._young, {}
+            self._young[key] = max(known, version)
+        return version >= known
+
+    def newest(self, key: bytes) -> int:
+        """The newest version known; 0 for a key of which none is."""
+        return max(self._young.get(key, 0), self._old.get(key, 0), self._pinned.get(key, 0))
+
+    def pin(self, key: bytes, version: int) -> None:
+        """Never forget that this key has this version, until it is unpinned."""
+        self._pinned[key] = max(version, self._pinned.get(key, 0))
+        self.accepts(key, version)
+
+    def unpin(self, key: bytes) -> None:
+        """It may be forgotten like any other."""
+        self._pinned.pop(key, None)

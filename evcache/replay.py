@@ -1,0 +1,299 @@
+"""Hinted hand-off: a write that a zone missed is kept, and brought to it when it can be reached again.
+
+With the guarded store, like every write: a replay that comes late can't replace anything newer. Deletes first, for until
+they are delivered the zone shows values that are gone.
+
+While a delete is kept, this client remembers its version for good, and so believes no older value of that key from any
+zone. Other clients, which know nothing of it, may be shown the value by the zone that missed the delete, until it is
+delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_exponential, wait_random
+
+from evcache.background import Background
+from evcache.codec import FLAG_TOMBSTONE
+from evcache.commands import Store, carry_out
+from evcache.hint_file import HintFile
+from evcache.hints import Hint, HintBook, Hints, Kind
+from evcache.hooks import HintEnd, Hooks
+from evcache.remembered import Remembered
+from evcache.repair import Repair
+from evcache.results import Outcome
+from evcache.ttl import TTL_GRANULARITY_SECONDS, left_of
+from evcache.versions import VersionClock
+from zones.cluster import View
+from zones.errors import CacheError, ServerError, Unsupported
+from zones.node import Node
+
+# Deliveries under way at once.
+MAX_DELIVERIES = 32
+DELIVERY_TIMEOUT_SECONDS = 1.0
+
+# Between attempts for a node that can be reached and did not take a delivery. A node that is down is not tried: it is
+# waited for.
+RETRY_FIRST_SECONDS = 0.5
+RETRY_LONGEST_SECONDS = 30.0
+
+_ENDS: dict[Outcome, HintEnd] = {
+    Outcome.STORED: "delivered",
+    Outcome.SUPERSEDED: "superseded",
+}
+
+_log = logging.getLogger(__name__)
+
+
+class Replay:
+    """The hints of one client, and their delivery."""
+
+    def __init__(
+        self,
+        limits: Hints,
+        clock: VersionClock,
+        background: Background,
+        hooks: Hooks,
+        repair: Repair,
+        remembered: Remembered,
+        view: Callable[[], View | None],
+        *,
+        tombstone_ttl: float,
+        longest_ttl: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`longest_ttl`: seconds that an item of this client lives at the most, as far as is known. `now` is unix time."""
+        self.book = HintBook(limits)
+        self.longest_ttl = longest_ttl
+        self.delivered = 0
+        """Hints whose zone has the write, or a newer one."""
+        self.dropped = 0
+        """Hints that were given up: too old, too many, or refused by the server."""
+        self._limits = limits
+        self._clock = clock
+        self._background = background
+        self._hooks = hooks
+        self._repair = repair
+        self._remembered = remembered
+        self._view = view
+        # A set that is delivered in the last second before a tombstone goes could outlive it.
+        self._set_life = max(0.0, tombstone_ttl - DELIVERY_TIMEOUT_SECONDS - TTL_GRANULARITY_SECONDS)
+        self._now = now
+        self._task: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+        self._overflowed = False
+        self._file: HintFile | None = None
+
+    # The file.
+
+    @property
+    def has_file(self) -> bool:
+        """Whether hints are to outlive the process."""
+        return self._limits.path is not None
+
+    async def load(self) -> None:
+        """Take over what a former process has left in the file, if there is to be one. Raises `InvalidArgument`."""
+        if self._limits.path is None or self._file is not None:
+            return
+        file = HintFile(self._limits.path)
+        try:
+            hints = await file.open()
+        except BaseException:
+            await file.close()
+            raise
+        self._file = file
+        for hint in hints:
+            self._put(hint)
+
+    async def close(self) -> None:
+        """Let go of what could not be delivered: the file keeps it, or it is lost, which is said."""
+        left = list(self.book)
+        if self._file is not None:
+            await self._file.close()
+            if left:
+                _log.info("closed with %d writes to deliver, kept in %s", len(left), self._limits.path)
+            return
+        zones = Counter(hint.zone for hint in left)
+        for zone, count in zones.items():
+            _log.warning("closed with %d writes that zone %s has not got", count, zone)
+        for hint in left:
+            self._end(hint, "closed")
+
+    # Keeping.
+
+    def missed(self, zone: str, store: Store) -> None:
+        """A zone did not take a write: keep it."""
+        if store.version is None:
+            return
+        now = self._now()
+        delete = store.flags == FLAG_TOMBSTONE
+        life = self.longest_ttl if delete else self._set_life
+        kind = Kind.DELETE if delete else Kind.SET
+        self._put(Hint(zone, store.key, kind, store.version, store.data, store.flags, store.ttl, now, now + life))
+
+    def uncertain(self, zone: str, key: bytes) -> None:
+        """Nobody can say what a zone did with a write: have the zones compared when it can be reached."""
+        self._put(Hint(zone, key, Kind.CHECK, 0, b"", 0, 0, self._now(), math.inf))
+
+    def reached(self, zone: str, store: Store) -> None:
+        """A zone took a write: what was kept for it before is not needed any more."""
+        hint = self.book.get(zone, store.key)
+        if hint is not None and store.version is not None and hint.version <= store.version:
+            self._end(hint, "superseded")
+
+    def _put(self, hint: Hint) -> None:
+        gone = self.book.put(hint)
+        self._pin(hint)
+        if self.book.get(hint.zone, hint.key) is hint:
+            self._hooks.hinted(hint.zone)
+            if self._file is not None:
+                self._file.put(hint)
+        for other in gone:
+            self._dropped(other, "overflow")
+        if gone and not self._overflowed:
+            self._overflowed = True
+            _log.warning("too many writes to keep for zones that can't be reached: the oldest are dropped")
+        self._start()
+
+    def _pin(self, hint: Hint) -> None:
+        if not self.book.has_delete(hint.key):
+            self._remembered.unpin(hint.key)
+        elif hint.kind is Kind.DELETE:
+            self._remembered.pin(hint.key, hint.version)
+
+    # Delivering.
+
+    def wake(self) -> None:
+        """A node is back: see what is kept for it."""
+        self._hurry.set()
+        self._start()
+
+    def _start(self) -> None:
+        if self._task is None and len(self.book):
+            self._task = self._background.spawn(self._run())
+            if self._task is not None:
+                self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        # A node may have come back during the last pass. After a bug, which is logged, no new attempt is made by itself.
+        if not task.cancelled() and task.exception() is None and self._hurry.is_set():
+            self._start()
+
+    async def _run(self) -> None:
+        """Deliver what can be, until nothing is left but for nodes that are down."""
+        # What was missed is not sent again at once: whatever made the zone miss it may be still there.
+        await self._pause(RETRY_FIRST_SECONDS)
+        retrying = AsyncRetrying(
+            wait=wait_exponential(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS) + wait_random(0, RETRY_FIRST_SECONDS),
+            retry=retry_if_result(bool),
+            sleep=self._pause,
+            before=self._before_pass,
+        )
+        await retrying(self._deliver_all)
+
+    def _before_pass(self, retry: RetryCallState) -> None:
+        del retry
+        self._hurry.clear()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
+
+    async def _deliver_all(self) -> bool:
+        """One pass over the book. True when something is left that may be tried again."""
+        view = self._view()
+        if view is None:
+            return False
+        for hint in self.book.expired(self._now()):
+            self._dropped(hint, "expired")
+        again = False
+        for batch in _batches(self._within_reach(view), MAX_DELIVERIES):
+            began = view.loop.time()
+            taken = await asyncio.gather(*(self._deliver(view, hint, node) for hint, node in batch))
+            again = again or not all(taken)
+            pace = len(batch) / self._limits.rate - (view.loop.time() - began)
+            await asyncio.sleep(max(0.0, pace))
+        return again
+
+    def _within_reach(self, view: View) -> Iterator[tuple[Hint, Node]]:
+        pools = {pool.name: pool for pool in view.writers}
+        for hint in self.book:
+            pool = pools.get(hint.zone)
+            if pool is None:
+                self._end(hint, "expired")  # the zone has left: when it is added again, it is to be empty
+            elif not (node := pool.node(view.place(hint.key))).is_down:
+                yield hint, node
+
+    async def _deliver(self, view: View, hint: Hint, node: Node) -> bool:
+        """Bring one hint to its node. False when it is to be tried again."""
+        if self.book.get(hint.zone, hint.key) is not hint:
+            return True  # ended meanwhile
+        deadline = view.loop.time() + DELIVERY_TIMEOUT_SECONDS
+        try:
+            await node.connected(deadline)
+            if node.capabilities is None or not node.capabilities.versions:
+                end: HintEnd = "refused"  # without versions it can't be told from a newer write
+            elif hint.kind is Kind.CHECK:
+                await self._repair.compare(view, hint.key, deadline)
+                end = "delivered"
+            elif (store := self._store(hint)) is None:
+                end = "expired"
+            else:
+                end = _ENDS.get(await carry_out(store, node, deadline), "refused")
+        except (ServerError, Unsupported):
+            end = "refused"
+        except CacheError:
+            return False
+        self._end(hint, end)
+        return True
+
+    def _store(self, hint: Hint) -> Store | None:
+        """The write as it is sent now; None when its item would have expired. A tombstone begins its time anew."""
+        ttl = left_of(hint.ttl, self._now() - hint.made_at) if hint.kind is Kind.SET else hint.ttl
+        if ttl is None:
+            return None
+        return Store(self._clock, hint.key, hint.data, hint.flags, ttl=ttl, version=hint.version)
+
+    def _end(self, hint: Hint, end: HintEnd) -> None:
+        if not self.book.remove(hint):
+            return
+        if end in ("delivered", "superseded"):
+            self.delivered += 1
+            self._settle(hint)
+            self._hooks.hint_ended(hint.zone, end)
+        else:
+            self._dropped(hint, end)
+
+    def _dropped(self, hint: Hint, end: HintEnd) -> None:
+        self.dropped += 1
+        self._settle(hint)
+        self._hooks.hint_ended(hint.zone, end)
+
+    def _settle(self, hint: Hint) -> None:
+        if not len(self.book):
+            self._overflowed = False
+        if not self.book.has_delete(hint.key):
+            self._remembered.unpin(hint.key)
+        if self._file is not None and self.book.get(hint.zone, hint.key) is None:
+            self._file.remove(hint)
+
+
+def _batches(hints: Iterator[tuple[Hint, Node]], size: int) -> Iterator[Sequence[tuple[Hint, Node]]]:
+    batch: list[tuple[Hint, Node]] = []
+    for pair in hints:
+        batch.append(pair)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,37 @@
+"""What a client has to do at this moment, and what it has done, in plain numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A client at one moment. Counts are since it was made."""
+
+    nodes_down: int
+    """Nodes that are not asked."""
+    zones_out: tuple[str, ...]
+    """Zones that are read last, since too many of their nodes are down."""
+    hints: int
+    """Writes that are kept for zones that missed them."""
+    hint_bytes: int
+    hints_delivered: int
+    """Of those that were kept: the zone has the write, or a newer one."""
+    hints_dropped: int
+    """Given up: too old, too many, or refused by the server."""
+    repairs_running: int
+    repairs: int
+    """Zones that were brought what they lacked."""
+    repairs_skipped: int
+    """Left to a later read: too many at once, or in a second."""
+    failovers: int
+    """Requests of reads to other zones than the client's own."""
+    failovers_denied: int
+    """Requests that the failover budget did not allow."""
+    hedges: int
+    """Reads that asked a second zone while they waited for the first."""
+    background_tasks: int
+    loop_lag: float
+    """Seconds by which the event loop was late when it was last looked at."""
+    worst_loop_lag: float

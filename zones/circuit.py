@@ -1,0 +1,147 @@
+"""Whether a node is asked: a circuit breaker over what became of real requests. No I/O; the time is an argument.
+
+    closed ----- timeouts in a row, a share of failures, no connection -----> open
+    open ------- a pause is over: exactly one probe, never a caller's ------> half-open
+    half-open -- the probe was answered in time --> closed, else --> open, with a longer pause
+
+A caller who gave up says nothing about the node, and counts neither way.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from zones.checks import at_least_one, seconds
+from zones.errors import InvalidArgument
+
+CircuitState = Literal["closed", "open", "half-open"]
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitLimits:
+    """When a node is not asked any more, and when it is looked whether it can be again."""
+
+    timeouts_in_a_row: int = 3
+    """Requests without a reply in time, with none in between that got one. mcrouter's `failures_until_tko`."""
+
+    failure_share: float = 0.5
+    """The share of requests that may fail within `window` (Envoy and resilience4j eject at a half or above)."""
+
+    window: float = 10.0
+    """Seconds over which that share is taken. Envoy's and gRPC's interval for outliers."""
+
+    least_requests: int = 20
+    """Requests within the window below which a share says nothing."""
+
+    first_pause: float = 1.0
+    """Seconds before the first probe, doubled with each that fails (Finagle's fail-fast)."""
+
+    longest_pause: float = 30.0
+    """Seconds up to which they double (Finagle: 32, mcrouter: 60)."""
+
+    jitter: float = 0.5
+    """The share of a pause by which it may be longer, drawn at random: the clients of a node must not all knock at once."""
+
+    calm: float = 10.0
+    """Seconds after a return for which the next outage counts as the same: pauses go on doubling. A node that answers
+    probes and nothing else would otherwise be back every second."""
+
+    probe_timeout: float | None = None
+    """Seconds for the answer to a probe; None: the connect timeout. `EVCache` gives it as little as a read waits for a zone
+    before it goes to the next: a server that is slower than that is up, and of no use."""
+
+    slow_start: float = 60.0
+    """Seconds at the most for which a node that returned gets a share of the reads only; 0: all at once."""
+
+    def __post_init__(self) -> None:
+        at_least_one(self.timeouts_in_a_row, "timeouts_in_a_row")
+        at_least_one(self.least_requests, "least_requests")
+        for name in ("window", "first_pause", "longest_pause"):
+            seconds(getattr(self, name), name)
+        if self.probe_timeout is not None:
+            seconds(self.probe_timeout, "probe_timeout")
+        for name in ("jitter", "calm", "slow_start"):
+            if not getattr(self, name) >= 0:
+                raise InvalidArgument(name, f"0 or more is needed, not {getattr(self, name)!r}")
+        if not 0 < self.failure_share <= 1:
+            raise InvalidArgument("failure_share", f"a share from 0 to 1 is needed, not {self.failure_share!r}")
+
+
+class Circuit:
+    """The circuit of one node. It decides; the node carries out."""
+
+    def __init__(self, limits: CircuitLimits, draw: Callable[[], float] = random.random) -> None:
+        """`draw` gives a number from 0 to 1."""
+        self.state: CircuitState = "closed"
+        self._limits = limits
+        self._draw = draw
+        self._pause = limits.first_pause  # seconds before the next probe, without jitter
+        self._closed_at: float | None = None  # when it last closed again
+        # Failures, and requests ever asked, in this half of the window and the one before.
+        self._half_began = -1.0
+        self._failures = 0
+        self._failures_before = 0
+        self._asked_at_begin = 0
+        self._asked_before = 0
+
+    def failed(self, now: float, failures: int, in_a_row: int, asked: int) -> str | None:
+        """Why the circuit should open, or None: so many requests have just failed.
+
+        `in_a_row`: timeouts since a request was last answered. `asked`: requests that the node was ever sent.
+        """
+        if self.state != "closed":
+            return None
+        self._roll(now, asked - failures)
+        self._failures += failures
+        if in_a_row >= self._limits.timeouts_in_a_row:
+            return f"{in_a_row} requests in a row had no reply in time"
+        failed = self._failures + self._failures_before
+        requests = asked - self._asked_before
+        if requests >= self._limits.least_requests and failed > self._limits.failure_share * requests:
+            return f"{failed} of {requests} requests failed"
+        return None
+
+    def _roll(self, now: float, asked: int) -> None:
+        """Begin a new half of the window when it is time; `asked` without those that have just failed."""
+        half = self._limits.window / 2
+        elapsed = now - self._half_began
+        if self._half_began >= 0 and elapsed < half:
+            return
+        known = self._half_began >= 0 and elapsed < self._limits.window
+        self._failures_before = self._failures if known else 0
+        self._asked_before = self._asked_at_begin if known else asked
+        self._failures = 0
+        self._asked_at_begin = asked
+        self._half_began = now
+
+    def open(self, now: float) -> None:
+        """Stop asking. Soon after a return, the pauses go on where they were."""
+        if self.state == "closed" and (self._closed_at is None or now - self._closed_at >= self._limits.calm):
+            self._pause = self._limits.first_pause
+        self.state = "open"
+
+    def pause(self) -> float:
+        """Seconds to wait before the next probe; twice as long the next time."""
+        pause = self._pause * (1 + self._limits.jitter * self._draw())
+        self._pause = min(2 * self._pause, self._limits.longest_pause)
+        return pause
+
+    def probe(self) -> None:
+        """A probe is on its way."""
+        if self.state == "open":
+            self.state = "half-open"
+
+    def probe_failed(self) -> None:
+        """It was not answered in time."""
+        if self.state == "half-open":
+            self.state = "open"
+
+    def close(self, now: float) -> None:
+        """The node is asked again. What it did before counts no more."""
+        self.state = "closed"
+        self._closed_at = now
+        self._half_began = -1.0
+        self._failures = self._failures_before = 0

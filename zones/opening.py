@@ -1,0 +1,92 @@
+"""How a connection to a node comes to be: dial, find out which transport the server can take, have the first words."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Protocol
+
+from zones.capabilities import Capabilities
+from zones.connection import Connection
+from zones.errors import NodeTimeout, NodeUnavailable
+from zones.handshake import SpeaksNoMeta, meet_classic, shake_hands
+from zones.loop_lag import LoopLag
+from zones.settings import NodeSettings
+from zones.topology import Endpoint
+from zones.transports.base import Transport
+from zones.transports.classic import ClassicConnection
+
+
+class Listener(Protocol):
+    """What a connection tells the node that it belongs to."""
+
+    def leaving(self, connection: Transport) -> None:
+        """It takes no more requests, and still answers those it has."""
+        ...
+
+    def lost(self, connection: Transport, why: NodeUnavailable) -> None:
+        """It has ended."""
+        ...
+
+    def late(self, connection: Transport, timeouts: int, in_a_row: int) -> None:
+        """So many requests have just had no reply in time, so many since one was last answered."""
+        ...
+
+
+async def open_transport(
+    endpoint: Endpoint, settings: NodeSettings, listener: Listener, lag: LoopLag | None
+) -> tuple[Transport, Capabilities]:
+    """An open connection and what its server can do. Raises `NodeTimeout`, what the dialer raises, or a `CacheError`.
+
+    Nothing is left behind by a failure, or by being cancelled.
+    """
+    made: list[Transport] = []
+    timeout = settings.connect_timeout
+    try:
+        async with asyncio.timeout(timeout):
+            capabilities = await _meet(endpoint, settings, listener, lag, made)
+    except BaseException as error:
+        for connection in made:
+            connection.abort("the first words failed")
+        if isinstance(error, TimeoutError):
+            raise NodeTimeout(f"no connection in {timeout:g} s", endpoint.label) from None
+        raise
+    opened = made.pop()
+    if not opened.is_open:
+        raise NodeUnavailable("closed right after the first words", endpoint.label)
+    return opened, capabilities
+
+
+async def _meet(
+    endpoint: Endpoint, settings: NodeSettings, listener: Listener, lag: LoopLag | None, made: list[Transport]
+) -> Capabilities:
+    """Connect and ask. What was made is in `made`, also after an error; the last of it is what is to be used."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + settings.connect_timeout
+
+    def make() -> Connection:
+        connection = Connection(endpoint.label, loop, settings.limits, listener.lost, listener.late, lag)
+        made.append(connection)
+        return connection
+
+    if settings.transport != "classic":
+        opened = await settings.dialer(endpoint, make)
+        try:
+            return await shake_hands(opened, deadline, settings.auth)
+        except SpeaksNoMeta:
+            opened.abort("it does not speak the meta protocol")
+            if settings.transport == "meta":
+                raise
+    classic = ClassicConnection(
+        endpoint.label,
+        loop,
+        partial(settings.dialer, endpoint),
+        limits=settings.limits,
+        pool=settings.classic,
+        connect_timeout=settings.connect_timeout,
+        on_leaving=listener.leaving,
+        on_lost=listener.lost,
+        on_late=listener.late,
+    )
+    made.append(classic)
+    return await meet_classic(classic, settings.auth)

@@ -1,0 +1,50 @@
+"""How nodes are connected to, and when they are given up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import get_args
+
+from zones.checks import at_least_one, login, seconds
+from zones.circuit import CircuitLimits
+from zones.connection import ConnectionLimits
+from zones.dialer import Dialer, SocketDialer
+from zones.errors import InvalidArgument
+from zones.transports.base import TransportChoice
+from zones.transports.pool import PoolLimits
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """How nodes are connected to."""
+
+    transport: TransportChoice = "auto"
+    """`meta`, `classic` (through aiomcache, for servers that only speak the classic text protocol), or `auto`: each node is
+    asked on every connect. A proxy that closes on a command it does not know has to be named `classic`."""
+
+    connections: int = 1
+    """Connections to each node with the meta protocol. One carries about 100,000 requests a second; more help where values
+    are large, since a reply of a megabyte holds up the ones behind it."""
+
+    connect_timeout: float = 0.5
+    """Seconds for connecting, TLS, login and the first questions. Between zones a TCP connect takes a few milliseconds."""
+
+    auth: tuple[str, str] | None = field(default=None, repr=False)
+    """User and password for servers run with `-Y`. They travel in clear text unless TLS is on."""
+
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    classic: PoolLimits = field(default_factory=PoolLimits)
+    """The pool of connections to a node with a classic server."""
+
+    circuit: CircuitLimits = field(default_factory=CircuitLimits)
+    """When a node is not asked any more, and when it is looked whether it can be again."""
+
+    dialer: Dialer = field(default_factory=SocketDialer)
+
+    def __post_init__(self) -> None:
+        if self.transport not in get_args(TransportChoice):
+            names = ", ".join(map(repr, get_args(TransportChoice)))
+            raise InvalidArgument("transport", f"{self.transport!r} is none of {names}")
+        at_least_one(self.connections, "connections")
+        seconds(self.connect_timeout, "connect_timeout")
+        login(self.auth, "auth")
