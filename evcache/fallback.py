@@ -22,9 +22,12 @@ from zones.pool import ZonePool
 class Attempts:
     """What came of asking zones for a key, so far."""
 
-    __slots__ = ("behind", "failures", "missed")
+    __slots__ = ("behind", "failures", "known", "missed")
 
-    def __init__(self) -> None:
+    def __init__(self, known: int) -> None:
+        self.known = known
+        """The newest version that this client knew of when the read began; 0: none. One that it has heard of since was
+        written or read at the same time, and an answer may be older than that."""
         self.failures: dict[str, CacheError] = {}
         """Zones that did not answer, or were not asked."""
         self.missed: dict[str, Node] = {}
@@ -72,7 +75,8 @@ class Fallback:
             self._parts.hooks.fell_back(order[0].name, _unasked(first))
             order = (*order[1:], order[0])
         deadline = view.loop.time() + options.timeout
-        return await self.go_on(view, order, 0, key, line, options, fallback_on_miss, deadline, Attempts())
+        attempts = Attempts(self._parts.remembered.newest(key))
+        return await self.go_on(view, order, 0, key, line, options, fallback_on_miss, deadline, attempts)
 
     async def go_on(
         self,
@@ -113,13 +117,15 @@ class Fallback:
             except CacheError as error:
                 found, outcome = None, error
             else:
-                if found is not None and found.version is not None and not parts.remembered.accepts(key, found.version):
-                    outcome = ZoneBehind(found.version, parts.remembered.newest(key))
+                if found is not None and found.version is not None and found.version < attempts.known:
+                    outcome = ZoneBehind(found.version, attempts.known)
                     found = None
                     parts.hooks.zone_behind(pool.name)
                 if node.is_warming:
                     node.was_read(hit=found is not None)
             if found is not None:
+                if found.version is not None:
+                    parts.remembered.note(key, found.version)
                 parts.repair.bring(view, key, found, node, attempts.lacking)
                 return found
             attempts.enter(pool, node, outcome)
@@ -147,9 +153,11 @@ class Fallback:
             except CacheError as error:
                 raise CacheUnavailable("get", failures) from error
             self._parts.hooks.gutter_used(hit=found is not None)
-            if found is None or found.version is None or self._parts.remembered.accepts(key, found.version):
-                return found
-            return None
+            if found is not None and found.version is not None:
+                if found.version < attempts.known:
+                    return None
+                self._parts.remembered.note(key, found.version)
+            return found
         raise CacheUnavailable("get", failures)
 
 

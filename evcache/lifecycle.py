@@ -153,7 +153,15 @@ class Lifecycle:
         )
         self._starting: asyncio.Task[View] | None = None
         clock = VersionClock(wall_ms=lambda: int(wall_clock() * 1000))
-        self._repair = Repair(clock, self._background, self._hooks, enabled=repair and not interop, now=wall_clock)
+        tombstones = seconds_to_live(tombstone_ttl, "tombstone_ttl")
+        self._repair = Repair(
+            clock,
+            self._background,
+            self._hooks,
+            enabled=repair and not interop,
+            tombstone_ttl=tombstones,
+            now=wall_clock,
+        )
         self._near = None if near_cache is None else Near(near_cache)
         remembered = Remembered(not_negative(remember_versions, "remember_versions"))
         self._failover = Budget(failover.ratio, failover.burst)
@@ -167,7 +175,6 @@ class Lifecycle:
             hooks=self._hooks,
         )
         self._reads = ReadPath(parts, self._near, self._hedge, check_share=share(check_share, "check_share"))
-        tombstones = seconds_to_live(tombstone_ttl, "tombstone_ttl")
         self._replay: Replay | None = None
         if hints is not None and not interop:
             self._replay = Replay(

@@ -115,7 +115,7 @@ class ManyPath:
             if winner is None:
                 continue
             if winner.version is not None:
-                self._parts.remembered.accepts(key, winner.version)
+                self._parts.remembered.note(key, winner.version)
             nodes = {pool.name: pool.node(view.place(key)) for pool in view.readers}
             behind = [zone for zone in zones_behind(winner, of_key) if zone in nodes]
             if behind and winner.zone in nodes:

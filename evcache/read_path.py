@@ -103,7 +103,7 @@ class ReadPath:
 
     def _kept(self, near: Near, key: bytes) -> Found | None:
         found = near.get(key)
-        if found is None or found.version is None or self._remembered.accepts(key, found.version):
+        if found is None or found.version is None or found.version >= self._remembered.newest(key):
             return found
         near.writing(key)  # a read that passed by the near cache has seen a newer one
         return None
@@ -126,7 +126,8 @@ class ReadPath:
         node = local.node(position(key) if view.sharded else 0)
         # One zone may not use up the time of those after it.
         until = now + options.timeout / view.places
-        behind: CacheError | None = None
+        known = self._remembered.newest(key)
+        failure: CacheError | None = None
         try:
             if self._hedge is not None:
                 local, node, hit = await self._hedge.read(view, key, line, until)
@@ -136,21 +137,23 @@ class ReadPath:
                 connection.request(line, answer, until)
                 hit = read_hit(await answer)
         except CacheError as error:
-            behind = error
+            failure = error
         else:
             if hit is not None and not hit.leased:
                 version = self._clock.version_of(hit.cas)
-                if version is None or self._remembered.accepts(key, version):
+                if version is None or version >= known:
+                    if version is not None:
+                        self._remembered.note(key, version)
                     self._until_check -= 1
                     if not self._until_check:
                         self._check(view, key)
                     return _new_found(Found, (hit, local.name, version, False))
-                behind = ZoneBehind(version, self._remembered.newest(key))
+                failure = ZoneBehind(version, known)
                 self._parts.hooks.zone_behind(local.name)
             elif not fallback_on_miss:
                 return None
-        attempts = Attempts()
-        attempts.enter(local, node, behind)
+        attempts = Attempts(known)
+        attempts.enter(local, node, failure)
         order = readers if local is readers[0] else _first(local, readers)
         deadline = now + options.timeout
         return await self._fallback.go_on(view, order, 1, key, line, options, fallback_on_miss, deadline, attempts)

@@ -1,5 +1,7 @@
 """The versions that a client wrote or saw, so that it never goes back in time: an older one is as good as no answer.
 
+What counts for a read is what was known when it began: of writes that were sent after it, some may be answered before it is.
+
 Bounded: two generations of so many keys. A key that is used moves to the young one; when that is full, the old one is
 forgotten. That keeps what is in use as an LRU would, for one dict look-up a read.
 """
@@ -25,31 +27,33 @@ class Remembered:
     def __len__(self) -> int:
         return len(self._young.keys() | self._old.keys() | self._pinned.keys())
 
-    def accepts(self, key: bytes, version: int) -> bool:
-        """Whether this version is not older than the newest known; if so, it is the newest known from now on."""
-        known = self._young.get(key)
-        if known is None:
-            return self._accepts(key, version)
-        if version > known:
-            self._young[key] = version
-        return version >= known
-
-    def _accepts(self, key: bytes, version: int) -> bool:
-        known = max(self._old.get(key, 0), self._pinned.get(key, 0))
-        if self._limit:
-            if len(self._young) >= self._limit:
-                self._old, self._young = self._young, {}
-            self._young[key] = max(known, version)
-        return version >= known
-
     def newest(self, key: bytes) -> int:
         """The newest version known; 0 for a key of which none is."""
-        return max(self._young.get(key, 0), self._old.get(key, 0), self._pinned.get(key, 0))
+        known = self._young.get(key)
+        if known is None:
+            return max(self._old.get(key, 0), self._pinned.get(key, 0))
+        return known
+
+    def note(self, key: bytes, version: int) -> None:
+        """This version was written, or seen. No effect when a newer one is known."""
+        known = self._young.get(key)
+        if known is None:
+            self._take_in(key, version)
+        elif version > known:
+            self._young[key] = version
+
+    def _take_in(self, key: bytes, version: int) -> None:
+        if not self._limit:
+            return
+        version = max(version, self._old.get(key, 0), self._pinned.get(key, 0))
+        if len(self._young) >= self._limit:
+            self._old, self._young = self._young, {}
+        self._young[key] = version
 
     def pin(self, key: bytes, version: int) -> None:
         """Never forget that this key has this version, until it is unpinned."""
         self._pinned[key] = max(version, self._pinned.get(key, 0))
-        self.accepts(key, version)
+        self.note(key, version)
 
     def unpin(self, key: bytes) -> None:
         """It may be forgotten like any other."""

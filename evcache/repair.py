@@ -4,9 +4,9 @@ With the guarded store, so a repair that comes late does no harm: it can't repla
 from bringing back what was deleted. Only items with a version are repaired; the copy gets the seconds that the original
 has left.
 
-One thing the guarded store can't know: a zone that was cut off may have missed a delete, whose tombstone has expired
-everywhere since. So an item that is older than the end of its node's outage is brought to no zone unless another one
-holds it too.
+One thing the guarded store can't know: a zone that was cut off may have missed a delete whose tombstone has expired
+everywhere since. So after an outage that began longer ago than a tombstone lives, an item that is older than its end is
+brought to no zone unless another one holds the key too, in whatever version: there, no delete has come after it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from evcache.answers import Found
 from evcache.background import Background
 from evcache.commands import Seen, Store, ask, carry_out, inspect
+from evcache.config import TOMBSTONE_TTL_SECONDS
 from evcache.hooks import Hooks
 from evcache.results import Outcome
 from evcache.ttl import copied
@@ -37,6 +39,26 @@ MAX_REPAIRS_PER_SECOND = 1_000
 REPAIR_TIMEOUT_SECONDS = 1.0
 
 
+# A tombstone is taken to be gone this much earlier than it is: time that passes while zones are compared.
+TOMBSTONE_MARGIN_SECONDS = 2.0
+
+
+class Lack(NamedTuple):
+    """A zone that lacks the newest version of a key, and where that is."""
+
+    zone: str
+    key: bytes
+    version: int
+    source: Node
+    node: Node
+
+    @property
+    def can_be_mended(self) -> bool:
+        """Whether the node can be reached, and orders writes by version."""
+        capabilities = self.node.capabilities
+        return not self.node.is_down and capabilities is not None and capabilities.versions
+
+
 class Repair:
     """The repairs of one client."""
 
@@ -47,6 +69,7 @@ class Repair:
         hooks: Hooks,
         *,
         enabled: bool,
+        tombstone_ttl: float = TOMBSTONE_TTL_SECONDS,
         now: Callable[[], float] = time.time,
     ) -> None:
         """`now` is the unix time."""
@@ -59,6 +82,7 @@ class Repair:
         self._background = background
         self._hooks = hooks
         self._now = now
+        self._tombstone_life = max(0.0, tombstone_ttl - TOMBSTONE_MARGIN_SECONDS)
         self._running: set[tuple[bytes, Node]] = set()
         self._checking: set[bytes] = set()
         self._second = 0.0  # when the present second began, on the loop's clock, and the repairs in it
@@ -77,7 +101,7 @@ class Repair:
             self.check(view, key)  # asks the other zones first
             return
         for zone, node in behind.items():
-            self._bring(zone, key, found.version, source, node)
+            self._mend(Lack(zone, key, found.version, source, node))
 
     def check(self, view: View, key: bytes) -> None:
         """Have all zones compared, and those that are behind brought the newest version. Returns at once."""
@@ -87,30 +111,40 @@ class Repair:
         if self._background.spawn(self._check(view, key)) is None:
             self._checking.discard(key)
 
-    async def compare(self, view: View, key: bytes, deadline: float) -> None:
-        """Compare all zones now, and start what repairs follow. Zones that can't be reached are left out."""
+    async def compare(self, view: View, key: bytes, deadline: float) -> list[Lack]:
+        """Which zones lack the newest version of a key. Zones that can't be reached are left out."""
         place = view.place(key)
         nodes = {pool.name: pool.node(place) for pool in view.writers}
-        seen = await asyncio.gather(*(self._look(node, key, deadline) for node in nodes.values()))
-        answers = dict(zip(nodes, seen, strict=True))
-        versions = {
-            zone: version
-            for zone, item in answers.items()
-            if isinstance(item, Seen) and (version := self._clock.version_of(item.cas)) is not None
-        }
-        if not versions:
-            return
-        newest = max(versions.values())
-        holders = [zone for zone, version in versions.items() if version == newest]
-        if len(holders) == 1 and self._may_be_undead(nodes[holders[0]], newest):
-            return
-        for zone, item in answers.items():
-            if zone not in holders and not isinstance(item, CacheError) and (item is None or zone in versions):
-                self._bring(zone, key, newest, nodes[holders[0]], nodes[zone])
+        looks = await asyncio.gather(*(self._look(node, key, deadline) for node in nodes.values()))
+        seen = {zone: item for zone, item in zip(nodes, looks, strict=True) if not isinstance(item, CacheError)}
+        versions = {zone: self._clock.version_of(item.cas) for zone, item in seen.items() if item is not None}
+        versioned = {zone: version for zone, version in versions.items() if version is not None}
+        if not versioned:
+            return []
+        newest = max(versioned.values())
+        source = next(zone for zone, version in versioned.items() if version == newest)
+        # Another zone that holds the key in any version has not seen a delete after it: then it is not the undead.
+        if self._may_be_undead(nodes[source], newest) and len(versioned) == 1:
+            return []
+        return [
+            Lack(zone, key, newest, nodes[source], nodes[zone])
+            for zone, item in seen.items()
+            if item is None or (zone in versioned and versioned[zone] < newest)
+        ]
+
+    async def settle(self, view: View, key: bytes, deadline: float) -> None:
+        """Compare all zones, and bring those that are behind the newest version; done when they have it.
+
+        For few: it is not counted among the repairs under way.
+        """
+        for lack in await self.compare(view, key, deadline):
+            if lack.can_be_mended:
+                await self._copy(lack)
 
     async def _check(self, view: View, key: bytes) -> None:
         try:
-            await self.compare(view, key, view.loop.time() + REPAIR_TIMEOUT_SECONDS)
+            for lack in await self.compare(view, key, view.loop.time() + REPAIR_TIMEOUT_SECONDS):
+                self._mend(lack)
         finally:
             self._checking.discard(key)
 
@@ -121,20 +155,20 @@ class Repair:
             return error
 
     def _may_be_undead(self, node: Node, version: int) -> bool:
-        if node.returned_at is None:
-            return False
-        ago = asyncio.get_running_loop().time() - node.returned_at
-        return milliseconds_of(version) < (self._now() - ago) * 1000
+        """Whether the node was cut off after this was written, and long enough for a delete to be forgotten meanwhile."""
+        loop_now, now = asyncio.get_running_loop().time(), self._now()
+        return any(
+            loop_now - outage.began >= self._tombstone_life
+            and milliseconds_of(version) < (now - (loop_now - outage.ended)) * 1000
+            for outage in node.outages
+        )
 
-    def _bring(self, zone: str, key: bytes, version: int, source: Node, node: Node) -> None:
-        place = (key, node)
-        capabilities = node.capabilities
-        if place in self._running or node.is_down or capabilities is None or not capabilities.versions:
-            return
-        if not self._has_room():
+    def _mend(self, lack: Lack) -> None:
+        place = (lack.key, lack.node)
+        if place in self._running or not lack.can_be_mended or not self._has_room():
             return
         self._running.add(place)
-        if self._background.spawn(self._copy(zone, place, version, source)) is None:
+        if self._background.spawn(self._copy(lack)) is None:
             self._running.discard(place)
 
     def _has_room(self) -> bool:
@@ -147,19 +181,19 @@ class Repair:
         self._in_second += 1
         return True
 
-    async def _copy(self, zone: str, place: tuple[bytes, Node], version: int, source: Node) -> None:
-        key, node = place
+    async def _copy(self, lack: Lack) -> None:
         try:
             deadline = asyncio.get_running_loop().time() + REPAIR_TIMEOUT_SECONDS
             # Read again, now with the time that is left: an ordinary read does not ask for it, to stay small.
-            hit = read_hit(await ask(source, requests.meta_get(key, requests.COPY_FLAGS), deadline))
-            if hit is None or hit.ttl is None or self._clock.version_of(hit.cas) != version:
+            hit = read_hit(await ask(lack.source, requests.meta_get(lack.key, requests.COPY_FLAGS), deadline))
+            if hit is None or hit.ttl is None or self._clock.version_of(hit.cas) != lack.version:
                 return  # expired, or replaced by a write that goes to every zone by itself
-            store = Store(self._clock, key, hit.value, hit.flags, ttl=copied(hit.ttl, self._now()), version=version)
-            outcome = await carry_out(store, node, deadline)
+            ttl = copied(hit.ttl, self._now())
+            store = Store(self._clock, lack.key, hit.value, hit.flags, ttl=ttl, version=lack.version)
+            outcome = await carry_out(store, lack.node, deadline)
             self.done += outcome in (Outcome.STORED, Outcome.SUPERSEDED)
         except CacheError:
             outcome = Outcome.UNAVAILABLE
         finally:
-            self._running.discard(place)
-        self._hooks.repaired(zone, outcome)
+            self._running.discard((lack.key, lack.node))
+        self._hooks.repaired(lack.zone, outcome)

@@ -244,12 +244,16 @@ class Replay:
             if node.capabilities is None or not node.capabilities.versions:
                 end: HintEnd = "refused"  # without versions it can't be told from a newer write
             elif hint.kind is Kind.CHECK:
-                await self._repair.compare(view, hint.key, deadline)
+                await self._repair.settle(view, hint.key, deadline)
                 end = "delivered"
             elif (store := self._store(hint)) is None:
                 end = "expired"
             else:
                 end = _ENDS.get(await carry_out(store, node, deadline), "refused")
+                if end == "delivered":
+                    # The node may have come back empty, and a newer write of somebody else be in the other zones: it would
+                    # show an old value in place of none.
+                    await self._repair.settle(view, hint.key, deadline)
         except (ServerError, Unsupported):
             end = "refused"
         except CacheError:

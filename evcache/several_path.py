@@ -49,7 +49,7 @@ class SeveralPath:
         check_answered("get", answers, required, zones)
         if winner is not None:
             if winner.version is not None:
-                self._parts.remembered.accepts(key, winner.version)
+                self._parts.remembered.note(key, winner.version)
             behind = zones_behind(winner, answers)
             lacking = {zone: nodes[zone] for zone in behind}
             self._parts.repair.bring(view, key, winner, nodes[winner.zone], lacking)

@@ -249,7 +249,7 @@ class WritePath:
     def _remember(self, store: Store) -> None:
         # Only what enough zones have: a write that none took would otherwise make every zone look behind.
         if store.carried and store.version is not None:
-            self._remembered.accepts(store.key, store.version)
+            self._remembered.note(store.key, store.version)
 
 
 def _version(command: Command) -> int | None:

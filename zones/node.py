@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
@@ -26,7 +26,17 @@ from zones.transports.base import Transport, TransportName
 
 State = Literal["idle", "connecting", "ready", "down", "closed"]
 
+# Outages of a node that are told apart. More become one, which makes repair more careful than it needs to be.
+MAX_OUTAGES = 8
+
 _log = logging.getLogger(__name__)
+
+
+class Outage(NamedTuple):
+    """A time in which a node could not be reached, on the loop's clock."""
+
+    began: float
+    ended: float
 
 
 class Tally:
@@ -55,8 +65,8 @@ class Node:
         self.label = endpoint.label
         self.capabilities: Capabilities | None = None
         """What the server said when it was last connected to; None before that."""
-        self.returned_at: float | None = None
-        """When it was last back after having been down, on the loop's clock; None if it never was."""
+        self.outages: list[Outage] = []
+        """When it was down, the earliest first, as far as it is back from it."""
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._lag = lag
@@ -76,6 +86,7 @@ class Node:
         self._asked_before = 0  # requests on connections that have ended
         self._last_error: Exception | None = None  # why the last attempt to connect failed; None after one that did not
         self._failure: Exception | None = None  # why the node is down; None: it is not
+        self._down_since = 0.0
         self._closed = False
         self._all_retired: asyncio.Future[None] | None = None
 
@@ -281,13 +292,19 @@ class Node:
         _log.info("node %s is back (memcached %s)", self.endpoint, self.capabilities.server)
         now = self._loop.time()
         self._circuit.close(now)
-        self.returned_at = now
+        self._remember_outage(Outage(self._down_since, now))
         self._failure = None
         if self._settings.circuit.slow_start > 0:
             self._begin_slow_start(self._settings.circuit.slow_start)
         suspended, self._suspended = self._suspended, []
         self._ready.extend(connection for connection in suspended if connection.is_open)
         self._changed()
+
+    def _remember_outage(self, outage: Outage) -> None:
+        if len(self.outages) == MAX_OUTAGES:  # the oldest two become one
+            first, second = self.outages[:2]
+            self.outages[:2] = [Outage(first.began, second.ended)]
+        self.outages.append(outage)
 
     def _take_over(self, capabilities: Capabilities) -> None:
         """Know from now on what the server has said, and use no connection that was made for a server of another kind."""
@@ -314,6 +331,7 @@ class Node:
             return
         _log.warning("node %s is down: %s", self.endpoint, why)
         self._failure = why
+        self._down_since = self._loop.time()
         self._end_slow_start()
         self._circuit.open(self._loop.time())
         self._changed()
