@@ -1,0 +1,305 @@
+"""Every kind of violation: a history that has it, and one that differs in a detail and has not."""
+
+import random
+
+import pytest
+
+from integration.chaos.checker import Promise, check_calls
+from integration.chaos.end_state import Held, check_convergence, check_end_state
+from integration.chaos.history import Call, History, Kind, Outcome
+from integration.chaos.values import TORN, make_value, name_value, read_value
+
+A, B, C = "eu-1a", "eu-1b", "eu-1c"
+ME, YOU = "client-0", "client-1"
+OLD, NEW, NEWER = 1_000 << 20, 2_000 << 20, 3_000 << 20  # versions
+ONE, TWO, THREE = name_value(0, 1), name_value(0, 2), name_value(1, 1)  # values
+
+
+def wrote(value, version, begin=1.0, end=2.0, *, key="k", client=ME, kind=Kind.SET, outcome=Outcome.OK, zones=(A, B)):
+    return Call(client, key, kind, begin, end, outcome, version, value, zones)
+
+
+def deleted(version, begin=1.0, end=2.0, **rest):
+    return wrote(None, version, begin, end, kind=Kind.DELETE, **rest)
+
+
+def read(value, version=None, begin=3.0, end=4.0, *, key="k", client=ME):
+    return Call(client, key, Kind.READ, begin, end, Outcome.OK, version, value)
+
+
+def looked(value, version, begin=3.0, end=4.0, *, server="eu-1a-0, start 0,"):
+    return Call(server, "k", Kind.LOOK, begin, end, Outcome.OK, version, value)
+
+
+def pending(value):
+    return Call(YOU, "k", Kind.SET, 1.0, value=value)
+
+
+TWO_WRITES = [wrote(ONE, OLD, 0.1, 0.2), wrote(TWO, NEW)]
+THEIRS = [wrote(ONE, OLD, client=YOU), wrote(TWO, NEW, client=YOU)]
+
+# What happens; the promise; a history that breaks it; one that does not.
+CALLS = [
+    ("torn", Promise.WHOLE, [read(TORN)], [read(None)]),
+    ("made up", Promise.WHOLE, [read(ONE)], [read(ONE), wrote(ONE, OLD)]),
+    ("another key's", Promise.WHOLE, [wrote(ONE, OLD, key="j"), read(ONE)], [wrote(ONE, OLD, key="j"), read(ONE, key="j")]),
+    ("read before it was written", Promise.WHOLE, [wrote(ONE, OLD, 5, 6), read(ONE)], [wrote(ONE, OLD, 3.5, 6), read(ONE)]),
+    (
+        "refused and yet read",
+        Promise.WHOLE,
+        [wrote(ONE, None, kind=Kind.ADD, outcome=Outcome.REFUSED), read(ONE)],
+        [wrote(ONE, None, kind=Kind.ADD, outcome=Outcome.UNKNOWN), read(ONE)],
+    ),
+    ("under another version", Promise.WHOLE, [wrote(ONE, OLD), read(ONE, NEW)], [wrote(ONE, OLD), read(ONE, OLD)]),
+    (
+        "under two versions, neither of them told to the writer",
+        Promise.WHOLE,
+        [pending(ONE), read(ONE, OLD, client=YOU), read(ONE, NEW)],
+        [pending(ONE), read(ONE, OLD, client=YOU), read(ONE, OLD)],
+    ),
+    ("torn on a server", Promise.WHOLE, [looked(TORN, OLD)], [looked(None, OLD)]),
+    ("older than an own write", Promise.OWN_WRITES, [*TWO_WRITES, read(ONE, OLD)], [*TWO_WRITES, read(TWO, NEW)]),
+    (
+        "older, by a read that is not told versions",
+        Promise.OWN_WRITES,
+        [*TWO_WRITES, read(ONE)],
+        [*TWO_WRITES, read(TWO)],
+    ),
+    (
+        "older than an own delete",
+        Promise.OWN_WRITES,
+        [wrote(ONE, OLD, 0.1, 0.2), deleted(NEW), read(ONE)],
+        [wrote(ONE, OLD, 0.1, 0.2), deleted(NEW), read(None)],
+    ),
+    (
+        "older than an own write that had returned",
+        Promise.OWN_WRITES,
+        [*TWO_WRITES, read(ONE, begin=2.1)],
+        [*TWO_WRITES, read(ONE, begin=1.9)],
+    ),
+    (
+        "older than an own write that was acknowledged",
+        Promise.OWN_WRITES,
+        [wrote(ONE, OLD, 0.1, 0.2), wrote(TWO, NEW), read(ONE)],
+        [wrote(ONE, OLD, 0.1, 0.2), wrote(TWO, NEW, outcome=Outcome.FAILED), read(ONE)],
+    ),
+    (
+        "older than a write of its own",
+        Promise.OWN_WRITES,
+        [wrote(ONE, OLD, client=YOU), wrote(TWO, NEW), read(ONE)],
+        [wrote(ONE, OLD, client=YOU), wrote(TWO, NEW, client=YOU), read(ONE)],
+    ),
+    (
+        "older than a write of this key",
+        Promise.OWN_WRITES,
+        [*TWO_WRITES, wrote(THREE, NEWER, client=YOU), read(ONE)],
+        [wrote(ONE, OLD, 0.1, 0.2), wrote(TWO, NEW, key="j"), wrote(THREE, NEWER, client=YOU), read(ONE)],
+    ),
+    (
+        "older than what was read",
+        Promise.NO_STEP_BACK,
+        [*THEIRS, read(TWO, NEW), read(ONE, OLD, 5, 6)],
+        [*THEIRS, read(ONE, OLD), read(TWO, NEW, 5, 6)],
+    ),
+    (
+        "older, with a miss between",
+        Promise.NO_STEP_BACK,
+        [*THEIRS, read(TWO, NEW), read(None, None, 5, 6), read(ONE, OLD, 7, 8)],
+        [*THEIRS, read(TWO, NEW), read(None, None, 5, 6), read(TWO, NEW, 7, 8)],
+    ),
+    (
+        "older than what a read that had returned found",
+        Promise.NO_STEP_BACK,
+        [*THEIRS, read(TWO, NEW, 3, 4), read(ONE, OLD, 4.1, 5)],
+        [*THEIRS, read(TWO, NEW, 3, 4), read(ONE, OLD, 3.9, 5)],
+    ),
+    (
+        "older than what this client has read",
+        Promise.NO_STEP_BACK,
+        [*THEIRS, read(TWO), read(ONE, begin=5, end=6)],
+        [*THEIRS, read(TWO), read(ONE, begin=5, end=6, client=YOU + "1")],
+    ),
+    (
+        "older, of a write whose version only a third reader was told",
+        Promise.NO_STEP_BACK,
+        [
+            wrote(ONE, OLD, client=YOU),
+            pending(TWO),
+            read(TWO, NEW, 8, 9, client="client-2"),
+            read(TWO),
+            read(ONE, None, 5, 6),
+        ],
+        [wrote(ONE, OLD, client=YOU), pending(TWO), read(TWO), read(ONE, None, 5, 6)],
+    ),
+    (
+        "a server takes an older one over a tombstone",
+        Promise.NEWEST_WINS,
+        [*THEIRS, looked(None, NEWER), looked(TWO, NEW, 5, 6)],
+        [*THEIRS, looked(None, OLD), looked(TWO, NEW, 5, 6)],
+    ),
+    (
+        "a server takes an older one over a newer one",
+        Promise.NEWEST_WINS,
+        [*THEIRS, looked(TWO, NEW), looked(None, None, 4.5, 4.6), looked(ONE, OLD, 5, 6)],
+        [*THEIRS, looked(TWO, NEW), looked(None, None, 4.5, 4.6), looked(ONE, OLD, 5, 6, server="eu-1a-0, start 2,")],
+    ),
+    (
+        "one version for two writes of a key",
+        Promise.ONE_VERSION,
+        [wrote(ONE, OLD), wrote(THREE, OLD, client=YOU)],
+        [wrote(ONE, OLD), wrote(THREE, OLD, client=YOU, key="j")],
+    ),
+    (
+        "one version for two writes of a client",
+        Promise.ONE_VERSION,
+        [wrote(ONE, OLD), wrote(TWO, OLD, key="j")],
+        [wrote(ONE, OLD), wrote(TWO, NEW, key="j")],
+    ),
+    (
+        "one version for a write and a delete",
+        Promise.ONE_VERSION,
+        [wrote(ONE, OLD), deleted(OLD)],
+        [wrote(ONE, OLD), deleted(NEW)],
+    ),
+    (
+        "one version for a write and one that nobody heard of",
+        Promise.ONE_VERSION,
+        [wrote(ONE, OLD), pending(TWO), read(TWO, OLD, client=YOU)],
+        [wrote(ONE, OLD), pending(TWO), read(TWO, NEW, client=YOU)],
+    ),
+]
+
+
+@pytest.mark.parametrize(("promise", "broken", "kept"), [case[1:] for case in CALLS], ids=[case[0] for case in CALLS])
+def test_what_clients_were_told(promise, broken, kept):
+    """The broken history breaks this promise and no other, the other history none; in whatever order calls were recorded."""
+    for history in (broken, broken[::-1]):
+        assert {violation.promise for violation in check_calls(history)} == {promise}
+    assert check_calls(kept) == []
+
+
+def test_a_history_is_checked_in_time_order_however_long():
+    """Versions that only grow break nothing; a single step back among thousands of calls is found, once."""
+    chooser = random.Random(1)
+    calls = []
+    for number in range(5_000):
+        calls.append(wrote(number, number + 1, number, number + 0.3, client=YOU))
+        calls.append(read(number, number + 1, number + 0.4, number + 0.5))
+    chooser.shuffle(calls)
+    assert check_calls(calls) == []
+    calls.append(read(2_000, None, 2_001.6, 2_001.7))
+    (violation,) = check_calls(calls)
+    assert violation.promise is Promise.NO_STEP_BACK
+
+
+NOTHING = {A: None, B: None, C: None}
+TOMBSTONE = Held(NEW, None)
+
+
+def everywhere(held):
+    return {A: held, B: held, C: held}
+
+
+@pytest.mark.parametrize(
+    ("copies", "equal"),
+    [
+        (everywhere(Held(OLD, ONE)), True),
+        (everywhere(TOMBSTONE), True),
+        (NOTHING, True),
+        (NOTHING | {B: TOMBSTONE}, True),
+        (everywhere(TOMBSTONE) | {B: Held(NEWER, None)}, True),
+        (everywhere(Held(NEW, TWO)) | {C: Held(OLD, ONE)}, False),
+        (everywhere(Held(NEW, TWO)) | {C: None}, False),
+        (everywhere(Held(NEW, TWO)) | {C: Held(NEWER, None)}, False),
+        (NOTHING | {A: Held(OLD, ONE)}, False),
+    ],
+)
+def test_convergence(copies, equal):
+    """All zones hold the same version, or all hold nothing or a tombstone."""
+    found = list(check_convergence({"j": NOTHING, "k": copies}, 60))
+    assert [(violation.promise, violation.key) for violation in found] == ([] if equal else [(Promise.CONVERGENCE, "k")])
+
+
+def emptied(zones, at):
+    return {(zone, "k"): at for zone in zones}
+
+
+SET = [wrote(ONE, OLD, 0.1, 0.2, zones=(A, B, C)), wrote(TWO, NEW, 1.0, 2.0, zones=(A, B))]
+DELETE = [wrote(ONE, OLD, 0.1, 0.2, zones=(A, B, C)), deleted(NEW, 1.0, 2.0, zones=(A, B))]
+
+# What happens; the promise that is broken, or None; writes; what zones hold in the end; when which zone was emptied.
+ENDINGS = [
+    ("the newest is there", None, SET, everywhere(Held(NEW, TWO)), {}),
+    ("a newer one is there", None, SET, everywhere(Held(NEWER, THREE)), {}),
+    ("an older one is there", Promise.NOTHING_LOST, SET, everywhere(Held(OLD, ONE)), {}),
+    ("nothing is there", Promise.NOTHING_LOST, SET, NOTHING, {}),
+    ("an older tombstone is there", Promise.NOTHING_LOST, SET, everywhere(Held(OLD, None)), {}),
+    ("a newer tombstone is there", None, SET, everywhere(Held(NEWER, None)), {}),
+    ("lost with one of its zones", Promise.NOTHING_LOST, SET, everywhere(Held(OLD, ONE)), emptied([A, C], 5.0)),
+    ("lost with all its zones", None, SET, everywhere(Held(OLD, ONE)), emptied([A, B], 5.0)),
+    ("emptied before it was written", Promise.NOTHING_LOST, SET, everywhere(Held(OLD, ONE)), emptied([A, B], 0.9)),
+    ("emptied while it was written", None, SET, everywhere(Held(OLD, ONE)), emptied([A, B], 1.1)),
+    ("an older one, lost too, that a third zone had", Promise.NOTHING_LOST, SET, NOTHING, emptied([A, B], 5.0)),
+    ("all zones emptied", None, SET, NOTHING, emptied([A, B, C], 5.0)),
+    ("no zone had acknowledged", None, [wrote(ONE, OLD, outcome=Outcome.FAILED, zones=())], NOTHING, {}),
+    ("too few zones had acknowledged", None, [wrote(ONE, OLD, outcome=Outcome.FAILED, zones=(A,))], NOTHING, {}),
+    ("deleted by a write that failed", None, [*SET, deleted(NEWER, 3, 4, outcome=Outcome.FAILED)], NOTHING, {}),
+    ("deleted by a write that nobody heard of", None, [*SET, deleted(None, 3, 4, outcome=Outcome.UNKNOWN)], NOTHING, {}),
+    (
+        "deleted before, by a write that nobody heard of",
+        Promise.NOTHING_LOST,
+        [*SET, deleted(None, 0.5, 0.6, outcome=Outcome.UNKNOWN)],
+        NOTHING,
+        {},
+    ),
+    ("deleted before", Promise.NOTHING_LOST, [*SET, deleted(OLD + 1, 0.5, 0.6, outcome=Outcome.FAILED)], NOTHING, {}),
+    ("deleted and gone", None, DELETE, NOTHING, {}),
+    ("deleted and remembered", None, DELETE, everywhere(TOMBSTONE), {}),
+    ("deleted and written again", None, DELETE, everywhere(Held(NEWER, THREE)), {}),
+    ("deleted, and back everywhere", Promise.DELETED, DELETE, everywhere(Held(OLD, ONE)), {}),
+    ("deleted, and back in one zone", Promise.DELETED, DELETE, NOTHING | {C: Held(OLD, ONE)}, {}),
+    ("deleted, and an older tombstone in one zone", None, DELETE, NOTHING | {C: Held(OLD, None)}, {}),
+    ("the delete lost with its zones", None, DELETE, NOTHING | {C: Held(OLD, ONE)}, emptied([A, B], 5.0)),
+]
+
+
+@pytest.mark.parametrize(
+    ("promise", "calls", "copies", "when"), [case[1:] for case in ENDINGS], ids=[case[0] for case in ENDINGS]
+)
+def test_what_zones_hold_in_the_end(promise, calls, copies, when):
+    """Acknowledged writes are there, and deleted keys are not, unless the zones that knew of it have lost everything."""
+    found = list(check_end_state(calls, {"j": NOTHING, "k": copies}, when))
+    assert [(violation.promise, violation.key) for violation in found] == ([] if promise is None else [(promise, "k")])
+
+
+def test_a_history_records_when_calls_were_made_and_returned():
+    """In seconds since it began; a call that is under way has no end."""
+    moments = iter([100.0, 101.5, 103.0])
+    history = History(lambda: next(moments))
+    call = history.begin(ME, "k", Kind.SET, ONE)
+    assert (call.invoked, call.completed, call.outcome) == (1.5, float("inf"), Outcome.PENDING)
+    history.end(call, Outcome.OK)
+    assert (call.completed, call.outcome) == (3.0, Outcome.OK)
+    assert history.calls == [call]
+
+
+WHOLE = make_value("k", TWO, 200)
+
+
+@pytest.mark.parametrize(
+    ("data", "read_as"),
+    [
+        (WHOLE, ("k", TWO)),
+        (make_value("another-key", THREE, 0), ("another-key", THREE)),
+        (WHOLE[:-1], ("", TORN)),
+        (WHOLE[1:], ("", TORN)),
+        (WHOLE[:100] + make_value("k", ONE, 200)[100:], ("", TORN)),
+        (WHOLE + WHOLE, ("", TORN)),
+        (b"", ("", TORN)),
+        (b"\x00" * 20, ("", TORN)),
+        ("text", ("", TORN)),
+    ],
+)
+def test_values_say_whose_they_are_and_whether_they_are_whole(data, read_as):
+    """Bytes that no single writer has made have no name."""
+    assert read_value(data) == read_as
