@@ -20,6 +20,18 @@ def seconds(value: float, argument: str) -> float:
     return float(value)
 
 
+def zero_or_more(value: float, argument: str) -> None:
+    """Raise unless the value is a finite number from 0 up."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0 or math.isinf(value):
+        raise InvalidArgument(argument, f"0 or more is needed, not {value!r}")
+
+
+def share(value: float, argument: str) -> None:
+    """Raise unless the value is a number over 0, and 1 at the most."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise InvalidArgument(argument, f"a share over 0, and 1 at the most, is needed, not {value!r}")
+
+
 def login(value: tuple[str, str] | None, argument: str) -> None:
     """Raise unless the value is None or a user and a password that memcached can tell apart."""
     if value is None:

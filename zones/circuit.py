@@ -14,8 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from zones.checks import at_least_one, seconds
-from zones.errors import InvalidArgument
+from zones.checks import at_least_one, seconds, share, zero_or_more
 
 CircuitState = Literal["closed", "open", "half-open"]
 
@@ -64,24 +63,22 @@ class CircuitLimits:
         if self.probe_timeout is not None:
             seconds(self.probe_timeout, "probe_timeout")
         for name in ("jitter", "calm", "slow_start"):
-            if not getattr(self, name) >= 0:
-                raise InvalidArgument(name, f"0 or more is needed, not {getattr(self, name)!r}")
-        if not 0 < self.failure_share <= 1:
-            raise InvalidArgument("failure_share", f"a share from 0 to 1 is needed, not {self.failure_share!r}")
+            zero_or_more(getattr(self, name), name)
+        share(self.failure_share, "failure_share")
 
 
 class Circuit:
     """The circuit of one node. It decides; the node carries out."""
 
-    def __init__(self, limits: CircuitLimits, draw: Callable[[], float] = random.random) -> None:
-        """`draw` gives a number from 0 to 1."""
+    def __init__(self, limits: CircuitLimits, now: float, draw: Callable[[], float] = random.random) -> None:
+        """`now`: when the node is asked from. `draw` gives a number from 0 to 1."""
         self.state: CircuitState = "closed"
         self._limits = limits
         self._draw = draw
         self._pause = limits.first_pause  # seconds before the next probe, without jitter
         self._closed_at: float | None = None  # when it last closed again
         # Failures, and requests ever asked, in this half of the window and the one before.
-        self._half_began = -1.0
+        self._half_began = now
         self._failures = 0
         self._failures_before = 0
         self._asked_at_begin = 0
@@ -108,11 +105,15 @@ class Circuit:
         """Begin a new half of the window when it is time; `asked` without those that have just failed."""
         half = self._limits.window / 2
         elapsed = now - self._half_began
-        if self._half_began >= 0 and elapsed < half:
+        if elapsed < half:
             return
-        known = self._half_began >= 0 and elapsed < self._limits.window
-        self._failures_before = self._failures if known else 0
-        self._asked_before = self._asked_at_begin if known else asked
+        if elapsed < self._limits.window:
+            self._failures_before, self._asked_before = self._failures, self._asked_at_begin
+        else:
+            # Nobody looks while nothing fails: what was asked in all that time is taken to have come evenly. As nothing it
+            # must not count: one connection that ends under twenty requests would be a share of all.
+            recent = round((asked - self._asked_at_begin) * half / elapsed)
+            self._failures_before, self._asked_before = 0, asked - recent
         self._failures = 0
         self._asked_at_begin = asked
         self._half_began = now
@@ -139,9 +140,9 @@ class Circuit:
         if self.state == "half-open":
             self.state = "open"
 
-    def close(self, now: float) -> None:
-        """The node is asked again. What it did before counts no more."""
+    def close(self, now: float, asked: int) -> None:
+        """The node is asked again. What it did before counts no more; `asked`: requests that it was ever sent."""
         self.state = "closed"
-        self._closed_at = now
-        self._half_began = -1.0
+        self._closed_at = self._half_began = now
         self._failures = self._failures_before = 0
+        self._asked_at_begin = self._asked_before = asked

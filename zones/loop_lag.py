@@ -21,7 +21,7 @@ REMEMBER_SECONDS = 1.0
 class LoopLag:
     """The lag of one event loop."""
 
-    __slots__ = ("_due", "_last_stall", "_loop", "_timer", "_wanted", "latest", "worst")
+    __slots__ = ("_closed", "_due", "_last_stall", "_loop", "_timer", "_wanted", "latest", "worst")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.latest = 0.0
@@ -32,12 +32,13 @@ class LoopLag:
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._wanted = False
+        self._closed = False
         self._last_stall = -REMEMBER_SECONDS
 
     def watch(self) -> None:
         """Requests are being sent: look at the loop for a while."""
         self._wanted = True
-        if self._timer is None:
+        if self._timer is None and not self._closed:
             self._look_later()
 
     def stalled_lately(self, now: float) -> bool:
@@ -47,7 +48,8 @@ class LoopLag:
         return now - self._last_stall < REMEMBER_SECONDS
 
     def close(self) -> None:
-        """Look no more."""
+        """Look no more, also when something is still sent."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

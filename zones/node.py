@@ -71,7 +71,7 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self._lag = lag
         self._on_change = on_change
-        self._circuit = Circuit(settings.circuit)
+        self._circuit = Circuit(settings.circuit, self._loop.time())
         self._slow_start: SlowStart | None = None
         self._warm_up_ends: asyncio.TimerHandle | None = None
         self._ready: list[Transport] = []
@@ -291,7 +291,7 @@ class Node:
         assert self.capabilities is not None
         _log.info("node %s is back (memcached %s)", self.endpoint, self.capabilities.server)
         now = self._loop.time()
-        self._circuit.close(now)
+        self._circuit.close(now, self.requests)
         self._remember_outage(Outage(self._down_since, now))
         self._failure = None
         if self._settings.circuit.slow_start > 0:
