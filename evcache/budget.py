@@ -6,6 +6,7 @@ turned into tokens when somebody asks, which costs the ordinary read an addition
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from zones.errors import InvalidArgument
@@ -25,7 +26,7 @@ class Failover:
     def __post_init__(self) -> None:
         for name in ("ratio", "burst"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise InvalidArgument(name, f"a number from 0 is needed, not {value!r}")
 
 

@@ -56,8 +56,11 @@ def copied(remaining: int, now: float) -> int:
 
 
 def left_of(ttl: int, elapsed: float) -> int | None:
-    """The wire form, so many seconds later, of what had this one; None when the item has expired since."""
+    """The wire form, so many seconds later, of what had this one; None when the item has expired since.
+
+    Fewer than 0 are none: a clock that was set back must not make a span longer, or a date of it.
+    """
     if ttl == NEVER or ttl > MAX_RELATIVE_SECONDS:  # does not expire, or at a unix time that stays the same
         return ttl
-    left = math.ceil(ttl - elapsed)
+    left = math.ceil(ttl - max(0.0, elapsed))
     return left if left > 0 else None

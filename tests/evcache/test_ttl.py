@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evcache import InvalidArgument
-from evcache.ttl import MAX_RELATIVE_SECONDS, copied, on_the_wire, seconds_to_live
+from evcache.ttl import MAX_RELATIVE_SECONDS, copied, left_of, on_the_wire, seconds_to_live
 
 NOW = 1_800_000_000.75
 DAY = 24 * 60 * 60
@@ -83,3 +83,39 @@ def test_an_item_never_lives_for_ever_or_dies_at_once_by_rounding(seconds):
 def test_copies(remaining, wire):
     """A copy gets the seconds that the original has left; one that never expires stays so, one about to expire gets 1."""
     assert copied(remaining, NOW) == wire
+
+
+@pytest.mark.parametrize(
+    ("ttl", "elapsed", "left"),
+    [
+        (60, 0, 60),
+        (60, 0.25, 60),
+        (60, 10, 50),
+        (60, 59.999, 1),
+        (60, 60, None),
+        (60, 1e9, None),
+        (1, 0.5, 1),
+        (0, 0, 0),
+        (0, 1e9, 0),
+        (30 * DAY, 1, 30 * DAY - 1),
+        (1_800_000_000, 0, 1_800_000_000),
+        (1_800_000_000, 5000, 1_800_000_000),
+        (60, -5, 60),
+        (30 * DAY, -1, 30 * DAY),
+    ],
+)
+def test_what_is_left_of_a_time_to_live(ttl, elapsed, left):
+    """Seconds go down, rounded up; none left is None and not 0, which would be for ever; dates and "for ever" stay. A clock
+    that was set back adds nothing."""
+    assert left_of(ttl, elapsed) == left
+
+
+@given(st.integers(1, MAX_RELATIVE_SECONDS), st.floats(-1e6, 1e7))
+def test_what_is_left_is_never_more_than_it_was(ttl, elapsed):
+    """No span, however the clock goes, becomes longer, or "for ever", or a date."""
+    left = left_of(ttl, elapsed)
+    if left is None:
+        assert elapsed >= ttl
+    else:
+        assert 1 <= left <= ttl
+        assert left >= ttl - max(0.0, elapsed)
