@@ -137,12 +137,8 @@ class HintBook:
 
     def expired(self, now: float) -> list[Hint]:
         """Take out what is too old to be delivered. Sets live on as checks."""
-        gone: list[Hint] = []
-        for kind in (Kind.DELETE, Kind.SET):
-            for hint in self._kept[kind].values():
-                if hint.expires_at > now:
-                    break  # those behind it were put in later
-                gone.append(hint)
+        # All are looked at: one that a former process has left, or a clock that was set back, may outlive those behind it.
+        gone = [hint for kind in (Kind.DELETE, Kind.SET) for hint in self._kept[kind].values() if hint.expires_at <= now]
         for hint in gone:
             self._take_out(hint)
         return gone
