@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 
 from zones.checks import at_least_one, seconds
 from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
-from zones.loop_lag import LoopLag
+from zones.loop_lag import STALL_SECONDS, LoopLag
 from zones.pending import Pending, PendingAll, PendingQuiet, PendingText, Waiter
 from zones.protocol import requests
 from zones.protocol.decoder import Decoder
@@ -93,6 +93,7 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = _buffer_of(loop)
         self._pending: deque[Pending] = deque()
         self._opaque = 0
+        self._batched = 0  # numbers that were given to the parts of batches, beyond one for each batch
         # Requests of this tick, or those that wait for the server to take earlier ones.
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -121,8 +122,8 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def requests(self) -> int:
-        """Requests ever sent on it."""
-        return self._opaque
+        """Requests ever sent on it: what has one answer, and can time out once, is one."""
+        return self._opaque - self._batched
 
     @property
     def is_open(self) -> bool:
@@ -161,6 +162,7 @@ class Connection(asyncio.BufferedProtocol):
         """
         first = self._opaque + 1
         self._opaque += len(lines)
+        self._batched += len(lines) - 1
         parts = [b"%b q O%d\r\n" % (line, number) for number, line in enumerate(lines, first)]
         parts.append(b"mn\r\n")
         self._send(b"".join(parts), PendingQuiet(waiter, deadline, first, len(lines), self.name))
@@ -199,6 +201,8 @@ class Connection(asyncio.BufferedProtocol):
         if not self._flush_is_due and not self._paused:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
+            if self._lag is not None:
+                self._lag.watch()  # from now on: what holds up the flush makes late what has not even left
         elif len(waiting) == EAGER_REQUESTS and len(self._out) == EAGER_REQUESTS:
             self._write_out()
         if when < self._timer_at:
@@ -217,8 +221,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def _write_out(self) -> None:
         if self._out and not self._paused and self._transport is not None and self._why_ended is None:
-            if self._lag is not None:
-                self._lag.watch()
             out, self._out, self._out_bytes = self._out, [], 0
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
@@ -265,8 +267,9 @@ class Connection(asyncio.BufferedProtocol):
     def _expire(self) -> None:
         # Replies that arrived before this ran have been delivered: the loop handles sockets before timers, so a loop that
         # was busy is not mistaken for a slow server.
-        self._timer, self._timer_at = None, _NEVER
         now = self._loop.time()
+        held_up = now - self._timer_at > STALL_SECONDS
+        self._timer, self._timer_at = None, _NEVER
         nearest = _NEVER
         late: list[Pending] = []
         for pending in self._pending:
@@ -279,8 +282,7 @@ class Connection(asyncio.BufferedProtocol):
         for pending in late:
             pending.fail(NodeTimeout("no reply in time", self.name))
         if late:
-            self._late_in_a_row += len(late)
-            if self._lag is not None and self._lag.stalled_lately(now):
+            if self._lag is not None and (held_up or self._lag.stalled_lately(now)):
                 self._loop.call_later(BENEFIT_OF_DOUBT_SECONDS, self._blame, len(late), late[0])
             else:
                 self._blame(len(late), late[0])
@@ -294,8 +296,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _blame(self, timeouts: int, first: Pending) -> None:
         """Report timeouts, unless the first of them has been answered since: then it was the loop that was late."""
-        if self._on_late is not None and first in self._pending:
-            self._on_late(self, timeouts, self._late_in_a_row)
+        if first in self._pending:
+            self._late_in_a_row += timeouts
+            if self._on_late is not None:
+                self._on_late(self, timeouts, self._late_in_a_row)
 
     # The transport's life.
 

@@ -40,10 +40,11 @@ class ScriptedTransport(asyncio.Transport):
 class Peer:
     """A connection with its scripted end, and what it reported about its own."""
 
-    def __init__(self, *, open_it=True, **limits):
+    def __init__(self, *, open_it=True, lag=None, **limits):
         self.loop = asyncio.get_running_loop()
         self.lost = []
-        self.connection = Connection("node-1", self.loop, ConnectionLimits(**limits), self._on_lost)
+        self.late = []  # (timeouts, in a row)
+        self.connection = Connection("node-1", self.loop, ConnectionLimits(**limits), self._on_lost, self._on_late, lag)
         self.transport = ScriptedTransport(self.connection)
         if open_it:
             self.connection.connection_made(self.transport)
@@ -51,6 +52,10 @@ class Peer:
     def _on_lost(self, connection, why):
         assert connection is self.connection
         self.lost.append(why)
+
+    def _on_late(self, connection, timeouts, in_a_row):
+        assert connection is self.connection
+        self.late.append((timeouts, in_a_row))
 
     @property
     def sent(self):

@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from tests.virtual_time import in_virtual_time, now, settle
+from tests.zones.node_bench import ENDPOINT, FIRST_PAUSE, LIMITS, LONGEST_PAUSE, Bench
 from tests.zones.scripted import MemoryDialer, outcome
-from zones.circuit import CircuitLimits
 from zones.connection import ConnectionLimits
 from zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable
 from zones.node import Node, Tally
@@ -15,55 +15,7 @@ from zones.settings import NodeSettings
 from zones.testing import FakeMemcached
 from zones.topology import Endpoint
 
-ENDPOINT = Endpoint.parse("host")
-LIMITS = CircuitLimits()
-FIRST_PAUSE = LIMITS.first_pause * (1 + LIMITS.jitter)  # at the most
-LONGEST_PAUSE = LIMITS.longest_pause * (1 + LIMITS.jitter)
 LIMIT = 20.0  # seconds of real time after which a test on a real socket is ended
-
-
-class Bench:
-    """A node of one fake server, closed at the end."""
-
-    def __init__(self, server=None, **settings):
-        self.server = server or FakeMemcached()
-        self.dialer = MemoryDialer(host=self.server)
-        self.tally = Tally()
-        self.node = Node(ENDPOINT, NodeSettings(dialer=self.dialer, **settings), self.tally)
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *_):
-        await self.node.close()
-        await settle()
-        assert self.server.connections == 0
-
-    @property
-    def attempts(self):
-        return len(self.dialer.attempts)
-
-    def refuse(self):
-        self.dialer.servers.clear()
-
-    def accept(self):
-        self.dialer.servers["host"] = self.server
-
-    async def connected(self, within=10.0):
-        return await self.node.connected(asyncio.get_running_loop().time() + within)
-
-    async def ask(self, key=b"k", within=10.0):
-        """A future of the reply to a read."""
-        answer = asyncio.get_running_loop().create_future()
-        connection = await self.connected(within)
-        connection.request(b"mg %b v" % key, answer, asyncio.get_running_loop().time() + within)
-        return answer
-
-    async def hang_up(self):
-        """The server closes every connection, and takes new ones."""
-        await self.server.stop()
-        self.server.revive()
-        await settle()
 
 
 @in_virtual_time
