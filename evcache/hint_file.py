@@ -46,6 +46,7 @@ class HintFile:
         self._database: sqlite3.Connection | None = None
         self._changes: dict[tuple[str, bytes], Hint | None] = {}  # to be written; None: to be removed
         self._writing: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def open(self) -> list[Hint]:
         """Open or make the file; what it holds, the oldest first.
@@ -54,7 +55,7 @@ class HintFile:
         """
         try:
             return await self._in_thread(self._open)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError, TypeError) as error:  # the last two: rows that are no hints
             raise InvalidArgument("hints", f"{self.path}: {error}") from error
 
     def put(self, hint: Hint) -> None:
@@ -68,21 +69,27 @@ class HintFile:
         self._write_soon()
 
     async def close(self) -> None:
-        """Write what is to be written, and let go of the file. May be called again."""
+        """Write what is to be written, and let go of the file. May be called again.
+
+        What is put or removed later has no effect: requests may end after the client that made them.
+        """
         try:
             while self._writing is not None:
                 await asyncio.wait([self._writing])
-            await self._in_thread(self._close)
-        finally:
-            self._thread.shutdown(wait=False)
+        finally:  # also when cancelled: the thread does it after what it does now
+            if not self._closed:
+                self._closed = True
+                closing = asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+                self._thread.shutdown(wait=False)
+                await asyncio.shield(closing)
 
     def _write_soon(self) -> None:
-        if self._writing is None:
+        if self._writing is None and not self._closed:
             self._writing = asyncio.get_running_loop().create_task(self._write(), name="evcache-hint-file")
 
     async def _write(self) -> None:
         try:
-            while self._changes:
+            while self._changes and not self._closed:
                 changes, self._changes = self._changes, {}
                 try:
                     await self._in_thread(self._save, changes)

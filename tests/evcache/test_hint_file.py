@@ -1,0 +1,291 @@
+"""Hints in a file. Its calls run on a thread, so these tests run on an ordinary event loop, and wait for nothing but it."""
+
+import asyncio
+import logging
+import math
+import sqlite3
+
+import pytest
+
+from evcache import InvalidArgument
+from evcache.hint_file import FORMAT, HintFile
+from evcache.hints import Hint, Kind
+
+DELETE, SET, CHECK = Kind
+
+
+def hint(number=0, kind=SET, **changes):
+    """A hint; those with a higher number are younger."""
+    data = b"data" if kind is SET else b""
+    made = Hint("a", b"k%d" % number, kind, number + 1, data, 7, 60, 1000.0 + number, 1060.5 + number)
+    return made._replace(**changes)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "hints")
+
+
+async def filled(path, *hints):
+    """An open file with these hints, written."""
+    file = HintFile(path)
+    assert await file.open() == []
+    for one in hints:
+        file.put(one)
+    await written(file)
+    return file
+
+
+async def written(file):
+    """Wait until everything is in the file."""
+    while file._writing is not None:
+        await asyncio.wait([file._writing])
+
+
+def abandon(file):
+    """What the end of a process does to its file: the connection is gone, and nothing was closed in order."""
+    database, file._database = file._database, None
+    file._thread.submit(database.close).result()
+    file._thread.shutdown()
+
+
+async def content(path):
+    """What the next process finds."""
+    file = HintFile(path)
+    try:
+        return await file.open()
+    finally:
+        await file.close()
+
+
+@pytest.mark.parametrize("how", ["close", "abandon"])
+def test_what_was_put_is_there_for_the_next_process(path, how):
+    """All of it, the oldest first, whether the last process ended in order or not."""
+    hints = [hint(2), hint(0, DELETE), hint(1, CHECK), hint(3, zone="b"), hint(3)]
+
+    async def main():
+        file = await filled(path, *hints)
+        if how == "close":
+            await file.close()
+        else:
+            abandon(file)
+        assert sorted(await content(path)) == sorted(hints)
+        assert [one.made_at for one in await content(path)] == sorted(one.made_at for one in hints)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2**64 - 1},
+        {"version": 2**63},
+        {"version": 0},
+        {"expires_at": math.inf},
+        {"flags": 2**32 - 1},
+        {"ttl": 2**31 - 1},
+        {"ttl": 0},
+        {"key": bytes(range(33, 256))},
+        {"key": b"\x00\xff"},
+        {"data": b""},
+        {"data": bytes(range(256)) * 5000},
+        {"zone": "eu-1ä"},
+        {"made_at": 1_800_000_000.123456},
+    ],
+)
+def test_every_part_comes_back_as_it_was(path, changes):
+    """Versions of 64 bits, which are more than sqlite's numbers hold, and "never", among them."""
+    one = hint(**changes)
+
+    async def main():
+        await (await filled(path, one)).close()
+        (found,) = await content(path)
+        assert found == one
+        assert type(found.kind) is Kind
+
+    asyncio.run(main())
+
+
+def test_the_latest_of_a_key_is_kept(path):
+    """One for each zone and key, as in the book, and one that was removed is not there."""
+
+    async def main():
+        file = await filled(path, hint(0), hint(1), hint(2), hint(2, zone="b"))
+        file.put(hint(0, version=99))
+        file.remove(hint(1))
+        file.remove(hint(2))
+        file.put(hint(2, DELETE))
+        file.put(hint(3))
+        file.remove(hint(3))
+        await file.close()
+        assert sorted(await content(path)) == sorted([hint(0, version=99), hint(2, DELETE), hint(2, zone="b")])
+
+    asyncio.run(main())
+
+
+def test_close_writes_what_was_put_just_before(path):
+    """Nothing that was noted is lost by closing, and closing again does no harm."""
+
+    async def main():
+        file = HintFile(path)
+        await file.open()
+        for number in range(1000):
+            file.put(hint(number))
+        await file.close()
+        await file.close()
+        assert len(await content(path)) == 1000
+
+    asyncio.run(main())
+
+
+def test_what_comes_after_close_is_dropped(path):
+    """A request that ends late is no reason for an error that nobody handles."""
+    problems = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+        file = await filled(path, hint(0))
+        await file.close()
+        file.put(hint(1))
+        file.remove(hint(0))
+        await asyncio.sleep(0)
+        assert file._writing is None
+        assert await content(path) == [hint(0)]
+
+    asyncio.run(main())
+    assert problems == []
+
+
+def test_a_second_opener_is_refused(path):
+    """One file for one process: two would deliver, and lose, each other's. When the first lets go, it is free."""
+
+    async def main():
+        first = await filled(path, hint(0))
+        second = HintFile(path)
+        with pytest.raises(InvalidArgument) as caught:
+            await second.open()
+        await second.close()
+        assert caught.value.argument == "hints"
+        assert path in str(caught.value)
+        first.put(hint(1))
+        await first.close()
+        assert len(await content(path)) == 2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evcache.hint_file.BUSY_SECONDS", 0.0)  # it would be waited for in real time
+        asyncio.run(main())
+
+
+def make_text(path):
+    path.write_text("this is no database, and long enough for sqlite to see that it is none" * 20)
+
+
+def make_later_format(path):
+    with sqlite3.connect(path) as database:
+        database.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    database.close()
+
+
+def make_other_table(path):
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE hints (something TEXT)")
+        database.execute("INSERT INTO hints VALUES ('else')")
+    database.close()
+
+
+def make_unknown_kind(path):
+    async def main():
+        await (await filled(str(path), hint(0))).close()
+
+    asyncio.run(main())
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE hints SET kind = 9")
+    database.close()
+
+
+def make_directory(path):
+    path.mkdir()
+
+
+@pytest.mark.parametrize("make", [make_text, make_later_format, make_other_table, make_unknown_kind, make_directory])
+def test_a_file_that_is_none_of_ours_is_refused(tmp_path, make):
+    """Its content can't be read, nor thrown away: it stays as it was, and the error names it."""
+    path = tmp_path / "file"
+    make(path)
+    before = None if path.is_dir() else path.read_bytes()
+
+    async def main():
+        file = HintFile(str(path))
+        with pytest.raises(InvalidArgument) as caught:
+            await file.open()
+        await file.close()
+        assert caught.value.argument == "hints"
+        assert str(path) in str(caught.value)
+
+    asyncio.run(main())
+    if make is make_text:
+        assert path.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_made_is_refused(tmp_path):
+    """No directory, say."""
+    with pytest.raises(InvalidArgument, match="nowhere"):
+        asyncio.run(content(str(tmp_path / "nowhere" / "hints")))
+
+
+def test_a_write_that_fails_is_logged_and_the_next_one_tried(path, caplog):
+    """A full disk must not break calls: the hints are in memory still. What can be written later is."""
+
+    async def main():
+        file = await filled(path, hint(0))
+        database = file._database
+        # A connection that can read only is what a disk without room is like: every write fails, nothing else does.
+        file._thread.submit(database.execute, "PRAGMA query_only = ON").result()
+        file.put(hint(1))
+        file.remove(hint(0))
+        await written(file)
+        file._thread.submit(database.execute, "PRAGMA query_only = OFF").result()
+        file.put(hint(2))
+        await file.close()
+        assert hint(2) in await content(path)
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(main())
+    (said,) = [record for record in caplog.records if record.name == "evcache.hint_file"]
+    assert said.getMessage().startswith(f"2 changes of hints could not be written to {path}")
+
+
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_a_cancelled_open_leaves_nothing(path, moment):
+    """Whoever gives up while the file is opened can close it, and the next process may have it."""
+
+    async def main():
+        file = HintFile(path)
+        opening = asyncio.create_task(file.open())
+        if moment == "during":
+            await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        await file.close()
+        assert await content(path) == []
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_close_lets_go_of_the_file(path):
+    """Whoever is cancelled while the last hints are written leaves no task, no thread and no lock."""
+
+    async def main():
+        file = await filled(path, hint(0))
+        file.put(hint(1))
+        closing = asyncio.create_task(file.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        await written(file)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert hint(0) in await content(path)
+
+    asyncio.run(main())
