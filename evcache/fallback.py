@@ -104,11 +104,14 @@ class Fallback:
             if left is not None:
                 parts.hooks.fell_back(left, attempts.why(left))
             left = pool.name
-            why_not = self._not_to_be_asked(view, pool, node, asked_abroad)
-            if why_not is not None:
-                attempts.enter(pool, node, why_not)
+            abroad = pool.name != view.home
+            if node.is_down:
+                attempts.enter(pool, node, node.unavailable())  # at once, and it costs the budget nothing
                 continue
-            asked_abroad += pool.name != view.home
+            if abroad and not self._may_go_abroad(pool, attempts, further=asked_abroad > 0):
+                attempts.enter(pool, node, FailoverDenied())
+                continue
+            asked_abroad += abroad
             now = view.loop.time()
             until = now + (deadline - now) / _attempts_left(view, order, index, place)
             outcome: CacheError | None = None
@@ -133,13 +136,13 @@ class Fallback:
                 return None
         return await self._nowhere(view, key, options, deadline, attempts)
 
-    def _not_to_be_asked(self, view: View, pool: ZonePool, node: Node, asked_abroad: int) -> CacheError | None:
-        if node.is_down:
-            return node.unavailable()  # at once, and it costs the budget nothing
-        if pool.name != view.home and not self._parts.budget.take(spare=asked_abroad > 0):
-            self._parts.hooks.failover_denied(pool.name)
-            return FailoverDenied()
-        return None
+    def _may_go_abroad(self, pool: ZonePool, attempts: Attempts, *, further: bool) -> bool:
+        if any(isinstance(failure, FailoverDenied) for failure in attempts.failures.values()):
+            return False  # once for each read
+        if self._parts.budget.take(spare=further):
+            return True
+        self._parts.hooks.failover_denied(pool.name)
+        return False
 
     async def _nowhere(self, view: View, key: bytes, options: Options, deadline: float, attempts: Attempts) -> Found | None:
         """No zone has it, or none answered."""
