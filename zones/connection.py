@@ -130,6 +130,10 @@ class Connection(asyncio.BufferedProtocol):
         """Whether requests can be sent."""
         return self._usable
 
+    def forgive(self) -> None:
+        """Count timeouts in a row from the beginning."""
+        self._late_in_a_row = 0
+
     async def probe(self, deadline: float) -> None:
         """See whether the server answers. Raises a `NodeError` when it does not by then."""
         answer: asyncio.Future[object] = self._loop.create_future()

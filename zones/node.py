@@ -80,10 +80,11 @@ class Node:
         self._turn = 0
         self._retiring: set[Transport] = set()
         self._keeper: asyncio.Task[None] | None = None
+        self._keepers: set[asyncio.Task[None]] = set()  # it, and those before it that have not ended
         self._attempt: asyncio.Future[None] | None = None
         self._tally = Tally() if tally is None else tally
         self._counted = False  # whether the tally counts this node
-        self._asked_before = 0  # requests on connections that have ended
+        self._asked_before = 0  # requests on connections that have ended, less the first words of all
         self._last_error: Exception | None = None  # why the last attempt to connect failed; None after one that did not
         self._failure: Exception | None = None  # why the node is down; None: it is not
         self._down_since = 0.0
@@ -212,8 +213,8 @@ class Node:
         self._closed = True
         self._failure = None
         self._end_slow_start()
-        if self._keeper is not None:
-            self._keeper.cancel()
+        for keeper in self._keepers:
+            keeper.cancel()
         open_ones, self._ready, self._suspended = [*self._ready, *self._suspended], [], []
         self._retiring.update(open_ones)
         for connection in open_ones:
@@ -222,10 +223,9 @@ class Node:
     async def close(self, drain: float = 0.0) -> None:
         """Wait up to `drain` seconds for requests that are waiting, then end every connection. May be called again."""
         self.retire()
-        keeper = self._keeper
         try:
-            if keeper is not None:
-                await asyncio.wait([keeper])
+            if self._keepers:
+                await asyncio.wait(self._keepers)
             if self._retiring and drain > 0:
                 await self._drained(drain)
         finally:
@@ -249,6 +249,7 @@ class Node:
             self._attempt = self._loop.create_future()
         if self._keeper is None or self._keeper.done():  # done, and its callback has not run yet
             self._keeper = self._loop.create_task(self._keep(), name=f"evcache-connect-{self.label}")
+            self._keepers.add(self._keeper)
             self._keeper.add_done_callback(self._keeper_ended)
         return self._attempt
 
@@ -272,6 +273,7 @@ class Node:
             connection = self._suspended[0]
         else:
             connection, capabilities = await open_transport(self.endpoint, self._settings, self, self._lag)
+            self._asked_before -= connection.requests  # the first words, which nobody asked for
             self._take_over(capabilities)
         if self._failure is not None:
             await self._probe(connection)
@@ -297,6 +299,8 @@ class Node:
         if self._settings.circuit.slow_start > 0:
             self._begin_slow_start(self._settings.circuit.slow_start)
         suspended, self._suspended = self._suspended, []
+        for connection in suspended:
+            connection.forgive()
         self._ready.extend(connection for connection in suspended if connection.is_open)
         self._changed()
 
@@ -351,6 +355,7 @@ class Node:
             self._attempt.set_result(None)
 
     def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
+        self._keepers.discard(keeper)
         if self._keeper is not keeper:
             return  # the next one runs already
         self._keeper = None
@@ -385,6 +390,9 @@ class Node:
         suspended, self._ready = self._ready, []
         self._suspended.extend(suspended)
         self._go_down(why)
+        if self._keeper is not None:  # it was after one more connection: that is no probe, and its pause may be a long one
+            self._keeper.cancel()
+            self._keeper = None
         self._keep_connected()
 
     def lost(self, connection: Transport, why: NodeUnavailable) -> None:

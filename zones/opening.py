@@ -87,6 +87,7 @@ async def _meet(
         on_leaving=listener.leaving,
         on_lost=listener.lost,
         on_late=listener.late,
+        lag=lag,
     )
     made.append(classic)
     return await meet_classic(classic, settings.auth)

@@ -3,8 +3,10 @@
 import asyncio
 
 from tests.virtual_time import now, settle
-from tests.zones.scripted import MemoryDialer
+from tests.zones.scripted import FAR, MemoryDialer, Notes
 from zones.circuit import CircuitLimits
+from zones.connection import ConnectionLimits
+from zones.errors import NodeError
 from zones.loop_lag import LoopLag
 from zones.node import Node, Tally
 from zones.settings import NodeSettings
@@ -15,6 +17,9 @@ ENDPOINT = Endpoint.parse("host")
 LIMITS = CircuitLimits()
 FIRST_PAUSE = LIMITS.first_pause * (1 + LIMITS.jitter)  # at the most
 LONGEST_PAUSE = LIMITS.longest_pause * (1 + LIMITS.jitter)
+TIMEOUT = 0.1  # seconds that requests wait
+PATIENT = ConnectionLimits(silence=FAR)  # a connection is not given up for being silent
+EXACT = CircuitLimits(jitter=0.0, slow_start=0.0)
 
 
 class Bench:
@@ -43,6 +48,7 @@ class Bench:
 
     async def __aexit__(self, *_):
         await self.node.close()
+        self.server.resume()  # one that stands still does not notice that its clients are gone
         await settle()
         assert self.server.connections == 0
         assert self.tally.unsettled == 0
@@ -67,8 +73,52 @@ class Bench:
         connection.request(b"mg %b v" % key, answer, self.loop.time() + within)
         return answer
 
+    def reset(self):
+        """Every connection is reset at this moment, and the server takes new ones."""
+        for connection in self.dialer.made:
+            if connection.is_open:
+                connection.connection_lost(ConnectionResetError(104, "reset"))
+
     async def hang_up(self):
-        """The server closes every connection, and takes new ones."""
+        """The server closes every connection, and takes new ones a little later."""
         await self.server.stop()
         self.server.revive()
         await settle()
+
+
+def bench_of(classic_only=False, circuit=EXACT, **settings):
+    settings = {"limits": PATIENT, **settings}
+    return Bench(FakeMemcached(classic_only=classic_only), circuit=circuit, **settings)
+
+
+async def time_out(bench, requests=3):
+    """So many requests, one after another, that the server does not answer in time."""
+    for _ in range(requests):
+        await ask(bench)
+        await asyncio.sleep(1.1 * TIMEOUT)
+
+
+async def ask(bench, within=TIMEOUT):
+    """A request is made; who waits for it."""
+    connection = await bench.connected()
+    waiter = Notes()
+    connection.request(b"mg k v", waiter, bench.loop.time() + within)
+    return waiter
+
+
+async def answered(bench):
+    """Whether a request is answered."""
+    waiter = await ask(bench)
+    await settle(40)
+    return bool(waiter.told) and waiter.told[0].status == b"EN"
+
+
+async def call(bench):
+    """What a caller gets who wants to read: a reply or an error."""
+    answer = bench.loop.create_future()
+    try:
+        connection = await bench.node.connected(bench.loop.time() + 10)
+        connection.request(b"mg k v", answer, bench.loop.time() + TIMEOUT)
+        return await answer
+    except NodeError as error:
+        return error

@@ -47,6 +47,10 @@ class Transport(Protocol):
         """Requests ever sent on it."""
         ...
 
+    def forgive(self) -> None:
+        """Count timeouts in a row from the beginning."""
+        ...
+
     async def probe(self, deadline: float) -> None:
         """See whether the server answers. Raises a `NodeError` when it does not by then."""
         ...

@@ -35,6 +35,7 @@ from zones.errors import (
     ServerError,
     Unsupported,
 )
+from zones.loop_lag import STALL_SECONDS, LoopLag
 from zones.pending import Waiter
 from zones.protocol.replies import Reply
 from zones.transports import translation
@@ -80,11 +81,13 @@ class ClassicConnection:
         on_leaving: Callable[[ClassicConnection], None],
         on_lost: Callable[[ClassicConnection, NodeUnavailable], None],
         on_late: Callable[[ClassicConnection, int, int], None] | None = None,
+        lag: LoopLag | None = None,
     ) -> None:
         """`name` is the node's label, for errors. `dial` opens a socket.
 
         `on_leaving(connection)` is called when it takes no more requests and still answers some; `on_lost(connection, why)`
-        once, when it has ended. `on_late`: see `zones.connection.Connection`.
+        once, when it has ended. `on_late` and `lag`: see `zones.connection.Connection`; a timeout for which the loop may be
+        to blame is not reported at all, since its connection is given up, and no reply can show who was.
         """
         self.name = name
         self._loop = loop
@@ -92,6 +95,7 @@ class ClassicConnection:
         self._on_leaving = on_leaving
         self._on_lost = on_lost
         self._on_late = on_late
+        self._lag = lag
         self._late_in_a_row = 0
         self._asked = 0
         # One timer for each request, and not one more for each of its steps.
@@ -137,6 +141,10 @@ class ClassicConnection:
     def connections(self) -> int:
         """Open connections to the server."""
         return self._client.connections
+
+    def forgive(self) -> None:
+        """Count timeouts in a row from the beginning."""
+        self._late_in_a_row = 0
 
     # The first words. They are asked one after another, and a server that does not know a question may close, as some
     # proxies do: only the first one has to be answered.
@@ -216,6 +224,8 @@ class ClassicConnection:
         if self._bytes >= self._limits.max_queued_bytes:
             raise QueueFull(f"{self._bytes} bytes are waiting to be sent already", self.name)
         self._asked += 1
+        if self._lag is not None:
+            self._lag.watch()
         before = [task for key in keys if (task := self._last_write.get(key)) is not None]
         request = _Request(waiter, size, tuple(keys) if writes else ())
         task = self._loop.create_task(self._answer(work, before, request, deadline), name=f"evcache-classic-{self.name}")
@@ -251,8 +261,9 @@ class ClassicConnection:
         task = asyncio.current_task()
         assert task is not None
         waiter, result, problem = request.waiter, None, None
+        until = min(deadline, self._loop.time() + self._longest)
         try:
-            async with asyncio.timeout_at(min(deadline, self._loop.time() + self._longest)):
+            async with asyncio.timeout_at(until):
                 if before:
                     await asyncio.wait(before)
                 async with self._turns:
@@ -270,10 +281,17 @@ class ClassicConnection:
             waiter.set_result(result)
             return
         waiter.set_exception(problem)
-        if isinstance(problem, NodeTimeout):
+        if isinstance(problem, NodeTimeout) and not self._stalled(until):
             self._late_in_a_row += 1
             if self._on_late is not None and self._why_ended is None:
                 self._on_late(self, 1, self._late_in_a_row)
+
+    def _stalled(self, until: float) -> bool:
+        """Whether what was to end then may be late by this process's own doing."""
+        if self._lag is None:
+            return False
+        now = self._loop.time()
+        return now - until > STALL_SECONDS or self._lag.stalled_lately(now)
 
     async def _carry_out(self, command: translation.Command, value: bytes) -> Reply:
         client = self._client

@@ -1,0 +1,140 @@
+"""A node that answers nothing in time is not asked any more, and callers do not wait for it."""
+
+import asyncio
+
+import pytest
+
+from tests.virtual_time import in_virtual_time, now, settle
+from tests.zones.node_bench import TIMEOUT, answered, ask, bench_of, call, time_out
+from zones.circuit import CircuitLimits
+from zones.errors import NodeTimeout, NodeUnavailable
+
+kinds = pytest.mark.parametrize("classic_only", [False, True], ids=["meta", "classic"])
+
+
+@kinds
+@in_virtual_time
+async def test_after_three_timeouts_in_a_row_calls_fail_at_once(classic_only):
+    async with bench_of(classic_only) as bench:
+        await bench.connected()
+        bench.server.pause()
+        await time_out(bench, 2)
+        assert (bench.node.state, bench.node.circuit, bench.changes) == ("ready", "closed", [])
+        await time_out(bench, 1)
+        assert (bench.node.state, bench.node.circuit, bench.node.is_down) == ("down", "open", True)
+        assert bench.tally.unsettled == 1
+        began = now()
+        for _ in range(50):
+            assert bench.node.connection() is None
+            with pytest.raises(NodeUnavailable, match="it is down: .*3 requests in a row had no reply in time"):
+                await bench.connected()
+        assert now() == began
+        assert type(bench.node.failure) is NodeTimeout
+
+
+@kinds
+@in_virtual_time
+async def test_requests_of_one_moment_that_time_out_are_enough(classic_only):
+    async with bench_of(classic_only) as bench:
+        await bench.connected()
+        bench.server.pause()
+        for _ in range(3):
+            await ask(bench)
+        await asyncio.sleep(1.1 * TIMEOUT)
+        assert bench.node.is_down
+
+
+@kinds
+@in_virtual_time
+async def test_an_answer_between_timeouts_keeps_it_up(classic_only):
+    async with bench_of(classic_only) as bench:
+        await bench.connected()
+        for _ in range(5):
+            bench.server.pause()
+            await time_out(bench, 2)
+            bench.server.resume()
+            await settle(40)
+            assert await answered(bench)
+        assert bench.changes == []
+
+
+@kinds
+@in_virtual_time
+async def test_callers_who_give_up_do_not_open_it(classic_only):
+    """However many: they say nothing about the node."""
+    async with bench_of(classic_only) as bench:
+        await bench.connected()
+        bench.server.pause()
+        for _ in range(10):
+            callers = [asyncio.create_task(call(bench)) for _ in range(10)]
+            await asyncio.sleep(TIMEOUT / 2)
+            for caller in callers:
+                caller.cancel()
+            await asyncio.sleep(TIMEOUT)
+        assert (bench.node.state, bench.changes) == ("ready", [])
+
+
+@kinds
+@in_virtual_time
+async def test_a_loop_that_stood_still_does_not_open_it(classic_only):
+    async with bench_of(classic_only) as bench:
+        await bench.connected()
+        for _ in range(5):
+            for _ in range(20):
+                await ask(bench)
+            bench.loop.advance(5 * TIMEOUT)
+            await asyncio.sleep(2)
+        assert (bench.node.state, bench.changes) == ("ready", [])
+        assert await answered(bench)
+
+
+@kinds
+@in_virtual_time
+async def test_a_server_that_stays_silent_after_the_loop_stood_still_is_down_soon(classic_only):
+    async with bench_of(classic_only) as bench:
+        await bench.connected()
+        bench.server.pause()
+        for _ in range(3):
+            await ask(bench)
+        bench.loop.advance(5 * TIMEOUT)
+        await settle()
+        assert not bench.node.is_down
+        for _ in range(15):
+            if not bench.node.is_down:
+                await time_out(bench, 1)
+        assert bench.node.is_down
+        assert now() < 3
+
+
+@in_virtual_time
+async def test_a_server_that_closes_after_each_request_is_not_asked_any_more():
+    """It never times out, so it is the share of failures that tells."""
+    async with bench_of(circuit=CircuitLimits(least_requests=20, jitter=0.0)) as bench:
+        failed = 0
+        while bench.node.circuit == "closed":
+            await ask(bench)
+            bench.reset()
+            failed += 1
+            await settle(100)
+            assert failed <= 20
+        assert failed == 20
+        assert bench.node.is_down
+        with pytest.raises(NodeUnavailable, match="20 of 20 requests failed"):
+            await bench.connected()
+
+
+@pytest.mark.parametrize(("fine", "lost", "down"), [(0, 19, False), (0, 20, True), (200, 60, False), (30, 60, True)])
+@in_virtual_time
+async def test_a_connection_that_ends_under_many_requests_is_one_failure_of_many_only(fine, lost, down):
+    """What the node answered before counts: with most of it fine, it is connected to anew at once."""
+    async with bench_of() as bench:
+        for _ in range(fine):
+            assert await answered(bench)
+        await bench.connected()
+        for _ in range(lost):
+            await ask(bench)
+        bench.reset()
+        await settle(100)
+        assert bench.node.is_down is down
+        assert now() == 0
+        assert bench.attempts == (1 if down else 2)
