@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test unit integration lint types bench fuzz clean
+.PHONY: help install demo test unit integration lint types bench chaos outage fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -38,6 +38,13 @@ types: $(READY)
 
 bench: $(READY)  ## side by side with other clients
 	$(BIN)/python -m benchmarks
+
+SECONDS ?= 600
+chaos: $(READY)  ## random faults on real memcached, every promise checked; SECONDS=600, SEED= replays a run
+	$(BIN)/python -m integration.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+outage: $(READY)  ## what a dead, hanging, slow or empty zone costs, measured
+	$(BIN)/python -m benchmarks.outage
 
 fuzz: $(READY)  ## a minute of mutated replies against the decoder
 	$(BIN)/python -m fuzz.fuzz_decoder --seconds 60

@@ -95,7 +95,13 @@ FEATURES = (
         without="the value held by most zones wins, the local one on a tie",
         seen=lambda server: server.versions,
     ),
-    Feature("read repair", "1.6.27", classic=False, without="off", seen=lambda server: server.versions),
+    Feature(
+        "repair, hints, remembered versions",
+        "1.6.27",
+        classic=False,
+        without="off: a zone that missed a write shows the old value until the next one",
+        seen=lambda server: server.versions,
+    ),
     Feature(
         "`cas` with a version",
         "1.6.27",
