@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -141,6 +141,7 @@ class Cluster:
             _log.info("topology changed: %d nodes added, %d removed", len(change.added), len(change.removed))
         order = read_order(local, readable, self._seed)
         out = frozenset(name for name in readable if pools[name].is_out)
+        before = self.view
         self.view = View(
             topology=topology,
             local=local,
@@ -157,6 +158,8 @@ class Cluster:
         )
         for place in change.removed:
             self._retire(self._nodes.pop(place))
+        if before is not None:
+            self._tell_of_zones(before.out ^ out)
         return self.view
 
     def _spare_nodes(self) -> ZonePool | None:
@@ -187,13 +190,21 @@ class Cluster:
         pools = {pool.name: pool for pool in view.readers}
         order = read_order(view.local, sorted(pools), self._seed)
         self.view = replace(view, out=out, readers=tuple(pools[name] for name in last(out, order)))
-        for zone in sorted(out ^ view.out):
-            if zone in out:
-                _log.warning("zone %s is out: %s; it is read last", zone, pools[zone].nodes_down())
+        self._tell_of_zones(out ^ view.out)
+
+    def _tell_of_zones(self, changed: Collection[str]) -> None:
+        """Those of them that are read are out, or are not any more; of others there is nothing to say."""
+        assert self.view is not None
+        out = self.view.out
+        for pool in sorted(self.view.readers, key=lambda pool: pool.name):
+            if pool.name not in changed:
+                continue
+            if pool.name in out:
+                _log.warning("zone %s is out: %s; it is read last", pool.name, pool.nodes_down())
             else:
-                _log.info("zone %s is read again", zone)
+                _log.info("zone %s is read again", pool.name)
             if self._events is not None:
-                self._events.zone_changed(zone, out=zone in out)
+                self._events.zone_changed(pool.name, out=pool.name in out)
 
     async def close(self, drain: float) -> None:
         """Let requests that wait be answered for up to `drain` seconds, then end everything. May be called again."""

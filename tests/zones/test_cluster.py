@@ -7,66 +7,13 @@ import random
 import pytest
 
 from tests.virtual_time import in_virtual_time, now, settle
-from tests.zones.scripted import MemoryDialer, outcome
-from zones.cluster import RETIRE_SECONDS, Cluster, check_local_zone
+from tests.zones.cluster_bench import Bench, ask, zones
+from tests.zones.scripted import outcome
+from zones.cluster import RETIRE_SECONDS, check_local_zone
 from zones.discovery import StaticDiscovery
 from zones.errors import ConnectionLost, InvalidTopology, NodeUnavailable
 from zones.ring import Ring, position
 from zones.selector import coordinator_order
-from zones.settings import NodeSettings
-from zones.testing import FakeMemcached
-from zones.topology import Topology
-
-HOSTS = ("h1", "h2", "h3", "h4")
-
-
-def zones(text):
-    return Topology.from_node_list(text)
-
-
-class Bench:
-    """A cluster of fake servers h1 to h4, closed at the end."""
-
-    def __init__(self, text=None, local=None, **settings):
-        self.servers = {host: FakeMemcached() for host in HOSTS}
-        self.dialer = MemoryDialer(**self.servers)
-        self.cluster = Cluster(NodeSettings(dialer=self.dialer, **settings), local)
-        if text is not None:
-            self.cluster.apply(zones(text))
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *_):
-        for server in self.servers.values():
-            server.resume()
-        await self.cluster.close(0.0)
-        await settle()
-        assert {server.connections for server in self.servers.values()} == {0}
-
-    def node(self, name):
-        """By zone and host, as `a h1`."""
-        (found,) = [node for (zone, endpoint), node in self.cluster.nodes.items() if name == f"{zone} {endpoint.host}"]
-        return found
-
-    @property
-    def names(self):
-        return sorted(f"{zone} {endpoint.host}" for zone, endpoint in self.cluster.nodes)
-
-    @property
-    def attempts(self):
-        return [host for host, _ in self.dialer.attempts]
-
-    async def connect(self):
-        for node in self.cluster.nodes.values():
-            await node.connected(asyncio.get_running_loop().time() + 1)
-
-
-def ask(node, key=b"k", within=60.0):
-    loop = asyncio.get_running_loop()
-    answer = loop.create_future()
-    node.connection().request(b"mg %b k v" % key, answer, loop.time() + within)
-    return answer
 
 
 class Source:

@@ -1,11 +1,15 @@
-"""Reads go to the local zone first and then spread by client; decisions are in one order for all, and spread by key."""
+"""Reads go to the local zone first and then spread by client; decisions are in one order for all, and spread by key.
+
+Zones that are out come last.
+"""
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zones.selector import coordinator_order, read_order
+from zones.selector import coordinator_order, is_out, last, read_order
 
 quick = settings(deadline=None, derandomize=True, database=None, max_examples=100)
 ZONES = ("eu-1a", "eu-1b", "eu-1c", "eu-1d")
@@ -84,3 +88,42 @@ def test_coordinators_are_the_same_in_every_release():
     assert coordinator_order(b"user:1", ZONES) == ("eu-1c", "eu-1a", "eu-1b", "eu-1d")
     assert coordinator_order(b"user:2", ZONES) == ("eu-1c", "eu-1b", "eu-1a", "eu-1d")
     assert coordinator_order("schlüssel".encode(), ("b", "ab", "a")) == ("ab", "b", "a")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "fewest"), [(1, 1), (2, 2), (3, 2), (4, 2), (5, 2), (6, 3), (7, 3), (9, 4), (10, 4), (12, 5), (300, 101)]
+)
+def test_a_zone_is_out_when_more_than_a_third_of_its_nodes_are_down_and_more_than_one(nodes, fewest):
+    """One node is no zone, unless it is all there is."""
+    assert [is_out(down, nodes) for down in range(nodes + 1)] == [down >= fewest for down in range(nodes + 1)]
+
+
+@pytest.mark.parametrize("nodes", range(3, 301, 3))
+def test_exactly_a_third_is_not_more_than_a_third(nodes):
+    assert not is_out(nodes // 3, nodes)
+    assert is_out(nodes // 3 + 1, nodes)
+
+
+@pytest.mark.parametrize(
+    ("names", "order", "expected"),
+    [
+        ((), "abc", "abc"),
+        ("a", "abc", "bca"),
+        ("ac", "abcd", "bdac"),
+        ("ca", "abcd", "bdac"),
+        ("abc", "abc", "abc"),
+        ("x", "abc", "abc"),
+        ("x", "", ""),
+    ],
+)
+def test_names_that_come_last_keep_their_order_and_so_do_the_others(names, order, expected):
+    assert last(names, order) == tuple(expected)
+
+
+@quick
+@given(st.lists(st.text(max_size=3), max_size=8, unique=True), st.data())
+def test_nothing_is_lost_by_being_last(order, data):
+    names = data.draw(st.sets(st.sampled_from(order))) if order else set()
+    found = last(names, order)
+    assert sorted(found) == sorted(order)
+    assert not names & set(found[: len(order) - len(names)])
