@@ -140,8 +140,14 @@ class HintBook:
         # All are looked at: one that a former process has left, or a clock that was set back, may outlive those behind it.
         gone = [hint for kind in (Kind.DELETE, Kind.SET) for hint in self._kept[kind].values() if hint.expires_at <= now]
         for hint in gone:
-            self._take_out(hint)
+            self.take_out(hint)
         return gone
+
+    def take_out(self, hint: Hint) -> None:
+        """Keep it no more as it is: a set lives on as a check."""
+        self.remove(hint)
+        if hint.kind is Kind.SET:  # without its value it takes less room, and still says where to look
+            self._enter(hint._replace(kind=Kind.CHECK, data=b"", expires_at=math.inf))
 
     def _enter(self, hint: Hint) -> None:
         self._kept[hint.kind][hint.zone, hint.key] = hint
@@ -149,16 +155,11 @@ class HintBook:
         if hint.kind is Kind.DELETE:
             self._deletes[hint.key] += 1
 
-    def _take_out(self, hint: Hint) -> None:
-        self.remove(hint)
-        if hint.kind is Kind.SET:  # without its value it takes less room, and still says where to look
-            self._enter(hint._replace(kind=Kind.CHECK, data=b"", expires_at=math.inf))
-
     def _make_room(self) -> list[Hint]:
         gone: list[Hint] = []
         while self.size > self._limits.max_bytes and self._kept[Kind.SET]:
             gone.append(self._oldest(Kind.SET))
-            self._take_out(gone[-1])
+            self.take_out(gone[-1])
         while len(self) > self._limits.max_keys or self.size > self._limits.max_bytes:
             kind = next(kind for kind in (Kind.CHECK, Kind.SET, Kind.DELETE) if self._kept[kind])
             gone.append(self._oldest(kind))

@@ -268,14 +268,16 @@ class Lifecycle:
                 self._starting.cancel()
                 await asyncio.wait([self._starting])
             if self._replay is not None:
-                self._replay.wake()  # what can be delivered is, now
+                self._replay.finish()
             cut_short = await self._background.close(drain)
             if cut_short:
                 _log.warning("closed with %d background writes unfinished", cut_short)
-            if self._replay is not None:
-                await self._replay.close()
         finally:
-            await self._cluster.close(max(0.0, deadline - loop.time()))
+            try:
+                await self._cluster.close(max(0.0, deadline - loop.time()))
+            finally:  # last, since the writes that have no answer by now are missed like any other
+                if self._replay is not None:
+                    await self._replay.close()
 
     async def _open(self, options: Options) -> tuple[View, Options]:
         """The zones, for a call that did not find them ready, and its options with the time that is left.

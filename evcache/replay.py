@@ -21,7 +21,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_expone
 
 from evcache.background import Background
 from evcache.codec import FLAG_TOMBSTONE
-from evcache.commands import Store, carry_out
+from evcache.commands import Store, carry_out, inspect
 from evcache.hint_file import HintFile
 from evcache.hints import Hint, HintBook, Hints, Kind
 from evcache.hooks import HintEnd, Hooks
@@ -38,10 +38,13 @@ from zones.node import Node
 MAX_DELIVERIES = 32
 DELIVERY_TIMEOUT_SECONDS = 1.0
 
-# Between attempts for a node that can be reached and did not take a delivery. A node that is down is not tried: it is
-# waited for.
+# Between looks at the book. A node that is down is not tried: its return is told. But one that can be reached and did not
+# take a delivery, and one that has taken the place of another, is found by looking.
 RETRY_FIRST_SECONDS = 0.5
 RETRY_LONGEST_SECONDS = 30.0
+
+# Hints of nodes that are down that are passed over before the event loop gets a turn: a millisecond or two.
+MAX_PASSED_OVER = 1_000
 
 _ENDS: dict[Outcome, HintEnd] = {
     Outcome.STORED: "delivered",
@@ -87,6 +90,8 @@ class Replay:
         self._now = now
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
+        self._closing = False
+        self._closed = False
         self._overflowed = False
         self._file: HintFile | None = None
 
@@ -112,7 +117,11 @@ class Replay:
             self._put(hint)
 
     async def close(self) -> None:
-        """Let go of what could not be delivered: the file keeps it, or it is lost, which is said."""
+        """Let go of what could not be delivered: the file keeps it, or it is lost, which is said.
+
+        Nothing is kept from now on: to be called when the last request has ended.
+        """
+        self._closed = True
         left = list(self.book)
         if self._file is not None:
             await self._file.close()
@@ -148,6 +157,8 @@ class Replay:
             self._end(hint, "superseded")
 
     def _put(self, hint: Hint) -> None:
+        if self._closed:
+            return
         gone = self.book.put(hint)
         self._pin(hint)
         if self.book.get(hint.zone, hint.key) is hint:
@@ -159,7 +170,9 @@ class Replay:
         if gone and not self._overflowed:
             self._overflowed = True
             _log.warning("too many writes to keep for zones that can't be reached: the oldest are dropped")
-        self._start()
+        if self._task is None:
+            self._hurry.clear()  # a return when there was nothing to deliver
+            self._start()
 
     def _pin(self, hint: Hint) -> None:
         if not self.book.has_delete(hint.key):
@@ -174,6 +187,11 @@ class Replay:
         self._hurry.set()
         self._start()
 
+    def finish(self) -> None:
+        """The client is closing: see what can still be delivered, and wait for nothing that is down."""
+        self._closing = True
+        self.wake()
+
     def _start(self) -> None:
         if self._task is None and len(self.book):
             self._task = self._background.spawn(self._run())
@@ -182,12 +200,12 @@ class Replay:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        # A node may have come back during the last pass. After a bug, which is logged, no new attempt is made by itself.
-        if not task.cancelled() and task.exception() is None and self._hurry.is_set():
+        # A write may have been missed since the last look. After a bug, which is logged, no new attempt is made by itself.
+        if not task.cancelled() and task.exception() is None:
             self._start()
 
     async def _run(self) -> None:
-        """Deliver what can be, until nothing is left but for nodes that are down."""
+        """Deliver what can be, again and again until nothing is left."""
         # What was missed is not sent again at once: whatever made the zone miss it may be still there.
         await self._pause(RETRY_FIRST_SECONDS)
         retrying = AsyncRetrying(
@@ -210,10 +228,10 @@ class Replay:
             pass
 
     async def _deliver_all(self) -> bool:
-        """One pass over the book. True when something is left that may be tried again."""
+        """One pass over the book. True when there is to be another."""
         view = self._view()
         if view is None:
-            return False
+            return not self._closing
         for hint in self.book.expired(self._now()):
             self._dropped(hint, "expired")
         again = False
@@ -223,27 +241,38 @@ class Replay:
             again = again or not all(taken)
             pace = len(batch) / self._limits.rate - (view.loop.time() - began)
             await asyncio.sleep(max(0.0, pace))
-        return again
+        return again if self._closing else len(self.book) > 0
 
-    def _within_reach(self, view: View) -> Iterator[tuple[Hint, Node]]:
+    def _within_reach(self, view: View) -> Iterator[tuple[Hint, Node] | None]:
+        """What can be delivered, and None after many that can't."""
         pools = {pool.name: pool for pool in view.writers}
+        passed_over = 0
         for hint in self.book:
             pool = pools.get(hint.zone)
             if pool is None:
                 self._end(hint, "expired")  # the zone has left: when it is added again, it is to be empty
             elif not (node := pool.node(view.place(hint.key))).is_down:
                 yield hint, node
+            else:
+                passed_over += 1
+                if not passed_over % MAX_PASSED_OVER:
+                    yield None
 
     async def _deliver(self, view: View, hint: Hint, node: Node) -> bool:
         """Bring one hint to its node. False when it is to be tried again."""
         if self.book.get(hint.zone, hint.key) is not hint:
             return True  # ended meanwhile
+        if hint.kind is not Kind.CHECK and hint.expires_at <= self._now():  # its turn came too late
+            self.book.take_out(hint)
+            self._dropped(hint, "expired")
+            return True
         deadline = view.loop.time() + DELIVERY_TIMEOUT_SECONDS
         try:
             await node.connected(deadline)
             if node.capabilities is None or not node.capabilities.versions:
                 end: HintEnd = "refused"  # without versions it can't be told from a newer write
             elif hint.kind is Kind.CHECK:
+                await inspect(node, hint.key, deadline)  # one that does not answer is to be tried again
                 await self._repair.settle(view, hint.key, deadline)
                 end = "delivered"
             elif (store := self._store(hint)) is None:
@@ -292,11 +321,13 @@ class Replay:
             self._file.remove(hint)
 
 
-def _batches(hints: Iterator[tuple[Hint, Node]], size: int) -> Iterator[Sequence[tuple[Hint, Node]]]:
+def _batches(hints: Iterator[tuple[Hint, Node] | None], size: int) -> Iterator[Sequence[tuple[Hint, Node]]]:
+    """So many at once, and fewer, or none, where there is a None."""
     batch: list[tuple[Hint, Node]] = []
     for pair in hints:
-        batch.append(pair)
-        if len(batch) == size:
+        if pair is not None:
+            batch.append(pair)
+        if pair is None or len(batch) == size:
             yield batch
             batch = []
     if batch:

@@ -70,12 +70,12 @@ class WritePath:
 
     def draft(self, key: bytes, encoded: tuple[bytes, int], ttl: float) -> Draft:
         """An encoded value (bytes, flags) that is to live `ttl` seconds."""
-        if self._replay is not None and ttl > self._replay.longest_ttl:
-            self._replay.longest_ttl = ttl
         return Draft(key, *encoded, self.wire_ttl(ttl))
 
     def wire_ttl(self, ttl: float) -> int:
-        """Seconds to live as servers want them said."""
+        """Seconds to live as servers want them said. From now on something may live for so long."""
+        if self._replay is not None and ttl > self._replay.longest_ttl:
+            self._replay.longest_ttl = ttl
         return on_the_wire(ttl, self._now())
 
     def store(self, draft: Draft, *, newest_wins: bool) -> Store:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from evcache import CircuitLimits, EVCache, Hooks, NodeSettings, Outcome, StandardCodec
 from evcache.codec import FLAG_TOMBSTONE
+from evcache.hooks import HintEnd
 from evcache.versions import VersionClock
 from tests.virtual_time import run
 from zones import Endpoint, Mode, Topology, Zone
@@ -21,6 +22,11 @@ NAMESPACE = "t"
 WALL_START = 1_800_000_000.0  # unix time when a test begins
 
 TOMBSTONE = "<tombstone>"
+
+# Nodes are looked at about once a second while they are down, so that tests need not wait long.
+QUICK = CircuitLimits(slow_start=0, longest_pause=1.0)
+# Nodes that are never taken for down because of timeouts.
+PATIENT = CircuitLimits(slow_start=0, timeouts_in_a_row=10**9, least_requests=10**9)
 
 _codec = StandardCodec()
 _reader = VersionClock(writer=0, wall_ms=lambda: 2**43)  # believes every version, however far ahead
@@ -50,6 +56,12 @@ class Listener(Hooks):
         self.left: list[tuple[str, CacheError | None]] = []
         self.repairs: list[tuple[str, Outcome]] = []
         self.misses: list[CacheError] = []
+        self.hints: list[str] = []
+        self.ended: list[tuple[str, HintEnd]] = []
+        self.behind: list[str] = []
+        self.denied: list[str] = []
+        self.hedges: list[tuple[str, bool]] = []
+        self.gutter: list[bool] = []
 
     def zone_wrote(self, zone: str, outcome: Outcome, *, late: bool) -> None:
         self.wrote.append((zone, outcome, late))
@@ -62,6 +74,24 @@ class Listener(Hooks):
 
     def error_as_miss(self, error: CacheError) -> None:
         self.misses.append(error)
+
+    def hinted(self, zone: str) -> None:
+        self.hints.append(zone)
+
+    def hint_ended(self, zone: str, end: HintEnd) -> None:
+        self.ended.append((zone, end))
+
+    def zone_behind(self, zone: str) -> None:
+        self.behind.append(zone)
+
+    def failover_denied(self, zone: str) -> None:
+        self.denied.append(zone)
+
+    def hedged(self, zone: str, *, won: bool) -> None:
+        self.hedges.append((zone, won))
+
+    def gutter_used(self, *, hit: bool) -> None:
+        self.gutter.append(hit)
 
 
 class MemoryZones:
@@ -256,6 +286,25 @@ class MemoryZones:
                 fake.resume()
 
 
+class ChangingTopology:
+    """A discovery whose topology a test changes."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._changes: asyncio.Queue[Topology] = asyncio.Queue()
+
+    def change(self, topology: Topology) -> None:
+        """Report another topology."""
+        self._changes.put_nowait(topology)
+
+    async def load(self) -> Topology:
+        return self._topology
+
+    async def watch(self) -> AsyncIterator[Topology]:
+        while True:
+            yield await self._changes.get()
+
+
 def on_zones(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Make a test of a coroutine function: it runs under virtual time and gets new zones as its first argument.
 
@@ -282,6 +331,16 @@ def on_zones(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Non
         return wrapper
 
     return decorate
+
+
+async def cut_off(zones: MemoryZones, cache: EVCache, *names: str) -> None:
+    """Have these zones hang, and the client know it: what it writes from now on is not even sent to them."""
+    down = cache.stats().nodes_down + sum(len(zones.servers[name]) for name in names)
+    zones.pause(*names)
+    for _ in range(3):  # a touch: of all that goes to every zone it alone leaves nothing to be brought later
+        await cache.touch("nothing", 1, timeout=0.1, errors="miss")
+        await pass_time(0.2)
+    assert cache.stats().nodes_down == down
 
 
 async def pass_time(seconds: float = 1.0) -> None:

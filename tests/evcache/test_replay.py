@@ -1,0 +1,365 @@
+"""Hinted hand-off, on zones in memory: what a zone missed is brought to it when it is back, and nothing that is older."""
+
+import asyncio
+
+import pytest
+
+from evcache import CacheUnavailable, Hints
+from tests.evcache.memory_zones import PATIENT, QUICK, TOMBSTONE, Listener, cut_off, full, on_zones, pass_time
+
+BACK_SECONDS = 5.0  # after which a node that lives again has been noticed, and has got what it missed
+
+HINT_LESS = {"interop": {"interop": True}, "none": {"hints": None}}
+
+
+# What a zone missed.
+
+
+@pytest.mark.parametrize("how", ["dead", "hanging"])
+@on_zones()
+async def test_what_a_zone_missed_is_brought_to_it(zones, how):
+    """Sets and deletes, with the version that the other zones have, and for sets with the time that is left."""
+    listener = Listener()
+    cache = await zones.ready(hooks=listener, circuit=QUICK)
+    await cache.set("gone", "old", consistency="all")
+    await (zones.kill("c") if how == "dead" else cut_off(zones, cache, "c"))
+    kept = await cache.set("kept", {"v": 1}, ttl=100)
+    gone = await cache.delete("gone")
+    assert listener.hints == ["c", "c"]
+    assert cache.stats().hints == 2
+    assert cache.stats().hint_bytes > 0
+    await pass_time(20)
+    assert cache.stats().hints == 2
+    zones.restart("c") if how == "dead" else zones.resume("c")
+    await pass_time(BACK_SECONDS)
+    assert zones.values("kept") == dict.fromkeys("abc", {"v": 1})
+    assert zones.values("gone") == dict.fromkeys("abc", TOMBSTONE)
+    assert zones.stored_versions("kept") == dict.fromkeys("abc", kept.version)
+    assert zones.stored_versions("gone") == dict.fromkeys("abc", gone.version)
+    assert abs(zones.held("kept", "c").ttl - zones.held("kept", "a").ttl) <= 1
+    assert not zones.held("kept", "c").raw.stale
+    assert listener.ended == [("c", "delivered")] * 2
+    stats = cache.stats()
+    assert (stats.hints, stats.hint_bytes, stats.hints_delivered, stats.hints_dropped) == (0, 0, 2, 0)
+
+
+@on_zones(write_only="c")
+async def test_a_write_only_zone_gets_what_it_missed_too(zones):
+    """Zones are filled before they are read."""
+    cache = await zones.ready(circuit=QUICK)
+    await zones.kill("c")
+    await cache.set("k", "value", consistency="all")
+    zones.restart("c")
+    await pass_time(BACK_SECONDS)
+    assert zones.values("k") == dict.fromkeys("abc", "value")
+
+
+@on_zones()
+async def test_a_write_that_timed_out_is_brought_again(zones):
+    """A server that hung for a moment and never was taken for down gets it too, without any sign that it is back."""
+    cache = await zones.ready(circuit=PATIENT)
+    zones.pause("c")
+    await cache.set("k", "value", consistency="all", timeout=0.1)
+    assert cache.stats().hints == 1
+    zones.resume("c")
+    await pass_time(0.4)
+    zones.evict("k", "c")  # what the server made of the request that came too late
+    await pass_time(BACK_SECONDS)
+    assert zones.values("k") == dict.fromkeys("abc", "value")
+    assert cache.stats().hints == 0
+
+
+@on_zones(nodes=3)
+async def test_each_key_goes_to_its_node(zones):
+    """Of a zone with several nodes, some of them down, each gets what it missed, where readers look for it."""
+    cache = await zones.ready(circuit=QUICK)
+    for fake in zones.servers["c"][:2]:
+        await fake.kill()
+    values = {f"k{number}": number for number in range(60)}
+    await cache.set_many(values, consistency="all")
+    assert 0 < cache.stats().hints < 60
+    zones.restart("c")
+    await pass_time(BACK_SECONDS)
+    assert cache.stats().hints == 0
+    there = await zones.ready(local_zone="c")
+    assert await there.get_many(list(values), fallback_on_miss=False) == values
+
+
+@on_zones()
+async def test_deletes_are_brought_first(zones):
+    """Whatever was missed before: as long as they are not, the zone shows values that are gone."""
+    cache = await zones.ready(circuit=QUICK)
+    await cut_off(zones, cache, "c")
+    await cache.set("first", 1)
+    await cache.delete("second")
+    await cache.set("third", 3)
+    zones.forget()
+    zones.resume("c")
+    await pass_time(BACK_SECONDS)
+    wire = zones.wire("c")
+    assert wire.index(full("second")) < wire.index(full("first")) < wire.index(full("third"))
+
+
+@on_zones()
+async def test_of_a_key_the_newest_write_alone_is_brought(zones):
+    """What was written in between would only be replaced."""
+    listener = Listener()
+    cache = await zones.ready(circuit=QUICK, hooks=listener)
+    await cut_off(zones, cache, "c")
+    for value in ("first", "second"):
+        await cache.set("k", value)
+    await cache.delete("k")
+    last = await cache.set("k", "last")
+    assert cache.stats().hints == 1
+    zones.forget()
+    zones.resume("c")
+    await pass_time(BACK_SECONDS)
+    assert zones.values("k") == dict.fromkeys("abc", "last")
+    assert zones.stored_versions("k")["c"] == last.version
+    assert b"first" not in zones.wire("c")
+    assert b"second" not in zones.wire("c")
+    assert listener.ended == [("c", "delivered")]
+
+
+@on_zones()
+async def test_what_was_brought_can_not_replace_what_is_newer(zones):
+    """Another client, whose way to the zone was not cut, has written since: its value stays, and the hint has ended."""
+    listener = Listener()
+    cache = await zones.ready(circuit=QUICK, hooks=listener)
+    await cut_off(zones, cache, "c")
+    await cache.set("k", "older")
+    zones.resume("c")
+    other = await zones.ready()
+    newer = await other.set("k", "newer", consistency="all")
+    await pass_time(BACK_SECONDS)
+    assert zones.stored_versions("k") == dict.fromkeys("abc", newer.version)
+    assert listener.ended == [("c", "superseded")]
+    assert cache.stats().hints_delivered == 1
+
+
+@pytest.mark.parametrize("operation", ["set", "delete"])
+@on_zones()
+async def test_a_newer_write_that_reaches_the_zone_ends_the_hint(zones, operation):
+    """Before anything is brought: there is nothing to bring any more."""
+    listener = Listener()
+    cache = await zones.ready(circuit=PATIENT, hooks=listener)
+    zones.pause("c")
+    await cache.set("k", "missed", consistency="all", timeout=0.1)
+    assert cache.stats().hints == 1
+    zones.resume("c")
+    await (cache.set("k", "newer", consistency="all") if operation == "set" else cache.delete("k", consistency="all"))
+    assert cache.stats().hints == 0
+    assert listener.ended == [("c", "superseded")]
+    zones.forget()
+    await pass_time(BACK_SECONDS)
+    assert zones.wire("c") == b""
+
+
+@on_zones()
+async def test_a_decision_that_nobody_heard_of_is_spread(zones):
+    """The zone that decides hung, and did it after all: it alone has the value, until zones are compared."""
+    cache = await zones.ready(circuit=PATIENT)
+    zones.pause(*"abc")
+    with pytest.raises(CacheUnavailable):
+        await cache.add("k", "decided", timeout=0.3)
+    zones.resume(*"abc")
+    await pass_time(BACK_SECONDS)
+    assert zones.values("k") == dict.fromkeys("abc", "decided")
+    assert len(set(zones.stored_versions("k").values())) == 1
+    assert cache.stats().hints == 0
+
+
+# What is kept, and for how long.
+
+
+@on_zones()
+async def test_a_set_that_a_tombstone_does_not_outlive_is_not_brought(zones):
+    """Somebody has deleted it since, and the zones have forgotten that by now: the value must not come back."""
+    listener = Listener()
+    cache = await zones.ready(circuit=QUICK, hooks=listener)
+    await zones.kill("c")
+    await cache.set("k", "value")
+    await pass_time(5)
+    other = await zones.ready(hints=None, local_zone="b")
+    await other.delete("k")
+    await pass_time(70)
+    assert zones.values("k") == dict.fromkeys("abc")
+    zones.restart("c")
+    await pass_time(BACK_SECONDS)
+    assert zones.values("k") == dict.fromkeys("abc")
+    assert listener.ended[0] == ("c", "expired")
+    assert cache.stats().hints == 0
+
+
+@on_zones()
+async def test_a_set_that_is_too_old_to_be_brought_is_looked_for(zones):
+    """What the other zones hold still is copied, with the time that it has left there."""
+    cache = await zones.ready(circuit=QUICK)
+    await zones.kill("c")
+    written = await cache.set("k", "value", ttl=500)
+    await pass_time(100)
+    zones.restart("c")
+    await pass_time(BACK_SECONDS)
+    assert zones.stored_versions("k") == dict.fromkeys("abc", written.version)
+    assert abs(zones.held("k", "c").ttl - zones.held("k", "a").ttl) <= 1
+
+
+@on_zones()
+async def test_a_set_that_grows_too_old_while_others_are_brought_is_not(zones):
+    """There may be more to bring than can be brought in time: what counts is its age when its turn comes."""
+    cache = await zones.ready(circuit=QUICK, tombstone_ttl=10, hints=Hints(rate=10))
+    await zones.kill("c")
+    keys = [f"k{number}" for number in range(200)]
+    await cache.set_many(dict.fromkeys(keys, "value"))
+    other = await zones.ready(hints=None, local_zone="b", tombstone_ttl=10)
+    zones.restart("c")
+    await pass_time(1)
+    await other.delete_many(keys, consistency="one")
+    await pass_time(60)
+    assert {value for key in keys for value in zones.values(key).values()} == {None}
+
+
+@on_zones()
+async def test_a_set_that_has_expired_is_not_brought(zones):
+    """Its time has passed."""
+    listener = Listener()
+    cache = await zones.ready(circuit=QUICK, hooks=listener)
+    await zones.kill("c")
+    await cache.set("k", "value", ttl=5)
+    await pass_time(6)
+    zones.restart("c")
+    await pass_time(BACK_SECONDS)
+    assert zones.values("k") == dict.fromkeys("abc")
+    assert listener.ended == [("c", "expired")]
+
+
+@on_zones()
+async def test_a_delete_is_kept_as_long_as_what_it_deletes_may_live(zones):
+    """Ten minutes later the zone still holds the value, which could live for fifteen: it is deleted there when it is back,
+    and its tombstone begins its time anew."""
+    cache = await zones.ready(circuit=QUICK)
+    await cache.set("k", "value", consistency="all")
+    await cut_off(zones, cache, "c")
+    deleted = await cache.delete("k")
+    await pass_time(600)
+    assert zones.values("k") == {"a": None, "b": None, "c": "value"}
+    zones.resume("c")
+    await pass_time(BACK_SECONDS)
+    assert zones.held("k", "c").value == TOMBSTONE
+    assert zones.held("k", "c").version == deleted.version
+    assert zones.held("k", "c").ttl > 50
+
+
+@pytest.mark.parametrize("how", ["set", "touch", "get_and_touch", "incr"])
+@on_zones()
+async def test_a_delete_outlives_the_longest_time_to_live_that_was_asked_for(zones, how):
+    """However an item got it."""
+    cache = await zones.ready(circuit=QUICK)
+    await cache.set("k", 1, consistency="all", ttl=3000 if how == "set" else 10)
+    if how == "touch":
+        await cache.touch("k", 3000, consistency="all")
+    elif how == "get_and_touch":
+        await cache.get_and_touch("k", 3000)
+    elif how == "incr":
+        await cache.delete("k", consistency="all")
+        await cache.incr("k", initial=1, ttl=3000)
+    await pass_time()
+    assert zones.held("k", "c").ttl > 2000
+    await cut_off(zones, cache, "c")
+    await cache.delete("k")
+    await pass_time(2500)
+    assert zones.held("k", "c") is not None
+    zones.resume("c")
+    await pass_time(BACK_SECONDS)
+    assert zones.held("k", "c").value == TOMBSTONE
+
+
+@on_zones()
+async def test_a_delete_is_given_up_when_nothing_can_live_that_it_deletes(zones):
+    """It is not kept for ever."""
+    listener = Listener()
+    cache = await zones.ready(circuit=QUICK, hooks=listener)
+    await cut_off(zones, cache, "c")
+    await cache.delete("k")
+    await pass_time(1000)
+    zones.resume("c")
+    await pass_time(BACK_SECONDS)
+    assert listener.ended == [("c", "expired")]
+    assert cache.stats().hints_dropped == 1
+    assert zones.held("k", "c") is None
+
+
+class Reader(Listener):
+    """Reads a key as soon as a node is back, before anything can have been brought to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.cache = None
+        self.reads = []
+
+    def node_changed(self, zone, node, *, down, why):
+        if not down:
+            self.reads.append(asyncio.ensure_future(self.cache.get("k", timeout=1)))
+
+
+@pytest.mark.parametrize("remember", [0, 16_384])
+@on_zones()
+async def test_what_was_deleted_is_not_seen_in_the_zone_that_missed_it(zones, remember):
+    """When it comes back, and the tombstones of the other zones are long gone, this client still knows of the delete."""
+    reader = Reader()
+    cache = reader.cache = await zones.ready(local_zone="c", circuit=QUICK, hooks=reader, remember_versions=remember)
+    await cache.set("k", "value", consistency="all")
+    await cut_off(zones, cache, "c")
+    await cache.delete("k")
+    for number in range(50):
+        await cache.get(f"other-{number}")
+    await pass_time(100)
+    assert zones.values("k") == {"a": None, "b": None, "c": "value"}
+    zones.resume("c")
+    await pass_time(BACK_SECONDS)
+    assert await asyncio.gather(*reader.reads) == [None]
+    assert reader.behind == ["c"]
+    assert zones.values("k") == {"a": None, "b": None, "c": TOMBSTONE}
+
+
+# Where nothing is kept.
+
+
+@on_zones(versions={"a": "1.6.38", "b": "1.6.38", "c": "1.6.18"})
+async def test_a_zone_without_versions_gets_none(zones):
+    """There a late write can't be told from a newer one."""
+    cache = await zones.ready(circuit=QUICK)
+    await cut_off(zones, cache, "c")
+    await cache.set("k", "value")
+    await cache.delete("other")
+    zones.resume("c")
+    zones.forget()
+    await pass_time(BACK_SECONDS)
+    assert cache.stats().hints == 0
+    assert zones.values("k") == {"a": "value", "b": "value", "c": None}
+    assert full("k") not in zones.wire("c")
+
+
+@pytest.mark.parametrize("options", HINT_LESS)
+@on_zones()
+async def test_nothing_is_kept_where_it_is_off_or_there_are_no_versions(zones, options):
+    """With other kinds of clients around nobody can say what is newer."""
+    listener = Listener()
+    cache = await zones.ready(circuit=QUICK, hooks=listener, **HINT_LESS[options])
+    await zones.kill("c")
+    await cache.set("k", "value")
+    await cache.delete("other")
+    assert cache.stats().hints == 0
+    assert listener.hints == []
+    zones.restart("c")
+    await pass_time(BACK_SECONDS)
+    assert zones.held("k", "c") is None
+
+
+@on_zones()
+async def test_what_a_server_refused_is_not_brought_again(zones):
+    """It did answer: the same would be refused again. So is what is not a write of a value."""
+    cache = await zones.ready(circuit=QUICK)
+    await cut_off(zones, cache, "c")
+    await cache.touch("k", 10)
+    assert cache.stats().hints == 0
