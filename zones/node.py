@@ -379,8 +379,9 @@ class Node:
             self._keep_connected()
 
     def late(self, connection: Transport, timeouts: int, in_a_row: int) -> None:
-        """Requests had no reply in time: enough of them open the circuit."""
-        if connection in self._ready:
+        """Requests had no reply in time, or were lost: enough of them open the circuit."""
+        # One that leaves, since its server ends connections, still reports what it loses by that.
+        if connection in self._ready or (connection in self._retiring and in_a_row == 0 and not self._closed):
             why = self._circuit.failed(self._loop.time(), timeouts, in_a_row, self.requests)
             if why is not None:
                 self._stop_asking(NodeTimeout(why, self.label))

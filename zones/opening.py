@@ -29,7 +29,10 @@ class Listener(Protocol):
         ...
 
     def late(self, connection: Transport, timeouts: int, in_a_row: int) -> None:
-        """So many requests have just had no reply in time, so many since one was last answered."""
+        """So many requests have just had no reply in time, so many since one was last answered.
+
+        With none in a row: they were lost, and the transport has not ended, or not yet.
+        """
         ...
 
 

@@ -74,10 +74,9 @@ class Bench:
         return answer
 
     def reset(self):
-        """Every connection is reset at this moment, and the server takes new ones."""
-        for connection in self.dialer.made:
-            if connection.is_open:
-                connection.connection_lost(ConnectionResetError(104, "reset"))
+        """The server resets every connection, and takes new ones at once."""
+        for transport in list(self.server._memory):  # noqa: SLF001
+            transport.hang_up(ConnectionResetError(104, "reset"))
 
     async def hang_up(self):
         """The server closes every connection, and takes new ones a little later."""
@@ -122,3 +121,15 @@ async def call(bench):
         return await answer
     except NodeError as error:
         return error
+
+
+async def lose(bench, requests):
+    """So many requests at once, that are lost with their connections."""
+    await bench.connected()
+    bench.server.pause()
+    for _ in range(requests):
+        await ask(bench)
+    await settle(20)
+    bench.reset()
+    bench.server.resume()
+    await settle(100)

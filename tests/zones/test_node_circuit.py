@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from tests.virtual_time import in_virtual_time, now, settle
-from tests.zones.node_bench import TIMEOUT, answered, ask, bench_of, call, time_out
+from tests.zones.node_bench import TIMEOUT, answered, ask, bench_of, call, lose, time_out
 from zones.circuit import CircuitLimits
 from zones.errors import NodeTimeout, NodeUnavailable
+from zones.transports.pool import PoolLimits
 
 kinds = pytest.mark.parametrize("classic_only", [False, True], ids=["meta", "classic"])
 
@@ -106,35 +107,42 @@ async def test_a_server_that_stays_silent_after_the_loop_stood_still_is_down_soo
         assert now() < 3
 
 
+@kinds
 @in_virtual_time
-async def test_a_server_that_closes_after_each_request_is_not_asked_any_more():
+async def test_a_server_that_closes_on_each_request_is_not_asked_any_more(classic_only):
     """It never times out, so it is the share of failures that tells."""
-    async with bench_of(circuit=CircuitLimits(least_requests=20, jitter=0.0)) as bench:
+    async with bench_of(classic_only, circuit=CircuitLimits(least_requests=20, jitter=0.0)) as bench:
         failed = 0
         while bench.node.circuit == "closed":
-            await ask(bench)
-            bench.reset()
+            assert failed < 20
+            await lose(bench, 1)
             failed += 1
-            await settle(100)
-            assert failed <= 20
         assert failed == 20
         assert bench.node.is_down
         with pytest.raises(NodeUnavailable, match="20 of 20 requests failed"):
             await bench.connected()
 
 
-@pytest.mark.parametrize(("fine", "lost", "down"), [(0, 19, False), (0, 20, True), (200, 60, False), (30, 60, True)])
+@kinds
+@pytest.mark.parametrize(("fine", "lost", "down"), [(0, 10, False), (0, 19, False), (0, 20, True), (30, 10, False)])
 @in_virtual_time
-async def test_a_connection_that_ends_under_many_requests_is_one_failure_of_many_only(fine, lost, down):
-    """What the node answered before counts: with most of it fine, it is connected to anew at once."""
+async def test_requests_that_are_lost_count_with_those_that_went_well(fine, lost, down, classic_only):
+    async with bench_of(classic_only, classic=PoolLimits(connections=32)) as bench:
+        for _ in range(fine):
+            assert await answered(bench)
+        await lose(bench, lost)
+        assert bench.node.is_down is down
+        assert now() == 0
+
+
+@pytest.mark.parametrize(("fine", "lost", "down"), [(200, 60, False), (30, 60, True)])
+@in_virtual_time
+async def test_one_connection_that_ends_under_many_requests_is_no_outage(fine, lost, down):
+    """With most of what was asked before answered, it is connected to anew at once."""
     async with bench_of() as bench:
         for _ in range(fine):
             assert await answered(bench)
-        await bench.connected()
-        for _ in range(lost):
-            await ask(bench)
-        bench.reset()
-        await settle(100)
+        await lose(bench, lost)
         assert bench.node.is_down is down
         assert now() == 0
         assert bench.attempts == (1 if down else 2)

@@ -87,7 +87,8 @@ class ClassicConnection:
 
         `on_leaving(connection)` is called when it takes no more requests and still answers some; `on_lost(connection, why)`
         once, when it has ended. `on_late` and `lag`: see `zones.connection.Connection`; a timeout for which the loop may be
-        to blame is not reported at all, since its connection is given up, and no reply can show who was.
+        to blame is not reported at all, since its connection is given up, and no reply can show who was. A request that
+        was lost with one of several connections is reported too, with none in a row.
         """
         self.name = name
         self._loop = loop
@@ -283,8 +284,13 @@ class ClassicConnection:
         waiter.set_exception(problem)
         if isinstance(problem, NodeTimeout) and not self._stalled(until):
             self._late_in_a_row += 1
-            if self._on_late is not None and self._why_ended is None:
-                self._on_late(self, 1, self._late_in_a_row)
+            self._report(self._late_in_a_row)
+        elif isinstance(problem, ConnectionLost):
+            self._report(0)
+
+    def _report(self, in_a_row: int) -> None:
+        if self._on_late is not None and self._why_ended is None:
+            self._on_late(self, 1, in_a_row)
 
     def _stalled(self, until: float) -> bool:
         """Whether what was to end then may be late by this process's own doing."""
