@@ -41,6 +41,10 @@ class CircuitLimits:
     longest_pause: float = 30.0
     """Seconds up to which they double (Finagle: 32, mcrouter: 60)."""
 
+    urgent_pause: float = 2.0
+    """Seconds up to which they double while calls have nowhere to go: all zones are out, or all but one of three and more.
+    A client whose own network was gone for a minute must not be without its cache for another."""
+
     jitter: float = 0.5
     """The share of a pause by which it may be longer, drawn at random: the clients of a node must not all knock at once."""
 
@@ -58,7 +62,7 @@ class CircuitLimits:
     def __post_init__(self) -> None:
         at_least_one(self.timeouts_in_a_row, "timeouts_in_a_row")
         at_least_one(self.least_requests, "least_requests")
-        for name in ("window", "first_pause", "longest_pause"):
+        for name in ("window", "first_pause", "longest_pause", "urgent_pause"):
             seconds(getattr(self, name), name)
         if self.probe_timeout is not None:
             seconds(self.probe_timeout, "probe_timeout")
@@ -129,6 +133,10 @@ class Circuit:
         pause = self._pause * (1 + self._limits.jitter * self._draw())
         self._pause = min(2 * self._pause, self._limits.longest_pause)
         return pause
+
+    def urgent_pause(self) -> float:
+        """Seconds after which to look whether it has become urgent."""
+        return self._limits.urgent_pause * (1 + self._limits.jitter * self._draw())
 
     def probe(self) -> None:
         """A probe is on its way."""

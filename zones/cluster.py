@@ -16,7 +16,7 @@ from zones.loop_lag import LoopLag
 from zones.node import Node, Tally
 from zones.pool import ZonePool
 from zones.ring import position
-from zones.selector import coordinator_order, last, read_order
+from zones.selector import coordinator_order, is_urgent, last, read_order
 from zones.settings import NodeSettings
 from zones.topology import Endpoint, Topology, Zone, difference
 
@@ -141,6 +141,7 @@ class Cluster:
             _log.info("topology changed: %d nodes added, %d removed", len(change.added), len(change.removed))
         order = read_order(local, readable, self._seed)
         out = frozenset(name for name in readable if pools[name].is_out)
+        self._tally.urgent = is_urgent(len(out), len(readable))
         before = self.view
         self.view = View(
             topology=topology,
@@ -188,6 +189,7 @@ class Cluster:
     def _zones_changed(self, view: View, out: frozenset[str]) -> None:
         # Calls take a view and keep it: the order of the zones changes for those that begin from now on.
         pools = {pool.name: pool for pool in view.readers}
+        self._tally.urgent = is_urgent(len(out), len(pools))
         order = read_order(view.local, sorted(pools), self._seed)
         self.view = replace(view, out=out, readers=tuple(pools[name] for name in last(out, order)))
         self._tell_of_zones(out ^ view.out)

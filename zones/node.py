@@ -42,10 +42,12 @@ class Outage(NamedTuple):
 class Tally:
     """How many of a cluster's nodes are down, or have just come back: while it is 0, calls need not ask each node."""
 
-    __slots__ = ("unsettled",)
+    __slots__ = ("unsettled", "urgent")
 
     def __init__(self) -> None:
         self.unsettled = 0
+        self.urgent = False
+        """Whether calls have nowhere to go: so many zones are out that nodes are to be probed more often."""
 
 
 class Node:
@@ -259,12 +261,20 @@ class Node:
             # Everything: whatever a dialer or a TLS library raises, the node is down and is tried again.
             retry=retry_if_exception_type(Exception),
             after=self._failed,  # before the pause is drawn, which depends on what it does
-            sleep=asyncio.sleep,
+            sleep=self._pause,
         )
         if self._circuit.state == "open":  # by what became of requests: it has just shown that it does not answer
-            await asyncio.sleep(self._circuit.pause())
+            await self._pause(self._circuit.pause())
         while len(self._ready) < self._wanted:
             await retrying(self._get_ready)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next probe; not for long while calls have nowhere to go."""
+        until = self._loop.time() + seconds
+        while (left := until - self._loop.time()) > 0:
+            await asyncio.sleep(min(left, self._circuit.urgent_pause()))
+            if self._tally.urgent:
+                return
 
     async def _get_ready(self) -> None:
         """One more connection that can be used; with the circuit open, one that has answered a probe."""
