@@ -263,10 +263,9 @@ class Lifecycle:
             return
         loop = asyncio.get_running_loop()
         deadline = loop.time() + drain
+        if self._starting is not None:
+            self._starting.cancel()
         try:
-            if self._starting is not None:
-                self._starting.cancel()
-                await asyncio.wait([self._starting])
             if self._replay is not None:
                 self._replay.finish()
             cut_short = await self._background.close(drain)
@@ -274,6 +273,8 @@ class Lifecycle:
                 _log.warning("closed with %d background writes unfinished", cut_short)
         finally:
             try:
+                if self._starting is not None:
+                    await asyncio.wait([self._starting])
                 await self._cluster.close(max(0.0, deadline - loop.time()))
             finally:  # last, since the writes that have no answer by now are missed like any other
                 if self._replay is not None:
