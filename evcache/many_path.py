@@ -34,18 +34,28 @@ class ManyPath:
         answers: Answers = {key: {} for key in keys}
         required = options.consistency.required(len(view.readers))
         if required > 1:
-            await self._ask_all(view, keys, flags, deadline, answers)
+            await self._ask_all(view, keys, flags, deadline, answers, known)
         else:
             await self._ask_in_turn(view, keys, flags, deadline, answers, known, fallback_on_miss=fallback_on_miss)
         if view.spare is not None and required <= 1:
             await self._ask_gutter(view, answers, deadline)
         return self._what_holds(view, answers, known)
 
-    async def _ask_all(self, view: View, keys: Sequence[bytes], flags: bytes, deadline: float, answers: Answers) -> None:
+    async def _ask_all(
+        self,
+        view: View,
+        keys: Sequence[bytes],
+        flags: bytes,
+        deadline: float,
+        answers: Answers,
+        known: Mapping[bytes, int],
+    ) -> None:
         zones = await asyncio.gather(*(self._ask_zone(view, pool, keys, flags, deadline) for pool in view.readers))
         for pool, answered in zip(view.readers, zones, strict=True):
             for key, answer in answered.items():
                 answers[key][pool.name] = answer
+            if any(isinstance(judged(answer, known[key]), ZoneBehind) for key, answer in answered.items()):
+                self._parts.hooks.zone_behind(pool.name)
 
     async def _ask_in_turn(
         self,

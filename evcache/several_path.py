@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from evcache.answers import Answer, Found, check_answered, count_answered, judged, newest, zones_behind
 from evcache.commands import ask
+from evcache.errors import ZoneBehind
 from evcache.options import Options
 from evcache.read_parts import ReadParts
 from zones.cluster import View
@@ -42,6 +43,9 @@ class SeveralPath:
         answers = await first_answers(
             {zone: self._ask(zone, node, line, deadline) for zone, node in nodes.items()}, required, enough
         )
+        for zone, answer in answers.items():
+            if isinstance(judged(answer, known), ZoneBehind):
+                self._parts.hooks.zone_behind(zone)
         winner = newest(answers.values())
         if winner is not None and winner.version is not None and winner.version < known:
             answers = {zone: judged(answer, known) for zone, answer in answers.items()}
