@@ -72,7 +72,7 @@ class Fallback:
         order = view.readers
         first = order[0].node(view.place(key))
         if not first.admits_read():
-            self._parts.hooks.fell_back(order[0].name, _unasked(first))
+            self._parts.hooks.fell_back(order[0].name, unasked(first))
             order = (*order[1:], order[0])
         deadline = view.loop.time() + options.timeout
         attempts = Attempts(self._parts.remembered.newest(key))
@@ -170,6 +170,6 @@ def _attempts_left(view: View, order: Sequence[ZonePool], index: int, place: int
     return 1 + later + (view.spare is not None)
 
 
-def _unasked(node: Node) -> NodeUnavailable:
+def unasked(node: Node) -> NodeUnavailable:
     """Why a node was not asked that gets a share of its reads only."""
     return NodeUnavailable("it has just come back, and gets a share of the reads", node.label)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from evcache.answers import Answer, Found, count_answered, failed, judged, newest, zones_behind
 from evcache.errors import FailoverDenied, ZoneBehind
+from evcache.fallback import unasked
 from evcache.options import Options
 from evcache.read_parts import ReadParts
 from zones.cluster import View
@@ -36,7 +37,13 @@ class ManyPath:
         if required > 1:
             await self._ask_all(view, keys, flags, deadline, answers, known)
         else:
-            await self._ask_in_turn(view, keys, flags, deadline, answers, known, fallback_on_miss=fallback_on_miss)
+            self._parts.budget.reads += len(keys)
+            await asyncio.gather(
+                *(
+                    self._ask_in_turn(view, order, some, flags, deadline, answers, known, fallback_on_miss=fallback_on_miss)
+                    for order, some in self._orders(view, keys)
+                )
+            )
         if view.spare is not None and required <= 1:
             await self._ask_gutter(view, answers, deadline)
         return self._what_holds(view, answers, known)
@@ -57,10 +64,24 @@ class ManyPath:
             if any(isinstance(judged(answer, known[key]), ZoneBehind) for key, answer in answered.items()):
                 self._parts.hooks.zone_behind(pool.name)
 
+    def _orders(self, view: View, keys: Sequence[bytes]) -> list[tuple[Sequence[ZonePool], list[bytes]]]:
+        """In which order zones are asked for which keys: a node that warms up comes last for most of its own."""
+        if not view.tally.unsettled:
+            return [(view.readers, list(keys))]
+        first, *others = view.readers
+        admitted: list[bytes] = []
+        held_back: list[bytes] = []
+        for key in keys:
+            (admitted if first.node(view.place(key)).admits_read() else held_back).append(key)
+        if held_back:
+            self._parts.hooks.fell_back(first.name, unasked(first.node(view.place(held_back[0]))))
+        return [(order, some) for order, some in ((view.readers, admitted), ((*others, first), held_back)) if some]
+
     async def _ask_in_turn(
         self,
         view: View,
-        keys: Sequence[bytes],
+        order: Sequence[ZonePool],
+        wanted: list[bytes],
         flags: bytes,
         deadline: float,
         answers: Answers,
@@ -68,30 +89,51 @@ class ManyPath:
         *,
         fallback_on_miss: bool,
     ) -> None:
-        budget, hooks = self._parts.budget, self._parts.hooks
-        budget.reads += len(keys)
-        wanted = list(keys)
-        abroad = 0
-        for index, pool in enumerate(view.readers):
-            allowed = wanted
-            if pool.name != view.home:
-                allowed = wanted[: budget.take(len(wanted), spare=abroad > 0)]
-                abroad += 1
-                for key in wanted[len(allowed) :]:
-                    answers[key][pool.name] = FailoverDenied()
-                if len(allowed) < len(wanted):
-                    hooks.failover_denied(pool.name)
+        hooks = self._parts.hooks
+        asked_abroad: set[bytes] = set()
+        for index, pool in enumerate(order):
+            asked = self._to_be_asked(view, pool, wanted, answers, asked_abroad)
             now = view.loop.time()
             until = now + (deadline - now) / (view.places - index)
-            for key, answer in (await self._ask_zone(view, pool, allowed, flags, until)).items():
+            for key, answer in (await self._ask_zone(view, pool, asked, flags, until)).items():
                 answers[key][pool.name] = judged(answer, known[key])
-            if any(isinstance(answers[key][pool.name], ZoneBehind) for key in allowed):
+                if view.tally.unsettled and not isinstance(answer, CacheError):
+                    pool.node(view.place(key)).was_read(hit=isinstance(answers[key][pool.name], Found))
+            if any(isinstance(answers[key][pool.name], ZoneBehind) for key in asked):
                 hooks.zone_behind(pool.name)
             wanted = [key for key in wanted if _should_ask_next(answers[key][pool.name], fallback_on_miss=fallback_on_miss)]
             if not wanted:
                 break
-            if index + 1 < len(view.readers):
+            if index + 1 < len(order):
                 hooks.fell_back(pool.name, failed(answers[wanted[0]][pool.name]))
+
+    def _to_be_asked(
+        self, view: View, pool: ZonePool, wanted: list[bytes], answers: Answers, asked_abroad: set[bytes]
+    ) -> list[bytes]:
+        """The keys that this zone is asked for. For the others, why it is not is entered as its answer."""
+        abroad = pool.name != view.home
+        if not abroad and not view.tally.unsettled:
+            return wanted
+        first: list[bytes] = []
+        further: list[bytes] = []
+        for key in wanted:
+            node = pool.node(view.place(key))
+            if node.is_down:
+                answers[key][pool.name] = node.unavailable()  # at once, and it costs the budget nothing
+            elif abroad and any(isinstance(answer, FailoverDenied) for answer in answers[key].values()):
+                answers[key][pool.name] = FailoverDenied()  # once for each read
+            else:
+                (further if key in asked_abroad else first).append(key)
+        if not abroad:
+            return first + further
+        budget = self._parts.budget
+        asked = first[: budget.take(len(first))] + further[: budget.take(len(further), spare=True)]
+        asked_abroad.update(asked)
+        if len(asked) < len(first) + len(further):
+            self._parts.hooks.failover_denied(pool.name)
+            for key in {*first, *further}.difference(asked):
+                answers[key][pool.name] = FailoverDenied()
+        return asked
 
     async def _ask_gutter(self, view: View, answers: Answers, deadline: float) -> None:
         # One by one: this is for the day on which no zone answers, and for the keys of that day.
