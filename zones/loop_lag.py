@@ -21,7 +21,7 @@ REMEMBER_SECONDS = 1.0
 class LoopLag:
     """The lag of one event loop."""
 
-    __slots__ = ("_closed", "_due", "_last_stall", "_loop", "_timer", "_wanted", "latest", "worst")
+    __slots__ = ("_closed", "_due", "_last_stall", "_loop", "_lost", "_timer", "_wanted", "latest", "worst")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.latest = 0.0
@@ -33,6 +33,7 @@ class LoopLag:
         self._timer: asyncio.TimerHandle | None = None
         self._wanted = False
         self._closed = False
+        self._lost = 0.0
         self._last_stall = -REMEMBER_SECONDS
 
     def watch(self) -> None:
@@ -46,6 +47,11 @@ class LoopLag:
         if self._timer is not None and now - self._due > STALL_SECONDS:
             self._last_stall = now
         return now - self._last_stall < REMEMBER_SECONDS
+
+    def lost(self, now: float) -> float:
+        """Seconds for which it was seen to stand still, ever, this moment included."""
+        late = now - self._due if self._timer is not None else 0.0
+        return self._lost + (late if late > STALL_SECONDS else 0.0)
 
     def close(self) -> None:
         """Look no more, also when something is still sent."""
@@ -65,6 +71,7 @@ class LoopLag:
         self.worst = max(self.worst, self.latest)
         if self.latest > STALL_SECONDS:
             self._last_stall = now
+            self._lost += self.latest
         self._timer = None
         if self._wanted:
             self._look_later()

@@ -256,6 +256,7 @@ NOT_POSITIVE = [-1, -0.001, math.nan, math.inf, True, "1", None]
         ("window", [*NO_SECONDS, None]),
         ("first_pause", [*NO_SECONDS, None]),
         ("longest_pause", [*NO_SECONDS, None]),
+        ("urgent_pause", [*NO_SECONDS, None]),
         ("probe_timeout", NO_SECONDS),
         ("jitter", NOT_POSITIVE),
         ("calm", NOT_POSITIVE),

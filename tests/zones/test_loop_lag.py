@@ -98,6 +98,25 @@ async def test_the_latest_look_and_the_worst_are_shown():
         assert lag.worst == pytest.approx(worst)
 
 
+@pytest.mark.parametrize("look_first", [True, False])
+@in_virtual_time
+async def test_the_time_that_was_lost_adds_up(look_first):
+    """Of stalls, as far as they held up a look."""
+    loop, lag = bench()
+    assert lag.lost(loop.time()) == 0.0
+    lost = 0.0
+    for stall in (0.02, 0.022, 0.12, 0.52, 0.01):
+        lag.watch()
+        loop.advance(stall)
+        lost += stall - LOOK_SECONDS if stall > LOOK_SECONDS + STALL_SECONDS else 0.0
+        if look_first:
+            await settle()
+        assert lag.lost(loop.time()) == pytest.approx(lost)
+        await asyncio.sleep(1)
+        assert lag.lost(loop.time()) == pytest.approx(lost)
+    assert lost == pytest.approx(0.6)
+
+
 @in_virtual_time
 async def test_after_close_it_looks_no_more():
     loop, lag = bench()

@@ -109,6 +109,23 @@ async def test_a_server_that_stays_silent_after_the_loop_stood_still_is_down_soo
 
 @kinds
 @in_virtual_time
+async def test_a_busy_loop_does_not_hide_a_silent_server(classic_only):
+    """One that is held up a little all the time, as under load: what waited for its whole time has waited."""
+    async with bench_of(classic_only) as bench:
+        await bench.connected()
+        bench.server.pause()
+        waiters = []
+        while not bench.node.is_down:
+            assert now() < 1
+            waiters.append(await ask(bench))
+            for _ in range(6):
+                bench.loop.advance(0.03)  # by a computation
+                await asyncio.sleep(0.001)
+        assert len(waiters) == 3
+
+
+@kinds
+@in_virtual_time
 async def test_a_server_that_closes_on_each_request_is_not_asked_any_more(classic_only):
     """It never times out, so it is the share of failures that tells."""
     async with bench_of(classic_only, circuit=CircuitLimits(least_requests=20, jitter=0.0)) as bench:

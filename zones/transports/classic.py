@@ -35,7 +35,7 @@ from zones.errors import (
     ServerError,
     Unsupported,
 )
-from zones.loop_lag import STALL_SECONDS, LoopLag
+from zones.loop_lag import LoopLag
 from zones.pending import Waiter
 from zones.protocol.replies import Reply
 from zones.transports import translation
@@ -61,6 +61,9 @@ class _Request(NamedTuple):
     """Bytes of its value."""
     written: tuple[bytes, ...]
     """The keys that it writes."""
+    began: float
+    lost: float
+    """What the loop had lost by then (`LoopLag.lost`)."""
 
 
 class ClassicConnection:
@@ -86,9 +89,9 @@ class ClassicConnection:
         """`name` is the node's label, for errors. `dial` opens a socket.
 
         `on_leaving(connection)` is called when it takes no more requests and still answers some; `on_lost(connection, why)`
-        once, when it has ended. `on_late` and `lag`: see `zones.connection.Connection`; a timeout for which the loop may be
-        to blame is not reported at all, since its connection is given up, and no reply can show who was. A request that
-        was lost with one of several connections is reported too, with none in a row.
+        once, when it has ended. `on_late` and `lag`: see `zones.connection.Connection`; a timeout is the loop's when it
+        stood still for most of the time, since its connection is given up, and no reply can show it. A request that was
+        lost with one of several connections is reported too, with none in a row.
         """
         self.name = name
         self._loop = loop
@@ -225,10 +228,12 @@ class ClassicConnection:
         if self._bytes >= self._limits.max_queued_bytes:
             raise QueueFull(f"{self._bytes} bytes are waiting to be sent already", self.name)
         self._asked += 1
+        now, lost = self._loop.time(), 0.0
         if self._lag is not None:
             self._lag.watch()
+            lost = self._lag.lost(now)
         before = [task for key in keys if (task := self._last_write.get(key)) is not None]
-        request = _Request(waiter, size, tuple(keys) if writes else ())
+        request = _Request(waiter, size, tuple(keys) if writes else (), now, lost)
         task = self._loop.create_task(self._answer(work, before, request, deadline), name=f"evcache-classic-{self.name}")
         self._requests[task] = request
         self._bytes += size
@@ -262,9 +267,8 @@ class ClassicConnection:
         task = asyncio.current_task()
         assert task is not None
         waiter, result, problem = request.waiter, None, None
-        until = min(deadline, self._loop.time() + self._longest)
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(min(deadline, self._loop.time() + self._longest)):
                 if before:
                     await asyncio.wait(before)
                 async with self._turns:
@@ -282,7 +286,7 @@ class ClassicConnection:
             waiter.set_result(result)
             return
         waiter.set_exception(problem)
-        if isinstance(problem, NodeTimeout) and not self._stalled(until):
+        if isinstance(problem, NodeTimeout) and not self._stalled(request):
             self._late_in_a_row += 1
             self._report(self._late_in_a_row)
         elif isinstance(problem, ConnectionLost):
@@ -292,12 +296,10 @@ class ClassicConnection:
         if self._on_late is not None and self._why_ended is None:
             self._on_late(self, 1, in_a_row)
 
-    def _stalled(self, until: float) -> bool:
-        """Whether what was to end then may be late by this process's own doing."""
-        if self._lag is None:
-            return False
+    def _stalled(self, request: _Request) -> bool:
+        """Whether this process took most of the request's time."""
         now = self._loop.time()
-        return now - until > STALL_SECONDS or self._lag.stalled_lately(now)
+        return self._lag is not None and self._lag.lost(now) - request.lost > (now - request.began) / 2
 
     async def _carry_out(self, command: translation.Command, value: bytes) -> Reply:
         client = self._client
