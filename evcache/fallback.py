@@ -17,6 +17,7 @@ from zones.cluster import View
 from zones.errors import CacheError, NodeUnavailable
 from zones.node import Node
 from zones.pool import ZonePool
+from zones.protocol import requests
 
 
 class Attempts:
@@ -114,6 +115,9 @@ class Fallback:
             asked_abroad += abroad
             now = view.loop.time()
             until = now + (deadline - now) / _attempts_left(view, order, index, place)
+            if attempts.missed or attempts.behind:
+                # What is found now will be brought there, which takes the seconds that it has left.
+                line = requests.meta_get(key, requests.COPY_FLAGS)
             outcome: CacheError | None = None
             try:
                 found = parts.found(pool.name, await ask(node, line, until))

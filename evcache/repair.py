@@ -28,7 +28,7 @@ from zones.cluster import View
 from zones.errors import CacheError
 from zones.node import Node
 from zones.protocol import requests
-from zones.protocol.replies import read_hit
+from zones.protocol.replies import Hit, read_hit
 
 # Repairs under way at once, and in a second. A zone that comes back empty would otherwise be sent everything in the same
 # second, on top of its ordinary load; what is not repaired now is repaired by a later read.
@@ -51,6 +51,8 @@ class Lack(NamedTuple):
     version: int
     source: Node
     node: Node
+    hit: Hit | None = None
+    """What was read there, if the seconds that it has left were read too."""
 
     @property
     def can_be_mended(self) -> bool:
@@ -100,8 +102,9 @@ class Repair:
         if self._may_be_undead(source, found.version):
             self.check(view, key)  # asks the other zones first
             return
+        hit = found.hit if found.hit.ttl is not None else None
         for zone, node in behind.items():
-            self._mend(Lack(zone, key, found.version, source, node))
+            self._mend(Lack(zone, key, found.version, source, node, hit))
 
     def check(self, view: View, key: bytes) -> None:
         """Have all zones compared, and those that are behind brought the newest version. Returns at once."""
@@ -184,8 +187,9 @@ class Repair:
     async def _copy(self, lack: Lack) -> None:
         try:
             deadline = asyncio.get_running_loop().time() + REPAIR_TIMEOUT_SECONDS
-            # Read again, now with the time that is left: an ordinary read does not ask for it, to stay small.
-            hit = read_hit(await ask(lack.source, requests.meta_get(lack.key, requests.COPY_FLAGS), deadline))
+            hit = lack.hit
+            if hit is None:  # read again, now with the time that is left: an ordinary read does not ask, to stay small
+                hit = read_hit(await ask(lack.source, requests.meta_get(lack.key, requests.COPY_FLAGS), deadline))
             if hit is None or hit.ttl is None or self._clock.version_of(hit.cas) != lack.version:
                 return  # expired, or replaced by a write that goes to every zone by itself
             ttl = copied(hit.ttl, self._now())

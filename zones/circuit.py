@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zones.checks import at_least_one, seconds, share, zero_or_more
+from zones.errors import InvalidArgument
 
 CircuitState = Literal["closed", "open", "half-open"]
 
@@ -64,6 +65,8 @@ class CircuitLimits:
         at_least_one(self.least_requests, "least_requests")
         for name in ("window", "first_pause", "longest_pause", "urgent_pause"):
             seconds(getattr(self, name), name)
+        if self.longest_pause < self.first_pause:
+            raise InvalidArgument("longest_pause", f"{self.longest_pause:g} s is less than first_pause")
         if self.probe_timeout is not None:
             seconds(self.probe_timeout, "probe_timeout")
         for name in ("jitter", "calm", "slow_start"):
@@ -129,7 +132,12 @@ class Circuit:
         self.state = "open"
 
     def pause(self) -> float:
-        """Seconds to wait before the next probe; twice as long the next time."""
+        """Seconds to wait before the next probe; twice as long the next time.
+
+        With the circuit closed the node is only short of a connection: that is tried again at an even pace.
+        """
+        if self.state == "closed":
+            return self._limits.first_pause * (1 + self._limits.jitter * self._draw())
         pause = self._pause * (1 + self._limits.jitter * self._draw())
         self._pause = min(2 * self._pause, self._limits.longest_pause)
         return pause

@@ -202,9 +202,24 @@ def test_a_pause_is_longer_by_a_random_share_that_does_not_add_up(jitter, drawn)
 
 def test_jitter_is_drawn_anew_for_each_pause():
     circuit = Circuit(CircuitLimits(), START)
+    circuit.open(START)
     pauses = [circuit.pause() for _ in range(50)][10:]
     assert len(set(pauses)) > 30
     assert all(30 <= pause <= 45 for pause in pauses)
+
+
+def test_a_node_that_is_only_short_of_a_connection_is_tried_at_an_even_pace():
+    """And what that took does not lengthen the pauses of an outage that comes later."""
+    circuit = Circuit(CircuitLimits(), START, lambda: 0.5)
+    assert [circuit.pause() for _ in range(20)] == [1.25] * 20
+    circuit.open(START)
+    assert [circuit.pause(), circuit.pause()] == [1.25, 2.5]
+
+
+def test_pauses_do_not_shrink():
+    with pytest.raises(InvalidArgument) as caught:
+        CircuitLimits(first_pause=2.0, longest_pause=1.0)
+    assert caught.value.argument == "longest_pause"
 
 
 @pytest.mark.parametrize(
