@@ -261,6 +261,16 @@ class MemoryZones:
             line = b"set %b %d 0 %d\r\n%b\r\n" % (full(key), flags, len(data), data)
             assert self.one(zone).session().receive(line) == b"STORED\r\n"
 
+    def put_back(self, key: str | bytes, held: Held, *zones: str) -> None:
+        """These zones hold this again, as if what was written since had got lost on the way to them."""
+        raw = held.raw
+        line = b"ms %b %d T%d E%d F%d\r\n" % (full(key), len(raw.value), held.ttl or 0, raw.cas, raw.flags)
+        for zone in zones:
+            store = self.one(zone).store
+            if store.get(full(key)) is not None:
+                store.delete(full(key))
+            assert self.one(zone).session().receive(line + raw.value + b"\r\n").startswith(b"HD")
+
     async def kill(self, *zones: str) -> None:
         """The servers of these zones die, with what they hold."""
         for zone in zones:

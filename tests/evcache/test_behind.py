@@ -27,24 +27,13 @@ async def only(found):
     return (await found).get("k")
 
 
-def put_back(zones, held, *names):
-    """These zones hold this again, whatever was written since: they have missed that."""
-    for name in names:
-        store = zones.one(name).store
-        if store.get(full("k")) is not None:
-            store.delete(full("k"))
-        raw = held.raw
-        line = b"ms %b %d T%d E%d F%d" % (full("k"), len(raw.value), held.ttl or 0, raw.cas, raw.flags)
-        assert zones.one(name).session().receive(line + b"\r\n" + raw.value + b"\r\n").startswith(b"HD")
-
-
 async def behind(zones, *names, delete=False, **options):
     """A client that has written twice (or deleted), of which these zones hold the first only; and that write's result."""
     cache = await zones.ready(hints=None, **options)
     await cache.set("k", "old", consistency="all")
     old = zones.held("k", "a")
     newest = await (cache.delete("k", consistency="all") if delete else cache.set("k", "new", consistency="all"))
-    put_back(zones, old, *names)
+    zones.put_back("k", old, *names)
     zones.forget()
     return cache, newest
 
@@ -152,7 +141,7 @@ async def test_a_version_that_was_read_counts_as_one_that_was_written(zones, lev
         newer = await writer.set("k", "new", consistency="all")
         assert newer.version > newest.version
         assert await first(reader, consistency=level) == "new"
-        put_back(zones, old, "b")
+        zones.put_back("k", old, "b")
         assert await reader.get("k") == "new"
         await pass_time()
 
@@ -188,7 +177,7 @@ async def test_a_failed_write_is_not_remembered(zones):
     old = zones.held("k", "a")
     zones.resume(*"abc")
     await pass_time(5)
-    put_back(zones, old, *"abc")  # the requests got lost
+    zones.put_back("k", old, *"abc")  # the requests got lost
     assert await cache.get("k") == "old"
 
 
@@ -201,7 +190,7 @@ async def test_a_write_that_too_few_zones_have_is_not_remembered(zones):
     old = zones.held("k", "a")
     result = await cache.set("k", "new", consistency="all")
     assert not result
-    put_back(zones, old, "a", "b")
+    zones.put_back("k", old, "a", "b")
     assert await cache.get("k") == "old"
 
 
@@ -214,7 +203,7 @@ async def test_a_write_is_remembered_once_enough_zones_have_it(zones, level):
     old = zones.held("k", "a")
     await cache.set("k", "new", consistency=level)
     await pass_time()
-    put_back(zones, old, "a")
+    zones.put_back("k", old, "a")
     assert await cache.get("k") == "new"
 
 
@@ -236,7 +225,7 @@ async def test_a_decision_is_remembered(zones, operation):
     else:
         assert await cache.replace("k", "new", **options)
     await pass_time()
-    put_back(zones, old, "a")
+    zones.put_back("k", old, "a")
     assert await cache.get("k") in ("new", "oldnew")
 
 
