@@ -41,7 +41,7 @@ DELIVERY_TIMEOUT_SECONDS = 1.0
 # Between looks at the book. A node that is down is not tried: its return is told. But one that can be reached and did not
 # take a delivery, and one that has taken the place of another, is found by looking.
 RETRY_FIRST_SECONDS = 0.5
-RETRY_LONGEST_SECONDS = 30.0
+RETRY_LONGEST_SECONDS = 5.0
 
 # Hints of nodes that are down that are passed over before the event loop gets a turn: a millisecond or two.
 MAX_PASSED_OVER = 1_000

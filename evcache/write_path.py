@@ -118,9 +118,12 @@ class WritePath:
         deadline = view.loop.time() + options.timeout
         round_ = self.start(view, key, command, options)
         await self._decided(view, key, command, round_)
-        if round_.unreachable and self._gutter is not None and isinstance(command, Store):
-            round_.outcomes[GUTTER] = await self._gutter.store(view, command, deadline)
+        await self._to_gutter(view, command, round_, deadline)
         return _result(operation, round_, options, _version(command))
+
+    async def _to_gutter(self, view: View, command: Command, round_: Round, deadline: float) -> None:
+        if self._gutter is not None and round_.unreachable and isinstance(command, Store):
+            round_.outcomes[GUTTER] = await self._gutter.store(view, command, deadline)
 
     async def _decided(self, view: View, key: bytes, command: Command, round_: Round) -> None:
         try:
@@ -136,10 +139,14 @@ class WritePath:
         self, operation: str, view: View, commands: Mapping[AnyKey, tuple[bytes, Command]], options: Options
     ) -> dict[AnyKey, WriteResult]:
         """Send all commands, then wait for all. Raises `CacheUnavailable` when no zone could be reached for any."""
+        deadline = view.loop.time() + options.timeout
         rounds = {name: self.start(view, key, command, options) for name, (key, command) in commands.items()}
         for name, round_ in rounds.items():
             await self._decided(view, *commands[name], round_)
-        if rounds and options.errors == "raise" and all(round_.unreachable for round_ in rounds.values()):
+        if self._gutter is not None:
+            left = [(commands[name][1], round_) for name, round_ in rounds.items()]
+            await asyncio.gather(*(self._to_gutter(view, command, round_, deadline) for command, round_ in left))
+        if rounds and options.errors == "raise" and all(map(_is_lost, rounds.values())):
             raise CacheUnavailable(operation, next(iter(rounds.values())).failures)
         return {
             name: WriteResult(round_.met, _version(commands[name][1]), dict(round_.outcomes))
@@ -256,7 +263,12 @@ def _version(command: Command) -> int | None:
     return command.version if isinstance(command, Store) and command.carried else None
 
 
+def _is_lost(round_: Round) -> bool:
+    """Whether nobody has it, the gutter included."""
+    return round_.unreachable and round_.outcomes.get(GUTTER) is not Outcome.STORED
+
+
 def _result(operation: str, round_: Round, options: Options, version: int | None) -> WriteResult:
-    if round_.unreachable and options.errors == "raise" and round_.outcomes.get(GUTTER) is not Outcome.STORED:
+    if _is_lost(round_) and options.errors == "raise":
         raise CacheUnavailable(operation, dict(round_.failures))
     return WriteResult(round_.met, version, dict(round_.outcomes))
