@@ -139,7 +139,13 @@ class ManyPath:
         # One by one: this is for the day on which no zone answers, and for the keys of that day.
         assert self._parts.gutter is not None
         zones = len(view.readers)
-        keys = [key for key, of_key in answers.items() if len(of_key) == zones and not count_answered(of_key, zones)]
+        keys = [
+            key
+            for key, of_key in answers.items()
+            if len(of_key) == zones
+            and not count_answered(of_key, zones)
+            and not any(isinstance(answer, ZoneBehind) for answer in of_key.values())
+        ]
         found = await asyncio.gather(*(self._parts.gutter.get(view, key, deadline) for key in keys), return_exceptions=True)
         for key, answer in zip(keys, found, strict=True):
             if isinstance(answer, CacheError):

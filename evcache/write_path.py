@@ -265,7 +265,7 @@ def _version(command: Command) -> int | None:
 
 def _is_lost(round_: Round) -> bool:
     """Whether nobody has it, the gutter included."""
-    return round_.unreachable and round_.outcomes.get(GUTTER) is not Outcome.STORED
+    return round_.unreachable and round_.outcomes.get(GUTTER) not in ACKNOWLEDGED
 
 
 def _result(operation: str, round_: Round, options: Options, version: int | None) -> WriteResult:
