@@ -13,11 +13,12 @@ from typing import Protocol
 from zones.discovery import Discovery
 from zones.errors import InvalidTopology
 from zones.loop_lag import LoopLag
-from zones.node import Node, Tally
+from zones.node import Node
 from zones.pool import ZonePool
 from zones.ring import position
 from zones.selector import coordinator_order, is_urgent, last, read_order
 from zones.settings import NodeSettings
+from zones.standing import Tally
 from zones.topology import Endpoint, Topology, Zone, difference
 
 # How long a node that left the topology may take to answer what it was asked before: longer than any sensible write timeout.

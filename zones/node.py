@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
@@ -20,34 +20,13 @@ from zones.errors import NodeTimeout, NodeUnavailable
 from zones.loop_lag import LoopLag
 from zones.opening import open_transport
 from zones.settings import NodeSettings
-from zones.slow_start import SlowStart
+from zones.standing import Outage, Standing, Tally
 from zones.topology import Endpoint
 from zones.transports.base import Transport, TransportName
 
 State = Literal["idle", "connecting", "ready", "down", "closed"]
 
-# Outages of a node that are told apart. More become one, which makes repair more careful than it needs to be.
-MAX_OUTAGES = 8
-
 _log = logging.getLogger(__name__)
-
-
-class Outage(NamedTuple):
-    """A time in which a node could not be reached, on the loop's clock."""
-
-    began: float
-    ended: float
-
-
-class Tally:
-    """How many of a cluster's nodes are down, or have just come back: while it is 0, calls need not ask each node."""
-
-    __slots__ = ("unsettled", "urgent")
-
-    def __init__(self) -> None:
-        self.unsettled = 0
-        self.urgent = False
-        """Whether calls have nowhere to go: so many zones are out that nodes are to be probed more often."""
 
 
 class Node:
@@ -67,15 +46,12 @@ class Node:
         self.label = endpoint.label
         self.capabilities: Capabilities | None = None
         """What the server said when it was last connected to; None before that."""
-        self.outages: list[Outage] = []
-        """When it was down, the earliest first, as far as it is back from it."""
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._lag = lag
         self._on_change = on_change
+        self._standing = Standing(self._loop, Tally() if tally is None else tally, self._changed)
         self._circuit = Circuit(settings.circuit, self._loop.time())
-        self._slow_start: SlowStart | None = None
-        self._warm_up_ends: asyncio.TimerHandle | None = None
         self._ready: list[Transport] = []
         self._suspended: list[Transport] = []  # open, and not to be used: the circuit is open too
         self._wanted = settings.connections  # how many are to be ready
@@ -84,12 +60,8 @@ class Node:
         self._keeper: asyncio.Task[None] | None = None
         self._keepers: set[asyncio.Task[None]] = set()  # it, and those before it that have not ended
         self._attempt: asyncio.Future[None] | None = None
-        self._tally = Tally() if tally is None else tally
-        self._counted = False  # whether the tally counts this node
         self._asked_before = 0  # requests on connections that have ended, less the first words of all
         self._last_error: Exception | None = None  # why the last attempt to connect failed; None after one that did not
-        self._failure: Exception | None = None  # why the node is down; None: it is not
-        self._down_since = 0.0
         self._closed = False
         self._all_retired: asyncio.Future[None] | None = None
 
@@ -109,7 +81,7 @@ class Node:
             return "closed"
         if self._ready:
             return "ready"
-        if self._failure is not None:
+        if self._standing.failure is not None:
             return "down"
         return "idle" if self._keeper is None else "connecting"
 
@@ -121,12 +93,12 @@ class Node:
     @property
     def is_down(self) -> bool:
         """Whether a call to this node would fail at once."""
-        return not self._ready and (self._failure is not None or self._closed)
+        return not self._ready and (self._standing.failure is not None or self._closed)
 
     @property
     def failure(self) -> Exception | None:
         """Why it is down; None when it is not."""
-        return self._failure
+        return self._standing.failure
 
     @property
     def pending(self) -> int:
@@ -160,7 +132,7 @@ class Node:
         connection = self.connection()
         if connection is not None:
             return connection
-        if self._failure is not None or self._closed:
+        if self._standing.failure is not None or self._closed:
             raise self.unavailable()
         attempt = self._keep_connected()
         try:
@@ -177,44 +149,33 @@ class Node:
         """The error for a call that meets this node without a connection: why it is down."""
         if self._closed:
             return NodeUnavailable("it is closed", self.label)
-        return NodeUnavailable(f"it is down: {self._failure or 'the connection ended as soon as it was made'}", self.label)
+        why = self._standing.failure or "the connection ended as soon as it was made"
+        return NodeUnavailable(f"it is down: {why}", self.label)
 
-    # After a return, reads come back little by little.
+    @property
+    def outages(self) -> list[Outage]:
+        """When it was down, the earliest first, as far as it is back from it."""
+        return self._standing.outages
 
     @property
     def is_warming(self) -> bool:
-        """Whether it gets a share of the reads only."""
-        return self._slow_start is not None
+        """Whether it has just come back, and gets a share of the reads only."""
+        return self._standing.is_warming
 
     def admits_read(self) -> bool:
         """Whether this read may go to it first. With True, `was_read` is to be told what came of it."""
-        return self._slow_start is None or self._slow_start.admits()
+        return self._standing.admits_read()
 
     def was_read(self, *, hit: bool) -> None:
         """A read was answered, while it was warming up."""
-        if self._slow_start is not None:
-            self._slow_start.read(hit)
-            if self._slow_start.is_warm:
-                self._end_slow_start()
-
-    def _begin_slow_start(self, seconds: float) -> None:
-        self._slow_start = SlowStart()
-        self._warm_up_ends = self._loop.call_later(seconds, self._end_slow_start)
-
-    def _end_slow_start(self) -> None:
-        self._slow_start = None
-        if self._warm_up_ends is not None:
-            self._warm_up_ends.cancel()
-            self._warm_up_ends = None
-        self._count()
+        self._standing.was_read(hit=hit)
 
     # Its end.
 
     def retire(self) -> None:
         """Take no more requests; those that wait are still answered. `close` ends the node."""
         self._closed = True
-        self._failure = None
-        self._end_slow_start()
+        self._standing.end()
         for keeper in self._keepers:
             keeper.cancel()
         open_ones, self._ready, self._suspended = [*self._ready, *self._suspended], [], []
@@ -273,7 +234,7 @@ class Node:
         until = self._loop.time() + seconds
         while (left := until - self._loop.time()) > 0:
             await asyncio.sleep(min(left, self._circuit.urgent_pause()))
-            if self._tally.urgent:
+            if self._standing.is_urgent:
                 return
 
     async def _get_ready(self) -> None:
@@ -285,7 +246,7 @@ class Node:
             connection, capabilities = await open_transport(self.endpoint, self._settings, self, self._lag)
             self._asked_before -= connection.requests  # the first words, which nobody asked for
             self._take_over(capabilities)
-        if self._failure is not None:
+        if self._standing.failure is not None:
             await self._probe(connection)
             self._come_back()
         if connection not in self._ready and connection.is_open:
@@ -302,23 +263,12 @@ class Node:
     def _come_back(self) -> None:
         assert self.capabilities is not None
         _log.info("node %s is back (memcached %s)", self.endpoint, self.capabilities.server)
-        now = self._loop.time()
-        self._circuit.close(now, self.requests)
-        self._remember_outage(Outage(self._down_since, now))
-        self._failure = None
-        if self._settings.circuit.slow_start > 0:
-            self._begin_slow_start(self._settings.circuit.slow_start)
+        self._circuit.close(self._loop.time(), self.requests)
         suspended, self._suspended = self._suspended, []
         for connection in suspended:
             connection.forgive()
         self._ready.extend(connection for connection in suspended if connection.is_open)
-        self._changed()
-
-    def _remember_outage(self, outage: Outage) -> None:
-        if len(self.outages) == MAX_OUTAGES:  # the oldest two become one
-            first, second = self.outages[:2]
-            self.outages[:2] = [Outage(first.began, second.ended)]
-        self.outages.append(outage)
+        self._standing.come_back(self._settings.circuit.slow_start)
 
     def _take_over(self, capabilities: Capabilities) -> None:
         """Know from now on what the server has said, and use no connection that was made for a server of another kind."""
@@ -340,25 +290,14 @@ class Node:
         self._end_attempt()
 
     def _go_down(self, why: Exception) -> None:
-        if self._failure is not None:  # once for each outage, not for each attempt
-            self._failure = why
-            return
-        _log.warning("node %s is down: %s", self.endpoint, why)
-        self._failure = why
-        self._down_since = self._loop.time()
-        self._end_slow_start()
-        self._circuit.open(self._loop.time())
-        self._changed()
+        if self._standing.failure is None:  # once for each outage, not for each attempt
+            _log.warning("node %s is down: %s", self.endpoint, why)
+            self._circuit.open(self._loop.time())
+        self._standing.go_down(why)
 
     def _changed(self) -> None:
-        self._count()
         if self._on_change is not None:
             self._on_change(self)
-
-    def _count(self) -> None:
-        unsettled = self._failure is not None or self._slow_start is not None
-        self._tally.unsettled += unsettled - self._counted
-        self._counted = unsettled
 
     def _end_attempt(self) -> None:
         if self._attempt is not None and not self._attempt.done():

@@ -8,8 +8,9 @@ from zones.circuit import CircuitLimits
 from zones.connection import ConnectionLimits
 from zones.errors import NodeError
 from zones.loop_lag import LoopLag
-from zones.node import Node, Tally
+from zones.node import Node
 from zones.settings import NodeSettings
+from zones.standing import Tally
 from zones.testing import FakeMemcached
 from zones.topology import Endpoint
 

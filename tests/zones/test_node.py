@@ -10,8 +10,9 @@ from tests.zones.node_bench import ENDPOINT, FIRST_PAUSE, LIMITS, LONGEST_PAUSE,
 from tests.zones.scripted import MemoryDialer, outcome
 from zones.connection import ConnectionLimits
 from zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable
-from zones.node import Node, Tally
+from zones.node import Node
 from zones.settings import NodeSettings
+from zones.standing import Tally
 from zones.testing import FakeMemcached
 from zones.topology import Endpoint
 

@@ -8,7 +8,7 @@ from tests.virtual_time import in_virtual_time, now, settle
 from tests.zones.node_bench import FIRST_PAUSE, LONGEST_PAUSE, Bench
 from zones.circuit import CircuitLimits
 from zones.errors import NodeUnavailable
-from zones.node import MAX_OUTAGES
+from zones.standing import MAX_OUTAGES
 
 WARM_READS = 45  # hits that make a node warm which begins with nothing
 
