@@ -3,8 +3,9 @@
 import pytest
 
 from evcache import CacheUnavailable, ConsistencyError
-from evcache.answers import Found, check_answered, failed, newest, zones_behind
+from evcache.answers import Found, check_answered, count_answered, failed, judged, newest, zones_behind
 from evcache.codec import FLAG_TOMBSTONE
+from evcache.errors import FailoverDenied, ZoneBehind
 from zones.errors import NodeTimeout, NodeUnavailable
 from zones.protocol.replies import Hit
 
@@ -104,3 +105,49 @@ def test_check_answered(answers, required, error, answered):
         assert (caught.value.answered, caught.value.required) == (answered, required)
     for zone, reason in caught.value.failures.items():
         assert f"{zone}: {reason}" in str(caught.value)
+
+
+BEHIND = ZoneBehind(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "known", "believed"),
+    [
+        (V1, 0, True),
+        (V1, 1, True),
+        (V1, 2, False),
+        (GONE, 9, True),
+        (GONE, 10, False),
+        (X, 10, True),
+        (None, 10, True),
+        (SLOW, 10, True),
+    ],
+)
+def test_what_is_older_than_what_is_known_is_not_believed(answer, known, believed):
+    """A value or a tombstone; what has no version, or is no item, is what it is."""
+    judgement = judged(answer, known)
+    if believed:
+        assert judgement is answer
+    else:
+        assert (judgement.held, judgement.known) == (answer.version, known)
+        assert failed(judgement) is judgement
+
+
+@pytest.mark.parametrize(
+    ("answers", "zones", "answered"),
+    [
+        pytest.param([V1, None, SLOW], 3, 2, id="hits and misses"),
+        pytest.param([V2, BEHIND, BEHIND], 3, 1, id="one that is not behind"),
+        pytest.param([None, BEHIND, SLOW], 3, 1, id="a miss, one behind and one that failed"),
+        pytest.param([BEHIND, SLOW, DOWN], 3, 0, id="behind, and nobody else"),
+        pytest.param([BEHIND, BEHIND, BEHIND], 3, 3, id="all behind: gone everywhere"),
+        pytest.param([BEHIND, None, BEHIND], 3, 3, id="behind or missing in all: gone everywhere"),
+        pytest.param([BEHIND, BEHIND], 3, 0, id="one has not been heard"),
+        pytest.param([BEHIND, None], 3, 1, id="a miss, and one has not been heard"),
+        pytest.param([BEHIND, FailoverDenied(), FailoverDenied()], 3, 0, id="not asked is not answered"),
+        pytest.param([None, None, None], 3, 3, id="all miss"),
+    ],
+)
+def test_how_many_zones_have_answered(answers, zones, answered):
+    """A zone that is behind has not, unless all that there are have said that they have nothing newer."""
+    assert count_answered(dict(zip("abc", answers, strict=False)), zones) == answered
