@@ -70,3 +70,18 @@ def test_the_table_of_levels_is_what_the_code_asks_for():
     assert {name for name, *_ in rows} == set(Consistency.__members__)
     for name, *numbers in rows:
         assert [Consistency[name].required(zones) for zones in (1, 2, 3, 5)] == [int(number) for number in numbers]
+
+
+TESTS_OF_FAILURES = re.findall(
+    r"^\|.*\| `(\S+)::(\w+)` \|$", (ROOT / "docs" / "failure-modes.md").read_text("utf-8"), re.MULTILINE
+)
+
+
+def test_every_failure_mode_names_a_test():
+    rows = (ROOT / "docs" / "failure-modes.md").read_text("utf-8").partition("\n## ")[0].count("\n| ") - 2  # less the head
+    assert rows == len(TESTS_OF_FAILURES) > 20
+
+
+@pytest.mark.parametrize(("file", "test"), TESTS_OF_FAILURES)
+def test_the_tests_of_failure_modes_exist(file, test):
+    assert re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text("utf-8"), re.MULTILINE)
