@@ -39,7 +39,10 @@ class Reading(Lifecycle):
 
         From the near cache, if there is one and `near_cache` is not False; from the local zone; from another when that one
         fails, or (unless `fallback_on_miss` is False) misses. With `QUORUM` and above, the newest of what that many zones
-        hold. Raises `CacheUnavailable` when no zone could answer and
+        hold. Never older than what this client wrote or saw before: a zone that is behind counts as one that failed, and a
+        miss is returned when all are.
+
+        Raises `CacheUnavailable` when no zone could answer and
         `ConsistencyError` when fewer than asked for did (`default` for both with `errors="miss"`); `DecodeError`.
         """
         full = self._keys.full(key)

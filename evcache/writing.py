@@ -31,6 +31,7 @@ class Writing(Lifecycle):
     ) -> WriteResult:
         """Store a value in every zone for `ttl` seconds. True when enough zones have it, or have a newer one.
 
+        A zone that misses it is brought it when it can be reached again, also after a result that is false.
         Raises `CacheUnavailable` when no zone could be reached (with `errors="miss"`: returns false); `EncodeError`,
         `ValueTooLarge`.
         """
