@@ -117,13 +117,14 @@ class ReadPath:
         fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> Found | None:
         self._budget.reads += 1
-        if view.tally.unsettled:
-            return await self._fallback.from_the_first(view, key, line, options, fallback_on_miss)
         loop = view.loop
         now = loop.time()
         readers = view.readers
         local = readers[0]
         node = local.node(position(key) if view.sharded else 0)
+        # Some node is down or has just come back; of thousands, one always is. Does this read meet it first?
+        if view.tally.unsettled and (node.is_down or node.is_warming or local.name != view.home):
+            return await self._fallback.from_the_first(view, key, line, options, fallback_on_miss)
         # One zone may not use up the time of those after it.
         until = now + options.timeout / view.places
         known = self._remembered.newest(key)
