@@ -114,39 +114,44 @@ class Repair:
         if self._background.spawn(self._check(view, key)) is None:
             self._checking.discard(key)
 
-    async def compare(self, view: View, key: bytes, deadline: float) -> list[Lack]:
-        """Which zones lack the newest version of a key. Zones that can't be reached are left out."""
+    async def compare(self, view: View, key: bytes, deadline: float) -> tuple[list[Lack], set[str]]:
+        """Which zones lack the newest version of a key, and the zones that can't be reached."""
         place = view.place(key)
         nodes = {pool.name: pool.node(place) for pool in view.writers}
         looks = await asyncio.gather(*(self._look(node, key, deadline) for node in nodes.values()))
         seen = {zone: item for zone, item in zip(nodes, looks, strict=True) if not isinstance(item, CacheError)}
         versions = {zone: self._clock.version_of(item.cas) for zone, item in seen.items() if item is not None}
         versioned = {zone: version for zone, version in versions.items() if version is not None}
+        out_of_reach = nodes.keys() - seen.keys()
         if not versioned:
-            return []
+            return [], out_of_reach
         newest = max(versioned.values())
         source = next(zone for zone, version in versioned.items() if version == newest)
         # Another zone that holds the key in any version has not seen a delete after it: then it is not the undead.
         if self._may_be_undead(nodes[source], newest) and len(versioned) == 1:
-            return []
-        return [
+            return [], out_of_reach
+        lacks = [
             Lack(zone, key, newest, nodes[source], nodes[zone])
             for zone, item in seen.items()
             if item is None or (zone in versioned and versioned[zone] < newest)
         ]
+        return lacks, out_of_reach
 
-    async def settle(self, view: View, key: bytes, deadline: float) -> None:
+    async def settle(self, view: View, key: bytes, deadline: float) -> set[str]:
         """Compare all zones, and bring those that are behind the newest version; done when they have it.
 
-        For few: it is not counted among the repairs under way.
+        Returns the zones of which that can't be said. For few: it is not counted among the repairs under way.
         """
-        for lack in await self.compare(view, key, deadline):
-            if lack.can_be_mended:
-                await self._copy(lack)
+        lacks, unsettled = await self.compare(view, key, deadline)
+        for lack in lacks:
+            if lack.can_be_mended and not await self._copy(lack):
+                unsettled.add(lack.zone)
+        return unsettled
 
     async def _check(self, view: View, key: bytes) -> None:
         try:
-            for lack in await self.compare(view, key, view.loop.time() + REPAIR_TIMEOUT_SECONDS):
+            lacks, _ = await self.compare(view, key, view.loop.time() + REPAIR_TIMEOUT_SECONDS)
+            for lack in lacks:
                 self._mend(lack)
         finally:
             self._checking.discard(key)
@@ -184,14 +189,15 @@ class Repair:
         self._in_second += 1
         return True
 
-    async def _copy(self, lack: Lack) -> None:
+    async def _copy(self, lack: Lack) -> bool:
+        """Bring a zone what it lacks. False when it, or the source, did not answer."""
         try:
             deadline = asyncio.get_running_loop().time() + REPAIR_TIMEOUT_SECONDS
             hit = lack.hit
             if hit is None:  # read again, now with the time that is left: an ordinary read does not ask, to stay small
                 hit = read_hit(await ask(lack.source, requests.meta_get(lack.key, requests.COPY_FLAGS), deadline))
             if hit is None or hit.ttl is None or self._clock.version_of(hit.cas) != lack.version:
-                return  # expired, or replaced by a write that goes to every zone by itself
+                return True  # expired, or replaced by a write that goes to every zone by itself
             ttl = copied(hit.ttl, self._now())
             store = Store(self._clock, lack.key, hit.value, hit.flags, ttl=ttl, version=lack.version)
             outcome = await carry_out(store, lack.node, deadline)
@@ -201,3 +207,4 @@ class Repair:
         finally:
             self._running.discard((lack.key, lack.node))
         self._hooks.repaired(lack.zone, outcome)
+        return outcome is not Outcome.UNAVAILABLE

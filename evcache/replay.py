@@ -21,7 +21,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_expone
 
 from evcache.background import Background
 from evcache.codec import FLAG_TOMBSTONE
-from evcache.commands import Store, carry_out, inspect
+from evcache.commands import Store, carry_out
 from evcache.hint_file import HintFile
 from evcache.hints import Hint, HintBook, Hints, Kind
 from evcache.hooks import HintEnd, Hooks
@@ -272,8 +272,11 @@ class Replay:
             if node.capabilities is None or not node.capabilities.versions:
                 end: HintEnd = "refused"  # without versions it can't be told from a newer write
             elif hint.kind is Kind.CHECK:
-                await inspect(node, hint.key, deadline)  # one that does not answer is to be tried again
-                await self._repair.settle(view, hint.key, deadline)
+                unsettled = await self._repair.settle(view, hint.key, deadline)
+                if hint.zone in unsettled:
+                    return False
+                for zone in unsettled:  # what is the newest may be there, or be what it lacks
+                    self.uncertain(zone, hint.key)
                 end = "delivered"
             elif (store := self._store(hint)) is None:
                 end = "expired"
