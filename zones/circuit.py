@@ -9,6 +9,7 @@ A caller who gave up says nothing about the node, and counts neither way.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,8 +51,9 @@ class CircuitLimits:
     """The share of a pause by which it may be longer, drawn at random: the clients of a node must not all knock at once."""
 
     calm: float = 10.0
-    """Seconds after a return for which the next outage counts as the same: pauses go on doubling. A node that answers
-    probes and nothing else would otherwise be back every second."""
+    """Seconds up after which the next outage is one of its own. Before that its pauses go on where the last one's were, halved
+    for each quarter of this time: a node that answers probes and nothing else would otherwise be back every second, and one
+    that has several troubles in a minute must not be kept out for longer each time. (Envoy's ejections decay so, too.)"""
 
     probe_timeout: float | None = None
     """Seconds for the answer to a probe; None: the connect timeout. `EVCache` gives it as little as a read waits for a zone
@@ -126,9 +128,11 @@ class Circuit:
         self._half_began = now
 
     def open(self, now: float) -> None:
-        """Stop asking. Soon after a return, the pauses go on where they were."""
-        if self.state == "closed" and (self._closed_at is None or now - self._closed_at >= self._limits.calm):
-            self._pause = self._limits.first_pause
+        """Stop asking. Soon after a return, the pauses go on about where they were."""
+        if self.state == "closed":
+            up = math.inf if self._closed_at is None else now - self._closed_at
+            first, calm = self._limits.first_pause, self._limits.calm
+            self._pause = first if up >= calm else max(first, self._pause / 2 ** int(4 * up / calm))
         self.state = "open"
 
     def pause(self) -> float:

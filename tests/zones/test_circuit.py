@@ -223,7 +223,7 @@ def test_pauses_do_not_shrink():
 
 
 @pytest.mark.parametrize(
-    ("up", "next_pause"), [(0.0, 4.0), (9.9, 4.0), (10.0, 1.0), (3_600.0, 1.0)], ids=["0 s", "9.9 s", "10 s", "1 h"]
+    ("up", "next_pause"), [(0.0, 4.0), (2.4, 4.0), (2.5, 2.0), (5.0, 1.0), (9.9, 1.0), (10.0, 1.0), (3_600.0, 1.0)]
 )
 def test_pauses_go_on_after_a_short_return_and_begin_anew_after_a_calm_time(up, next_pause):
     bench = Bench(calm=10.0)
