@@ -130,6 +130,7 @@ async def test_what_was_brought_can_not_replace_what_is_newer(zones):
     await cut_off(zones, cache, "c")
     await cache.set("k", "older")
     zones.resume("c")  # which this client finds out in a second or so, and the other has no need to
+    await pass_time(0.01)  # within a millisecond the writer's number decides
     await pass_time(0.01)  # within a millisecond, chance says which of two clients is the newer one
     newer = await other.set("k", "newer", consistency="all")
     await pass_time(BACK_SECONDS)
