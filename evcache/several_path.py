@@ -37,8 +37,9 @@ class SeveralPath:
             if count_answered(answers, zones) < required:
                 return False
             winner = newest(answers.values())
-            # Of those that are behind what this client knows of, no number is enough while another may be not.
-            return not known or (winner is not None and (winner.version is None or winner.version >= known))
+            # Of those that are behind what this client knows of, no number is enough while another may be not. A miss is no
+            # such answer: a key that has expired everywhere must not wait for a zone that hangs.
+            return winner is None or winner.version is None or winner.version >= known
 
         answers = await first_answers(
             {zone: self._ask(zone, node, line, deadline) for zone, node in nodes.items()}, required, enough

@@ -51,8 +51,8 @@ class CircuitLimits:
     """The share of a pause by which it may be longer, drawn at random: the clients of a node must not all knock at once."""
 
     calm: float = 10.0
-    """Seconds up after which the next outage is one of its own. Before that its pauses go on where the last one's were, halved
-    for each quarter of this time: a node that answers probes and nothing else would otherwise be back every second, and one
+    """Seconds up after which the next outage is one of its own. Before, its pauses go on where they were, halved for each
+    quarter of this time: a node that answers probes and nothing else would otherwise be back every second, and one
     that has several troubles in a minute must not be kept out for longer each time. (Envoy's ejections decay so, too.)"""
 
     probe_timeout: float | None = None

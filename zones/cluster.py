@@ -124,6 +124,8 @@ class Cluster:
         Raises `InvalidTopology` when it does not hold the local zone and there is no view yet.
         """
         check_local_zone(self._local_zone, topology, first=self.view is None)
+        if self._spare is not None and topology.zone(self._spare.name) is not None:
+            raise InvalidTopology("zones", f"a zone is called {self._spare.name!r}, as the nodes that belong to none are")
         if self._lag is None:
             self._lag = LoopLag(asyncio.get_running_loop())
         change = difference(self.view.topology if self.view else None, topology)

@@ -7,7 +7,7 @@ import random
 import sys
 
 from integration import chaos
-from integration.chaos.program import Settings, TooOld, run
+from integration.chaos.program import NO_REPAIR, Settings, TooOld, run
 from integration.servers import BACKEND_VARIABLE, NoServers, find_servers
 
 BROKEN = 1
@@ -23,11 +23,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="the same seed gives the same faults and calls; a random one if not given")
     parser.add_argument("--ordering", choices=("newest", "arrival"), default="newest", help="which write wins (newest)")
     parser.add_argument("--no-tombstones", action="store_true", help="let zones forget a delete within a second")
+    parser.add_argument("--no-repair", action="store_true", help="no hints, no repair, and no versions remembered")
     parser.add_argument("--backend", choices=("docker", "memcached", "embedded"), help="where servers come from; the best")
     arguments = parser.parse_args()
     seed = random.randrange(SEEDS) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
-    settings = Settings(seed, arguments.seconds, ordering=arguments.ordering, tombstones=not arguments.no_tombstones)
+    settings = Settings(
+        seed,
+        arguments.seconds,
+        ordering=arguments.ordering,
+        tombstones=not arguments.no_tombstones,
+        options=NO_REPAIR if arguments.no_repair else {},
+    )
     # As the fixtures of the integration tests have it: see integration/conftest.py.
     os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")

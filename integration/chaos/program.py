@@ -26,6 +26,9 @@ CONVERGENCE_SECONDS = 60.0
 
 PROGRESS_SECONDS = 5.0
 
+NO_REPAIR = {"hints": None, "repair": False, "check_share": 0, "remember_versions": 0}
+"""Options of a client that does nothing about what a zone missed."""
+
 
 class TooOld(Exception):
     """The servers keep no versions, so most of what is checked is not promised on them."""
