@@ -97,7 +97,7 @@ class Fallback:
         """
         parts = self._parts
         place = view.place(key)
-        asked_abroad = 0
+        asked_abroad = sum(pool.name != view.home for pool in order[:start])
         left = None if not start else order[start - 1].name
         for index in range(start, len(order)):
             pool = order[index]

@@ -122,8 +122,7 @@ class ReadPath:
         readers = view.readers
         local = readers[0]
         node = local.node(position(key) if view.sharded else 0)
-        # Some node is down or has just come back; of thousands, one always is. Does this read meet it first?
-        if view.tally.unsettled and (node.is_down or node.is_warming or local.name != view.home):
+        if view.tally.unsettled and not self._goes_straight(view, local, node):
             return await self._fallback.from_the_first(view, key, line, options, fallback_on_miss)
         # One zone may not use up the time of those after it.
         until = now + options.timeout / view.places
@@ -158,6 +157,17 @@ class ReadPath:
         order = readers if local is readers[0] else _first(local, readers)
         deadline = now + options.timeout
         return await self._fallback.go_on(view, order, 1, key, line, options, fallback_on_miss, deadline, attempts)
+
+    def _goes_straight(self, view: View, first: ZonePool, node: Node) -> bool:
+        """Whether a read can go to its first node as ever, although some node is down: of thousands, one always is."""
+        if node.is_down or node.is_warming:
+            return False
+        if first.name == view.home:
+            return True
+        if not self._budget.has_any:  # the home zone is out
+            return False
+        self._budget.take()
+        return True
 
     def _check(self, view: View, key: bytes) -> None:
         self._until_check = self._next_check()
