@@ -95,6 +95,7 @@ class Hedge:
                 won = await self._race(answer, second)
                 self._hooks.hedged(second[0].name, won=won is not None)
                 if won is not None:
+                    latencies.add(view.loop.time() - began)  # at least: without these the percentile would sink
                     return second[0], second[1], won
             reply = await answer
             latencies.add(view.loop.time() - began)
