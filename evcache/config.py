@@ -86,6 +86,12 @@ def not_negative(value: int, argument: str) -> int:
     return value
 
 
+def an_instance(value: object, kind: type, argument: str, *, optional: bool = True) -> None:
+    """Raise `InvalidArgument` unless the value is one of these settings, or None where they are optional."""
+    if not isinstance(value, kind) and not (optional and value is None):
+        raise InvalidArgument(argument, f"{kind.__name__}(...){' or None' if optional else ''} is needed, not {value!r}")
+
+
 def one_of(value: str, kind: object, argument: str) -> None:
     """Raise `InvalidArgument` unless the value is one that the Literal type `kind` lists."""
     if value not in get_args(kind):

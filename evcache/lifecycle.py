@@ -22,6 +22,7 @@ from evcache.config import (
     Errors,
     Ordering,
     ZonesArgument,
+    an_instance,
     discovery_from,
     local_zone_from,
     not_negative,
@@ -144,6 +145,10 @@ class Lifecycle:
         self._versions = not interop
         self._owner = Owner()
         self._background = Background()
+        an_instance(hints, Hints, "hints")
+        an_instance(failover, Failover, "failover", optional=False)
+        an_instance(hedging, Hedging, "hedging")
+        an_instance(gutter, Gutter, "gutter")
         settings = _settings(nodes, transport, read_timeout)
         fixed = self._discovery.topology if isinstance(self._discovery, StaticDiscovery) else None
         if gutter is not None and fixed is not None and fixed.zone(GUTTER) is not None:
