@@ -86,13 +86,15 @@ class HintBook:
     def __init__(self, limits: Hints) -> None:
         self.size = 0
         """Bytes."""
+        self.count = 0
+        """Hints."""
         self._limits = limits
         # By age: what was put in last is last.
         self._kept: dict[Kind, dict[tuple[str, bytes], Hint]] = {kind: {} for kind in Kind}
         self._deletes: Counter[bytes] = Counter()  # for how many zones a delete of a key is kept
 
     def __len__(self) -> int:
-        return sum(map(len, self._kept.values()))
+        return self.count
 
     def __iter__(self) -> Iterator[Hint]:
         """All, in the order of delivery: deletes, sets, checks, the oldest of each first."""
@@ -129,6 +131,7 @@ class HintBook:
             return False
         del kept[place]
         self.size -= hint.size
+        self.count -= 1
         if hint.kind is Kind.DELETE:
             self._deletes[hint.key] -= 1
             if not self._deletes[hint.key]:
@@ -152,6 +155,7 @@ class HintBook:
     def _enter(self, hint: Hint) -> None:
         self._kept[hint.kind][hint.zone, hint.key] = hint
         self.size += hint.size
+        self.count += 1
         if hint.kind is Kind.DELETE:
             self._deletes[hint.key] += 1
 

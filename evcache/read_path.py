@@ -6,6 +6,7 @@ A miss is an answer, a failure is not. A tombstone is an answer too: "deleted, a
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -48,6 +49,7 @@ class ReadPath:
         self._parts = parts
         self._clock = parts.clock
         self._remembered = parts.remembered
+        self._recent = parts.remembered.recent
         self._budget = parts.budget
         self._near = near
         self._hedge = hedge
@@ -56,7 +58,7 @@ class ReadPath:
         self._many = ManyPath(parts)
         self._check_share = check_share
         self._draw = draw
-        self._until_check = self._next_check()  # reads; never 0 where nothing is checked
+        self._check_at = self._next_check()  # the number of the read after which the next check comes
 
     def get(
         self,
@@ -116,7 +118,8 @@ class ReadPath:
         options: Options,
         fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> Found | None:
-        self._budget.reads += 1
+        budget = self._budget
+        budget.reads += 1
         loop = view.loop
         now = loop.time()
         readers = view.readers
@@ -126,7 +129,8 @@ class ReadPath:
             return await self._fallback.from_the_first(view, key, line, options, fallback_on_miss)
         # One zone may not use up the time of those after it.
         until = now + options.timeout / view.places
-        known = self._remembered.newest(key)
+        recent = self._recent.get(key)
+        known = self._remembered.newest(key) if recent is None else recent
         failure: CacheError | None = None
         try:
             if self._hedge is not None:
@@ -142,10 +146,9 @@ class ReadPath:
             if hit is not None and not hit.leased:
                 version = self._clock.version_of(hit.cas)
                 if version is None or version >= known:
-                    if version is not None:
+                    if version != recent and version is not None:
                         self._remembered.note(key, version)
-                    self._until_check -= 1
-                    if not self._until_check:
+                    if budget.reads >= self._check_at:
                         self._check(view, key)
                     return _new_found(Found, (hit, local.name, version, False))
                 failure = ZoneBehind(version, known)
@@ -170,14 +173,14 @@ class ReadPath:
         return True
 
     def _check(self, view: View, key: bytes) -> None:
-        self._until_check = self._next_check()
+        self._check_at = self._next_check()
         self._parts.repair.check(view, key)
 
-    def _next_check(self) -> int:
+    def _next_check(self) -> float:
         # Drawn anew each time: reads that come in a rhythm would otherwise have the same key checked for ever.
         if not self._check_share or not self._parts.repair.enabled:
-            return -1
-        return 1 + int(2 * self._draw() / self._check_share)
+            return math.inf
+        return self._budget.reads + 1 + int(2 * self._draw() / self._check_share)
 
     async def get_from(self, pool: ZonePool, node: Node, key: bytes, deadline: float) -> Found | None:
         """The item in one zone, or None for a miss. Raises a `NodeError`."""

@@ -15,40 +15,42 @@ REMEMBERED_KEYS = 16_384
 class Remembered:
     """The newest version of each key, as far as this client knows."""
 
-    __slots__ = ("_limit", "_old", "_pinned", "_young")
+    __slots__ = ("_limit", "_old", "_pinned", "recent")
 
     def __init__(self, limit: int = REMEMBERED_KEYS) -> None:
         """`limit`: keys in each of two generations; 0: only what is pinned."""
         self._limit = limit
-        self._young: dict[bytes, int] = {}
+        self.recent: dict[bytes, int] = {}
+        """The young generation, always the same dict: a read looks here first, without a call."""
         self._old: dict[bytes, int] = {}
         self._pinned: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        return len(self._young.keys() | self._old.keys() | self._pinned.keys())
+        return len(self.recent.keys() | self._old.keys() | self._pinned.keys())
 
     def newest(self, key: bytes) -> int:
         """The newest version known; 0 for a key of which none is."""
-        known = self._young.get(key)
+        known = self.recent.get(key)
         if known is None:
             return max(self._old.get(key, 0), self._pinned.get(key, 0))
         return known
 
     def note(self, key: bytes, version: int) -> None:
         """This version was written, or seen. No effect when a newer one is known."""
-        known = self._young.get(key)
+        known = self.recent.get(key)
         if known is None:
             self._take_in(key, version)
         elif version > known:
-            self._young[key] = version
+            self.recent[key] = version
 
     def _take_in(self, key: bytes, version: int) -> None:
         if not self._limit:
             return
         version = max(version, self._old.get(key, 0), self._pinned.get(key, 0))
-        if len(self._young) >= self._limit:
-            self._old, self._young = self._young, {}
-        self._young[key] = version
+        if len(self.recent) >= self._limit:
+            self._old = self.recent.copy()
+            self.recent.clear()
+        self.recent[key] = version
 
     def pin(self, key: bytes, version: int) -> None:
         """Never forget that this key has this version, until it is unpinned."""

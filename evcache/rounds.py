@@ -8,12 +8,13 @@ since half a write is what makes zones differ.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from evcache.background import Background
 from evcache.commands import Command, Judge, Store, capabilities_of, carry_out
 from evcache.hooks import Hooks
+from evcache.remembered import Remembered
 from evcache.replay import Replay
 from evcache.results import ACKNOWLEDGED, Outcome
 from zones.errors import CacheError, NodeError, NodeTimeout, QueueFull, ServerError
@@ -28,10 +29,12 @@ class Round:
         "_acknowledged",
         "_counted",
         "_decided",
+        "_enough",
         "_failed",
         "_hooks",
-        "_on_acknowledged",
+        "_remembered",
         "_replay",
+        "_store",
         "_undecided",
         "answered",
         "background",
@@ -48,11 +51,10 @@ class Round:
         acknowledged: frozenset[Outcome] = ACKNOWLEDGED,
         *,
         replay: Replay | None = None,
-        on_acknowledged: Callable[[], None] | None = None,
+        store: Store | None = None,
+        remembered: Remembered | None = None,
     ) -> None:
-        """`replay` keeps the write for zones that miss it. `on_acknowledged()` is called once, when enough zones have it,
-        and at least one.
-        """
+        """`replay` keeps the write for zones that miss it; `store`'s version is remembered once enough zones have it."""
         self.required = required
         """How many readable zones must acknowledge."""
         self.answered = 0
@@ -65,7 +67,10 @@ class Round:
         self._failed = 0
         self._acknowledged = acknowledged
         self._replay = replay
-        self._on_acknowledged = on_acknowledged
+        self._store = store
+        self._remembered = remembered
+        # A write that no zone has taken would make every zone look behind, though none has been asked for.
+        self._enough = max(1, required)
         self.background = background
         self._hooks = hooks
         self._decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -96,13 +101,15 @@ class Round:
         """Enter what a readable zone has done already."""
         self.outcomes[zone] = outcome
         self._counted += 1
-        self._acknowledge(outcome)
-
-    def _acknowledge(self, outcome: Outcome) -> None:
         if outcome in self._acknowledged:
-            self.answered += 1
-            if self._on_acknowledged is not None and self.answered == max(1, self.required):
-                self._on_acknowledged()
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        self.answered += 1
+        store = self._store
+        if self.answered == self._enough and store is not None and store.carried and store.version is not None:
+            assert self._remembered is not None
+            self._remembered.note(store.key, store.version)
 
     async def decided(self) -> None:
         """Wait until enough zones have it, or until that has become impossible; the deadline makes it so at the latest."""
@@ -114,15 +121,19 @@ class Round:
         self.outcomes[part.zone] = outcome
         if error is not None:
             self.failures[part.zone] = error
+        acknowledged = outcome in self._acknowledged
         if part.counts:
             self._undecided -= 1
             self._failed += error is not None
-            self._acknowledge(outcome)
-        if self._replay is not None and isinstance(part.command, Store):
-            if outcome in self._acknowledged:
-                self._replay.reached(part.zone, part.command)
+            if acknowledged:
+                self._acknowledge()
+        replay = self._replay
+        if replay is not None and isinstance(part.command, Store):
+            if acknowledged:
+                if replay.book.count:
+                    replay.reached(part.zone, part.command)
             elif isinstance(error, NodeError) and not isinstance(error, ServerError):  # not what it refused
-                self._replay.missed(part.zone, part.command)
+                replay.missed(part.zone, part.command)
         self._hooks.zone_wrote(part.zone, outcome, late=self._decided.done())
         self._decide()
 

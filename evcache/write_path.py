@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
-from functools import partial
 from typing import Any, TypeVar
 
 from evcache.background import Background
@@ -248,15 +247,15 @@ class WritePath:
     def _round(self, view: View, options: Options, command: Command) -> Round:
         required = options.consistency.required(len(view.readers))
         acknowledged = ACKNOWLEDGED_DELETE if isinstance(command, Delete) else ACKNOWLEDGED
-        remember = None
-        if isinstance(command, Store) and command.version is not None:
-            remember = partial(self._remember, command)
-        return Round(self._background, self._hooks, required, acknowledged, replay=self._replay, on_acknowledged=remember)
-
-    def _remember(self, store: Store) -> None:
-        # Only what enough zones have: a write that none took would otherwise make every zone look behind.
-        if store.carried and store.version is not None:
-            self._remembered.note(store.key, store.version)
+        return Round(
+            self._background,
+            self._hooks,
+            required,
+            acknowledged,
+            replay=self._replay,
+            store=command if isinstance(command, Store) else None,
+            remembered=self._remembered,
+        )
 
 
 def _version(command: Command) -> int | None:
