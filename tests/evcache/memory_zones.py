@@ -154,9 +154,10 @@ class MemoryZones:
     def client(self, **options: Any) -> EVCache:
         """A client in zone a, unless the options say otherwise.
 
-        A node that has come back gets all of its reads at once, unless `circuit` says otherwise: chance has no place here.
+        A node that has come back gets all of its reads at once, unless `circuit` says otherwise, and no read has all zones
+        compared, unless `check_share` does: chance has no place here.
         """
-        options = {"local_zone": "a", "wall_clock": self.wall_clock, **options}
+        options = {"local_zone": "a", "wall_clock": self.wall_clock, "check_share": 0, **options}
         connections = options.pop("connections", 1)
         circuit = options.pop("circuit", CircuitLimits(slow_start=0))
         client = EVCache(
