@@ -76,6 +76,8 @@ class HintFile:
         try:
             while self._writing is not None:
                 await asyncio.wait([self._writing])
+            if self._changes:  # could not be written before
+                await self._write()
         finally:  # also when cancelled: the thread does it after what it does now
             if not self._closed:
                 self._closed = True
@@ -94,8 +96,10 @@ class HintFile:
                 try:
                     await self._in_thread(self._save, changes)
                 except sqlite3.Error as error:
-                    # A full disk, say. They are still in memory, and will be delivered from there.
+                    # A full disk, say. They are tried again with the next change; what is in memory is delivered from there.
+                    self._changes = changes | self._changes
                     _log.error("%d changes of hints could not be written to %s: %s", len(changes), self.path, error)
+                    return
         finally:
             self._writing = None
 
