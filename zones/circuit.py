@@ -20,6 +20,9 @@ from zones.errors import InvalidArgument
 
 CircuitState = Literal["closed", "open", "half-open"]
 
+# Of an ordinary pause, while calls have nowhere to go: 0.1 s at first, as soon as a client may well try again.
+URGENT_SHARE = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class CircuitLimits:
@@ -44,8 +47,9 @@ class CircuitLimits:
     """Seconds up to which they double (Finagle: 32, mcrouter: 60)."""
 
     urgent_pause: float = 2.0
-    """Seconds up to which they double while calls have nowhere to go: all zones are out, or all but one of three and more.
-    A client whose own network was gone for a minute must not be without its cache for another."""
+    """Seconds at the most while calls have nowhere to go: all zones are out, or more than one. Pauses are then a tenth of
+    what they would be, beginning at 0.1 s: a cache of one zone that stood still for a moment must not be gone for a second,
+    nor for a minute after its client's own network was."""
 
     jitter: float = 0.5
     """The share of a pause by which it may be longer, drawn at random: the clients of a node must not all knock at once."""
@@ -135,16 +139,19 @@ class Circuit:
             self._pause = first if up >= calm else max(first, self._pause / 2 ** int(4 * up / calm))
         self.state = "open"
 
-    def pause(self) -> float:
+    def pause(self, *, urgent: bool = False) -> float:
         """Seconds to wait before the next probe; twice as long the next time.
 
-        With the circuit closed the node is only short of a connection: that is tried again at an even pace.
+        `urgent`: calls have nowhere else to go. With the circuit closed the node is only short of a connection, and that is
+        tried again at an even pace.
         """
+        limits = self._limits
+        longer = 1 + limits.jitter * self._draw()
         if self.state == "closed":
-            return self._limits.first_pause * (1 + self._limits.jitter * self._draw())
-        pause = self._pause * (1 + self._limits.jitter * self._draw())
-        self._pause = min(2 * self._pause, self._limits.longest_pause)
-        return pause
+            return limits.first_pause * longer
+        pause = self._pause
+        self._pause = min(2 * pause, limits.longest_pause)
+        return (min(pause * URGENT_SHARE, limits.urgent_pause) if urgent else pause) * longer
 
     def urgent_pause(self) -> float:
         """Seconds after which to look whether it has become urgent."""

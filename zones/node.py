@@ -218,14 +218,14 @@ class Node:
 
     async def _keep(self) -> None:
         retrying = AsyncRetrying(
-            wait=lambda _: self._circuit.pause(),
+            wait=lambda _: self._circuit.pause(urgent=self._standing.is_urgent),
             # Everything: whatever a dialer or a TLS library raises, the node is down and is tried again.
             retry=retry_if_exception_type(Exception),
             after=self._failed,  # before the pause is drawn, which depends on what it does
             sleep=self._pause,
         )
         if self._circuit.state == "open":  # by what became of requests: it has just shown that it does not answer
-            await self._pause(self._circuit.pause())
+            await self._pause(self._circuit.pause(urgent=self._standing.is_urgent))
         while len(self._ready) < self._wanted:
             await retrying(self._get_ready)
 
@@ -233,9 +233,10 @@ class Node:
         """Wait before the next probe; not for long while calls have nowhere to go."""
         until = self._loop.time() + seconds
         while (left := until - self._loop.time()) > 0:
+            was_urgent = self._standing.is_urgent
             await asyncio.sleep(min(left, self._circuit.urgent_pause()))
-            if self._standing.is_urgent:
-                return
+            if self._standing.is_urgent and not was_urgent:
+                return  # it has become so in the middle of a long pause
 
     async def _get_ready(self) -> None:
         """One more connection that can be used; with the circuit open, one that has answered a probe."""

@@ -216,6 +216,15 @@ def test_a_node_that_is_only_short_of_a_connection_is_tried_at_an_even_pace():
     assert [circuit.pause(), circuit.pause()] == [1.25, 2.5]
 
 
+def test_pauses_are_a_tenth_while_calls_have_nowhere_to_go():
+    """And no more than a few seconds, however long it has lasted."""
+    circuit = Circuit(CircuitLimits(urgent_pause=2.0), START, lambda: 0.0)
+    circuit.open(START)
+    pauses = [circuit.pause(urgent=True) for _ in range(7)]
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
+    assert circuit.pause() == 30.0, "the others go on as if it had never been"
+
+
 def test_pauses_do_not_shrink():
     with pytest.raises(InvalidArgument) as caught:
         CircuitLimits(first_pause=2.0, longest_pause=1.0)

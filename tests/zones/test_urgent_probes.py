@@ -6,11 +6,13 @@ import pytest
 
 from tests.virtual_time import in_virtual_time, now
 from tests.zones.cluster_bench import Bench
-from zones.circuit import CircuitLimits
+from zones.circuit import URGENT_SHARE, CircuitLimits
+from zones.errors import NodeTimeout
 from zones.selector import is_urgent
 
 LIMITS = CircuitLimits()
 URGENT = LIMITS.urgent_pause * (1 + LIMITS.jitter)  # seconds at the most
+FIRST_URGENT = LIMITS.first_pause * URGENT_SHARE * (1 + LIMITS.jitter)
 MINUTES = 600.0  # an outage after which ordinary pauses are as long as they get
 
 
@@ -68,3 +70,25 @@ async def test_a_node_in_the_middle_of_a_long_pause_is_looked_at_when_it_becomes
         await bench.die("h2")
         assert await urgent_for(bench) <= URGENT + 0.2
         assert bench.cluster.view.out == {"b"}
+
+
+@in_virtual_time
+async def test_a_cache_of_one_zone_that_stood_still_for_a_moment_is_back_in_a_moment():
+    """There is nowhere else to go: to be without it for a second would be worse than a probe too many."""
+    async with Bench("a=h1", local="a") as bench:
+        (node,) = bench.cluster.nodes.values()
+        loop = asyncio.get_running_loop()
+        connection = await node.connected(loop.time() + 1)
+        bench.servers["h1"].pause()
+        answers = [loop.create_future() for _ in range(3)]
+        for answer in answers:
+            connection.request(b"mg k v", answer, loop.time() + 0.03)
+        await asyncio.wait(answers)
+        assert [type(answer.exception()) for answer in answers] == [NodeTimeout] * 3
+        assert node.is_down
+        bench.servers["h1"].resume()
+        began = now()
+        while node.is_down:
+            await asyncio.sleep(0.01)
+        assert now() - began <= FIRST_URGENT + 0.01
+        assert len(bench.attempts) == 1, "on the same connection"
