@@ -60,6 +60,7 @@ class Node:
         self._keeper: asyncio.Task[None] | None = None
         self._keepers: set[asyncio.Task[None]] = set()  # it, and those before it that have not ended
         self._attempt: asyncio.Future[None] | None = None
+        self._in_vain = 0  # calls that had no connection in time, since there was one
         self._asked_before = 0  # requests on connections that have ended, less the first words of all
         self._last_error: Exception | None = None  # why the last attempt to connect failed; None after one that did not
         self._closed = False
@@ -139,11 +140,26 @@ class Node:
             async with asyncio.timeout_at(deadline):
                 await asyncio.shield(attempt)
         except TimeoutError:
+            self._waited_in_vain()
             raise NodeTimeout("no connection in time", self.label) from None
         connection = self.connection()
         if connection is None:
             raise self.unavailable()
         return connection
+
+    def _waited_in_vain(self) -> None:
+        """A call had no connection in time: enough of them take the node down, though the connect is still under way.
+
+        For a network that drops what it is sent keeps a connect waiting, and with it each call for its share of the time.
+        Not before the first connection ever: names are looked up then, and everything is new.
+        """
+        if self.capabilities is None or self._closed or self._standing.failure is not None:
+            return
+        if self._lag is not None and self._lag.stalled_lately(self._loop.time()):
+            return  # it may have been there already
+        self._in_vain += 1
+        if self._in_vain >= self._settings.circuit.timeouts_in_a_row:
+            self._go_down(NodeTimeout(f"{self._in_vain} calls in a row had no connection in time", self.label))
 
     def unavailable(self) -> NodeUnavailable:
         """The error for a call that meets this node without a connection: why it is down."""
@@ -253,6 +269,7 @@ class Node:
         if connection not in self._ready and connection.is_open:
             self._ready.append(connection)
         self._last_error = None
+        self._in_vain = 0
         self._end_attempt()
 
     async def _probe(self, connection: Transport) -> None:

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from tests.virtual_time import in_virtual_time, now, settle
-from tests.zones.node_bench import TIMEOUT, answered, ask, bench_of, call, lose, time_out
+from tests.zones.node_bench import TIMEOUT, Bench, answered, ask, bench_of, call, lose, time_out
+from tests.zones.scripted import outcome
 from zones.circuit import CircuitLimits
-from zones.errors import NodeTimeout, NodeUnavailable
+from zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable
 from zones.transports.pool import PoolLimits
 
 kinds = pytest.mark.parametrize("classic_only", [False, True], ids=["meta", "classic"])
@@ -163,3 +164,73 @@ async def test_one_connection_that_ends_under_many_requests_is_no_outage(fine, l
         assert bench.node.is_down is down
         assert now() == 0
         assert bench.attempts == (1 if down else 2)
+
+
+async def reconnecting(bench):
+    """It was connected, the connection is lost in use, and the next connect gets no answer for as long as the gate is shut."""
+    await bench.connected()
+    bench.server.pause()
+    waits = await bench.ask()
+    bench.dialer.gate = asyncio.Event()
+    bench.dialer.made[-1].abort("lost")
+    bench.server.resume()
+    await settle()
+    assert isinstance(outcome(waits), ConnectionLost)
+    assert bench.node.state == "connecting"
+
+
+@in_virtual_time
+async def test_calls_do_not_go_on_waiting_for_a_connect_that_hangs():
+    """As with a network that drops everything: after three that had no connection in time nobody waits for it any more."""
+    async with Bench(connect_timeout=5.0) as bench:
+        await reconnecting(bench)
+        for _ in range(3):
+            with pytest.raises(NodeTimeout):
+                await bench.connected(within=0.03)
+        assert now() == pytest.approx(0.09)
+        for _ in range(10):
+            with pytest.raises(NodeUnavailable, match="3 calls in a row had no connection in time"):
+                await bench.connected(within=0.03)
+        assert now() == pytest.approx(0.09)
+        bench.dialer.gate.set()  # the connect that was under way ends, and that is all it takes
+        await settle(100)
+        assert bench.node.state == "ready"
+        assert bench.attempts == 2
+
+
+@in_virtual_time
+async def test_callers_who_give_up_while_it_connects_do_not_take_it_down():
+    async with Bench(connect_timeout=5.0) as bench:
+        await reconnecting(bench)
+        for _ in range(10):
+            caller = asyncio.create_task(bench.connected(within=1.0))
+            await settle()
+            caller.cancel()
+        await asyncio.sleep(0.1)
+        assert not bench.node.is_down
+        bench.dialer.gate.set()
+
+
+@in_virtual_time
+async def test_the_first_connect_ever_may_take_its_time():
+    async with Bench(connect_timeout=5.0) as bench:
+        bench.dialer.gate = asyncio.Event()
+        for _ in range(10):
+            with pytest.raises(NodeTimeout):
+                await bench.connected(within=0.03)
+        assert not bench.node.is_down
+        bench.dialer.gate.set()
+        assert (await bench.connected()).is_open
+
+
+@in_virtual_time
+async def test_waits_for_different_connects_are_not_in_a_row():
+    async with Bench(connect_timeout=5.0) as bench:
+        for _ in range(4):
+            await reconnecting(bench)
+            for _ in range(2):
+                with pytest.raises(NodeTimeout):
+                    await bench.connected(within=0.03)
+            bench.dialer.gate.set()
+            await settle(100)
+            assert bench.node.state == "ready"
