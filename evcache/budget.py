@@ -20,9 +20,9 @@ class Failover:
     """Requests to other zones for each read, on average. 1: with the own zone gone every read is served by another, and
     those get no more than that, however often they miss or fail. Less saves the others, at the price of failed reads."""
 
-    burst: float = 2000.0
+    burst: float = 4000.0
     """Requests beyond that, saved up in better times. mcrouter's failover limiter has 1,000; half of it is for zones that a
-    read asks after the first of the others, and a client of 10,000 reads a second needs 800 of those until it has noticed
+    read asks after the first of the others, and a client of 10,000 reads a second needs 1,000 of those until it has noticed
     that a second zone hangs."""
 
     def __post_init__(self) -> None:

@@ -120,6 +120,6 @@ def test_what_is_no_number_from_0_is_refused(name, value):
 
 
 def test_the_defaults_serve_every_read():
-    """Whoever sets nothing gets one request to another zone for each read, and two thousand beyond."""
-    assert Failover() == Failover(ratio=1.0, burst=2000.0)
+    """Whoever sets nothing gets one request to another zone for each read, and four thousand beyond."""
+    assert Failover() == Failover(ratio=1.0, burst=4000.0)
     assert Failover(ratio=0, burst=0).ratio == 0
