@@ -33,6 +33,7 @@ from evcache.versions import VersionClock
 from zones.cluster import View
 from zones.errors import CacheError, ServerError, Unsupported
 from zones.node import Node
+from zones.topology import Topology
 
 # Deliveries under way at once.
 MAX_DELIVERIES = 32
@@ -156,6 +157,18 @@ class Replay:
         if hint is not None and store.version is not None and hint.version <= store.version:
             self._end(hint, "superseded")
 
+    def ended(self, topology: Topology, key: bytes) -> None:
+        """A write has ended in every zone of the topology that it began with.
+
+        A zone that was added meanwhile has not got it, and may have been brought an older version by a read that found it
+        in a zone which was slow to take this one: have the zones compared.
+        """
+        view = self._view()
+        if view is not None and view.topology is not topology:
+            for zone in view.topology.zones:
+                if zone != topology.zone(zone.name):
+                    self.uncertain(zone.name, key)
+
     def _put(self, hint: Hint) -> None:
         if self._closed:
             return
@@ -250,7 +263,10 @@ class Replay:
         for hint in self.book:
             pool = pools.get(hint.zone)
             if pool is None:
-                self._end(hint, "expired")  # the zone has left: when it is added again, it is to be empty
+                # By what is known now: a pass takes a while, and what has been put in since may be for a new zone.
+                now = self._view()
+                if now is None or now.topology.zone(hint.zone) is None:
+                    self._end(hint, "expired")  # the zone has left: when it is added again, it is to be empty
             elif not (node := pool.node(view.place(hint.key))).is_down:
                 yield hint, node
             else:

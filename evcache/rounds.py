@@ -20,6 +20,7 @@ from evcache.results import ACKNOWLEDGED, Outcome
 from zones.errors import CacheError, NodeError, NodeTimeout, QueueFull, ServerError
 from zones.node import Node
 from zones.pool import ZonePool
+from zones.topology import Topology
 
 
 class Round:
@@ -32,9 +33,11 @@ class Round:
         "_enough",
         "_failed",
         "_hooks",
+        "_open",
         "_remembered",
         "_replay",
         "_store",
+        "_topology",
         "_undecided",
         "answered",
         "background",
@@ -53,6 +56,7 @@ class Round:
         replay: Replay | None = None,
         store: Store | None = None,
         remembered: Remembered | None = None,
+        topology: Topology | None = None,
     ) -> None:
         """`replay` keeps the write for zones that miss it; `store`'s version is remembered once enough zones have it."""
         self.required = required
@@ -69,6 +73,8 @@ class Round:
         self._replay = replay
         self._store = store
         self._remembered = remembered
+        self._topology = topology  # that the write began with
+        self._open = 0  # parts that have not ended
         # A write that no zone has taken would make every zone look behind, though none has been asked for.
         self._enough = max(1, required)
         self.background = background
@@ -88,6 +94,7 @@ class Round:
     def send(self, command: Command, pools: Iterable[ZonePool], place: int, deadline: float) -> None:
         """Start the write in these zones. Returns at once; nothing is raised: what goes wrong is an outcome."""
         parts = [_Part(self, pool, pool.node(place), command, deadline) for pool in pools]
+        self._open += len(parts)
         # All are counted before any is sent: a zone that fails at once must not decide the round by itself.
         for part in parts:
             self.outcomes[part.zone] = Outcome.PENDING
@@ -134,6 +141,10 @@ class Round:
                     replay.reached(part.zone, part.command)
             elif isinstance(error, NodeError) and not isinstance(error, ServerError):  # not what it refused
                 replay.missed(part.zone, part.command)
+        self._open -= 1
+        store = self._store
+        if not self._open and replay is not None and self._topology is not None and store is not None and store.version:
+            replay.ended(self._topology, store.key)
         self._hooks.zone_wrote(part.zone, outcome, late=self._decided.done())
         self._decide()
 

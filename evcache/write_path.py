@@ -255,6 +255,7 @@ class WritePath:
             replay=self._replay,
             store=command if isinstance(command, Store) else None,
             remembered=self._remembered,
+            topology=view.topology,
         )
 
 
