@@ -144,7 +144,8 @@ class Repair:
         """
         lacks, unsettled = await self.compare(view, key, deadline)
         for lack in lacks:
-            if lack.can_be_mended and not await self._copy(lack):
+            # One that has gone down since the look is not settled; one that keeps no versions never will be.
+            if lack.node.is_down or (lack.can_be_mended and not await self._copy(lack)):
                 unsettled.add(lack.zone)
         return unsettled
 

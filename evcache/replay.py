@@ -283,6 +283,7 @@ class Replay:
             self._dropped(hint, "expired")
             return True
         deadline = view.loop.time() + DELIVERY_TIMEOUT_SECONDS
+        unsettled: set[str] = set()
         try:
             await node.connected(deadline)
             if node.capabilities is None or not node.capabilities.versions:
@@ -291,8 +292,6 @@ class Replay:
                 unsettled = await self._repair.settle(view, hint.key, deadline)
                 if hint.zone in unsettled:
                     return False
-                for zone in unsettled:  # what is the newest may be there, or be what it lacks
-                    self.uncertain(zone, hint.key)
                 end = "delivered"
             elif (store := self._store(hint)) is None:
                 end = "expired"
@@ -301,12 +300,14 @@ class Replay:
                 if end == "delivered":
                     # The node may have come back empty, and a newer write of somebody else be in the other zones: it would
                     # show an old value in place of none.
-                    await self._repair.settle(view, hint.key, deadline)
+                    unsettled = await self._repair.settle(view, hint.key, deadline)
         except (ServerError, Unsupported):
             end = "refused"
         except CacheError:
             return False
         self._end(hint, end)
+        for zone in unsettled:  # what is the newest may be there, or be what it lacks
+            self.uncertain(zone, hint.key)
         return True
 
     def _store(self, hint: Hint) -> Store | None:

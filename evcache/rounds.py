@@ -102,6 +102,8 @@ class Round:
             self._undecided += part.counts
         for part in parts:
             part.start()
+        if not parts:  # the only zone has decided
+            self._ended()
         self._decide()
 
     def count(self, zone: str, outcome: Outcome) -> None:
@@ -142,11 +144,16 @@ class Round:
             elif isinstance(error, NodeError) and not isinstance(error, ServerError):  # not what it refused
                 replay.missed(part.zone, part.command)
         self._open -= 1
-        store = self._store
-        if not self._open and replay is not None and self._topology is not None and store is not None and store.version:
-            replay.ended(self._topology, store.key)
+        if not self._open:
+            self._ended()
         self._hooks.zone_wrote(part.zone, outcome, late=self._decided.done())
         self._decide()
+
+    def _ended(self) -> None:
+        """Every zone's part has ended: is there a zone by now that had none?"""
+        store = self._store
+        if self._replay is not None and self._topology is not None and store is not None and store.version is not None:
+            self._replay.ended(self._topology, store.key)
 
     def _decide(self) -> None:
         if not self._decided.done() and (self.met or self.answered + self._undecided < self.required):

@@ -1,23 +1,21 @@
-"""Hinted hand-off: how much is kept, how fast it is brought, how often it is tried, and what ends it."""
+"""Hinted hand-off: how much is kept, how fast it is brought, how often it is tried, and what a close does with it."""
 
 from itertools import pairwise
 
 import pytest
 
-from evcache import CircuitLimits, EVCache, Hints, Outcome
+from evcache import EVCache, Hints, Outcome
 from evcache.replay import MAX_DELIVERIES, RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS
 from tests.evcache.memory_zones import (
     PATIENT,
     QUICK,
     TOMBSTONE,
-    ChangingTopology,
     Listener,
     cut_off,
     full,
     on_zones,
     pass_time,
 )
-from zones import Endpoint, Topology, Zone
 from zones.errors import NodeTimeout
 
 BACK_SECONDS = 5.0  # after which a node that lives again has been noticed, and has got what it missed
@@ -240,93 +238,6 @@ async def test_a_zone_that_is_down_for_long_costs_little(zones):
     zones.resume("c")
     await pass_time(BACK_SECONDS)
     assert cache.stats().hints == 0
-
-
-# What ends it.
-
-
-def without(topology, name):
-    return Topology(tuple(zone for zone in topology.zones if zone.name != name))
-
-
-@on_zones()
-async def test_a_zone_that_leaves_takes_its_hints_with_it(zones):
-    """When it is added again it is to be empty; until then nothing is kept for it."""
-    listener = Listener()
-    discovery = ChangingTopology(zones.topology)
-    cache = await zones.ready(zones=discovery, circuit=QUICK, hooks=listener)
-    await cut_off(zones, cache, "c")
-    await cache.set("k", "value")
-    await pass_time(10)
-    discovery.change(without(zones.topology, "c"))
-    await pass_time(RETRY_LONGEST_SECONDS + BACK_SECONDS)
-    assert cache.stats().hints == 0
-    assert listener.ended == [("c", "expired")]
-    zones.resume("c")
-
-
-@on_zones()
-async def test_a_node_that_is_replaced_gets_what_the_old_one_missed(zones):
-    """The new one is not back: it never was away. It is found all the same."""
-    discovery = ChangingTopology(zones.topology)
-    cache = await zones.ready(zones=discovery, circuit=QUICK)
-    await zones.kill("c")
-    written = await cache.set("k", "value")
-    await pass_time(10)
-    moved = Endpoint.parse("elsewhere:11211")
-    zones._by_label[moved.label] = zones._by_label["c0:11211"]
-    zones.restart("c")
-    discovery.change(Topology((*without(zones.topology, "c").zones, Zone("c", (moved,)))))
-    await pass_time(RETRY_LONGEST_SECONDS + BACK_SECONDS)
-    assert cache.stats().hints == 0
-    assert zones.stored_versions("k")["c"] == written.version
-
-
-@pytest.mark.parametrize("moment", ["while it is on its way", "after it has ended"])
-@on_zones()
-async def test_a_zone_that_is_added_while_a_write_is_on_its_way_gets_it(zones, moment):
-    """The write does not know of it. Afterwards it is for reads to fill: what they find is the newest there is."""
-    discovery = ChangingTopology(without(zones.topology, "c"))
-    cache = await zones.ready(zones=discovery, circuit=CircuitLimits(slow_start=0, timeouts_in_a_row=100))
-    await cache.set("k", "old", consistency="all")
-    zones.pause("b")
-    written = await cache.set("k", "new", consistency="one", timeout=5.0)
-    if moment == "while it is on its way":
-        discovery.change(zones.topology)
-        await pass_time(0.1)
-    zones.resume("b")
-    await pass_time(0.1)
-    discovery.change(zones.topology)
-    await pass_time(RETRY_LONGEST_SECONDS)
-    held = {"a": written.version, "b": written.version, "c": None}
-    if moment == "while it is on its way":
-        held["c"] = written.version
-    assert zones.stored_versions("k") == held
-    assert cache.stats().hints == 0
-
-
-@on_zones()
-async def test_what_is_kept_for_a_new_zone_outlives_a_look_that_began_before_it(zones):
-    """A look at the book takes as long as its deliveries; a zone may be added, and miss a write, in the middle of it."""
-    listener = Listener()
-    discovery = ChangingTopology(without(zones.topology, "c"))
-    cache = await zones.ready(zones=discovery, circuit=QUICK, hooks=listener, hints=Hints(rate=MAX_DELIVERIES / 2))
-    await cut_off(zones, cache, "b")
-    await cache.delete_many([f"k{number}" for number in range(MAX_DELIVERIES)])
-    zones.resume("b")
-    while not listener.ended:
-        await pass_time(0.001)
-    await zones.kill("c")  # deletes come first, and those of this look take it two seconds
-    discovery.change(zones.topology)
-    await pass_time(0.001)
-    second = await cache.set("second", 2)
-    await pass_time(1.9)
-    assert cache.stats().hints > 0
-    await pass_time(3.0)
-    assert ("c", "expired") not in listener.ended
-    zones.restart("c")
-    await pass_time(RETRY_LONGEST_SECONDS + BACK_SECONDS)
-    assert zones.stored_versions("second") == dict.fromkeys("abc", second.version)
 
 
 # The end of the client.
