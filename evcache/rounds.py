@@ -150,7 +150,7 @@ class Round:
         self._decide()
 
     def _ended(self) -> None:
-        """Every zone's part has ended: is there a zone by now that had none?"""
+        """Every part has ended: a zone that has been added meanwhile had none."""
         store = self._store
         if self._replay is not None and self._topology is not None and store is not None and store.version is not None:
             self._replay.ended(self._topology, store.key)

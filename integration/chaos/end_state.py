@@ -46,7 +46,7 @@ def unequal_keys(state: EndState) -> list[str]:
 def check_convergence(state: EndState, limit: float) -> Iterator[Violation]:
     """Every key of which zones still differ, `limit` seconds after the last fault."""
     for key in unequal_keys(state):
-        yield Violation(Promise.CONVERGENCE, key, f"after {limit:.0f} s {_tell(state[key])}")
+        yield Violation(Promise.CONVERGENCE, key, f"after {limit:.0f} s {tell(state[key])}")
 
 
 def check_end_state(calls: Sequence[Call], state: EndState, emptied: Emptied) -> Iterator[Violation]:
@@ -76,7 +76,7 @@ def _newest_that_survives(writes: Iterable[Call], emptied: Emptied) -> Call | No
 def _check_key(key: str, copies: Copies, bound: Call, writes: list[Call]) -> Iterator[Violation]:
     assert bound.version is not None
     old = {zone: held for zone, held in copies.items() if held is not None and held.version < bound.version}
-    story = f"{bound.client} wrote version {bound.version} ({_what(bound)}) at {bound.invoked:.3f} s, and {_tell(copies)}"
+    story = f"{bound.client} wrote version {bound.version} ({_what(bound)}) at {bound.invoked:.3f} s, and {tell(copies)}"
     if bound.kind is Kind.DELETE:
         if any(held.value is not None for held in old.values()):
             yield Violation(Promise.DELETED, key, story)
@@ -101,5 +101,6 @@ def _what(call: Call) -> str:
     return "a delete" if call.value is None else spell(call.value)
 
 
-def _tell(copies: Copies) -> str:
+def tell(copies: Copies) -> str:
+    """What each zone holds, for people."""
     return "; ".join(f"{zone} holds {'nothing' if held is None else held}" for zone, held in copies.items())

@@ -99,7 +99,7 @@ async def run(running: RunningZones, settings: Settings, say: Callable[[str], No
             for worker in workers:
                 worker.reading = True
             readers = [group.create_task(worker.read_all()) for worker in workers]
-            state, waited = await observer.wait_until_equal(settings.convergence)
+            state, waited = await observer.wait_until_equal(settings.convergence, say)
             for worker in workers:
                 worker.reading = False
             progress.cancel()
