@@ -6,10 +6,14 @@ because somebody wrote, is decided by those who use it.
 
 from __future__ import annotations
 
+import enum
+import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from evcache.s3fifo import MAX_FREQUENCY, SMALL_SHARE, Entry, Fifo, Key, S3Fifo
@@ -20,6 +24,10 @@ MIN_BYTES = 64 * 1024  # less holds next to nothing; a caller who says 64 meant 
 # With a time to live as the only bound on staleness, 1 to 5 s is what near caches are commonly run with: long enough to
 # take the load of a hot key off the zones, short enough to be no surprise after a write by another process.
 TTL_SECONDS = 2.0
+
+# While writes are heard of, it only bounds what gets lost without anybody noticing; over a minute it saves nothing more: a
+# key that is read once a second is fetched for 1 read in 60.
+CHANNEL_TTL_SECONDS = 60.0
 
 # A share over this would leave less for values than their queues are made for.
 MAX_NEGATIVE_SHARE = 0.5
@@ -36,6 +44,9 @@ LARGEST_SHARE = SMALL_SHARE
 SWEPT_PER_PUT = 2
 
 
+_log = logging.getLogger(__name__)
+
+
 class _Absent:
     __slots__ = ()
 
@@ -49,27 +60,50 @@ ABSENT: Final = _Absent()
 
 @dataclass(frozen=True, slots=True)
 class NearCache:
-    """How much a near cache may hold, and for how long. Raises `InvalidArgument` for what can't be meant."""
+    """What a near cache may hold, and for how long. Raises `InvalidArgument` for what can't be meant."""
 
     max_bytes: int = 64 * 1024 * 1024
     """Keys, encoded values, and `ENTRY_OVERHEAD` for each. At least 64 KiB; an entry over a tenth of it is not kept."""
     max_entries: int = 100_000
     """Each full collection of Python's garbage looks at all of them: 30 ms with 100,000."""
-    ttl: float = TTL_SECONDS
-    """Seconds. The longest that an entry is served, and so the longest that a value can be out of date unnoticed."""
+    ttl: float | timedelta | None = None
+    """Seconds. The longest that an entry is served, and so the longest that a value can be out of date unnoticed. None: 2 s,
+    and 60 s while an invalidation channel is up."""
     negative_share: float = 0.1
     """Of both bounds, what known absences may take: asking for keys that do not exist pushes out no values beyond that. 0 to
     0.5; 0: absences are not kept."""
+    grace: float = 5.0
+    """Seconds for which nothing older than an invalidation is kept after it. Has to be more than it takes, together, until
+    the slowest zone has what was written, a fetch ends, and an announcement arrives."""
+    immutable: tuple[type, ...] = ()
+    """Types whose values nobody changes: they are kept decoded, one object for all callers. Others are kept as bytes, and
+    decoded for each."""
+    revalidate_over: int | None = 16_384
+    """Bytes. When the time of a value that large is over, only its version is asked for, and it is kept on without being
+    moved if that is the same. None: never."""
+    hot_reads: int | None = None
+    """Reads in a second, by this process and of the zones, from which on a key is kept. None: every key is."""
 
     def __post_init__(self) -> None:
         _whole(self.max_bytes, "max_bytes", MIN_BYTES)
         _whole(self.max_entries, "max_entries", 1)
-        _number(self.ttl, "ttl")
-        if not 0 < self.ttl < math.inf:  # NaN compares false
-            raise InvalidArgument("ttl", f"seconds over 0 are needed, and an end to them, not {self.ttl!r}")
+        if self.ttl is not None:
+            _seconds(self.ttl.total_seconds() if isinstance(self.ttl, timedelta) else self.ttl, "ttl")
         _number(self.negative_share, "negative_share")
         if not 0 <= self.negative_share <= MAX_NEGATIVE_SHARE:
             raise InvalidArgument("negative_share", f"0 to {MAX_NEGATIVE_SHARE} are possible, not {self.negative_share!r}")
+        _seconds(self.grace, "grace")
+        if not isinstance(self.immutable, tuple) or not all(isinstance(one, type) for one in self.immutable):
+            raise InvalidArgument("immutable", f"a tuple of classes is needed, not {self.immutable!r}")
+        if self.revalidate_over is not None:
+            _whole(self.revalidate_over, "revalidate_over", 0)
+        if self.hot_reads is not None:
+            _whole(self.hot_reads, "hot_reads", 1)
+
+    @property
+    def seconds(self) -> float | None:
+        """The `ttl` as a number."""
+        return self.ttl.total_seconds() if isinstance(self.ttl, timedelta) else self.ttl
 
 
 def _whole(value: object, argument: str, least: int) -> None:
@@ -79,9 +113,30 @@ def _whole(value: object, argument: str, least: int) -> None:
         raise InvalidArgument(argument, f"at least {least} is needed, not {value!r}")
 
 
-def _number(value: object, argument: str) -> None:
+def _number(value: object, argument: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidArgument(argument, f"a number is needed, not {value!r}")
+    return value
+
+
+def _seconds(value: object, argument: str) -> None:
+    if not 0 < _number(value, argument) < math.inf:  # NaN compares false
+        raise InvalidArgument(argument, f"seconds over 0 are needed, and an end to them, not {value!r}")
+
+
+class Removal(enum.StrEnum):
+    """Why an entry went."""
+
+    EXPIRED = "expired"
+    """Its time was over, whatever it was that took it out then."""
+    EVICTED = "evicted"
+    """For want of room."""
+    REPLACED = "replaced"
+    """By a newer value, or by the knowledge that there is one which could not be kept."""
+    INVALIDATED = "invalidated"
+    """By `remove`."""
+    CLEARED = "cleared"
+    """By `clear`, and its memory has now been given back. There may be another entry under its key by then."""
 
 
 @dataclass(slots=True)
@@ -92,16 +147,15 @@ class NearStats:
     misses: int = 0
     """Expired entries among them."""
     insertions: int = 0
+    renewed: int = 0
     rejected: int = 0
     """Puts turned away: too large, nothing left of the time to live, older than what is held."""
 
+    # As `Removal` has them.
     expired: int = 0
     evicted: int = 0
-    """For want of room."""
     replaced: int = 0
-    """By a newer value, or by the knowledge that there is one which could not be kept."""
     invalidated: int = 0
-    """By `remove`."""
     cleared: int = 0
 
     @property
@@ -124,26 +178,47 @@ class NearStore:
         "_absences",
         "_clock",
         "_discarded",
+        "_discarded_bytes",
         "_entries",
+        "_gone",
         "_largest",
         "_max_absence_bytes",
         "_max_absences",
+        "_on_remove",
         "_settings",
+        "_telling",
         "_turn",
         "_values",
+        "longest_ttl",
         "stats",
     )
 
-    def __init__(self, settings: NearCache, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock`: seconds that never go back."""
+    def __init__(
+        self,
+        settings: NearCache,
+        clock: Callable[[], float] = time.monotonic,
+        on_remove: Callable[[Key, Removal], None] | None = None,
+    ) -> None:
+        """`clock`: seconds that never go back.
+
+        `on_remove` is called once for each entry that goes, when the call that removed it has done its work: it may use the
+        store. What it removes itself is told next, so one that puts something for each entry that goes never ends. What it
+        raises is logged.
+        """
         self.stats = NearStats()
+        self.longest_ttl: float = TTL_SECONDS if settings.seconds is None else settings.seconds
+        """Seconds. What is put or renewed lives no longer than this; what is held already stays as it is."""
         self._settings = settings
         self._clock = clock
+        self._on_remove = on_remove
+        self._gone: deque[tuple[Key, Removal]] = deque()  # of which `on_remove` is still to be told
+        self._telling = False
         self._entries: dict[Key, Entry] = {}
         self._values = S3Fifo(settings.max_entries, settings.max_bytes)
         self._absences = Fifo()
-        # Entries that were cleared. Freeing 100,000 takes 40 ms, so it is done a few at a time.
-        self._discarded = Fifo()
+        # Entries that were cleared, each dict as it was. Freeing 100,000 takes 40 ms, so it is done a few at a time.
+        self._discarded: list[dict[Key, Entry]] = []
+        self._discarded_bytes = 0
         self._turn = 0  # of the queues, the one that is being swept
         self._largest = int(settings.max_bytes * LARGEST_SHARE)
         self._max_absences = int(settings.max_entries * settings.negative_share)
@@ -158,82 +233,93 @@ class NearStore:
         """What the entries held count for."""
         return self._values.bytes + self._absences.bytes
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is held, and nothing that was cleared is left to be given back."""
+        return not self._entries and not self._discarded
+
     def get(self, key: Key) -> Entry | None:
         """The entry under `key`; None when there is none or it expired. The value `ABSENT` means: known not to exist.
 
         An expired entry stays where it is: the value that is fetched now takes its place in the queue, and its hits.
         """
         entry = self._entries.get(key)
-        if entry is None or entry.expires_at <= self._clock():
-            self.stats.misses += 1
-            return None
-        if entry.frequency < MAX_FREQUENCY:
-            entry.frequency += 1
-        self.stats.hits += 1
-        return entry
+        if entry is not None:
+            clock = self._clock  # calling what a slot holds as if it were a method takes the interpreter 30 ns more
+            if entry.expires_at > clock():
+                if entry.frequency < MAX_FREQUENCY:
+                    entry.frequency += 1
+                self.stats.hits += 1
+                return entry
+        self.stats.misses += 1
+        return None
+
+    def held(self, key: Key) -> Entry | None:
+        """What is under `key`, expired or not. Counts nothing, neither in the statistics nor in the entry's favour."""
+        return self._entries.get(key)
 
     def put(self, key: Key, value: Any, size: int, ttl: float, version: int | None = None) -> bool:
-        """Keep a value of `size` bytes, encoded, for `ttl` seconds or the settings' if that is less. True when it is kept.
+        """Keep a value of `size` bytes, encoded, for `ttl` seconds, `longest_ttl` at most. True when it is kept.
 
         False when the entry held has a newer version: it stays. False, with nothing under the key afterwards, when the value
         is too large, when `ttl` is not over 0, or when it gave way at once to values that are more in demand. Where one of
         the two has no version, the later put wins.
         """
-        now = self._clock()
-        self._sweep(SWEPT_PER_PUT, now)
-        held = self._entries.get(key)
         charged = len(key) + size + ENTRY_OVERHEAD
-        if self._refused(held, version, ttl, fits=charged <= self._largest, now=now):
-            return False
-        entry = Entry(key, value, version, now + min(ttl, self._settings.ttl), charged)
-        if held is not None and held.queue is not self._absences:
-            held.queue.swap(held, entry)
-            self._count_replaced(held, now)
-        else:
-            if held is not None:
-                self._drop(held)
-                self._count_replaced(held, now)
-            self._values.add(entry)
-        return self._keep(entry, now)
+        kept = self._put(key, value, charged, ttl, version, absent=False, fits=charged <= self._largest)
+        if self._gone:
+            self._tell()
+        return kept
 
-    def put_absence(self, key: Key, ttl: float, version: int | None = None) -> bool:
-        """Keep the knowledge that there is nothing under `key`. As `put`; absences give way only to later absences."""
-        now = self._clock()
-        self._sweep(SWEPT_PER_PUT, now)
-        held = self._entries.get(key)
+    def put_absence(self, key: Key, ttl: float, version: int | None = None, value: Any = ABSENT) -> bool:
+        """Keep the knowledge that there is nothing under `key`; `value`: what else is known of it.
+
+        As `put`, but absences give way only to later absences.
+        """
         charged = len(key) + ENTRY_OVERHEAD
         fits = self._max_absences > 0 and charged <= min(self._max_absence_bytes, self._largest)
-        if self._refused(held, version, ttl, fits=fits, now=now):
+        kept = self._put(key, value, charged, ttl, version, absent=True, fits=fits)
+        if self._gone:
+            self._tell()
+        return kept
+
+    def renew(self, key: Key, ttl: float) -> bool:
+        """Give what is under `key`, expired or not, another `ttl` seconds from now on, `longest_ttl` at most.
+
+        False when nothing is under it any more; and when `ttl` is not over 0: then the entry has expired.
+        """
+        entry = self._entries.get(key)
+        if entry is None:
             return False
-        if held is not None:
-            self._drop(held)
-            self._count_replaced(held, now)
-        absences = self._absences
-        absences.append(entry := Entry(key, ABSENT, version, now + min(ttl, self._settings.ttl), charged))
-        while absences.count > self._max_absences or absences.bytes > self._max_absence_bytes:
-            self._count_given_up(absences.oldest, now)
-            self._drop(absences.oldest)
-        return self._keep(entry, now)
+        now = self._clock()
+        if not ttl > 0:
+            entry.expires_at = min(entry.expires_at, now)
+            return False
+        entry.expires_at = now + min(ttl, self.longest_ttl)
+        self.stats.renewed += 1
+        return True
 
     def remove(self, key: Key) -> bool:
         """Forget what is under `key`, because it is, or may be, out of date. True when there was something to serve."""
         entry = self._entries.get(key)
         if entry is None:
             return False
+        now = self._clock()
         self._drop(entry)
-        if entry.expires_at <= self._clock():
-            self.stats.expired += 1
-            return False
-        self.stats.invalidated += 1
-        return True
+        self._count(entry, Removal.INVALIDATED, now)
+        if self._gone:
+            self._tell()
+        return entry.expires_at > now
 
     def clear(self) -> None:
         """Forget everything. The memory is given back bit by bit, by the calls of `put` and `sweep` that follow."""
-        self.stats.cleared += len(self._entries)
-        self._entries = {}
-        self._values.empty_into(self._discarded)
-        self._discarded.absorb(self._absences)
-        self._absences = Fifo()
+        if self._entries:
+            self.stats.cleared += len(self._entries)
+            self._discarded_bytes += self.bytes
+            self._discarded.append(self._entries)
+            self._entries = {}
+            self._values.start_again()
+            self._absences = Fifo()
 
     def sweep(self, limit: int) -> int:
         """Drop those of the next `limit` entries that expired, in rounds over all of them; how many were dropped.
@@ -241,54 +327,80 @@ class NearStore:
         1,000 take a millisecond or two. Each put sweeps a little; an idle process gets its memory back by calling this now
         and then.
         """
-        return self._sweep(min(limit, len(self._entries) + self._discarded.count + 3), self._clock())
+        dropped = self._sweep(limit, self._clock())
+        if self._gone:
+            self._tell()
+        return dropped
+
+    def _put(self, key: Key, value: Any, charged: int, ttl: float, version: int | None, *, absent: bool, fits: bool) -> bool:
+        now = self._clock()
+        self._sweep(SWEPT_PER_PUT, now)
+        held = self._entries.get(key)
+        older = held is not None and held.version is not None and version is not None and version < held.version
+        if older or not fits or not ttl > 0:
+            if held is not None and not older:
+                self._drop(held)
+                self._count(held, Removal.REPLACED, now)
+            self.stats.rejected += 1
+            return False
+        entry = Entry(key, value, version, now + min(ttl, self.longest_ttl), charged)
+        if held is not None and not absent and held.queue is not self._absences:
+            held.queue.swap(held, entry)
+            self._count(held, Removal.REPLACED, now)
+        else:
+            if held is not None:
+                self._drop(held)
+                self._count(held, Removal.REPLACED, now)
+            (self._absences if absent else self._values).append(entry)
+        self._entries[key] = entry
+        self.stats.insertions += 1
+        self._make_room(now)
+        return key in self._entries
+
+    def _make_room(self, now: float) -> None:
+        absences = self._absences
+        while absences.count > self._max_absences or absences.bytes > self._max_absence_bytes:
+            lost = absences.oldest
+            self._drop(lost)
+            self._count(lost, Removal.EVICTED, now)
+        settings, held = self._settings, self.bytes
+        if held + self._discarded_bytes <= settings.max_bytes and len(self._entries) <= settings.max_entries:
+            self._values.settle()
+            return
+        while self._discarded and held + self._discarded_bytes > settings.max_bytes:
+            self._give_back()
+        for lost in self._values.shrink(settings.max_entries - absences.count, settings.max_bytes - absences.bytes, now):
+            del self._entries[lost.key]
+            self._count(lost, Removal.EVICTED, now)
 
     def _sweep(self, limit: int, now: float) -> int:
-        discarded = self._discarded
-        while limit and discarded.count:
+        while limit > 0 and self._discarded:
             limit -= 1
-            discarded.remove(discarded.oldest)
+            self._give_back()
         dropped = 0
         queues = (self._values.small, self._values.main, self._absences)
         queue = queues[self._turn]
-        for _ in range(limit):
+        for _ in range(min(limit, len(self._entries) + len(queues))):
             entry = queue.next_in_turn()
             if entry is None:
-                self._turn = (self._turn + 1) % 3
+                self._turn = (self._turn + 1) % len(queues)
                 queue = queues[self._turn]
             elif entry.expires_at <= now:
                 self._drop(entry)
+                self._count(entry, Removal.EXPIRED, now)
                 dropped += 1
-        self.stats.expired += dropped
         return dropped
 
-    def _refused(self, held: Entry | None, version: int | None, ttl: float, *, fits: bool, now: float) -> bool:
-        """Whether a put is to be turned away. What is held then stays only if it is newer."""
-        older = held is not None and held.version is not None and version is not None and version < held.version
-        if not older and fits and ttl > 0:
-            return False
-        if held is not None and not older:
-            self._drop(held)
-            self._count_replaced(held, now)
-        self.stats.rejected += 1
-        return True
-
-    def _keep(self, entry: Entry, now: float) -> bool:
-        """Make room for an entry that is in its queue; whether it is still there."""
-        self._entries[entry.key] = entry
-        self.stats.insertions += 1
-        settings, discarded = self._settings, self._discarded
-        held = self.bytes
-        if held <= settings.max_bytes - discarded.bytes and len(self._entries) <= settings.max_entries:
-            self._values.settle()
-            return True
-        while discarded.count and held + discarded.bytes > settings.max_bytes:
-            discarded.remove(discarded.oldest)
-        absences = self._absences
-        for lost in self._values.shrink(settings.max_entries - absences.count, settings.max_bytes - absences.bytes, now):
-            del self._entries[lost.key]
-            self._count_given_up(lost, now)
-        return entry.key in self._entries
+    def _give_back(self) -> None:
+        """Let go of one of the entries that were cleared. They were counted then."""
+        entries = self._discarded[-1]
+        key, entry = entries.popitem()
+        if not entries:
+            self._discarded.pop()
+        entry.queue.remove(entry)
+        self._discarded_bytes -= entry.size
+        if self._on_remove is not None:
+            self._gone.append((key, Removal.CLEARED))
 
     def _drop(self, entry: Entry) -> None:
         del self._entries[entry.key]
@@ -297,14 +409,33 @@ class NearStore:
         else:
             self._values.remove(entry)
 
-    def _count_replaced(self, held: Entry, now: float) -> None:
-        if held.expires_at <= now:
-            self.stats.expired += 1
-        else:
-            self.stats.replaced += 1
-
-    def _count_given_up(self, entry: Entry, now: float) -> None:
+    def _count(self, entry: Entry, cause: Removal, now: float) -> None:
+        """Count an entry that has gone. One that had expired would have gone anyway."""
+        stats = self.stats
         if entry.expires_at <= now:
-            self.stats.expired += 1
+            cause = Removal.EXPIRED
+            stats.expired += 1
+        elif cause is Removal.EVICTED:
+            stats.evicted += 1
+        elif cause is Removal.REPLACED:
+            stats.replaced += 1
         else:
-            self.stats.evicted += 1
+            stats.invalidated += 1
+        if self._on_remove is not None:
+            self._gone.append((entry.key, cause))
+
+    def _tell(self) -> None:
+        """Call `on_remove` for what has gone. A callback that uses the store gets here again, and leaves it to the first."""
+        if self._telling or self._on_remove is None:
+            return
+        self._telling = True
+        try:
+            while self._gone:
+                key, cause = self._gone.popleft()
+                try:
+                    self._on_remove(key, cause)
+                except Exception:
+                    # It would reach whoever happened to put another value.
+                    _log.exception("on_remove raised for %r (%s)", key, cause)
+        finally:
+            self._telling = False

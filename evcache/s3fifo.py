@@ -111,16 +111,6 @@ class Fifo:
         self._hand = entry.newer
         return None if entry is self._end else entry
 
-    def absorb(self, other: Fifo) -> None:
-        """Append all entries of `other` in constant time: their `queue` stays as it was. `other` is not to be used again."""
-        if other.count:
-            first, last = other._end.newer, other._end.older
-            newest = self._end.older
-            newest.newer, first.older = first, newest
-            last.newer, self._end.older = self._end, last
-            self.count += other.count
-            self.bytes += other.bytes
-
 
 class Ghosts:
     """Keys that left, as their hashes, the last ones only. Two with the same hash are taken for each other: no harm."""
@@ -181,12 +171,12 @@ class S3Fifo:
         """What they count for."""
         return self.small.bytes + self.main.bytes
 
-    def add(self, entry: Entry) -> None:
+    def append(self, entry: Entry) -> None:
         """Take an entry under a key that is not held."""
         (self.main if self.ghosts.take(entry.key) else self.small).append(entry)
 
     def settle(self) -> None:
-        """To be called after `add`, while there is room for all: keep the small queue to its share.
+        """To be called after `append`, while there is room for all: keep the small queue to its share.
 
         Its oldest entry moves on, asked for or not. If newcomers piled up instead, all that are in demand would have to be
         moved by the one call that first finds the cache full.
@@ -204,10 +194,8 @@ class S3Fifo:
             self._remember(entry)
         entry.queue.remove(entry)
 
-    def empty_into(self, discarded: Fifo) -> None:
-        """Hand all entries over, in constant time. Ghosts stay: what was in demand still is."""
-        discarded.absorb(self.small)
-        discarded.absorb(self.main)
+    def start_again(self) -> None:
+        """Leave all entries where they are, and go on without them. Ghosts stay: what was in demand still is."""
         self.small = Fifo()
         self.main = Fifo()
 
