@@ -1,0 +1,206 @@
+"""`@cached`: an async function whose results are kept in a cache."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
+
+from evcache.call_keys import CallKey, MakeKey, automatic_name, call_keys
+from evcache.results import WriteResult
+from evcache.ttl import seconds_to_live
+from zones.checks import seconds
+from zones.errors import InvalidArgument
+
+P = ParamSpec("P")
+Rest = ParamSpec("Rest")
+R = TypeVar("R")
+Instance = TypeVar("Instance")
+
+Loader = Callable[[], Coroutine[Any, Any, Any]]
+
+# Functions with keys of their own, by the name in these keys.
+_named: dict[str, Callable[..., Any]] = {}
+
+
+class LoadingCache(Protocol):
+    """What a cached function asks of a cache; an `EVCache` is one."""
+
+    async def get_or_load(
+        self,
+        key: str | bytes,
+        loader: Loader,
+        /,
+        *,
+        ttl: float | timedelta | None = None,
+        policy: Any = None,
+        timeout: float | None = None,
+        near_cache: bool = True,
+    ) -> Any:
+        """The value under a key; what the loader returns, and keeps, when there is none."""
+
+    async def delete(self, key: str | bytes, /) -> WriteResult:
+        """Make the key absent."""
+
+    async def invalidate(self, key: str | bytes, /, *, stale_for: float | timedelta) -> WriteResult:
+        """Mark what is there as out of date, and serve it for so many seconds more at the most."""
+
+
+class Cached(Generic[P, R]):
+    """A cached function. Called as the function itself, and as a method where it stands in a class."""
+
+    uncached: Callable[P, Coroutine[Any, Any, R]]
+    """The function itself: it neither looks into the cache nor changes what is there."""
+
+    _bound: tuple[Any, ...] = ()  # the object whose method this is
+
+    def __init__(
+        self,
+        function: Callable[P, Coroutine[Any, Any, R]],
+        cache: LoadingCache,
+        make_key: MakeKey,
+        options: dict[str, Any],
+        stale_for: float | timedelta | None,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.uncached = function
+        self._cache = cache
+        self._make_key = make_key
+        self._options = options
+        self._stale_for = stale_for
+        # Frameworks ask whether what they are given is to be awaited.
+        if sys.version_info >= (3, 12):
+            inspect.markcoroutinefunction(self)
+        else:
+            self._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # noqa: SLF001  # as asgiref does
+
+    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """What the cache holds for these arguments; if that is nothing, what the function returns, which is then kept.
+
+        A None that it returns is an absence. Raises what `get_or_load` and the function raise; `InvalidArgument` for an
+        argument that no key can be made of; TypeError for arguments that the function does not take. Cancelling is up to
+        `get_or_load`.
+        """
+        key = self._make_key(self._bound + args, kwargs)
+        value: R = await self._cache.get_or_load(key, functools.partial(self.uncached, *args, **kwargs), **self._options)
+        return value
+
+    def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str | bytes:
+        """What the result of a call with these arguments is stored under, in the cache's namespace. Raises as the call."""
+        return self._make_key(self._bound + args, kwargs)
+
+    async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> WriteResult:
+        """Delete what is kept for these arguments; with `stale_for`, keep it for so long, as out of date.
+
+        Every argument is the function's: to say something else for one call, use the cache's own methods with `key(...)`.
+        Raises, and is cancelled, as the cache's `delete` or `invalidate`; `InvalidArgument` and TypeError as the call.
+        """
+        key = self._make_key(self._bound + args, kwargs)
+        if self._stale_for is None:
+            return await self._cache.delete(key)
+        return await self._cache.invalidate(key, stale_for=self._stale_for)
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+
+    @overload
+    def __get__(
+        self: Cached[Concatenate[Instance, Rest], R], instance: Instance, owner: type | None = None
+    ) -> Cached[Rest, R]: ...
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """The method of an object, so that `thing.load.invalidate(42)` knows the thing. Bound once, as methods are."""
+        if instance is None or self._bound:
+            return self
+        bound = object.__new__(type(self))
+        method = types.MethodType(self.uncached, instance)
+        bound.__dict__.update(self.__dict__, _bound=(instance,), uncached=method, __wrapped__=method)
+        return bound
+
+    def __repr__(self) -> str:
+        return f"<cached {self.uncached!r}>"
+
+
+def cached(
+    cache: LoadingCache,
+    *,
+    key: CallKey | None = None,
+    ttl: float | timedelta | None = None,
+    policy: Any = None,
+    timeout: float | None = None,
+    near_cache: bool = True,
+    stale_for: float | timedelta | None = None,
+) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Cached[P, R]]:
+    """Keep the results of an async function in a cache, by its arguments.
+
+    `key` says what a result is stored under:
+
+    - None: the function's module and name, and all its arguments. For functions of modules and static methods, with
+      arguments that are str, bytes, int, float, bool, None, UUID, date, datetime, Decimal, members of enums, or tuples of
+      these, and of no type that is derived from one.
+    - A template, `"user:{user_id}"` or `"page:{site.id}/{lang}"`: fields name parameters, and attributes of what they are
+      given. Arguments that it does not name make no difference. A str, int, UUID or date is in it as its text, with all but
+      letters, digits and `-_.` as %XX; 42 and "42" are the same. Other types of the list above are marked with a `~`.
+    - A callable: gets the arguments of the call, returns a str or bytes, and has to tell apart what must not be mixed.
+
+    `ttl` (seconds), `policy`, `timeout` (seconds) and `near_cache` are those of `get_or_load`; None: the cache's own.
+    `stale_for`: for how many seconds `invalidate` keeps what is there, as out of date; None: it deletes.
+
+    Raises `InvalidArgument` for what is no async function; for a key that can't tell calls apart; and without `key`, for a
+    name that another function of its module has had before.
+    """
+    if not callable(getattr(cache, "get_or_load", None)):
+        raise InvalidArgument("cache", f"a cache with get_or_load() is needed, not {cache!r}")
+    if ttl is not None:
+        seconds_to_live(ttl)
+    if timeout is not None:
+        seconds(timeout, "timeout")
+    if stale_for is not None:
+        seconds_to_live(stale_for, "stale_for")
+    options = {"ttl": ttl, "policy": policy, "timeout": timeout, "near_cache": near_cache}
+
+    def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> Cached[P, R]:
+        _check_async(function)
+        make_key = call_keys(function, key)
+        if key is None:
+            _claim_name(function)
+        return Cached(function, cache, make_key, options, stale_for)
+
+    return decorate
+
+
+def _check_async(function: Any) -> None:
+    if isinstance(function, staticmethod | classmethod):
+        kind = type(function).__name__
+        raise InvalidArgument("function", f"{function!r} is a {kind}: put @{kind} above the decorator that caches")
+    if inspect.isasyncgenfunction(function):
+        raise InvalidArgument("function", f"{function!r} is an async generator: it has no one result that could be kept")
+    if isinstance(function, type) or not (
+        inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
+    ):
+        raise InvalidArgument("function", f"{function!r} is not async, and only async functions can be cached")
+
+
+def _claim_name(function: Callable[..., Any]) -> None:
+    """Refuse a second function of the same name: both would be given each other's results.
+
+    That is one that is defined elsewhere, or the same in another wrapper. Not the same for another cache, nor what a module
+    that is loaded again defines in the same place.
+    """
+    name = automatic_name(function)
+    first = _named.setdefault(name, function)
+    if first is function:
+        return
+    place = _place(first)
+    if place != _place(function) or inspect.unwrap(first) is inspect.unwrap(function):
+        raise InvalidArgument("key", f"{name} is cached already, from {place}: another name, or a template, is needed")
+
+
+def _place(function: Callable[..., Any]) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"

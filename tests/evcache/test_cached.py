@@ -1,0 +1,429 @@
+"""`@cached`: what is asked of the cache, what the decorated function still is, and what can't be decorated."""
+
+import asyncio
+import functools
+import inspect
+import types
+from datetime import timedelta
+
+import pytest
+
+from evcache import InvalidArgument, WriteResult
+from evcache.cached import Cached, cached
+from tests.virtual_time import in_virtual_time
+
+HERE = __name__
+DONE = WriteResult(met=True, version=1, zones={})
+
+
+class Memory:
+    """A cache that remembers what it was asked."""
+
+    def __init__(self):
+        self.held = {}
+        self.asked = []
+
+    async def get_or_load(self, key, loader, *, ttl=None, policy=None, timeout=None, near_cache=True):
+        self.asked.append(("get_or_load", key, {"ttl": ttl, "policy": policy, "timeout": timeout, "near_cache": near_cache}))
+        if key not in self.held:
+            value = await loader()
+            if value is None:
+                return None
+            self.held[key] = value
+        return self.held[key]
+
+    async def delete(self, key):
+        self.asked.append(("delete", key))
+        self.held.pop(key, None)
+        return DONE
+
+    async def invalidate(self, key, *, stale_for):
+        self.asked.append(("invalidate", key, stale_for))
+        return DONE
+
+
+cache = Memory()
+calls = []
+
+
+@pytest.fixture(autouse=True)
+def _empty():
+    cache.held.clear()
+    cache.asked.clear()
+    calls.clear()
+
+
+@cached(cache)
+async def load_user(user_id: int, lang: str = "de") -> dict[str, object] | None:
+    """Load a user."""
+    calls.append((user_id, lang))
+    return {"id": user_id, "lang": lang} if user_id else None
+
+
+class Repository:
+    """Of one tenant."""
+
+    def __init__(self, tenant):
+        self.tenant = tenant
+
+    @cached(cache, key="{self.tenant}:{user_id}", stale_for=30)
+    async def load(self, user_id=1):
+        """Load a user of this tenant."""
+        calls.append((self.tenant, user_id))
+        return self.tenant, user_id
+
+    @staticmethod
+    @cached(cache)
+    async def shared(user_id):
+        return user_id
+
+    @classmethod
+    @cached(cache, key="class:{user_id}")
+    async def of_class(cls, user_id):
+        return cls.__name__, user_id
+
+
+@in_virtual_time
+async def test_a_result_is_kept_by_its_arguments():
+    """However the call is written; other arguments, or an argument of another type, are another result."""
+    assert await load_user(1) == await load_user(user_id=1) == await load_user(1, "de") == {"id": 1, "lang": "de"}
+    assert calls == [(1, "de")]
+    assert await load_user("1") == {"id": "1", "lang": "de"}
+    assert await load_user(1, "fr") == {"id": 1, "lang": "fr"}
+    assert calls == [(1, "de"), ("1", "de"), (1, "fr")]
+    assert len(cache.held) == 3
+
+
+@in_virtual_time
+async def test_the_function_is_given_the_arguments_as_they_were():
+    @cached(cache, key="all:{a}")
+    async def function(a, /, b=2, *rest, c=3, **others):
+        return a, b, rest, c, others
+
+    assert await function(1, 5, 6, c=7, self=8, key=9) == (1, 5, (6,), 7, {"self": 8, "key": 9})
+
+
+@in_virtual_time
+async def test_an_absence_is_none():
+    assert await load_user(0) is None
+    assert cache.held == {}
+
+
+@in_virtual_time
+async def test_an_error_of_the_function_reaches_the_caller():
+    @cached(cache, key="bad:{x}")
+    async def bad(x):
+        raise LookupError(x)
+
+    with pytest.raises(LookupError, match="7"):
+        await bad(7)
+
+
+@in_virtual_time
+async def test_the_options_are_those_of_get_or_load():
+    """What is not said is left to the cache."""
+    policy = object()
+    one = cached(cache, key="one", ttl=timedelta(minutes=5), policy=policy, timeout=0.5, near_cache=False)(nothing)
+    await one()
+    await cached(cache, key="two")(nothing)()
+    assert cache.asked == [
+        ("get_or_load", "one", {"ttl": timedelta(minutes=5), "policy": policy, "timeout": 0.5, "near_cache": False}),
+        ("get_or_load", "two", {"ttl": None, "policy": None, "timeout": None, "near_cache": True}),
+    ]
+
+
+async def nothing():
+    """Do nothing."""
+
+
+@in_virtual_time
+async def test_invalidate_deletes():
+    """What is kept for these arguments, and for no others."""
+    await load_user(1)
+    await load_user(2)
+    assert await load_user.invalidate(user_id=1) is DONE
+    assert cache.asked[-1] == ("delete", f"{HERE}:load_user(user_id=1,lang='de')")
+    await load_user(1)
+    await load_user(2)
+    assert [user_id for user_id, _ in calls] == [1, 2, 1]
+
+
+@in_virtual_time
+async def test_invalidate_keeps_what_is_there_as_stale_if_so_decorated():
+    repository = Repository("a")
+    assert await repository.load.invalidate(42) is DONE
+    assert cache.asked == [("invalidate", "a:42", 30)]
+
+
+@in_virtual_time
+async def test_uncached_is_the_function_itself():
+    await load_user.uncached(1)
+    await load_user.uncached(1)
+    assert calls == [(1, "de"), (1, "de")]
+    assert cache.asked == []
+
+
+def test_the_key_can_be_asked_for():
+    assert load_user.key(42) == f"{HERE}:load_user(user_id=42,lang='de')"
+    assert cached(cache, key="user:{user_id}")(load_user.uncached).key(42) == "user:42"
+    assert cached(cache, key=lambda user_id: b"raw")(load_user.uncached).key(42) == b"raw"
+
+
+def test_it_is_still_the_function():
+    """Name, documentation, signature, and that it is to be awaited."""
+    assert load_user.__name__ == "load_user"
+    assert load_user.__qualname__ == "load_user"
+    assert load_user.__module__ == HERE
+    assert load_user.__doc__ == inspect.getdoc(load_user) == "Load a user."
+    assert load_user.__wrapped__ is load_user.uncached
+    assert inspect.signature(load_user) == inspect.signature(load_user.uncached)
+    assert asyncio.iscoroutinefunction(load_user)
+    assert "load_user" in repr(load_user)
+
+
+# In classes -----------------------------------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_method_is_bound_to_its_object():
+    """So are `key`, `invalidate` and `uncached`, so that the object's part of the key is there."""
+    a, b = Repository("a"), Repository("b")
+    assert await a.load(1) == await a.load() == await a.load(user_id=1) == ("a", 1)
+    assert await b.load(1) == ("b", 1)
+    assert calls == [("a", 1), ("b", 1)]
+    assert (a.load.key(5), b.load.key(5)) == ("a:5", "b:5")
+    assert await b.load.uncached(1) == ("b", 1)
+    await a.load.invalidate()
+    assert cache.asked[-1] == ("invalidate", "a:1", 30)
+
+
+@in_virtual_time
+async def test_a_method_is_a_function_of_its_class():
+    a = Repository("a")
+    assert await Repository.load(a, 1) == await Repository.load(self=a, user_id=1) == ("a", 1)
+    assert Repository.load.key(a, 1) == "a:1"
+    assert len(calls) == 1
+
+
+def test_a_method_is_still_the_method():
+    method = Repository("a").load
+    assert method.__name__ == "load"
+    assert method.__qualname__ == "Repository.load"
+    assert inspect.getdoc(method) == "Load a user of this tenant."
+    assert list(inspect.signature(method).parameters) == ["user_id"]
+    assert list(inspect.signature(Repository.load).parameters) == ["self", "user_id"]
+    assert asyncio.iscoroutinefunction(method)
+
+
+def test_a_bound_method_stays_bound_where_another_class_has_it():
+    """As with methods of Python."""
+
+    class Other:
+        load = Repository("a").load
+
+    assert Other().load.key(1) == "a:1"
+
+
+@in_virtual_time
+async def test_static_and_class_methods():
+    """With the decorator beneath."""
+    assert await Repository.shared(1) == await Repository("a").shared(1) == 1
+    assert Repository("a").shared.key(1) == f"{HERE}:Repository.shared(user_id=1)"
+    assert await Repository.of_class(1) == await Repository("a").of_class(1) == ("Repository", 1)
+    assert [key for _, key, _ in cache.asked] == [f"{HERE}:Repository.shared(user_id=1)"] * 2 + ["class:1"] * 2
+
+
+@in_virtual_time
+async def test_two_decorators_are_two_caches():
+    """The outer one asks the inner one."""
+    other = Memory()
+    both = cached(other, key="outer:{user_id}")(cached(cache, key="inner:{user_id}")(of_one))
+    assert await both(1) == 1
+    assert (list(other.held), list(cache.held)) == (["outer:1"], ["inner:1"])
+    assert (both.key(1), both.uncached.key(1)) == ("outer:1", "inner:1")
+
+
+async def of_one(user_id):
+    return user_id
+
+
+def test_an_object_that_is_bound_and_shows_no_signature_needs_a_callable():
+    """What `inspect` can't see, no template can name."""
+
+    class Loader:
+        async def __call__(self, user_id): ...
+        def __get__(self, instance, owner=None): ...
+
+    with pytest.raises(InvalidArgument, match="shows no signature"):
+        cached(cache, key="user:{user_id}")(Loader())
+    assert cached(cache, key=lambda user_id: f"user:{user_id}")(Loader()).key(1) == "user:1"
+
+
+@in_virtual_time
+async def test_an_object_that_is_called_as_an_async_function():
+    class Loader:
+        async def __call__(self, user_id):
+            return user_id
+
+    load = cached(cache, key="user:{user_id}")(Loader())
+    assert await load(3) == 3
+    assert load.key(3) == "user:3"
+
+
+@in_virtual_time
+async def test_a_partial_needs_a_key():
+    load = cached(cache, key="french:{user_id}")(functools.partial(load_user.uncached, lang="fr"))
+    assert await load(3) == {"id": 3, "lang": "fr"}
+    assert load.key(3) == "french:3"
+
+
+# What is refused ------------------------------------------------------------------------------------------------------------
+
+
+def sync(user_id): ...
+
+
+async def generator(user_id):
+    yield user_id
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (sync, "is not async"),
+        (lambda: nothing(), "is not async"),
+        (generator, "async generator"),
+        (staticmethod(nothing), "put @staticmethod above"),
+        (classmethod(nothing), "put @classmethod above"),
+        (Repository, "is not async"),
+        (type("Loader", (), {"__call__": nothing}), "is not async"),
+        (functools.partial(sync, 1), "is not async"),
+        (None, "is not async"),
+    ],
+)
+@pytest.mark.parametrize("key", [None, "key"])
+def test_what_is_no_async_function_is_refused(function, words, key):
+    with pytest.raises(InvalidArgument, match=words) as caught:
+        cached(cache, key=key)(function)
+    assert caught.value.argument == "function"
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("ttl", 0),
+        ("ttl", "5"),
+        ("ttl", True),
+        ("ttl", timedelta(0)),
+        ("timeout", 0),
+        ("timeout", float("inf")),
+        ("stale_for", -1),
+        ("stale_for", "5"),
+    ],
+)
+def test_options_that_can_not_be_meant_are_refused_at_decoration(argument, value):
+    with pytest.raises(InvalidArgument) as caught:
+        cached(cache, **{argument: value})
+    assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize("no_cache", [None, nothing, {}])
+def test_what_is_no_cache_is_refused(no_cache):
+    """As in `@cached` without the parentheses."""
+    with pytest.raises(InvalidArgument) as caught:
+        cached(no_cache)
+    assert caught.value.argument == "cache"
+
+
+@pytest.mark.parametrize("key", ["user:{user}", "user", "{user_id}{lang}", 5, ""])
+def test_keys_that_can_not_tell_calls_apart_are_refused_at_decoration(key):
+    with pytest.raises(InvalidArgument) as caught:
+        cached(cache, key=key)(load_user.uncached)
+    assert caught.value.argument == "key"
+
+
+@in_virtual_time
+async def test_a_call_that_no_key_can_be_made_of_asks_nothing():
+    """Neither the cache nor the function, and so do `key` and `invalidate`."""
+    for use in (load_user, load_user.invalidate):
+        with pytest.raises(InvalidArgument, match="'lang'") as caught:
+            await use(1, ["de"])
+        assert caught.value.argument == "key"
+        with pytest.raises(TypeError):
+            await use()
+    with pytest.raises(InvalidArgument, match="'lang'"):
+        load_user.key(1, ["de"])
+    assert (cache.asked, calls) == ([], [])
+
+
+# Names ----------------------------------------------------------------------------------------------------------------------
+
+
+def defined(source, name):
+    """The functions of a module that is run with this source, by name."""
+    module = types.ModuleType(name)
+    module.cached, module.cache = cached, cache
+    exec(compile(source, f"{name}.py", "exec"), module.__dict__)
+    return module
+
+
+TWICE = """
+@cached(cache{key})
+async def get(id): ...
+
+first = get
+
+@cached(cache{key})
+async def get(id): ...
+"""
+
+
+def test_a_name_that_a_module_defines_twice_is_refused():
+    """As handlers are, that a router has taken: each would be given the other's results."""
+    with pytest.raises(InvalidArgument, match=r"cached already, from twice.py:2") as caught:
+        defined(TWICE.format(key=""), "twice")
+    assert caught.value.argument == "key"
+
+
+def test_a_name_may_be_defined_twice_with_keys():
+    module = defined(TWICE.format(key=", key='a:{id}'"), "twice_with_keys")
+    assert module.first.key(1) == module.get.key(1) == "a:1"
+
+
+def test_a_module_may_be_loaded_again():
+    """What stands in the same place is the same function."""
+    source = "@cached(cache)\nasync def get(id): ..."
+    assert defined(source, "again").get.key(1) == defined(source, "again").get.key(1) == "again:get(id=1)"
+
+
+WRAPPED_TWICE = """
+import functools
+
+def of(tenant):
+    def decorate(function):
+        @functools.wraps(function)
+        async def wrapper(*args):
+            return await function(tenant, *args)
+        return wrapper
+    return decorate
+
+async def get(id): ...
+
+a = cached(cache)(of("a")(get))
+b = cached(cache)(of("b")(get))
+"""
+
+
+def test_a_function_in_two_wrappers_is_refused():
+    """They have one name, and need not do the same."""
+    with pytest.raises(InvalidArgument, match="cached already"):
+        defined(WRAPPED_TWICE, "wrapped_twice")
+
+
+def test_a_function_may_be_kept_in_two_caches():
+    function = load_user.uncached
+    assert cached(Memory())(function).key(1) == cached(Memory())(function).key(1) == load_user.key(1)
+
+
+def test_the_decorator_makes_one_kind_of_thing():
+    assert type(load_user) is type(Repository.load) is type(Repository("a").load) is Cached
