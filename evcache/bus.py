@@ -1,0 +1,412 @@
+"""Announcing to other processes what this one has written, and hearing what they have.
+
+Two tasks. One listens: it subscribes, again with growing pauses when a subscription is lost, and tells its listener what
+was written, and when something may have been missed. The other speaks: it gathers changes for a moment, and sends each
+message until it was taken, with the same number, so that a copy is ignored and a missing one noticed.
+
+Nobody who uses a cache ever waits for this, or sees it fail: what can't be announced is noticed by the others as a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, retry_if_result, wait_exponential, wait_random
+
+from evcache.announcements import Announcement, Kind, Unreadable, decode, encode
+from evcache.channels.base import ChannelError, InvalidationChannel, Subscription
+from evcache.outbox import MAX_PENDING, Outbox
+from evcache.publishers import Publishers
+from zones.checks import at_least_one, seconds, zero_or_more
+from zones.errors import InvalidArgument, UsageError
+
+# Changes are gathered for so long. It adds to the time in which others may show the old value, of which a write has some
+# milliseconds anyway, and makes one message of a burst.
+BATCH_SECONDS = 0.005
+
+# Between signs of life, and how many may be missed in a row.
+HEARTBEAT_SECONDS = 1.0
+MISSED_HEARTBEATS = 3
+
+# After so long without a change a process falls silent: the others hold nothing any more that it could have announced and
+# they could have missed. The longest life in a near cache, 60 s, and a margin.
+QUIET_AFTER_SECONDS = 75.0
+
+# Between attempts to send a message, and to subscribe.
+RETRY_FIRST_SECONDS = 0.1
+RETRY_LONGEST_SECONDS = 3.0
+
+# A subscription that lasted so long was a good one: the next pause is a short one again.
+STEADY_SECONDS = 10.0
+
+# Changes that are passed on before the event loop gets a turn: a millisecond or less.
+SLICE_CHANGES = 500
+
+# A look at the clock that comes later than this was held up by this process, and so was its reading: it proves nothing.
+LATE_SECONDS = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Who holds what others may change. Called on the event loop; must not block. To raise is a bug, which is logged."""
+
+    def changed(self, key: bytes, version: int | None) -> None:
+        """Another client wrote this key. `version` as in `evcache.announcements.Change`."""
+
+    def lost_track(self, reason: str) -> None:
+        """Announcements may have been missed: forget everything."""
+
+    def channel_up(self, up: bool) -> None:  # noqa: FBT001 (one fact, told as it changes)
+        """From now on announcements are heard, or are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class BusStats:
+    """What one bus has done. Counted since its start, but for the last two."""
+
+    published: int
+    """Changes that the channel has taken."""
+    received: int
+    """Changes of others that were heard."""
+    gaps: int
+    """Times when announcements may have been missed while listening."""
+    losses: int
+    """Subscriptions that were lost, or could not be had."""
+    failures: int
+    """Messages that the channel did not take, each attempt counted."""
+    overflows: int
+    """Times when too many changes waited, and others were made to forget everything in their place."""
+    pending: int
+    """Changes that wait to be sent."""
+    publishers: int
+    """Others that have announced something lately."""
+
+
+class Bus:
+    """The announcements of one client, on one topic of a channel."""
+
+    def __init__(
+        self,
+        channel: InvalidationChannel,
+        topic: str,
+        listener: Listener,
+        *,
+        batch: float = BATCH_SECONDS,
+        heartbeat: float = HEARTBEAT_SECONDS,
+        quiet_after: float = QUIET_AFTER_SECONDS,
+        max_pending: int = MAX_PENDING,
+    ) -> None:
+        """Does nothing before `start`. Times are seconds; `heartbeat` must be the same for all that share the topic.
+
+        Whoever shares a topic hears of the same keys. The channel belongs to the caller, who closes it after the bus.
+        """
+        if not isinstance(topic, str) or not topic:
+            raise InvalidArgument("topic", f"a text is needed, not {topic!r}")
+        zero_or_more(batch, "batch")
+        seconds(heartbeat, "heartbeat")
+        seconds(quiet_after, "quiet_after")
+        at_least_one(max_pending, "max_pending")
+        self._channel = channel
+        self._topic = topic
+        self._listener = listener
+        self._batch = batch
+        self._heartbeat = heartbeat
+        self._quiet_after = quiet_after
+        self._silence = MISSED_HEARTBEATS * heartbeat
+        self._outbox = Outbox(max_pending)
+        self._publishers = Publishers(self._silence)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop
+        self._closing = False
+        # Listening.
+        self._up = False
+        self._deaf = False  # this was logged
+        self._received = self._gaps = self._losses = 0
+        self._bug_logged = False
+        self._subscribed_at = 0.0
+        self._echoed_at = -math.inf  # when an own message has last come back
+        self._echo_due: float | None = None  # since when the next one is waited for
+        # Speaking.
+        self._wake = asyncio.Event()  # changes wait, or the end
+        self._hurry = asyncio.Event()  # the end
+        self._mute = False  # this was logged
+        self._full = False  # this was logged
+        self._sending = 0  # changes in the message that is on its way
+        self._published = self._failures = self._overflows = 0
+        self._spoke_at = self._announced_at = 0.0
+
+    @property
+    def up(self) -> bool:
+        """Whether announcements are heard."""
+        return self._up
+
+    @property
+    def stats(self) -> BusStats:
+        """The figures as they are now."""
+        return BusStats(
+            published=self._published,
+            received=self._received,
+            gaps=self._gaps,
+            losses=self._losses,
+            failures=self._failures,
+            overflows=self._overflows,
+            pending=len(self._outbox) + self._sending,
+            publishers=len(self._publishers),
+        )
+
+    def start(self) -> None:
+        """Begin to listen and to speak, on the running event loop. No effect when it has begun.
+
+        Raises `UsageError` after `close`.
+        """
+        if self._closing:
+            raise UsageError("this bus is closed")
+        if self._tasks:
+            return
+        self._loop = asyncio.get_running_loop()
+        for work, name in ((self._listen(), "listen"), (self._speak(), "speak")):
+            task = self._loop.create_task(work, name=f"evcache-bus-{name}")
+            task.add_done_callback(_ended)
+            self._tasks.append(task)
+
+    def announce(self, key: bytes, version: int | None) -> None:
+        """Tell others that this key was written. Returns at once; no effect after `close`.
+
+        To be called when the write was acknowledged, or may have been carried out. Raises `InvalidArgument` for a key or
+        version that can't be sent.
+        """
+        if self._closing:
+            return
+        if not self._outbox.add(key, version):
+            self._overflows += 1
+            if not self._full:
+                self._full = True
+                _log.warning("too many changes wait to be announced: others will forget all they hold")
+        self._wake.set()
+
+    async def close(self, drain: float) -> None:
+        """Send what waits, and that nothing more comes, within `drain` seconds; then end. May be called again.
+
+        What was not sent is lost, and is noticed by others as a silence. Being cancelled ends everything at once.
+        """
+        zero_or_more(drain, "drain")
+        self._closing = True
+        self._wake.set()
+        self._hurry.set()
+        try:
+            if self._tasks:
+                await asyncio.wait(self._tasks[1:], timeout=drain)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if pending := self.stats.pending:
+            _log.warning("closed with %d changes that were not announced", pending)
+
+    # Listening.
+
+    async def _listen(self) -> None:
+        retrying = AsyncRetrying(
+            wait=wait_exponential(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS) + wait_random(0, RETRY_FIRST_SECONDS),
+            retry=retry_if_result(lambda steady: not steady),
+        )
+        while True:
+            await retrying(self._follow)
+            await asyncio.sleep(random.uniform(0, RETRY_FIRST_SECONDS))  # noqa: S311 (others have lost theirs too)
+
+    async def _follow(self) -> bool:
+        """One subscription, from its beginning to its end. Whether it lasted."""
+        try:
+            subscription = await self._channel.subscribe(self._topic)
+        except Exception as error:  # whatever a channel raises, it is tried again
+            self._losses += 1
+            self._log_deaf(error)
+            return False
+        reason: Exception = ChannelError("closed")
+        try:
+            self._came_up()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch(), name="evcache-bus-watch")
+                group.create_task(self._hear(subscription), name="evcache-bus-hear")
+        except ExceptionGroup as errors:
+            reason = errors.exceptions[0]
+        finally:
+            self._went_down(reason)
+            with contextlib.suppress(Exception):  # it has ended, one way or the other
+                await subscription.aclose()
+        return self._loop.time() - self._subscribed_at >= STEADY_SECONDS
+
+    def _came_up(self) -> None:
+        self._subscribed_at = self._loop.time()
+        self._publishers.begin(self._subscribed_at)
+        self._echo_due = None
+        self._up = True
+        if self._deaf:
+            self._deaf = False
+            _log.info("announcements of other clients are heard again")
+        self._tell(self._listener.lost_track, "subscribed")
+        self._tell(self._listener.channel_up, True)
+
+    def _went_down(self, reason: Exception) -> None:
+        self._up = False
+        if not self._closing:
+            self._losses += 1
+            self._log_deaf(reason)
+        self._tell(self._listener.channel_up, False)
+        self._tell(self._listener.lost_track, str(reason))
+
+    def _log_deaf(self, reason: Exception) -> None:
+        if not self._deaf:
+            self._deaf = True
+            expected = isinstance(reason, ChannelError)
+            _log.warning("announcements of other clients are not heard: %s", reason, exc_info=None if expected else reason)
+
+    async def _hear(self, subscription: Subscription) -> None:
+        done = 0
+        async for data in subscription:
+            for key, version in self._news_in(data):
+                self._tell(self._listener.changed, key, version)
+                self._received += 1
+                done += 1
+            done += 1
+            if done >= SLICE_CHANGES:  # what waits is handed out without a turn of the loop
+                done = 0
+                await asyncio.sleep(0)
+        raise ChannelError("the subscription has ended")
+
+    def _news_in(self, data: bytes) -> tuple[tuple[bytes, int | None], ...]:
+        try:
+            announcement = decode(data)
+        except Unreadable as error:
+            self._gap(f"a message that can't be read: {error}")
+            return ()
+        if self._outbox.is_own(announcement.publisher):
+            self._echoed_at = self._loop.time()
+            self._echo_due = None
+            return ()
+        heard = self._publishers.heard(announcement, self._loop.time())
+        if heard.gap is not None:
+            self._gap(heard.gap)
+        return announcement.changes if heard.news else ()
+
+    async def _watch(self) -> None:
+        """Notice what does not come."""
+        while True:
+            due = self._loop.time() + self._heartbeat
+            await asyncio.sleep(self._heartbeat)
+            now = self._loop.time()
+            if now - due > LATE_SECONDS:
+                continue
+            if silent := self._publishers.silent(now):
+                self._gap(f"{silent} publishers have fallen silent")
+            # Taken by the channel, and not heard: this subscription is somewhere else, as at a server that was replaced.
+            if self._echo_due is not None and now - self._echo_due > self._silence:
+                raise ChannelError("own announcements are not heard")
+
+    def _gap(self, reason: str) -> None:
+        self._gaps += 1
+        self._tell(self._listener.lost_track, reason)
+
+    def _tell(self, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            call(*arguments)
+        except Exception:
+            if not self._bug_logged:
+                self._bug_logged = True
+                _log.exception("a listener of announcements has a bug; the next ones are not logged")
+
+    # Speaking.
+
+    async def _speak(self) -> None:
+        while not self._closing:
+            if await self._is_woken():
+                if not self._closing:
+                    await asyncio.sleep(self._batch)
+                await self._send_waiting()
+            else:
+                await self._show_life()
+        await self._send_waiting()
+        with contextlib.suppress(Exception):  # the others will notice the silence
+            await self._say_bye()
+
+    async def _is_woken(self) -> bool:
+        """Wait for changes. False when it is time for a sign of life before there are some."""
+        wait = max(0.0, self._spoke_at + self._heartbeat - self._loop.time()) if self._outbox.number else None
+        try:
+            async with asyncio.timeout(wait):
+                return await self._wake.wait()
+        except TimeoutError:
+            return False
+
+    async def _send_waiting(self) -> None:
+        retrying = AsyncRetrying(
+            wait=wait_exponential(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS) + wait_random(0, RETRY_FIRST_SECONDS),
+            retry=retry_if_exception_type(Exception),  # whatever a channel raises, it is tried again
+            sleep=self._pause,
+            before=self._before_attempt,
+        )
+        self._wake.clear()
+        while (batch := self._outbox.batch()) is not None:
+            self._sending = len(batch.changes)
+            await retrying(self._publish, batch)
+            self._published += self._sending
+            self._sending = 0
+            self._announced_at = self._loop.time()
+        self._full = False
+
+    def _before_attempt(self, retry: RetryCallState) -> None:
+        del retry
+        self._hurry.clear()
+
+    async def _pause(self, wait: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._hurry.wait()
+
+    async def _show_life(self) -> None:
+        quiet = self._loop.time() - self._announced_at >= self._quiet_after
+        with contextlib.suppress(Exception):  # counted; the next one says the same
+            await (self._say_bye() if quiet else self._publish(self._outbox.heartbeat()))
+
+    async def _say_bye(self) -> None:
+        if self._outbox.number:
+            await self._publish(self._outbox.bye())
+            self._outbox.end_spell()
+
+    async def _publish(self, announcement: Announcement) -> None:
+        began = self._loop.time()
+        try:
+            await self._channel.publish(self._topic, encode(announcement))
+        except Exception as error:
+            self._failures += 1
+            if not self._mute:
+                self._mute = True
+                _log.warning("changes can't be announced to other clients: %s", error)
+            raise
+        finally:
+            self._spoke_at = self._loop.time()
+        if self._mute:
+            self._mute = False
+            _log.info("changes are announced to other clients again")
+        self._expect_echo(announcement, began)
+
+    def _expect_echo(self, announcement: Announcement, began: float) -> None:
+        """What was taken while this client listens should come back, on a channel where anything ever did."""
+        listened = self._up and began > self._subscribed_at and self._echoed_at > -math.inf
+        came_back = self._echoed_at >= began  # before the channel said that it was taken
+        if listened and not came_back and self._echo_due is None and announcement.kind is not Kind.BYE:
+            self._echo_due = began
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("%s ended with a bug", task.get_name(), exc_info=error)

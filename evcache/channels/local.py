@@ -1,0 +1,59 @@
+"""A channel within this process: for clients that share it, on one event loop or several, and for tests."""
+
+from __future__ import annotations
+
+import threading
+
+from evcache.channels.base import ChannelError
+from evcache.channels.inbox import MAX_WAITING_MESSAGES, Inbox
+from zones.checks import at_least_one
+
+
+class LocalChannel:
+    """Hands messages to the subscriptions of this process. May be used from several threads and event loops at once."""
+
+    def __init__(self, *, max_waiting: int = MAX_WAITING_MESSAGES) -> None:
+        """`max_waiting`: messages that may wait for a consumer; one more ends its subscription with `ChannelError`."""
+        at_least_one(max_waiting, "max_waiting")
+        self._max_waiting = max_waiting
+        self._lock = threading.Lock()
+        self._topics: dict[str, dict[Inbox, None]] = {}
+        self._closed = False
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        """Hand a message to whoever listens. Raises `ChannelError` when the channel is closed."""
+        with self._lock:  # held while pushing, so that all get messages of several threads in the same order
+            self._check_open()
+            inboxes = self._topics.get(topic, {})
+            gone = [inbox for inbox in inboxes if not inbox.push(message)]
+            for inbox in gone:
+                del inboxes[inbox]
+
+    async def subscribe(self, topic: str) -> Inbox:
+        """Listen, on the running event loop. Raises `ChannelError` when the channel is closed."""
+
+        async def leave(inbox: Inbox) -> None:
+            with self._lock:
+                inboxes = self._topics.get(topic, {})
+                inboxes.pop(inbox, None)
+                if not inboxes:
+                    self._topics.pop(topic, None)
+
+        inbox = Inbox(self._max_waiting, leave)
+        with self._lock:
+            self._check_open()
+            self._topics.setdefault(topic, {})[inbox] = None
+        return inbox
+
+    async def close(self) -> None:
+        """End every subscription, on whatever loop it is."""
+        with self._lock:
+            self._closed = True
+            topics, self._topics = self._topics, {}
+        for inboxes in topics.values():
+            for inbox in inboxes:
+                inbox.end()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ChannelError("the channel is closed")

@@ -1,0 +1,209 @@
+"""A channel through Redis Pub/Sub. Needs `pip install evcache[redis]`.
+
+redis-py's own `PubSub` is not used for listening: when its connection is lost, its next read connects and subscribes again
+(`parse_response` in redis 8.1, after any failed write), and nobody learns that messages were missed. Here, a connection is
+made once for each subscription, is read by one task, and its end is the end of the subscription.
+
+A connection whose server has stopped, or whose network swallows packets, looks alive for minutes. So the subscription asks
+for signs of life on itself: Redis answers a PING between messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from evcache.channels.base import ChannelError
+from evcache.channels.inbox import MAX_WAITING_MESSAGES, Inbox
+from zones.checks import at_least_one, seconds
+from zones.errors import InvalidArgument, UsageError
+
+try:
+    from redis.asyncio import ConnectionPool, Redis
+    from redis.asyncio.connection import AbstractConnection, parse_url
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+except ImportError as error:
+    raise ImportError("RedisChannel needs the redis package: pip install evcache[redis]") from error
+
+# Between questions for a sign of life, and how long none may come. Three in a row are lost by no accident.
+PING_SECONDS = 1.0
+SILENCE_SECONDS = 3.0
+
+# For a connection to be made and to subscribe, and for a message to be taken. In a data center either takes a millisecond.
+TIMEOUT_SECONDS = 2.0
+
+# A look that is later than this was held up by this process itself, whose loop has not read what may be there.
+LATE_SECONDS = 0.5
+
+
+class RedisChannel:
+    """Sends and listens through one Redis server, or what stands for one. For one event loop, that of its first call."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ping: float = PING_SECONDS,
+        silence: float = SILENCE_SECONDS,
+        timeout: float = TIMEOUT_SECONDS,
+        max_waiting: int = MAX_WAITING_MESSAGES,
+        **options: Any,
+    ) -> None:
+        """Opens nothing yet.
+
+        `url`: redis://, rediss:// or unix://, as redis-py takes it. `ping`: seconds between questions for a sign of life on
+        each subscription; without one for `silence` seconds it ends. `timeout`: seconds to subscribe, or to have a message
+        taken. `max_waiting`: messages that may wait for a consumer. `options`: for redis-py's connections (`ssl_ca_certs`,
+        `credential_provider`, ...).
+        """
+        seconds(ping, "ping")
+        seconds(silence, "silence")
+        seconds(timeout, "timeout")
+        at_least_one(max_waiting, "max_waiting")
+        if silence <= ping:
+            raise InvalidArgument("silence", f"more than the {ping} s between pings are needed, not {silence!r}")
+        # RESP2: its answers to pings come as messages do. No retries: a message that redis-py sends again could come after
+        # the next one. No timeouts of its own beside ours.
+        ours: dict[str, Any] = {
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_timeout": False,
+            "decode_responses": False,
+            "health_check_interval": 0,
+            "socket_timeout": None,
+            "socket_connect_timeout": timeout,
+        }
+        try:
+            pool = ConnectionPool(**options | parse_url(url) | ours)  # from_url() would let the URL have the last word
+            pool.connection_class(**pool.connection_kwargs)  # opens nothing, and refuses options that it does not know
+        except (ValueError, AttributeError, TypeError) as error:
+            raise InvalidArgument("url", f"redis-py can't use it, or one of the options: {error}") from error
+        self._ping = ping
+        self._silence = silence
+        self._timeout = timeout
+        self._max_waiting = max_waiting
+        self._connection_class: type[AbstractConnection] = pool.connection_class
+        self._options: Mapping[str, Any] = pool.connection_kwargs
+        self._sender: Redis = Redis(connection_pool=pool)
+        self._listeners: set[_Listener] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        """Have the server take a message. Raises `ChannelError` when it is not certain that it did, which it may have."""
+        self._check_usable()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._sender.publish(topic, message)
+        except TimeoutError as error:
+            raise ChannelError(f"the server took no message within {self._timeout} s") from error
+        except Exception as error:  # whatever redis-py raises: RedisError, OSError, and others while a connection ends
+            raise ChannelError(f"no message could be sent: {error}") from error
+
+    async def subscribe(self, topic: str) -> Inbox:
+        """Listen, on a connection of its own. Raises `ChannelError` when the server does not agree in time."""
+        self._check_usable()
+        connection: Any = self._connection_class(**self._options)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await _subscribe(connection, topic)
+            self._check_usable()  # it may have been closed meanwhile
+            inbox = Inbox(self._max_waiting, self._leave)
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, TimeoutError):
+                raise ChannelError(f"the server did not let us listen within {self._timeout} s") from error
+            if isinstance(error, Exception) and not isinstance(error, ChannelError):
+                raise ChannelError(f"can't listen: {error}") from error
+            raise
+        self._listeners.add(_Listener(connection, inbox, self._ping, self._silence, self._listeners.discard))
+        return inbox
+
+    async def close(self) -> None:
+        """End every subscription, and close every connection."""
+        self._closed = True
+        try:
+            for listener in list(self._listeners):
+                listener.inbox.end()
+                await listener.stop()
+        finally:
+            # aclose() is newer than redis 5.0.0, and its predecessor is deprecated since.
+            await self._sender.connection_pool.disconnect()
+
+    async def _leave(self, inbox: Inbox) -> None:
+        for listener in [one for one in self._listeners if one.inbox is inbox]:
+            await listener.stop()
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ChannelError("the channel is closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise UsageError("a RedisChannel is for one event loop, and was used on another")
+
+
+async def _subscribe(connection: Any, topic: str) -> None:
+    await connection.connect()
+    await connection.send_command("SUBSCRIBE", topic, check_health=False)
+    answer = await connection.read_response(disable_decoding=True)
+    if not isinstance(answer, list) or answer[0] != b"subscribe":
+        raise ChannelError(f"the server answered SUBSCRIBE with {answer!r}")
+
+
+class _Listener:
+    """Reads one connection into an inbox, until one of both ends."""
+
+    def __init__(self, connection: Any, inbox: Inbox, ping: float, silence: float, ended: Any) -> None:
+        self.inbox = inbox
+        self._connection = connection
+        self._ping = ping
+        self._silence = silence
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
+        self._task = self._loop.create_task(self._run(), name="evcache-redis-channel")
+        self._task.add_done_callback(lambda _: ended(self))
+
+    async def stop(self) -> None:
+        try:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        finally:  # here too: a task that is cancelled before its first step does nothing at all
+            await self._connection.disconnect(nowait=True)
+
+    async def _run(self) -> None:
+        error = ChannelError("the subscription was stopped")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(), name="evcache-redis-channel-read")
+                group.create_task(self._ask(), name="evcache-redis-channel-ping")
+        except ExceptionGroup as errors:
+            first = errors.exceptions[0]
+            error = first if isinstance(first, ChannelError) else ChannelError(f"the connection is lost: {first}")
+        finally:
+            self.inbox.end(error)
+            await self._connection.disconnect(nowait=True)
+
+    async def _read(self) -> None:
+        while True:
+            answer = await self._connection.read_response(disable_decoding=True)
+            self._heard_at = self._loop.time()
+            # [message, topic, payload]; [pong, text]
+            if answer[0] == b"message" and not self.inbox.push(answer[2]):
+                raise ChannelError("nobody listens any more")
+            if answer[0] not in (b"message", b"pong"):
+                raise ChannelError(f"the server said {answer!r}")
+
+    async def _ask(self) -> None:
+        while True:
+            due = self._loop.time() + self._ping
+            await asyncio.sleep(self._ping)
+            now = self._loop.time()
+            if now - due < LATE_SECONDS and now - self._heard_at > self._silence:
+                raise ChannelError(f"no sign of life for {self._silence} s")
+            if not self._connection.is_connected:  # to send would connect again, in silence
+                raise ChannelError("the connection is closed")
+            await self._connection.send_command("PING", check_health=False)
