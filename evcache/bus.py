@@ -49,7 +49,8 @@ STEADY_SECONDS = 10.0
 # Changes that are passed on before the event loop gets a turn: a millisecond or less.
 SLICE_CHANGES = 500
 
-# A look at the clock that comes later than this was held up by this process, and so was its reading: it proves nothing.
+# A look at the clock that comes later than this was held up: by this process, which has not read what came, or by a
+# machine that stood still, and the others with it. It proves nothing, and waiting begins anew.
 LATE_SECONDS = 0.5
 
 _log = logging.getLogger(__name__)
@@ -305,7 +306,8 @@ class Bus:
             await asyncio.sleep(self._heartbeat)
             now = self._loop.time()
             if now - due > LATE_SECONDS:
-                continue
+                self._publishers.forgive(now)
+                self._echo_due = None if self._echo_due is None else now
             if silent := self._publishers.silent(now):
                 self._gap(f"{silent} publishers have fallen silent")
             # Taken by the channel, and not heard: this subscription is somewhere else, as at a server that was replaced.

@@ -38,13 +38,14 @@ class _Publisher:
 class Publishers:
     """The publishers that one subscription has heard of."""
 
-    __slots__ = ("_began", "_gone", "_limit", "_live", "_silence")
+    __slots__ = ("_began", "_forgiven_at", "_gone", "_limit", "_live", "_silence")
 
     def __init__(self, silence: float, limit: int = MAX_PUBLISHERS) -> None:
         """`silence`: seconds without a message after which a publisher has missed its heartbeats."""
         self._silence = silence
         self._limit = limit
         self._began = 0.0
+        self._forgiven_at = 0.0
         # In both, whoever was heard last comes last.
         self._live: dict[int, _Publisher] = {}
         self._gone: dict[int, _Publisher] = {}
@@ -55,7 +56,7 @@ class Publishers:
 
     def begin(self, now: float) -> None:
         """A subscription begins: of what was said before nothing is known."""
-        self._began = now
+        self._began = self._forgiven_at = now
         self._live.clear()
         self._gone.clear()
 
@@ -85,8 +86,14 @@ class Publishers:
             del place[next(iter(place))]
         return Heard(news, gap)
 
+    def forgive(self, now: float) -> None:
+        """What did not come until now is nobody's fault: their silence begins now."""
+        self._forgiven_at = now
+
     def silent(self, now: float) -> int:
         """How many have missed their heartbeats since this was last asked."""
+        if now - self._forgiven_at <= self._silence:
+            return 0
         late = []
         for identity, publisher in self._live.items():
             if now - publisher.heard_at <= self._silence:

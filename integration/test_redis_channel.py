@@ -6,10 +6,12 @@ import time
 
 import pytest
 
+from evcache.bus import Bus
 from evcache.channels import ChannelError
 from evcache.channels.redis import RedisChannel
 from integration.redis_server import RedisServer, find_redis
 from tests.evcache.channel_contract import ENOUGH_SECONDS, ChannelContract, lost, received
+from tests.evcache.scripted_channel import Recorder
 from zones.errors import InvalidArgument, UsageError
 
 # Short, so that tests are quick, and long enough for a machine that does other things too.
@@ -252,3 +254,41 @@ def test_the_url_can_not_change_how_messages_are_read(shared_server):
         await subscription.aclose()
 
     on_redis(Server, scenario)
+
+
+def test_buses_hear_of_each_other_and_of_every_outage(server):
+    """From one process to another, and through the death of the server: forget, and go on."""
+
+    async def scenario(channel):
+        second_channel = RedisChannel(server.url, **QUICK)
+        told = Recorder()
+        speaker, listener = Bus(channel, "topic", Recorder()), Bus(second_channel, "topic", told)
+        try:
+            for bus in (speaker, listener):
+                bus.start()
+            await until(lambda: speaker.up and listener.up)
+            told.take()
+            speaker.announce(b"a", 1)
+            await until(lambda: (b"a", 1) in told.events)
+            assert told.take() == [(b"a", 1)]
+            server.kill()
+            await until(lambda: not listener.up)
+            assert told.take()[0] == "down"
+            speaker.announce(b"b", 2)
+            server.start()
+            await until(lambda: listener.up and not speaker.stats.pending)
+            assert told.take()[:2] == ["lost: subscribed", "up"]
+            speaker.announce(b"c", 3)
+            await until(lambda: (b"c", 3) in told.events)
+        finally:
+            await speaker.close(1)
+            await listener.close(1)
+            await second_channel.close()
+
+    on_redis(server, scenario)
+
+
+async def until(condition):
+    async with asyncio.timeout(ENOUGH_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.005)

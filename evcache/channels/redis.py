@@ -34,7 +34,7 @@ SILENCE_SECONDS = 3.0
 # For a connection to be made and to subscribe, and for a message to be taken. In a data center either takes a millisecond.
 TIMEOUT_SECONDS = 2.0
 
-# A look that is later than this was held up by this process itself, whose loop has not read what may be there.
+# A look that is later than this was held up by this process or machine: nothing was read, and waiting begins anew.
 LATE_SECONDS = 0.5
 
 
@@ -76,7 +76,8 @@ class RedisChannel:
             "socket_connect_timeout": timeout,
         }
         try:
-            pool = ConnectionPool(**options | parse_url(url) | ours)  # from_url() would let the URL have the last word
+            settings: dict[str, Any] = {**options, **parse_url(url), **ours}  # from_url() gives the URL the last word
+            pool = ConnectionPool(**settings)
             pool.connection_class(**pool.connection_kwargs)  # opens nothing, and refuses options that it does not know
         except (ValueError, AttributeError, TypeError) as error:
             raise InvalidArgument("url", f"redis-py can't use it, or one of the options: {error}") from error
@@ -202,7 +203,9 @@ class _Listener:
             due = self._loop.time() + self._ping
             await asyncio.sleep(self._ping)
             now = self._loop.time()
-            if now - due < LATE_SECONDS and now - self._heard_at > self._silence:
+            if now - due > LATE_SECONDS:
+                self._heard_at = now
+            if now - self._heard_at > self._silence:
                 raise ChannelError(f"no sign of life for {self._silence} s")
             if not self._connection.is_connected:  # to send would connect again, in silence
                 raise ChannelError("the connection is closed")

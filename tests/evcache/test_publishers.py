@@ -94,6 +94,13 @@ def test_silence_is_told_once():
     assert len(publishers) == 0
 
 
+def test_after_a_time_that_does_not_count_silence_begins_anew():
+    publishers = listening(changes(1))
+    publishers.forgive(LATER + 10)
+    assert publishers.silent(LATER + 10 + SILENCE) == 0
+    assert publishers.silent(LATER + 10 + SILENCE + 0.1) == 1
+
+
 def test_who_was_silent_is_remembered():
     """He may have sent nothing meanwhile: then nothing was missed."""
     publishers = listening(changes(1))
