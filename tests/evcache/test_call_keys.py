@@ -5,7 +5,6 @@ import enum
 import functools
 import inspect
 import io
-import itertools
 import math
 import string
 import struct
@@ -653,19 +652,41 @@ def test_a_wrapper_without_a_name_of_its_own_needs_a_key():
     assert "not among" in problem_at_decoration(hidden(load), "user:{user_id}")
 
 
-def test_the_ways_to_write_a_call_make_one_key():
-    """Every split of the arguments into positional ones and keywords."""
+async def five(a, b, c=3, d=4, e=5): ...
+async def five_mixed(a, /, b, c=3, *, d, e=5): ...
+async def five_and_more(a, b, c=3, *rest, d=4, e=5): ...
+async def five_others(a, /, b, c=3, d=4, **e): ...
 
-    async def five(a, b, c=3, d=4, e=5): ...
 
-    for key in ("{a}:{b}:{c}:{d}:{e}",):
-        make = call_keys(five, key)
-        made = set()
-        for positional, left_out in itertools.product(range(6), range(4)):
-            given = dict(zip("abcde"[: 5 - left_out], range(1, 6), strict=False))
-            args = tuple(given.values())[:positional]
-            made.add(make(args, dict(list(given.items())[len(args) :])))
-        assert made == {"1:2:3:4:5"}
+argument_lists = st.lists(st.integers(0, 2), max_size=6).map(tuple)
+keywords = st.dictionaries(st.sampled_from(["a", "b", "c", "d", "e", "", "rest"]), st.integers(0, 2), max_size=5)
+
+
+@pytest.mark.parametrize("function", [five, five_mixed, five_and_more, five_others])
+@given(args=argument_lists, kwargs=keywords)
+@example(args=(), kwargs={"a": 1, "b": 2, "d": 4})
+@example(args=(1,), kwargs={"b": 2, "d": 4})
+@example(args=(1,), kwargs={"a": 1, "b": 2, "d": 4})
+@example(args=(1, 2), kwargs={"d": 4, "c": 0})
+def test_arguments_are_bound_as_the_call_binds_them(function, args, kwargs):
+    """By position, by keyword, or left out: one key for one call, and a TypeError where the call had one."""
+    make = call_keys(function, None)
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        with pytest.raises(TypeError):
+            make(args, kwargs)
+        return
+    bound.apply_defaults()
+    written = [
+        f"{name}={{{','.join(f'{inner}={one}' for inner, one in sorted(value.items()))}}}"
+        if isinstance(value, dict)
+        else f"{name}=({''.join(f'{one},' for one in value)})"
+        if isinstance(value, tuple)
+        else f"{name}={value}"
+        for name, value in bound.arguments.items()
+    ]
+    assert make(args, kwargs) == f"{HERE}:{function.__name__}({','.join(written)})"
 
 
 def test_a_default_that_compares_in_its_own_way_is_no_trouble():
