@@ -30,6 +30,7 @@ MAX_KEY_BYTES = 2**14 - 1
 MAX_VERSION = 2**64 - 1
 
 _HEADER = struct.Struct(">BBQQ")
+HEADER_BYTES = _HEADER.size
 _TAG = struct.Struct(">H")
 _VERSION_BYTES = 8
 _LENGTH_BITS = 14

@@ -1,8 +1,7 @@
 """Announcing to other processes what this one has written, and hearing what they have.
 
 Two tasks. One listens: it subscribes, again with growing pauses when a subscription is lost, and tells its listener what
-was written, and when something may have been missed. The other speaks: it gathers changes for a moment, and sends each
-message until it was taken, with the same number, so that a copy is ignored and a missing one noticed.
+was written, and when something may have been missed. The other speaks (`evcache.speaker`).
 
 Nobody who uses a cache ever waits for this, or sees it fail: what can't be announced is noticed by the others as a gap.
 """
@@ -18,30 +17,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, retry_if_result, wait_exponential, wait_random
+from tenacity import AsyncRetrying, retry_if_result, wait_exponential, wait_random
 
-from evcache.announcements import Announcement, Kind, Unreadable, decode, encode
+from evcache.announcements import Announcement, Change, Kind, Unreadable, decode
 from evcache.channels.base import ChannelError, InvalidationChannel, Subscription
 from evcache.outbox import MAX_PENDING, Outbox
 from evcache.publishers import Publishers
+from evcache.speaker import (
+    BATCH_SECONDS,
+    HEARTBEAT_SECONDS,
+    QUIET_AFTER_SECONDS,
+    RETRY_FIRST_SECONDS,
+    RETRY_LONGEST_SECONDS,
+    Speaker,
+)
 from zones.checks import at_least_one, seconds, zero_or_more
 from zones.errors import InvalidArgument, UsageError
 
-# Changes are gathered for so long. It adds to the time in which others may show the old value, of which a write has some
-# milliseconds anyway, and makes one message of a burst.
-BATCH_SECONDS = 0.005
-
-# Between signs of life, and how many may be missed in a row.
-HEARTBEAT_SECONDS = 1.0
+# Heartbeats that may be missed in a row.
 MISSED_HEARTBEATS = 3
-
-# After so long without a change a process falls silent: the others hold nothing any more that it could have announced and
-# they could have missed. The longest life in a near cache, 60 s, and a margin.
-QUIET_AFTER_SECONDS = 75.0
-
-# Between attempts to send a message, and to subscribe.
-RETRY_FIRST_SECONDS = 0.1
-RETRY_LONGEST_SECONDS = 3.0
 
 # A subscription that lasted so long was a good one: the next pause is a short one again.
 STEADY_SECONDS = 10.0
@@ -118,16 +112,16 @@ class Bus:
         self._channel = channel
         self._topic = topic
         self._listener = listener
-        self._batch = batch
         self._heartbeat = heartbeat
-        self._quiet_after = quiet_after
         self._silence = MISSED_HEARTBEATS * heartbeat
         self._outbox = Outbox(max_pending)
+        self._speaker = Speaker(
+            channel, topic, self._outbox, self._expect_echo, batch=batch, heartbeat=heartbeat, quiet_after=quiet_after
+        )
         self._publishers = Publishers(self._silence)
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop
         self._closing = False
-        # Listening.
         self._up = False
         self._deaf = False  # this was logged
         self._received = self._gaps = self._losses = 0
@@ -135,14 +129,6 @@ class Bus:
         self._subscribed_at = 0.0
         self._echoed_at = -math.inf  # when an own message has last come back
         self._echo_due: float | None = None  # since when the next one is waited for
-        # Speaking.
-        self._wake = asyncio.Event()  # changes wait, or the end
-        self._hurry = asyncio.Event()  # the end
-        self._mute = False  # this was logged
-        self._full = False  # this was logged
-        self._sending = 0  # changes in the message that is on its way
-        self._published = self._failures = self._overflows = 0
-        self._spoke_at = self._announced_at = 0.0
 
     @property
     def up(self) -> bool:
@@ -153,13 +139,13 @@ class Bus:
     def stats(self) -> BusStats:
         """The figures as they are now."""
         return BusStats(
-            published=self._published,
+            published=self._speaker.published,
             received=self._received,
             gaps=self._gaps,
             losses=self._losses,
-            failures=self._failures,
-            overflows=self._overflows,
-            pending=len(self._outbox) + self._sending,
+            failures=self._speaker.failures,
+            overflows=self._speaker.overflows,
+            pending=self._speaker.pending,
             publishers=len(self._publishers),
         )
 
@@ -173,7 +159,7 @@ class Bus:
         if self._tasks:
             return
         self._loop = asyncio.get_running_loop()
-        for work, name in ((self._listen(), "listen"), (self._speak(), "speak")):
+        for work, name in ((self._listen(), "listen"), (self._speaker.run(), "speak")):
             task = self._loop.create_task(work, name=f"evcache-bus-{name}")
             task.add_done_callback(_ended)
             self._tasks.append(task)
@@ -184,14 +170,8 @@ class Bus:
         To be called when the write was acknowledged, or may have been carried out. Raises `InvalidArgument` for a key or
         version that can't be sent.
         """
-        if self._closing:
-            return
-        if not self._outbox.add(key, version):
-            self._overflows += 1
-            if not self._full:
-                self._full = True
-                _log.warning("too many changes wait to be announced: others will forget all they hold")
-        self._wake.set()
+        if not self._closing:
+            self._speaker.announce(key, version)
 
     async def close(self, drain: float) -> None:
         """Send what waits, and that nothing more comes, within `drain` seconds; then end. May be called again.
@@ -200,8 +180,7 @@ class Bus:
         """
         zero_or_more(drain, "drain")
         self._closing = True
-        self._wake.set()
-        self._hurry.set()
+        self._speaker.finish()
         try:
             if self._tasks:
                 await asyncio.wait(self._tasks[1:], timeout=drain)
@@ -210,7 +189,7 @@ class Bus:
                 task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if pending := self.stats.pending:
+        if pending := self._speaker.pending:
             _log.warning("closed with %d changes that were not announced", pending)
 
     # Listening.
@@ -284,7 +263,7 @@ class Bus:
                 await asyncio.sleep(0)
         raise ChannelError("the subscription has ended")
 
-    def _news_in(self, data: bytes) -> tuple[tuple[bytes, int | None], ...]:
+    def _news_in(self, data: bytes) -> tuple[Change, ...]:
         try:
             announcement = decode(data)
         except Unreadable as error:
@@ -298,6 +277,13 @@ class Bus:
         if heard.gap is not None:
             self._gap(heard.gap)
         return announcement.changes if heard.news else ()
+
+    def _expect_echo(self, announcement: Announcement, began: float) -> None:
+        """What was taken while this client listens should come back, on a channel where anything ever did."""
+        listened = self._up and began > self._subscribed_at and self._echoed_at > -math.inf
+        came_back = self._echoed_at >= began  # before the channel said that it was taken
+        if listened and not came_back and self._echo_due is None and announcement.kind is not Kind.BYE:
+            self._echo_due = began
 
     async def _watch(self) -> None:
         """Notice what does not come."""
@@ -325,88 +311,6 @@ class Bus:
             if not self._bug_logged:
                 self._bug_logged = True
                 _log.exception("a listener of announcements has a bug; the next ones are not logged")
-
-    # Speaking.
-
-    async def _speak(self) -> None:
-        while not self._closing:
-            if await self._is_woken():
-                if not self._closing:
-                    await asyncio.sleep(self._batch)
-                await self._send_waiting()
-            else:
-                await self._show_life()
-        await self._send_waiting()
-        with contextlib.suppress(Exception):  # the others will notice the silence
-            await self._say_bye()
-
-    async def _is_woken(self) -> bool:
-        """Wait for changes. False when it is time for a sign of life before there are some."""
-        wait = max(0.0, self._spoke_at + self._heartbeat - self._loop.time()) if self._outbox.number else None
-        try:
-            async with asyncio.timeout(wait):
-                return await self._wake.wait()
-        except TimeoutError:
-            return False
-
-    async def _send_waiting(self) -> None:
-        retrying = AsyncRetrying(
-            wait=wait_exponential(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS) + wait_random(0, RETRY_FIRST_SECONDS),
-            retry=retry_if_exception_type(Exception),  # whatever a channel raises, it is tried again
-            sleep=self._pause,
-            before=self._before_attempt,
-        )
-        self._wake.clear()
-        while (batch := self._outbox.batch()) is not None:
-            self._sending = len(batch.changes)
-            await retrying(self._publish, batch)
-            self._published += self._sending
-            self._sending = 0
-            self._announced_at = self._loop.time()
-        self._full = False
-
-    def _before_attempt(self, retry: RetryCallState) -> None:
-        del retry
-        self._hurry.clear()
-
-    async def _pause(self, wait: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait):
-                await self._hurry.wait()
-
-    async def _show_life(self) -> None:
-        quiet = self._loop.time() - self._announced_at >= self._quiet_after
-        with contextlib.suppress(Exception):  # counted; the next one says the same
-            await (self._say_bye() if quiet else self._publish(self._outbox.heartbeat()))
-
-    async def _say_bye(self) -> None:
-        if self._outbox.number:
-            await self._publish(self._outbox.bye())
-            self._outbox.end_spell()
-
-    async def _publish(self, announcement: Announcement) -> None:
-        began = self._loop.time()
-        try:
-            await self._channel.publish(self._topic, encode(announcement))
-        except Exception as error:
-            self._failures += 1
-            if not self._mute:
-                self._mute = True
-                _log.warning("changes can't be announced to other clients: %s", error)
-            raise
-        finally:
-            self._spoke_at = self._loop.time()
-        if self._mute:
-            self._mute = False
-            _log.info("changes are announced to other clients again")
-        self._expect_echo(announcement, began)
-
-    def _expect_echo(self, announcement: Announcement, began: float) -> None:
-        """What was taken while this client listens should come back, on a channel where anything ever did."""
-        listened = self._up and began > self._subscribed_at and self._echoed_at > -math.inf
-        came_back = self._echoed_at >= began  # before the channel said that it was taken
-        if listened and not came_back and self._echo_due is None and announcement.kind is not Kind.BYE:
-            self._echo_due = began
 
 
 def _ended(task: asyncio.Task[None]) -> None:

@@ -23,6 +23,7 @@ import secrets
 from collections.abc import Iterator
 
 from evcache.announcements import (
+    HEADER_BYTES,
     MAX_CHANGES,
     MAX_KEY_BYTES,
     MAX_MESSAGE_BYTES,
@@ -30,7 +31,6 @@ from evcache.announcements import (
     Announcement,
     Change,
     Kind,
-    encode,
     size_of,
 )
 from zones.errors import InvalidArgument
@@ -103,7 +103,7 @@ class Outbox:
         It is to be sent before anything else is, and again until it has been, as it is.
         """
         changes: list[Change] = []
-        size = len(encode(Announcement(Kind.BYE, 0, 0)))
+        size = HEADER_BYTES
         for key, version in self._all():
             size += size_of(key, version)
             if len(changes) == MAX_CHANGES or (changes and size > MAX_MESSAGE_BYTES):

@@ -6,15 +6,9 @@ import itertools
 import pytest
 
 from evcache.announcements import Announcement, Kind, encode
-from evcache.bus import (
-    HEARTBEAT_SECONDS,
-    MISSED_HEARTBEATS,
-    RETRY_FIRST_SECONDS,
-    RETRY_LONGEST_SECONDS,
-    SLICE_CHANGES,
-    STEADY_SECONDS,
-)
+from evcache.bus import MISSED_HEARTBEATS, SLICE_CHANGES, STEADY_SECONDS
 from evcache.channels import ChannelError
+from evcache.speaker import HEARTBEAT_SECONDS, RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS
 from tests.evcache.scripted_channel import Recorder, ScriptedChannel
 from tests.evcache.test_bus_speaking import SOON, bus_on
 from tests.virtual_time import in_virtual_time, now, settle

@@ -6,15 +6,15 @@ import itertools
 import pytest
 
 from evcache.announcements import Kind
-from evcache.bus import (
+from evcache.bus import Bus
+from evcache.channels import ChannelError
+from evcache.speaker import (
     BATCH_SECONDS,
     HEARTBEAT_SECONDS,
     QUIET_AFTER_SECONDS,
     RETRY_FIRST_SECONDS,
     RETRY_LONGEST_SECONDS,
-    Bus,
 )
-from evcache.channels import ChannelError
 from tests.evcache.scripted_channel import Recorder, ScriptedChannel
 from tests.virtual_time import in_virtual_time, now, settle
 from zones.errors import InvalidArgument, UsageError
