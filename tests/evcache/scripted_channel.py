@@ -4,7 +4,7 @@ import asyncio
 
 from evcache.announcements import Kind, decode
 from evcache.channels import ChannelError, LocalChannel
-from tests.virtual_time import now
+from tests.virtual_time import now, settle
 
 
 class ScriptedChannel(LocalChannel):
@@ -20,6 +20,7 @@ class ScriptedChannel(LocalChannel):
         self.refuse_after = None  # the same, when the message was taken
         self.refuse_to_subscribe = None
         self.hang = False  # publishing does not end
+        self.confirm_late = False  # everybody has heard it before `publish` returns
         self.swallow = False  # what is published is taken, and reaches nobody
         self.subscriptions = []
 
@@ -31,6 +32,8 @@ class ScriptedChannel(LocalChannel):
             raise self.refuse
         if not self.swallow:
             await super().publish(topic, message)
+        if self.confirm_late:
+            await settle()
         if self.refuse_after is not None:
             raise self.refuse_after
 

@@ -410,10 +410,13 @@ async def test_a_subscription_that_does_not_bring_own_messages_is_given_up():
     await bus.close(1)
 
 
+@pytest.mark.parametrize("confirm_late", [False, True])
 @in_virtual_time
-async def test_own_messages_that_were_not_taken_are_not_waited_for():
-    """Publishing is out, and listening is not: the others are still heard."""
+async def test_own_messages_that_were_not_taken_are_not_waited_for(confirm_late):
+    """Publishing is out, and listening is not: the others are still heard. Those before may have come back before the
+    channel said that they were taken."""
     channel = ScriptedChannel()
+    channel.confirm_late = confirm_late
     bus, recorder, other = await listening(channel)
     await other.write(1)
     await other.say(Kind.BYE, 1)
