@@ -332,6 +332,24 @@ async def test_a_value_that_comes_while_its_key_is_written_is_written_next():
         assert behind.waiting("k", "nothing") == "nothing"
 
 
+@in_virtual_time
+async def test_after_a_bug_flushes_begin_anew(monkeypatch, caplog):
+    """Nobody waits for ever for what has ended."""
+
+    def broken(at):
+        raise RuntimeError("a bug")
+
+    source = Source()
+    async with WriteBehind(None, source) as behind:
+        await behind.set("k", 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(behind._buffer, "next", broken)
+            assert await behind.flush() is False
+        assert "ended with a bug" in caplog.text
+        assert await behind.flush()
+        assert source.values == {"k": 1}
+
+
 # Room.
 
 

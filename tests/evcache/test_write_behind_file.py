@@ -264,6 +264,28 @@ def test_a_batch_in_flight_is_tried_again_with_its_id(path):
     asyncio.run(main())
 
 
+def test_a_batch_is_in_the_file_before_the_writer_sees_it(path):
+    """A process that ends in the middle of the writer's first line has kept its id."""
+
+    async def main():
+        seen = []
+
+        async def writer(batch):
+            seen.append(batch.id)
+            abandon(behind._file)
+            await asyncio.Event().wait()
+
+        behind = WriteBehind(None, writer, path=path, max_batch=1)
+        await behind.set("k", 1)
+        while not seen:
+            await asyncio.sleep(0)
+        behind._task.cancel()
+        await asyncio.wait([behind._task])
+        assert [(saved.batch, saved.key) for saved in await content(path)] == [(seen[0], "k")]
+
+    asyncio.run(main())
+
+
 def test_what_close_could_not_write_is_kept_and_not_lost(path, caplog):
     """The report has it; the next process, too."""
     lost = []
