@@ -1,0 +1,71 @@
+"""A service that counts views, in front of a database that could not take a write for each of them.
+
+Run it with `python examples/write_behind.py`: it starts its own zones, real memcached where a binary is found.
+"""
+
+import asyncio
+
+from evcache import EVCache
+from evcache.testing import LocalZones
+from evcache.write_behind import WriteBehind
+from evcache.write_behind_buffer import Batch
+
+
+class Database:
+    """Stands for one with transactions: what was applied, and the ids of the batches, are kept together or not at all."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, object] = {}
+        self.views: dict[str, int] = {}
+        self.applied: set[str] = set()
+        self.calls = 0
+        self.loses_answers = False
+
+    async def write(self, batch: Batch) -> None:
+        self.calls += 1
+        if self.applied.isdisjoint(batch.ids):
+            for key, value in batch.items():
+                if key in batch.deltas:
+                    self.views[key] = self.views.get(key, 0) + value
+                else:
+                    self.rows[key] = value
+            self.applied.add(batch.id)
+        if self.loses_answers:
+            self.loses_answers = False
+            raise ConnectionError("the connection was lost after the commit")
+
+
+async def main() -> None:
+    database = Database()
+    async with (
+        LocalZones({"eu-1a": 1, "eu-1b": 1}) as zones,
+        # A second for a call, so that the example is about the database and not about how busy this machine is.
+        EVCache("views", zones.zones, local_zone="eu-1a", read_timeout=1.0, write_timeout=1.0) as cache,
+        WriteBehind(cache, database.write, interval=60.0) as behind,
+    ):
+        for number in range(100):
+            await behind.set("user:42", {"page": number}, ttl=300)
+            await behind.add("views:home", 1)
+        print(f"in the cache at once: {await cache.get('user:42')}")
+        print(f"in the database, so far: {database.rows}")
+
+        async def load(key: str) -> object:
+            return behind.waiting(key, database.rows.get(key))
+
+        await cache.delete("user:42")
+        print(f"a loader looks at what waits first: {await load('user:42')}")
+
+        await behind.flush()
+        print(f"200 updates, {database.calls} write: {database.rows}, {database.views}")
+
+        database.loses_answers = True
+        await behind.add("views:home", 1)
+        await behind.flush()
+        print(f"tried {database.calls - 1} times, counted once: {database.views}")
+
+        await behind.add("views:home", 1)
+    print(f"closing writes what waits: {database.views}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
