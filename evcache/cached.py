@@ -52,7 +52,11 @@ class LoadingCache(Protocol):
 
 
 class Cached(Generic[P, R]):
-    """A cached function. Called as the function itself, and as a method where it stands in a class."""
+    """A cached function. Called as the function itself, and as a method where it stands in a class.
+
+    Under @classmethod, `key` and `invalidate` take the class as their first argument from Python 3.13 on, which no longer
+    lets what is beneath that decorator know of the class.
+    """
 
     uncached: Callable[P, Coroutine[Any, Any, R]]
     """The function itself: it neither looks into the cache nor changes what is there."""

@@ -222,6 +222,8 @@ class _Arguments:
                     return tuple(values)
         bound = self._signature.bind(*args, **kwargs)  # takes ten times as long
         bound.apply_defaults()
+        if len(bound.arguments) != len(self.parameters):  # Python 3.13.0 overlooks a=1 for f(a, /, **others)
+            raise TypeError("an argument that can't be given by keyword is missing")
         return tuple(bound.arguments.values())
 
 

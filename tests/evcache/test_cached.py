@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import inspect
+import sys
 import types
 from datetime import timedelta
 
@@ -44,6 +45,8 @@ class Memory:
 
 cache = Memory()
 calls = []
+# Before 3.12 nothing but a function could say so to `inspect`; from 3.14 on asyncio's is deprecated.
+is_async = inspect.iscoroutinefunction if sys.version_info >= (3, 12) else asyncio.iscoroutinefunction
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +180,7 @@ def test_it_is_still_the_function():
     assert load_user.__doc__ == inspect.getdoc(load_user) == "Load a user."
     assert load_user.__wrapped__ is load_user.uncached
     assert inspect.signature(load_user) == inspect.signature(load_user.uncached)
-    assert asyncio.iscoroutinefunction(load_user)
+    assert is_async(load_user)
     assert "load_user" in repr(load_user)
 
 
@@ -212,7 +215,7 @@ def test_a_method_is_still_the_method():
     assert inspect.getdoc(method) == "Load a user of this tenant."
     assert list(inspect.signature(method).parameters) == ["user_id"]
     assert list(inspect.signature(Repository.load).parameters) == ["self", "user_id"]
-    assert asyncio.iscoroutinefunction(method)
+    assert is_async(method)
 
 
 def test_a_bound_method_stays_bound_where_another_class_has_it():

@@ -668,15 +668,17 @@ keywords = st.dictionaries(st.sampled_from(["a", "b", "c", "d", "e", "", "rest"]
 @example(args=(1,), kwargs={"b": 2, "d": 4})
 @example(args=(1,), kwargs={"a": 1, "b": 2, "d": 4})
 @example(args=(1, 2), kwargs={"d": 4, "c": 0})
+@example(args=(), kwargs={"a": 1, "b": 2, "c": 3, "d": 4})
 def test_arguments_are_bound_as_the_call_binds_them(function, args, kwargs):
     """By position, by keyword, or left out: one key for one call, and a TypeError where the call had one."""
     make = call_keys(function, None)
     try:
-        bound = inspect.signature(function).bind(*args, **kwargs)
+        function(*args, **kwargs).close()
     except TypeError:
         with pytest.raises(TypeError):
             make(args, kwargs)
         return
+    bound = inspect.signature(function).bind(*args, **kwargs)
     bound.apply_defaults()
     written = [
         f"{name}={{{','.join(f'{inner}={one}' for inner, one in sorted(value.items()))}}}"
