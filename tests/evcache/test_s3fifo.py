@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import pytest
 
+from benchmarks import near_cache_traces
 from evcache import s3fifo
 from evcache.near_cache import MIN_BYTES
 from evcache.s3fifo import Entry, Ghosts
@@ -128,6 +129,28 @@ def test_hits_of_zipf_requests_beat_lru(clock):
     ours, theirs = (count / (requests * 4 / 5) for count in hits)
     assert ours > 0.49
     assert ours - theirs > 0.08
+
+
+def test_hits_are_those_of_the_prototype():
+    """A column of `python -m benchmarks.near_cache_traces ratios`, the one in which LRU and SIEVE are furthest behind."""
+    name = "drift"
+    capacity = near_cache_traces.CAPACITIES[0]
+    requests = list(near_cache_traces.TRACES[name]())
+    hits = near_cache_traces.ratio(near_cache_traces.near_hits, requests, capacity, near_cache_traces.NEVER)
+    assert abs(hits - near_cache_traces.expected(name, capacity)) <= near_cache_traces.TOLERANCE
+
+
+@pytest.mark.parametrize(("points", "good"), [(0.0, True), (0.9, True), (-0.9, True), (1.1, False), (-1.1, False)])
+def test_the_benchmark_notices_what_differs(monkeypatch, points, good):
+    """In both directions: much better means that it measures something else."""
+    monkeypatch.setattr(near_cache_traces, "TRACES", {"loop": lambda: iter([(b"k", True)])})
+    monkeypatch.setattr(
+        near_cache_traces,
+        "ratio",
+        lambda cache, trace, capacity, life: near_cache_traces.expected("loop", capacity) + points,
+    )
+    assert near_cache_traces.print_ratios() is good
+    assert near_cache_traces.expected("expiring", 1000) is None
 
 
 def test_ghosts_are_few_and_known_once():
