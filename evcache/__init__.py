@@ -7,6 +7,7 @@ change.
 import logging
 
 from evcache.budget import Failover
+from evcache.channels import InvalidationChannel, LocalChannel
 from evcache.client import EVCache
 from evcache.codec import Codec, StandardCodec
 from evcache.consistency import Consistency
@@ -20,6 +21,8 @@ from evcache.errors import (
     InvalidArgument,
     InvalidKey,
     InvalidTopology,
+    LoadAborted,
+    LoadTimeout,
     ServerError,
     Unsupported,
     UsageError,
@@ -29,13 +32,18 @@ from evcache.gutter import Gutter
 from evcache.hedge import Hedging
 from evcache.hints import Hints
 from evcache.hooks import Hooks
+from evcache.load_policy import Loaded, LoadPolicy
 from evcache.near_cache import NearCache
 from evcache.results import Item, Outcome, WriteResult
 from evcache.stats import Stats
+from evcache.write_behind import BufferFull, WriteBehind
+from evcache.write_behind_buffer import Batch, WriteBehindStats
 from zones.circuit import CircuitLimits
 from zones.settings import NodeSettings
 
 __all__ = [
+    "Batch",
+    "BufferFull",
     "CacheError",
     "CacheUnavailable",
     "CircuitLimits",
@@ -54,7 +62,13 @@ __all__ = [
     "InvalidArgument",
     "InvalidKey",
     "InvalidTopology",
+    "InvalidationChannel",
     "Item",
+    "LoadAborted",
+    "LoadPolicy",
+    "LoadTimeout",
+    "Loaded",
+    "LocalChannel",
     "NearCache",
     "NodeSettings",
     "Outcome",
@@ -64,6 +78,8 @@ __all__ = [
     "Unsupported",
     "UsageError",
     "ValueTooLarge",
+    "WriteBehind",
+    "WriteBehindStats",
     "WriteResult",
 ]
 

@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from evcache.codec import FLAG_TOMBSTONE
+from evcache.codec import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.errors import CacheUnavailable, ConsistencyError, ZoneBehind
 from zones.errors import CacheError
 from zones.protocol.replies import Hit
 
+# To a caller there is nothing under the key.
+ABSENCES = frozenset({FLAG_TOMBSTONE, FLAG_ABSENT})
+
 
 class Found(NamedTuple):
-    """An item, the zone that it came from, and its version if it has one. It may be a tombstone."""
+    """An item, the zone that it came from, and its version if it has one. It may be a tombstone, or a known absence."""
 
     hit: Hit
     zone: str
@@ -23,8 +26,8 @@ class Found(NamedTuple):
 
     @property
     def is_value(self) -> bool:
-        """Whether a caller may see it: not a tombstone, not the stub of a lease."""
-        return self.hit.flags != FLAG_TOMBSTONE and not self.hit.leased
+        """Whether there is something: not a tombstone or a known absence, not the stub of a lease."""
+        return self.hit.flags not in ABSENCES and not self.hit.leased
 
 
 # What one zone said about one key: an item, None for a miss, or why it said nothing.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from evcache.deciding import Deciding
-from evcache.reading import Reading
-from evcache.writing import Writing
+from evcache.loading import Loading
 
 
-class EVCache(Reading, Writing, Deciding):
+class EVCache(Loading, Deciding):
     """A cache with a full copy in every zone.
 
     Use it as `async with EVCache(...) as cache`, or call `close()`. It belongs to the event loop that makes the first call;

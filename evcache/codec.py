@@ -41,6 +41,10 @@ _TYPE_BITS = 0xFF00
 FLAG_MSGPACK = 0xEC00
 FLAG_TOMBSTONE = 0xED00
 """An empty value that says "deleted, at this version". Codecs never see it."""
+FLAG_ABSENT = 0xEB00
+"""An empty value that says "looked for, and not there": what a loader found out. Codecs never see it."""
+FLAG_ENVELOPE = 0xEF00
+"""A value with the times of its life in front of it, see `evcache.envelope`. Codecs see what is in it."""
 # zstd has no flag in EVCache, and the type has to read as unknown there, so the real one moves up.
 FLAG_ZSTD = 0xEE00
 _ZSTD_SHIFT = 16

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+from evcache.answers import ABSENCES
 from evcache.codec import FLAG_TOMBSTONE
 from evcache.results import Outcome
 from evcache.versions import VersionClock, cas_of
@@ -218,7 +219,7 @@ class Seen(NamedTuple):
     ttl: int | None
     """Seconds left, -1 when it does not expire; None when the server does not tell."""
     absent: bool
-    """To a caller there is nothing: a tombstone, or the stub of a lease."""
+    """To a caller there is nothing: a tombstone, a known absence, or the stub of a lease."""
 
 
 async def inspect(node: Node, key: bytes, deadline: float) -> Seen | None:
@@ -232,7 +233,7 @@ async def inspect(node: Node, key: bytes, deadline: float) -> Seen | None:
     ttl = token(reply, b"t")
     stub = token(reply, b"s") == b"0" and b"X" not in reply.tokens and not {b"W", b"Z"}.isdisjoint(reply.tokens)
     left = None if ttl is None else decimal(ttl)
-    return Seen(flags, number(reply, b"c"), left, stub or flags == FLAG_TOMBSTONE)
+    return Seen(flags, number(reply, b"c"), left, stub or flags in ABSENCES)
 
 
 def capabilities_of(node: Node) -> Capabilities:

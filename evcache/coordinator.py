@@ -10,13 +10,16 @@ deadline ends it, and returns either a `Store` that the other zones are sent, or
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from evcache.codec import FLAG_TOMBSTONE, Codec
+from evcache.answers import ABSENCES, Found
+from evcache.codec import FLAG_ENVELOPE, Codec
 from evcache.commands import Seen, Store, ask, capabilities_of, inspect
 from evcache.errors import CacheUnavailable, DecodeError
+from evcache.life import content_of
 from evcache.results import Item, Outcome
 from evcache.ttl import copied
 from evcache.versions import VersionClock, cas_of
@@ -161,8 +164,14 @@ class Coordinator:
         """
         while True:
             hit = read_hit(await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
-            if hit is None or hit.leased or hit.flags == FLAG_TOMBSTONE:
+            content = None if hit is None else content_of(Found(hit, zone, None), self._now(), key)
+            if hit is None or content is None or hit.leased or hit.flags in ABSENCES:
                 return Outcome.NOT_STORED
+            if hit.flags == FLAG_ENVELOPE:  # what comes out of it is a value like any other, for as long as it is fresh
+                left = math.floor(content.life.expires_at - self._now())
+                if left <= 0:
+                    return Outcome.NOT_STORED
+                hit = hit._replace(value=content.data, flags=content.flags, ttl=left)
             try:
                 value = self._codec.decode(hit.value, hit.flags)
             except DecodeError as error:

@@ -5,11 +5,15 @@
     |-- ConsistencyError    some zones answered, fewer than the call asked for
     |-- ZoneBehind          why a zone's answer was not used: it is older than what this client wrote or saw
     |-- FailoverDenied      why a zone was not asked: the failover budget is used up
+    |-- LoadTimeout         a loader takes longer than the caller waits; it goes on, ask again        (also a TimeoutError)
+    |-- LoadAborted         a load was cut off: by the loader itself, by close(), or too many wait for it
+    |-- BufferFull          a write-behind buffer has no room: its source is slow, or down (evcache.write_behind)
     `-- CodecError          a value and its bytes don't fit
         |-- EncodeError     this value can't be stored; nothing was sent       (also a ValueError)
         `-- DecodeError     what is stored can't be read: another codec, another client, damage
 
-The two in the middle are never raised: they are reasons among the `failures` of the two above.
+`ZoneBehind` and `FailoverDenied` are never raised: they are reasons among the `failures` of the two above them. What a
+loader raises is passed on as it is.
 
 A miss is not an error: it is the value `default`.
 """
@@ -48,6 +52,8 @@ __all__ = [
     "InvalidArgument",
     "InvalidKey",
     "InvalidTopology",
+    "LoadAborted",
+    "LoadTimeout",
     "NodeError",
     "NodeTimeout",
     "NodeUnavailable",
@@ -116,6 +122,24 @@ class FailoverDenied(CacheError):
 
     def __str__(self) -> str:
         return "not asked, the failover budget is used up"
+
+
+class LoadTimeout(CacheError, TimeoutError):
+    """Loading `key` (as servers know it) takes longer than the caller would wait. The load goes on, and what it finds is
+    cached.
+    """
+
+    def __init__(self, key: bytes, seconds: float) -> None:
+        super().__init__(key, seconds)
+        self.key = key
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"loading {self.key!r} takes longer than {self.seconds:g} s"
+
+
+class LoadAborted(CacheError):
+    """A load was cut off, and says nothing about the value."""
 
 
 class CodecError(CacheError):

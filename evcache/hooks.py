@@ -50,6 +50,12 @@ class Hooks:
     def hint_ended(self, zone: str, end: HintEnd) -> None:
         """A write that was kept for a zone is not kept any more."""
 
+    def loaded(self, keys: int, seconds: float, error: Exception | None) -> None:
+        """A loader that was asked for so many keys returned after so many seconds, or failed."""
+
+    def stale_served(self, error: BaseException | None) -> None:
+        """A value that is out of date was returned: because loading it failed, or (None) while it is loaded anew."""
+
     def error_as_miss(self, error: CacheError) -> None:
         """An error was returned as a miss, as `errors="miss"` asks."""
 

@@ -12,6 +12,9 @@ from typing import Any, Self
 
 from evcache.background import Background
 from evcache.budget import Budget, Failover
+from evcache.bus import Bus
+from evcache.changes import Changes
+from evcache.channels import InvalidationChannel
 from evcache.codec import Codec, StandardCodec
 from evcache.config import (
     CHECK_SHARE,
@@ -31,11 +34,17 @@ from evcache.config import (
 from evcache.consistency import Consistency
 from evcache.coordinator import Coordinator, Draft
 from evcache.errors import CacheUnavailable
+from evcache.fill import Fill
+from evcache.flights import Flights
 from evcache.gutter import GUTTER, Gutter, GutterReads, GutterWrites
 from evcache.hedge import Hedge, Hedging
 from evcache.hints import Hints
 from evcache.hooks import GuardedHooks, Hooks
 from evcache.keys import Keys
+from evcache.leases import Leases
+from evcache.load_path import LoadPath
+from evcache.load_policy import LoadPolicy
+from evcache.loads import Loads
 from evcache.near_cache import NearCache
 from evcache.near_path import Near
 from evcache.options import Defaults, Options, Seconds
@@ -47,8 +56,10 @@ from evcache.repair import Repair
 from evcache.replay import Replay
 from evcache.stats import Stats
 from evcache.ttl import DEFAULT_TTL_SECONDS, seconds_to_live
+from evcache.turns import Turns
 from evcache.versions import VersionClock
 from evcache.write_path import WritePath
+from zones.checks import at_least_one
 from zones.cluster import Cluster, View
 from zones.discovery import StaticDiscovery
 from zones.errors import InvalidTopology
@@ -58,6 +69,11 @@ from zones.transports.base import TransportChoice
 
 DEFAULT_HINTS = Hints()
 DEFAULT_FAILOVER = Failover()
+DEFAULT_LOADING = LoadPolicy()
+
+# As many as the threads and connections behind a typical pool; what does without a cache must not be hit by all callers
+# at once.
+MAX_LOADS = 32
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +99,9 @@ class Lifecycle:
         codec: Codec | None = None,
         tombstone_ttl: Seconds = TOMBSTONE_TTL_SECONDS,
         near_cache: NearCache | None = None,
+        invalidation: InvalidationChannel | None = None,
+        loading: LoadPolicy = DEFAULT_LOADING,
+        max_loads: int = MAX_LOADS,
         nodes: NodeSettings | None = None,
         transport: TransportChoice | None = None,
         repair: bool = True,
@@ -113,6 +132,10 @@ class Lifecycle:
         tombstone_ttl: seconds that a delete is remembered by the zones.
         near_cache: keeps the hottest keys in this process's memory, `NearCache(max_bytes=..., ttl=...)`; None: off. This
             client's writes are seen at once, those of others after its `ttl` at the latest.
+        invalidation: tells other processes what this one writes, and this one's near cache what they write; None: no one
+            is told. It is not closed with the client.
+        loading: how `get_or_load` and its kin load, keep and serve, where the call does not say.
+        max_loads: loaders that run at once, so that a cache that has died does not take its source with it.
         nodes: how nodes are connected to: connections, connect timeout, login, TLS (`SocketDialer`).
         transport: "auto": each node is asked which protocol it speaks; "meta" or "classic": that one, or it is not used;
             None: what `nodes` says, which is "auto" unless it says otherwise.
@@ -167,7 +190,18 @@ class Lifecycle:
             tombstone_ttl=tombstones,
             now=wall_clock,
         )
-        self._near = None if near_cache is None else Near(near_cache)
+        an_instance(near_cache, NearCache, "near_cache")
+        an_instance(loading, LoadPolicy, "loading", optional=False)
+        at_least_one(max_loads, "max_loads")
+        self._wall_clock = wall_clock
+        self._near = None
+        if near_cache is not None:
+            self._near = Near(near_cache, wall=wall_clock, has_channel=invalidation is not None)
+        self._flights = Flights()
+        self._changes = Changes(self._near, self._flights, self._local_zone)
+        self._bus = None if invalidation is None else Bus(invalidation, f"evcache:{namespace}", self._changes)
+        if self._bus is not None:
+            self._changes.announce = self._bus.announce
         remembered = Remembered(not_negative(remember_versions, "remember_versions"))
         self._failover = Budget(failover.ratio, failover.burst)
         self._hedge = None if hedging is None else Hedge(hedging, self._hooks)
@@ -194,6 +228,7 @@ class Lifecycle:
                 longest_ttl=self._defaults.ttl(None),
                 now=wall_clock,
             )
+            self._replay.caught_up = self._changes.caught_up
             self._cluster.when_back(self._replay.wake)
         self._coordinator = Coordinator(clock, self._codec, wall_clock, versions=not interop)
         self._writes = WritePath(
@@ -207,7 +242,31 @@ class Lifecycle:
             remembered=remembered,
             replay=self._replay,
             gutter=None if gutter is None else GutterWrites(clock, gutter.ttl),
-            near=self._near,
+            changes=self._changes,
+        )
+        self._policy = loading
+        self._load_writes = self._defaults.write(None, None, "miss")
+        self._turns = Turns()
+        self._loads = LoadPath(
+            self._reads,
+            Loads(
+                clock=clock,
+                codec=self._codec,
+                flights=self._flights,
+                leases=Leases(clock),
+                fill=Fill(self._writes),
+                background=self._background,
+                hooks=self._hooks,
+                near=self._near,
+                max_loads=max_loads,
+                versions=not interop,
+                wire_ttl=self._writes.wire_ttl,
+                wall=wall_clock,
+            ),
+            self._flights,
+            self._background,
+            self._hooks,
+            wall=wall_clock,
         )
 
     @property
@@ -276,7 +335,11 @@ class Lifecycle:
             cut_short = await self._background.close(drain)
             if cut_short:
                 _log.warning("closed with %d background writes unfinished", cut_short)
+            if self._bus is not None:  # after the writes: what they have written is announced
+                await self._bus.close(max(0.0, deadline - loop.time()))
         finally:
+            if self._near is not None:
+                self._near.close()
             try:
                 if self._starting is not None:
                     await asyncio.wait([self._starting])
@@ -294,6 +357,7 @@ class Lifecycle:
         view = self._cluster.view
         if view is None and isinstance(self._discovery, StaticDiscovery) and not self._has_file:
             view = self._cluster.apply(self._discovery.topology)
+            self._start_bus()
         if view is not None:
             return view, options
         if self._starting is None:
@@ -322,9 +386,14 @@ class Lifecycle:
         if self._replay is not None:
             await self._replay.load()
         view = await self._cluster.start(self._discovery)
+        self._start_bus()
         if self._replay is not None:
             self._replay.wake()
         return view
+
+    def _start_bus(self) -> None:
+        if self._bus is not None:
+            self._bus.start()
 
     def _ready(self, options: Options) -> tuple[View, Options] | None:
         view = self._cluster.view

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from evcache.answers import Answer, Found, count_answered, failed, judged, newest, zones_behind
+from evcache.codec import FLAG_TOMBSTONE
 from evcache.errors import FailoverDenied, ZoneBehind
 from evcache.fallback import unasked
 from evcache.options import Options
@@ -29,7 +30,7 @@ class ManyPath:
     async def get(
         self, view: View, keys: Sequence[bytes], options: Options, flags: bytes, *, fallback_on_miss: bool
     ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
-        """The items that a caller may see, why zones failed, and the least number of zones that answered for any key."""
+        """The items, known absences too, why zones failed, and the least number of zones that answered for any key."""
         deadline = view.loop.time() + options.timeout
         known = {key: self._parts.remembered.newest(key) for key in keys}
         answers: Answers = {key: {} for key in keys}
@@ -179,7 +180,7 @@ class ManyPath:
             if behind and winner.zone in nodes:
                 lacking = {zone: nodes[zone] for zone in behind}
                 self._parts.repair.bring(view, key, winner, nodes[winner.zone], lacking)
-            if winner.is_value:
+            if winner.hit.flags != FLAG_TOMBSTONE:
                 found[key] = winner
         return found, failures, answered_least
 

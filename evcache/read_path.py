@@ -17,7 +17,7 @@ from evcache.errors import ZoneBehind
 from evcache.fallback import Attempts, Fallback
 from evcache.hedge import Hedge
 from evcache.many_path import ManyPath
-from evcache.near_path import Near
+from evcache.near_path import Kept, Near
 from evcache.options import Options
 from evcache.read_parts import ReadParts
 from evcache.several_path import SeveralPath
@@ -26,8 +26,11 @@ from zones.errors import CacheError
 from zones.node import Node
 from zones.pool import ZonePool
 from zones.protocol import requests
-from zones.protocol.replies import Reply, read_hit
+from zones.protocol.replies import Reply, number, read_hit
 from zones.ring import position
+
+# To see whether an item is still the one that is known.
+_VERSION_FLAGS = b"c t"
 
 # The same as Found(...), without a Python-level __new__ in between: there is one for every read.
 _new_found = tuple.__new__
@@ -70,18 +73,64 @@ class ReadPath:
         flags: bytes = requests.READ_FLAGS,
         near: bool = True,
     ) -> Coroutine[Any, Any, Found | None]:
-        """Read a key. What was found may be a tombstone, which is a miss to the caller; None: nothing was.
+        """Read a key from the zones. What was found may be a tombstone, which is a miss to the caller; None: nothing was.
 
-        Raises `CacheUnavailable` when no zone answered, `ConsistencyError` when fewer than asked for did.
+        `near`: whether the near cache may keep it; it is looked into by `kept`. Raises `CacheUnavailable` when no zone
+        answered, `ConsistencyError` when fewer than asked for did.
         """
         if self._near is not None and near and options.one_answer:
-            return self._near_first(self._near, view, key, options, fallback_on_miss)
+            return self._for_near(self._near, view, key, options, fallback_on_miss)
         line = requests.meta_get(key, flags)
         if options.one_answer:
             return self._from_one(view, key, line, options, fallback_on_miss)
         return self._several.get(view, key, line, options)
 
-    async def _near_first(
+    def kept(self, key: bytes) -> Kept | None:
+        """What the near cache has under a key. No call is cheaper: no task, no timer, nothing awaited."""
+        near = self._near
+        if near is None:
+            return None
+        kept = near.get(key)
+        if kept is None or kept.version is None:
+            return kept
+        known = self._recent.get(key)
+        if kept.version < (self._remembered.newest(key) if known is None else known):
+            near.drop(key)  # a read that passed by the near cache has seen a newer one
+            return None
+        return kept
+
+    def may_renew(self, key: bytes) -> bool:
+        """Whether the near cache has an item whose time there is over, and `renewed` is worth a try."""
+        return self._near is not None and self._near.expired(key) is not None
+
+    async def renewed(self, view: View, key: bytes, options: Options) -> Kept | None:
+        """The item whose time in the near cache is over, if the local zone still has this very one: asked for without its
+        value.
+
+        None: it has to be read after all. Raises nothing.
+        """
+        near = self._near
+        kept = None if near is None else near.expired(key)
+        node = view.readers[0].node(view.place(key))
+        if near is None or kept is None or view.tally.unsettled or kept.version is None:
+            return None
+        flight = near.take_off(key)
+        renewed = False
+        try:
+            self._budget.reads += 1
+            # Half of what a read may take in its first zone, since that may come after it.
+            reply = await ask(
+                node, requests.meta_get(key, _VERSION_FLAGS), view.loop.time() + options.timeout / view.places / 2
+            )
+            if reply.status == b"HD" and number(reply, b"c") == kept.cas and b"X" not in reply.tokens:
+                renewed = kept.version >= self._remembered.newest(key) and near.renew(flight, kept, number(reply, b"t"))
+        except CacheError:
+            return None  # the read that follows finds out the same, and does something about it
+        finally:
+            near.crash(flight)
+        return kept if renewed else None
+
+    async def _for_near(
         self,
         near: Near,
         view: View,
@@ -89,9 +138,6 @@ class ReadPath:
         options: Options,
         fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> Found | None:
-        found = self._kept(near, key)
-        if found is not None:
-            return found
         flight = near.take_off(key)
         try:
             # With the seconds that are left, which bound how long it may be kept.
@@ -102,13 +148,6 @@ class ReadPath:
             raise
         near.land(flight, found)
         return found
-
-    def _kept(self, near: Near, key: bytes) -> Found | None:
-        found = near.get(key)
-        if found is None or found.version is None or found.version >= self._remembered.newest(key):
-            return found
-        near.writing(key)  # a read that passed by the near cache has seen a newer one
-        return None
 
     async def _from_one(
         self,
@@ -187,29 +226,31 @@ class ReadPath:
         return self._parts.found(pool.name, await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
 
     async def get_many(
-        self, view: View, keys: Sequence[bytes], options: Options, *, fallback_on_miss: bool, near: bool = True
+        self,
+        view: View,
+        keys: Sequence[bytes],
+        options: Options,
+        *,
+        fallback_on_miss: bool,
+        near: bool = True,
+        flags: bytes = requests.READ_FLAGS,
     ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
-        """The items that a caller may see, why zones failed, and the least number of zones that answered for any key.
+        """The items, known absences too, why zones failed, and the least number of zones that answered for any key.
 
-        Every node of a zone is asked at once, and the next zone only for the keys that are still missing.
+        Every node of a zone is asked at once, and the next zone only for the keys that are still missing. `near` as in
+        `get`.
         """
         if self._near is None or not near or not options.one_answer:
-            return await self._many.get(view, keys, options, requests.READ_FLAGS, fallback_on_miss=fallback_on_miss)
-        kept = {key: item for key in keys if (item := self._kept(self._near, key)) is not None}
-        flights = [self._near.take_off(key) for key in keys if key not in kept]
+            return await self._many.get(view, keys, options, flags, fallback_on_miss=fallback_on_miss)
+        flights = [self._near.take_off(key) for key in keys]
         found: dict[bytes, Found] = {}
         try:
             found, failures, answered = await self._many.get(
-                view,
-                [flight.key for flight in flights],
-                options,
-                requests.COPY_FLAGS,
-                fallback_on_miss=fallback_on_miss,
+                view, keys, options, requests.COPY_FLAGS, fallback_on_miss=fallback_on_miss
             )
         finally:
             for flight in flights:
                 self._near.land(flight, found.get(flight.key))
-        found.update({key: item for key, item in kept.items() if item.is_value})
         return found, failures, answered
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from evcache.answers import Found
-from evcache.codec import FLAG_TOMBSTONE
+from evcache.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.config import (
     Errors,
 )
 from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError
+from evcache.life import Content, content_of
 from evcache.lifecycle import Lifecycle
+from evcache.near_path import UNDECODED, Kept
 from evcache.options import Key, Level, Options, Seconds, several
 from evcache.results import Item
 from zones.cluster import View
 from zones.errors import CacheError, NodeError
 from zones.protocol.requests import COPY_FLAGS
+
+# Items that are not simply a value of the codec's.
+UNUSUAL = frozenset({FLAG_TOMBSTONE, FLAG_ABSENT, FLAG_ENVELOPE})
 
 
 class Reading(Lifecycle):
@@ -51,6 +57,12 @@ class Reading(Lifecycle):
             view = self._cluster.view
             if view is None or self._owner.open_in is not asyncio.get_running_loop():
                 view, options = await self._open(options)
+            if self._near is not None and near_cache and options.one_answer:
+                kept = self._reads.kept(full)
+                if kept is None and self._reads.may_renew(full):
+                    kept = await self._reads.renewed(view, full, options)
+                if kept is not None:
+                    return kept.value if kept.value is not UNDECODED else self._value_kept(full, kept, default)
             found = await self._reads.get(
                 view,
                 full,
@@ -60,8 +72,11 @@ class Reading(Lifecycle):
             )
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
-        if found is None or found.hit.flags == FLAG_TOMBSTONE:
+        if found is None:
             return default
+        if found.hit.flags in UNUSUAL:
+            content = self._content(full, found)
+            return default if content is None else self._decode(full, content.data, content.flags, found.zone)
         try:
             return self._codec.decode(found.hit.value, found.hit.flags)
         except DecodeError as error:
@@ -86,6 +101,10 @@ class Reading(Lifecycle):
         options = self._defaults.read(consistency, timeout, errors)
         try:
             view, options = self._ready(options) or await self._open(options)
+            if self._near is not None and near_cache and options.one_answer and not for_update:
+                kept = self._reads.kept(full)
+                if kept is not None:
+                    return self._item_kept(full, kept)
             if for_update:
                 found = await self._read_coordinator(view, full, options)
             else:
@@ -100,15 +119,18 @@ class Reading(Lifecycle):
         except (CacheUnavailable, ConsistencyError) as error:
             self._unavailable(error, options, None)
             return None
-        if found is None or not found.is_value:
+        content = None if found is None else self._content(full, found)
+        if found is None or content is None:
             return None
-        left = self._near.seconds_left(full) if found.near and self._near is not None else found.hit.ttl
+        left = found.hit.ttl
+        if content.life.stale_until != content.life.expires_at:  # the server keeps it for longer than it is fresh
+            left = max(0, math.floor(content.life.expires_at - self._wall_clock()))
         return Item(
-            value=self._decode(full, found),
+            value=self._decode(full, content.data, content.flags, found.zone),
             version=found.version if self._versions else None,
             ttl=None if left is None or left < 0 else left,
             zone=found.zone,
-            source="near" if found.near else "local" if found.zone == self._local_zone else "fallback",
+            source="local" if found.zone == self._local_zone else "fallback",
             stale=found.hit.stale,
             cas_token=found.hit.cas,
         )
@@ -140,14 +162,29 @@ class Reading(Lifecycle):
             return {}
         if not given:
             return {}
+        values: dict[Key, Any] = {}
+        wanted = list(given)
+        if self._near is not None and near_cache and options.one_answer:
+            wanted = []
+            for full, names in given.items():
+                kept = self._reads.kept(full)
+                if kept is None:
+                    wanted.append(full)
+                elif kept.is_value:
+                    values.update((name, self._value_kept(full, kept, None)) for name in names)
+            if not wanted:
+                return values
         found, failures, answered = await self._reads.get_many(
             view,
-            list(given),
+            wanted,
             options,
             fallback_on_miss=self._fallback_on_miss if fallback_on_miss is None else fallback_on_miss,
             near=near_cache,
         )
-        values = {key: self._decode(full, item) for full, item in found.items() for key in given[full]}
+        for full, item in found.items():
+            content = self._content(full, item)
+            if content is not None:
+                values.update((name, self._decode(full, content.data, content.flags, item.zone)) for name in given[full])
         required = options.consistency.required(len(view.readers))
         if answered < required:
             problem: CacheError = CacheUnavailable("get_many", failures, values)
@@ -177,7 +214,8 @@ class Reading(Lifecycle):
             found = await self._reads.get(view, full, options, fallback_on_miss=self._fallback_on_miss, near=False)
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
-        return default if found is None or not found.is_value else self._decode(full, found)
+        content = None if found is None else self._content(full, found)
+        return default if found is None or content is None else self._decode(full, content.data, content.flags, found.zone)
 
     async def _read_coordinator(self, view: View, full: bytes, options: Options) -> Found | None:
         deadline = asyncio.get_running_loop().time() + options.timeout
@@ -193,8 +231,44 @@ class Reading(Lifecycle):
         self._hooks.error_as_miss(error)
         return default
 
-    def _decode(self, full: bytes, found: Found) -> Any:
+    def _content(self, full: bytes, found: Found) -> Content | None:
+        """What a caller may see of what was found; None for an absence, and for a value that is out of date."""
+        if not found.is_value:
+            return None
+        content = self._any_content(full, found)
+        return None if found.hit.flags == FLAG_ENVELOPE and content.life.expires_at <= self._wall_clock() else content
+
+    def _any_content(self, full: bytes, found: Found) -> Content:
+        """What was found, out of date or not."""
+        return content_of(found, self._wall_clock(), full)
+
+    def _decode(self, full: bytes, data: bytes, flags: int, zone: str) -> Any:
         try:
-            return self._codec.decode(found.hit.value, found.hit.flags)
+            return self._codec.decode(data, flags)
         except DecodeError as error:
-            raise DecodeError(error.problem, key=full, zone=found.zone, flags=found.hit.flags) from error
+            raise DecodeError(error.problem, key=full, zone=zone, flags=flags) from error
+
+    def _value_kept(self, full: bytes, kept: Kept, default: Any) -> Any:
+        """The value of what the near cache holds: made anew for each caller, unless nobody can change it."""
+        if kept.data is None:
+            return kept.value
+        if not kept.is_value:
+            return default
+        value = self._decode(full, kept.data, kept.flags, kept.zone)
+        assert self._near is not None
+        self._near.decoded(kept, value)
+        return value
+
+    def _item_kept(self, full: bytes, kept: Kept) -> Item | None:
+        if not kept.is_value:
+            return None
+        assert self._near is not None
+        return Item(
+            value=self._value_kept(full, kept, None),
+            version=kept.version if self._versions else None,
+            ttl=self._near.seconds_left(kept),
+            zone=kept.zone,
+            source="near",
+            stale=False,
+            cas_token=kept.cas,
+        )

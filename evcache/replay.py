@@ -29,7 +29,7 @@ from evcache.remembered import Remembered
 from evcache.repair import Repair
 from evcache.results import Outcome
 from evcache.ttl import TTL_GRANULARITY_SECONDS, left_of
-from evcache.versions import VersionClock
+from evcache.versions import NOTHING_NEWER, VersionClock
 from zones.cluster import View
 from zones.errors import CacheError, ServerError, Unsupported
 from zones.node import Node
@@ -79,6 +79,8 @@ class Replay:
         """Hints whose zone has the write, or a newer one."""
         self.dropped = 0
         """Hints that were given up: too old, too many, or refused by the server."""
+        self.caught_up: Callable[[bytes, int], None] = _nobody
+        """Told the key, and the version, when a zone has got what it had missed."""
         self._limits = limits
         self._clock = clock
         self._background = background
@@ -323,6 +325,9 @@ class Replay:
         if end in ("delivered", "superseded"):
             self.delivered += 1
             self._settle(hint)
+            if end == "delivered":
+                # Of a check it is not known what was newer, and it is there now.
+                self.caught_up(hint.key, NOTHING_NEWER if hint.kind is Kind.CHECK else hint.version)
             self._hooks.hint_ended(hint.zone, end)
         else:
             self._dropped(hint, end)
@@ -339,6 +344,10 @@ class Replay:
             self._remembered.unpin(hint.key)
         if self._file is not None and self.book.get(hint.zone, hint.key) is None:
             self._file.remove(hint)
+
+
+def _nobody(key: bytes, version: int) -> None:
+    del key, version
 
 
 def _batches(hints: Iterator[tuple[Hint, Node] | None], size: int) -> Iterator[Sequence[tuple[Hint, Node]]]:

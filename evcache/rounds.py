@@ -87,6 +87,11 @@ class Round:
         return self.answered >= self.required
 
     @property
+    def everywhere(self) -> bool:
+        """Whether every zone has it by now, those that do not count too."""
+        return bool(self.outcomes) and self._acknowledged.issuperset(self.outcomes.values())
+
+    @property
     def unreachable(self) -> bool:
         """Whether every readable zone failed to answer, though at least one had to."""
         return self.required > 0 and self._failed == self._counted

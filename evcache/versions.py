@@ -23,6 +23,10 @@ MAX_CAS = 2**64 - 1
 # kind of client. Above: lease stubs, which must look older than every write. The clock passed 2^52 in January 1970.
 NOT_A_VERSION = 2**52
 
+# Older than every version. Said of a key whose item has changed without getting a new one, by a touch for instance: what
+# a near cache holds is to be let go of, and nothing newer need be waited for.
+NOTHING_NEWER = 0
+
 # A clock further ahead than this is broken. Taking over its time would carry the error to every client that reads it, and
 # its writes would win for as long as it is ahead. NTP keeps machines within milliseconds.
 MAX_AHEAD_MS = 60_000

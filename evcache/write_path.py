@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from typing import Any, TypeVar
 
 from evcache.background import Background
+from evcache.changes import Changes
 from evcache.commands import Command, Delete, Store, Touch
 from evcache.coordinator import Coordinator, Draft
 from evcache.errors import CacheUnavailable
 from evcache.gutter import GUTTER, GutterWrites
 from evcache.hooks import Hooks
-from evcache.near_path import Near
 from evcache.options import Options
 from evcache.remembered import Remembered
 from evcache.replay import Replay
@@ -22,7 +22,7 @@ from evcache.ttl import on_the_wire
 from evcache.versions import VersionClock
 from zones.capabilities import DEFAULT_ITEM_BYTES
 from zones.cluster import View
-from zones.errors import NodeError, NodeUnavailable, ServerError, ValueTooLarge
+from zones.errors import CacheError, NodeError, NodeUnavailable, ServerError, ValueTooLarge
 from zones.node import Node
 
 AnyKey = TypeVar("AnyKey", bound=Hashable)
@@ -51,10 +51,10 @@ class WritePath:
         remembered: Remembered,
         replay: Replay | None = None,
         gutter: GutterWrites | None = None,
-        near: Near | None = None,
+        changes: Changes,
     ) -> None:
         self._clock = clock
-        self._near = near
+        self._changes = changes
         self._coordinator = coordinator
         self._background = background
         self._hooks = hooks
@@ -89,6 +89,10 @@ class WritePath:
             newest_wins=newest_wins,
         )
 
+    def loaded(self, draft: Draft, version: int | None) -> Store:
+        """What a loader has returned, with the version of when it was called."""
+        return Store(self._clock, draft.key, draft.data, draft.flags, ttl=draft.ttl, version=version)
+
     def delete(self, key: bytes) -> Delete:
         """A tombstone with a new version."""
         version = self._clock.next() if self._versions else None
@@ -102,12 +106,14 @@ class WritePath:
 
     def start(self, view: View, key: bytes, command: Command, options: Options) -> Round:
         """Send a command to every zone, and return at once."""
-        if self._near is not None:
-            self._near.writing(key)
+        return self._start(view, key, command, options)[0]
+
+    def _start(self, view: View, key: bytes, command: Command, options: Options) -> tuple[Round, float]:
+        began = self._changes.begin(key, command)
         round_ = self._round(view, options, command)
         deadline = asyncio.get_running_loop().time() + options.timeout
         round_.send(command, view.writers, view.place(key), deadline)
-        return round_
+        return round_, began
 
     async def write(self, operation: str, view: View, key: bytes, command: Command, options: Options) -> WriteResult:
         """Send a command to every zone, and wait for as many as the options ask for.
@@ -115,8 +121,8 @@ class WritePath:
         Raises `CacheUnavailable` when no zone could be reached, unless errors are to be misses.
         """
         deadline = view.loop.time() + options.timeout
-        round_ = self.start(view, key, command, options)
-        await self._decided(view, key, command, round_)
+        round_, began = self._start(view, key, command, options)
+        await self._decided(key, command, round_, began)
         await self._to_gutter(view, command, round_, deadline)
         return _result(operation, round_, options, _version(command))
 
@@ -124,24 +130,25 @@ class WritePath:
         if self._gutter is not None and round_.unreachable and isinstance(command, Store):
             round_.outcomes[GUTTER] = await self._gutter.store(view, command, deadline)
 
-    async def _decided(self, view: View, key: bytes, command: Command, round_: Round) -> None:
+    async def _decided(self, key: bytes, command: Command, round_: Round, began: float) -> None:
         try:
             await round_.decided()
         finally:  # also for a caller who was cancelled: the write goes on
-            if self._near is not None:
-                # A version that no server was sent says nothing about which write wins.
-                versioned = _version(command) is not None
-                known = round_.met and versioned and Outcome.SUPERSEDED not in round_.outcomes.values()
-                self._near.ended(key, command if known and isinstance(command, Store) else None, view.local)
+            self._changes.end(key, command, round_, began)
 
     async def write_many(
         self, operation: str, view: View, commands: Mapping[AnyKey, tuple[bytes, Command]], options: Options
     ) -> dict[AnyKey, WriteResult]:
         """Send all commands, then wait for all. Raises `CacheUnavailable` when no zone could be reached for any."""
         deadline = view.loop.time() + options.timeout
-        rounds = {name: self.start(view, key, command, options) for name, (key, command) in commands.items()}
-        for name, round_ in rounds.items():
-            await self._decided(view, *commands[name], round_)
+        started = {name: self._start(view, key, command, options) for name, (key, command) in commands.items()}
+        rounds = {name: round_ for name, (round_, _) in started.items()}
+        try:
+            for round_ in rounds.values():
+                await round_.decided()
+        finally:  # for all of them, also when the caller was cancelled while waiting for the first
+            for name, (round_, began) in started.items():
+                self._changes.end(*commands[name], round_, began)
         if self._gutter is not None:
             left = [(commands[name][1], round_) for name, round_ in rounds.items()]
             await asyncio.gather(*(self._to_gutter(view, command, round_, deadline) for command, round_ in left))
@@ -190,11 +197,13 @@ class WritePath:
     async def _decide(self, operation: str, view: View, key: bytes, decide: Decide, options: Options) -> WriteResult:
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect(operation, view, key, deadline)
-        decided = await self._ask_coordinator(operation, key, pool.name, decide(pool.name, node, deadline))
+        began = self._changes.begin(key, None)
+        decided = await self._ask_coordinator(operation, key, pool.name, decide(pool.name, node, deadline), began)
         if isinstance(decided, Outcome):
+            self._changes.unchanged(key, began)
             return WriteResult(met=False, version=None, zones={pool.name: decided})
         round_ = self._spread(view, pool.name, decided, deadline, options)
-        await self._decided(view, key, decided, round_)
+        await self._decided(key, decided, round_, began)
         return WriteResult(round_.met, decided.version, dict(round_.outcomes))
 
     async def count(self, operation: str, view: View, key: bytes, count: Count, options: Options) -> int | None:
@@ -207,27 +216,49 @@ class WritePath:
     async def _count(self, operation: str, view: View, key: bytes, count: Count, options: Options) -> int | None:
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect(operation, view, key, deadline)
-        counted = await self._ask_coordinator(operation, key, pool.name, count(node, deadline))
+        began = self._changes.begin(key, None)
+        counted = await self._ask_coordinator(operation, key, pool.name, count(node, deadline), began)
         if counted is None:
+            self._changes.unchanged(key, began)
             return None
         value, store = counted
         # The number has been decided: too few copies in time are no reason to hide it from a caller who would count again.
-        await self._decided(view, key, store, self._spread(view, pool.name, store, deadline, options))
+        await self._decided(key, store, self._spread(view, pool.name, store, deadline, options), began)
         return value
 
-    async def _ask_coordinator(self, operation: str, key: bytes, zone: str, decision: Awaitable[T]) -> T:
-        if self._near is not None:
-            self._near.writing(key)
+    async def _ask_coordinator(self, operation: str, key: bytes, zone: str, decision: Awaitable[T], began: float) -> T:
         try:
             return await decision
-        except ServerError:
-            raise  # it did answer: it refused
         except NodeError as error:
+            if isinstance(error, ServerError):
+                self._changes.unchanged(key, began)
+                raise  # it did answer: it refused
             if self._replay is not None:
                 self._replay.uncertain(zone, key)
-            if self._near is not None:
-                self._near.writing(key)  # it may have decided: what a read has kept meanwhile is not to be trusted
+            # It may have decided: what a read has kept meanwhile is not to be trusted.
+            self._changes.end(key, None, None, began)
             raise CacheUnavailable(operation, {zone: error}) from error
+        except CacheError:  # of what was read there, nothing could be made
+            self._changes.unchanged(key, began)
+            raise
+        except BaseException:
+            self._changes.end(key, None, None, began)
+            raise
+
+    async def spread(self, view: View, store: Store, zone: str | None, deadline: float, options: Options) -> Round:
+        """Send a store to every zone but the one (None: none) that has taken it, and wait for as many as the options ask
+        for.
+
+        Nobody has to hear of it: it says what the source said before anybody else wrote the key.
+        """
+        if zone is None:
+            round_ = self._round(view, options, store)
+            round_.send(store, view.writers, view.place(store.key), deadline)
+        else:
+            round_ = self._spread(view, zone, store, deadline, options)
+        await round_.decided()
+        await self._to_gutter(view, store, round_, deadline)
+        return round_
 
     def _spread(self, view: View, coordinator: str, store: Store, deadline: float, options: Options) -> Round:
         round_ = self._round(view, options, store)

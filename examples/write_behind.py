@@ -5,10 +5,8 @@ Run it with `python examples/write_behind.py`: it starts its own zones, real mem
 
 import asyncio
 
-from evcache import EVCache
+from evcache import Batch, EVCache, WriteBehind
 from evcache.testing import LocalZones
-from evcache.write_behind import WriteBehind
-from evcache.write_behind_buffer import Batch
 
 
 class Database:

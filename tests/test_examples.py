@@ -19,6 +19,14 @@ SAYS = {
         "unless the caller says so: the default",
         "eu-1a is back: {'name': 'Ada'}",
     ],
+    "write_behind.py": [
+        "in the cache at once: {'page': 99}",
+        "in the database, so far: {}",
+        "a loader looks at what waits first: {'page': 99}",
+        "200 updates, 1 write: {'user:42': {'page': 99}}, {'views:home': 100}",
+        "tried 2 times, counted once: {'views:home': 101}",
+        "closing writes what waits: {'views:home': 102}",
+    ],
 }
 
 

@@ -9,10 +9,10 @@ from evcache import EVCache
 
 NAMES = {
     "evcache": """
-        CacheError CacheUnavailable CircuitLimits Codec CodecError Consistency ConsistencyError DecodeError EVCache EncodeError
-        Failover Gutter Hedging Hints Hooks
+        Batch BufferFull CacheError CacheUnavailable CircuitLimits Codec CodecError Consistency ConsistencyError DecodeError EVCache EncodeError
+        Failover Gutter Hedging Hints Hooks InvalidationChannel LoadAborted LoadPolicy LoadTimeout Loaded LocalChannel
         InvalidArgument InvalidKey InvalidTopology Item NearCache NodeSettings Outcome ServerError StandardCodec Stats Unsupported
-        UsageError ValueTooLarge WriteResult
+        UsageError ValueTooLarge WriteBehind WriteBehindStats WriteResult
     """,
     "zones": """
         Discovery Endpoint EnvironmentDiscovery FileDiscovery Mode SocketDialer StaticDiscovery Topology Zone
@@ -26,7 +26,7 @@ NAMES = {
 SIGNATURES = {
     "__init__": """
         namespace zones * local_zone read_consistency write_consistency read_timeout write_timeout ttl fallback_on_miss
-        errors ordering interop codec tombstone_ttl near_cache nodes transport
+        errors ordering interop codec tombstone_ttl near_cache invalidation loading max_loads nodes transport
         repair check_share hints remember_versions failover hedging gutter hooks wall_clock
     """,
     "get": "key default * consistency timeout fallback_on_miss errors near_cache",
@@ -45,6 +45,11 @@ SIGNATURES = {
     "prepend": "key value * consistency timeout",
     "incr": "key delta * initial ttl consistency timeout",
     "decr": "key delta * initial ttl consistency timeout",
+    "get_or_load": "key loader * ttl policy consistency timeout near_cache",
+    "get_or_load_many": "keys loader * ttl policy consistency timeout near_cache",
+    "cached": "* key ttl policy timeout near_cache stale_for",
+    "invalidate": "key * stale_for consistency timeout",
+    "write_through": "key value writer * ttl consistency timeout",
     "close": "drain",
     "stats": "",
     "__aenter__": "",
@@ -84,8 +89,8 @@ def test_no_other_operations():
 
 
 def test_every_operation_takes_consistency_and_timeout():
-    """As the docs promise, by keyword and with a default."""
-    for method in set(SIGNATURES) - {"__init__", "close", "stats", "__aenter__", "__aexit__"}:
+    """As the docs promise, by keyword and with a default. The decorator is none: it takes what `get_or_load` is called with."""
+    for method in set(SIGNATURES) - {"__init__", "close", "stats", "cached", "__aenter__", "__aexit__"}:
         parameters = inspect.signature(getattr(EVCache, method)).parameters
         for name in ("consistency", "timeout"):
             assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY

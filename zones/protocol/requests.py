@@ -42,6 +42,16 @@ def meta_get(key: bytes, flags: bytes = READ_FLAGS) -> bytes:
     return b"mg %b %b" % (key, flags)
 
 
+def meta_lease(key: bytes, seconds: int, cas: int | None = None) -> bytes:
+    """Read an item with `COPY_FLAGS`; where there is none, make an empty one that is gone after so many seconds.
+
+    The reply says `W` to the reader for whom it was made, and `Z` to those after it. `cas`: what an item that is made gets.
+    """
+    # N before t: flags are applied from left to right, and t shows what stood before it.
+    line = b"mg %b v f c N%d t" % (key, seconds)
+    return line if cas is None else line + b" E%d" % cas
+
+
 def meta_touch(key: bytes, ttl: int) -> bytes:
     """Give an item `ttl` seconds (0: for ever, over 30 days: a unix time) and return its client flags and CAS."""
     return b"mg %b f c T%d" % (key, ttl)

@@ -1,0 +1,113 @@
+"""Who has to hear that a key changes: the near cache, loads that are under way, and other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeGuard
+
+from evcache.commands import Command, Store, Touch
+from evcache.flights import Flights
+from evcache.near_path import Near
+from evcache.results import Outcome
+from evcache.rounds import Round
+from evcache.versions import NOTHING_NEWER
+
+
+class Changes:
+    """What a client's own writes are told to, and what those of others are: a listener of the bus.
+
+    Loads are detached by any write: whoever asks for the key from then on must not be given what a load found that began
+    before.
+    """
+
+    def __init__(self, near: Near | None, flights: Flights, zone: str | None) -> None:
+        """`zone`: the local one."""
+        self._near = near
+        self._flights = flights
+        self._zone = zone
+        self.heard = 0
+        """Changes that other processes have announced."""
+        self.gaps = 0
+        """Times when announcements may have been missed."""
+        self.announce: Callable[[bytes, int | None], None] | None = None
+        """Tells other processes: a key, and the version that was written (None: not known)."""
+
+    def begin(self, key: bytes, command: Command | None) -> float:
+        """A write is about to be sent. Returns what `end` wants to know. None for what is not known before a zone has
+        decided.
+        """
+        self._flights.detach(key)
+        if self._near is None:
+            return 0.0
+        version = _version(command)
+        if version == NOTHING_NEWER:
+            self._near.changed(key, version)
+            return 0.0
+        return self._near.writing(key, version)
+
+    def end(self, key: bytes, command: Command | None, round_: Round | None, began: float) -> None:
+        """It has ended, or its caller does not wait any more. Without a command and a round: it is not known what was
+        decided.
+        """
+        version = _version(command)
+        self._flights.detach(key)
+        if self._near is not None:
+            if version == NOTHING_NEWER:
+                self._near.changed(key, version)
+            elif _is_held(command, round_):
+                self._near.written(key, command, self._zone, began)
+            else:
+                self._near.doubtful(key, version, began, everywhere=round_ is not None and round_.everywhere)
+        if self.announce is not None:
+            self.announce(key, version)
+
+    def unchanged(self, key: bytes, began: float) -> None:
+        """It has ended, and nothing was written."""
+        if self._near is not None:
+            self._near.lift(key, began)
+
+    def caught_up(self, key: bytes, version: int) -> None:
+        """A zone that had missed a write has it now: what has been read there since may be older."""
+        if self._near is not None:
+            self._near.changed(key, version)
+        if self.announce is not None:
+            self.announce(key, version)
+
+    # What other processes say.
+
+    def changed(self, key: bytes, version: int | None) -> None:
+        """Another client has written this version; None: something; `NOTHING_NEWER`: nothing new, but what is held is not
+        right.
+        """
+        self.heard += 1
+        self._flights.detach(key)
+        if self._near is not None:
+            self._near.changed(key, version)
+
+    def lost_track(self, reason: str) -> None:
+        """Announcements may have been missed."""
+        self.gaps += 1
+        self._flights.detach_all()
+        if self._near is not None:
+            self._near.lost_track(reason)
+
+    def channel_up(self, up: bool) -> None:  # noqa: FBT001  # the bus's word for it
+        """From now on announcements are heard, or are not."""
+        if self._near is not None:
+            self._near.channel_up(up)
+
+
+def _version(command: Command | None) -> int | None:
+    """What readers must not go behind; None: it can't be said, where writes are not ordered by version."""
+    if isinstance(command, Touch):
+        return NOTHING_NEWER
+    return command.version if isinstance(command, Store) and command.newest_wins else None
+
+
+def _is_held(command: Command | None, round_: Round | None) -> TypeGuard[Store]:
+    """Whether enough zones hold exactly this, by its version."""
+    if not isinstance(command, Store) or round_ is None:
+        return False
+    # A version that no server was sent says nothing about what they hold.
+    ordered = command.carried and command.newest_wins and command.version is not None
+    return ordered and round_.met and Outcome.SUPERSEDED not in round_.outcomes.values()

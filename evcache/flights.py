@@ -1,0 +1,167 @@
+"""Loads under way, one for each key and process: whoever asks for a key that is being loaded waits for that load.
+
+Caches have got this wrong in the same few ways. If the first caller runs the load itself, or all await one task, a caller
+that is cancelled cancels the others. If the task is what is cached, so is its cancellation. So here a load is a task of
+the client's, and each caller waits on a future of its own: its cancellation, or its timeout, takes only that. A load that
+nobody waits for any more is cancelled; one whose callers ran out of time goes on, if its loader runs already: they will
+be back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+
+from evcache.errors import LoadAborted, LoadTimeout
+from evcache.life import Content
+
+# Callers that wait for one key. More are turned away: they would be an avalanche when it lands.
+MAX_WAITERS = 10_000
+
+Result = Content | None
+"""What was loaded; None: there is nothing."""
+
+
+class Flight:
+    """One key that is being loaded."""
+
+    __slots__ = ("background", "failure", "key", "landed", "loading", "result", "task", "traceback", "waiters")
+
+    def __init__(self, key: bytes, *, background: bool) -> None:
+        self.key = key
+        self.background = background
+        """Whether it goes on when nobody waits for it."""
+        self.loading = False
+        """Whether its loader has been called."""
+        self.landed = False
+        """Whether there is a result, or a failure."""
+        self.result: Result = None
+        self.failure: BaseException | None = None
+        self.traceback: TracebackType | None = None
+        self.waiters: set[asyncio.Future[None]] = set()
+        self.task: asyncio.Task[None] | None = None
+
+    def outcome(self) -> Result:
+        """What was loaded. Raises the failure, as often as it is asked: always with the loader's own traceback."""
+        if self.failure is not None:
+            raise self.failure.with_traceback(self.traceback)
+        return self.result
+
+
+class Flights:
+    """The loads of one client."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[bytes, Flight] = {}
+        self._by_task: dict[asyncio.Task[None], Sequence[Flight]] = {}
+
+    def __len__(self) -> int:
+        """Keys that are being loaded, whether or not anybody may still join."""
+        return sum(map(len, self._by_task.values()))
+
+    def get(self, key: bytes) -> Flight | None:
+        """The load of this key that a caller may wait for, if there is one."""
+        return self._by_key.get(key)
+
+    def begin(self, keys: Iterable[bytes], *, background: bool = False) -> list[Flight]:
+        """Enter loads of keys. Each ends with `land` or `fail`, and all with `settle`."""
+        flights = [Flight(key, background=background) for key in keys]
+        self._by_key.update((flight.key, flight) for flight in flights)
+        return flights
+
+    def own(self, flights: Sequence[Flight], task: asyncio.Task[None]) -> None:
+        """This task sees to them."""
+        self._by_task[task] = flights
+        for flight in flights:
+            flight.task = task
+
+    def detach(self, key: bytes) -> None:
+        """The key is being written: whoever asks from now on must not get what was loaded before. Those who wait do."""
+        self._by_key.pop(key, None)
+
+    def detach_all(self) -> None:
+        """The same, when any key may have been written."""
+        self._by_key.clear()
+
+    def land(self, flight: Flight, result: Result) -> None:
+        """It has been loaded: everybody who waits gets it, and so does whoever joins before `settle`."""
+        if not flight.landed:
+            flight.landed = True
+            flight.result = result
+            _wake(flight)
+
+    def fail(self, flight: Flight, failure: BaseException) -> None:
+        """It could not be loaded: everybody who waits gets this error, the same one, as all who await one asyncio future
+        do.
+        """
+        if not flight.landed:
+            flight.landed = True
+            flight.failure = failure
+            flight.traceback = failure.__traceback__
+            _wake(flight)
+
+    def settle(self, flights: Sequence[Flight], task: asyncio.Task[None] | None) -> None:
+        """They are over, and stored if they are to be: the next caller reads, or begins anew."""
+        for flight in flights:
+            self._close(flight)
+            if not flight.landed:
+                self.fail(flight, LoadAborted("it was given up"))
+        if task is not None:
+            self._by_task.pop(task, None)
+
+    async def wait(self, flights: Sequence[Flight], seconds: float) -> None:
+        """Wait until all have landed. Raises `LoadTimeout` after so many seconds.
+
+        A caller that is cancelled leaves alone; with the last one, a load that nobody else wants ends.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = [flight for flight in flights if not flight.landed]
+        for flight in waiting:
+            if len(flight.waiters) >= MAX_WAITERS:
+                raise LoadAborted(f"{MAX_WAITERS} callers wait for {flight.key!r} already")
+        if not waiting:
+            return
+        # All join before the first await: between two of them, a flight without waiters could be given up.
+        waiters = [loop.create_future() for _ in waiting]
+        for flight, waiter in zip(waiting, waiters, strict=True):
+            flight.waiters.add(waiter)
+        timer = loop.call_later(seconds, _give_up, waiting, waiters, seconds)
+        try:
+            for waiter in waiters:
+                await waiter
+        finally:
+            timer.cancel()
+            for flight, waiter in zip(waiting, waiters, strict=True):
+                flight.waiters.discard(waiter)
+                if waiter.done() and not waiter.cancelled():
+                    waiter.exception()  # looked at by nobody when the caller is cancelled, or an earlier one failed
+            for flight in waiting:
+                if not flight.waiters and not flight.landed and not flight.background:
+                    self._abandon(flight)
+
+    def _abandon(self, flight: Flight) -> None:
+        self._close(flight)
+        task = flight.task
+        together = () if task is None else self._by_task.get(task, ())
+        if task is not None and not any(other.waiters or other.background for other in together if not other.landed):
+            task.cancel()
+
+    def _close(self, flight: Flight) -> None:
+        """Nobody may join this one any more."""
+        if self._by_key.get(flight.key) is flight:
+            del self._by_key[flight.key]
+
+
+def _wake(flight: Flight) -> None:
+    for waiter in flight.waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+
+
+def _give_up(flights: Sequence[Flight], waiters: Sequence[asyncio.Future[None]], seconds: float) -> None:
+    for flight, waiter in zip(flights, waiters, strict=True):
+        if not waiter.done():
+            # A loader that has not been called yet is not called for nobody: a queue of those would outlive its cause.
+            flight.background = flight.background or flight.loading
+            waiter.set_exception(LoadTimeout(flight.key, seconds))

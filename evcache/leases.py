@@ -1,0 +1,135 @@
+"""Leases: of all processes that miss a key, one is told to load it (Nishtala et al., "Scaling Memcache at Facebook", NSDI
+2013).
+
+A lease is a *stub*, an empty item that memcached makes for the first who asks (`mg <key> N<seconds>`): that one is told
+so (`W`), the others that somebody is at work (`Z`). It ends when the value is stored over it, when its process gives it
+back, or, if that has died, by itself. A store that names the stub's CAS fails if the key has been written or deleted
+meanwhile, so a value that was loaded before a change does not hide it.
+
+Where the key holds something already, a value that is out of date or the tombstone of a delete, no stub can be made of
+it. Then the stub is made beside it, under a name that no key can have.
+
+A lease lives in one zone: the local one, so that one process in each zone loads. Where the local one can't be reached, in
+the first of an order that is the same for all clients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+
+from evcache.answers import Found
+from evcache.commands import ask, capabilities_of
+from evcache.keys import MAX_KEY_BYTES
+from evcache.versions import MAX_CAS, NOT_A_VERSION, VersionClock
+from zones.cluster import View
+from zones.errors import CacheError
+from zones.node import Node
+from zones.pool import ZonePool
+from zones.protocol import requests
+from zones.protocol.replies import Hit, Reply, read_hit
+
+# Follows a key's name in the name of the stub beside it. A control character, which no key has.
+_BESIDE = b"\x7f"
+_DIGEST_HEX = 32
+
+
+class NoLease(Enum):
+    """Why there is no lease."""
+
+    TAKEN = "taken"
+    """Somebody else is loading."""
+    UNREACHABLE = "unreachable"
+    """No zone could be asked, or its server can't do it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """This process is the one that loads a key."""
+
+    pool: ZonePool
+    node: Node
+    name: bytes
+    """What the stub is stored under."""
+    token: int
+    """The stub's CAS."""
+    over: int | None
+    """The CAS of the item that the key holds, which the value is to replace: the stub's own, where the key held nothing."""
+
+
+class Leases:
+    """How one client gets leases, and gives them back."""
+
+    def __init__(self, clock: VersionClock) -> None:
+        self._clock = clock
+
+    async def take(self, view: View, key: bytes, seconds: int, deadline: float) -> Lease | Found | NoLease:
+        """Get the lease of a key that seems to hold nothing; what it does hold, if it is something after all."""
+        asked = await self._ask(view, key, key, seconds, deadline)
+        if isinstance(asked, NoLease):
+            return asked
+        pool, node, reply, hit = asked
+        if not hit.leased:
+            return Found(hit, pool.name, self._clock.version_of(hit.cas))
+        return Lease(pool, node, key, hit.cas, hit.cas) if b"W" in reply.tokens else NoLease.TAKEN
+
+    async def take_beside(self, view: View, key: bytes, seconds: int, deadline: float) -> Lease | NoLease:
+        """Get the lease of a key that holds something, which is to be replaced."""
+        name = beside(key)
+        asked = await self._ask(view, key, name, seconds, deadline)
+        if isinstance(asked, NoLease):
+            return asked
+        pool, node, reply, hit = asked
+        return Lease(pool, node, name, hit.cas, None) if b"W" in reply.tokens else NoLease.TAKEN
+
+    async def give_back(self, lease: Lease, deadline: float) -> None:
+        """Somebody else may load. Raises nothing: a stub that can't be removed ends by itself."""
+        await self._quietly(lease, requests.meta_delete(lease.name, lease.token), deadline)
+
+    async def extend(self, lease: Lease, seconds: int, deadline: float) -> None:
+        """Keep others from loading for so long: it has just failed. Raises nothing."""
+        await self._quietly(lease, requests.meta_touch(lease.name, seconds), deadline)
+
+    async def _quietly(self, lease: Lease, line: bytes, deadline: float) -> None:
+        with suppress(CacheError):
+            await ask(lease.node, line, deadline)
+
+    async def _ask(
+        self, view: View, key: bytes, name: bytes, seconds: int, deadline: float
+    ) -> tuple[ZonePool, Node, Reply, Hit] | NoLease:
+        place = view.place(key)
+        pool = _where(view, key, place)
+        if pool is None:
+            return NoLease.UNREACHABLE
+        node = pool.node(place)
+        try:
+            await node.connected(deadline)
+            capabilities = capabilities_of(node)
+            if capabilities.transport != "meta":
+                return NoLease.UNREACHABLE
+            # A number that looks older than every write, and is no other stub's.
+            cas = MAX_CAS - secrets.randbelow(NOT_A_VERSION) if capabilities.versions else None
+            reply = await ask(node, requests.meta_lease(name, seconds, cas), deadline)
+            hit = read_hit(reply)
+        except CacheError:
+            return NoLease.UNREACHABLE
+        return NoLease.UNREACHABLE if hit is None else (pool, node, reply, hit)
+
+
+def beside(key: bytes) -> bytes:
+    """The name of the stub that stands beside a key."""
+    if len(key) < MAX_KEY_BYTES:
+        return key + _BESIDE
+    digest = hashlib.md5(key, usedforsecurity=False).hexdigest().encode()
+    return key[: MAX_KEY_BYTES - len(_BESIDE) - _DIGEST_HEX] + _BESIDE + digest
+
+
+def _where(view: View, key: bytes, place: int) -> ZonePool | None:
+    """The zone that the lease of a key is in: home, or when its node is down, the first of the key's order whose node is
+    not.
+    """
+    home = (pool for pool in view.readers if pool.name == view.home)
+    return next((pool for pool in (*home, *view.coordinators(key)) if not pool.node(place).is_down), None)

@@ -1,0 +1,226 @@
+"""Loading what the cache does not have: one load for each key and process, and with leases one for each zone.
+
+`LoadPath.get` is the story: what the zones hold is returned if it is fresh; if it is about to go out of date, or may be
+served although it has, somebody loads it anew in the background; otherwise the caller waits for a load (`evcache.loads`).
+
+A cache that can't be reached is no reason to fail: then the loader is called, as always no more of them at once than the
+client allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from evcache.background import Background
+from evcache.codec import FLAG_ABSENT, FLAG_TOMBSTONE
+from evcache.errors import CacheUnavailable, ConsistencyError, LoadAborted
+from evcache.flights import Flight, Flights
+from evcache.hooks import Hooks
+from evcache.life import Content, Life, State, content_of, state_of
+from evcache.loads import Asked, Loads
+from evcache.read_path import ReadPath
+from zones.cluster import View
+from zones.errors import CacheError
+from zones.protocol.requests import COPY_FLAGS
+
+# Keys that are loaded in the background at once, nobody waiting for them. Those over that are left to a later reader.
+MAX_REFRESHES = 64
+
+
+class LoadPath:
+    """How one client gets what has to be loaded if the cache does not have it."""
+
+    def __init__(
+        self,
+        reads: ReadPath,
+        loads: Loads,
+        flights: Flights,
+        background: Background,
+        hooks: Hooks,
+        *,
+        wall: Callable[[], float],
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """`wall`: the unix time. `draw`: uniform from 0 up to 1."""
+        self._reads = reads
+        self._loads = loads
+        self._flights = flights
+        self._background = background
+        self._hooks = hooks
+        self._wall = wall
+        self._draw = draw
+        self._refreshing = 0
+        self.stale_served = 0
+        """Values that were served after they had gone out of date."""
+
+    def serve(self, view: View, key: bytes, flags: int, life: Life, asked: Asked) -> bool:
+        """Whether what was found may be served. If it ought to be loaded anew, that is begun in the background."""
+        state = self._state(flags, life, asked)
+        if state is State.FRESH:
+            return True
+        if state is State.DUE or state is State.STALE:
+            self._refresh(view, [key], asked)
+            if state is State.STALE:
+                self._was_stale(None)
+            return True
+        return False
+
+    async def get(self, view: View | None, key: bytes, asked: Asked) -> Content | None:
+        """What is there, or else what the loader returns; None: it says that there is nothing.
+
+        Raises what the loader raises; `LoadTimeout`, `LoadAborted`; `EncodeError` for a value that can't be stored.
+        """
+        found, reachable = await self._read(view, key, asked)
+        if found is not None and view is not None and self.serve(view, key, found.flags, found.life, asked):
+            return None if found.flags == FLAG_ABSENT else found
+        fallback = found if found is not None and self._is_last_resort(found, asked) else None
+        if fallback is not None and self._loads.is_throttled(key):
+            self._was_stale(None)
+            return fallback
+        flight = self._flights.get(key) or self._begin(view, [key], asked, reachable=reachable)[0]
+        try:
+            await self._flights.wait([flight], asked.patience(fallback is not None))
+            return flight.outcome()
+        except Exception as error:
+            if fallback is None:
+                raise
+            self._was_stale(error)
+            return fallback
+
+    async def get_many(
+        self, view: View | None, wanted: Sequence[bytes], kept: Mapping[bytes, Life], asked: Asked
+    ) -> dict[bytes, Content | None]:
+        """What is there, and what the loader returns for the others; None: there is nothing. Raises as `get`, for all of
+        them.
+
+        `kept`: those that the near cache has, and how long they live; the ones that may be served are not in the result.
+        """
+        held: dict[bytes, Content | None] = {}
+        fallbacks: dict[bytes, Content] = {}
+        due: list[bytes] = []
+        states = {key: self._state(0, life, asked) for key, life in kept.items()}
+        due += [key for key, state in states.items() if state is State.DUE]
+        unknown = [key for key in wanted if states.get(key) not in (State.FRESH, State.DUE)]
+        found, reachable = await self._read_many(view, unknown, asked)
+        for key, content in found.items():
+            state = self._state(content.flags, content.life, asked)
+            if state is State.GONE:
+                continue
+            if state is State.LAST_RESORT and not self._loads.is_throttled(key):
+                fallbacks[key] = content
+                continue
+            held[key] = content
+            if state is State.DUE or state is State.STALE:
+                due.append(key)
+            if state is State.STALE or state is State.LAST_RESORT:
+                self._was_stale(None)
+        if due and view is not None:
+            self._refresh(view, due, asked)
+        missing = [key for key in unknown if key not in held]
+        if missing:
+            await self._load_many(view, missing, asked, held, fallbacks, reachable=reachable)
+        return {key: None if content is None or content.flags == FLAG_ABSENT else content for key, content in held.items()}
+
+    async def _load_many(
+        self,
+        view: View | None,
+        missing: Sequence[bytes],
+        asked: Asked,
+        held: dict[bytes, Content | None],
+        fallbacks: dict[bytes, Content],
+        *,
+        reachable: bool,
+    ) -> None:
+        flights = {key: flight for key in missing if (flight := self._flights.get(key)) is not None}
+        new = [key for key in missing if key not in flights]
+        if new:
+            flights.update(zip(new, self._begin(view, new, asked, reachable=reachable), strict=True))
+        try:
+            await self._flights.wait(list(flights.values()), asked.patience(len(fallbacks) == len(missing)))
+        except CacheError:
+            if fallbacks.keys() != flights.keys():
+                raise
+        for key, flight in flights.items():
+            try:
+                content = flight.outcome() if flight.landed else fallbacks[key]
+            except Exception as error:
+                if key not in fallbacks:
+                    raise
+                content = fallbacks[key]
+                self._was_stale(error)
+            held[key] = content
+
+    # Reading.
+
+    async def _read(self, view: View | None, key: bytes, asked: Asked) -> tuple[Content | None, bool]:
+        """What is there, a known absence too, and whether the zones could be asked."""
+        if view is None:
+            return None, False
+        try:
+            found = await self._reads.get(
+                view, key, asked.reads, fallback_on_miss=asked.fallback_on_miss, flags=COPY_FLAGS, near=asked.near
+            )
+        except (CacheUnavailable, ConsistencyError) as error:
+            self._hooks.error_as_miss(error)
+            return None, isinstance(error, ConsistencyError)
+        if found is None or found.hit.flags == FLAG_TOMBSTONE:
+            return None, True
+        return content_of(found, self._wall(), key), True
+
+    async def _read_many(self, view: View | None, keys: Sequence[bytes], asked: Asked) -> tuple[dict[bytes, Content], bool]:
+        if view is None or not keys:
+            return {}, view is not None
+        found, failures, answered = await self._reads.get_many(
+            view, keys, asked.reads, fallback_on_miss=asked.fallback_on_miss, near=asked.near, flags=COPY_FLAGS
+        )
+        if not answered:
+            self._hooks.error_as_miss(CacheUnavailable("get_or_load_many", failures))
+        now = self._wall()
+        return {key: content_of(item, now, key) for key, item in found.items()}, answered > 0
+
+    # Deciding.
+
+    def _state(self, flags: int, life: Life, asked: Asked) -> State:
+        now = self._wall()
+        state = state_of(life, now, asked.policy, asked.ttl, 1.0 - self._draw())
+        if state is State.DUE and flags == FLAG_ABSENT:
+            return State.FRESH  # it lives for seconds only
+        return state
+
+    def _is_last_resort(self, content: Content, asked: Asked) -> bool:
+        return self._state(content.flags, content.life, asked) is State.LAST_RESORT
+
+    def _was_stale(self, error: BaseException | None) -> None:
+        self.stale_served += 1
+        self._hooks.stale_served(error)
+
+    # Beginning loads.
+
+    def _begin(self, view: View | None, keys: Sequence[bytes], asked: Asked, *, reachable: bool) -> list[Flight]:
+        flights = self._flights.begin(keys)
+        task = self._background.spawn(self._loads.run(view, flights, asked, reachable=reachable))
+        if task is None:
+            self._flights.settle(flights, None)
+            raise LoadAborted("too much background work, or the client is closing")
+        self._flights.own(flights, task)
+        return flights
+
+    def _refresh(self, view: View, keys: Sequence[bytes], asked: Asked) -> None:
+        """Load in the background what nobody is loading, and whose loader has not just failed."""
+        keys = [key for key in keys if self._flights.get(key) is None and not self._loads.is_throttled(key)]
+        if not keys or self._refreshing + len(keys) > MAX_REFRESHES:
+            return
+        flights = self._flights.begin(keys, background=True)
+        task = self._background.spawn(self._loads.run(view, flights, asked, reachable=True))
+        if task is None:
+            self._flights.settle(flights, None)
+            return
+        self._flights.own(flights, task)
+        self._refreshing += len(keys)
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._refreshing -= len(keys)
+
+        task.add_done_callback(ended)

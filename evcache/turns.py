@@ -1,0 +1,41 @@
+"""Turns by key: those who want the same key go one after another, in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class _Turn:
+    __slots__ = ("lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+
+
+class Turns:
+    """Locks for the keys that somebody holds or waits for; no others exist."""
+
+    def __init__(self) -> None:
+        self._turns: dict[bytes, _Turn] = {}
+
+    def __len__(self) -> int:
+        """Keys that somebody holds or waits for."""
+        return len(self._turns)
+
+    @asynccontextmanager
+    async def of(self, key: bytes) -> AsyncIterator[None]:
+        """Hold a key. Who is cancelled while waiting lets those behind move up."""
+        turn = self._turns.get(key)
+        if turn is None:
+            turn = self._turns[key] = _Turn()
+        turn.users += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[key]
