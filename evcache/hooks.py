@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Literal
 
+from evcache.near_cache import Removal
 from evcache.results import Outcome
 from zones.errors import CacheError
 
@@ -49,6 +50,9 @@ class Hooks:
 
     def hint_ended(self, zone: str, end: HintEnd) -> None:
         """A write that was kept for a zone is not kept any more."""
+
+    def near_removed(self, key: bytes, cause: Removal) -> None:
+        """The near cache has let go of a key (as servers know it). Not called unless it is overridden: there are many."""
 
     def loaded(self, keys: int, seconds: float, error: Exception | None) -> None:
         """A loader that was asked for so many keys returned after so many seconds, or failed."""

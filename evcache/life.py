@@ -42,6 +42,8 @@ class Content(NamedTuple):
     data: bytes
     flags: int
     life: Life
+    zone: str = ""
+    """Where it was found; empty: it has just been loaded."""
 
 
 class State(Enum):
@@ -69,10 +71,10 @@ def content_of(found: Found, read_at: float, key: bytes = b"") -> Content:
             data, flags, *times = unwrap(hit.value)
         except DecodeError as error:
             raise DecodeError(error.problem, key=key, zone=found.zone, flags=hit.flags) from error
-        return Content(data, flags, Life(*times))
+        return Content(data, flags, Life(*times), found.zone)
     made_at = None if found.version is None else milliseconds_of(found.version) / 1000
     expires_at = math.inf if hit.ttl is None or hit.ttl < 0 else read_at + hit.ttl
-    return Content(hit.value, hit.flags, Life(made_at, expires_at, expires_at, 0.0))
+    return Content(hit.value, hit.flags, Life(made_at, expires_at, expires_at, 0.0), found.zone)
 
 
 def state_of(life: Life, now: float, policy: LoadPolicy, ttl: float, draw: float) -> State:

@@ -196,7 +196,14 @@ class Lifecycle:
         self._wall_clock = wall_clock
         self._near = None
         if near_cache is not None:
-            self._near = Near(near_cache, wall=wall_clock, has_channel=invalidation is not None)
+            # For every key that goes: only for a listener that wants to hear of it.
+            overridden = hooks is not None and type(hooks).near_removed is not Hooks.near_removed
+            self._near = Near(
+                near_cache,
+                wall=wall_clock,
+                has_channel=invalidation is not None,
+                on_remove=self._hooks.near_removed if overridden else None,
+            )
         self._flights = Flights()
         self._changes = Changes(self._near, self._flights, self._local_zone)
         self._bus = None if invalidation is None else Bus(invalidation, f"evcache:{namespace}", self._changes)
@@ -298,6 +305,11 @@ class Lifecycle:
             background_tasks=len(self._background),
             loop_lag=0.0 if view is None else view.lag.latest,
             worst_loop_lag=0.0 if view is None else view.lag.worst,
+            near=None if self._near is None else replace(self._near.stats),
+            near_entries=0 if self._near is None else self._near.size[0],
+            near_bytes=0 if self._near is None else self._near.size[1],
+            loads=self._loads.stats(),
+            invalidation=None if self._bus is None else self._bus.stats,
         )
 
     def __repr__(self) -> str:

@@ -21,6 +21,7 @@ from evcache.hooks import Hooks
 from evcache.life import Content, Life, State, content_of, state_of
 from evcache.loads import Asked, Loads
 from evcache.read_path import ReadPath
+from evcache.stats import LoadStats
 from zones.cluster import View
 from zones.errors import CacheError
 from zones.protocol.requests import COPY_FLAGS
@@ -54,6 +55,19 @@ class LoadPath:
         self._refreshing = 0
         self.stale_served = 0
         """Values that were served after they had gone out of date."""
+
+    def stats(self) -> LoadStats:
+        """What has been done so far."""
+        loads = self._loads
+        return LoadStats(
+            running=loads.running,
+            waiting=len(self._flights),
+            loads=loads.loads,
+            failed=loads.failed,
+            leases_won=loads.leases_won,
+            leases_lost=loads.leases_lost,
+            stale_served=self.stale_served,
+        )
 
     def serve(self, view: View, key: bytes, flags: int, life: Life, asked: Asked) -> bool:
         """Whether what was found may be served. If it ought to be loaded anew, that is begun in the background."""
@@ -210,7 +224,7 @@ class LoadPath:
     def _refresh(self, view: View, keys: Sequence[bytes], asked: Asked) -> None:
         """Load in the background what nobody is loading, and whose loader has not just failed."""
         keys = [key for key in keys if self._flights.get(key) is None and not self._loads.is_throttled(key)]
-        if not keys or self._refreshing + len(keys) > MAX_REFRESHES:
+        if not keys or self._loads.is_busy or self._refreshing + len(keys) > MAX_REFRESHES:
             return
         flights = self._flights.begin(keys, background=True)
         task = self._background.spawn(self._loads.run(view, flights, asked, reachable=True))

@@ -16,7 +16,7 @@ from evcache.envelope import Envelope, wrap
 from evcache.errors import CacheUnavailable
 from evcache.load_policy import LoadPolicy
 from evcache.loads import Asked
-from evcache.near_path import Kept
+from evcache.near_path import UNDECODED, Kept
 from evcache.options import Key, Level, Seconds, several
 from evcache.reading import Reading
 from evcache.results import WriteResult
@@ -67,15 +67,17 @@ class Loading(Reading, Writing):
             return {keys[0]: await _awaitable(loader())}
 
         asked = self._asked(load, ttl, policy, consistency, timeout, near_cache=near_cache)
-        view = await self._view_or_none()
+        view = self._cluster.view
+        if view is None or self._owner.open_in is not asyncio.get_running_loop():
+            view = await self._view_or_none()
         if view is not None and (kept := self._near_kept(full, asked)) is not None:
             if kept.is_value:
                 if self._loads.serve(view, full, kept.flags, kept.life, asked):
-                    return self._value_kept(full, kept, None)
+                    return kept.value if kept.value is not UNDECODED else self._value_kept(full, kept, None)
             elif kept.flags != FLAG_TOMBSTONE:
                 return None
         content = await self._loads.get(view, full, asked)
-        return None if content is None else self._decode(full, content.data, content.flags, "")
+        return None if content is None else self._decode(full, content.data, content.flags, content.zone)
 
     async def get_or_load_many(
         self,
@@ -88,8 +90,8 @@ class Loading(Reading, Writing):
         timeout: float | None = None,
         near_cache: bool = True,
     ) -> dict[Key, Any]:
-        """The values of several keys, by key as it was given; those that the cache does not have come from one `await
-        loader(keys)`.
+        """The values of several keys, by key as it was given; those that the cache does not have come from one
+        `await loader(keys)`.
 
         The loader gets a list of the keys that nobody is loading yet, and returns a mapping. Keys that are not in it, or
         None, do not exist: that is remembered, and they are not in the result. Otherwise as `get_or_load`, for all of
@@ -125,7 +127,7 @@ class Loading(Reading, Writing):
                 values[name] = (
                     self._value_kept(full, kept[full], None)
                     if content is None
-                    else self._decode(full, content.data, content.flags, "")
+                    else self._decode(full, content.data, content.flags, content.zone)
                 )
         return values
 

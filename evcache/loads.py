@@ -130,6 +130,11 @@ class Loads:
         """Whether the loader of this key has just failed, and is left alone as long as there is a value to serve."""
         return self._throttle.holds(key, asyncio.get_running_loop().time())
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether as many loaders run as may: what nobody waits for is left to a later reader."""
+        return self._slots.locked()
+
     async def run(self, view: View | None, flights: Sequence[Flight], asked: Asked, *, reachable: bool) -> None:
         """See to these loads, until what they found is stored."""
         task = asyncio.current_task()
@@ -180,8 +185,12 @@ class Loads:
                 taken = replace(taken, over=over.hit.cas)
         if taken is NoLease.TAKEN:
             self.leases_lost += 1
-            # What may be served until the other process has loaded it is not worth waiting for.
-            return None if flight.background and not flight.waiters else taken
+            if flight.background and not flight.waiters:
+                # Nobody waits, for there is a value to serve until the other process has loaded the new one. Closed at
+                # once: whoever joined from now on would be told that it was given up.
+                self._flights.settle([flight], None)
+                return None
+            return taken
         if isinstance(taken, NoLease):
             return Errand(flight, serves=serves)
         self.leases_won += 1

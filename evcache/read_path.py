@@ -20,6 +20,7 @@ from evcache.many_path import ManyPath
 from evcache.near_path import Kept, Near
 from evcache.options import Options
 from evcache.read_parts import ReadParts
+from evcache.s3fifo import Entry
 from evcache.several_path import SeveralPath
 from zones.cluster import View
 from zones.errors import CacheError
@@ -55,6 +56,7 @@ class ReadPath:
         self._recent = parts.remembered.recent
         self._budget = parts.budget
         self._near = near
+        self._look_up: Callable[[bytes], Entry | None] = (lambda _: None) if near is None else near.look_up
         self._hedge = hedge
         self._fallback = Fallback(parts)
         self._several = SeveralPath(parts)
@@ -87,16 +89,17 @@ class ReadPath:
 
     def kept(self, key: bytes) -> Kept | None:
         """What the near cache has under a key. No call is cheaper: no task, no timer, nothing awaited."""
-        near = self._near
-        if near is None:
+        entry = self._look_up(key)
+        if entry is None:
             return None
-        kept = near.get(key)
-        if kept is None or kept.version is None:
-            return kept
-        known = self._recent.get(key)
-        if kept.version < (self._remembered.newest(key) if known is None else known):
-            near.drop(key)  # a read that passed by the near cache has seen a newer one
-            return None
+        kept: Kept = entry.value
+        version = entry.version
+        if version is not None:
+            known = self._recent.get(key)
+            if version < (self._remembered.newest(key) if known is None else known):
+                assert self._near is not None
+                self._near.drop(key)  # a read that passed by the near cache has seen a newer one
+                return None
         return kept
 
     def may_renew(self, key: bytes) -> bool:

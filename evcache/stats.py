@@ -4,6 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evcache.bus import BusStats
+from evcache.near_cache import NearStats
+
+
+@dataclass(frozen=True, slots=True)
+class LoadStats:
+    """What `get_or_load` and its kin have done."""
+
+    running: int
+    """Loaders that run at this moment."""
+    waiting: int
+    """Keys that are being loaded at this moment, those whose loader waits for its turn too."""
+    loads: int
+    """Calls of loaders."""
+    failed: int
+    """Of them, those that raised, took too long, or were cancelled."""
+    leases_won: int
+    leases_lost: int
+    """How often another process was loading already."""
+    stale_served: int
+    """Values that were returned after they had gone out of date."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:
@@ -35,3 +57,11 @@ class Stats:
     loop_lag: float
     """Seconds by which the event loop was late when it was last looked at."""
     worst_loop_lag: float
+    near: NearStats | None
+    """Of the near cache; None: there is none."""
+    near_entries: int
+    near_bytes: int
+    """What its entries count for."""
+    loads: LoadStats
+    invalidation: BusStats | None
+    """Of the invalidation channel; None: there is none."""
