@@ -182,9 +182,13 @@ class Reading(Lifecycle):
             near=near_cache,
         )
         for full, item in found.items():
-            content = self._content(full, item)
-            if content is not None:
-                values.update((name, self._decode(full, content.data, content.flags, item.zone)) for name in given[full])
+            data, flags = item.hit.value, item.hit.flags
+            if flags in UNUSUAL:
+                content = self._content(full, item)
+                if content is None:
+                    continue
+                data, flags = content.data, content.flags
+            values.update((name, self._decode(full, data, flags, item.zone)) for name in given[full])
         required = options.consistency.required(len(view.readers))
         if answered < required:
             problem: CacheError = CacheUnavailable("get_many", failures, values)
