@@ -19,6 +19,15 @@ SAYS = {
         "unless the caller says so: the default",
         "eu-1a is back: {'name': 'Ada'}",
     ],
+    "cache_aside.py": [
+        "100 callers in 2 processes: {'name': 'Ada'} for 100 of them, 1 read",
+        "nobody: None, None, 1 read",
+        "in the memory of the other process: {'name': 'Ada'}",
+        "written through, and announced to the other: {'name': 'Grace'}",
+        "the database refuses: a user has a name; the cache holds None",
+        "out of date, and nobody waits: {'name': 'Grace'}",
+        "loaded in the background: {'name': 'Barbara'}",
+    ],
     "write_behind.py": [
         "in the cache at once: {'page': 99}",
         "in the database, so far: {}",
