@@ -183,8 +183,10 @@ class Near:
     def writing(self, key: bytes, version: int | None) -> float:
         """A write of this client's begins. Returns what those below want to know."""
         self._drop(key, version)
-        until = self._floors.put(key, version, self._clock())
-        return until if version is None else 0.0
+        if version is None:
+            return self._floors.hold(key, self._clock())
+        self._floors.put(key, version, self._clock())
+        return 0.0
 
     def written(self, key: bytes, store: Store, zone: str | None, began: float) -> None:
         """A write of this client's ended, and the zones hold this, by its version. `zone` is what readers are told."""
@@ -205,8 +207,7 @@ class Near:
         self._drop(key, version)
         if version is not None or not everywhere:
             self._floors.put(key, version, self._clock())
-        if version is not None or everywhere:
-            self._floors.lift(key, began)
+        self._floors.lift(key, began)
 
     def lift(self, key: bytes, began: float) -> None:
         """A write of this client's ended without writing anything."""

@@ -115,6 +115,42 @@ def test_a_write_whose_outcome_is_not_known_leaves_nothing(near, version):
     assert near.get(KEY) is None
 
 
+def unchanged(near, began):
+    near.lift(KEY, began)
+
+
+def decided(near, began):
+    near.written(KEY, store(b"ours", VERSIONS.next()), "eu-1a", began)
+
+
+def everywhere(near, began):
+    near.doubtful(KEY, None, began, everywhere=True)
+
+
+@pytest.mark.parametrize("end", [unchanged, decided, everywhere])
+def test_an_own_decision_does_not_make_known_what_another_client_has_done(near, clock, end):
+    """Its write of an unknown version may not have reached the zone that is read, whatever became of ours."""
+    near.changed(KEY, None)
+    clock.now += 1
+    end(near, near.writing(KEY, None))
+    near.drop(KEY)
+    for passed, is_kept in ((0, False), (3.9, False), (0.2, True)):
+        clock.now += passed
+        fetch(near, found(b"read", VERSIONS.next()))
+        assert (near.get(KEY) is not None) == is_kept
+
+
+def test_two_own_decisions_end_one_by_one(near):
+    """In whichever order: what is read while one is under way may be older than what it decides."""
+    first, second = near.writing(KEY, None), near.writing(KEY, None)
+    near.lift(KEY, second)
+    fetch(near, found(b"old", VERSIONS.next()))
+    assert near.get(KEY) is None
+    near.lift(KEY, first)
+    fetch(near, found(b"read", VERSIONS.next()))
+    assert near.get(KEY).data == b"read"
+
+
 def test_flights_are_forgotten_when_they_end(near):
     first, second = near.take_off(KEY), near.take_off(KEY)
     assert first is second
