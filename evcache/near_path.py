@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from evcache.answers import ABSENCES, Found
+from evcache.codec import FLAG_ENVELOPE
 from evcache.commands import Store
 from evcache.errors import DecodeError
 from evcache.floors import Floors
@@ -37,7 +38,7 @@ UNDECODED: Any = object()
 class Kept:
     """An item in the near cache."""
 
-    __slots__ = ("cas", "data", "expires_at", "flags", "life", "value", "version", "zone")
+    __slots__ = ("cas", "data", "expires_at", "flags", "life", "value", "version", "wrapped", "zone")
 
     def __init__(self, content: Content, found: Found, expires_at: float) -> None:
         self.data: bytes | None = content.data
@@ -46,6 +47,8 @@ class Kept:
         self.value = UNDECODED
         """The decoded value, where one object may be given to every caller."""
         self.life = content.life
+        self.wrapped = found.hit.flags == FLAG_ENVELOPE
+        """Whether it says itself how long it lives: its server may keep it for longer."""
         self.expires_at = expires_at
         """When the item itself is gone, or out of date, on the near cache's clock; `math.inf`: never."""
         self.zone = found.zone
@@ -171,7 +174,7 @@ class Near:
         if not self._floors.allow(flight.key, kept.version, self._clock()):
             return False
         now = self._wall()
-        if kept.life.stale_until == kept.life.expires_at:  # not in an envelope, which has its own times
+        if not kept.wrapped:
             expires_at = math.inf if ttl < 0 else now + ttl
             kept.life = kept.life._replace(expires_at=expires_at, stale_until=expires_at)
         left = self._seconds_to_keep(ttl, kept.life)
@@ -197,6 +200,7 @@ class Near:
         self._floors.lift(key, began)
         hit = Hit(store.data, store.flags, cas_of(store.version), seconds_of(store.ttl), stale=False, leased=False)
         self._keep(key, Found(hit, zone or "", store.version))
+        self._drop_older(key, store.version)  # if it was not kept, what a long write outlived would stay
 
     def doubtful(self, key: bytes, version: int | None, began: float, *, everywhere: bool) -> None:
         """A write of this client's ended, and what the zones hold now is not known.
@@ -259,11 +263,14 @@ class Near:
             self._sweeper.stop()
 
     def _drop(self, key: bytes, version: int | None) -> None:
-        """What is held is older than this."""
+        """What is held, and what is being fetched, is older than this."""
+        self._drop_older(key, version)
+        self._spoil(key)
+
+    def _drop_older(self, key: bytes, version: int | None) -> None:
         entry = self._store.held(key)
         if entry is not None and (not version or entry.version is None or entry.version < version):
             self._store.remove(key)
-        self._spoil(key)
 
     def _spoil(self, key: bytes) -> None:
         flight = self._flights.pop(key, None)
