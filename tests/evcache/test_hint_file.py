@@ -4,12 +4,14 @@ import asyncio
 import logging
 import math
 import sqlite3
+import threading
 
 import pytest
 
 from evcache import InvalidArgument
 from evcache.hint_file import FORMAT, HintFile
 from evcache.hints import Hint, Kind
+from evcache.write_behind_file import WriteBehindFile
 
 DELETE, SET, CHECK = Kind
 
@@ -193,6 +195,15 @@ def make_other_table(path):
     database.close()
 
 
+def make_other_kind(path):
+    async def main():
+        file = WriteBehindFile(str(path))
+        await file.open()
+        await file.close()
+
+    asyncio.run(main())
+
+
 def make_unknown_kind(path):
     async def main():
         await (await filled(str(path), hint(0))).close()
@@ -207,7 +218,9 @@ def make_directory(path):
     path.mkdir()
 
 
-@pytest.mark.parametrize("make", [make_text, make_later_format, make_other_table, make_unknown_kind, make_directory])
+@pytest.mark.parametrize(
+    "make", [make_text, make_later_format, make_other_table, make_other_kind, make_unknown_kind, make_directory]
+)
 def test_a_file_that_is_none_of_ours_is_refused(tmp_path, make):
     """Its content can't be read, nor thrown away: it stays as it was, and the error names it."""
     path = tmp_path / "file"
@@ -289,5 +302,35 @@ def test_a_cancelled_close_lets_go_of_the_file(path):
         await written(file)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert hint(0) in await content(path)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_cancelled_close_hands_over_what_is_not_written_yet(path, fails):
+    """What came while others were written, and what could not be written the first time, as on a disk that was full."""
+
+    async def main():
+        file = await filled(path, hint(0))
+        go_on = threading.Event()
+        if fails:
+            file._thread.submit(file._database.execute, "PRAGMA query_only = ON").result()
+        file._thread.submit(go_on.wait)
+        file.put(hint(1))
+        await asyncio.sleep(0)  # now the thread has it, after the wait
+        if fails:
+            file._thread.submit(file._database.execute, "PRAGMA query_only = OFF")
+        file.put(hint(2))
+        file.remove(hint(0))
+        closing = asyncio.create_task(file.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        await written(file)
+        assert await content(path) == [hint(1), hint(2)]
+        assert await file.close()
 
     asyncio.run(main())

@@ -1,0 +1,191 @@
+"""A file that outlives the process, for what is kept in memory. Plain sqlite; its calls block, so they run on a thread.
+
+Changes are gathered and written together, one transaction at a time: what was noted in the last moment before a crash may
+be missing. The thread begins with `open` and ends with `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from zones.errors import InvalidArgument
+
+T = TypeVar("T")
+Found = TypeVar("Found")
+
+Place = tuple[str, bytes]
+Row = tuple[Any, ...]
+
+# How long opening waits for another process to let go of the file.
+BUSY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What is in a file, and how it is told from what other programs and releases have written."""
+
+    application: int
+    """sqlite's `application_id`; 0 in a file that says nothing of it."""
+    format: int
+    """Raised with every change of the table. A file of another one is refused: it can't be read, nor thrown away."""
+    create: str
+    select: str
+    """All rows, the oldest first."""
+    insert: str
+    """A row, in place of one that is there."""
+    delete: str
+    """The row of a place."""
+
+
+class SqliteFile(ABC, Generic[Found]):
+    """One file, for one process. Classes of it say what is in it."""
+
+    table: ClassVar[Table]
+    argument: ClassVar[str]
+    """The setting that has its path, for errors."""
+    name: ClassVar[str]
+    """Of its thread and task."""
+    noun: ClassVar[str] = "changes"
+    """What is said not to have been written."""
+
+    def __init__(self, path: str, *, busy: float = BUSY_SECONDS) -> None:
+        """`busy`: seconds that `open` waits for another process."""
+        self.path = path
+        self._busy = busy
+        self._log = logging.getLogger(type(self).__module__)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
+        self._changes: dict[Place, Row | None] = {}  # to be written; None: to be removed
+        self._noted = 0
+        self._saved = 0  # of those that were noted
+        self._writing: asyncio.Task[None] | None = None
+        self._step = asyncio.Event()  # set when a transaction has ended, and replaced
+        self._closing: asyncio.Future[bool] | None = None
+        # The thread's own.
+        self._database: sqlite3.Connection | None = None
+        self._unsaved: dict[Place, Row | None] = {}
+
+    @staticmethod
+    @abstractmethod
+    def _found(row: Row) -> Found:
+        """What a row says. Raises ValueError, TypeError or AttributeError for one that can't be meant."""
+
+    async def open(self) -> list[Found]:
+        """Open or make the file; what it holds, the oldest first.
+
+        Raises `InvalidArgument` when it can't be used: another process has it, it is no such file, or can't be written.
+        """
+        try:
+            return await self._in_thread(self._open)
+        except (sqlite3.Error, ValueError, TypeError, AttributeError) as error:
+            raise InvalidArgument(self.argument, f"{self.path}: {error}") from error
+
+    def _change(self, place: Place, row: Row | None) -> None:
+        """Have a row written, soon; None: removed. No effect after `close`: requests may end after who made them."""
+        if self._closing is not None:
+            return
+        self._changes[place] = row
+        self._noted += 1
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().create_task(self._write(), name=self.name)
+
+    async def written(self) -> bool:
+        """Wait until all that was noted before is in the file. False when it could not be written, which was logged."""
+        noted = self._noted
+        while self._saved < noted and self._writing is not None:
+            await self._step.wait()
+        return self._saved >= noted
+
+    async def close(self) -> bool:
+        """Write what is to be written, and let go of the file. False when not all is in it. May be called again."""
+        try:
+            while self._writing is not None:
+                await asyncio.wait([self._writing])
+        finally:  # also when cancelled: the thread does it after what it does now
+            if self._closing is None:
+                loop = asyncio.get_running_loop()
+                self._closing = loop.run_in_executor(self._thread, self._finish, self._changes)
+                self._thread.shutdown(wait=False)
+            complete = await asyncio.shield(self._closing)
+        return complete
+
+    async def _write(self) -> None:
+        try:
+            while self._changes and self._closing is None:
+                changes, self._changes = self._changes, {}
+                noted = self._noted
+                if not await self._in_thread(self._save, changes):
+                    return
+                self._saved = noted
+                self._stepped()
+        finally:
+            self._writing = None
+            self._stepped()
+
+    def _stepped(self) -> None:
+        self._step.set()
+        self._step = asyncio.Event()
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        # Shielded: what the thread does can't be taken back, and closing must not overtake it.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments))
+
+    # In the thread.
+
+    def _open(self) -> list[Found]:
+        table = self.table
+        database = self._database = sqlite3.connect(self.path, timeout=self._busy, isolation_level=None)
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA journal_mode = WAL")
+        # Commits survive the process; only a crash of the machine may take the last ones.
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("BEGIN EXCLUSIVE")
+        found = (*database.execute("PRAGMA application_id").fetchone(), *database.execute("PRAGMA user_version").fetchone())
+        if found not in ((0, 0), (table.application, table.format)):
+            raise sqlite3.DatabaseError(f"it is of another kind, or format, than this release knows {found}")
+        database.execute(table.create)
+        database.execute(f"PRAGMA application_id = {table.application}")
+        database.execute(f"PRAGMA user_version = {table.format}")
+        rows = database.execute(table.select).fetchall()
+        database.execute("COMMIT")
+        return [self._found(row) for row in rows]
+
+    def _save(self, changes: dict[Place, Row | None]) -> bool:
+        """Write these, and what could not be written before. False when it can't, which is logged."""
+        self._unsaved |= changes
+        try:
+            if self._unsaved:
+                self._save_all()
+        except sqlite3.Error as error:
+            # A full disk, say. They are tried again with the next change; what is in memory is done from there.
+            self._log.error("%d %s could not be written to %s: %s", len(self._unsaved), self.noun, self.path, error)
+            return False
+        self._unsaved = {}
+        return True
+
+    def _save_all(self) -> None:
+        assert self._database is not None
+        self._database.execute("BEGIN")
+        try:
+            self._database.executemany(self.table.delete, [place for place, row in self._unsaved.items() if row is None])
+            self._database.executemany(self.table.insert, [row for row in self._unsaved.values() if row is not None])
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:  # with a full disk, sqlite may have ended it
+                self._database.execute("ROLLBACK")
+            raise
+
+    def _finish(self, changes: dict[Place, Row | None]) -> bool:
+        if self._database is None:
+            return True
+        try:
+            return self._save(changes)
+        finally:
+            self._database.close()
+            self._database = None
