@@ -10,6 +10,7 @@ be back.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
@@ -18,6 +19,10 @@ from evcache.life import Content
 
 # Callers that wait for one key. More are turned away: they would be an avalanche when it lands.
 MAX_WAITERS = 10_000
+
+# Loads that are remembered after they have ended. A read lasts a fraction of a second; over that many loads in it, a key may
+# be loaded once more.
+MAX_ENDED = 1_000
 
 Result = Content | None
 """What was loaded; None: there is nothing."""
@@ -55,6 +60,9 @@ class Flights:
     def __init__(self) -> None:
         self._by_key: dict[bytes, Flight] = {}
         self._by_task: dict[asyncio.Task[None], Sequence[Flight]] = {}
+        self._ended: OrderedDict[bytes, int] = OrderedDict()
+        self.ended = 0
+        """Loads that have ended so far."""
 
     def __len__(self) -> int:
         """Keys that are being loaded, whether or not anybody may still join."""
@@ -63,6 +71,12 @@ class Flights:
     def get(self, key: bytes) -> Flight | None:
         """The load of this key that a caller may wait for, if there is one."""
         return self._by_key.get(key)
+
+    def has_ended_since(self, key: bytes, ended: int) -> bool:
+        """Whether a load of this key has ended since `ended` was this: what a read has found that was on its way
+        meanwhile may be older than what was loaded.
+        """
+        return self._ended.get(key, 0) > ended
 
     def begin(self, keys: Iterable[bytes], *, background: bool = False) -> list[Flight]:
         """Enter loads of keys. Each ends with `land` or `fail`, and all with `settle`."""
@@ -105,6 +119,11 @@ class Flights:
         """They are over, and stored if they are to be: the next caller reads, or begins anew."""
         for flight in flights:
             self._close(flight)
+            self.ended += 1
+            self._ended[flight.key] = self.ended
+            self._ended.move_to_end(flight.key)
+            if len(self._ended) > MAX_ENDED:
+                self._ended.popitem(last=False)
             if not flight.landed:
                 self.fail(flight, LoadAborted("it was given up"))
         if task is not None:

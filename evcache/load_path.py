@@ -86,7 +86,10 @@ class LoadPath:
 
         Raises what the loader raises; `LoadTimeout`, `LoadAborted`; `EncodeError` for a value that can't be stored.
         """
+        ended = self._flights.ended
         found, reachable = await self._read(view, key, asked)
+        if reachable and self._is_outrun(key, found, ended):
+            found, reachable = await self._read(view, key, asked)
         if found is not None and view is not None and self.serve(view, key, found.flags, found.life, asked):
             return None if found.flags == FLAG_ABSENT else found
         fallback = found if found is not None and self._is_last_resort(found, asked) else None
@@ -117,7 +120,11 @@ class LoadPath:
         states = {key: self._state(0, life, asked) for key, life in kept.items()}
         due += [key for key, state in states.items() if state is State.DUE]
         unknown = [key for key in wanted if states.get(key) not in (State.FRESH, State.DUE)]
+        ended = self._flights.ended
         found, reachable = await self._read_many(view, unknown, asked)
+        outrun = [key for key in unknown if self._is_outrun(key, found.get(key), ended)]
+        if reachable and outrun:
+            found |= (await self._read_many(view, outrun, asked))[0]
         for key, content in found.items():
             state = self._state(content.flags, content.life, asked)
             if state is State.GONE:
@@ -195,6 +202,12 @@ class LoadPath:
         return {key: content_of(item, now, key) for key, item in found.items()}, answered > 0
 
     # Deciding.
+
+    def _is_outrun(self, key: bytes, found: Content | None, ended: int) -> bool:
+        """Whether the key was loaded while it was being read, and the read saw nothing of it. Without another look, those
+        whose reads were slow would load once more, one such group after another.
+        """
+        return self._flights.has_ended_since(key, ended) and (found is None or self._wall() >= found.life.expires_at)
 
     def _state(self, flags: int, life: Life, asked: Asked) -> State:
         now = self._wall()
