@@ -1,8 +1,7 @@
 """Keys of calls: from a function's arguments to what its result is stored under. Pure.
 
-Two calls that differ must not meet in one key, or one caller is given another's data. So a value is written in a form that
-no other value has, in any process and Python version; whatever has no such form is refused, where `repr` would have had one
-that ends with an address. Types are told apart: 1, 1.0, True, "1" and b"1" are five values.
+Two calls that differ must not meet in one key, or one caller is given another's data. So a key is made of texts that no
+other values have (`evcache.exact_text`), and an argument that has none is refused.
 
     app.users:load(user_id=42,lang='de')    the function's own key: its name, and every argument by name, defaults included
     user:42                                 from the template "user:{user_id}"
@@ -14,16 +13,11 @@ disagree about the order of parameters.
 from __future__ import annotations
 
 import inspect
-import re
 import string
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, timezone
-from decimal import Decimal
-from enum import Enum, Flag
 from typing import Any, NamedTuple
-from uuid import UUID
-from zoneinfo import ZoneInfo
 
+from evcache.exact_text import NoExactTextError, escape, exact, in_template, keywords, separates
 from evcache.keys import Keys
 from zones.errors import InvalidArgument
 
@@ -32,30 +26,10 @@ CallKey = str | Callable[..., str | bytes]
 
 MakeKey = Callable[[tuple[Any, ...], dict[str, Any]], str | bytes]
 
-# What a value is written in; all else becomes %XX, as in RFC 3986, whose unreserved letters these are, without the tilde.
-_SAFE = frozenset((string.ascii_letters + string.digits + "-_.").encode())
-_WRITTEN = tuple(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in range(256))
-_IS_SAFE = re.compile(r"[A-Za-z0-9\-_.]*").fullmatch
-# Begins a value in a template that is more than its plain text. Escaped where a text holds it, so no text can look like one.
-_MARK = "~"
-# What stands between two fields must hold something that neither can: then it is plain where one ends and the next begins.
-_MAY_BE_IN_VALUES = _SAFE | frozenset(b"%~")
-
-# Python refuses to write, and a process may set the limit down to 640 digits, which is 2,126 bits.
-_MAX_DECIMAL_BITS = 2048
-
 _NEEDED = "a template or a callable is needed"
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _STARS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-class NoExactTextError(Exception):
-    """This value has no form that no other value has. Becomes an `InvalidArgument` that names the parameter."""
-
-    def __init__(self, value: object) -> None:
-        kind = type(value)
-        super().__init__(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
 
 
 def call_keys(function: Callable[..., Any], key: CallKey | None) -> MakeKey:
@@ -85,102 +59,6 @@ def automatic_name(function: Callable[..., Any]) -> str:
     if why:
         raise InvalidArgument("key", f"{why}, so that its name says too little: {_NEEDED}")
     return f"{escape(function.__module__)}:{escape(function.__qualname__)}"
-
-
-def escape(text: str | bytes) -> str:
-    """Letters, digits and -_. as they are, everything else as %XX; different texts stay different."""
-    if isinstance(text, str):
-        if _IS_SAFE(text):
-            return text
-        text = text.encode("utf-8", "surrogatepass")  # lone surrogates, too, have a form of their own
-    return "".join([_WRITTEN[byte] for byte in text])
-
-
-def exact(value: Any) -> str:
-    """The form of a value that no other value has, whatever its type. Raises `NoExactTextError`."""
-    write = _EXACT.get(type(value))
-    if write is not None:
-        return write(value)
-    if isinstance(value, Enum):
-        return _member(value)
-    if _is_uuid(type(value)):
-        return f"UUID({value})"
-    raise NoExactTextError(value)
-
-
-def in_template(value: Any) -> str:
-    """The form of a value in a template: the text of a str, int, UUID or date, so that keys are what templates look like.
-
-    The developer writes that text down by hand elsewhere, and the number 42 and the text "42" of a URL are one user.
-    All else is marked: None is not the user "None". Raises `NoExactTextError`.
-    """
-    write = _PLAIN.get(type(value))
-    if write is not None:
-        return write(value)
-    if _is_uuid(type(value)):
-        return str(value)
-    return _MARK + escape(exact(value))
-
-
-def _int(value: int) -> str:
-    return str(value) if value.bit_length() <= _MAX_DECIMAL_BITS else hex(value)
-
-
-def _plain_int(value: int) -> str:
-    return str(value) if value.bit_length() <= _MAX_DECIMAL_BITS else _MARK + hex(value)
-
-
-def _datetime(value: datetime) -> str:
-    # The zone belongs to it: a day later is another moment in Berlin than at +01:00. So does `fold`: which of two 2:30.
-    zone = value.tzinfo
-    if zone is None:
-        name = ""
-    elif type(zone) is timezone:
-        name = f"({escape(zone.tzname(None))})"
-    elif type(zone) is ZoneInfo and zone.key is not None:
-        name = f"[{escape(zone.key)}]"
-    else:
-        raise NoExactTextError(zone)
-    return f"datetime({value.isoformat()}{'~' if value.fold else ''}{name})"
-
-
-def _tuple(values: tuple[Any, ...]) -> str:
-    return f"({''.join([exact(value) + ',' for value in values])})"
-
-
-def _keywords(values: dict[str, Any]) -> str:
-    return f"{{{','.join([f'{escape(name)}={exact(values[name])}' for name in sorted(values)])}}}"
-
-
-def _member(member: Enum) -> str:
-    kind = type(member)
-    if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:  # another program's has the same name
-        raise NoExactTextError(member)
-    which = exact(member._value_) if isinstance(member, Flag) else escape(member._name_)  # flags may have several names
-    return f"{escape(kind.__module__)}:{escape(kind.__qualname__)}[{which}]"
-
-
-def _is_uuid(kind: type) -> bool:
-    # asyncpg's rows hold UUIDs of its own class, which are meant to be taken for the standard one. Other classes that are
-    # derived from a type may mean something else by the same value.
-    return kind.__module__ == "asyncpg.pgproto.pgproto" and issubclass(kind, UUID)
-
-
-# By exact type: what is derived from one of these may hold more than its text says.
-_EXACT: dict[type, Callable[[Any], str]] = {
-    str: lambda value: f"'{escape(value)}'",
-    bytes: lambda value: f"b'{escape(value)}'",
-    int: _int,
-    bool: repr,
-    type(None): repr,
-    float: repr,  # the shortest text that is read as the same number; -0.0 and 0.0 differ
-    Decimal: lambda value: f"Decimal({str(value).upper()})",  # the context may ask for a small e
-    UUID: lambda value: f"UUID({value})",
-    date: lambda value: f"date({value.isoformat()})",
-    datetime: _datetime,
-    tuple: _tuple,
-}
-_PLAIN: dict[type, Callable[[Any], str]] = {str: escape, int: _plain_int, UUID: str, date: date.isoformat}
 
 
 class _Arguments:
@@ -265,8 +143,8 @@ def _of_all_arguments(function: Callable[..., Any]) -> MakeKey:
     parameters = arguments.parameters
     if parameters and parameters[0].name in ("self", "cls"):
         raise InvalidArgument("key", f"{name} is a method, and {parameters[0].name!r} has no exact text: {_NEEDED}")
-    writers = [_keywords if one.kind is inspect.Parameter.VAR_KEYWORD else exact for one in parameters]
-    has_keywords = _keywords in writers
+    writers = [keywords if one.kind is inspect.Parameter.VAR_KEYWORD else exact for one in parameters]
+    has_keywords = keywords in writers
     for parameter in parameters:
         if parameter.default is not parameter.empty:
             _write_all([exact], [parameter], (parameter.default,))
@@ -334,7 +212,7 @@ def _from_template(function: Callable[..., Any], template: str) -> MakeKey:
             raise InvalidArgument(
                 "key", f"{template!r}: the field {text!r} has a conversion or format; names only are possible"
             )
-        if fields and not any(letter not in _MAY_BE_IN_VALUES for letter in between.encode("utf-8", "surrogatepass")):
+        if fields and not separates(between):
             raise InvalidArgument(
                 "key",
                 f"{template!r}: between {{{fields[-1].text}}} and {{{text}}} must be something that values can't hold, such "
