@@ -16,6 +16,7 @@ from types import TracebackType
 
 from evcache.errors import LoadAborted, LoadTimeout
 from evcache.life import Content
+from evcache.slots import Ticket
 
 # Callers that wait for one key. More are turned away: they would be an avalanche when it lands.
 MAX_WAITERS = 10_000
@@ -31,7 +32,19 @@ Result = Content | None
 class Flight:
     """One key that is being loaded."""
 
-    __slots__ = ("background", "failure", "key", "landed", "loading", "result", "task", "traceback", "waiters")
+    __slots__ = (
+        "background",
+        "failure",
+        "key",
+        "landed",
+        "loading",
+        "result",
+        "task",
+        "ticket",
+        "traceback",
+        "urgent",
+        "waiters",
+    )
 
     def __init__(self, key: bytes, *, background: bool) -> None:
         self.key = key
@@ -46,6 +59,10 @@ class Flight:
         self.traceback: TracebackType | None = None
         self.waiters: set[asyncio.Future[None]] = set()
         self.task: asyncio.Task[None] | None = None
+        self.urgent = False
+        """Whether a loader that runs waits for it: then it must not wait for a slot."""
+        self.ticket: Ticket | None = None
+        """Its loader's place among those that wait to be called."""
 
     def outcome(self) -> Result:
         """What was loaded. Raises the failure, as often as it is asked: always with the loader's own traceback."""
@@ -86,6 +103,8 @@ class Flights:
 
     def own(self, flights: Sequence[Flight], task: asyncio.Task[None]) -> None:
         """This task sees to them."""
+        if task.done():  # with an eager task factory it may have been run by what made it
+            return
         self._by_task[task] = flights
         for flight in flights:
             flight.task = task
@@ -138,6 +157,7 @@ class Flights:
         waiting = [flight for flight in flights if not flight.landed]
         for flight in waiting:
             if len(flight.waiters) >= MAX_WAITERS:
+                self._leave(waiting)  # those that were begun for this caller have nobody else
                 raise LoadAborted(f"{MAX_WAITERS} callers wait for {flight.key!r} already")
         if not waiting:
             return
@@ -155,9 +175,13 @@ class Flights:
                 flight.waiters.discard(waiter)
                 if waiter.done() and not waiter.cancelled():
                     waiter.exception()  # looked at by nobody when the caller is cancelled, or an earlier one failed
-            for flight in waiting:
-                if not flight.waiters and not flight.landed and not flight.background:
-                    self._abandon(flight)
+            self._leave(waiting)
+
+    def _leave(self, flights: Sequence[Flight]) -> None:
+        """A caller does not wait for these any more."""
+        for flight in flights:
+            if not flight.waiters and not flight.landed and not flight.background:
+                self._abandon(flight)
 
     def _abandon(self, flight: Flight) -> None:
         self._close(flight)

@@ -15,11 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from evcache.background import Background
 from evcache.codec import FLAG_ABSENT, FLAG_TOMBSTONE
+from evcache.errands import Asked
 from evcache.errors import CacheUnavailable, ConsistencyError, LoadAborted
 from evcache.flights import Flight, Flights
 from evcache.hooks import Hooks
 from evcache.life import Content, Life, State, content_of, state_of
-from evcache.loads import Asked, Loads
+from evcache.loads import Loads
 from evcache.read_path import ReadPath
 from evcache.stats import LoadStats
 from zones.cluster import View
@@ -96,7 +97,11 @@ class LoadPath:
         if fallback is not None and self._loads.is_throttled(key):
             self._was_stale(None)
             return fallback
-        flight = self._flights.get(key) or self._begin(view, [key], asked, reachable=reachable)[0]
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._begin(view, [key], asked, reachable=reachable)[0]
+        else:
+            self._loads.hurry(flight)
         try:
             await self._flights.wait([flight], asked.patience(fallback is not None))
             return flight.outcome()
@@ -155,6 +160,8 @@ class LoadPath:
         reachable: bool,
     ) -> None:
         flights = {key: flight for key in missing if (flight := self._flights.get(key)) is not None}
+        for flight in flights.values():
+            self._loads.hurry(flight)
         new = [key for key in missing if key not in flights]
         if new:
             flights.update(zip(new, self._begin(view, new, asked, reachable=reachable), strict=True))

@@ -13,9 +13,9 @@ from evcache.codec import FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.consistency import Consistency
 from evcache.coordinator import Draft
 from evcache.envelope import Envelope, wrap
+from evcache.errands import Asked
 from evcache.errors import CacheUnavailable
 from evcache.load_policy import LoadPolicy
-from evcache.loads import Asked
 from evcache.near_path import UNDECODED, Kept
 from evcache.options import Key, Level, Seconds, several
 from evcache.reading import Reading

@@ -12,30 +12,28 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from evcache.answers import Found
 from evcache.background import Background
-from evcache.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE, Codec
+from evcache.codec import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.coordinator import Draft
-from evcache.envelope import Envelope, wrap
+from evcache.errands import Asked, Errand
 from evcache.errors import DecodeError, EncodeError, LoadAborted, LoadTimeout, ValueTooLarge
 from evcache.fill import Fill, Filled
 from evcache.flights import Flight, Flights, Result
 from evcache.hooks import Hooks
 from evcache.leases import Lease, Leases, NoLease
-from evcache.life import Content, Life, State, content_of, state_of
-from evcache.load_policy import Loaded, LoadPolicy
-from evcache.near_cache import TTL_SECONDS
+from evcache.life import Content, State, content_of, state_of
 from evcache.near_path import Flight as NearFlight
-from evcache.near_path import Near, seconds_of
-from evcache.options import Options
+from evcache.near_path import Near
+from evcache.packer import Packer, to_keep
+from evcache.slots import Slots
 from evcache.throttle import Throttle
-from evcache.ttl import TTL_GRANULARITY_SECONDS
-from evcache.versions import VersionClock, cas_of
+from evcache.versions import VersionClock
 from zones.cluster import View
-from zones.protocol.replies import Hit
 
 # Loads by keys as servers know them: a value for each that has one, None or nothing for the others.
 Loader = Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Any]]]
@@ -45,40 +43,10 @@ Loader = Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Any]]]
 FIRST_LOOK_SECONDS = 0.002
 LONGEST_LOOK_SECONDS = 0.5
 
+# Whether this is the context of a loader.
+_inside_loader: ContextVar[bool] = ContextVar("evcache_inside_loader", default=False)
+
 _log = logging.getLogger(__name__)
-
-
-class Asked(NamedTuple):
-    """What one call asks for, beside its keys."""
-
-    loader: Loader
-    ttl: float
-    """Seconds; `math.inf`: does not expire."""
-    policy: LoadPolicy
-    reads: Options
-    writes: Options
-    timeout: float | None
-    """Seconds that the caller waits for a load; None: the policy's."""
-    fallback_on_miss: bool
-    near: bool
-
-    def patience(self, has_fallback: bool) -> float:  # noqa: FBT001  # the only argument
-        """Seconds that the caller waits for a load."""
-        patience = self.policy.hard_timeout if self.timeout is None else self.timeout
-        if has_fallback and self.policy.soft_timeout is not None:
-            return min(patience, self.policy.soft_timeout)
-        return patience
-
-
-class Errand(NamedTuple):
-    """A key whose loader is to be called, and what has been found out about it."""
-
-    flight: Flight
-    lease: Lease | None = None
-    stored: bool = True
-    """Whether the value is to be stored."""
-    serves: bool = False
-    """Whether there is a value that is served meanwhile."""
 
 
 class Loads:
@@ -88,7 +56,7 @@ class Loads:
         self,
         *,
         clock: VersionClock,
-        codec: Codec,
+        pack: Packer,
         flights: Flights,
         leases: Leases,
         fill: Fill,
@@ -97,7 +65,7 @@ class Loads:
         near: Near | None,
         max_loads: int,
         versions: bool,
-        wire_ttl: Callable[[float], int],
+        current: Callable[[], View | None],
         wall: Callable[[], float],
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -105,17 +73,17 @@ class Loads:
         time.
         """
         self._clock = clock
-        self._codec = codec
+        self._pack = pack
         self._flights = flights
         self._leases = leases
         self._fill = fill
         self._background = background
         self._hooks = hooks
         self._near = near
-        self._slots = asyncio.Semaphore(max_loads)
+        self._slots = Slots(max_loads)
         self._throttle = Throttle()
         self._versions = versions
-        self._wire_ttl = wire_ttl
+        self._current = current
         self._wall = wall
         self._draw = draw
         self.running = 0
@@ -133,7 +101,14 @@ class Loads:
     @property
     def is_busy(self) -> bool:
         """Whether as many loaders run as may: what nobody waits for is left to a later reader."""
-        return self._slots.locked()
+        return self._slots.full
+
+    def hurry(self, flight: Flight) -> None:
+        """If a running loader is who asks for this one, it must not wait for a slot."""
+        if _inside_loader.get():
+            flight.urgent = True
+            if flight.ticket is not None:
+                self._slots.jump(flight.ticket)
 
     async def run(self, view: View | None, flights: Sequence[Flight], asked: Asked, *, reachable: bool) -> None:
         """See to these loads, until what they found is stored."""
@@ -141,17 +116,10 @@ class Loads:
         try:
             if view is None or not reachable or not asked.policy.lease or not self._versions:
                 await self._load(view, [Errand(flight) for flight in flights], asked)
-                return
-            async with asyncio.TaskGroup() as group:
-                prepared = [group.create_task(self._prepare(view, flight, asked)) for flight in flights]
-            errands = [task.result() for task in prepared]
-            ready = [errand for errand in errands if isinstance(errand, Errand)]
-            async with asyncio.TaskGroup() as group:
-                if ready:
-                    group.create_task(self._load(view, ready, asked))
-                for flight, errand in zip(flights, errands, strict=True):
-                    if errand is NoLease.TAKEN:
-                        group.create_task(self._await_other(view, flight, asked))
+            elif len(flights) == 1:
+                await self._go_on(view, flights[0], await self._prepare(view, flights[0], asked), asked)
+            else:
+                await self._run_many(view, flights, asked)
         except asyncio.CancelledError:
             for flight in flights:
                 self._flights.fail(
@@ -164,6 +132,24 @@ class Loads:
             raise
         finally:
             self._flights.settle(flights, task)
+
+    async def _run_many(self, view: View, flights: Sequence[Flight], asked: Asked) -> None:
+        async with asyncio.TaskGroup() as group:
+            prepared = [group.create_task(self._prepare(view, flight, asked)) for flight in flights]
+        errands = [task.result() for task in prepared]
+        ready = [errand for errand in errands if isinstance(errand, Errand)]
+        async with asyncio.TaskGroup() as group:
+            if ready:
+                group.create_task(self._load(view, ready, asked))
+            for flight, errand in zip(flights, errands, strict=True):
+                if errand is NoLease.TAKEN:
+                    group.create_task(self._await_other(view, flight, asked))
+
+    async def _go_on(self, view: View, flight: Flight, errand: Errand | NoLease | None, asked: Asked) -> None:
+        if isinstance(errand, Errand):
+            await self._load(view, [errand], asked)
+        elif errand is not None:
+            await self._await_other(view, flight, asked)
 
     # Leases.
 
@@ -249,7 +235,7 @@ class Loads:
         for errand, version, near_flight in zip(errands, versions, kept, strict=True):
             self._throttle.loaded(errand.flight.key)
             try:
-                result, draft = self._made(errand.flight.key, values.get(errand.flight.key), took, asked)
+                result, draft = self._pack.loaded(errand, values.get(errand.flight.key), took, asked)
             except EncodeError as error:
                 self._drop([near_flight])
                 self._give_back([errand], asked, failed=True)
@@ -268,54 +254,34 @@ class Loads:
             await asyncio.wait(storing)
 
     async def _call(self, asked: Asked, flights: Sequence[Flight]) -> Mapping[bytes, Any]:
+        nested = _inside_loader.get() and not flights[0].background
+        ticket = self._slots.ticket(at_once=nested or any(flight.urgent for flight in flights))
+        for flight in flights:
+            flight.ticket = ticket
+        await self._slots.wait(ticket)
+        self.running += 1
+        self.loads += 1
+        for flight in flights:
+            flight.loading = True
+        outside = _inside_loader.set(True)
         limit = asked.policy.load_timeout
-        async with self._slots:
-            self.running += 1
-            self.loads += 1
-            for flight in flights:
-                flight.loading = True
-            try:
-                async with asyncio.timeout(limit) as scope:
-                    return await asked.loader([flight.key for flight in flights])
-            except TimeoutError as error:
-                if scope.expired():
-                    raise LoadTimeout(flights[0].key, limit) from error
+        try:
+            async with asyncio.timeout(limit) as scope:
+                return await asked.loader([flight.key for flight in flights])
+        except TimeoutError as error:
+            if scope.expired():
+                raise LoadTimeout(flights[0].key, limit) from error
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
                 raise
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-                # Not this task was cancelled, but something that the loader awaited: an error like any other.
-                raise LoadAborted("the loader was cancelled from within") from error
-            finally:
-                self.running -= 1
-
-    # What it returned.
-
-    def _made(self, key: bytes, value: Any, took: float, asked: Asked) -> tuple[Result, Draft | None]:
-        """What callers get, and what is to be stored; None for what is not. Raises `EncodeError`."""
-        policy, ttl = asked.policy, asked.ttl
-        if isinstance(value, Loaded):
-            ttl = ttl if value.ttl is None else value.ttl
-            value = value.value
-        now = self._wall()
-        if value is None:
-            ttl = min(ttl, policy.negative_ttl) * self._jittered(policy)
-            # To other kinds of clients it would be an empty value.
-            return None, Draft(key, b"", FLAG_ABSENT, self._wire_ttl(ttl)) if ttl and self._versions else None
-        data, flags = self._codec.encode(value)
-        ttl *= self._jittered(policy)
-        life = Life(now, now + ttl, now + ttl + policy.stale_for, took)
-        content = Content(data, flags, life)
-        if not ttl:
-            return content, None
-        if self._versions and (policy.kept_for or (policy.early and not policy.lease)):
-            wrapped = wrap(Envelope(data, flags, now, life.expires_at, life.stale_until, took))
-            return content, Draft(key, wrapped, FLAG_ENVELOPE, self._wire_ttl(ttl + policy.kept_for))
-        return content, Draft(key, data, flags, self._wire_ttl(ttl))
-
-    def _jittered(self, policy: LoadPolicy) -> float:
-        return 1.0 - policy.jitter * self._draw()
+            # Not this task was cancelled, but something that the loader awaited: an error like any other.
+            raise LoadAborted("the loader was cancelled from within") from error
+        finally:
+            _inside_loader.reset(outside)
+            self.running -= 1
+            self._slots.free()
 
     async def _store(
         self,
@@ -328,13 +294,16 @@ class Loads:
     ) -> None:
         filled = Filled(stored=False, unreachable=view is None)
         try:
+            # The zones as they are now: a load may take longer than a topology lasts.
+            view = self._current() or view
             if view is not None and draft is not None and errand.stored:
                 filled = await self._fill.store(view, draft, version, errand.lease, asked.writes)
         except ValueTooLarge as error:
             _log.warning("what was loaded for %r is not stored: %s", errand.flight.key, error)
+            self._leave_alone(errand.flight.key, asked)
         finally:
             if near_flight is not None and self._near is not None:
-                near = None if draft is None else _to_keep(draft, version, errand.lease, filled)
+                near = None if draft is None else to_keep(draft, version, errand.lease, filled)
                 self._near.land(near_flight, near) if near is not None else self._near.crash(near_flight)
         lease = errand.lease
         if lease is not None and not (filled.stored and lease.name == errand.flight.key):  # it is not a stub any more
@@ -344,13 +313,15 @@ class Loads:
 
     def _report(self, errands: Sequence[Errand], error: Exception, asked: Asked) -> None:
         self._hooks.loaded(len(errands), 0.0, error)
-        until = asyncio.get_running_loop().time() + asked.policy.throttle
         for errand in errands:
             flight = errand.flight
-            self._throttle.failed(flight.key, until)
+            self._leave_alone(flight.key, asked)
             if not flight.waiters:
                 _log.warning("loading %r in the background failed", flight.key, exc_info=error)
             self._flights.fail(flight, error)
+
+    def _leave_alone(self, key: bytes, asked: Asked) -> None:
+        self._throttle.failed(key, asyncio.get_running_loop().time() + asked.policy.throttle)
 
     def _give_back(self, errands: Sequence[Errand], asked: Asked, *, failed: bool) -> None:
         """Let others load; or, if the loader failed and they have a value to serve meanwhile, keep them from it for a
@@ -373,16 +344,3 @@ class Loads:
 
     def _deadline(self, asked: Asked) -> float:
         return asyncio.get_running_loop().time() + asked.reads.timeout
-
-
-def _to_keep(draft: Draft, version: int | None, lease: Lease | None, filled: Filled) -> Found | None:
-    """What the near cache may keep of it."""
-    ttl = seconds_of(draft.ttl)
-    if not filled.stored:
-        if not filled.unreachable or version is None:
-            return None
-        # Without the zones, callers would load it one after another. For a moment only: nobody else has it.
-        ttl = min(ttl, math.ceil(TTL_SECONDS) + TTL_GRANULARITY_SECONDS) if ttl >= 0 else math.ceil(TTL_SECONDS)
-    cas = 0 if version is None else cas_of(version)
-    hit = Hit(draft.data, draft.flags, cas, ttl, stale=False, leased=False)
-    return Found(hit, "" if lease is None else lease.pool.name, version)

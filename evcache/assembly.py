@@ -1,0 +1,289 @@
+"""The settings of a client, and the parts that are made of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from evcache.background import Background
+from evcache.budget import Budget, Failover
+from evcache.bus import Bus
+from evcache.changes import Changes
+from evcache.channels import InvalidationChannel
+from evcache.codec import Codec, StandardCodec
+from evcache.config import (
+    CHECK_SHARE,
+    READ_TIMEOUT_SECONDS,
+    TOMBSTONE_TTL_SECONDS,
+    WRITE_TIMEOUT_SECONDS,
+    Errors,
+    Ordering,
+    ZonesArgument,
+    an_instance,
+    discovery_from,
+    local_zone_from,
+    not_negative,
+    share,
+)
+from evcache.consistency import Consistency
+from evcache.coordinator import Coordinator
+from evcache.fill import Fill
+from evcache.flights import Flights
+from evcache.gutter import GUTTER, Gutter, GutterReads, GutterWrites
+from evcache.hedge import Hedge, Hedging
+from evcache.hints import Hints
+from evcache.hooks import GuardedHooks, Hooks
+from evcache.keys import Keys
+from evcache.leases import Leases
+from evcache.load_path import LoadPath
+from evcache.load_policy import LoadPolicy
+from evcache.loads import Loads
+from evcache.near_cache import NearCache
+from evcache.near_path import Near
+from evcache.options import Defaults, Seconds
+from evcache.owner import Owner
+from evcache.packer import Packer
+from evcache.read_parts import ReadParts
+from evcache.read_path import ReadPath
+from evcache.remembered import REMEMBERED_KEYS, Remembered
+from evcache.repair import Repair
+from evcache.replay import Replay
+from evcache.ttl import DEFAULT_TTL_SECONDS, seconds_to_live
+from evcache.turns import Turns
+from evcache.versions import VersionClock
+from evcache.write_path import WritePath
+from zones.checks import at_least_one
+from zones.cluster import Cluster, View
+from zones.discovery import StaticDiscovery
+from zones.errors import InvalidTopology
+from zones.settings import NodeSettings
+from zones.transports.base import TransportChoice
+
+DEFAULT_HINTS = Hints()
+DEFAULT_FAILOVER = Failover()
+DEFAULT_LOADING = LoadPolicy()
+
+# As many as the threads and connections behind a typical pool; what does without a cache must not be hit by all callers
+# at once.
+MAX_LOADS = 32
+
+_log = logging.getLogger(__name__)
+
+
+class Assembly:
+    """The parts that a client's operations use. Nothing is opened, and no running loop is needed."""
+
+    def __init__(
+        self,
+        namespace: str,
+        zones: ZonesArgument,
+        *,
+        local_zone: str | None = None,
+        read_consistency: Consistency | str = Consistency.ONE,
+        write_consistency: Consistency | str = Consistency.ALL_MINUS_ONE,
+        read_timeout: float = READ_TIMEOUT_SECONDS,
+        write_timeout: float = WRITE_TIMEOUT_SECONDS,
+        ttl: Seconds = DEFAULT_TTL_SECONDS,
+        fallback_on_miss: bool = True,
+        errors: Errors = "raise",
+        ordering: Ordering = "newest",
+        interop: bool = False,
+        codec: Codec | None = None,
+        tombstone_ttl: Seconds = TOMBSTONE_TTL_SECONDS,
+        near_cache: NearCache | None = None,
+        invalidation: InvalidationChannel | None = None,
+        loading: LoadPolicy = DEFAULT_LOADING,
+        max_loads: int = MAX_LOADS,
+        nodes: NodeSettings | None = None,
+        transport: TransportChoice | None = None,
+        repair: bool = True,
+        check_share: float = CHECK_SHARE,
+        hints: Hints | None = DEFAULT_HINTS,
+        remember_versions: int = REMEMBERED_KEYS,
+        failover: Failover = DEFAULT_FAILOVER,
+        hedging: Hedging | None = None,
+        gutter: Gutter | None = None,
+        hooks: Hooks | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """No I/O happens here, and no running loop is needed. Raises `InvalidArgument` naming what can't be used.
+
+        namespace: prefix of every key, `namespace:key`.
+        zones: a mapping of zone names to nodes, a node list (`eu-1a=host:port,host:port;eu-1b=...`), the path of a TOML
+            file (watched for changes), a `zones.Topology` or a `zones.Discovery`.
+        local_zone: the zone this process runs in, read first; None: from `EVCACHE_ZONE`, else reads are spread over all.
+        read_consistency, write_consistency: how many zones must answer, where the call does not say.
+        read_timeout, write_timeout: seconds for a whole call, where the call does not say.
+        ttl: seconds that an item lives, where the call does not say; `math.inf`: does not expire.
+        fallback_on_miss: whether a miss in the local zone is looked up in the others.
+        errors: "raise", or "miss": a read that no zone could answer returns the default, and is counted by the hooks.
+        ordering: "newest": the newest write wins in every zone; "arrival": the last to arrive, which is faster, and zones
+            may disagree until the next write.
+        interop: other kinds of clients write this namespace: no versions, no tombstones, no repair, no hashed keys.
+        codec: how values become bytes; None: `StandardCodec()`.
+        tombstone_ttl: seconds that a delete is remembered by the zones.
+        near_cache: keeps the hottest keys in this process's memory, `NearCache(max_bytes=..., ttl=...)`; None: off. This
+            client's writes are seen at once, those of others after its `ttl` at the latest.
+        invalidation: tells other processes what this one writes, and this one's near cache what they write; None: no one
+            is told. It is not closed with the client.
+        loading: how `get_or_load` and its kin load, keep and serve, where the call does not say.
+        max_loads: loaders that run at once, so that a cache that has died does not take its source with it.
+        nodes: how nodes are connected to: connections, connect timeout, login, TLS (`SocketDialer`).
+        transport: "auto": each node is asked which protocol it speaks; "meta" or "classic": that one, or it is not used;
+            None: what `nodes` says, which is "auto" unless it says otherwise.
+        repair: whether zones that are seen to lack the newest version of a key are brought it, in the background.
+        check_share: of the reads that one zone has served, the share after which all zones are compared and repaired.
+        hints: how many writes that a zone missed are kept for it, and where; None: none.
+        remember_versions: for how many keys this client remembers which version it wrote or saw, so that it never goes back
+            in time (twice as many at the most); 0: it may.
+        failover: how much reads may ask of other zones than the local one.
+        hedging: ask a second zone while the first is slow; None: off.
+        gutter: servers that stand in when no zone can serve a key; None: none.
+        wall_clock: unix time in seconds, for versions and for TTLs over 30 days.
+        """
+        self._keys = Keys(namespace, may_hash=not interop)
+        self._local_zone = local_zone_from(local_zone)
+        self._discovery = discovery_from(zones, self._local_zone)
+        self._defaults = Defaults(
+            read_consistency=read_consistency,
+            write_consistency=write_consistency,
+            read_timeout=read_timeout,
+            write_timeout=write_timeout,
+            ttl=ttl,
+            fallback_on_miss=fallback_on_miss,
+            errors=errors,
+            ordering=ordering,
+        )
+        self._fallback_on_miss = fallback_on_miss
+        self._codec: Codec = StandardCodec() if codec is None else codec
+        self._hooks: Hooks = Hooks() if hooks is None else GuardedHooks(hooks)
+        self._versions = not interop
+        self._owner = Owner()
+        self._background = Background()
+        an_instance(hints, Hints, "hints")
+        an_instance(failover, Failover, "failover", optional=False)
+        an_instance(hedging, Hedging, "hedging")
+        an_instance(gutter, Gutter, "gutter")
+        settings = _settings(nodes, transport, read_timeout)
+        fixed = self._discovery.topology if isinstance(self._discovery, StaticDiscovery) else None
+        if gutter is not None and fixed is not None and fixed.zone(GUTTER) is not None:
+            raise InvalidTopology("gutter", f"a zone is called {GUTTER!r}")
+        self._cluster = Cluster(
+            settings, self._local_zone, events=self._hooks, spare=None if gutter is None else gutter.zone()
+        )
+        self._starting: asyncio.Task[View] | None = None
+        clock = VersionClock(wall_ms=lambda: int(wall_clock() * 1000))
+        tombstones = seconds_to_live(tombstone_ttl, "tombstone_ttl")
+        self._repair = Repair(
+            clock,
+            self._background,
+            self._hooks,
+            enabled=repair and not interop,
+            tombstone_ttl=tombstones,
+            now=wall_clock,
+        )
+        an_instance(near_cache, NearCache, "near_cache")
+        an_instance(loading, LoadPolicy, "loading", optional=False)
+        at_least_one(max_loads, "max_loads")
+        self._wall_clock = wall_clock
+        self._near = None
+        if near_cache is not None:
+            # For every key that goes: only for a listener that wants to hear of it.
+            overridden = hooks is not None and type(hooks).near_removed is not Hooks.near_removed
+            self._near = Near(
+                near_cache,
+                wall=wall_clock,
+                has_channel=invalidation is not None,
+                on_remove=self._hooks.near_removed if overridden else None,
+            )
+        self._flights = Flights()
+        self._changes = Changes(self._near, self._flights, self._local_zone)
+        self._bus = None if invalidation is None else Bus(invalidation, f"evcache:{namespace}", self._changes)
+        if self._bus is not None:
+            self._changes.announce = self._bus.announce
+        remembered = Remembered(not_negative(remember_versions, "remember_versions"))
+        self._failover = Budget(failover.ratio, failover.burst)
+        self._hedge = None if hedging is None else Hedge(hedging, self._hooks)
+        parts = ReadParts(
+            clock=clock,
+            remembered=remembered,
+            repair=self._repair,
+            budget=self._failover,
+            gutter=None if gutter is None else GutterReads(clock),
+            hooks=self._hooks,
+        )
+        self._reads = ReadPath(parts, self._near, self._hedge, check_share=share(check_share, "check_share"))
+        self._replay: Replay | None = None
+        if hints is not None and not interop:
+            self._replay = Replay(
+                hints,
+                clock,
+                self._background,
+                self._hooks,
+                self._repair,
+                remembered,
+                lambda: self._cluster.view,
+                tombstone_ttl=tombstones,
+                longest_ttl=self._defaults.ttl(None),
+                now=wall_clock,
+            )
+            self._replay.caught_up = self._changes.caught_up
+            self._cluster.when_back(self._replay.wake)
+        self._coordinator = Coordinator(clock, self._codec, wall_clock, versions=not interop)
+        self._writes = WritePath(
+            clock,
+            self._coordinator,
+            self._background,
+            self._hooks,
+            versions=not interop,
+            tombstone_ttl=tombstones,
+            now=wall_clock,
+            remembered=remembered,
+            replay=self._replay,
+            gutter=None if gutter is None else GutterWrites(clock, gutter.ttl),
+            changes=self._changes,
+        )
+        self._policy = loading
+        self._load_writes = self._defaults.write(None, None, "miss")
+        self._turns = Turns()
+        self._loads = LoadPath(
+            self._reads,
+            Loads(
+                clock=clock,
+                pack=Packer(
+                    self._codec,
+                    versions=not interop,
+                    tombstone_ttl=tombstones,
+                    wire_ttl=self._writes.wire_ttl,
+                    wall=wall_clock,
+                ),
+                flights=self._flights,
+                leases=Leases(clock),
+                fill=Fill(self._writes),
+                background=self._background,
+                hooks=self._hooks,
+                near=self._near,
+                max_loads=max_loads,
+                versions=not interop,
+                current=lambda: self._cluster.view,
+                wall=wall_clock,
+            ),
+            self._flights,
+            self._background,
+            self._hooks,
+            wall=wall_clock,
+        )
+
+
+def _settings(nodes: NodeSettings | None, transport: TransportChoice | None, read_timeout: float) -> NodeSettings:
+    settings = NodeSettings() if nodes is None else nodes
+    if transport is not None:
+        settings = replace(settings, transport=transport)
+    if settings.circuit.probe_timeout is None:
+        # What a read gives its first zone when there are two.
+        timeout = min(settings.connect_timeout, read_timeout / 2)
+        settings = replace(settings, circuit=replace(settings.circuit, probe_timeout=timeout))
+    return settings

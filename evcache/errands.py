@@ -1,0 +1,47 @@
+"""What is passed down while something is loaded: what a call asks for, and what has been found out about each key."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from evcache.flights import Flight
+from evcache.leases import Lease
+from evcache.load_policy import LoadPolicy
+from evcache.options import Options
+
+# Loads by keys as servers know them: a value for each that has one, None or nothing for the others.
+Loader = Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Any]]]
+
+
+class Asked(NamedTuple):
+    """What one call asks for, beside its keys."""
+
+    loader: Loader
+    ttl: float
+    """Seconds; `math.inf`: does not expire."""
+    policy: LoadPolicy
+    reads: Options
+    writes: Options
+    timeout: float | None
+    """Seconds that the caller waits for a load; None: the policy's."""
+    fallback_on_miss: bool
+    near: bool
+
+    def patience(self, has_fallback: bool) -> float:  # noqa: FBT001  # the only argument
+        """Seconds that the caller waits for a load."""
+        patience = self.policy.hard_timeout if self.timeout is None else self.timeout
+        if has_fallback and self.policy.soft_timeout is not None:
+            return min(patience, self.policy.soft_timeout)
+        return patience
+
+
+class Errand(NamedTuple):
+    """A key whose loader is to be called, and what has been found out about it."""
+
+    flight: Flight
+    lease: Lease | None = None
+    stored: bool = True
+    """Whether the value is to be stored."""
+    serves: bool = False
+    """Whether there is a value that is served meanwhile."""
