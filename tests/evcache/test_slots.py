@@ -103,6 +103,7 @@ async def test_a_loader_that_loads_something_else_does_not_wait_for_itself(zones
 async def test_a_load_that_was_joined_before_it_asked_for_a_slot_does_not_wait_either(zones):
     """It is still getting its lease, while the one slot is taken by a loader that is about to wait for it."""
     cache = await zones.ready(max_loads=1)
+    await cache.delete("a")  # so that getting the lease takes two round trips
 
     async def leaf():
         return "leaf"
