@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
 from evcache.call_keys import CallKey, MakeKey, automatic_name, call_keys
+from evcache.load_policy import LoadPolicy
 from evcache.results import WriteResult
 from evcache.ttl import seconds_to_live
 from zones.checks import seconds
@@ -38,7 +39,7 @@ class LoadingCache(Protocol):
         /,
         *,
         ttl: float | timedelta | None = None,
-        policy: Any = None,
+        policy: LoadPolicy | None = None,
         timeout: float | None = None,
         near_cache: bool = True,
     ) -> Any:
@@ -54,8 +55,9 @@ class LoadingCache(Protocol):
 class Cached(Generic[P, R]):
     """A cached function. Called as the function itself, and as a method where it stands in a class.
 
-    Under @classmethod, `key` and `invalidate` take the class as their first argument from Python 3.13 on, which no longer
-    lets what is beneath that decorator know of the class.
+    Under @classmethod, a call is one as of any class method. `key` and `invalidate` may be given the class first, in every
+    version of Python. From 3.13 on they, and `uncached`, have to be: what is beneath that decorator is no longer told of
+    the class. Without it they raise `InvalidArgument`, where the first parameter is called `cls`.
     """
 
     uncached: Callable[P, Coroutine[Any, Any, R]]
@@ -72,7 +74,8 @@ class Cached(Generic[P, R]):
         stale_for: float | timedelta | None,
     ) -> None:
         functools.update_wrapper(self, function)
-        self.uncached = function
+        self._takes_class = _takes_class(function)
+        self.uncached = _class_checked(function) if self._takes_class else function
         self._cache = cache
         self._make_key = make_key
         self._options = options
@@ -96,7 +99,7 @@ class Cached(Generic[P, R]):
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str | bytes:
         """What the result of a call with these arguments is stored under, in the cache's namespace. Raises as the call."""
-        return self._make_key(self._bound + args, kwargs)
+        return self._make_key(self._all(args, kwargs), kwargs)
 
     async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> WriteResult:
         """Delete what is kept for these arguments; with `stale_for`, keep it for so long, as out of date.
@@ -104,10 +107,21 @@ class Cached(Generic[P, R]):
         Every argument is the function's: to say something else for one call, use the cache's own methods with `key(...)`.
         Raises, and is cancelled, as the cache's `delete` or `invalidate`; `InvalidArgument` and TypeError as the call.
         """
-        key = self._make_key(self._bound + args, kwargs)
+        key = self._make_key(self._all(args, kwargs), kwargs)
         if self._stale_for is None:
             return await self._cache.delete(key)
         return await self._cache.invalidate(key, stale_for=self._stale_for)
+
+    def _all(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """These arguments, after what this is bound to: an object, or a class if they don't begin with one themselves."""
+        if not self._takes_class:
+            return self._bound + args
+        if not self._bound:
+            _check_class(self, args, kwargs)
+            return args
+        (owner,) = self._bound
+        says_class = args and isinstance(args[0], type) and isinstance(owner, type) and issubclass(args[0], owner)
+        return args if says_class else self._bound + args
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Self: ...
@@ -135,7 +149,7 @@ def cached(
     *,
     key: CallKey | None = None,
     ttl: float | timedelta | None = None,
-    policy: Any = None,
+    policy: LoadPolicy | None = None,
     timeout: float | None = None,
     near_cache: bool = True,
     stale_for: float | timedelta | None = None,
@@ -162,6 +176,8 @@ def cached(
         raise InvalidArgument("cache", f"a cache with get_or_load() is needed, not {cache!r}")
     if ttl is not None:
         seconds_to_live(ttl)
+    if policy is not None and not isinstance(policy, LoadPolicy):
+        raise InvalidArgument("policy", f"LoadPolicy(...) or None is needed, not {policy!r}")
     if timeout is not None:
         seconds(timeout, "timeout")
     if stale_for is not None:
@@ -188,6 +204,36 @@ def _check_async(function: Any) -> None:
         inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
     ):
         raise InvalidArgument("function", f"{function!r} is not async, and only async functions can be cached")
+
+
+def _takes_class(function: Callable[..., Any]) -> bool:
+    """Whether this is to stand under @classmethod: it is defined in a class, with the parameter that PEP 8 asks for.
+
+    A name is all there is to see: the decorator above does not show itself.
+    """
+    outside = getattr(function, "__qualname__", "").rpartition(".")[0]
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    in_class = bool(outside) and not outside.endswith("<locals>")
+    return in_class and isinstance(code, types.CodeType) and code.co_argcount > 0 and code.co_varnames[0] == "cls"
+
+
+def _check_class(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse what would otherwise be taken for the class, so that all parameters after it had their defaults."""
+    if "cls" not in kwargs and not (args and isinstance(args[0], type)):
+        raise InvalidArgument(
+            "cls",
+            f"{function!r} has to be given the class first, as in Users.load.key(Users, 42): from Python 3.13 on, "
+            "@classmethod does not tell what is beneath it",
+        )
+
+
+def _class_checked(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    @functools.wraps(function)
+    async def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        _check_class(function, args, kwargs)
+        return await function(*args, **kwargs)
+
+    return checked
 
 
 def _claim_name(function: Callable[..., Any]) -> None:

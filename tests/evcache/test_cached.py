@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from evcache import InvalidArgument, WriteResult
+from evcache import InvalidArgument, LoadPolicy, WriteResult
 from evcache.cached import Cached, cached
 from tests.virtual_time import in_virtual_time
 
@@ -125,7 +125,7 @@ async def test_an_error_of_the_function_reaches_the_caller():
 @in_virtual_time
 async def test_the_options_are_those_of_get_or_load():
     """What is not said is left to the cache."""
-    policy = object()
+    policy = LoadPolicy(soft=1)
     one = cached(cache, key="one", ttl=timedelta(minutes=5), policy=policy, timeout=0.5, near_cache=False)(nothing)
     await one()
     await cached(cache, key="two")(nothing)()
@@ -236,6 +236,93 @@ async def test_static_and_class_methods():
     assert [key for _, key, _ in cache.asked] == [f"{HERE}:Repository.shared(user_id=1)"] * 2 + ["class:1"] * 2
 
 
+class Untold:
+    """What `classmethod` is from Python 3.13 on: it calls what is beneath it, and tells it nothing."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __get__(self, instance, owner=None):
+        return types.MethodType(self.function, owner or type(instance))
+
+
+def users(decorator, key="{cls.tenant}:{user_id}"):
+    """A class, and one derived from it, with a class method whose own parameters are all optional."""
+
+    class Users:
+        tenant = "a"
+
+        @decorator
+        @cached(cache, key=key)
+        async def load(cls, user_id=1, lang="de"):
+            calls.append((cls.tenant, user_id))
+            return cls.tenant, user_id
+
+    class Others(Users):
+        tenant = "b"
+
+    return Users, Others
+
+
+decorators = pytest.mark.parametrize("decorator", [classmethod, Untold])
+
+
+@decorators
+@in_virtual_time
+async def test_a_class_method_works_in_every_version_where_the_class_is_said(decorator):
+    """Calls are bound as those of any class method; keys are those of the class that is said."""
+    for owner in users(decorator):
+        tenant = owner.tenant
+        assert await owner.load(42) == await owner().load(user_id=42) == (tenant, 42)
+        assert [key for _, key, _ in cache.asked[-2:]] == [f"{tenant}:42"] * 2
+        assert owner.load.key(owner, 42) == owner().load.key(owner, user_id=42) == f"{tenant}:42"
+        assert owner.load.key(owner) == f"{tenant}:1"
+        await owner.load.invalidate(owner, 42)
+        assert cache.asked[-1] == ("delete", f"{tenant}:42")
+    assert calls == [("a", 42), ("b", 42)]
+    base, derived = users(decorator)
+    assert base.load.key(derived, 42) == "b:42"
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [((), {}), ((42,), {}), ((42, "fr"), {}), ((), {"user_id": 42})])
+@pytest.mark.parametrize("key", ["{cls.tenant}:{user_id}", "user:{user_id}", lambda *_, **__: "user"])
+@in_virtual_time
+async def test_without_its_class_a_class_method_that_is_not_told_of_it_is_refused(key, args, kwargs):
+    """The user would be taken for the class, and everybody be user 1."""
+    owner, _ = users(Untold, key)
+    for use in (owner.load.invalidate, owner.load.uncached):
+        with pytest.raises(InvalidArgument) as caught:
+            await use(*args, **kwargs)
+        assert caught.value.argument == "cls"
+    with pytest.raises(InvalidArgument, match=r"Users\.load .* the class first"):
+        owner.load.key(*args, **kwargs)
+    assert (cache.asked, calls) == ([], [])
+
+
+@in_virtual_time
+async def test_without_its_class_a_class_method_is_right_or_refused():
+    """Whatever this version of Python tells."""
+    owner, derived = users(classmethod)
+    if sys.version_info >= (3, 13):
+        with pytest.raises(InvalidArgument):
+            derived.load.key(42)
+        return
+    assert (owner.load.key(42), derived.load.key(), derived().load.key(user_id=7)) == ("a:42", "b:1", "b:7")
+    assert await derived.load.uncached(42) == ("b", 42)
+
+
+def test_a_class_may_be_said_by_its_name():
+    owner, _ = users(Untold)
+    assert owner.load.key(cls=owner, user_id=42) == "a:42"
+
+
+async def of_a_travel_class(cls, seat=1): ...
+
+
+def test_a_parameter_that_is_called_cls_is_a_class_in_classes_only():
+    assert cached(cache, key=lambda cls, seat=1: f"{cls}:{seat}")(of_a_travel_class).key("first", 7) == "first:7"
+
+
 @in_virtual_time
 async def test_two_decorators_are_two_caches():
     """The outer one asks the inner one."""
@@ -320,6 +407,10 @@ def test_what_is_no_async_function_is_refused(function, words, key):
         ("ttl", timedelta(0)),
         ("timeout", 0),
         ("timeout", float("inf")),
+        ("policy", object()),
+        ("policy", LoadPolicy),
+        ("policy", {"soft": 1}),
+        ("policy", False),
         ("stale_for", -1),
         ("stale_for", "5"),
     ],
