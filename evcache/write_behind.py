@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
-
-from tenacity import AsyncRetrying, retry_if_result, wait_exponential, wait_random
 
 from evcache.codec import Codec, StandardCodec
 from evcache.errors import CodecError
@@ -20,8 +18,11 @@ from evcache.options import Seconds
 from evcache.owner import Owner
 from evcache.results import WriteResult
 from evcache.ttl import seconds_to_live
-from evcache.write_behind_buffer import Batch, Buffer, Entry, Kept, Tried, WriteBehindStats
+from evcache.write_behind_batch import Entry, Kept
+from evcache.write_behind_buffer import Buffer, WriteBehindStats
 from evcache.write_behind_file import WriteBehindFile
+from evcache.write_behind_flushes import Flushes, Writer
+from evcache.write_behind_room import Room
 from zones.checks import at_least_one, seconds, zero_or_more
 from zones.errors import CacheError, InvalidArgument, InvalidKey
 
@@ -34,13 +35,6 @@ MAX_ATTEMPTS = 5
 
 # Orchestrators give a process 30 s between the first signal and the last; a service has other things to close, too.
 DRAIN_SECONDS = 10.0
-
-# Between tries while they fail, doubled each time, with some jitter: a source that is down is asked six times a minute by
-# each process, which it does not notice, and gets what has waited within ten seconds of its return.
-RETRY_FIRST_SECONDS = 0.2
-RETRY_LONGEST_SECONDS = 10.0
-
-Writer = Callable[[Batch], Awaitable[Collection[str] | None]]
 
 _log = logging.getLogger(__name__)
 
@@ -111,11 +105,8 @@ class WriteBehind:
         if timeout is not None:
             zero_or_more(timeout, "timeout")
         self._cache = cache
-        self._writer = writer
         self._max_batch = max_batch
         self._timeout = timeout
-        self._flush_timeout = seconds(flush_timeout, "flush_timeout")
-        self._on_lost = on_lost
         self._file = None if path is None else WriteBehindFile(path)
         self._buffer = Buffer(
             max_batch=max_batch,
@@ -125,15 +116,18 @@ class WriteBehind:
             codec=None if path is None else codec or StandardCodec(),
             note=None if path is None else self._note,
         )
-        self._room = _Room(self._buffer, max_keys)
+        self._room = Room(self._buffer, max_keys)
+        self._flushes = Flushes(
+            self._buffer,
+            self._room,
+            writer,
+            timeout=seconds(flush_timeout, "flush_timeout"),
+            before=self._in_file,
+            on_lost=on_lost,
+        )
         self._owner = Owner()
         self._opening = asyncio.Lock()
         self._is_open = False
-        self._task: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()  # there may be something to flush
-        self._hurry = False  # a pause is to end
-        self._progress = asyncio.Event()  # set after each try, and replaced
-        self._closing = False
         self._unflushed: dict[str, Any] | None = None
 
     async def __aenter__(self) -> Self:
@@ -167,7 +161,7 @@ class WriteBehind:
             return await self._cache.set(key, value, ttl=ttl)
         except (InvalidArgument, CodecError):
             self._buffer.take_back(kept)
-            self._progressed()
+            self._flushes.progressed()
             raise
 
     async def add(self, key: str, delta: Any) -> None:
@@ -197,7 +191,7 @@ class WriteBehind:
         finally:
             self._room.done(key)
         if self._buffer.fresh == 1 or self._buffer.fresh >= self._max_batch:
-            self._wake.set()
+            self._flushes.look()
         return kept
 
     async def _wait_for_room(self, key: str) -> None:
@@ -205,7 +199,7 @@ class WriteBehind:
             async with asyncio.timeout(self._timeout):
                 while not self._room.has(key):
                     self._buffer.demand()  # no use in waiting for more
-                    self._wake.set()
+                    self._flushes.look()
                     await self._room.turn(key)
                     self._owner.enter()
         except TimeoutError:
@@ -222,13 +216,13 @@ class WriteBehind:
         if timeout is not None:
             zero_or_more(timeout, "timeout")
         await self._enter()
-        number = self._demand()
+        number = self._flushes.demand()
         try:
             async with asyncio.timeout(timeout):
                 while self._buffer.has_until(number):
-                    if self._task is None:
+                    if self._flushes.task is None:
                         return False
-                    await self._progress.wait()
+                    await self._flushes.progress()
         except TimeoutError:
             return False
         return True
@@ -238,115 +232,20 @@ class WriteBehind:
         loop = self._owner.open_in
         return self._buffer.stats(None if loop is None else loop.time())
 
-    def _demand(self) -> int:
-        number = self._buffer.demand()
-        self._hurry = True
-        self._wake.set()
-        return number
-
-    async def _run(self) -> None:
-        retrying = AsyncRetrying(
-            wait=wait_exponential(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS) + wait_random(0, RETRY_FIRST_SECONDS),
-            retry=retry_if_result(bool),
-            sleep=self._pause,
-        )
-        while True:
-            await self._until_due()
-            await retrying(self._flush_next)
-
-    async def _until_due(self) -> None:
-        now = asyncio.get_running_loop().time
-        while (at := self._buffer.due_at()) is None or at > now():
-            await self._woken(at)
-
-    async def _pause(self, length: float) -> None:
-        """Wait before the next try. While it is only suspects that fail, others are not held up."""
-        now = asyncio.get_running_loop().time
-        end = now() + (min(length, RETRY_FIRST_SECONDS) if self._closing else length)
-        while not self._hurry:
-            due = self._buffer.fresh_due_at() if self._buffer.source_works else None
-            at = end if due is None else min(end, due)
-            if at <= now():
-                return
-            await self._woken(at)
-
-    async def _woken(self, at: float | None) -> None:
-        """Wait until there may be something to do, until this time at the most."""
-        self._wake.clear()
-        try:
-            async with asyncio.timeout_at(at):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
-
-    async def _flush_next(self) -> bool:
-        """Try one batch. True when there is to be a pause before the next."""
-        self._hurry = False
-        tried = self._buffer.next(asyncio.get_running_loop().time())
-        if tried is None:
-            return False
-        if self._file is not None:
-            await self._file.written()
-        failure: BaseException | None = None
-        unwritten: Collection[str] = ()
-        try:
-            async with asyncio.timeout(self._flush_timeout):
-                unwritten = _named(await self._writer(tried.batch), tried.batch)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise  # the batch is in the buffer still
-            failure = error  # something that the writer waited for was cancelled
-        except Exception as error:  # whatever a writer raises, the source has not said yes
-            failure = error
-        self._took_note(tried, unwritten, failure)
-        self._progressed()
-        return failure is not None or len(unwritten) > 0
-
-    def _took_note(self, tried: Tried, unwritten: Collection[str], failure: BaseException | None) -> None:
-        worked = self._buffer.source_works
-        if failure is None and len(unwritten) < len(tried.batch):
-            self._buffer.wrote(tried, unwritten)
-            if not worked:
-                _log.info("the source takes writes again, %d keys wait", len(self._buffer))
-            return
-        lost = self._buffer.failed(tried)
-        why = "the writer says that nothing was written" if failure is None else repr(failure)
-        if lost:
-            _log.error("given up, since the source takes others but not %s: %s", ", ".join(map(repr, lost)), why)
-            self._lose(lost)
-        elif worked and not self._buffer.source_works:  # once for each time of trouble, not for each try
-            _log.warning("a batch of %d could not be written, %d keys wait: %s", len(tried.batch), len(self._buffer), why)
-
-    def _lose(self, lost: Mapping[str, Any]) -> None:
-        if self._on_lost is None:
-            return
-        try:
-            self._on_lost(dict(lost))
-        except Exception:  # somebody else's code must not end the flushes
-            _log.exception("on_lost has failed")
-
-    def _progressed(self) -> None:
-        self._room.call()
-        self._progress.set()
-        self._progress = asyncio.Event()
-
     # Opening and closing.
 
     async def _enter(self) -> None:
         """Open what is to be open, with the first call. Raises `UsageError` for one from elsewhere, or after `close`."""
         if self._owner.open_in is not asyncio.get_running_loop():
             self._owner.enter()
-        if self._task is not None:
+        if self._flushes.task is not None:
             return
         async with self._opening:
             self._owner.enter()  # closed meanwhile
             if self._file is not None and not self._is_open:
                 await self._load(self._file)
             self._is_open = True
-            if self._task is None:
-                self._task = asyncio.get_running_loop().create_task(self._run(), name="evcache-write-behind")
-                self._task.add_done_callback(self._ended)
+            self._flushes.begin()
 
     async def _load(self, file: WriteBehindFile) -> None:
         try:
@@ -364,11 +263,9 @@ class WriteBehind:
         if self._file is not None:
             self._file.note(batch, key, entry)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._task = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("flushes have ended with a bug; the next call begins them anew", exc_info=error)
-        self._progressed()
+    async def _in_file(self) -> None:
+        if self._file is not None:
+            await self._file.written()
 
     async def close(self, drain: float = DRAIN_SECONDS) -> dict[str, Any]:
         """Take nothing more, write what waits within `drain` seconds, and end. What could not be written, by key.
@@ -380,13 +277,13 @@ class WriteBehind:
         """
         zero_or_more(drain, "drain")
         self._owner.close()
-        self._closing = True
+        self._flushes.closing = True
         self._room.call_all()
         try:
             async with asyncio.timeout(drain), self._opening:
-                self._demand()
-                while len(self._buffer) and self._task is not None:
-                    await self._progress.wait()
+                self._flushes.demand()
+                while len(self._buffer) and self._flushes.task is not None:
+                    await self._flushes.progress()
         except TimeoutError:
             pass
         finally:
@@ -396,10 +293,8 @@ class WriteBehind:
         return dict(self._unflushed or {})
 
     async def _end(self) -> bool:
-        """End the task and let go of the file. Whether what is left is in it."""
-        if (task := self._task) is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        """End the flushes and let go of the file. Whether what is left is in it."""
+        await self._flushes.end()
         if self._file is None or not self._is_open:
             return False
         return await self._file.close()
@@ -410,66 +305,7 @@ class WriteBehind:
             _log.info("closed with %d keys to be written, kept in %s", len(left), self._file.path)
         elif left:
             _log.warning("closed with %d keys that were not written, and are lost", len(left))
-            self._lose(left)
-
-
-class _Room:
-    """How many keys may wait, and the calls that wait for one to go, in the order in which they came."""
-
-    def __init__(self, buffer: Buffer, max_keys: int) -> None:
-        self.max_keys = max_keys
-        self._buffer = buffer
-        self._line: dict[str, list[asyncio.Future[None]]] = {}
-        # Keys whose calls were told to go on and have not yet: how many of them. Nobody else may take their room.
-        self._promised: dict[str, int] = {}
-
-    @property
-    def _free(self) -> int:
-        return self.max_keys - len(self._buffer) - len(self._promised)
-
-    def has(self, key: str) -> bool:
-        """Whether there is room for this key; those that wait already are in it."""
-        return key in self._buffer or key in self._promised or (not self._line and self._free > 0)
-
-    async def turn(self, key: str) -> None:
-        """Wait until there is room for this key. Calls for one key go on together, and take the room of one."""
-        turn = asyncio.get_running_loop().create_future()
-        self._line.setdefault(key, []).append(turn)
-        try:
-            await turn
-        except BaseException:
-            if turn in self._line.get(key, ()):
-                self._line[key].remove(turn)
-                if not self._line[key]:
-                    del self._line[key]
-            elif not turn.cancelled() and key in self._promised:  # it was told to go on
-                self._promised[key] -= 1
-                if not self._promised[key]:
-                    self.done(key)
-            raise
-
-    def done(self, key: str) -> None:
-        """The first call of a key has put it, or failed to."""
-        self._promised.pop(key, None)
-        self.call()
-
-    def call(self) -> None:
-        """Tell as many to go on as there is room for."""
-        while self._line and self._free > 0:
-            key = next(iter(self._line))
-            turns = [turn for turn in self._line.pop(key) if not turn.done()]
-            if turns:
-                self._promised[key] = len(turns)
-            for turn in turns:
-                turn.set_result(None)
-
-    def call_all(self) -> None:
-        """Tell everybody to go on: there will be no more room."""
-        for turns in self._line.values():
-            for turn in turns:
-                if not turn.done():
-                    turn.set_result(None)
-        self._line.clear()
+            self._flushes.lose(left)
 
 
 def _check_key(key: str) -> None:
@@ -479,15 +315,3 @@ def _check_key(key: str) -> None:
         key.encode()
     except UnicodeEncodeError:
         raise InvalidKey("key", f"{key!r} has a lone surrogate, which has no UTF-8 form") from None
-
-
-def _named(answer: Collection[str] | None, batch: Batch) -> Collection[str]:
-    """The keys that a writer says were not written. What can't be an answer counts as a failure: nothing is lost by it."""
-    if answer is None:
-        return ()
-    if isinstance(answer, str | bytes) or not isinstance(answer, Collection):
-        raise TypeError(f"a writer returns None or the keys that were not written, not {answer!r}")
-    named = frozenset(answer)
-    if not named <= batch.keys():
-        raise ValueError(f"the writer names keys that are not in the batch: {sorted(named - batch.keys())[:3]}")
-    return named

@@ -7,7 +7,7 @@ must not make another one, with another id, of what the source may have been giv
 from __future__ import annotations
 
 from evcache.sqlite_file import BUSY_SECONDS, Row, SqliteFile, Table
-from evcache.write_behind_buffer import Entry, Saved
+from evcache.write_behind_batch import Entry, Saved
 
 FORMAT = 1
 

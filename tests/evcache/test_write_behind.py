@@ -6,7 +6,8 @@ import logging
 import pytest
 
 from evcache import CacheError, CacheUnavailable, EncodeError, InvalidArgument, InvalidKey, UsageError, ValueTooLarge
-from evcache.write_behind import RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS, BufferFull, WriteBehind
+from evcache.write_behind import BufferFull, WriteBehind
+from evcache.write_behind_flushes import RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS
 from tests.evcache.memory_zones import on_zones, pass_time
 from tests.virtual_time import in_virtual_time, now, run, settle
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evcache import InvalidArgument, StandardCodec
-from evcache.write_behind_buffer import SPLIT_AFTER, Batch, Buffer, Entry, Saved
+from evcache.write_behind_batch import Batch, Entry, Saved
+from evcache.write_behind_buffer import SPLIT_AFTER, Buffer
 
 NOW = 1000.0
 

@@ -10,7 +10,7 @@ import pytest
 from evcache import EncodeError, InvalidArgument
 from evcache.hint_file import HintFile
 from evcache.write_behind import WriteBehind
-from evcache.write_behind_buffer import Entry, Saved
+from evcache.write_behind_batch import Entry, Saved
 from evcache.write_behind_file import FORMAT, WriteBehindFile
 
 NEVER = 10_000.0  # seconds
@@ -215,7 +215,7 @@ async def crash(behind):
     """What the end of a process leaves of it: the file as it is, and nothing else."""
     await behind._file.written()
     abandon(behind._file)
-    task = behind._task
+    task = behind._flushes.task
     task.cancel()
     await asyncio.wait([task])
 
@@ -279,8 +279,8 @@ def test_a_batch_is_in_the_file_before_the_writer_sees_it(path):
         await behind.set("k", 1)
         while not seen:
             await asyncio.sleep(0)
-        behind._task.cancel()
-        await asyncio.wait([behind._task])
+        behind._flushes.task.cancel()
+        await asyncio.wait([behind._flushes.task])
         assert [(saved.batch, saved.key) for saved in await content(path)] == [(seen[0], "k")]
 
     asyncio.run(main())
