@@ -95,6 +95,20 @@ def test_an_acknowledged_write_keeps_its_value_and_older_ones_out(near):
     assert near.get(KEY).data == b"new"
 
 
+def test_the_grace_after_a_write_begins_when_it_ends(near, clock):
+    """The slower zones get it then, or later; what has been kept of it may have given way to others."""
+    old, new = VERSIONS.next(), VERSIONS.next()
+    near.writing(KEY, new)
+    clock.now += 4
+    near.written(KEY, store(b"new", new), "eu-1a", 0.0)
+    clock.now += 4
+    near.clear()
+    fetch(near, found(b"old", old))
+    assert near.get(KEY) is None
+    fetch(near, found(b"new", new))
+    assert near.get(KEY).data == b"new"
+
+
 def test_an_older_write_that_ends_later_does_not_replace_a_newer_one(near):
     older, newer = VERSIONS.next(), VERSIONS.next()
     for version, value in ((newer, b"newer"), (older, b"older")):
