@@ -33,7 +33,7 @@ CHANNEL_TTL_SECONDS = 60.0
 MAX_NEGATIVE_SHARE = 0.5
 
 # Bytes that an entry needs beside those of its key and value: what a client knows of an item, the objects that hold them, a
-# place in the dict, and a ghost. Measured by benchmarks/near_cache_traces.py: 740 to 880, with how full the dict happens to
+# place in the dict, and a ghost. Measured by benchmarks/near_cache_traces.py: 790 to 900, with how full the dict happens to
 # be; 400 to 510 are the store's.
 ENTRY_OVERHEAD = 800
 
