@@ -150,8 +150,8 @@ class Near:
         self._leave(flight)
         if found is None or flight.spoiled:
             return
-        if self._hot is not None and not self._hot.count(flight.key):
-            return
+        if self._hot is not None and not self._hot.count(flight.key) and self._store.held(flight.key) is None:
+            return  # a key that was hot, and whose time is over, is not made to prove it again
         self._keep(flight.key, found)
 
     def crash(self, flight: Flight) -> None:
