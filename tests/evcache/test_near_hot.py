@@ -2,12 +2,15 @@
 
 from evcache import NearCache
 from tests.evcache.memory_zones import on_zones, pass_time
+from tests.evcache.near_clients import follow_loop, near_of
 
 
 @on_zones()
 async def test_only_keys_that_are_read_often_are_kept_and_stay_when_their_time_is_over(zones):
     """The third read within a second makes a key hot; an entry that has expired is renewed by the next read, however late."""
     writer, cache = await zones.ready(), await zones.ready(near_cache=NearCache(ttl=2, hot_reads=3))
+    follow_loop(cache)
+    near_of(cache).clear()
     await writer.set("k", "v", ttl=600, consistency="all")
     for kept in (False, False, True):
         assert await cache.get("k") == "v"
