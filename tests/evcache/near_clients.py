@@ -67,6 +67,14 @@ async def heard() -> None:
     await pass_time(HEARD_SECONDS)
 
 
+async def near_hit(zones: MemoryZones, reading: Awaitable[Any]) -> Any:
+    """What a read returned that asked no zone."""
+    zones.forget()
+    value = await reading
+    assert all(commands == {} for commands in zones.all_commands().values())
+    return value
+
+
 class Pair:
     """A writer in zone b and a reader in zone a, who share a channel."""
 
