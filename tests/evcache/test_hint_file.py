@@ -334,3 +334,21 @@ def test_a_cancelled_close_hands_over_what_is_not_written_yet(path, fails):
         assert await file.close()
 
     asyncio.run(main())
+
+
+def test_what_the_thread_was_given_is_written_whatever_becomes_of_the_task(path):
+    """As when the loop ends, and cancels all tasks before anybody closes the file."""
+
+    async def main():
+        file = await filled(path, hint(0))
+        go_on = threading.Event()
+        file._thread.submit(go_on.wait)
+        file.put(hint(1))
+        await asyncio.sleep(0)  # now the thread has it, after the wait
+        file._writing.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await file.close()
+        assert await content(path) == [hint(0), hint(1)]
+
+    asyncio.run(main())

@@ -280,6 +280,17 @@ def test_others_are_written_between_tries_of_what_fails():
     assert seen == ["bad"] * SPLIT_AFTER + ["bad", "a", "bad", "b", "bad", "c"]
 
 
+def test_what_was_written_since_a_batch_failed_counts_for_its_halves():
+    """One of them was, so the first failure of the other is its own."""
+    book = buffer(max_batch=2, max_attempts=1)
+    put(book, "good", 1)
+    put(book, "bad", 2)
+    for _ in range(SPLIT_AFTER):
+        assert book.failed(cut(book)) == {}
+    book.wrote(cut(book))
+    assert book.failed(cut(book)) == {"bad": 2}
+
+
 def test_a_newer_value_of_what_was_given_up_is_tried():
     book = buffer(max_batch=1, max_attempts=1)
     put(book, "k", "bad")

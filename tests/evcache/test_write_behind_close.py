@@ -20,6 +20,17 @@ async def test_close_writes_what_waits():
     assert now() < 2
 
 
+@in_virtual_time
+async def test_close_makes_no_long_pauses():
+    """After an outage they are longer than there is time, and the source may be back any moment."""
+    source = Source(fails=lambda batch: now() < 100.1)
+    behind = WriteBehind(None, source)
+    await behind.set("k", 1)
+    await asyncio.sleep(100)
+    assert await behind.close(1.0) == {}
+    assert source.values == {"k": 1}
+
+
 @pytest.mark.parametrize("drain", [0, 2.0])
 def test_close_says_what_was_not_written(drain, caplog):
     """Deltas that were under way and those that came later summed up; once, in the log and to `on_lost`."""

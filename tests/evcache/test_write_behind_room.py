@@ -6,6 +6,8 @@ import pytest
 
 from evcache import CacheError, InvalidArgument, UsageError
 from evcache.write_behind import BufferFull, WriteBehind
+from evcache.write_behind_buffer import Buffer
+from evcache.write_behind_room import Room
 from tests.evcache.write_behind_source import Source
 from tests.virtual_time import in_virtual_time, now, run, settle
 
@@ -105,3 +107,21 @@ async def test_close_ends_waits_for_room():
     assert await behind.close(1) == {"a": 1}
     with pytest.raises(UsageError):
         await waiting
+
+
+@in_virtual_time
+async def test_nobody_takes_the_room_of_those_whose_turn_it_is():
+    """Between their being told so and their going on, calls that came later may look."""
+    buffer = Buffer(max_batch=1, interval=1.0, max_attempts=1)
+    room = Room(buffer, 1)
+    buffer.put("a", 1, is_delta=False, now=0)
+    turn = asyncio.create_task(room.turn("b"))
+    await settle()
+    buffer.wrote(buffer.next(now=0))
+    room.call()
+    assert not room.has("c")
+    await turn
+    assert room.has("b")
+    assert not room.has("c")
+    room.done("b")  # without having put anything
+    assert room.has("c")
