@@ -37,7 +37,8 @@ from evcache.near_cache import NearCache
 from evcache.results import Item, Outcome, WriteResult
 from evcache.stats import Stats
 from evcache.write_behind import BufferFull, WriteBehind
-from evcache.write_behind_buffer import Batch, WriteBehindStats
+from evcache.write_behind_batch import Batch
+from evcache.write_behind_buffer import WriteBehindStats
 from zones.circuit import CircuitLimits
 from zones.settings import NodeSettings
 

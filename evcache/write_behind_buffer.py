@@ -26,8 +26,6 @@ from evcache.codec import Codec
 from evcache.write_behind_batch import NO_BATCH, Batch, Entry, Kept, Saved, Tried
 from zones.errors import InvalidArgument
 
-__all__ = ["Batch", "Buffer", "WriteBehindStats"]
-
 # Failures in a row after which a batch is taken apart, if nothing else was written meanwhile: a source that restarts takes
 # about as long, and halves cost it twice the calls.
 SPLIT_AFTER = 3
