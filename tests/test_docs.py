@@ -3,13 +3,14 @@
 import ast
 import asyncio
 import contextlib
+import dataclasses
 import io
 import re
 from pathlib import Path
 
 import pytest
 
-from evcache import EVCache, LocalChannel, NearCache
+from evcache import EVCache, LoadPolicy, LocalChannel, NearCache
 from evcache.consistency import Consistency
 from evcache.testing import LocalZones
 from zones.capabilities import features_table
@@ -113,6 +114,22 @@ def test_links_lead_to_files_that_exist(page):
 
 def test_the_table_of_capabilities_is_the_codes_own():
     assert features_table() in (ROOT / "docs" / "capabilities.md").read_text("utf-8")
+
+
+def as_written(default):
+    """A default as the pages write it."""
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return str(default)
+    return f"{default // 2**20} MiB" if default > 2**20 else f"{default:,.10g}"
+
+
+@pytest.mark.parametrize(("settings", "page"), [(LoadPolicy, "loading.md"), (NearCache, "near-cache.md")])
+def test_every_setting_has_a_row_that_says_its_default(settings, page):
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    for field in dataclasses.fields(settings):
+        row = re.search(rf"^\| `{field.name}` \| `?([^|`]*)`? \|", text, re.MULTILINE)
+        assert row is not None, field.name
+        assert re.match(rf"{re.escape(as_written(field.default))}(?![.,]?\d)", row[1]), field.name
 
 
 def test_the_table_of_levels_is_what_the_code_asks_for():
