@@ -38,8 +38,15 @@ class Fill:
     def __init__(self, writes: WritePath) -> None:
         self._writes = writes
 
-    async def store(self, view: View, draft: Draft, version: int | None, lease: Lease | None, options: Options) -> Filled:
-        """Bring a loaded value to every zone. Raises `ValueTooLarge` when a server would not take it."""
+    async def store(
+        self, view: View, draft: Draft, version: int | None, lease: Lease | None, options: Options, *, written: bool = False
+    ) -> Filled:
+        """Bring a loaded value to every zone. Raises `ValueTooLarge` when a server would not take it.
+
+        `written`: the key is known to have been written since the load began.
+        """
+        if written and (version is None or not _keeps_versions(view, draft.key)):
+            return Filled(stored=False)  # no server would notice that it is older
         deadline = asyncio.get_running_loop().time() + options.timeout
         options = await self._writes.check_size(view, draft, options)
         store = self._writes.loaded(draft, version)
@@ -67,3 +74,10 @@ class Fill:
             return Outcome.NOT_STORED
         except CacheError:
             return None
+
+
+def _keeps_versions(view: View, key: bytes) -> bool:
+    """Whether every zone does, as far as is known."""
+    place = view.place(key)
+    known = [pool.node(place).capabilities for pool in view.writers]
+    return all(capabilities is None or capabilities.versions for capabilities in known)

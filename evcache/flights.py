@@ -38,12 +38,15 @@ class Flight:
         "key",
         "landed",
         "loading",
+        "needed",
         "result",
+        "settled",
         "task",
         "ticket",
         "traceback",
         "urgent",
         "waiters",
+        "written",
     )
 
     def __init__(self, key: bytes, *, background: bool) -> None:
@@ -54,6 +57,12 @@ class Flight:
         """Whether its loader has been called."""
         self.landed = False
         """Whether there is a result, or a failure."""
+        self.settled = False
+        """Whether it is over, and nobody may join it."""
+        self.needed = False
+        """Whether somebody waits for it who has nothing else to serve."""
+        self.written = False
+        """Whether the key has been written since it began, as far as this process knows."""
         self.result: Result = None
         self.failure: BaseException | None = None
         self.traceback: TracebackType | None = None
@@ -111,7 +120,9 @@ class Flights:
 
     def detach(self, key: bytes) -> None:
         """The key is being written: whoever asks from now on must not get what was loaded before. Those who wait do."""
-        self._by_key.pop(key, None)
+        flight = self._by_key.pop(key, None)
+        if flight is not None:
+            flight.written = True
 
     def detach_all(self) -> None:
         """The same, when any key may have been written."""
@@ -137,6 +148,9 @@ class Flights:
     def settle(self, flights: Sequence[Flight], task: asyncio.Task[None] | None) -> None:
         """They are over, and stored if they are to be: the next caller reads, or begins anew."""
         for flight in flights:
+            if flight.settled:
+                continue
+            flight.settled = True
             self._close(flight)
             self.ended += 1
             self._ended[flight.key] = self.ended

@@ -15,6 +15,7 @@ the first of an order that is the same for all clients.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from contextlib import suppress
@@ -85,17 +86,13 @@ class Leases:
         pool, node, reply, hit = asked
         return Lease(pool, node, name, hit.cas, None) if b"W" in reply.tokens else NoLease.TAKEN
 
-    async def give_back(self, lease: Lease, deadline: float) -> None:
+    def give_back(self, lease: Lease, deadline: float) -> None:
         """Somebody else may load. Raises nothing: a stub that can't be removed ends by itself."""
-        await self._quietly(lease, requests.meta_delete(lease.name, lease.token), deadline)
+        _tell(lease.node, requests.meta_delete(lease.name, lease.token), deadline)
 
-    async def extend(self, lease: Lease, seconds: int, deadline: float) -> None:
+    def extend(self, lease: Lease, seconds: int, deadline: float) -> None:
         """Keep others from loading for so long: it has just failed. Raises nothing."""
-        await self._quietly(lease, requests.meta_touch(lease.name, seconds), deadline)
-
-    async def _quietly(self, lease: Lease, line: bytes, deadline: float) -> None:
-        with suppress(CacheError):
-            await ask(lease.node, line, deadline)
+        _tell(lease.node, requests.meta_touch(lease.name, seconds), deadline)
 
     async def _ask(
         self, view: View, key: bytes, name: bytes, seconds: int, deadline: float
@@ -105,6 +102,7 @@ class Leases:
         if pool is None:
             return NoLease.UNREACHABLE
         node = pool.node(place)
+        cas = None
         try:
             await node.connected(deadline)
             capabilities = capabilities_of(node)
@@ -116,7 +114,22 @@ class Leases:
             hit = read_hit(reply)
         except CacheError:
             return NoLease.UNREACHABLE
+        except asyncio.CancelledError:
+            if cas is not None:  # it may have been given: nobody would know before it ends
+                _tell(node, requests.meta_delete(name, cas), deadline)
+            raise
         return NoLease.UNREACHABLE if hit is None else (pool, node, reply, hit)
+
+
+def _tell(node: Node, line: bytes, deadline: float) -> None:
+    """Send a command whose answer nobody waits for. No task, so that it works for who is cancelled, or closing."""
+    connection = node.connection()
+    if connection is None:
+        return
+    unread: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    unread.cancel()
+    with suppress(CacheError):
+        connection.request(line, unread, deadline)
 
 
 def beside(key: bytes) -> bytes:

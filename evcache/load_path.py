@@ -102,6 +102,7 @@ class LoadPath:
             flight = self._begin(view, [key], asked, reachable=reachable)[0]
         else:
             self._loads.hurry(flight)
+        flight.needed = flight.needed or fallback is None
         try:
             await self._flights.wait([flight], asked.patience(fallback is not None))
             return flight.outcome()
@@ -165,20 +166,29 @@ class LoadPath:
         new = [key for key in missing if key not in flights]
         if new:
             flights.update(zip(new, self._begin(view, new, asked, reachable=reachable), strict=True))
+        for key, flight in flights.items():
+            flight.needed = flight.needed or key not in fallbacks
+        late: CacheError | None = None
         try:
             await self._flights.wait(list(flights.values()), asked.patience(len(fallbacks) == len(missing)))
-        except CacheError:
+        except CacheError as error:
             if fallbacks.keys() != flights.keys():
                 raise
+            late = error
+        failures: dict[bytes, Exception] = {}
         for key, flight in flights.items():
+            if late is not None and not flight.landed:
+                failures[key] = late
+                continue
             try:
-                content = flight.outcome() if flight.landed else fallbacks[key]
+                held[key] = flight.outcome()
             except Exception as error:
                 if key not in fallbacks:
                     raise
-                content = fallbacks[key]
-                self._was_stale(error)
-            held[key] = content
+                failures[key] = error
+        for key, failure in failures.items():
+            held[key] = fallbacks[key]
+            self._was_stale(failure)
 
     # Reading.
 
@@ -244,7 +254,8 @@ class LoadPath:
     def _refresh(self, view: View, keys: Sequence[bytes], asked: Asked) -> None:
         """Load in the background what nobody is loading, and whose loader has not just failed."""
         keys = [key for key in keys if self._flights.get(key) is None and not self._loads.is_throttled(key)]
-        if not keys or self._loads.is_busy or self._refreshing + len(keys) > MAX_REFRESHES:
+        keys = keys[: MAX_REFRESHES - self._refreshing]
+        if not keys or self._loads.is_busy:
             return
         flights = self._flights.begin(keys, background=True)
         task = self._background.spawn(self._loads.run(view, flights, asked, reachable=True))

@@ -21,7 +21,7 @@ from evcache.background import Background
 from evcache.codec import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.coordinator import Draft
 from evcache.errands import Asked, Errand
-from evcache.errors import DecodeError, EncodeError, LoadAborted, LoadTimeout, ValueTooLarge
+from evcache.errors import DecodeError, LoadAborted, LoadTimeout, ValueTooLarge
 from evcache.fill import Fill, Filled
 from evcache.flights import Flight, Flights, Result
 from evcache.hooks import Hooks
@@ -134,16 +134,29 @@ class Loads:
             self._flights.settle(flights, task)
 
     async def _run_many(self, view: View, flights: Sequence[Flight], asked: Asked) -> None:
-        async with asyncio.TaskGroup() as group:
-            prepared = [group.create_task(self._prepare(view, flight, asked)) for flight in flights]
-        errands = [task.result() for task in prepared]
-        ready = [errand for errand in errands if isinstance(errand, Errand)]
-        async with asyncio.TaskGroup() as group:
-            if ready:
-                group.create_task(self._load(view, ready, asked))
-            for flight, errand in zip(flights, errands, strict=True):
-                if errand is NoLease.TAKEN:
-                    group.create_task(self._await_other(view, flight, asked))
+        ready: list[Errand] = []
+
+        async def prepare(flight: Flight) -> Errand | NoLease | None:
+            errand = await self._prepare(view, flight, asked)
+            if isinstance(errand, Errand):
+                ready.append(errand)
+            return errand
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                prepared = [group.create_task(prepare(flight)) for flight in flights]
+            order = {flight: number for number, flight in enumerate(flights)}
+            ready.sort(key=lambda errand: order[errand.flight])
+            async with asyncio.TaskGroup() as group:
+                if ready:
+                    group.create_task(self._load(view, ready, asked))
+                for flight, task in zip(flights, prepared, strict=True):
+                    if task.result() is NoLease.TAKEN:
+                        group.create_task(self._await_other(view, flight, asked))
+        except BaseException:
+            # A task that is cancelled before it has begun does not give back what it was handed.
+            self._give_back(ready, asked, failed=False)
+            raise
 
     async def _go_on(self, view: View, flight: Flight, errand: Errand | NoLease | None, asked: Asked) -> None:
         if isinstance(errand, Errand):
@@ -161,8 +174,11 @@ class Loads:
         if isinstance(taken, Found):
             if taken.hit.flags != FLAG_TOMBSTONE:
                 content, state = self._state(taken, key, asked)
-                if content is not None and (state is State.FRESH or (state is State.DUE and content.flags == FLAG_ABSENT)):
+                # To who waits because there was nothing, what is fresh will do; a later reader has it loaded anew.
+                will_do = not flight.background or (content is not None and content.flags == FLAG_ABSENT)
+                if content is not None and (state is State.FRESH or (state is State.DUE and will_do)):
                     self._flights.land(flight, None if content.flags == FLAG_ABSENT else content)
+                    self._flights.settle([flight], None)
                     return None
                 serves = state is not State.GONE
             over = taken
@@ -204,7 +220,12 @@ class Loads:
             if isinstance(errand, Errand):
                 await self._load(view, [errand], asked)
                 return
-        await self._load(view, [Errand(flight, stored=False)], asked)
+        if flight.needed:
+            await self._load(view, [Errand(flight, stored=False)], asked)
+            return
+        # All who wait have something to serve: the other is slow, or its loader has failed and is left alone.
+        self._leave_alone(flight.key, asked)
+        self._flights.fail(flight, LoadAborted("another process has been loading it for too long, or could not"))
 
     # The loader.
 
@@ -232,26 +253,35 @@ class Loads:
         self._hooks.loaded(len(errands), took, None)
         stores = []
         results: list[Result] = []
+        unspawned = []
         for errand, version, near_flight in zip(errands, versions, kept, strict=True):
-            self._throttle.loaded(errand.flight.key)
             try:
                 result, draft = self._pack.loaded(errand, values.get(errand.flight.key), took, asked)
-            except EncodeError as error:
+            except Exception as error:  # an `EncodeError`, or whatever somebody's codec raises
                 self._drop([near_flight])
                 self._give_back([errand], asked, failed=True)
-                self._flights.fail(errand.flight, error)
+                self._failed(errand.flight, error, asked)
                 results.append(None)
                 continue
+            self._throttle.loaded(errand.flight.key)
             results.append(result)
-            stores.append(self._background.spawn(self._store(view, draft, version, errand, near_flight, asked)))
+            stored = draft, version, errand, near_flight
+            store = self._background.spawn(self._store(view, *stored, asked))
+            stores.append(store)
+            if store is None:
+                unspawned.append(stored)
         # A caller who has got the value may look for it at once, so it is stored first; if that does not take too long.
         storing = [store for store in stores if store is not None]
         if storing:
             await asyncio.wait(storing, timeout=asked.reads.timeout)
+        if unspawned:  # the client is closing, and waits for this task
+            await asyncio.gather(*(self._store(view, *stored, asked) for stored in unspawned))
         for errand, result in zip(errands, results, strict=True):
             self._flights.land(errand.flight, result)
         if storing:
             await asyncio.wait(storing)
+        # Now, and not when all that was begun with them has ended: by then another process may have written them.
+        self._flights.settle([errand.flight for errand in errands], None)
 
     async def _call(self, asked: Asked, flights: Sequence[Flight]) -> Mapping[bytes, Any]:
         nested = _inside_loader.get() and not flights[0].background
@@ -297,7 +327,9 @@ class Loads:
             # The zones as they are now: a load may take longer than a topology lasts.
             view = self._current() or view
             if view is not None and draft is not None and errand.stored:
-                filled = await self._fill.store(view, draft, version, errand.lease, asked.writes)
+                filled = await self._fill.store(
+                    view, draft, version, errand.lease, asked.writes, written=errand.flight.written
+                )
         except ValueTooLarge as error:
             _log.warning("what was loaded for %r is not stored: %s", errand.flight.key, error)
             self._leave_alone(errand.flight.key, asked)
@@ -307,18 +339,21 @@ class Loads:
                 self._near.land(near_flight, near) if near is not None else self._near.crash(near_flight)
         lease = errand.lease
         if lease is not None and not (filled.stored and lease.name == errand.flight.key):  # it is not a stub any more
-            await self._leases.give_back(lease, self._deadline(asked))
+            self._leases.give_back(lease, self._deadline(asked))
 
     # When it failed.
 
     def _report(self, errands: Sequence[Errand], error: Exception, asked: Asked) -> None:
         self._hooks.loaded(len(errands), 0.0, error)
         for errand in errands:
-            flight = errand.flight
-            self._leave_alone(flight.key, asked)
-            if not flight.waiters:
-                _log.warning("loading %r in the background failed", flight.key, exc_info=error)
-            self._flights.fail(flight, error)
+            self._failed(errand.flight, error, asked)
+
+    def _failed(self, flight: Flight, error: Exception, asked: Asked) -> None:
+        self._leave_alone(flight.key, asked)
+        if not flight.waiters:
+            _log.warning("loading %r in the background failed", flight.key, exc_info=error)
+        self._flights.fail(flight, error)
+        self._flights.settle([flight], None)  # others that were begun with it may take longer
 
     def _leave_alone(self, key: bytes, asked: Asked) -> None:
         self._throttle.failed(key, asyncio.get_running_loop().time() + asked.policy.throttle)
@@ -333,9 +368,9 @@ class Loads:
                 continue
             deadline = self._deadline(asked)
             if failed and errand.serves and asked.policy.throttle:
-                self._background.spawn(self._leases.extend(lease, math.ceil(asked.policy.throttle), deadline))
+                self._leases.extend(lease, math.ceil(asked.policy.throttle), deadline)
             else:
-                self._background.spawn(self._leases.give_back(lease, deadline))
+                self._leases.give_back(lease, deadline)
 
     def _drop(self, near_flights: Sequence[NearFlight | None]) -> None:
         for near_flight in near_flights:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from evcache import EVCache, Hooks
-from tests.evcache.memory_zones import MemoryZones
+import pytest
+
+from evcache import EVCache, Hooks, StandardCodec
+from evcache.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
+from evcache.envelope import unwrap
+from tests.evcache.memory_zones import TOMBSTONE, MemoryZones, full, on_zones
 from tests.virtual_time import settle
+from zones.testing.store import Item as Stored
+
+ABSENT = "<absent>"
+STUB = "<stub>"
 
 
 class Source:
@@ -96,14 +105,54 @@ def no_stubs(zones: MemoryZones) -> bool:
     return not any(stubs(zones).values())
 
 
-def assert_nothing_left(*clients: EVCache) -> None:
+def seen(zones: MemoryZones, key: str) -> dict[str, Any]:
+    """What each zone holds under a key: the value, with or without an envelope; or a constant of this module; or None."""
+    found: dict[str, Any] = {}
+    for zone, fakes in zones.servers.items():
+        items = [item for fake in fakes if (item := fake.store.get(full(key))) is not None]
+        found[zone] = _seen(items[0]) if items else None
+    return found
+
+
+def _seen(item: Stored) -> Any:
+    if not item.value and item.win_sent:
+        return STUB
+    if item.flags in (FLAG_TOMBSTONE, FLAG_ABSENT):
+        return TOMBSTONE if item.flags == FLAG_TOMBSTONE else ABSENT
+    if item.flags == FLAG_ENVELOPE:
+        envelope = unwrap(item.value)
+        return StandardCodec().decode(envelope.data, envelope.flags)
+    return StandardCodec().decode(item.value, item.flags)
+
+
+def on_releases(*releases: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """As `on_zones`, once for each of these releases of memcached."""
+
+    def decorate(test: Callable[..., Any]) -> Callable[..., None]:
+        tests = {release: on_zones(versions=release, **options)(test) for release in releases}
+
+        def wrapper(release: str, **fixtures: Any) -> None:
+            tests[release](**fixtures)
+
+        own = inspect.Parameter("release", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        others = inspect.signature(tests[releases[0]]).parameters.values()
+        wrapper.__signature__ = inspect.Signature([own, *others])  # type: ignore[attr-defined]
+        wrapper.__name__, wrapper.__qualname__ = test.__name__, test.__qualname__
+        wrapper.__module__, wrapper.__doc__ = test.__module__, test.__doc__
+        return pytest.mark.parametrize("release", releases)(wrapper)
+
+    return decorate
+
+
+async def assert_nothing_left(*clients: EVCache) -> None:
     """No load runs or can be joined, no task, no slot and no flight of the near cache is held."""
+    await settle()
     for client in clients:
         stats = client.stats()
         assert (stats.loads.running, stats.loads.waiting, stats.background_tasks) == (0, 0, 0)
-        assert not client._flights._by_key  # noqa: SLF001  # nothing else would show it before the next load
-        assert client._near is None or not client._near._flights  # noqa: SLF001
-        assert not len(client._turns)  # noqa: SLF001
+        assert not client._flights._by_key  # nothing else would show it before the next load
+        assert client._near is None or not client._near._flights
+        assert not len(client._turns)
 
 
 async def started(source: Source, calls: int = 1) -> None:

@@ -1,0 +1,200 @@
+"""Leases: who of several processes may load a key, how that ends, and what it looks like to everybody else."""
+
+import asyncio
+
+import pytest
+
+from evcache import EVCache
+from evcache.answers import Found
+from evcache.codec import FLAG_TOMBSTONE
+from evcache.leases import Lease, Leases, NoLease, beside
+from evcache.versions import VersionClock
+from tests.evcache.loaders import no_stubs, on_releases, stubs
+from tests.evcache.memory_zones import cut_off, full, on_zones, pass_time
+from tests.virtual_time import settle
+
+KEY = full("k")
+
+
+class Process:
+    """What a process needs to ask for leases."""
+
+    def __init__(self, cache: EVCache):
+        self.cache = cache
+        self.leases = Leases(VersionClock())
+
+    @property
+    def view(self):
+        return self.cache._cluster.view
+
+    async def take(self, key=KEY, seconds=10, timeout=0.5):
+        return await self.leases.take(self.view, key, seconds, self.deadline(timeout))
+
+    async def take_beside(self, key=KEY, seconds=10):
+        return await self.leases.take_beside(self.view, key, seconds, self.deadline())
+
+    async def give_back(self, lease):
+        self.leases.give_back(lease, self.deadline())
+        await settle()
+
+    def deadline(self, timeout=0.5):
+        return asyncio.get_running_loop().time() + timeout
+
+
+async def process(zones, **options):
+    return Process(await zones.ready(**options))
+
+
+@pytest.mark.parametrize("where", ["take", "take_beside"])
+@on_releases("1.6.38", "1.6.18", zones=2)
+async def test_one_of_all_processes_of_a_zone_gets_it(zones, where):
+    """Until it is given back: then the next one does. On servers without versions too."""
+    first, second = await process(zones), await process(zones)
+    lease = await getattr(first, where)()
+    assert isinstance(lease, Lease)
+    assert lease.pool.name == "a"
+    assert await getattr(second, where)() is NoLease.TAKEN
+    assert await getattr(first, where)() is NoLease.TAKEN, "not even the same one"
+    await first.give_back(lease)
+    assert no_stubs(zones)
+    assert isinstance(await getattr(second, where)(), Lease)
+
+
+@on_zones(zones=2)
+async def test_each_zone_has_one(zones):
+    """Its own: the local zone is asked, and no other."""
+    processes = [await process(zones, local_zone=zone) for zone in "ab"]
+    leases = [await each.take() for each in processes]
+    assert [lease.pool.name for lease in leases] == ["a", "b"]
+    assert {zone: list(held) for zone, held in stubs(zones).items()} == {"a": [KEY], "b": [KEY]}
+
+
+@on_zones(zones=1)
+async def test_a_lease_of_a_process_that_died_ends_by_itself(zones):
+    first, second = await process(zones), await process(zones)
+    await first.take(seconds=10)
+    await pass_time(9)
+    assert await second.take() is NoLease.TAKEN
+    await pass_time(1.1)
+    assert isinstance(await second.take(), Lease)
+
+
+@on_zones(zones=1)
+async def test_a_lease_that_has_gone_to_another_cannot_be_given_back(zones):
+    """A process that was slow must not end the lease of the one after it."""
+    first, second = await process(zones), await process(zones)
+    old = await first.take(seconds=2)
+    await pass_time(3)
+    assert isinstance(await second.take(), Lease)
+    await first.give_back(old)
+    assert await first.take() is NoLease.TAKEN
+
+
+@pytest.mark.parametrize("held", ["value", "tombstone", "empty"])
+@on_zones(zones=1)
+async def test_a_key_that_holds_something_has_no_lease_of_its_own(zones, held):
+    """It is returned, whatever it is, and is left as it was; the lease is beside it."""
+    one = await process(zones)
+    if held == "tombstone":
+        await one.cache.delete("k")
+    else:
+        await one.cache.set("k", b"" if held == "empty" else b"v")
+    before = zones.held("k", "a").raw.cas
+    found = await one.take()
+    assert isinstance(found, Found)
+    assert (found.hit.cas, found.zone) == (before, "a")
+    assert found.hit.value == (b"v" if held == "value" else b"")
+    assert (found.hit.flags == FLAG_TOMBSTONE) is (held == "tombstone")
+    lease = await one.take_beside()
+    assert (lease.name, lease.over) == (beside(KEY), None)
+    assert zones.held("k", "a").raw.cas == before
+
+
+@on_zones(zones=2)
+async def test_nobody_takes_a_lease_for_a_value(zones):
+    """To reads, to a delete and to `add`, a key that is being loaded is absent."""
+    one = await process(zones)
+    await one.take()
+    assert await one.cache.get("k") is None
+    assert await one.cache.get_item("k") is None
+    assert await one.cache.get_many(["k"]) == {}
+    assert not await one.cache.replace("k", 1)
+    assert await one.cache.add("k", 2)
+    assert await one.cache.get("k") == 2
+
+
+@pytest.mark.parametrize("write", ["set", "delete"])
+@on_zones(zones=2)
+async def test_a_write_ends_the_lease_of_a_key(zones, write):
+    """Whoever stores over it would find something else."""
+    one = await process(zones)
+    lease = await one.take()
+    assert await (one.cache.set("k", 1) if write == "set" else one.cache.delete("k"))
+    assert isinstance(await one.take(), Found)
+    assert zones.held("k", "a").raw.cas != lease.token
+
+
+@on_zones(zones=2)
+async def test_a_zone_that_is_down_is_passed_by(zones):
+    """In an order that all processes share, or each would get one of its own."""
+    processes = [await process(zones), await process(zones)]
+    await zones.kill("a")
+    for each in processes:
+        await each.cache.touch("nothing", 1, errors="miss")
+    await pass_time(0.5)
+    taken = [await each.take() for each in processes]
+    assert [lease.pool.name for lease in taken[:1]] == ["b"]
+    assert taken[1] is NoLease.TAKEN
+
+
+@pytest.mark.parametrize("how", ["killed", "cut off", "hanging"])
+@on_zones(zones=2)
+async def test_without_a_zone_there_is_no_lease(zones, how):
+    """Nothing is raised: one loads without it."""
+    one = await process(zones)
+    if how == "killed":
+        await zones.kill("a", "b")
+    elif how == "cut off":
+        await cut_off(zones, one.cache, "a", "b")
+    else:
+        zones.pause("a", "b")
+    assert await one.take(timeout=0.2) is NoLease.UNREACHABLE
+    assert await one.take_beside() is NoLease.UNREACHABLE
+
+
+@on_zones(zones=1, classic_only=True)
+async def test_the_classic_protocol_knows_no_leases(zones):
+    one = await process(zones)
+    assert await one.take() is NoLease.UNREACHABLE
+    assert no_stubs(zones)
+
+
+@on_zones(zones=1)
+async def test_giving_back_where_nobody_answers_raises_nothing(zones):
+    one = await process(zones)
+    lease = await one.take(seconds=10)
+    zones.pause("a")
+    one.leases.give_back(lease, one.deadline(0.1))
+    one.leases.extend(lease, 30, one.deadline(0.1))
+    await pass_time(1)
+
+
+@on_zones(zones=1)
+async def test_a_lease_can_be_made_to_last(zones):
+    one, two = await process(zones), await process(zones)
+    lease = await one.take_beside(seconds=2)
+    one.leases.extend(lease, 30, one.deadline())
+    await settle()
+    assert stubs(zones)["a"] == {beside(KEY): 30}
+    await pass_time(29)
+    assert await two.take_beside() is NoLease.TAKEN
+
+
+@pytest.mark.parametrize("length", [1, 100, 249, 250])
+def test_the_name_beside_a_key_is_no_key_and_fits(length):
+    """A control character is in it, which keys can't have; the longest keys keep theirs apart by a digest."""
+    key = b"k" * length
+    assert len(beside(key)) <= 250
+    assert b"\x7f" in beside(key)
+    assert beside(key) != beside(key[:-1] + b"j")
+    assert not any(byte <= 32 for byte in beside(key))
