@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test unit integration lint types bench chaos outage fuzz clean
+.PHONY: help install demo test unit integration lint types bench chaos outage stampede fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -45,6 +45,9 @@ chaos: $(READY)  ## random faults on real memcached, every promise checked; SECO
 
 outage: $(READY)  ## what a dead, hanging, slow or empty zone costs, measured
 	$(BIN)/python -m benchmarks.outage
+
+stampede: $(READY)  ## how often a value is loaded when processes want it at once, and who waits, measured
+	$(BIN)/python -m benchmarks.stampede
 
 fuzz: $(READY)  ## a minute of mutated replies against the decoder
 	$(BIN)/python -m fuzz.fuzz_decoder --seconds 60
