@@ -70,7 +70,7 @@ class LoadPath:
             stale_served=self.stale_served,
         )
 
-    def serve(self, view: View, key: bytes, flags: int, life: Life, asked: Asked) -> bool:
+    def serve(self, view: View | None, key: bytes, flags: int, life: Life, asked: Asked) -> bool:
         """Whether what was found may be served. If it ought to be loaded anew, that is begun in the background."""
         state = self._state(flags, life, asked)
         if state is State.FRESH:
@@ -143,7 +143,7 @@ class LoadPath:
                 due.append(key)
             if state is State.STALE or state is State.LAST_RESORT:
                 self._was_stale(None)
-        if due and view is not None:
+        if due:
             self._refresh(view, due, asked)
         missing = [key for key in unknown if key not in held]
         if missing:
@@ -251,8 +251,10 @@ class LoadPath:
         self._flights.own(flights, task)
         return flights
 
-    def _refresh(self, view: View, keys: Sequence[bytes], asked: Asked) -> None:
+    def _refresh(self, view: View | None, keys: Sequence[bytes], asked: Asked) -> None:
         """Load in the background what nobody is loading, and whose loader has not just failed."""
+        if view is None:
+            return
         keys = [key for key in keys if self._flights.get(key) is None and not self._loads.is_throttled(key)]
         keys = keys[: MAX_REFRESHES - self._refreshing]
         if not keys or self._loads.is_busy:

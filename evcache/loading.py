@@ -14,7 +14,7 @@ from evcache.consistency import Consistency
 from evcache.coordinator import Draft
 from evcache.envelope import Envelope, wrap
 from evcache.errands import Asked
-from evcache.errors import CacheUnavailable
+from evcache.errors import CacheUnavailable, UsageError
 from evcache.load_policy import LoadPolicy
 from evcache.near_path import UNDECODED, Kept
 from evcache.options import Key, Level, Seconds, several
@@ -70,7 +70,7 @@ class Loading(Reading, Writing):
         view = self._cluster.view
         if view is None or self._owner.open_in is not asyncio.get_running_loop():
             view = await self._view_or_none()
-        if view is not None and (kept := self._near_kept(full, asked)) is not None:
+        if (kept := self._near_kept(full, asked)) is not None:
             if kept.is_value:
                 if self._loads.serve(view, full, kept.flags, kept.life, asked):
                     return kept.value if kept.value is not UNDECODED else self._value_kept(full, kept, None)
@@ -113,7 +113,7 @@ class Loading(Reading, Writing):
         if not given:
             return {}
         view = await self._view_or_none()
-        kept = {full: item for full in given if view is not None and (item := self._near_kept(full, asked)) is not None}
+        kept = {full: item for full in given if (item := self._near_kept(full, asked)) is not None}
         absent = {full for full, item in kept.items() if not item.is_value and item.flags != FLAG_TOMBSTONE}
         lives = {full: item.life for full, item in kept.items() if item.is_value}
         wanted = [full for full in given if full not in absent]
@@ -281,8 +281,11 @@ class Loading(Reading, Writing):
             return view
         try:
             return (await self._open(self._defaults.read(None, None, None)))[0]
-        except CacheUnavailable as error:
-            self._hooks.error_as_miss(error)
+        except (InvalidArgument, UsageError):
+            raise
+        except Exception as error:  # whatever somebody's discovery raises while its source is down
+            unknown = error if isinstance(error, CacheUnavailable) else CacheUnavailable("finding the zones", {})
+            self._hooks.error_as_miss(unknown)
             return None
 
     def _near_kept(self, full: bytes, asked: Asked) -> Kept | None:
