@@ -251,8 +251,8 @@ class Loads:
             return
         took = loop.time() - began
         self._hooks.loaded(len(errands), took, None)
-        stores = []
         results: list[Result] = []
+        storing: list[asyncio.Task[None]] = []
         unspawned = []
         for errand, version, near_flight in zip(errands, versions, kept, strict=True):
             try:
@@ -267,15 +267,19 @@ class Loads:
             results.append(result)
             stored = draft, version, errand, near_flight
             store = self._background.spawn(self._store(view, *stored, asked))
-            stores.append(store)
             if store is None:
                 unspawned.append(stored)
-        # A caller who has got the value may look for it at once, so it is stored first; if that does not take too long.
-        storing = [store for store in stores if store is not None]
-        if storing:
-            await asyncio.wait(storing, timeout=asked.reads.timeout)
-        if unspawned:  # the client is closing, and waits for this task
-            await asyncio.gather(*(self._store(view, *stored, asked) for stored in unspawned))
+            else:
+                storing.append(store)
+        try:
+            # A caller who has got the value may look for it at once, so it is stored first; if that does not take too long.
+            if storing:
+                await asyncio.wait(storing, timeout=asked.reads.timeout)
+            while unspawned:  # the client is closing, and waits for this task
+                await self._store(view, *unspawned.pop(), asked)
+        finally:
+            self._drop([near_flight for *_, near_flight in unspawned])
+            self._give_back([errand for _, _, errand, _ in unspawned], asked, failed=False)
         for errand, result in zip(errands, results, strict=True):
             self._flights.land(errand.flight, result)
         if storing:
