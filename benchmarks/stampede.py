@@ -1,6 +1,6 @@
 """How often a value is loaded, and who waits for it, when several processes want one key; and what asking that way costs.
 
-    python -m benchmarks.stampede [--ttl 4] [--seconds 20] [--rates 100 1000] [--processes 4] [--zones 1] [--json file]
+    python -m benchmarks.stampede [--ttl 10] [--seconds 32] [--rates 100 1000] [--processes 4] [--zones 1] [--json file]
 
 Loads per cycle: the value goes out of date, or nearly so, and is loaded by this many. 1.0 for each zone is what can be had.
 Delayed: the share of requests that took longer than 10 ms, and longer than 50 ms, which is half of what a load takes; the
@@ -276,11 +276,12 @@ def main() -> None:
         prog="python -m benchmarks.stampede", description=__doc__.splitlines()[0] if __doc__ else ""
     )
     parser.add_argument("--job", help=argparse.SUPPRESS)
-    parser.add_argument("--ttl", type=float, default=4.0, help="seconds that a value lives")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of each row of traffic")
+    parser.add_argument("--ttl", type=float, default=10.0, help="seconds that a value lives")
+    parser.add_argument("--seconds", type=float, default=32.0, help="length of each row of traffic")
     parser.add_argument(
         "--rates", type=float, nargs="*", default=[100.0, 1000.0], help="requests a second, of all processes"
     )
+    parser.add_argument("--only", action="append", choices=list(POLICIES), help="this row only; may be given more than once")
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--zones", type=int, default=1, help="the processes take turns in being at home in them")
     parser.add_argument("--rounds", type=int, default=7, help="of what is timed; medians are printed")
@@ -296,7 +297,7 @@ def main() -> None:
         for rate in options.rates:
             print(f"{rate:g} requests a second   cycles  loads per cycle (most)  over 10 ms  over 50 ms")
             rows = result["traffic"][f"{rate:g}"] = {}
-            for name in POLICIES:
+            for name in options.only or POLICIES:
                 row = rows[name] = under_traffic(name, rate, zones, options)
                 print(
                     f"    {name:18} {row['cycles']:8} {row['loads_per_cycle']:12.1f} ({row['most_loads']})"
