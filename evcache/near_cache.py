@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from evcache.near_settings import CHANNEL_TTL_SECONDS, ENTRY_OVERHEAD, MIN_BYTES, TTL_SECONDS, NearCache, NearStats, Removal
 from evcache.s3fifo import MAX_FREQUENCY, SMALL_SHARE, Entry, Fifo, Key, S3Fifo
+from evcache.shards import LAST_SHARD, SHARDS
 
 __all__ = [
     "ABSENT",
@@ -64,13 +65,13 @@ class NearStore:
         "_clock",
         "_discarded",
         "_discarded_bytes",
-        "_entries",
         "_gone",
         "_largest",
         "_max_absence_bytes",
         "_max_absences",
         "_on_remove",
         "_settings",
+        "_shards",
         "_telling",
         "_turn",
         "_values",
@@ -98,10 +99,10 @@ class NearStore:
         self._on_remove = on_remove
         self._gone: deque[tuple[Key, Removal]] = deque()  # of which `on_remove` is still to be told
         self._telling = False
-        self._entries: dict[Key, Entry] = {}
+        self._shards = _no_entries()
         self._values = S3Fifo(settings.max_entries, settings.max_bytes)
         self._absences = Fifo()
-        # Entries that were cleared, each dict as it was. Freeing 100,000 takes 40 ms, so it is done a few at a time.
+        # Entries that were cleared, each shard as it was. Freeing 100,000 takes 40 ms, so it is done a few at a time.
         self._discarded: list[dict[Key, Entry]] = []
         self._discarded_bytes = 0
         self._turn = 0  # of the queues, the one that is being swept
@@ -111,7 +112,7 @@ class NearStore:
 
     def __len__(self) -> int:
         """Entries held, with those that expired and were not dropped yet."""
-        return len(self._entries)
+        return self._values.count + self._absences.count
 
     @property
     def bytes(self) -> int:
@@ -121,14 +122,14 @@ class NearStore:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is held, and nothing that was cleared is left to be given back."""
-        return not self._entries and not self._discarded
+        return not self._discarded and not len(self)
 
     def get(self, key: Key) -> Entry | None:
         """The entry under `key`; None when there is none or it expired. The value `ABSENT` means: known not to exist.
 
         An expired entry stays where it is: the value that is fetched now takes its place in the queue, and its hits.
         """
-        entry = self._entries.get(key)
+        entry = self._shards[hash(key) & LAST_SHARD].get(key)
         if entry is not None:
             clock = self._clock  # calling what a slot holds as if it were a method takes the interpreter 30 ns more
             if entry.expires_at > clock():
@@ -141,7 +142,7 @@ class NearStore:
 
     def held(self, key: Key) -> Entry | None:
         """What is under `key`, expired or not. Counts nothing, neither in the statistics nor in the entry's favour."""
-        return self._entries.get(key)
+        return self._shards[hash(key) & LAST_SHARD].get(key)
 
     def put(self, key: Key, value: Any, size: int, ttl: float, version: int | None = None) -> bool:
         """Keep a value of `size` bytes, encoded, for `ttl` seconds, `longest_ttl` at most. True when it is kept.
@@ -173,7 +174,7 @@ class NearStore:
 
         False when nothing is under it any more; and when `ttl` is not over 0: then the entry has expired.
         """
-        entry = self._entries.get(key)
+        entry = self.held(key)
         if entry is None:
             return False
         now = self._clock()
@@ -186,7 +187,7 @@ class NearStore:
 
     def remove(self, key: Key) -> bool:
         """Forget what is under `key`, because it is, or may be, out of date. True when there was something to serve."""
-        entry = self._entries.get(key)
+        entry = self.held(key)
         if entry is None:
             return False
         now = self._clock()
@@ -198,11 +199,11 @@ class NearStore:
 
     def clear(self) -> None:
         """Forget everything. The memory is given back bit by bit, by the calls of `put` and `sweep` that follow."""
-        if self._entries:
-            self.stats.cleared += len(self._entries)
+        if len(self):
+            self.stats.cleared += len(self)
             self._discarded_bytes += self.bytes
-            self._discarded.append(self._entries)
-            self._entries = {}
+            self._discarded.extend(filter(None, self._shards))
+            self._shards = _no_entries()
             self._values.start_again()
             self._absences = Fifo()
 
@@ -219,7 +220,8 @@ class NearStore:
     def _put(self, key: Key, value: Any, charged: int, ttl: float, version: int | None, *, absent: bool, fits: bool) -> bool:
         now = self._clock()
         self._sweep(SWEPT_PER_PUT, now)
-        held = self._entries.get(key)
+        shard = self._shards[hash(key) & LAST_SHARD]
+        held = shard.get(key)
         older = held is not None and held.version is not None and version is not None and version < held.version
         if older or not fits or not ttl > 0:
             if held is not None and not older:
@@ -236,10 +238,10 @@ class NearStore:
                 self._drop(held)
                 self._count(held, Removal.REPLACED, now)
             (self._absences if absent else self._values).append(entry)
-        self._entries[key] = entry
+        shard[key] = entry
         self.stats.insertions += 1
         self._make_room(now)
-        return key in self._entries
+        return key in shard
 
     def _make_room(self, now: float) -> None:
         absences = self._absences
@@ -248,13 +250,13 @@ class NearStore:
             self._drop(lost)
             self._count(lost, Removal.EVICTED, now)
         settings, held = self._settings, self.bytes
-        if held + self._discarded_bytes <= settings.max_bytes and len(self._entries) <= settings.max_entries:
+        if held + self._discarded_bytes <= settings.max_bytes and len(self) <= settings.max_entries:
             self._values.settle()
             return
         while self._discarded and held + self._discarded_bytes > settings.max_bytes:
             self._give_back()
         for lost in self._values.shrink(settings.max_entries - absences.count, settings.max_bytes - absences.bytes, now):
-            del self._entries[lost.key]
+            del self._shards[hash(lost.key) & LAST_SHARD][lost.key]
             self._count(lost, Removal.EVICTED, now)
 
     def _sweep(self, limit: int, now: float) -> int:
@@ -264,7 +266,7 @@ class NearStore:
         dropped = 0
         queues = (self._values.small, self._values.main, self._absences)
         queue = queues[self._turn]
-        for _ in range(min(limit, len(self._entries) + len(queues))):
+        for _ in range(min(limit, len(self) + len(queues))):
             entry = queue.next_in_turn()
             if entry is None:
                 self._turn = (self._turn + 1) % len(queues)
@@ -287,7 +289,7 @@ class NearStore:
             self._gone.append((key, Removal.CLEARED))
 
     def _drop(self, entry: Entry) -> None:
-        del self._entries[entry.key]
+        del self._shards[hash(entry.key) & LAST_SHARD][entry.key]
         if entry.queue is self._absences:
             self._absences.remove(entry)
         else:
@@ -323,3 +325,7 @@ class NearStore:
                     _log.exception("on_remove raised for %r (%s)", key, cause)
         finally:
             self._telling = False
+
+
+def _no_entries() -> list[dict[Key, Entry]]:
+    return [{} for _ in range(SHARDS)]

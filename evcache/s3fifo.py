@@ -15,6 +15,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from evcache.shards import LAST_SHARD, SHARDS
+
 # The paper's parameters, which it found to hold over traces of very different kinds.
 SMALL_SHARE = 0.1  # of the bytes, and of the entries
 MAX_FREQUENCY = 3  # hits that are counted: two bits
@@ -115,10 +117,10 @@ class Fifo:
 class Ghosts:
     """Keys that left, as their hashes, the last ones only. Two with the same hash are taken for each other: no harm."""
 
-    __slots__ = ("_hashes", "_order")
+    __slots__ = ("_order", "_shards")
 
     def __init__(self) -> None:
-        self._hashes: set[int] = set()
+        self._shards: list[set[int]] = [set() for _ in range(SHARDS)]
         self._order: deque[int] = deque()
 
     def __len__(self) -> int:
@@ -130,12 +132,14 @@ class Ghosts:
         Not all of them at once: the limit falls by 100,000 when as many entries expire.
         """
         ghost = hash(key)
-        if ghost not in self._hashes:
-            self._hashes.add(ghost)
+        shard = self._shards[ghost & LAST_SHARD]
+        if ghost not in shard:
+            shard.add(ghost)
             self._order.append(ghost)
         for _ in range(2):
             if len(self._order) > limit:
-                self._hashes.discard(self._order.popleft())
+                oldest = self._order.popleft()
+                self._shards[oldest & LAST_SHARD].discard(oldest)
 
     def take(self, key: bytes) -> bool:
         """Whether `key` is remembered, which it is no longer.
@@ -143,8 +147,9 @@ class Ghosts:
         Its place in the order stays. A key that leaves again soon may be let go of when that place comes up: early, once.
         """
         ghost = hash(key)
-        if ghost in self._hashes:
-            self._hashes.remove(ghost)
+        shard = self._shards[ghost & LAST_SHARD]
+        if ghost in shard:
+            shard.remove(ghost)
             return True
         return False
 

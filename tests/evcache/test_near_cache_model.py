@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from evcache.near_cache import ABSENT, MIN_BYTES, NearCache, NearStore, Removal
-from tests.evcache.near_stores import Clock, check
+from tests.evcache.near_stores import Clock, check, discarded, entries_of
 
 KEYS = st.integers(0, 30).map(lambda number: b"key:%d" % number)
 VERSIONS = st.none() | st.integers(1, 10)
@@ -90,7 +90,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @rule(limit=st.integers(0, 60))
     def sweep(self, limit):
-        expired = sum(entry.expires_at <= self.clock.now for entry in self.store._entries.values())
+        expired = sum(entry.expires_at <= self.clock.now for entry in entries_of(self.store).values())
         assert self.store.sweep(limit) <= min(limit, expired)
 
     @precondition(lambda self: len(self.store) > 5)
@@ -104,7 +104,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         if hasattr(self, "store"):
             check(self.store, self.settings)
             stats = self.store.stats
-            assert self.told[Removal.CLEARED] == stats.cleared - sum(map(len, self.store._discarded))
+            assert self.told[Removal.CLEARED] == stats.cleared - discarded(self.store)
             for cause in (Removal.EXPIRED, Removal.EVICTED, Removal.REPLACED, Removal.INVALIDATED):
                 assert self.told[cause] == getattr(stats, cause)
 

@@ -6,7 +6,7 @@ import pytest
 
 from evcache.near_cache import MIN_BYTES, SWEPT_PER_PUT, Removal
 from evcache.s3fifo import Entry, Fifo
-from tests.evcache.near_stores import TTL, Clock, check, discarded, keys_of, make
+from tests.evcache.near_stores import TTL, Clock, check, discarded, entries_of, keys_of, make
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_sweep_looks_at_no_more_than_it_was_told_and_comes_round(clock):
     dropped = [store.sweep(limit) for _ in range(entries // limit + 1)]
     assert max(dropped) <= limit
     assert sum(dropped) == store.stats.expired
-    assert all(entry.expires_at > clock.now for entry in store._entries.values())
+    assert all(entry.expires_at > clock.now for entry in entries_of(store).values())
     clock.now += TTL / 2
     left = len(store)
     assert sum(store.sweep(limit) for _ in range(left // limit + 2)) == left
@@ -114,7 +114,7 @@ def test_mass_expiry_costs_each_put_a_few_entries_only(clock):
         assert store.put(b"new:%d" % number, "v", 1, TTL)
         # those that it sweeps, and the one that makes room for it
         assert store.stats.removals - before <= SWEPT_PER_PUT + 1
-    assert all(entry.expires_at > clock.now for entry in store._entries.values())
+    assert all(entry.expires_at > clock.now for entry in entries_of(store).values())
 
 
 def test_the_sweep_goes_on_where_it_was_when_entries_come_and_go(clock):
@@ -160,8 +160,8 @@ def test_a_value_in_demand_comes_back_to_the_main_queue_when_the_sweep_was_faste
     assert store.stats.expired == 2
     store.put(b"wanted", "again", 5, 10.0)
     store.put(b"not", "again", 5, 10.0)
-    assert store._entries[b"wanted"].queue is store._values.main
-    assert store._entries[b"not"].queue is store._values.small
+    assert store.held(b"wanted").queue is store._values.main
+    assert store.held(b"not").queue is store._values.small
 
 
 def told(clock, **options):
@@ -241,7 +241,7 @@ def test_a_callback_may_use_the_store(clock):
 
     def on_remove(key, cause):
         check(store, store._settings)
-        order.append((key, cause, key in {entry.key for entry in store._entries.values()}))
+        order.append((key, cause, key in entries_of(store)))
         if key == b"a" and cause is Removal.INVALIDATED:
             assert store.get(b"a") is None
             store.put(b"a", "again", 1, TTL)

@@ -31,11 +31,11 @@ def test_the_way_through_the_queues(clock):
     assert store.get(b"9") is None
     for _ in range(5):
         store.get(b"10")
-    assert store._entries[b"10"].frequency == 3
+    assert store.held(b"10").frequency == 3
     store.put(b"11", 11, 1, TTL)  # 10 moves on, and the oldest of the main queue makes room
     assert keys_of(values.small) == [b"11"]
     assert keys_of(values.main) == [b"%d" % number for number in (1, 2, 3, 4, 5, 6, 7, 8, 10)]
-    assert store._entries[b"10"].frequency == 0
+    assert store.held(b"10").frequency == 0
     store.put(b"9", "a ghost", 1, TTL)
     assert keys_of(values.main) == [b"%d" % number for number in (2, 3, 4, 5, 6, 7, 8, 10, 9)]
     assert store.stats.evicted == 3
