@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
+from evcache.answers import Found
 from evcache.cached import Cached
 from evcache.cached import cached as cached_by
 from evcache.call_keys import CallKey
 from evcache.codec import FLAG_ENVELOPE, FLAG_TOMBSTONE
+from evcache.commands import Store
 from evcache.consistency import Consistency
 from evcache.coordinator import Draft
 from evcache.envelope import Envelope, wrap
 from evcache.errands import Asked
-from evcache.errors import CacheUnavailable, UsageError
+from evcache.errors import CacheUnavailable, DecodeError, UsageError, ValueTooLarge
 from evcache.load_policy import LoadPolicy
 from evcache.near_path import UNDECODED, Kept
 from evcache.options import Key, Level, Seconds, several
@@ -161,7 +164,8 @@ class Loading(Reading, Writing):
         """Say that the value is out of date. Plain reads miss from now on; `get_or_load` loads it anew.
 
         `stale_for`: for so many seconds, callers of `get_or_load` are given the old value while one of them loads the new
-        one; None: nobody is, as after `delete`. Raises as `delete` does.
+        one; None: nobody is, as after `delete`. A value that is out of date already is served no longer than it was to be.
+        Raises as `delete` does.
         """
         full = self._keys.full(key)
         options = self._defaults.write(consistency, timeout, None)
@@ -187,16 +191,30 @@ class Loading(Reading, Writing):
         except CacheUnavailable:
             found = None
         options = options._replace(timeout=max(0.0, deadline - loop.time()))
-        if found is None or not found.is_value:
-            return await self._writes.write("invalidate", view, full, self._writes.delete(full), options)
-        now = self._wall_clock()
-        content = self._any_content(full, found)
-        envelope = Envelope(
-            content.data, content.flags, content.life.made_at or now, now, now + life, content.life.load_seconds
-        )
-        draft = Draft(full, wrap(envelope), FLAG_ENVELOPE, self._writes.wire_ttl(life))
-        store = self._writes.store(draft, newest_wins=True)
+        store: Store = self._writes.delete(full)
+        draft = None if found is None or not found.is_value else self._outdated(full, found, life)
+        if draft is not None:
+            with suppress(ValueTooLarge):
+                options = await self._writes.check_size(view, draft, options)
+                store = self._writes.store(draft, newest_wins=True)
         return await self._writes.write("invalidate", view, full, store, options)
+
+    def _outdated(self, full: bytes, found: Found, stale_for: float) -> Draft | None:
+        """What was found, as out of date; None when it can't be served at all."""
+        try:
+            content = self._any_content(full, found)
+        except DecodeError:
+            return None
+        now, life = self._wall_clock(), content.life
+        until = now + stale_for
+        if life.expires_at <= now:  # it is out of date already, and saying so again does not make it last
+            until = min(until, life.stale_until)
+        if until <= now:
+            return None
+        envelope = Envelope(
+            content.data, content.flags, life.made_at or now, min(now, life.expires_at), until, life.load_seconds
+        )
+        return Draft(full, wrap(envelope), FLAG_ENVELOPE, self._writes.wire_ttl(until - now))
 
     async def write_through(
         self,
