@@ -248,15 +248,17 @@ class Loading(Reading, Writing):
             try:
                 await _awaitable(writer(value), "writer")
             except BaseException as error:
-                await self._doubt(view, draft.key, isinstance(error, Exception))
+                await self._doubt(draft.key, isinstance(error, Exception))
                 raise
+            view = self._cluster.view  # as it is now: a writer may take longer than a topology lasts
             if view is None:
                 return WriteResult(met=False, version=None, zones={})
             store = self._writes.store(draft, newest_wins=self._defaults.newest_wins(None))
             return await self._writes.write("write_through", view, draft.key, store, options)
 
-    async def _doubt(self, view: View | None, full: bytes, wait: bool) -> None:  # noqa: FBT001  # private
+    async def _doubt(self, full: bytes, wait: bool) -> None:  # noqa: FBT001  # private
         """Delete what may be wrong, by a task that the caller's cancellation does not reach."""
+        view = self._cluster.view
         if view is None:
             return
         options = self._defaults.write(None, None, "miss")
