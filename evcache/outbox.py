@@ -54,7 +54,7 @@ class Outbox:
         self.number = 0
         """The last one used in this spell; 0: nothing was announced."""
         self._limit = limit
-        self._process = secrets.randbits(_PROCESS_BITS) if process is None else process
+        self._process = process
         self._spell = 0
         self._skip = 0  # numbers to leave out before the next batch, whichever spell it is in
         self._versions: dict[bytes, int | None] = {}
@@ -66,6 +66,10 @@ class Outbox:
     @property
     def publisher(self) -> int:
         """The id of this spell."""
+        if self._process is None:
+            # Not before it is needed: processes that are forked from one that has made its client would all have one id,
+            # and each take what the others say for its own.
+            self._process = secrets.randbits(_PROCESS_BITS)
         return self._process << _SPELL_BITS | self._spell
 
     def is_own(self, publisher: int) -> bool:

@@ -44,7 +44,9 @@ class VersionClock:
 
     def __init__(self, writer: int | None = None, wall_ms: Callable[[], int] = wall_clock_ms) -> None:
         """`writer` (0 to 4095) tells clients apart that write in the same millisecond; None: drawn at random."""
-        self.writer = secrets.randbits(WRITER_BITS) if writer is None else writer & (1 << WRITER_BITS) - 1
+        # Drawn with the first version: drawn here, all processes that are forked from one that has made its client would
+        # be one writer, and write different values with the same version.
+        self.writer = None if writer is None else writer & (1 << WRITER_BITS) - 1
         self.refused = 0
         """Versions seen that were too far ahead to be believed."""
         self._wall_ms = wall_ms
@@ -54,7 +56,10 @@ class VersionClock:
     def next(self) -> int:
         """A version newer than every one made or seen here."""
         self._stamp = max(self._stamp + 1, self._wall_ms() << COUNTER_BITS)
-        return self._stamp << WRITER_BITS | self.writer
+        writer = self.writer
+        if writer is None:
+            writer = self.writer = secrets.randbits(WRITER_BITS)
+        return self._stamp << WRITER_BITS | writer
 
     def version_of(self, cas: int) -> int | None:
         """The version behind an item's CAS, from now on in the past of this clock; None when the item has none.

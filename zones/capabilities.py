@@ -143,7 +143,7 @@ FEATURES = (
         "a connection, so a node gets a pool of them",
     ),
     Feature("text login (`-Y`)", _META, classic=False, without="`auth` makes connecting fail with `Unsupported`"),
-    Feature("leases", _META, classic=False, without="`Unsupported`"),
+    Feature("leases", _META, classic=False, without="`get_or_load` loads once in each process, not once in each zone"),
     Feature("stale marks, invalidation", _META, classic=False, without="`Unsupported`; nothing read is ever `stale`"),
     Feature(
         "conditional reads",
