@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test unit integration lint types bench chaos outage stampede fuzz clean
+.PHONY: help install demo test unit integration lint types bench chaos coherence outage stampede fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -42,6 +42,9 @@ bench: $(READY)  ## side by side with other clients
 SECONDS ?= 600
 chaos: $(READY)  ## random faults on real memcached, every promise checked; SECONDS=600, SEED= replays a run
 	$(BIN)/python -m integration.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+coherence: $(READY)  ## near hits under slow wires and lagging replicas, in virtual time; SECONDS=600, SEED= replays a run
+	$(BIN)/python -m integration.coherence --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 outage: $(READY)  ## what a dead, hanging, slow or empty zone costs, measured
 	$(BIN)/python -m benchmarks.outage

@@ -15,14 +15,14 @@ from zones.connection import Connection
 from zones.topology import Endpoint
 
 # Seconds that bytes take to a zone, or back from it. Asked for each packet; later ones do not overtake.
-Delay = Callable[[], float]
+Delay = Callable[[bytes], float]
 Dial = Callable[[Endpoint, Callable[[], Any]], Awaitable[Any]]
 
 # asyncio runs timers that are due within its clock's resolution.
 _RESOLUTION = 1e-6
 
 
-def at_once() -> float:
+def at_once(_: bytes) -> float:
     return 0.0
 
 
@@ -78,7 +78,7 @@ class _Pipe:
         self._closed = False
 
     def push(self, data: bytes) -> None:
-        delay = self._way.delay()
+        delay = self._way.delay(data)
         if not delay and not self._waiting and not self._way.held:
             self._deliver(data)
             return

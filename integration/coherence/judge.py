@@ -1,0 +1,102 @@
+"""What a client has heard, and whether a near hit of its is older. Plain bookkeeping: no client, no clock."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Counts:
+    """What all clients of a run have seen."""
+
+    reads: int = 0
+    hits: int = 0
+    """Reads that the near cache answered."""
+    stale: int = 0
+    """Hits that were older than an announcement which their client had heard."""
+    kept: int = 0
+    """What was kept and so served, by key and client: a single one makes many hits, or few."""
+    worst: float = 0.0
+    """Seconds since the announcement, of the worst of those."""
+    behind: int = 0
+    """Hits that were older than a write which had been announced, heard or not."""
+    worst_behind: float = 0.0
+    """Seconds since that write was announced, of the worst of those."""
+    torn: int = 0
+    """Reads of a value that belongs to another key."""
+    heard: int = 0
+    """Announcements, each counted for each client that hears it."""
+    writes: int = 0
+    gaps: int = 0
+    """Times when a client may have missed something: no more than one each, when it begins to listen."""
+
+    @property
+    def ppm(self) -> float:
+        return 1e6 * self.stale / max(1, self.hits)
+
+    @property
+    def ppm_behind(self) -> float:
+        return 1e6 * self.behind / max(1, self.hits)
+
+
+@dataclass
+class Truth:
+    """What has been written, by key: the newest that was announced, and when; never going back.
+
+    Of values, the version counts; of counters, which have none, the number.
+    """
+
+    _times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    _marks: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def announced(self, key: str, mark: int, now: float) -> None:
+        marks = self._marks[key]
+        if not marks or mark > marks[-1]:
+            self._times[key].append(now)
+            marks.append(mark)
+
+    def at(self, key: str, now: float) -> int:
+        """The newest that was announced until then; 0: nothing was."""
+        place = bisect_right(self._times[key], now)
+        return self._marks[key][place - 1] if place else 0
+
+    def since(self, key: str, mark: int) -> float | None:
+        """When something newer than this was announced first; None: nothing was."""
+        place = bisect_right(self._marks[key], mark)
+        return self._times[key][place] if place < len(self._times[key]) else None
+
+
+class Judge:
+    """The announcements that one client has heard, and made."""
+
+    def __init__(self, counts: Counts, truth: Truth) -> None:
+        self._counts = counts
+        self._truth = truth
+        self._heard = Truth()
+        self._stale: set[tuple[str, int]] = set()
+
+    def heard(self, key: str, mark: int, now: float) -> None:
+        """Whatever is served from now on is as new as this."""
+        self._counts.heard += 1
+        self._heard.announced(key, mark, now)
+
+    def wrote(self, key: str, mark: int, now: float) -> None:
+        """The same, of what this client has written itself."""
+        self._heard.announced(key, mark, now)
+
+    def hit(self, key: str, mark: int, now: float) -> None:
+        """The near cache has answered with this."""
+        counts = self._counts
+        counts.hits += 1
+        since = self._heard.since(key, mark)
+        if since is not None:
+            counts.stale += 1
+            counts.kept += (key, mark) not in self._stale
+            self._stale.add((key, mark))
+            counts.worst = max(counts.worst, now - since)
+        since = self._truth.since(key, mark)
+        if since is not None:
+            counts.behind += 1
+            counts.worst_behind = max(counts.worst_behind, now - since)

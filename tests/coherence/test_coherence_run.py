@@ -1,0 +1,57 @@
+"""A short run of `integration.coherence`: its judge, and that its clients keep nothing which it would find."""
+
+import pytest
+
+from integration.coherence.judge import Counts, Judge, Truth
+from integration.coherence.program import Guard, Settings, run
+
+SECONDS = 20.0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_no_near_hit_is_older_than_what_its_client_has_heard(seed):
+    """And none is behind what was announced at all by more than an announcement takes."""
+    counts = run(Settings(seed, SECONDS))
+    assert counts.hits > 3_000
+    assert counts.heard > 300
+    assert (counts.stale, counts.torn, counts.gaps) == (0, 0, 0)
+    assert counts.worst_behind < 0.2
+
+
+def test_without_guards_some_are():
+    """Or the test above would show nothing: some without floors, and more without flights too."""
+    floorless, guardless = (run(Settings(2, 60.0, guard)) for guard in (Guard.NO_FLOORS, Guard.NOTHING))
+    assert 0 < floorless.kept < guardless.kept
+    assert min(floorless.worst, guardless.worst) > 1.0
+
+
+def test_a_seed_gives_the_same_run():
+    assert run(Settings(7, 5.0)) == run(Settings(7, 5.0))
+
+
+def test_the_judge_counts_what_is_older_than_what_was_heard():
+    counts, truth = Counts(), Truth()
+    judge, other = Judge(counts, truth), Judge(counts, truth)
+    truth.announced("k", 5, 1.0)
+    other.hit("k", 4, 2.0)  # which has not heard of it
+    assert (counts.hits, counts.stale, counts.behind, counts.worst_behind) == (1, 0, 1, 1.0)
+    judge.heard("k", 5, 3.0)
+    judge.heard("k", 3, 4.0)  # older, and later
+    judge.hit("k", 5, 5.0)
+    assert counts.stale == 0
+    judge.hit("k", 4, 5.0)
+    judge.hit("k", 4, 7.0)
+    judge.hit("other", 1, 7.0)
+    assert (counts.hits, counts.stale, counts.kept, counts.worst) == (5, 2, 1, 4.0)
+    judge.wrote("other", 2, 8.0)
+    judge.hit("other", 1, 8.5)
+    assert (counts.stale, counts.kept) == (3, 2)
+
+
+def test_the_truth_never_goes_back():
+    truth = Truth()
+    assert truth.at("k", 9.0) == 0
+    for mark, now in ((5, 1.0), (4, 2.0), (7, 3.0)):
+        truth.announced("k", mark, now)
+    assert [truth.at("k", now) for now in (0.5, 1.0, 2.5, 3.0)] == [0, 5, 5, 7]
+    assert [truth.since("k", mark) for mark in (4, 5, 6, 7)] == [1.0, 3.0, 3.0, None]
