@@ -147,14 +147,13 @@ def test_callers_that_are_cancelled_while_they_wait_for_their_turn(dead, fault):
     asyncio.run(main())
 
 
-@TRANSPORTS
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_cache_dies_while_loaders_run(nodes, namespace, fault, transport):
+def test_the_cache_dies_while_loaders_run(nodes, namespace, fault):
     """Their callers get what was loaded; when the cache is back, what is loaded is kept again."""
 
     async def main():
         source = Source()
-        async with EVCache(namespace, nodes.zones, local_zone="eu-1a", max_loads=MAX_LOADS, transport=transport) as cache:
+        async with EVCache(namespace, nodes.zones, local_zone="eu-1a", max_loads=MAX_LOADS) as cache:
             await until(lambda: cache.set("known", 1, consistency="all", errors="miss"))
             source.open.clear()
             callers = [

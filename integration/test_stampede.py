@@ -53,8 +53,7 @@ def deleted(scene):
     [
         pytest.param(ONE_ZONE, nothing, PATIENT, {}, 1, id="leases-one-zone"),
         pytest.param(TWO_ZONES, nothing, PATIENT, {}, 2, id="leases-two-zones"),
-        pytest.param(ONE_ZONE, deleted, PATIENT, {}, 1, id="leases-deleted-one-zone"),
-        pytest.param(TWO_ZONES, deleted, PATIENT, {}, 2, id="leases-deleted-two-zones"),
+        pytest.param(ONE_ZONE, deleted, PATIENT, {}, 1, id="leases-deleted"),
         pytest.param(ONE_ZONE, nothing, ALONE, {}, 4, id="no-leases"),
         pytest.param(ONE_ZONE, nothing, PATIENT, {"transport": "classic"}, 4, id="classic-has-no-leases"),
     ],
