@@ -20,6 +20,10 @@ from zones.cluster import View
 from zones.discovery import StaticDiscovery
 from zones.topology import Topology
 
+# For what was written last to be announced, when the writes have taken all the time there was: one message, a millisecond
+# or two.
+LAST_WORDS_SECONDS = 0.1
+
 _log = logging.getLogger(__name__)
 
 
@@ -97,8 +101,6 @@ class Lifecycle(Assembly):
             cut_short = await self._background.close(drain)
             if cut_short:
                 _log.warning("closed with %d background writes unfinished", cut_short)
-            if self._bus is not None:  # after the writes: what they have written is announced
-                await self._bus.close(max(0.0, deadline - loop.time()))
         finally:
             if self._near is not None:
                 self._near.close()
@@ -106,9 +108,18 @@ class Lifecycle(Assembly):
                 if self._starting is not None:
                     await asyncio.wait([self._starting])
                 await self._cluster.close(max(0.0, deadline - loop.time()))
-            finally:  # last, since the writes that have no answer by now are missed like any other
-                if self._replay is not None:
-                    await self._replay.close()
+            finally:  # last, since the writes that have no answer by now are missed, and told to others, like any other
+                await self._end_of_writes(deadline if drain else 0.0)
+
+    async def _end_of_writes(self, deadline: float) -> None:
+        try:
+            if self._bus is not None:
+                await asyncio.sleep(0)  # the calls that have just been cut off say what they were writing
+                left = deadline - asyncio.get_running_loop().time()
+                await self._bus.close(max(LAST_WORDS_SECONDS, left) if deadline else 0.0)
+        finally:
+            if self._replay is not None:
+                await self._replay.close()
 
     async def _open(self, options: Options) -> tuple[View, Options]:
         """The zones, for a call that did not find them ready, and its options with the time that is left.

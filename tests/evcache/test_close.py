@@ -5,8 +5,9 @@ import gc
 
 import pytest
 
-from evcache import Hints, InvalidArgument, UsageError
+from evcache import Hints, InvalidArgument, LocalChannel, NearCache, UsageError
 from tests.evcache.memory_zones import PATIENT, QUICK, TOMBSTONE, Listener, MemoryZones, on_zones, pass_time
+from tests.evcache.near_clients import follow_loop, kept
 from tests.virtual_time import settle
 
 
@@ -196,3 +197,27 @@ def test_a_client_that_is_closed_while_it_opens_leaves_nothing(path):
         await second.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("drain", [2.0, 0.3])
+@on_zones()
+async def test_a_write_that_is_cut_off_by_close_is_announced(zones, drain):
+    """It may have been carried out: others must not go on serving what they hold."""
+    channel = LocalChannel()
+    writer, reader = zones.client(invalidation=channel), zones.client(invalidation=channel, near_cache=NearCache(ttl=60))
+    follow_loop(reader)
+    await reader.get("connects")
+    await pass_time(6)  # what is fetched may be kept now
+    await writer.set("k", "old", consistency="all")
+    await pass_time(6)
+    assert await reader.get("k") == "old"
+    assert kept(reader, "k") is not None
+    zones.pause("a", "b", "c")
+    writing = asyncio.ensure_future(writer.set("k", "new", timeout=30, errors="miss"))
+    await pass_time(0.1)
+    await writer.close(drain)
+    await asyncio.wait([writing])
+    await pass_time(0.1)
+    assert kept(reader, "k") is None
+    zones.resume("a", "b", "c")
+    await channel.close()
