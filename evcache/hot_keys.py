@@ -20,7 +20,7 @@ from collections.abc import Callable
 WINDOW_SECONDS = 1.0
 
 # Keys in a window. At 20,000 reads a second, of keys that come once, a key is counted 5 short. Making room takes 0.5 ms
-# (benchmarks/near_cache_traces.py), and two windows 1 MB at the most.
+# (benchmarks/near_cache_costs.py), and two windows 1 MB at the most.
 COUNTED_KEYS = 4_096
 
 

@@ -23,9 +23,9 @@ CHANNEL_TTL_SECONDS = 60.0
 MAX_NEGATIVE_SHARE = 0.5
 
 # Bytes that an entry needs beside those of its key and value: what a client knows of an item, the objects that hold them, a
-# place in the dict, and a ghost. Measured by benchmarks/near_cache_traces.py: 790 to 900, with how full the dict happens to
-# be; 400 to 510 are the store's.
-ENTRY_OVERHEAD = 800
+# place in the dict, and a ghost. Measured by benchmarks/near_cache_costs.py, with 10,000, 44,000 and 100,000 entries: 805,
+# 820 and 870 in a cache that is full, of which 460 to 530 are the store's; 670 to 690 while it has no ghosts.
+ENTRY_OVERHEAD = 850
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,7 @@ class NearCache:
     max_bytes: int = 64 * 1024 * 1024
     """Keys, encoded values, and `ENTRY_OVERHEAD` for each. At least 64 KiB; an entry over a tenth of it is not kept."""
     max_entries: int = 100_000
-    """Each full collection of Python's garbage looks at all of them, 40 ms with 100,000; and a dict that large takes 5 to 9
-    to grow, once in so many misses. With 50,000, both take half."""
+    """Each full collection of Python's garbage looks at all of them, 40 ms with 100,000, and half of that with 50,000."""
     ttl: float | timedelta | None = None
     """Seconds. The longest that an entry is served, and so the longest that a value can be out of date unnoticed. None: 2 s,
     and 60 s while an invalidation channel is up."""

@@ -10,7 +10,7 @@ import asyncio
 from typing import Protocol
 
 # Each step looks at so many entries: 100,000 that expire together are gone after 50 s, and no step takes longer than a few
-# replies do (0.9 ms, benchmarks/near_cache_traces.py).
+# replies do (0.8 ms, benchmarks/near_cache_costs.py).
 SWEPT_PER_STEP = 200
 STEP_SECONDS = 0.1
 
