@@ -7,6 +7,7 @@ because somebody wrote, is decided by those who use it.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -37,6 +38,10 @@ QUEUES = 3  # of values there are two
 # Entries that each put looks at, to drop those that expired. More than the one that it brings: as long as there are puts,
 # expired entries stay fewer than live ones.
 SWEPT_PER_PUT = 2
+
+# Seconds for which a large entry that has expired is not swept. A key that nobody asks for within as long as its short
+# life was is not asked for often.
+RENEWABLE_SECONDS = TTL_SECONDS
 
 # An attribute of an enum takes Python 3.11 100 ns to find, and a put would need three.
 _EVICTED: Final = Removal.EVICTED
@@ -77,6 +82,7 @@ class NearStore:
         "_max_absence_bytes",
         "_max_absences",
         "_on_remove",
+        "_renewable",
         "_settings",
         "_shards",
         "_telling",
@@ -113,6 +119,8 @@ class NearStore:
         self._discarded: list[dict[Key, Entry]] = []
         self._discarded_bytes = 0
         self._turn = 0  # of the queues, the one that is being swept
+        over = settings.revalidate_over
+        self._renewable = math.inf if over is None else over
         self._largest = int(settings.max_bytes * LARGEST_SHARE)
         self._max_absences = int(settings.max_entries * settings.negative_share)
         self._max_absence_bytes = int(settings.max_bytes * settings.negative_share)
@@ -285,11 +293,17 @@ class NearStore:
             if entry is None:
                 self._turn = (self._turn + 1) % QUEUES
                 queue = queues[self._turn]
-            elif entry.expires_at <= now:
+            elif entry.expires_at <= now and not self._may_be_renewed(entry, now):
                 self._drop(entry)
                 self._count(entry, _EXPIRED, now)
                 dropped += 1
         return dropped
+
+    def _may_be_renewed(self, entry: Entry, now: float) -> bool:
+        """Whether an expired entry is large enough to be kept on for a while: if its value is still the same, it need not
+        be moved.
+        """
+        return entry.size >= self._renewable and now < entry.expires_at + RENEWABLE_SECONDS
 
     def _give_back(self) -> None:
         """Let go of one of the entries that were cleared. They were counted then."""

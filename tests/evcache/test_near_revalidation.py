@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from evcache import NearCache
-from tests.evcache.memory_zones import PATIENT, on_zones, pass_time
-from tests.evcache.near_clients import kept, near_client, near_hit, near_of
+from tests.evcache.memory_zones import PATIENT, full, on_zones, pass_time
+from tests.evcache.near_clients import follow_loop, kept, near_client, near_hit, near_of
 
 LARGE = "x" * 20_000
 
@@ -133,3 +133,19 @@ async def test_a_caller_who_is_cancelled_while_it_is_asked_for_leaves_nothing(zo
     wires.replies["a"].release()
     assert near_of(reader)._flights == {}
     assert await reader.get("k") == LARGE
+
+
+@on_zones()
+async def test_a_large_value_waits_to_be_renewed_for_a_while(zones):
+    """The sweeper leaves it for two seconds after its time; small ones it takes at once."""
+    cache = await zones.ready(near_cache=NearCache(ttl=2, revalidate_over=16_384))
+    follow_loop(cache)
+    await cache.set_many({"large": b"v" * 20_000, "small": b"v"}, ttl=600, consistency="all")
+    await pass_time(3.5)
+    assert near_of(cache)._store.held(full("small")) is None
+    zones.forget()
+    assert await cache.get("large") == b"v" * 20_000
+    assert zones.wire("a").count(b"mg ") == 1
+    assert b" v " not in zones.wire("a"), "its value was not moved"
+    await pass_time(4.5)
+    assert near_of(cache)._store.held(full("large")) is None
