@@ -35,7 +35,7 @@ from evcache.flights import Flights
 from evcache.gutter import GUTTER, Gutter, GutterReads, GutterWrites
 from evcache.hedge import Hedge, Hedging
 from evcache.hints import Hints
-from evcache.hooks import GuardedHooks, Hooks
+from evcache.hooks import Hooks, Listeners
 from evcache.keys import Keys
 from evcache.leases import Leases
 from evcache.load_path import LoadPath
@@ -159,7 +159,9 @@ class Assembly:
         )
         self._fallback_on_miss = fallback_on_miss
         self._codec: Codec = StandardCodec() if codec is None else codec
-        self._hooks: Hooks = Hooks() if hooks is None else GuardedHooks(hooks)
+        self._hooks = Listeners()
+        if hooks is not None:
+            self._hooks.add(hooks)
         self._versions = not interop
         self._owner = Owner()
         self._background = Background()
@@ -176,7 +178,7 @@ class Assembly:
         )
         self._starting: asyncio.Task[View] | None = None
         clock = VersionClock(wall_ms=lambda: int(wall_clock() * 1000))
-        tombstones = seconds_to_live(tombstone_ttl, "tombstone_ttl")
+        tombstones = self._tombstone_ttl = seconds_to_live(tombstone_ttl, "tombstone_ttl")
         self._repair = Repair(
             clock,
             self._background,
@@ -191,13 +193,11 @@ class Assembly:
         self._wall_clock = wall_clock
         self._near = None
         if near_cache is not None:
-            # For every key that goes: only for a listener that wants to hear of it.
-            overridden = hooks is not None and type(hooks).near_removed is not Hooks.near_removed
             self._near = Near(
                 near_cache,
                 wall=wall_clock,
                 has_channel=invalidation is not None,
-                on_remove=self._hooks.near_removed if overridden else None,
+                on_remove=self._hooks.near_removed if self._hooks.hears("near_removed") else None,
             )
         self._flights = Flights()
         self._changes = Changes(self._near, self._flights, self._local_zone)
@@ -269,6 +269,7 @@ class Assembly:
                 max_loads=max_loads,
                 versions=not interop,
                 current=lambda: self._cluster.view,
+                known=remembered.newest,
                 wall=wall_clock,
             ),
             self._flights,

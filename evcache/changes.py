@@ -36,10 +36,10 @@ class Changes:
         """A write is about to be sent. Returns what `end` wants to know. None for what is not known before a zone has
         decided.
         """
-        self._flights.detach(key)
+        version = _version(command)
+        self._flights.detach(key, version)
         if self._near is None:
             return 0.0
-        version = _version(command)
         if version == NOTHING_NEWER:
             self._near.changed(key, version)
             return 0.0
@@ -50,7 +50,7 @@ class Changes:
         decided.
         """
         version = _version(command)
-        self._flights.detach(key)
+        self._flights.detach(key, version)
         if self._near is not None:
             if version == NOTHING_NEWER:
                 self._near.changed(key, version)
@@ -80,7 +80,7 @@ class Changes:
         right.
         """
         self.heard += 1
-        self._flights.detach(key)
+        self._flights.detach(key, version)
         if self._near is not None:
             self._near.changed(key, version)
 

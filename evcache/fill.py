@@ -45,19 +45,22 @@ class Fill:
 
         `written`: the key is known to have been written since the load began.
         """
-        if written and (version is None or not _keeps_versions(view, draft.key)):
-            return Filled(stored=False)  # no server would notice that it is older
+        if written:
+            return Filled(stored=False)  # what was written may be gone by now, and then no server would tell
         deadline = asyncio.get_running_loop().time() + options.timeout
         options = await self._writes.check_size(view, draft, options)
         store = self._writes.loaded(draft, version)
         zone = None
         if lease is not None and lease.over is not None:
+            asked_at = asyncio.get_running_loop().time()
             outcome = await self._over(lease, lease.over, store, deadline)
             if outcome is Outcome.STORED:
                 zone = lease.pool.name
-            elif outcome is Outcome.EXISTS or (outcome is Outcome.NOT_FOUND and not store.carried):
+            elif outcome is Outcome.EXISTS:
                 return Filled(stored=False)  # it was written, or deleted, meanwhile
-            # Otherwise the stub has ended, or its server can't be reached: the version says what is newer.
+            elif outcome is Outcome.NOT_FOUND and (not store.carried or asked_at < lease.over_until):
+                return Filled(stored=False)  # the same, and that is gone by now
+            # Otherwise what was there has ended, or its server can't be reached: the version says what is newer.
         round_ = await self._writes.spread(view, store, zone, deadline, options)
         superseded = Outcome.SUPERSEDED in round_.outcomes.values()
         return Filled(round_.met and not superseded, unreachable=round_.unreachable)
@@ -74,10 +77,3 @@ class Fill:
             return Outcome.NOT_STORED
         except CacheError:
             return None
-
-
-def _keeps_versions(view: View, key: bytes) -> bool:
-    """Whether every zone does, as far as is known."""
-    place = view.place(key)
-    known = [pool.node(place).capabilities for pool in view.writers]
-    return all(capabilities is None or capabilities.versions for capabilities in known)

@@ -10,6 +10,7 @@ be back.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -61,8 +62,8 @@ class Flight:
         """Whether it is over, and nobody may join it."""
         self.needed = False
         """Whether somebody waits for it who has nothing else to serve."""
-        self.written = False
-        """Whether the key has been written since it began, as far as this process knows."""
+        self.written: float = 0
+        """The newest version of the key that this process has heard of since it began; `math.inf`: one that is not known."""
         self.result: Result = None
         self.failure: BaseException | None = None
         self.traceback: TracebackType | None = None
@@ -118,11 +119,14 @@ class Flights:
         for flight in flights:
             flight.task = task
 
-    def detach(self, key: bytes) -> None:
-        """The key is being written: whoever asks from now on must not get what was loaded before. Those who wait do."""
+    def detach(self, key: bytes, version: int | None = None) -> None:
+        """The key is being written: whoever asks from now on must not get what was loaded before. Those who wait do.
+
+        `version`: the new one; None: not known.
+        """
         flight = self._by_key.pop(key, None)
         if flight is not None:
-            flight.written = True
+            flight.written = max(flight.written, math.inf if version is None else version)
 
     def detach_all(self) -> None:
         """The same, when any key may have been written."""

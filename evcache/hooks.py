@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from evcache.near_cache import Removal
-from evcache.results import Outcome
+from evcache.results import Outcome, Source
 from zones.errors import CacheError
 
 HintEnd = Literal["delivered", "superseded", "refused", "expired", "overflow", "closed"]
@@ -23,6 +23,12 @@ _log = logging.getLogger(__name__)
 
 class Hooks:
     """The base of all listeners."""
+
+    def read(self, key: bytes, zone: str, source: Source, *, hit: bool) -> None:
+        """A key (as servers know it) was looked for and found in this zone, or (`hit` false) nowhere, or not to exist.
+
+        Not called unless it is overridden: there are many.
+        """
 
     def zone_wrote(self, zone: str, outcome: Outcome, *, late: bool) -> None:
         """A zone's part of a write ended; `late`: after the call had returned."""
@@ -70,29 +76,50 @@ class Hooks:
         """A zone is out, since too many of its nodes are down: it is read last; or it is read again."""
 
 
-class GuardedHooks(Hooks):
-    """Somebody's hooks, until they raise."""
+class Listeners(Hooks):
+    """Everybody who listens to a client: nobody at first. Each hears what it overrides, until it raises."""
 
-    def __init__(self, hooks: Hooks) -> None:
-        self._hooks = hooks
+    def __init__(self) -> None:
+        self._heard: dict[str, tuple[Hooks, ...]] = dict.fromkeys(HOOKS, ())
+        self.of_reads = False
+        """Whether anybody listens to `read`: there is one for every key, so it is not called for nobody."""
 
-    def _pass(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        try:
-            getattr(self._hooks, name)(*arguments, **named)
-        except Exception:
-            # Some of these calls come out of a connection that has just read a reply: an exception would end it for all.
-            _log.exception("a hook raised, and is not called any more: %r", self._hooks)
-            self._hooks = Hooks()
+    def add(self, listener: Hooks) -> None:
+        """Have it told what it overrides."""
+        for name in HOOKS:
+            if getattr(type(listener), name, None) is not getattr(Hooks, name):
+                self._heard[name] += (listener,)
+        self.of_reads = bool(self._heard["read"])
+
+    def remove(self, listener: Hooks) -> None:
+        """Tell it nothing more."""
+        for name, listeners in self._heard.items():
+            self._heard[name] = tuple(other for other in listeners if other is not listener)
+        self.of_reads = bool(self._heard["read"])
+
+    def hears(self, name: str) -> bool:
+        """Whether anybody listens to this."""
+        return bool(self._heard[name])
+
+    def _tell(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        for listener in self._heard[name]:
+            try:
+                getattr(listener, name)(*arguments, **named)
+            except Exception:
+                # Some of these calls come out of a connection that has just read a reply: an exception would end it for all.
+                _log.exception("a hook raised, and is not called any more: %r", listener)
+                self.remove(listener)
 
 
-def _passing_on(name: str) -> Callable[..., None]:
-    def passed_on(self: GuardedHooks, *arguments: Any, **named: Any) -> None:
-        self._pass(name, arguments, named)  # a method of its own
+def _telling(name: str) -> Callable[..., None]:
+    def tell(self: Listeners, *arguments: Any, **named: Any) -> None:
+        if self._heard[name]:
+            self._tell(name, arguments, named)
 
-    return passed_on
+    return tell
 
 
 # One by one they would be written twice, and the next one be forgotten here.
 HOOKS = tuple(name for name in vars(Hooks) if not name.startswith("_"))
 for _name in HOOKS:
-    setattr(GuardedHooks, _name, _passing_on(_name))
+    setattr(Listeners, _name, _telling(_name))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from enum import Enum
 from evcache.answers import Found
 from evcache.commands import ask, capabilities_of
 from evcache.keys import MAX_KEY_BYTES
+from evcache.ttl import TTL_GRANULARITY_SECONDS
 from evcache.versions import MAX_CAS, NOT_A_VERSION, VersionClock
 from zones.cluster import View
 from zones.errors import CacheError
@@ -59,6 +61,8 @@ class Lease:
     """The stub's CAS."""
     over: int | None
     """The CAS of the item that the key holds, which the value is to replace: the stub's own, where the key held nothing."""
+    over_until: float
+    """Until then, on the loop's clock, that item is there, unless somebody has written or deleted the key."""
 
 
 class Leases:
@@ -69,22 +73,28 @@ class Leases:
 
     async def take(self, view: View, key: bytes, seconds: int, deadline: float) -> Lease | Found | NoLease:
         """Get the lease of a key that seems to hold nothing; what it does hold, if it is something after all."""
+        until = _surely_until(seconds)
         asked = await self._ask(view, key, key, seconds, deadline)
         if isinstance(asked, NoLease):
             return asked
         pool, node, reply, hit = asked
         if not hit.leased:
             return Found(hit, pool.name, self._clock.version_of(hit.cas))
-        return Lease(pool, node, key, hit.cas, hit.cas) if b"W" in reply.tokens else NoLease.TAKEN
+        return Lease(pool, node, key, hit.cas, hit.cas, until) if b"W" in reply.tokens else NoLease.TAKEN
 
-    async def take_beside(self, view: View, key: bytes, seconds: int, deadline: float) -> Lease | NoLease:
-        """Get the lease of a key that holds something, which is to be replaced."""
-        name = beside(key)
-        asked = await self._ask(view, key, name, seconds, deadline)
+    async def take_beside(
+        self, view: View, key: bytes, seconds: int, deadline: float, over: Found | None = None
+    ) -> Lease | NoLease:
+        """Get the lease of a key that holds something, which is to be replaced: what `take` has found."""
+        until = 0.0 if over is None else _surely_until(over.hit.ttl)
+        asked = await self._ask(view, key, beside(key), seconds, deadline)
         if isinstance(asked, NoLease):
             return asked
         pool, node, reply, hit = asked
-        return Lease(pool, node, name, hit.cas, None) if b"W" in reply.tokens else NoLease.TAKEN
+        if b"W" not in reply.tokens:
+            return NoLease.TAKEN
+        seen = None if over is None or over.zone != pool.name else over.hit.cas
+        return Lease(pool, node, beside(key), hit.cas, seen, until)
 
     def give_back(self, lease: Lease, deadline: float) -> None:
         """Somebody else may load. Raises nothing: a stub that can't be removed ends by itself."""
@@ -119,6 +129,13 @@ class Leases:
                 _tell(node, requests.meta_delete(name, cas), deadline)
             raise
         return NoLease.UNREACHABLE if hit is None else (pool, node, reply, hit)
+
+
+def _surely_until(seconds: int | None) -> float:
+    """The end, on the loop's clock, of what has so many seconds left (-1: no end; None: not known)."""
+    if seconds is None:
+        return 0.0
+    return math.inf if seconds < 0 else asyncio.get_running_loop().time() + seconds - TTL_GRANULARITY_SECONDS
 
 
 def _tell(node: Node, line: bytes, deadline: float) -> None:

@@ -20,6 +20,7 @@ from evcache.codec import FLAG_ENVELOPE
 from evcache.envelope import unwrap
 from evcache.errors import DecodeError
 from evcache.load_policy import LoadPolicy
+from evcache.ttl import TTL_GRANULARITY_SECONDS
 from evcache.versions import milliseconds_of
 
 
@@ -34,6 +35,8 @@ class Life(NamedTuple):
     """Until then it may be served all the same, while it is loaded anew; `expires_at`, where nobody has said more."""
     load_seconds: float
     """What it took to load it; 0.0: not known."""
+    slack: float = 0.0
+    """Seconds by which it may be gone earlier: a server that says "1 second left" means one that has begun."""
 
 
 class Content(NamedTuple):
@@ -74,7 +77,7 @@ def content_of(found: Found, read_at: float, key: bytes = b"") -> Content:
         return Content(data, flags, Life(*times), found.zone)
     made_at = None if found.version is None else milliseconds_of(found.version) / 1000
     expires_at = math.inf if hit.ttl is None or hit.ttl < 0 else read_at + hit.ttl
-    return Content(hit.value, hit.flags, Life(made_at, expires_at, expires_at, 0.0), found.zone)
+    return Content(hit.value, hit.flags, Life(made_at, expires_at, expires_at, 0.0, TTL_GRANULARITY_SECONDS), found.zone)
 
 
 def state_of(life: Life, now: float, policy: LoadPolicy, ttl: float, draw: float) -> State:
@@ -93,8 +96,11 @@ def state_of(life: Life, now: float, policy: LoadPolicy, ttl: float, draw: float
 def _soft_at(life: Life, soft: float, ttl: float) -> float:
     if math.isinf(life.expires_at) or soft >= 1:
         return math.inf
-    whole = ttl if life.made_at is None else life.expires_at - life.made_at
-    return life.expires_at - (1 - soft) * max(0.0, whole)
+    whole = max(0.0, ttl if life.made_at is None else life.expires_at - life.made_at)
+    # Of a life of two seconds, the one that may be missing is half: then the soft time is a share of what is left for
+    # certain.
+    surely = whole - min(life.slack, whole / 2)
+    return life.expires_at - whole + soft * surely
 
 
 def _is_drawn(life: Life, now: float, beta: float, draw: float) -> bool:

@@ -99,7 +99,7 @@ class LoadPath:
             return fallback
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._begin(view, [key], asked, reachable=reachable)[0]
+            flight = self._begin(view, [key], asked)[0]
         else:
             self._loads.hurry(flight)
         flight.needed = flight.needed or fallback is None
@@ -147,7 +147,7 @@ class LoadPath:
             self._refresh(view, due, asked)
         missing = [key for key in unknown if key not in held]
         if missing:
-            await self._load_many(view, missing, asked, held, fallbacks, reachable=reachable)
+            await self._load_many(view, missing, asked, held, fallbacks)
         return {key: None if content is None or content.flags == FLAG_ABSENT else content for key, content in held.items()}
 
     async def _load_many(
@@ -157,15 +157,13 @@ class LoadPath:
         asked: Asked,
         held: dict[bytes, Content | None],
         fallbacks: dict[bytes, Content],
-        *,
-        reachable: bool,
     ) -> None:
         flights = {key: flight for key in missing if (flight := self._flights.get(key)) is not None}
         for flight in flights.values():
             self._loads.hurry(flight)
         new = [key for key in missing if key not in flights]
         if new:
-            flights.update(zip(new, self._begin(view, new, asked, reachable=reachable), strict=True))
+            flights.update(zip(new, self._begin(view, new, asked), strict=True))
         for key, flight in flights.items():
             flight.needed = flight.needed or key not in fallbacks
         late: CacheError | None = None
@@ -242,9 +240,9 @@ class LoadPath:
 
     # Beginning loads.
 
-    def _begin(self, view: View | None, keys: Sequence[bytes], asked: Asked, *, reachable: bool) -> list[Flight]:
+    def _begin(self, view: View | None, keys: Sequence[bytes], asked: Asked) -> list[Flight]:
         flights = self._flights.begin(keys)
-        task = self._background.spawn(self._loads.run(view, flights, asked, reachable=reachable))
+        task = self._background.spawn(self._loads.run(view, flights, asked))
         if task is None:
             self._flights.settle(flights, None)
             raise LoadAborted("too much background work, or the client is closing")
@@ -260,7 +258,7 @@ class LoadPath:
         if not keys or self._loads.is_busy:
             return
         flights = self._flights.begin(keys, background=True)
-        task = self._background.spawn(self._loads.run(view, flights, asked, reachable=True))
+        task = self._background.spawn(self._loads.run(view, flights, asked))
         if task is None:
             self._flights.settle(flights, None)
             return

@@ -214,7 +214,8 @@ class Loading(Reading, Writing):
         envelope = Envelope(
             content.data, content.flags, life.made_at or now, min(now, life.expires_at), until, life.load_seconds
         )
-        return Draft(full, wrap(envelope), FLAG_ENVELOPE, self._writes.wire_ttl(until - now))
+        # Kept for as long as a delete is remembered: while it is there, nothing older can be stored by a load that is slow.
+        return Draft(full, wrap(envelope), FLAG_ENVELOPE, self._writes.wire_ttl(max(until - now, self._tombstone_ttl)))
 
     async def write_through(
         self,

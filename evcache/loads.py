@@ -13,7 +13,6 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any
 
 from evcache.answers import Found
@@ -25,7 +24,7 @@ from evcache.errors import DecodeError, LoadAborted, LoadTimeout, ValueTooLarge
 from evcache.fill import Fill, Filled
 from evcache.flights import Flight, Flights, Result
 from evcache.hooks import Hooks
-from evcache.leases import Lease, Leases, NoLease
+from evcache.leases import Leases, NoLease
 from evcache.life import Content, State, content_of, state_of
 from evcache.near_path import Flight as NearFlight
 from evcache.near_path import Near
@@ -66,6 +65,7 @@ class Loads:
         max_loads: int,
         versions: bool,
         current: Callable[[], View | None],
+        known: Callable[[bytes], int],
         wall: Callable[[], float],
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -84,6 +84,7 @@ class Loads:
         self._throttle = Throttle()
         self._versions = versions
         self._current = current
+        self._known = known
         self._wall = wall
         self._draw = draw
         self.running = 0
@@ -110,11 +111,15 @@ class Loads:
             if flight.ticket is not None:
                 self._slots.jump(flight.ticket)
 
-    async def run(self, view: View | None, flights: Sequence[Flight], asked: Asked, *, reachable: bool) -> None:
-        """See to these loads, until what they found is stored."""
+    async def run(self, view: View | None, flights: Sequence[Flight], asked: Asked) -> None:
+        """See to these loads, until what they found is stored.
+
+        The lease is asked for also when the read before has failed: a thousand callers at once can make it late, and are
+        what leases are for. Nodes that are known to be down are not asked.
+        """
         task = asyncio.current_task()
         try:
-            if view is None or not reachable or not asked.policy.lease or not self._versions:
+            if view is None or not asked.policy.lease or not self._versions:
                 await self._load(view, [Errand(flight) for flight in flights], asked)
             elif len(flights) == 1:
                 await self._go_on(view, flights[0], await self._prepare(view, flights[0], asked), asked)
@@ -181,10 +186,7 @@ class Loads:
                     self._flights.settle([flight], None)
                     return None
                 serves = state is not State.GONE
-            over = taken
-            taken = await self._leases.take_beside(view, key, seconds, self._deadline(asked))
-            if isinstance(taken, Lease) and taken.pool.name == over.zone:
-                taken = replace(taken, over=over.hit.cas)
+            taken = await self._leases.take_beside(view, key, seconds, self._deadline(asked), taken)
         if taken is NoLease.TAKEN:
             self.leases_lost += 1
             if flight.background and not flight.waiters:
@@ -203,6 +205,8 @@ class Loads:
             content = content_of(found, self._wall(), key)
         except DecodeError:
             return None, State.GONE  # whoever read it has been told
+        if found.version is not None and found.version < self._known(key):
+            return None, State.GONE  # this zone is behind what this client has written or seen
         return content, state_of(content.life, self._wall(), asked.policy, asked.ttl, 1.0)
 
     async def _await_other(self, view: View, flight: Flight, asked: Asked) -> None:
@@ -332,7 +336,7 @@ class Loads:
             view = self._current() or view
             if view is not None and draft is not None and errand.stored:
                 filled = await self._fill.store(
-                    view, draft, version, errand.lease, asked.writes, written=errand.flight.written
+                    view, draft, version, errand.lease, asked.writes, written=errand.flight.written > (version or 0)
                 )
         except ValueTooLarge as error:
             _log.warning("what was loaded for %r is not stored: %s", errand.flight.key, error)

@@ -64,7 +64,10 @@ class Packer:
             return None, Draft(key, b"", FLAG_ABSENT, self._wire_ttl(ttl)) if self._versions else None
         if self._versions and (policy.kept_for or (policy.early and not policy.lease)):
             wrapped = wrap(Envelope(result.data, result.flags, now, life.expires_at, life.stale_until, took))
-            return result, Draft(key, wrapped, FLAG_ENVELOPE, self._wire_ttl(ttl + policy.kept_for))
+            # Servers let go up to a second early, and just then readers draw, or have only this to serve. The envelope
+            # decides.
+            kept = ttl + policy.kept_for + TTL_GRANULARITY_SECONDS
+            return result, Draft(key, wrapped, FLAG_ENVELOPE, self._wire_ttl(kept))
         return result, Draft(key, result.data, result.flags, self._wire_ttl(ttl))
 
     def _removal(self, errand: Errand) -> Draft | None:

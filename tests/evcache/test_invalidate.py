@@ -8,6 +8,7 @@ import pytest
 
 from evcache import CacheUnavailable, InvalidArgument, NearCache
 from evcache.codec import FLAG_ENVELOPE
+from evcache.envelope import unwrap
 from evcache.load_policy import LoadPolicy
 from tests.evcache.loaders import LoadListener, Source, assert_nothing_left, no_stubs, seen
 from tests.evcache.memory_zones import TOMBSTONE, Stopwatch, full, on_zones, pass_time
@@ -46,7 +47,8 @@ async def test_plain_reads_miss_and_loads_serve_the_old_value(zones, near_cache,
         assert await client.get_item("k") is None
         assert await client.get_many(["k"]) == {}
     assert seen(zones, "k") == dict.fromkeys("abc", ["old"])
-    assert zones.one("a").store.ttl_left(zones.one("a").store.get(full("k"))) == 30
+    # As long as a delete is remembered: a load that is slow can't store what it has read before.
+    assert zones.one("a").store.ttl_left(zones.one("a").store.get(full("k"))) == 60
     source = Source(["new"], seconds=1)
     watch = Stopwatch()
     for client in (cache, other, cache, other):
@@ -181,7 +183,7 @@ async def test_a_value_that_is_served_out_of_date_is_not_served_for_longer(zones
     await pass_time(20)
     source.error = LookupError("down")
     await cache.invalidate("k", stale_for=1000)
-    assert zones.one("a").store.ttl_left(zones.one("a").store.get(full("k"))) == 40
+    assert unwrap(zones.one("a").store.get(full("k")).value).stale_until - zones.wall_clock() == pytest.approx(40, abs=0.01)
     await cache.invalidate("k", stale_for=5)
     await pass_time(4)
     assert await cache.get_or_load("k", source.load, policy=STALE) == "old"

@@ -108,10 +108,10 @@ def test_states_follow_one_another(age, stale, soft, fail_safe):
 @pytest.mark.parametrize(
     ("ttl", "version", "expected"),
     [
-        (10, VERSION_AT_NOW, Life(NOW, NOW + 12, NOW + 12, 0.0)),
-        (10, None, Life(None, NOW + 12, NOW + 12, 0.0)),
-        (-1, VERSION_AT_NOW, Life(NOW, math.inf, math.inf, 0.0)),
-        (None, VERSION_AT_NOW, Life(NOW, math.inf, math.inf, 0.0)),  # a classic server does not tell
+        (10, VERSION_AT_NOW, Life(NOW, NOW + 12, NOW + 12, 0.0, 1)),
+        (10, None, Life(None, NOW + 12, NOW + 12, 0.0, 1)),
+        (-1, VERSION_AT_NOW, Life(NOW, math.inf, math.inf, 0.0, 1)),
+        (None, VERSION_AT_NOW, Life(NOW, math.inf, math.inf, 0.0, 1)),  # a classic server does not tell
     ],
 )
 def test_the_life_of_a_plain_value(ttl, version, expected):
@@ -131,3 +131,16 @@ def test_an_envelope_that_cannot_be_read_says_which():
     with pytest.raises(DecodeError) as caught:
         content_of(found(b"x", FLAG_ENVELOPE), NOW, b"t:k")
     assert (caught.value.key, caught.value.zone, caught.value.flags) == (b"t:k", "a", FLAG_ENVELOPE)
+
+
+@pytest.mark.parametrize(
+    ("ttl", "soft", "due_after"),
+    [(100, 0.8, 0.8 * 99), (4, 0.8, 0.8 * 3), (2, 0.5, 0.5), (1, 0.5, 0.25)],
+)
+@pytest.mark.parametrize("versioned", [True, False])
+def test_a_plain_value_is_due_before_its_server_may_let_go_of_it(ttl, soft, due_after, versioned):
+    """A server that says "1 second left" means one that has begun: the share is of the life that is left for certain."""
+    life = content_of(found(b"v", ttl=ttl, version=VERSION_AT_NOW if versioned else None), NOW).life
+    policy = LoadPolicy(soft=soft)
+    assert state_of(life, NOW + due_after - 0.01, policy, ttl, 1.0) is State.FRESH
+    assert state_of(life, NOW + due_after + 0.01, policy, ttl, 1.0) is State.DUE

@@ -268,13 +268,13 @@ async def test_without_zones_no_more_than_so_many_load_at_once(zones, how):
 
 
 @on_zones()
-async def test_zones_that_hang_cost_what_a_read_may(zones):
-    """And what a load is then not stored in is not waited for, for longer than that."""
+async def test_zones_that_hang_cost_what_a_read_may_a_few_times(zones):
+    """For the read, for the lease, and for storing what was loaded: each as long as a read may take, and no longer."""
     cache, source = await zones.ready(circuit=PATIENT, read_timeout=0.3, write_timeout=0.4), Source()
     zones.pause("a", "b", "c")
     watch = Stopwatch()
     assert await cache.get_or_load("k", source.load) == "v"
-    assert watch.seconds <= 0.3 + 0.3
+    assert watch.seconds <= 3 * 0.3 + 0.001
     assert source.calls == 1
     zones.resume("a", "b", "c")
 

@@ -323,3 +323,74 @@ async def test_a_load_that_outlives_its_lease_is_stored_where_nothing_happened(z
     cache = await zones.ready()
     assert await cache.get_or_load("k", Source("v", seconds=5).load, policy=LoadPolicy(lease_seconds=2)) == "v"
     assert seen(zones, "k") == {"a": "v", "b": "v"}
+
+
+@pytest.mark.parametrize("policy", [EXACT, ALONE], ids=["lease", "alone"])
+@on_releases("1.6.38", "1.6.18", zones=2)
+async def test_an_own_write_that_is_gone_again_keeps_the_load_out(zones, policy):
+    """It expires before the load ends, and no server can tell any more; this client can."""
+    cache = await zones.ready()
+    source = Source("loaded", seconds=5)
+    waiting = asyncio.create_task(cache.get_or_load("k", source.load, policy=policy))
+    await started(source)
+    await pass_time(0.1)
+    await cache.set("k", "written", ttl=1)
+    assert await waiting == "loaded"
+    assert seen(zones, "k") == {"a": None, "b": None}
+    await assert_nothing_left(cache)
+
+
+@on_zones(zones=2)
+async def test_a_touch_does_not_keep_the_load_out(zones):
+    """It writes nothing that a load could hide."""
+    cache, source = await zones.ready(), Source("loaded", seconds=1)
+    waiting = asyncio.create_task(cache.get_or_load("k", source.load))
+    await started(source)
+    await cache.touch("k", 100)
+    assert await waiting == "loaded"
+    assert seen(zones, "k") == {"a": "loaded", "b": "loaded"}
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5])
+@on_zones(zones=2)
+async def test_what_is_loaded_over_something_that_ends_meanwhile_is_stored(zones, seconds):
+    """The value that is about to go out of date: it may be there still, or be gone by itself."""
+    cache = await zones.ready()
+    await cache.set("k", "old", ttl=10)
+    await pass_time(9)
+    source = Source("new", seconds=seconds)
+    assert await cache.get_or_load("k", source.load, ttl=10, policy=EXACT) == "old"
+    await pass_time(2)
+    assert seen(zones, "k") == {"a": "new", "b": "new"}
+
+
+@on_zones(zones=2)
+async def test_a_zone_that_is_behind_has_nothing_to_say_about_the_lease(zones):
+    """It holds a value that is older than what this client has written, and every other copy of that is gone: it is loaded
+    anew, over the old one.
+    """
+    cache = await zones.ready()
+    await cache.set("k", "old", consistency="all")
+    old = zones.held("k", "a")
+    await pass_time(0.1)
+    await cache.set("k", "written", consistency="all")
+    zones.put_back("k", old, "a")
+    zones.evict("k", "b")
+    assert await cache.get_or_load("k", Source("loaded").load) == "loaded"
+    await settle()
+    assert seen(zones, "k") == {"a": "loaded", "b": "loaded"}
+    assert no_stubs(zones)
+
+
+@on_zones(zones=2)
+async def test_a_value_that_is_there_after_all_ends_the_wait(zones):
+    """Also when it ought to be loaded anew: to who waits for it, it is fresh."""
+    first, second = await zones.ready(), await zones.ready()
+    source, own = Source("v", seconds=0.3), Source("own")
+    waiting = asyncio.create_task(first.get_or_load("k", source.load))
+    await started(source)
+    watch = Stopwatch()
+    assert await second.get_or_load("k", own.load, policy=LoadPolicy(soft=0)) == "v"
+    assert watch.seconds < 1
+    assert own.calls == 0
+    await waiting

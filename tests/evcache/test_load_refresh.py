@@ -63,6 +63,24 @@ async def test_a_value_that_somebody_has_set_is_loaded_anew_too(zones):
     assert await cache.get_or_load("k", source.load, ttl=100, policy=EXACT) == "loaded"
 
 
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+@on_zones(zones=2)
+async def test_an_absence_is_not_loaded_anew_before_its_end(zones, many):
+    """It lives for seconds only."""
+    cache, source = await zones.ready(), Source(None)
+
+    async def ask():
+        if many:
+            return await cache.get_or_load_many(["k"], Source({}).load_many, policy=EXACT) or None
+        return await cache.get_or_load("k", source.load, policy=EXACT)
+
+    await cache.get_or_load("k", source.load, policy=EXACT)
+    await pass_time(9.5)
+    assert await ask() is None
+    await settle()
+    assert (source.calls, cache.stats().loads.loads) == (1, 1)
+
+
 @pytest.mark.parametrize("near_cache", [None, NearCache(ttl=300)])
 @on_zones(zones=2)
 async def test_a_refresh_that_fails_changes_nothing_and_is_not_repeated_for_a_while(zones, near_cache, caplog):
