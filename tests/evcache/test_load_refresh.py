@@ -76,9 +76,11 @@ async def test_an_absence_is_not_loaded_anew_before_its_end(zones, many):
 
     await cache.get_or_load("k", source.load, policy=EXACT)
     await pass_time(9.5)
+    zones.forget()
     assert await ask() is None
     await settle()
     assert (source.calls, cache.stats().loads.loads) == (1, 1)
+    assert b" N" not in zones.wire("a"), "no lease is asked for either"
 
 
 @pytest.mark.parametrize("near_cache", [None, NearCache(ttl=300)])
