@@ -36,6 +36,7 @@ from evcache.load_policy import Loaded, LoadPolicy
 from evcache.near_cache import NearCache
 from evcache.results import Item, Outcome, WriteResult
 from evcache.stats import Stats
+from evcache.telemetry import Telemetry
 from evcache.write_behind import BufferFull, WriteBehind
 from evcache.write_behind_batch import Batch
 from evcache.write_behind_buffer import WriteBehindStats
@@ -76,6 +77,7 @@ __all__ = [
     "ServerError",
     "StandardCodec",
     "Stats",
+    "Telemetry",
     "Unsupported",
     "UsageError",
     "ValueTooLarge",

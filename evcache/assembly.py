@@ -51,6 +51,7 @@ from evcache.read_path import ReadPath
 from evcache.remembered import REMEMBERED_KEYS, Remembered
 from evcache.repair import Repair
 from evcache.replay import Replay
+from evcache.telemetry import Telemetry
 from evcache.ttl import DEFAULT_TTL_SECONDS, seconds_to_live
 from evcache.turns import Turns
 from evcache.versions import VersionClock
@@ -65,6 +66,7 @@ from zones.transports.base import TransportChoice
 DEFAULT_HINTS = Hints()
 DEFAULT_FAILOVER = Failover()
 DEFAULT_LOADING = LoadPolicy()
+DEFAULT_TELEMETRY = Telemetry()
 
 # As many as the threads and connections behind a typical pool; what does without a cache must not be hit by all callers
 # at once.
@@ -107,6 +109,7 @@ class Assembly:
         hedging: Hedging | None = None,
         gutter: Gutter | None = None,
         hooks: Hooks | None = None,
+        telemetry: Telemetry | None = DEFAULT_TELEMETRY,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """No I/O happens here, and no running loop is needed. Raises `InvalidArgument` naming what can't be used.
@@ -142,6 +145,7 @@ class Assembly:
         failover: how much reads may ask of other zones than the local one.
         hedging: ask a second zone while the first is slow; None: off.
         gutter: servers that stand in when no zone can serve a key; None: none.
+        telemetry: what OpenTelemetry is told, when the service has installed an SDK; None: nothing.
         wall_clock: unix time in seconds, for versions and for TTLs over 30 days.
         """
         self._keys = Keys(namespace, may_hash=not interop)
@@ -169,6 +173,8 @@ class Assembly:
         an_instance(failover, Failover, "failover", optional=False)
         an_instance(hedging, Hedging, "hedging")
         an_instance(gutter, Gutter, "gutter")
+        an_instance(telemetry, Telemetry, "telemetry")
+        self._telemetry = telemetry
         settings = _settings(nodes, transport, read_timeout)
         fixed = self._discovery.topology if isinstance(self._discovery, StaticDiscovery) else None
         if gutter is not None and fixed is not None and fixed.zone(GUTTER) is not None:

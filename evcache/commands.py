@@ -62,6 +62,7 @@ class Store:
         "_guarded",
         "_plain",
         "carried",
+        "cause",
         "data",
         "flags",
         "key",
@@ -89,6 +90,8 @@ class Store:
         self.ttl = ttl
         self.version = version
         self.newest_wins = newest_wins
+        self.cause: object = None
+        """What listeners call the write that it is part of."""
         self.carried = False
         """Whether a server that keeps versions was sent this one."""
         self._cas = None if version is None else cas_of(version)

@@ -50,7 +50,7 @@ class HintFile(SqliteFile[Hint]):
 
 
 def _row(hint: Hint) -> Row:
-    return (*hint[:2], int(hint.kind), hint.version.to_bytes(_VERSION_BYTES, "big"), *hint[4:])
+    return (*hint[:2], int(hint.kind), hint.version.to_bytes(_VERSION_BYTES, "big"), *hint[4:9])
 
 
 def _hint(

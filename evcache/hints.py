@@ -73,6 +73,8 @@ class Hint(NamedTuple):
     """Unix time."""
     expires_at: float
     """Unix time after which it is not to be delivered any more; `math.inf`: never."""
+    cause: object = None
+    """What listeners call the write that was missed; not in a file."""
 
     @property
     def size(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from evcache.near_cache import Removal
@@ -57,6 +58,9 @@ class Hooks:
     def hint_ended(self, zone: str, end: HintEnd) -> None:
         """A write that was kept for a zone is not kept any more."""
 
+    def replayed(self, zone: str, end: HintEnd, cause: object) -> None:
+        """The same, with what `Listeners.cause` said when the write was sent. Not for writes that came out of a file."""
+
     def near_removed(self, key: bytes, cause: Removal) -> None:
         """The near cache has let go of a key (as servers know it). Not called unless it is overridden: there are many."""
 
@@ -83,6 +87,10 @@ class Listeners(Hooks):
         self._heard: dict[str, tuple[Hooks, ...]] = dict.fromkeys(HOOKS, ())
         self.of_reads = False
         """Whether anybody listens to `read`: there is one for every key, so it is not called for nobody."""
+        self.cause: Callable[[], object] | None = None
+        """Asked when a write begins: what it says is handed on to `replayed`."""
+        self.background: Callable[[str], AbstractContextManager[None]] | None = None
+        """Entered around work that outlives its call, which is said in a word."""
 
     def add(self, listener: Hooks) -> None:
         """Have it told what it overrides."""

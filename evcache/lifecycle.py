@@ -13,9 +13,12 @@ from evcache.config import (
     CLOSE_SECONDS,
 )
 from evcache.coordinator import Draft
+from evcache.counts import Counts
 from evcache.errors import CacheUnavailable
+from evcache.metrics import Client
 from evcache.options import Options, Seconds
 from evcache.stats import Stats
+from evcache.telemetry import Subject, Watch
 from zones.cluster import View
 from zones.discovery import StaticDiscovery
 from zones.topology import Topology
@@ -29,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 class Lifecycle(Assembly):
     """A client that can be opened and closed."""
+
+    _watch: Watch | None = None
 
     @property
     def namespace(self) -> str:
@@ -95,6 +100,8 @@ class Lifecycle(Assembly):
         deadline = loop.time() + drain
         if self._starting is not None:
             self._starting.cancel()
+        if self._watch is not None:
+            self._watch.stop()
         try:
             if self._replay is not None:
                 self._replay.finish()
@@ -130,7 +137,7 @@ class Lifecycle(Assembly):
         view = self._cluster.view
         if view is None and isinstance(self._discovery, StaticDiscovery) and not self._has_file:
             view = self._cluster.apply(self._discovery.topology)
-            self._start_bus()
+            self._start_companions()
         if view is not None:
             return view, options
         if self._starting is None:
@@ -159,14 +166,21 @@ class Lifecycle(Assembly):
         if self._replay is not None:
             await self._replay.load()
         view = await self._cluster.start(self._discovery)
-        self._start_bus()
+        self._start_companions()
         if self._replay is not None:
             self._replay.wake()
         return view
 
-    def _start_bus(self) -> None:
+    def _start_companions(self) -> None:
         if self._bus is not None:
             self._bus.start()
+        if self._watch is None and self._telemetry is not None:
+            self._watch = Watch(self._telemetry, self._subject)
+            self._watch.start()
+
+    def _subject(self, counts: Counts) -> Subject:
+        client = Client(self.namespace, counts, self.stats, lambda: self._cluster.nodes)
+        return Subject(self, self.namespace, self._hooks, self._cluster, client, self._defaults.levels())
 
     def _ready(self, options: Options) -> tuple[View, Options] | None:
         view = self._cluster.view

@@ -13,10 +13,11 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 
+from evcache.answers import Found
 from evcache.background import Background
 from evcache.codec import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.errands import Asked
-from evcache.errors import CacheUnavailable, ConsistencyError, LoadAborted
+from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError, LoadAborted
 from evcache.flights import Flight, Flights
 from evcache.hooks import Hooks
 from evcache.life import Content, Life, State, content_of, state_of
@@ -203,7 +204,7 @@ class LoadPath:
             return None, isinstance(error, ConsistencyError)
         if found is None or found.hit.flags == FLAG_TOMBSTONE:
             return None, True
-        return content_of(found, self._wall(), key), True
+        return self._content(found, self._wall(), key), True
 
     async def _read_many(self, view: View | None, keys: Sequence[bytes], asked: Asked) -> tuple[dict[bytes, Content], bool]:
         if view is None or not keys:
@@ -214,7 +215,16 @@ class LoadPath:
         if not answered:
             self._hooks.error_as_miss(CacheUnavailable("get_or_load_many", failures))
         now = self._wall()
-        return {key: content_of(item, now, key) for key, item in found.items()}, answered > 0
+        contents = {key: self._content(item, now, key) for key, item in found.items()}
+        return {key: content for key, content in contents.items() if content is not None}, answered > 0
+
+    @staticmethod
+    def _content(found: Found, now: float, key: bytes) -> Content | None:
+        try:
+            return content_of(found, now, key)
+        except DecodeError:
+            # An envelope of a release to come, while processes of both run: loaded anew, as nobody else's error would help.
+            return None
 
     # Deciding.
 

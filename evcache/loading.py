@@ -55,9 +55,10 @@ class Loading(Reading, Writing):
         nothing: that is remembered for `policy.negative_ttl`, and returned. `Loaded(value, ttl=...)` says how long this
         value lives. `policy` says what is done shortly before, and after, a value is out of date; None: the client's.
 
-        `timeout`: seconds that the caller waits for a load; None: `policy.hard_timeout`. A cache that can't be reached
-        only costs the time that reads have: then the loader is called each time, never more than the client's `max_loads`
-        at once.
+        `timeout`: seconds that the caller waits for a load; None: `policy.hard_timeout`. A cache that
+        can't be reached costs as much time as reads have, thrice at the most where it hangs; the loader is called each time
+        then, never more than the client's `max_loads` at once. A value that can't be read as one is an error, but what its
+        times can't be read of is loaded anew.
 
         Raises what the loader raises; `LoadTimeout` when it takes longer than the caller waits, and goes on; `LoadAborted`;
         `EncodeError`. A caller that is cancelled leaves alone; the load ends when nobody waits for it any more.

@@ -12,6 +12,7 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,7 +24,7 @@ from evcache.errands import Asked, Errand
 from evcache.errors import DecodeError, LoadAborted, LoadTimeout, ValueTooLarge
 from evcache.fill import Fill, Filled
 from evcache.flights import Flight, Flights, Result
-from evcache.hooks import Hooks
+from evcache.hooks import Listeners
 from evcache.leases import Leases, NoLease
 from evcache.life import Content, State, content_of, state_of
 from evcache.near_path import Flight as NearFlight
@@ -60,7 +61,7 @@ class Loads:
         leases: Leases,
         fill: Fill,
         background: Background,
-        hooks: Hooks,
+        hooks: Listeners,
         near: Near | None,
         max_loads: int,
         versions: bool,
@@ -118,13 +119,12 @@ class Loads:
         what leases are for. Nodes that are known to be down are not asked.
         """
         task = asyncio.current_task()
+        apart: AbstractContextManager[None] = nullcontext()
+        if flights[0].background and self._hooks.background is not None:
+            apart = self._hooks.background("load")
         try:
-            if view is None or not asked.policy.lease or not self._versions:
-                await self._load(view, [Errand(flight) for flight in flights], asked)
-            elif len(flights) == 1:
-                await self._go_on(view, flights[0], await self._prepare(view, flights[0], asked), asked)
-            else:
-                await self._run_many(view, flights, asked)
+            with apart:
+                await self._see_to(view, flights, asked)
         except asyncio.CancelledError:
             for flight in flights:
                 self._flights.fail(
@@ -137,6 +137,14 @@ class Loads:
             raise
         finally:
             self._flights.settle(flights, task)
+
+    async def _see_to(self, view: View | None, flights: Sequence[Flight], asked: Asked) -> None:
+        if view is None or not asked.policy.lease or not self._versions:
+            await self._load(view, [Errand(flight) for flight in flights], asked)
+        elif len(flights) == 1:
+            await self._go_on(view, flights[0], await self._prepare(view, flights[0], asked), asked)
+        else:
+            await self._run_many(view, flights, asked)
 
     async def _run_many(self, view: View, flights: Sequence[Flight], asked: Asked) -> None:
         ready: list[Errand] = []

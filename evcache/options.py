@@ -67,6 +67,26 @@ class Defaults:
             return self._writes
         return _with(self._writes, consistency, timeout, errors)
 
+    def levels(self) -> dict[str, str]:
+        """How many zones must answer, by operation, where the call does not say."""
+        reads = ("get", "get_item", "get_many", "get_and_touch", "get_or_load", "get_or_load_many")
+        writes = (
+            "set",
+            "set_many",
+            "add",
+            "replace",
+            "append",
+            "prepend",
+            "cas",
+            "delete",
+            "delete_many",
+            "touch",
+            "incr",
+            "decr",
+        )
+        levels = dict.fromkeys(reads, str(self._reads.consistency))
+        return levels | dict.fromkeys((*writes, "invalidate", "write_through"), str(self._writes.consistency))
+
     def ttl(self, ttl: float | timedelta | None) -> float:
         """Seconds to live; `math.inf` for ever."""
         return self._ttl if ttl is None else seconds_to_live(ttl)

@@ -18,7 +18,7 @@ from evcache.life import Content, content_of
 from evcache.lifecycle import Lifecycle
 from evcache.near_path import UNDECODED, Kept
 from evcache.options import Key, Level, Options, Seconds, several
-from evcache.results import Item
+from evcache.results import Item, Source
 from zones.cluster import View
 from zones.errors import CacheError, NodeError
 from zones.protocol.requests import COPY_FLAGS
@@ -62,6 +62,8 @@ class Reading(Lifecycle):
                 if kept is None and self._reads.may_renew(full):
                     kept = await self._reads.renewed(view, full, options)
                 if kept is not None:
+                    if self._hooks.of_reads:
+                        self._hooks.read(full, kept.zone, "near", hit=kept.is_value)
                     return kept.value if kept.value is not UNDECODED else self._value_kept(full, kept, default)
             found = await self._reads.get(
                 view,
@@ -72,6 +74,8 @@ class Reading(Lifecycle):
             )
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
+        if self._hooks.of_reads:
+            self._tell_read(full, found)
         if found is None:
             return default
         if found.hit.flags in UNUSUAL:
@@ -104,6 +108,8 @@ class Reading(Lifecycle):
             if self._near is not None and near_cache and options.one_answer and not for_update:
                 kept = self._reads.kept(full)
                 if kept is not None:
+                    if self._hooks.of_reads:
+                        self._hooks.read(full, kept.zone, "near", hit=kept.is_value)
                     return self._item_kept(full, kept)
             if for_update:
                 found = await self._read_coordinator(view, full, options)
@@ -119,11 +125,13 @@ class Reading(Lifecycle):
         except (CacheUnavailable, ConsistencyError) as error:
             self._unavailable(error, options, None)
             return None
+        if self._hooks.of_reads:
+            self._tell_read(full, found)
         content = None if found is None else self._content(full, found)
         if found is None or content is None:
             return None
         left = found.hit.ttl
-        if content.life.stale_until != content.life.expires_at:  # the server keeps it for longer than it is fresh
+        if found.hit.flags == FLAG_ENVELOPE:  # its server may keep it for longer than it is fresh
             left = max(0, math.floor(content.life.expires_at - self._wall_clock()))
         return Item(
             value=self._decode(full, content.data, content.flags, found.zone),
@@ -170,7 +178,10 @@ class Reading(Lifecycle):
                 kept = self._reads.kept(full)
                 if kept is None:
                     wanted.append(full)
-                elif kept.is_value:
+                    continue
+                if self._hooks.of_reads:
+                    self._hooks.read(full, kept.zone, "near", hit=kept.is_value)
+                if kept.is_value:
                     values.update((name, self._value_kept(full, kept, None)) for name in names)
             if not wanted:
                 return values
@@ -181,6 +192,9 @@ class Reading(Lifecycle):
             fallback_on_miss=self._fallback_on_miss if fallback_on_miss is None else fallback_on_miss,
             near=near_cache,
         )
+        if self._hooks.of_reads:
+            for full in wanted:
+                self._tell_read(full, found.get(full))
         for full, item in found.items():
             data, flags = item.hit.value, item.hit.flags
             if flags in UNUSUAL:
@@ -234,6 +248,13 @@ class Reading(Lifecycle):
             raise error
         self._hooks.error_as_miss(error)
         return default
+
+    def _tell_read(self, full: bytes, found: Found | None) -> None:
+        if found is None:
+            self._hooks.read(full, "", "none", hit=False)
+        else:
+            source: Source = "local" if found.zone == self._local_zone else "fallback"
+            self._hooks.read(full, found.zone, source, hit=found.is_value)
 
     def _content(self, full: bytes, found: Found) -> Content | None:
         """What a caller may see of what was found; None for an absence, and for a value that is out of date."""

@@ -147,7 +147,9 @@ class Replay:
         delete = store.flags == FLAG_TOMBSTONE
         life = self.longest_ttl if delete else self._set_life
         kind = Kind.DELETE if delete else Kind.SET
-        self._put(Hint(zone, store.key, kind, store.version, store.data, store.flags, store.ttl, now, now + life))
+        self._put(
+            Hint(zone, store.key, kind, store.version, store.data, store.flags, store.ttl, now, now + life, store.cause)
+        )
 
     def uncertain(self, zone: str, key: bytes) -> None:
         """Nobody can say what a zone did with a write: have the zones compared when it can be reached."""
@@ -329,6 +331,8 @@ class Replay:
                 # Of a check it is not known what was newer, and it is there now.
                 self.caught_up(hint.key, NOTHING_NEWER if hint.kind is Kind.CHECK else hint.version)
             self._hooks.hint_ended(hint.zone, end)
+            if hint.cause is not None:
+                self._hooks.replayed(hint.zone, end, hint.cause)
         else:
             self._dropped(hint, end)
 

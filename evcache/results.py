@@ -31,7 +31,8 @@ ACKNOWLEDGED = frozenset({Outcome.STORED, Outcome.SUPERSEDED})
 # After a delete the key is gone, whether or not it was there.
 ACKNOWLEDGED_DELETE = ACKNOWLEDGED | {Outcome.NOT_FOUND}
 
-Source = Literal["near", "local", "fallback"]
+Source = Literal["near", "local", "fallback", "none"]
+"""Where a key was found: in this process's memory, in its zone, in another one, nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

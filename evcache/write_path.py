@@ -12,7 +12,7 @@ from evcache.commands import Command, Delete, Store, Touch
 from evcache.coordinator import Coordinator, Draft
 from evcache.errors import CacheUnavailable
 from evcache.gutter import GUTTER, GutterWrites
-from evcache.hooks import Hooks
+from evcache.hooks import Listeners
 from evcache.options import Options
 from evcache.remembered import Remembered
 from evcache.replay import Replay
@@ -43,7 +43,7 @@ class WritePath:
         clock: VersionClock,
         coordinator: Coordinator,
         background: Background,
-        hooks: Hooks,
+        hooks: Listeners,
         *,
         versions: bool,
         tombstone_ttl: float,
@@ -278,6 +278,8 @@ class WritePath:
     def _round(self, view: View, options: Options, command: Command) -> Round:
         required = options.consistency.required(len(view.readers))
         acknowledged = ACKNOWLEDGED_DELETE if isinstance(command, Delete) else ACKNOWLEDGED
+        if self._hooks.cause is not None and isinstance(command, Store):
+            command.cause = self._hooks.cause()
         return Round(
             self._background,
             self._hooks,

@@ -11,7 +11,7 @@ NAMES = {
     "evcache": """
         Batch BufferFull CacheError CacheUnavailable CircuitLimits Codec CodecError Consistency ConsistencyError DecodeError EVCache EncodeError
         Failover Gutter Hedging Hints Hooks InvalidationChannel LoadAborted LoadPolicy LoadTimeout Loaded LocalChannel
-        InvalidArgument InvalidKey InvalidTopology Item NearCache NodeSettings Outcome ServerError StandardCodec Stats Unsupported
+        InvalidArgument InvalidKey InvalidTopology Item NearCache NodeSettings Outcome ServerError StandardCodec Stats Telemetry Unsupported
         UsageError ValueTooLarge WriteBehind WriteBehindStats WriteResult
     """,
     "zones": """
@@ -27,7 +27,7 @@ SIGNATURES = {
     "__init__": """
         namespace zones * local_zone read_consistency write_consistency read_timeout write_timeout ttl fallback_on_miss
         errors ordering interop codec tombstone_ttl near_cache invalidation loading max_loads nodes transport
-        repair check_share hints remember_versions failover hedging gutter hooks wall_clock
+        repair check_share hints remember_versions failover hedging gutter hooks telemetry wall_clock
     """,
     "get": "key default * consistency timeout fallback_on_miss errors near_cache",
     "get_item": "key * consistency timeout fallback_on_miss errors near_cache for_update",

@@ -6,7 +6,8 @@ import traceback
 import pytest
 
 from evcache import LoadTimeout, NearCache, UsageError
-from evcache.errors import CacheUnavailable
+from evcache.codec import FLAG_ENVELOPE
+from evcache.errors import CacheUnavailable, DecodeError
 from evcache.load_policy import LoadPolicy
 from tests.evcache.loaders import (
     LoadListener,
@@ -405,3 +406,27 @@ async def test_a_lease_that_could_not_be_asked_for_is_done_without(zones):
     assert seen(zones, "k")["a"] == "v"
     assert await cache.get_or_load("k", source.load) == "v"
     assert source.calls == 1
+
+
+@on_zones(zones=2)
+async def test_the_ttl_of_an_item_that_is_kept_for_when_its_loader_fails_is_its_own(zones):
+    """Not how long its server keeps it."""
+    cache, other = await zones.ready(), await zones.ready(local_zone="b")
+    await cache.get_or_load("k", Source([1]).load, ttl=10, policy=LoadPolicy(jitter=0, fail_safe=20))
+    await pass_time(4)
+    assert (await other.get_item("k")).ttl == 6
+
+
+@pytest.mark.parametrize("many", [False, True])
+@on_zones(zones=2)
+async def test_what_a_later_release_has_stored_is_loaded_anew(zones, many):
+    """While processes of two releases run, the older ones can't read the times of what the newer ones load."""
+    cache, source = await zones.ready(), Source("mine")
+    zones.write_as_another_client("k", b"\x09" + bytes(40), FLAG_ENVELOPE, "a", "b")
+    if many:
+        assert await cache.get_or_load_many(["k"], source.load_many) == {"k": "mine"}
+    else:
+        assert await cache.get_or_load("k", source.load) == "mine"
+    with pytest.raises(DecodeError):
+        zones.write_as_another_client("k2", b"\x09" + bytes(40), FLAG_ENVELOPE, "a", "b")
+        await cache.get("k2")

@@ -1,0 +1,436 @@
+"""Traces and metrics with OpenTelemetry: the only module that knows of it, and of its API alone. Nothing is exported unless
+the service has installed an SDK.
+
+A client whose service has none runs the very code that it would run without this module. When there is one, at the first
+call or a moment after it has been installed, the operations of that client are wrapped: each call is a span of kind
+client, the current one while it runs, so that what a loader does hangs under it. What the parts of the client tell
+through hooks becomes its attributes and events. Work that outlives its call is a span of its own, with a link to the call
+that caused it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+from opentelemetry import context, metrics, trace
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, NoOpMeter, Observation
+from opentelemetry.trace import Link, NoOpTracer, Span, SpanContext, SpanKind, Status, StatusCode, Tracer, TracerProvider
+
+from evcache.counts import Counts, reason
+from evcache.hooks import HintEnd, Hooks, Listeners
+from evcache.metrics import DURATION, DURATION_BUCKETS, METRICS, Client, Metric, read
+from evcache.results import ACKNOWLEDGED_DELETE, Outcome, Source, WriteResult
+from zones.checks import at_least_one
+from zones.cluster import Cluster
+from zones.errors import CacheError, InvalidArgument, ServerError
+from zones.node import Node
+
+KeyDisplay = Literal["none", "hashed", "clear"]
+
+# Calls whose duration is recorded in a second, about. Recording one takes an SDK as long as a read takes this client:
+# above that, every n-th is recorded, which leaves the histogram its shape. The counters of reads and writes count all.
+DURATIONS_PER_SECOND = 1_000
+
+# Between looks whether an SDK has been installed since.
+LOOK_SECONDS = 1.0
+
+OPERATIONS = (
+    *("get", "get_item", "get_many", "get_and_touch", "set", "set_many", "add", "replace", "append", "prepend", "cas"),
+    *("delete", "delete_many", "touch", "incr", "decr", "get_or_load", "get_or_load_many", "invalidate", "write_through"),
+)
+# With a loader or a writer, whose own spans hang under the call's.
+_CALLS_BACK = frozenset({"get_or_load", "get_or_load_many", "write_through"})
+
+_SCOPE = "evcache"
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What a client tells OpenTelemetry. Raises `InvalidArgument` for what can't be meant."""
+
+    traces: bool = True
+    metrics: bool = True
+    keys: KeyDisplay = "none"
+    """What spans say of keys, as `evcache.key`: nothing, half of their SHA-256 in hex, or the keys themselves."""
+    node_spans: bool = False
+    """Whether each request to a node is a span, too, under that of its call."""
+    durations_per_second: int | None = DURATIONS_PER_SECOND
+    """Calls of each operation whose duration is recorded in a second, about; None: all, and each costs as much as a read."""
+    tracer_provider: TracerProvider | None = None
+    """None: the one that the service has installed, once it has."""
+    meter_provider: MeterProvider | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("traces", "metrics", "node_spans"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidArgument(name, f"True or False is needed, not {getattr(self, name)!r}")
+        if self.keys not in get_args(KeyDisplay):
+            raise InvalidArgument("keys", f"{self.keys!r} is none of {', '.join(map(repr, get_args(KeyDisplay)))}")
+        if self.durations_per_second is not None:
+            at_least_one(self.durations_per_second, "durations_per_second")
+
+
+class Subject(NamedTuple):
+    """The client that is observed."""
+
+    operations: object
+    """Whose methods are wrapped: the client itself."""
+    namespace: str
+    hooks: Listeners
+    cluster: Cluster
+    client: Client
+    """Whose numbers are read."""
+    levels: Mapping[str, str]
+    """The consistency of reads and writes, where a call does not say."""
+
+
+class Watch:
+    """Turns the telemetry of one client on when there is an SDK. For one event loop."""
+
+    def __init__(self, settings: Telemetry, subject: Callable[[Counts], Subject]) -> None:
+        """`subject`: makes the client's, with what has counted for it."""
+        self._settings = settings
+        self._counts = Counts()
+        self._subject = subject
+        self._tracer: Tracer | None = None
+        self._instruments: _Instruments | None = None
+        self._client: Client | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Look for an SDK now, and again every second until all that is wanted of it is there."""
+        settings = self._settings
+        tracer = _tracer(settings) if settings.traces and self._tracer is None else None
+        instruments = _instruments(settings) if settings.metrics and self._instruments is None else None
+        if tracer is not None or instruments is not None:
+            self._turn_on(tracer, instruments)
+        if (settings.traces and self._tracer is None) or (settings.metrics and self._instruments is None):
+            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self.start)
+
+    def _turn_on(self, tracer: Tracer | None, instruments: _Instruments | None) -> None:
+        subject = self._subject(self._counts)
+        if instruments is not None:
+            self._instruments = instruments
+            self._client = subject.client
+            instruments.clients.add(subject.client)
+            subject.hooks.add(self._counts)
+        if tracer is not None:
+            self._tracer = tracer
+            subject.hooks.add(_Notes(tracer, subject, node_spans=self._settings.node_spans))
+            subject.hooks.cause = _current_context
+            subject.hooks.background = functools.partial(_in_the_background, tracer, subject.namespace)
+        _wrap(subject, self._tracer, self._instruments, self._counts, self._settings)
+
+    def stop(self) -> None:
+        """Leave no timer behind, and report nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._instruments is not None and self._client is not None:
+            self._instruments.clients.discard(self._client)
+
+
+# What the service has installed.
+
+
+def _tracer(settings: Telemetry) -> Tracer | None:
+    """None: there is no SDK, or it is disabled."""
+    provider = settings.tracer_provider or trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+        return None
+    tracer = provider.get_tracer(_SCOPE)
+    return None if isinstance(tracer, NoOpTracer) else tracer
+
+
+def _instruments(settings: Telemetry) -> _Instruments | None:
+    """None: there is no SDK, or it is disabled."""
+    provider = settings.meter_provider or metrics.get_meter_provider()
+    if type(provider).__module__.startswith(metrics.__name__):  # the API's own, which stand for one that is not there
+        return None
+    meter = provider.get_meter(_SCOPE)
+    if isinstance(meter, NoOpMeter):
+        return None
+    found = _by_provider.get(provider)
+    if found is None:
+        found = _by_provider[provider] = _Instruments(meter)
+    return found
+
+
+class _Instruments:
+    """The instruments of one provider, for all clients: an SDK drops the callbacks of an instrument that is made again."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.clients: weakref.WeakSet[Client] = weakref.WeakSet()
+        self.duration = meter.create_histogram(
+            DURATION, "s", "Duration of calls.", explicit_bucket_boundaries_advisory=DURATION_BUCKETS
+        )
+        for metric in METRICS:
+            create = meter.create_observable_counter if metric.kind == "counter" else meter.create_observable_gauge
+            create(metric.name, [functools.partial(self._observe, metric)], metric.unit, metric.meaning)
+
+    def _observe(self, metric: Metric, _: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(value, attributes) for value, attributes in read(metric, list(self.clients))]
+
+
+_by_provider: weakref.WeakKeyDictionary[MeterProvider, _Instruments] = weakref.WeakKeyDictionary()
+
+
+# Calls.
+
+
+def _wrap(
+    subject: Subject, tracer: Tracer | None, instruments: _Instruments | None, counts: Counts, settings: Telemetry
+) -> None:
+    for name in OPERATIONS:
+        method = getattr(type(subject.operations), name).__get__(subject.operations)
+        record = None if instruments is None else _Durations(instruments.duration, name, subject, settings)
+        call = _Call(name, method, tracer, record, counts, subject, settings)
+        setattr(subject.operations, name, functools.wraps(method)(call.bound()))
+
+
+class _Durations:
+    """Records how long calls of one operation take, some of them when there are many."""
+
+    def __init__(self, histogram: Histogram, name: str, subject: Subject, settings: Telemetry) -> None:
+        self._record = histogram.record
+        self._attributes = _common(name, subject)
+        self._limit = settings.durations_per_second
+        self._second = 0
+        self._calls = 0
+        self._every = 1
+
+    def __call__(self, began: float, error: BaseException | None) -> None:
+        now = time.perf_counter()
+        if self._limit is not None:
+            if int(now) != self._second:
+                # As many as there were in the second before are to be expected.
+                self._every = max(1, self._calls // self._limit) if int(now) == self._second + 1 else 1
+                self._second, self._calls = int(now), 0
+            self._calls += 1
+            if self._calls % self._every and error is None:
+                return
+        attributes = self._attributes if error is None else {**self._attributes, "error.type": _type_of(error)}
+        self._record(now - began, attributes)
+
+
+class _Call:
+    """The calls of one operation of one client."""
+
+    def __init__(
+        self,
+        name: str,
+        method: Callable[..., Awaitable[Any]],
+        tracer: Tracer | None,
+        record: _Durations | None,
+        counts: Counts,
+        subject: Subject,
+        settings: Telemetry,
+    ) -> None:
+        self._name = name
+        self._method = method
+        self._tracer = tracer
+        self._record = record
+        self._counts = counts
+        self._keys = settings.keys
+        self._attributes = _common(name, subject)
+        self._span_name = f"{name} {subject.namespace}"
+        self._level = subject.levels.get(name)
+
+    def bound(self) -> Callable[..., Awaitable[Any]]:
+        """What takes the place of the operation."""
+        method, record, ended = self._method, self._record, self._ended
+        begin = self._begin if self._tracer is not None else None
+
+        async def observed(*arguments: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            span = None if begin is None else begin(arguments, named)
+            token = None if span is None else context.attach(trace.set_span_in_context(span))
+            failure: BaseException | None = None
+            try:
+                result = await method(*arguments, **named)
+            except BaseException as error:
+                failure = error
+                if span is not None:
+                    _failed(span, error)
+                raise
+            else:
+                ended(span, result)
+                return result
+            finally:
+                if record is not None:
+                    record(began, failure)
+                if span is not None and token is not None:
+                    context.detach(token)
+                    span.end()
+
+        return observed
+
+    def _begin(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Span | None:
+        """The span of a call; None when nobody would see it."""
+        parent = trace.get_current_span().get_span_context()
+        if parent.is_valid and not parent.trace_flags.sampled:
+            return None  # nor would its own sampler take it, and a span that is not recorded costs as much as a look-up
+        assert self._tracer is not None
+        span = self._tracer.start_span(self._span_name, kind=SpanKind.CLIENT, attributes=self._attributes)
+        if not span.is_recording():
+            return span if self._name in _CALLS_BACK else None  # what a loader does is not to be sampled anew
+        level = named.get("consistency") or self._level
+        if level is not None:
+            span.set_attribute("evcache.consistency", str(level))
+        subject = arguments[0] if arguments else None
+        if isinstance(subject, str | bytes):
+            if self._keys != "none":
+                span.set_attribute("evcache.key", _shown(subject, self._keys))
+        elif isinstance(subject, Sized):
+            span.set_attribute("db.operation.batch.size", len(subject))
+        return span
+
+    def _ended(self, span: Span | None, result: Any) -> None:
+        if type(result) is WriteResult:
+            self._counts.writes[self._name, result.met] += 1
+            if span is not None:
+                span.set_attribute("evcache.zones.acked", _acknowledged(result))
+                span.set_attribute("evcache.met", result.met)
+        elif self._name in ("set_many", "delete_many"):
+            for one in result.values():
+                self._counts.writes[self._name, one.met] += 1
+            if span is not None and result:
+                span.set_attribute("evcache.zones.acked", min(map(_acknowledged, result.values())))
+        elif span is not None and self._name in ("get_many", "get_or_load_many"):
+            span.set_attribute("evcache.hits", len(result))
+
+
+def _common(name: str, subject: Subject) -> dict[str, str]:
+    return {"db.system.name": "memcached", "db.operation.name": name, "db.namespace": subject.namespace}
+
+
+def _acknowledged(result: WriteResult) -> int:
+    return sum(outcome in ACKNOWLEDGED_DELETE for outcome in result.zones.values())
+
+
+def _shown(key: str | bytes, display: KeyDisplay) -> str:
+    raw = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
+    return hashlib.sha256(raw).hexdigest()[:32] if display == "hashed" else raw.decode("utf-8", "backslashreplace")
+
+
+def _type_of(error: BaseException) -> str:
+    return type(error).__qualname__
+
+
+def _failed(span: Span, error: BaseException) -> None:
+    span.set_attribute("error.type", _type_of(error))
+    if isinstance(error, ServerError):
+        span.set_attribute("db.response.status_code", error.problem.partition(" ")[0])
+    if isinstance(error, asyncio.CancelledError):
+        span.set_status(Status(StatusCode.ERROR, "the caller was cancelled"))
+    else:
+        span.set_status(Status(StatusCode.ERROR, str(error)))
+
+
+# What happens during a call, and after it.
+
+
+class _Notes(Hooks):
+    """Writes what happens to the span of the call that it happens to."""
+
+    def __init__(self, tracer: Tracer, subject: Subject, *, node_spans: bool) -> None:
+        self._tracer = tracer
+        self._subject = subject
+        self._node_spans = node_spans
+
+    def read(self, key: bytes, zone: str, source: Source, *, hit: bool) -> None:
+        span = trace.get_current_span()
+        if not span.is_recording():
+            return
+        span.set_attributes({"evcache.hit": hit, "evcache.source": source})
+        if zone:
+            span.set_attribute("evcache.zone", zone)
+            endpoint = None if source == "near" else self._endpoint(zone, key)
+            if endpoint is not None:
+                span.set_attributes(_address(endpoint))
+
+    def fell_back(self, zone: str, error: CacheError | None) -> None:
+        why = reason(error)
+        self._event("evcache.fallback", {"evcache.zone": zone, "evcache.fallback.reason": why})
+        trace.get_current_span().set_attribute("evcache.fallback.reason", why)
+
+    def zone_behind(self, zone: str) -> None:
+        self._event("evcache.zone_behind", {"evcache.zone": zone})
+
+    def failover_denied(self, zone: str) -> None:
+        self._event("evcache.failover_denied", {"evcache.zone": zone})
+
+    def hedged(self, zone: str, *, won: bool) -> None:
+        self._event("evcache.hedge", {"evcache.zone": zone, "evcache.won": won})
+
+    def gutter_used(self, *, hit: bool) -> None:
+        self._event("evcache.gutter", {"evcache.hit": hit})
+
+    def stale_served(self, error: BaseException | None) -> None:
+        why = "refresh" if error is None else "error"
+        self._event("evcache.stale", {"evcache.stale.reason": why})
+        trace.get_current_span().set_attribute("evcache.stale", value=True)
+
+    def error_as_miss(self, error: CacheError) -> None:
+        self._event("evcache.error_as_miss", {"error.type": _type_of(error)})
+
+    def repaired(self, zone: str, outcome: Outcome) -> None:
+        self._afterwards("repair", _current_context(), {"evcache.zone": zone, "evcache.outcome": str(outcome)})
+
+    def replayed(self, zone: str, end: HintEnd, cause: object) -> None:
+        self._afterwards("replay", cause, {"evcache.zone": zone, "evcache.hint.end": end})
+
+    def _event(self, name: str, attributes: Mapping[str, str | bool]) -> None:
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.add_event(name, attributes)
+
+    def _afterwards(self, what: str, cause: object, attributes: Mapping[str, str]) -> None:
+        """A span for what has been done since the call that caused it returned."""
+        if not isinstance(cause, SpanContext) or not cause.trace_flags.sampled:
+            return
+        self._tracer.start_span(
+            f"{what} {self._subject.namespace}",
+            context=context.Context(),
+            kind=SpanKind.CLIENT,
+            attributes={**_common(what, self._subject), **attributes},
+            links=[Link(cause)],
+        ).end()
+
+    def _endpoint(self, zone: str, key: bytes) -> Node | None:
+        view = self._subject.cluster.view
+        if view is None:
+            return None
+        pool = next((pool for pool in view.writers if pool.name == zone), None)
+        return None if pool is None else pool.node(view.place(key))
+
+
+def _address(node: Node) -> dict[str, str | int]:
+    endpoint = node.endpoint
+    if endpoint.path:
+        return {"server.address": endpoint.path}
+    return {"server.address": endpoint.host, "server.port": endpoint.port}
+
+
+def _current_context() -> SpanContext | None:
+    found = trace.get_current_span().get_span_context()
+    return found if found.is_valid else None
+
+
+@contextmanager
+def _in_the_background(tracer: Tracer, namespace: str, what: str) -> Iterator[None]:
+    """Around work that outlives the call it belongs to: a span of its own, the current one meanwhile."""
+    cause = _current_context()
+    if cause is not None and not cause.trace_flags.sampled:
+        yield
+        return
+    links = [] if cause is None else [Link(cause)]
+    with tracer.start_as_current_span(f"{what} {namespace}", context=context.Context(), links=links):
+        yield
