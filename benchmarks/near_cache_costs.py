@@ -293,7 +293,8 @@ async def near_hit() -> None:
     async def empty() -> None:
         pass
 
-    known: dict[str, bytes] = {KEY % 1: VALUE}
+    key = KEY % 1
+    known: dict[str, bytes] = {key: VALUE}
 
     async def look_up(key: str) -> bytes | None:
         return known.get(key)
@@ -307,7 +308,7 @@ async def near_hit() -> None:
             await cache.set(kind, value)
         operations: dict[str, Callable[[], Awaitable[object]]] = {
             "await of nothing": empty,
-            "dict in a coroutine": lambda: look_up(KEY % 1),
+            "dict in a coroutine": lambda: look_up(key),
             **{f"get, {kind}": lambda kind=kind: cache.get(kind) for kind in values},  # type: ignore[misc]
         }
         rounds = []
