@@ -61,6 +61,7 @@ from zones.cluster import Cluster, View
 from zones.discovery import StaticDiscovery
 from zones.errors import InvalidTopology
 from zones.settings import NodeSettings
+from zones.tap import Tap
 from zones.transports.base import TransportChoice
 
 DEFAULT_HINTS = Hints()
@@ -176,6 +177,9 @@ class Assembly:
         an_instance(telemetry, Telemetry, "telemetry")
         self._telemetry = telemetry
         settings = _settings(nodes, transport, read_timeout)
+        if telemetry is not None and telemetry.node_spans and settings.tap is None:
+            settings = replace(settings, tap=Tap())
+        self._tap = settings.tap
         fixed = self._discovery.topology if isinstance(self._discovery, StaticDiscovery) else None
         if gutter is not None and fixed is not None and fixed.zone(GUTTER) is not None:
             raise InvalidTopology("gutter", f"a zone is called {GUTTER!r}")

@@ -180,7 +180,7 @@ class Lifecycle(Assembly):
 
     def _subject(self, counts: Counts) -> Subject:
         client = Client(self.namespace, counts, self.stats, lambda: self._cluster.nodes)
-        return Subject(self, self.namespace, self._hooks, self._cluster, client, self._defaults.levels())
+        return Subject(self, self.namespace, self._hooks, self._cluster, client, self._defaults.levels(), self._tap)
 
     def _ready(self, options: Options) -> tuple[View, Options] | None:
         view = self._cluster.view

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
+import logging
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sized
@@ -32,6 +33,8 @@ from zones.checks import at_least_one
 from zones.cluster import Cluster
 from zones.errors import CacheError, InvalidArgument, ServerError
 from zones.node import Node
+from zones.tap import Tap
+from zones.topology import Endpoint
 
 KeyDisplay = Literal["none", "hashed", "clear"]
 
@@ -50,6 +53,8 @@ OPERATIONS = (
 _CALLS_BACK = frozenset({"get_or_load", "get_or_load_many", "write_through"})
 
 _SCOPE = "evcache"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,9 @@ class Subject(NamedTuple):
     client: Client
     """Whose numbers are read."""
     levels: Mapping[str, str]
-    """The consistency of reads and writes, where a call does not say."""
+    """The consistency of operations, where a call does not say."""
+    tap: Tap | None
+    """Where its requests to nodes can be listened to."""
 
 
 class Watch:
@@ -124,7 +131,9 @@ class Watch:
             subject.hooks.add(self._counts)
         if tracer is not None:
             self._tracer = tracer
-            subject.hooks.add(_Notes(tracer, subject, node_spans=self._settings.node_spans))
+            subject.hooks.add(_Notes(tracer, subject))
+            if self._settings.node_spans and subject.tap is not None:
+                subject.tap.listener = _NodeSpans(tracer, subject).begin
             subject.hooks.cause = _current_context
             subject.hooks.background = functools.partial(_in_the_background, tracer, subject.namespace)
         _wrap(subject, self._tracer, self._instruments, self._counts, self._settings)
@@ -250,25 +259,33 @@ class _Call:
 
         async def observed(*arguments: Any, **named: Any) -> Any:
             began = time.perf_counter()
-            span = None if begin is None else begin(arguments, named)
-            token = None if span is None else context.attach(trace.set_span_in_context(span))
+            span = token = None
+            if begin is not None:
+                try:
+                    span = begin(arguments, named)
+                    if span is not None:
+                        token = context.attach(trace.set_span_in_context(span))
+                except Exception:
+                    _broke()
             failure: BaseException | None = None
+            result = None
             try:
                 result = await method(*arguments, **named)
+                return result
             except BaseException as error:
                 failure = error
-                if span is not None:
-                    _failed(span, error)
                 raise
-            else:
-                ended(span, result)
-                return result
             finally:
-                if record is not None:
-                    record(began, failure)
-                if span is not None and token is not None:
+                if token is not None:
                     context.detach(token)
-                    span.end()
+                try:
+                    ended(span, result, failure)
+                    if record is not None:
+                        record(began, failure)
+                    if span is not None:
+                        span.end()
+                except Exception:
+                    _broke()
 
         return observed
 
@@ -292,8 +309,11 @@ class _Call:
             span.set_attribute("db.operation.batch.size", len(subject))
         return span
 
-    def _ended(self, span: Span | None, result: Any) -> None:
-        if type(result) is WriteResult:
+    def _ended(self, span: Span | None, result: Any, failure: BaseException | None) -> None:
+        if failure is not None:
+            if span is not None:
+                _failed(span, failure)
+        elif type(result) is WriteResult:
             self._counts.writes[self._name, result.met] += 1
             if span is not None:
                 span.set_attribute("evcache.zones.acked", _acknowledged(result))
@@ -305,6 +325,17 @@ class _Call:
                 span.set_attribute("evcache.zones.acked", min(map(_acknowledged, result.values())))
         elif span is not None and self._name in ("get_many", "get_or_load_many"):
             span.set_attribute("evcache.hits", len(result))
+
+
+def _broke() -> None:
+    """A part of the SDK has raised, in the middle of a call that has nothing to do with it. Said once, then not again."""
+    global _said  # noqa: PLW0603  # once for each process is what is wanted
+    if not _said:
+        _said = True
+        _log.exception("OpenTelemetry raised; calls go on without it, and this is not said again")
+
+
+_said = False
 
 
 def _common(name: str, subject: Subject) -> dict[str, str]:
@@ -340,10 +371,9 @@ def _failed(span: Span, error: BaseException) -> None:
 class _Notes(Hooks):
     """Writes what happens to the span of the call that it happens to."""
 
-    def __init__(self, tracer: Tracer, subject: Subject, *, node_spans: bool) -> None:
+    def __init__(self, tracer: Tracer, subject: Subject) -> None:
         self._tracer = tracer
         self._subject = subject
-        self._node_spans = node_spans
 
     def read(self, key: bytes, zone: str, source: Source, *, hit: bool) -> None:
         span = trace.get_current_span()
@@ -352,9 +382,9 @@ class _Notes(Hooks):
         span.set_attributes({"evcache.hit": hit, "evcache.source": source})
         if zone:
             span.set_attribute("evcache.zone", zone)
-            endpoint = None if source == "near" else self._endpoint(zone, key)
-            if endpoint is not None:
-                span.set_attributes(_address(endpoint))
+            node = None if source == "near" else self._node(zone, key)
+            if node is not None:
+                span.set_attributes(_address(node.endpoint))
 
     def fell_back(self, zone: str, error: CacheError | None) -> None:
         why = reason(error)
@@ -404,7 +434,7 @@ class _Notes(Hooks):
             links=[Link(cause)],
         ).end()
 
-    def _endpoint(self, zone: str, key: bytes) -> Node | None:
+    def _node(self, zone: str, key: bytes) -> Node | None:
         view = self._subject.cluster.view
         if view is None:
             return None
@@ -412,8 +442,35 @@ class _Notes(Hooks):
         return None if pool is None else pool.node(view.place(key))
 
 
-def _address(node: Node) -> dict[str, str | int]:
-    endpoint = node.endpoint
+class _NodeSpans:
+    """A span for each request to a node, under that of the call that sends it."""
+
+    def __init__(self, tracer: Tracer, subject: Subject) -> None:
+        self._tracer = tracer
+        self._subject = subject
+
+    def begin(self, endpoint: Endpoint, command: str, requests: int) -> Callable[[BaseException | None], None] | None:
+        """A listener of the tap. None when nobody would see the span."""
+        parent = trace.get_current_span()
+        if not parent.is_recording():
+            return None
+        attributes: dict[str, str | int] = {**_common(command, self._subject), **_address(endpoint)}
+        if requests > 1:
+            attributes["db.operation.batch.size"] = requests
+        zone = next((zone for zone, known in self._subject.cluster.nodes if known == endpoint), None)
+        if zone is not None:
+            attributes["evcache.zone"] = zone
+        span = self._tracer.start_span(f"{command} {endpoint.label}", kind=SpanKind.CLIENT, attributes=attributes)
+
+        def ended(error: BaseException | None) -> None:
+            if error is not None:
+                _failed(span, error)
+            span.end()
+
+        return ended
+
+
+def _address(endpoint: Endpoint) -> dict[str, str | int]:
     if endpoint.path:
         return {"server.address": endpoint.path}
     return {"server.address": endpoint.host, "server.port": endpoint.port}

@@ -47,6 +47,7 @@ class Node:
         self.capabilities: Capabilities | None = None
         """What the server said when it was last connected to; None before that."""
         self._settings = settings
+        self._tap = settings.tap
         self._loop = asyncio.get_running_loop()
         self._lag = lag
         self._on_change = on_change
@@ -120,9 +121,11 @@ class Node:
                 return None
             self._keep_connected()
         if len(ready) == 1:
-            return ready[0]
-        self._turn += 1
-        return ready[self._turn % len(ready)]
+            connection = ready[0]
+        else:
+            self._turn += 1
+            connection = ready[self._turn % len(ready)]
+        return connection if self._tap is None else self._tap.over(connection, self.endpoint)
 
     async def connected(self, deadline: float) -> Transport:
         """An open connection, waiting for one if the node is not known to be down.

@@ -10,6 +10,7 @@ from zones.circuit import CircuitLimits
 from zones.connection import ConnectionLimits
 from zones.dialer import Dialer, SocketDialer
 from zones.errors import InvalidArgument
+from zones.tap import Tap
 from zones.transports.base import TransportChoice
 from zones.transports.pool import PoolLimits
 
@@ -40,6 +41,9 @@ class NodeSettings:
     """When a node is not asked any more, and when it is looked whether it can be again."""
 
     dialer: Dialer = field(default_factory=SocketDialer)
+
+    tap: Tap | None = field(default=None, repr=False)
+    """Where requests can be listened to; None: nowhere, which costs nothing."""
 
     def __post_init__(self) -> None:
         if self.transport not in get_args(TransportChoice):

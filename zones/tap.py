@@ -1,0 +1,111 @@
+"""A tap on the way to the nodes: whoever measures sees every request, its command and how it ended.
+
+Off the path of calls: a node that has no tap lends its connections as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from zones.errors import CacheError
+from zones.pending import Waiter
+from zones.topology import Endpoint
+from zones.transports.base import Transport
+
+_log = logging.getLogger(__name__)
+
+Ended = Callable[[BaseException | None], None]
+"""To be called once, when the request has ended: with an error, or None."""
+
+Listener = Callable[[Endpoint, str, int], Ended | None]
+"""Told of each request as it is sent, in the context of who sends it: the node, the command, and how many of them."""
+
+
+class Tap:
+    """Where one client's requests can be listened to."""
+
+    def __init__(self) -> None:
+        self.listener: Listener | None = None
+
+    def over(self, connection: Transport, endpoint: Endpoint) -> Transport:
+        """The connection, with its requests seen."""
+        return connection if self.listener is None else _Tapped(connection, endpoint, self.listener)
+
+
+class _Tapped:
+    """A connection whose requests are seen. Lent for one request."""
+
+    def __init__(self, connection: Transport, endpoint: Endpoint, listener: Listener) -> None:
+        self._connection = connection
+        self._endpoint = endpoint
+        self._listener = listener
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
+        """As the connection's."""
+        seen = self._seen(line, 1, waiter)
+        self._sent(seen, lambda: self._connection.request(line, seen, deadline, data))
+
+    def request_all(self, lines: Sequence[bytes], data: bytes, waiter: Waiter, deadline: float) -> None:
+        """As the connection's."""
+        seen = self._seen(lines[0], 1, waiter)
+        self._sent(seen, lambda: self._connection.request_all(lines, data, seen, deadline))
+
+    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:
+        """As the connection's."""
+        seen = self._seen(lines[0], len(lines), waiter)
+        self._sent(seen, lambda: self._connection.request_quietly(lines, seen, deadline))
+
+    def _seen(self, line: bytes, requests: int, waiter: Waiter) -> Waiter:
+        try:
+            ended = self._listener(self._endpoint, line.split(b" ", 1)[0].decode("ascii"), requests)
+        except Exception:
+            _log.exception("whoever listens to requests has raised")
+            return waiter
+        return waiter if ended is None else _SeenWaiter(waiter, ended)
+
+    @staticmethod
+    def _sent(seen: Waiter, send: Callable[[], None]) -> None:
+        try:
+            send()
+        except CacheError as error:  # nothing was sent
+            if isinstance(seen, _SeenWaiter):
+                seen.end(error)
+            raise
+
+
+class _SeenWaiter:
+    """Who waits for an answer, and who wants to know when it came."""
+
+    __slots__ = ("_ended", "_waiter")
+
+    def __init__(self, waiter: Waiter, ended: Ended) -> None:
+        self._waiter = waiter
+        self._ended: Ended | None = ended
+
+    def done(self) -> bool:
+        done = self._waiter.done()
+        if done:  # given up: the connection asks when the answer has come, and there is nobody to take it
+            self.end(None)
+        return done
+
+    def set_result(self, answer: Any) -> None:
+        self.end(None)
+        self._waiter.set_result(answer)
+
+    def set_exception(self, error: Any) -> None:
+        self.end(error)
+        self._waiter.set_exception(error)
+
+    def end(self, error: BaseException | None) -> None:
+        ended, self._ended = self._ended, None
+        if ended is None:
+            return
+        try:
+            ended(error)
+        except Exception:  # out of a connection that has just read a reply: it would end for all
+            _log.exception("whoever listens to requests has raised")
