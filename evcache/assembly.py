@@ -165,6 +165,7 @@ class Assembly:
         self._fallback_on_miss = fallback_on_miss
         self._codec: Codec = StandardCodec() if codec is None else codec
         self._hooks = Listeners()
+        self._hooks.home = self._local_zone
         if hooks is not None:
             self._hooks.add(hooks)
         self._versions = not interop

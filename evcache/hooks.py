@@ -87,6 +87,8 @@ class Listeners(Hooks):
         self._heard: dict[str, tuple[Hooks, ...]] = dict.fromkeys(HOOKS, ())
         self.of_reads = False
         """Whether anybody listens to `read`: there is one for every key, so it is not called for nobody."""
+        self.home: str | None = None
+        """The client's zone."""
         self.cause: Callable[[], object] | None = None
         """Asked when a write begins: what it says is handed on to `replayed`."""
         self.background: Callable[[str], AbstractContextManager[None]] | None = None
@@ -104,6 +106,11 @@ class Listeners(Hooks):
         for name, listeners in self._heard.items():
             self._heard[name] = tuple(other for other in listeners if other is not listener)
         self.of_reads = bool(self._heard["read"])
+
+    def looked_up(self, key: bytes, zone: str, *, hit: bool) -> None:
+        """A key was read from the zones; empty: none has it. Only if somebody listens (`of_reads`)."""
+        source: Source = "none" if not zone else "local" if zone == self.home else "fallback"
+        self.read(key, zone, source, hit=hit)
 
     def hears(self, name: str) -> bool:
         """Whether anybody listens to this."""

@@ -19,7 +19,7 @@ from evcache.codec import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.errands import Asked
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError, LoadAborted
 from evcache.flights import Flight, Flights
-from evcache.hooks import Hooks
+from evcache.hooks import Listeners
 from evcache.life import Content, Life, State, content_of, state_of
 from evcache.loads import Loads
 from evcache.read_path import ReadPath
@@ -41,7 +41,7 @@ class LoadPath:
         loads: Loads,
         flights: Flights,
         background: Background,
-        hooks: Hooks,
+        hooks: Listeners,
         *,
         wall: Callable[[], float],
         draw: Callable[[], float] = random.random,
@@ -202,6 +202,8 @@ class LoadPath:
         except (CacheUnavailable, ConsistencyError) as error:
             self._hooks.error_as_miss(error)
             return None, isinstance(error, ConsistencyError)
+        if self._hooks.of_reads:
+            self._hooks.looked_up(key, "" if found is None else found.zone, hit=found is not None and found.is_value)
         if found is None or found.hit.flags == FLAG_TOMBSTONE:
             return None, True
         return self._content(found, self._wall(), key), True
@@ -212,6 +214,10 @@ class LoadPath:
         found, failures, answered = await self._reads.get_many(
             view, keys, asked.reads, fallback_on_miss=asked.fallback_on_miss, near=asked.near, flags=COPY_FLAGS
         )
+        if self._hooks.of_reads:
+            for key in keys:
+                item = found.get(key)
+                self._hooks.looked_up(key, "" if item is None else item.zone, hit=item is not None and item.is_value)
         if not answered:
             self._hooks.error_as_miss(CacheUnavailable("get_or_load_many", failures))
         now = self._wall()

@@ -77,8 +77,12 @@ class Loading(Reading, Writing):
         if (kept := self._near_kept(full, asked)) is not None:
             if kept.is_value:
                 if self._loads.serve(view, full, kept.flags, kept.life, asked):
+                    if self._hooks.of_reads:
+                        self._hooks.read(full, kept.zone, "near", hit=True)
                     return kept.value if kept.value is not UNDECODED else self._value_kept(full, kept, None)
             elif kept.flags != FLAG_TOMBSTONE:
+                if self._hooks.of_reads:
+                    self._hooks.read(full, kept.zone, "near", hit=False)
                 return None
         content = await self._loads.get(view, full, asked)
         return None if content is None else self._decode(full, content.data, content.flags, content.zone)
@@ -127,6 +131,8 @@ class Loading(Reading, Writing):
             content = contents.get(full)
             if content is None and full in contents:
                 continue
+            if content is None and self._hooks.of_reads:
+                self._hooks.read(full, kept[full].zone, "near", hit=True)
             for name in given[full]:
                 values[name] = (
                     self._value_kept(full, kept[full], None)

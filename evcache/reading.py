@@ -18,7 +18,7 @@ from evcache.life import Content, content_of
 from evcache.lifecycle import Lifecycle
 from evcache.near_path import UNDECODED, Kept
 from evcache.options import Key, Level, Options, Seconds, several
-from evcache.results import Item, Source
+from evcache.results import Item
 from zones.cluster import View
 from zones.errors import CacheError, NodeError
 from zones.protocol.requests import COPY_FLAGS
@@ -75,7 +75,7 @@ class Reading(Lifecycle):
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
         if self._hooks.of_reads:
-            self._tell_read(full, found)
+            self._hooks.looked_up(full, "" if found is None else found.zone, hit=found is not None and found.is_value)
         if found is None:
             return default
         if found.hit.flags in UNUSUAL:
@@ -126,7 +126,7 @@ class Reading(Lifecycle):
             self._unavailable(error, options, None)
             return None
         if self._hooks.of_reads:
-            self._tell_read(full, found)
+            self._hooks.looked_up(full, "" if found is None else found.zone, hit=found is not None and found.is_value)
         content = None if found is None else self._content(full, found)
         if found is None or content is None:
             return None
@@ -194,7 +194,8 @@ class Reading(Lifecycle):
         )
         if self._hooks.of_reads:
             for full in wanted:
-                self._tell_read(full, found.get(full))
+                item = found.get(full)
+                self._hooks.looked_up(full, "" if item is None else item.zone, hit=item is not None and item.is_value)
         for full, item in found.items():
             data, flags = item.hit.value, item.hit.flags
             if flags in UNUSUAL:
@@ -248,13 +249,6 @@ class Reading(Lifecycle):
             raise error
         self._hooks.error_as_miss(error)
         return default
-
-    def _tell_read(self, full: bytes, found: Found | None) -> None:
-        if found is None:
-            self._hooks.read(full, "", "none", hit=False)
-        else:
-            source: Source = "local" if found.zone == self._local_zone else "fallback"
-            self._hooks.read(full, found.zone, source, hit=found.is_value)
 
     def _content(self, full: bytes, found: Found) -> Content | None:
         """What a caller may see of what was found; None for an absence, and for a value that is out of date."""
