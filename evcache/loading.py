@@ -181,7 +181,8 @@ class Loading(Reading, Writing):
                 raise InvalidArgument(
                     "stale_for", "other kinds of clients read this namespace (interop), and would take it for fresh"
                 )
-            return await self.delete(key, consistency=consistency, timeout=timeout)
+            # Not `self.delete`, which telemetry may have wrapped: one call is one write, and one span.
+            return await Writing.delete(self, key, consistency=consistency, timeout=timeout)
         life = seconds_to_live(stale_for, "stale_for")
         view, options = self._ready(options) or await self._open(options)
         loop = asyncio.get_running_loop()

@@ -26,12 +26,13 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvid
 from opentelemetry.trace import Link, NoOpTracer, Span, SpanContext, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
 from evcache.counts import Counts, reason
+from evcache.errors import CacheUnavailable, ConsistencyError, FailoverDenied, ZoneBehind
 from evcache.hooks import HintEnd, Hooks, Listeners
 from evcache.metrics import DURATION, DURATION_BUCKETS, METRICS, Client, Metric, read
-from evcache.results import ACKNOWLEDGED_DELETE, Outcome, Source, WriteResult
+from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, Source, WriteResult
 from zones.checks import at_least_one
 from zones.cluster import Cluster
-from zones.errors import CacheError, InvalidArgument, ServerError
+from zones.errors import CacheError, InvalidArgument, NodeError, ServerError
 from zones.node import Node
 from zones.tap import Tap
 from zones.topology import Endpoint
@@ -49,10 +50,20 @@ OPERATIONS = (
     *("get", "get_item", "get_many", "get_and_touch", "set", "set_many", "add", "replace", "append", "prepend", "cas"),
     *("delete", "delete_many", "touch", "incr", "decr", "get_or_load", "get_or_load_many", "invalidate", "write_through"),
 )
+_MANY = frozenset({"get_many", "set_many", "delete_many", "get_or_load_many"})
+# What the first argument is called, where that is not `key`.
+_FIRST = {"get_many": "keys", "delete_many": "keys", "get_or_load_many": "keys", "set_many": "values"}
+_DELETES = frozenset({"delete", "delete_many", "invalidate"})
 # With a loader or a writer, whose own spans hang under the call's.
 _CALLS_BACK = frozenset({"get_or_load", "get_or_load_many", "write_through"})
 
 _SCOPE = "evcache"
+
+# Under which the context has what is noted of: the current span may be the service's, which is not ours to write to.
+_OURS = context.create_key("evcache")
+
+# The first words of refusals, as servers send them. What follows, and what this client says in their place, may hold a key.
+_STATUS_CODES = frozenset({"ERROR", "CLIENT_ERROR", "SERVER_ERROR"})
 
 _log = logging.getLogger(__name__)
 
@@ -256,6 +267,7 @@ class _Call:
         """What takes the place of the operation."""
         method, record, ended = self._method, self._record, self._ended
         begin = self._begin if self._tracer is not None else None
+        noted: Noted = "one key" if self._name not in _MANY else "many keys"
 
         async def observed(*arguments: Any, **named: Any) -> Any:
             began = time.perf_counter()
@@ -264,7 +276,7 @@ class _Call:
                 try:
                     span = begin(arguments, named)
                     if span is not None:
-                        token = context.attach(trace.set_span_in_context(span))
+                        token = _enter(span, noted)
                 except Exception:
                     _broke()
             failure: BaseException | None = None
@@ -280,8 +292,14 @@ class _Call:
                     context.detach(token)
                 try:
                     ended(span, result, failure)
+                except Exception:
+                    _broke()
+                try:
                     if record is not None:
                         record(began, failure)
+                except Exception:
+                    _broke()
+                try:
                     if span is not None:
                         span.end()
                 except Exception:
@@ -297,34 +315,55 @@ class _Call:
         assert self._tracer is not None
         span = self._tracer.start_span(self._span_name, kind=SpanKind.CLIENT, attributes=self._attributes)
         if not span.is_recording():
-            return span if self._name in _CALLS_BACK else None  # what a loader does is not to be sampled anew
+            # What a loader does is not to be sampled anew; and what is noted of this call is not of the one around it.
+            return span if parent.is_valid or self._name in _CALLS_BACK else None
         level = named.get("consistency") or self._level
         if level is not None:
-            span.set_attribute("evcache.consistency", str(level))
-        subject = arguments[0] if arguments else None
-        if isinstance(subject, str | bytes):
-            if self._keys != "none":
-                span.set_attribute("evcache.key", _shown(subject, self._keys))
-        elif isinstance(subject, Sized):
-            span.set_attribute("db.operation.batch.size", len(subject))
+            span.set_attribute("evcache.consistency", str(level).lower())
+        subject = arguments[0] if arguments else named.get(_FIRST.get(self._name, "key"))
+        if self._name in _MANY:
+            if isinstance(subject, Sized) and len(subject) > 1:  # one is no batch, as the conventions have it
+                span.set_attribute("db.operation.batch.size", len(subject))
+        elif self._keys != "none" and isinstance(subject, str | bytes):
+            span.set_attribute("evcache.key", _shown(subject, self._keys))
         return span
 
     def _ended(self, span: Span | None, result: Any, failure: BaseException | None) -> None:
         if failure is not None:
             if span is not None:
-                _failed(span, failure)
+                _failed(span, failure, self._keys)
         elif type(result) is WriteResult:
             self._counts.writes[self._name, result.met] += 1
             if span is not None:
-                span.set_attribute("evcache.zones.acked", _acknowledged(result))
+                span.set_attribute("evcache.zones.acked", self._acknowledged(result))
                 span.set_attribute("evcache.met", result.met)
         elif self._name in ("set_many", "delete_many"):
             for one in result.values():
                 self._counts.writes[self._name, one.met] += 1
             if span is not None and result:
-                span.set_attribute("evcache.zones.acked", min(map(_acknowledged, result.values())))
+                span.set_attribute("evcache.zones.acked", min(map(self._acknowledged, result.values())))
+                span.set_attribute("evcache.met", all(one.met for one in result.values()))
         elif span is not None and self._name in ("get_many", "get_or_load_many"):
             span.set_attribute("evcache.hits", len(result))
+
+    def _acknowledged(self, result: WriteResult) -> int:
+        counts = ACKNOWLEDGED_DELETE if self._name in _DELETES else ACKNOWLEDGED
+        return sum(outcome in counts for outcome in result.zones.values())
+
+
+Noted = Literal["one key", "many keys"]
+Said = Mapping[str, str | bool]
+
+
+def _enter(span: Span, noted: Noted) -> Any:
+    """Make it the current span, and the one that is noted to. Returns what `context.detach` wants."""
+    return context.attach(context.set_value(_OURS, (span, noted), trace.set_span_in_context(span)))
+
+
+def _ours() -> tuple[Span, Noted] | None:
+    """The span of the call that is under way, if somebody will see it."""
+    found: Any = context.get_value(_OURS)
+    return found if found is not None and found[0].is_recording() else None
 
 
 def _broke() -> None:
@@ -342,10 +381,6 @@ def _common(name: str, subject: Subject) -> dict[str, str]:
     return {"db.system.name": "memcached", "db.operation.name": name, "db.namespace": subject.namespace}
 
 
-def _acknowledged(result: WriteResult) -> int:
-    return sum(outcome in ACKNOWLEDGED_DELETE for outcome in result.zones.values())
-
-
 def _shown(key: str | bytes, display: KeyDisplay) -> str:
     raw = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
     return hashlib.sha256(raw).hexdigest()[:32] if display == "hashed" else raw.decode("utf-8", "backslashreplace")
@@ -355,14 +390,24 @@ def _type_of(error: BaseException) -> str:
     return type(error).__qualname__
 
 
-def _failed(span: Span, error: BaseException) -> None:
+def _failed(span: Span, error: BaseException, keys: KeyDisplay) -> None:
     span.set_attribute("error.type", _type_of(error))
-    if isinstance(error, ServerError):
-        span.set_attribute("db.response.status_code", error.problem.partition(" ")[0])
+    code = error.problem.partition(" ")[0] if isinstance(error, ServerError) else ""
+    if code in _STATUS_CODES:
+        span.set_attribute("db.response.status_code", code)
+    span.set_status(Status(StatusCode.ERROR, _described(error, keys)))
+
+
+def _described(error: BaseException, keys: KeyDisplay) -> str:
+    """What went wrong, without the key unless that may be said: messages of loaders and codecs, and of servers, name it."""
     if isinstance(error, asyncio.CancelledError):
-        span.set_status(Status(StatusCode.ERROR, "the caller was cancelled"))
-    else:
-        span.set_status(Status(StatusCode.ERROR, str(error)))
+        return "the caller was cancelled"
+    told = error.failures.values() if isinstance(error, CacheUnavailable | ConsistencyError) else (error,)
+    return str(error) if keys == "clear" or all(map(_names_no_key, told)) else _type_of(error)
+
+
+def _names_no_key(error: BaseException) -> bool:
+    return isinstance(error, NodeError | ZoneBehind | FailoverDenied) and not isinstance(error, ServerError)
 
 
 # What happens during a call, and after it.
@@ -376,9 +421,10 @@ class _Notes(Hooks):
         self._subject = subject
 
     def read(self, key: bytes, zone: str, source: Source, *, hit: bool) -> None:
-        span = trace.get_current_span()
-        if not span.is_recording():
+        ours = _ours()
+        if ours is None or ours[1] != "one key":
             return
+        span = ours[0]
         span.set_attributes({"evcache.hit": hit, "evcache.source": source})
         if zone:
             span.set_attribute("evcache.zone", zone)
@@ -387,9 +433,8 @@ class _Notes(Hooks):
                 span.set_attributes(_address(node.endpoint))
 
     def fell_back(self, zone: str, error: CacheError | None) -> None:
-        why = reason(error)
-        self._event("evcache.fallback", {"evcache.zone": zone, "evcache.fallback.reason": why})
-        trace.get_current_span().set_attribute("evcache.fallback.reason", why)
+        said: Said = {"evcache.fallback.reason": reason(error)}
+        self._event("evcache.fallback", {"evcache.zone": zone, **said}, said)
 
     def zone_behind(self, zone: str) -> None:
         self._event("evcache.zone_behind", {"evcache.zone": zone})
@@ -405,8 +450,7 @@ class _Notes(Hooks):
 
     def stale_served(self, error: BaseException | None) -> None:
         why = "refresh" if error is None else "error"
-        self._event("evcache.stale", {"evcache.stale.reason": why})
-        trace.get_current_span().set_attribute("evcache.stale", value=True)
+        self._event("evcache.stale", {"evcache.stale.reason": why}, {"evcache.stale": True})
 
     def error_as_miss(self, error: CacheError) -> None:
         self._event("evcache.error_as_miss", {"error.type": _type_of(error)})
@@ -417,10 +461,12 @@ class _Notes(Hooks):
     def replayed(self, zone: str, end: HintEnd, cause: object) -> None:
         self._afterwards("replay", cause, {"evcache.zone": zone, "evcache.hint.end": end})
 
-    def _event(self, name: str, attributes: Mapping[str, str | bool]) -> None:
-        span = trace.get_current_span()
-        if span.is_recording():
-            span.add_event(name, attributes)
+    def _event(self, name: str, attributes: Said, of_the_call: Said | None = None) -> None:
+        ours = _ours()
+        if ours is not None:
+            ours[0].add_event(name, attributes)
+            if of_the_call is not None:
+                ours[0].set_attributes(of_the_call)
 
     def _afterwards(self, what: str, cause: object, attributes: Mapping[str, str]) -> None:
         """A span for what has been done since the call that caused it returned."""
@@ -464,7 +510,7 @@ class _NodeSpans:
 
         def ended(error: BaseException | None) -> None:
             if error is not None:
-                _failed(span, error)
+                _failed(span, error, "none")
             span.end()
 
         return ended
@@ -477,6 +523,7 @@ def _address(endpoint: Endpoint) -> dict[str, str | int]:
 
 
 def _current_context() -> SpanContext | None:
+    """The span that something is done for, for a link to it."""
     found = trace.get_current_span().get_span_context()
     return found if found.is_valid else None
 
@@ -484,10 +531,28 @@ def _current_context() -> SpanContext | None:
 @contextmanager
 def _in_the_background(tracer: Tracer, namespace: str, what: str) -> Iterator[None]:
     """Around work that outlives the call it belongs to: a span of its own, the current one meanwhile."""
-    cause = _current_context()
-    if cause is not None and not cause.trace_flags.sampled:
+    span = token = None
+    try:
+        cause = _current_context()
+        if cause is None or cause.trace_flags.sampled:
+            links = [] if cause is None else [Link(cause)]
+            span = tracer.start_span(f"{what} {namespace}", context=context.Context(), links=links)
+            token = _enter(span, "many keys")
+    except Exception:
+        _broke()
+    failure: BaseException | None = None
+    try:
         yield
-        return
-    links = [] if cause is None else [Link(cause)]
-    with tracer.start_as_current_span(f"{what} {namespace}", context=context.Context(), links=links):
-        yield
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        if token is not None:
+            context.detach(token)
+        try:
+            if span is not None:
+                if failure is not None:
+                    _failed(span, failure, "none")
+                span.end()
+        except Exception:
+            _broke()
