@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test unit integration lint types bench chaos coherence outage stampede fuzz clean
+.PHONY: help install demo test unit integration lint types bench chaos coherence outage stampede telemetry-cost fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -51,6 +51,9 @@ outage: $(READY)  ## what a dead, hanging, slow or empty zone costs, measured
 
 stampede: $(READY)  ## how often a value is loaded when processes want it at once, and who waits, measured
 	$(BIN)/python -m benchmarks.stampede
+
+telemetry-cost: $(READY)  ## what traces and metrics cost, measured
+	$(BIN)/python -m benchmarks.telemetry
 
 fuzz: $(READY)  ## a minute of mutated replies against the decoder
 	$(BIN)/python -m fuzz.fuzz_decoder --seconds 60
