@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
 from evcache.counts import Counts
@@ -106,13 +107,18 @@ _NODE = ("evcache.zone", "server.address", "server.port")
 _TRIES = 10
 
 
-def _copy(mapping: Mapping[K, V]) -> list[tuple[K, V]]:
+def undisturbed(read: Callable[[], Iterable[K]]) -> list[K]:
+    """What is read, read again when the event loop has changed it meanwhile."""
     for _ in range(_TRIES):
         try:
-            return list(mapping.items())
-        except RuntimeError:  # it has grown meanwhile
+            return list(read())
+        except RuntimeError:  # it has grown, or shrunk
             continue
     return []
+
+
+def _copy(mapping: Mapping[K, V]) -> list[tuple[K, V]]:
+    return list(mapping.items())
 
 
 def _zones(client: Client) -> list[str]:
@@ -338,7 +344,7 @@ def read(metric: Metric, clients: Iterable[Client]) -> list[tuple[float, dict[st
     """What a metric says now of these clients, with its attributes. From any thread."""
     found: dict[tuple[str | bool | int, ...], float] = {}
     for client in clients:
-        for value, attributes in metric.measure(client):
+        for value, attributes in undisturbed(partial(metric.measure, client)):
             place = (client.namespace, *attributes)
             number = value if isinstance(value, float) else int(value)
             found[place] = number if place not in found else metric.together(found[place], number)

@@ -28,7 +28,7 @@ from opentelemetry.trace import Link, NoOpTracer, Span, SpanContext, SpanKind, S
 from evcache.counts import Counts, reason
 from evcache.errors import CacheUnavailable, ConsistencyError, FailoverDenied, ZoneBehind
 from evcache.hooks import HintEnd, Hooks, Listeners
-from evcache.metrics import DURATION, DURATION_BUCKETS, METRICS, Client, Metric, read
+from evcache.metrics import DURATION, DURATION_BUCKETS, METRICS, Client, Metric, read, undisturbed
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, Source, WriteResult
 from zones.checks import at_least_one
 from zones.cluster import Cluster
@@ -196,7 +196,7 @@ class _Instruments:
             create(metric.name, [functools.partial(self._observe, metric)], metric.unit, metric.meaning)
 
     def _observe(self, metric: Metric, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(value, attributes) for value, attributes in read(metric, list(self.clients))]
+        return [Observation(value, attributes) for value, attributes in read(metric, undisturbed(lambda: self.clients))]
 
 
 _by_provider: weakref.WeakKeyDictionary[MeterProvider, _Instruments] = weakref.WeakKeyDictionary()
