@@ -316,3 +316,12 @@ def test_it_runs_as_a_program():
     assert "Traceback" not in said
     assert len(out.splitlines()) == 3
     assert '"name": "GET /products/{id}"' in out
+
+
+def test_its_readme_leads_somewhere_and_knows_its_variables():
+    page = ROOT / "examples" / "service" / "README.md"
+    text = page.read_text("utf-8")
+    assert [link for link in re.findall(r"\]\(([^)]+)\)", text) if not (page.parent / link).exists()] == []
+    source = (page.parent / "settings.py").read_text("utf-8")
+    for variable in re.findall(r'environment.get\("(\w+)"\)', source):
+        assert f"`{variable}`" in text

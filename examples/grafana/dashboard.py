@@ -117,6 +117,7 @@ def _field(panel: Panel) -> dict[str, Any]:
         }
         field["mappings"] = [{"type": "value", "options": names}]
     if panel.bad_from is not None:
+        field["noValue"] = "0"  # an error that never came has no series
         field["thresholds"] = {
             "mode": "absolute",
             "steps": [{"color": "green", "value": None}, {"color": "red", "value": panel.bad_from}],

@@ -45,10 +45,10 @@ ROWS = (
         (
             Panel("Hits", "Of keys that were read, the share that had a value.", "percentunit", (HIT_RATIO,), 4, "stat"),
             Panel(
-                "99 of 100 reads take at most",
-                "The buckets are those of OpenTelemetry's conventions: the first ends at 1 ms, and below is guessed.",
+                "99 of 100 calls take at most",
+                "With the time of loaders, where something is loaded. Below 1 ms it is a guess: no bucket is smaller.",
                 "s",
-                (quantile(0.99, GETS, legend="reads"),),
+                (quantile(0.99, legend="calls"),),
                 4,
                 "stat",
             ),
@@ -216,7 +216,7 @@ ROWS = (
             Panel("What they take", "Bytes.", "bytes", (gauge("sum", "db_namespace", "evcache_hints_size_bytes"),)),
             Panel(
                 "What became of them",
-                "delivered, superseded: the zone has it, or a newer one. expired, overflow, closed: it was given up.",
+                "delivered, superseded: the zone has it, or a newer one. refused: memcached before 1.6.27.",
                 PER_SECOND,
                 (by("evcache_zone, evcache_hint_end", "evcache_hints_ended_total"),),
             ),
