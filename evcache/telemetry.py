@@ -116,6 +116,8 @@ class Watch:
     def __init__(self, settings: Telemetry, subject: Callable[[Counts], Subject]) -> None:
         """`subject`: makes the client's, with what has counted for it."""
         self._settings = settings
+        self._traces = settings.traces  # whether they are still to be turned on
+        self._metrics = settings.metrics
         self._counts = Counts()
         self._subject = subject
         self._tracer: Tracer | None = None
@@ -124,24 +126,34 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Look for an SDK now, and again every second until all that is wanted of it is there."""
-        settings = self._settings
-        tracer = _tracer(settings) if settings.traces and self._tracer is None else None
-        instruments = _instruments(settings) if settings.metrics and self._instruments is None else None
+        """Look for an SDK now, and again every second until all that is wanted of it is there, or has raised."""
+        tracer, instruments = None, None
+        if self._traces:
+            try:
+                tracer = _tracer(self._settings)
+            except Exception:
+                _broke()
+                self._traces = False
+        if self._metrics:
+            try:
+                instruments = _instruments(self._settings)
+            except Exception:
+                _broke()
+                self._metrics = False
         if tracer is not None or instruments is not None:
             self._turn_on(tracer, instruments)
-        if (settings.traces and self._tracer is None) or (settings.metrics and self._instruments is None):
+        if self._traces or self._metrics:
             self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self.start)
 
     def _turn_on(self, tracer: Tracer | None, instruments: _Instruments | None) -> None:
         subject = self._subject(self._counts)
         if instruments is not None:
-            self._instruments = instruments
+            self._instruments, self._metrics = instruments, False
             self._client = subject.client
             instruments.clients.add(subject.client)
             subject.hooks.add(self._counts)
         if tracer is not None:
-            self._tracer = tracer
+            self._tracer, self._traces = tracer, False
             subject.hooks.add(_Notes(tracer, subject))
             if self._settings.node_spans and subject.tap is not None:
                 subject.tap.listener = _NodeSpans(tracer, subject).begin
@@ -524,7 +536,11 @@ def _address(endpoint: Endpoint) -> dict[str, str | int]:
 
 def _current_context() -> SpanContext | None:
     """The span that something is done for, for a link to it."""
-    found = trace.get_current_span().get_span_context()
+    try:
+        found = trace.get_current_span().get_span_context()
+    except Exception:
+        _broke()
+        return None
     return found if found.is_valid else None
 
 

@@ -31,13 +31,20 @@ class Tap:
 
     def over(self, connection: Transport, endpoint: Endpoint) -> Transport:
         """The connection, with its requests seen."""
-        return connection if self.listener is None else _Tapped(connection, endpoint, self.listener)
+        return connection if self.listener is None else _Tapped(connection, endpoint, self.listener, self)
+
+    def broke(self) -> None:
+        """The listener has raised: say so once, and do without it."""
+        if self.listener is not None:
+            self.listener = None
+            _log.exception("whoever listens to requests has raised, and is told nothing more")
 
 
 class _Tapped:
     """A connection whose requests are seen. Lent for one request."""
 
-    def __init__(self, connection: Transport, endpoint: Endpoint, listener: Listener) -> None:
+    def __init__(self, connection: Transport, endpoint: Endpoint, listener: Listener, tap: Tap) -> None:
+        self._tap = tap
         self._connection = connection
         self._endpoint = endpoint
         self._listener = listener
@@ -64,9 +71,9 @@ class _Tapped:
         try:
             ended = self._listener(self._endpoint, line.split(b" ", 1)[0].decode("ascii"), requests)
         except Exception:
-            _log.exception("whoever listens to requests has raised")
+            self._tap.broke()
             return waiter
-        return waiter if ended is None else _SeenWaiter(waiter, ended)
+        return waiter if ended is None else _SeenWaiter(waiter, ended, self._tap)
 
     @staticmethod
     def _sent(seen: Waiter, send: Callable[[], None]) -> None:
@@ -81,9 +88,10 @@ class _Tapped:
 class _SeenWaiter:
     """Who waits for an answer, and who wants to know when it came."""
 
-    __slots__ = ("_ended", "_waiter")
+    __slots__ = ("_ended", "_tap", "_waiter")
 
-    def __init__(self, waiter: Waiter, ended: Ended) -> None:
+    def __init__(self, waiter: Waiter, ended: Ended, tap: Tap) -> None:
+        self._tap = tap
         self._waiter = waiter
         self._ended: Ended | None = ended
 
@@ -108,4 +116,4 @@ class _SeenWaiter:
         try:
             ended(error)
         except Exception:  # out of a connection that has just read a reply: it would end for all
-            _log.exception("whoever listens to requests has raised")
+            self._tap.broke()
