@@ -19,7 +19,7 @@ from zones.ring import position
 from zones.selector import coordinator_order, is_urgent, last, read_order
 from zones.settings import NodeSettings
 from zones.standing import Tally
-from zones.topology import Endpoint, Topology, Zone, difference
+from zones.topology import Endpoint, Mode, Topology, Zone, difference
 
 # How long a node that left the topology may take to answer what it was asked before: longer than any sensible write timeout.
 RETIRE_SECONDS = 5.0
@@ -140,8 +140,16 @@ class Cluster:
         }
         readable = [zone.name for zone in topology.readable]
         local = self._local_zone if self._local_zone in readable else None
-        if self.view is not None:
-            _log.info("topology changed: %d nodes added, %d removed", len(change.added), len(change.removed))
+        if self.view is not None and topology != self.view.topology:
+            names = ", ".join(
+                f"{zone.name} ({zone.mode})" if zone.mode is Mode.WRITE_ONLY else zone.name for zone in topology.zones
+            )
+            _log.info(
+                "topology changed: %d nodes added, %d removed; the zones are %s",
+                len(change.added),
+                len(change.removed),
+                names,
+            )
         order = read_order(local, readable, self._seed)
         out = frozenset(name for name in readable if pools[name].is_out)
         self._tally.urgent = is_urgent(len(out), len(readable))
