@@ -1,6 +1,7 @@
 """Imports only point down: what each module imports, read from its source."""
 
 import ast
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # May be missing at run time, so they may be imported where they are used.
-OPTIONAL = frozenset({"atheris", "click", "docker", "opentelemetry", "rich", "testcontainers", "uvloop", "zstandard"})
+OPTIONAL = frozenset({"atheris", "click", "docker", "rich", "testcontainers", "uvloop", "zstandard"})
 # Modules of ours that need one of those, and are themselves imported only when that is wanted.
 NEEDS_AN_EXTRA = frozenset({"evcache.cli.commands", "evcache.testing.backends.docker"})
 
@@ -95,6 +96,7 @@ def test_the_protocol_has_no_io_and_no_clock():
 
 
 def test_only_telemetry_knows_opentelemetry():
+    assert any(within(one.target, "opentelemetry") for one in IMPORTS["evcache.telemetry"])
     wrong = [
         one
         for module in SOURCES
@@ -103,6 +105,21 @@ def test_only_telemetry_knows_opentelemetry():
         if within(one.target, "opentelemetry")
     ]
     assert show(wrong) == []
+
+
+def test_telemetry_knows_the_api_alone():
+    """Which does nothing by itself: a service that wants more installs an SDK, and chooses it. And nothing private of it."""
+    api = {"opentelemetry", "opentelemetry.context", "opentelemetry.metrics", "opentelemetry.trace"}
+    reached = {one.target for one in IMPORTS["evcache.telemetry"] if within(one.target, "opentelemetry")}
+    assert reached <= api
+    assert [name for name in ("opentelemetry-sdk", "exporter") if name in dependencies()] == []
+    assert "opentelemetry-api" in dependencies()
+
+
+def dependencies():
+    """What is installed with the package itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return " ".join(project["dependencies"])
 
 
 def test_only_the_classic_transport_knows_aiomcache():
