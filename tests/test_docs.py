@@ -5,13 +5,17 @@ import asyncio
 import contextlib
 import dataclasses
 import io
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from evcache import EVCache, LoadPolicy, LocalChannel, NearCache
+from evcache import EVCache, LoadPolicy, LocalChannel, NearCache, Telemetry
 from evcache.consistency import Consistency
+from evcache.metrics import DURATION, METRICS
 from evcache.testing import LocalZones
 from zones.capabilities import features_table
 
@@ -123,7 +127,9 @@ def as_written(default):
     return f"{default // 2**20} MiB" if default > 2**20 else f"{default:,.10g}"
 
 
-@pytest.mark.parametrize(("settings", "page"), [(LoadPolicy, "loading.md"), (NearCache, "near-cache.md")])
+@pytest.mark.parametrize(
+    ("settings", "page"), [(LoadPolicy, "loading.md"), (NearCache, "near-cache.md"), (Telemetry, "telemetry.md")]
+)
 def test_every_setting_has_a_row_that_says_its_default(settings, page):
     text = (ROOT / "docs" / page).read_text("utf-8")
     for field in dataclasses.fields(settings):
@@ -138,6 +144,110 @@ def test_the_table_of_levels_is_what_the_code_asks_for():
     assert {name for name, *_ in rows} == set(Consistency.__members__)
     for name, *numbers in rows:
         assert [Consistency[name].required(zones) for zones in (1, 2, 3, 5)] == [int(number) for number in numbers]
+
+
+TELEMETRY = (ROOT / "docs" / "telemetry.md").read_text("utf-8")
+
+# What runs the code of the page: in a process of its own, since an SDK that is installed stays.
+HARNESS = """
+import ast, asyncio, sys
+from evcache import EVCache
+from evcache.testing import LocalZones
+
+async def main():
+    async with LocalZones({"eu-1a": 1, "eu-1b": 1, "eu-1c": 1}, backend="embedded") as zones:
+        names = {"ZONES": zones.zones, "EVCache": EVCache}
+        for block in sys.stdin.read().split("---"):
+            result = eval(compile(block, "telemetry.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+            if asyncio.iscoroutine(result):
+                await result
+
+asyncio.run(main())
+"""
+
+
+def test_the_code_of_the_page_on_telemetry_exports_what_it_says():
+    """To the console, as it is set up there: the calls under the request, and the metrics at the end of the process."""
+    blocks = python_blocks(ROOT / "docs" / "telemetry.md")
+    done = subprocess.run(
+        [sys.executable, "-c", HARNESS],
+        input="---".join(blocks),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    exported, text = [], done.stdout.lstrip()
+    while text:
+        found, end = json.JSONDecoder().raw_decode(text)
+        exported.append(found)
+        text = text[end:].lstrip()
+    spans = {one["name"]: one for one in exported if "context" in one}
+    assert spans.keys() == {"GET /users/42", "set sessions", "get sessions"}
+    request = spans["GET /users/42"]["context"]
+    for name in ("set sessions", "get sessions"):
+        assert (spans[name]["parent_id"], spans[name]["context"]["trace_id"]) == (request["span_id"], request["trace_id"])
+    metrics = [one for one in exported if "resource_metrics" in one]
+    names = [
+        metric["name"]
+        for one in metrics
+        for scope in one["resource_metrics"][0]["scope_metrics"]
+        for metric in scope["metrics"]
+    ]
+    assert DURATION in names
+
+
+def rows_of(title):
+    """The rows of the first table under a heading: their cells as written."""
+    text = TELEMETRY.partition(f"\n{title}\n")[2]
+    table = text[text.index("\n| ") :].partition("\n\n")[0].strip().splitlines()
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table[2:]]
+
+
+def test_the_table_of_metrics_is_the_codes_own():
+    """Every metric has a row, and every row a metric: name, type, unit, attributes and meaning."""
+    duration, *rows = rows_of("## Metrics")
+    assert duration[:3] == [f"`{DURATION}`", "histogram", "`s`"]
+    assert rows == [
+        [
+            f"`{metric.name}`",
+            metric.kind,
+            f"`{metric.unit}`",
+            ", ".join(f"`{name}`" for name in metric.attributes),
+            metric.meaning,
+        ]
+        for metric in METRICS
+    ]
+
+
+def test_the_page_on_telemetry_names_what_spans_and_events_have():
+    """Every attribute and event that the code writes is in a table, and what is in the tables is written by the code."""
+    tree = ast.parse((ROOT / "evcache" / "telemetry.py").read_text("utf-8"))
+    written = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"(evcache|db|server|error)\.[a-z_.]+", node.value)
+    }
+    text = TELEMETRY.partition("## Traces")[2].partition("## Metrics")[0]
+    documented = set(re.findall(r"`((?:evcache|db|server|error)\.[a-z_.]+)`", text))
+    assert documented == written
+    assert len(documented) > 25
+
+
+def test_the_loggers_of_the_page_are_those_of_modules():
+    for names, levels, _ in rows_of("## Logs"):
+        for name in re.findall(r"`([\w.]+)`", names):
+            source = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+            assert source.exists(), name
+            sources = [source, *source.parent.glob(f"{source.stem}_*.py"), source.parent / "speaker.py"]
+            text = "".join(path.read_text("utf-8") for path in sources if path.exists())
+            for level in levels.split(", "):
+                ways = {"ERROR": r"error|exception"}.get(level, level.lower())
+                assert re.search(rf"_log\.({ways})\(", text), (name, level)
 
 
 TESTS_OF_FAILURES = re.findall(
