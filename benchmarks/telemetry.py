@@ -34,6 +34,8 @@ ZONES = 3
 CALLERS = 32
 VALUE = b"v" * 100
 KEYS = [f"key-{number}" for number in range(100)]
+# Until a client knows how many calls it has to expect, and records the duration of some: in the first second of all.
+LEAD_SECONDS = 2.0
 NEAR_HITS = 100  # between two moments in which other callers get their turn: a near hit itself waits for nothing
 BASE, AGAIN = "None", "None, again"
 
@@ -151,7 +153,7 @@ class Rate:
     """Seconds of this process for each: what is exported by threads is in it."""
 
 
-async def rate(work: Work, contender: Contender, seconds: float) -> Rate:
+async def rate(work: Work, contender: Contender, seconds: float, lead: float) -> Rate:
     done, running = 0, True
 
     async def caller() -> None:
@@ -163,8 +165,9 @@ async def rate(work: Work, contender: Contender, seconds: float) -> Rate:
     around = contextvars.copy_context()
     if contender.setting.parent is not None:
         around.run(context.attach, trace.set_span_in_context(parent(contender.setting.parent)))
-    cpu, began = time.process_time(), time.perf_counter()
     tasks = [around.run(asyncio.create_task, caller()) for _ in range(CALLERS)]
+    await asyncio.sleep(lead)
+    done, cpu, began = 0, time.process_time(), time.perf_counter()
     await asyncio.sleep(seconds)
     running = False
     await asyncio.gather(*tasks)
@@ -185,16 +188,14 @@ class Row:
     """Of `cpu_ratio`, from round to round."""
 
 
-async def measure(clients: list[Contender], works: list[str], seconds: float, rounds: int) -> list[Row]:
+async def measure(clients: list[Contender], works: list[str], seconds: float, rounds: int, lead: float) -> list[Row]:
     rows = []
     for name in works:
         taken: dict[str, list[Rate]] = {one.setting.name: [] for one in clients}
-        for number in range(rounds + 1):
+        for number in range(rounds):
             turn = number % len(clients)
             for one in clients[turn:] + clients[:turn]:
-                found = await rate(WORK[name], one, seconds)
-                if number:  # the first round warms up
-                    taken[one.setting.name].append(found)
+                taken[one.setting.name].append(await rate(WORK[name], one, seconds, lead))
         rows += [row(name, setting, rates, taken[BASE]) for setting, rates in taken.items()]
         print(table(rows[-len(clients) :]), flush=True)
     return rows
@@ -223,11 +224,11 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-async def run(works: list[str], names: list[str], seconds: float, rounds: int) -> list[Row]:
+async def run(works: list[str], names: list[str], seconds: float, rounds: int, lead: float) -> list[Row]:
     with memcached_nodes(ZONES) as (ports, servers):
         print(f"{ZONES} zones of one node: {servers}; {CALLERS} callers, values of {len(VALUE)} bytes, {rounds} rounds")
         async with contenders(ports, names) as clients:
-            return await measure(clients, works, seconds, rounds)
+            return await measure(clients, works, seconds, rounds, lead)
 
 
 def main() -> None:
@@ -235,7 +236,10 @@ def main() -> None:
         prog="python -m benchmarks.telemetry", description=__doc__.splitlines()[0] if __doc__ else ""
     )
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a round of one client")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds that count, after one that warms up")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--lead", type=float, default=LEAD_SECONDS, help="seconds before each round; 0: bursts after a pause"
+    )
     parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
     parser.add_argument(
         "--settings", nargs="+", choices=[one.name for one in SETTINGS], default=[one.name for one in SETTINGS]
@@ -244,7 +248,7 @@ def main() -> None:
     options = parser.parse_args()
     # Spans come faster than any exporter takes them: the SDK drops some, as it would in a service, and says so each time.
     logging.getLogger("opentelemetry.sdk").setLevel(logging.ERROR)
-    rows = asyncio.run(run(options.work, options.settings, options.seconds, options.rounds))
+    rows = asyncio.run(run(options.work, options.settings, options.seconds, options.rounds, options.lead))
     if options.json is not None:
         options.json.write_text(json.dumps([vars(one) for one in rows], indent=2))
     os._exit(0)  # exporters' threads would first be waited for
