@@ -233,6 +233,8 @@ class Reading(Lifecycle):
             found = await self._reads.get(view, full, options, fallback_on_miss=self._fallback_on_miss, near=False)
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
+        if self._hooks.of_reads:
+            self._hooks.looked_up(full, "" if found is None else found.zone, hit=found is not None and found.is_value)
         content = None if found is None else self._content(full, found)
         return default if found is None or content is None else self._decode(full, content.data, content.flags, found.zone)
 

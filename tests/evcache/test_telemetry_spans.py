@@ -67,6 +67,13 @@ async def test_a_local_hit(zones):
     assert seen.span.instrumentation_scope.name == "evcache"
     assert (await cache.get_item("k")).value == 1
     assert bench.one() == call("get_item", LOCAL_HIT)
+    assert await cache.get_and_touch("k", 60) == 1
+    assert bench.one() == call("get_and_touch", LOCAL_HIT)
+    assert await cache.get_or_load("k", Source().load) == 1
+    assert bench.one() == call("get_or_load", LOCAL_HIT)
+    assert await cache.get_or_load_many(["k", "l"], Source(2).load_many) == {"k": 1, "l": 2}
+    said = {**ONE, "db.operation.batch.size": 2, "evcache.hits": 2, "evcache.fallback.reason": "miss"}
+    assert bench.one() == call("get_or_load_many", said, events=[left("a", "miss"), left("b", "miss")])
 
 
 @on_zones()
@@ -207,8 +214,9 @@ async def test_what_a_loader_does_hangs_under_the_call(zones):
     assert [child for child in first.children if child.name == "SELECT"] == [Seen("SELECT", {}, children=[read])]
     assert [seen.name for seen in (first, second)] == ["get_or_load t"] * 2
     assert second.children == []
-    assert first.attributes["evcache.consistency"] == "one"
-    assert not first.error
+    missed = {**ONE, "evcache.hit": False, "evcache.source": "none", "evcache.fallback.reason": "miss"}
+    for seen in (first, second):
+        assert seen == call("get_or_load", missed, events=[left("a", "miss")], children=seen.children)
 
 
 @on_zones(zones=2)
