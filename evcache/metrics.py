@@ -107,7 +107,7 @@ _NODE = ("evcache.zone", "server.address", "server.port")
 _TRIES = 10
 
 
-def undisturbed(read: Callable[[], Iterable[K]]) -> list[K]:
+def _undisturbed(read: Callable[[], Iterable[K]]) -> list[K]:
     """What is read, read again when the event loop has changed it meanwhile."""
     for _ in range(_TRIES):
         try:
@@ -344,7 +344,7 @@ def read(metric: Metric, clients: Iterable[Client]) -> list[tuple[float, dict[st
     """What a metric says now of these clients, with its attributes. From any thread."""
     found: dict[tuple[str | bool | int, ...], float] = {}
     for client in clients:
-        for value, attributes in undisturbed(partial(metric.measure, client)):
+        for value, attributes in _undisturbed(partial(metric.measure, client)):
             place = (client.namespace, *attributes)
             number = value if isinstance(value, float) else int(value)
             found[place] = number if place not in found else metric.together(found[place], number)

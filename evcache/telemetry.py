@@ -28,7 +28,7 @@ from opentelemetry.trace import Link, NoOpTracer, Span, SpanContext, SpanKind, S
 from evcache.counts import Counts, reason
 from evcache.errors import CacheUnavailable, ConsistencyError, FailoverDenied, ZoneBehind
 from evcache.hooks import HintEnd, Hooks, Listeners
-from evcache.metrics import DURATION, DURATION_BUCKETS, METRICS, Client, Metric, read, undisturbed
+from evcache.metrics import DURATION, DURATION_BUCKETS, METRICS, Client, Metric, read
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, Source, WriteResult
 from zones.checks import at_least_one
 from zones.cluster import Cluster
@@ -150,7 +150,7 @@ class Watch:
         if instruments is not None:
             self._instruments, self._metrics = instruments, False
             self._client = subject.client
-            instruments.clients.add(subject.client)
+            instruments.add(subject.client)
             subject.hooks.add(self._counts)
         if tracer is not None:
             self._tracer, self._traces = tracer, False
@@ -166,7 +166,7 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
         if self._instruments is not None and self._client is not None:
-            self._instruments.clients.discard(self._client)
+            self._instruments.remove(self._client)
 
 
 # What the service has installed.
@@ -199,7 +199,9 @@ class _Instruments:
     """The instruments of one provider, for all clients: an SDK drops the callbacks of an instrument that is made again."""
 
     def __init__(self, meter: Meter) -> None:
-        self.clients: weakref.WeakSet[Client] = weakref.WeakSet()
+        # A list is made of a dict's values in one step. Exporters look from threads of their own, and a walk through a set
+        # that changes meanwhile can meet a client twice.
+        self._clients: weakref.WeakValueDictionary[int, Client] = weakref.WeakValueDictionary()
         self.duration = meter.create_histogram(
             DURATION, "s", "Duration of calls.", explicit_bucket_boundaries_advisory=DURATION_BUCKETS
         )
@@ -207,8 +209,17 @@ class _Instruments:
             create = meter.create_observable_counter if metric.kind == "counter" else meter.create_observable_gauge
             create(metric.name, [functools.partial(self._observe, metric)], metric.unit, metric.meaning)
 
+    def add(self, client: Client) -> None:
+        """Report its numbers from now on."""
+        self._clients[id(client)] = client
+
+    def remove(self, client: Client) -> None:
+        """Report them no more."""
+        self._clients.pop(id(client), None)
+
     def _observe(self, metric: Metric, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(value, attributes) for value, attributes in read(metric, undisturbed(lambda: self.clients))]
+        clients = [client for found in self._clients.valuerefs() if (client := found()) is not None]
+        return [Observation(value, attributes) for value, attributes in read(metric, clients)]
 
 
 _by_provider: weakref.WeakKeyDictionary[MeterProvider, _Instruments] = weakref.WeakKeyDictionary()

@@ -501,9 +501,9 @@ class CountingSampler(Sampler):
         self.takes = takes
         self.asked = []
 
-    def should_sample(self, parent_context, trace_id, name, *args, **kwargs):
+    def should_sample(self, parent_context, trace_id, name, kind=None, attributes=None, *args, **kwargs):
         self.asked.append(name)
-        return SamplingResult(Decision.RECORD_AND_SAMPLE if self.takes(name) else Decision.DROP)
+        return SamplingResult(Decision.RECORD_AND_SAMPLE if self.takes(name) else Decision.DROP, attributes)
 
     def get_description(self):
         return "counts"
@@ -547,6 +547,90 @@ async def test_without_any_sampling_nothing_is_told(zones):
     await cache.get("k")
     await cache.get_or_load("l", load)
     assert not any(span.trace_flags.sampled for span in spans)
+    assert bench.take() == []
+
+
+@on_zones(zones=2)
+async def test_what_a_loader_does_is_sampled_as_its_call_is(zones):
+    """Although the sampler would take it, had it nothing above it."""
+    bench = Bench(ParentBased(CountingSampler(lambda name: name == "SELECT")))
+    cache = await client(zones, bench)
+
+    async def load():
+        with bench.tracer.start_as_current_span("SELECT"):
+            return 1
+
+    async def load_many(keys):
+        return dict.fromkeys(keys, await load())
+
+    async def write(_):
+        await load()
+
+    await cache.get_or_load("k", load)
+    await cache.get_or_load_many(["l", "m"], load_many)
+    await cache.write_through("n", 1, write)
+    assert bench.take() == []
+
+
+@on_zones(zones=2)
+async def test_what_a_call_in_a_loader_meets_is_not_noted_to_the_call_around_it(zones):
+    """Its own span is not sampled, and the one around it is."""
+    bench = Bench(CountingSampler(lambda name: name in ("request", "get_or_load t")))
+    cache = await client(zones, bench)
+
+    async def load():
+        await cache.get("other")
+        return await cache.get("another", 1, fallback_on_miss=False)
+
+    with bench.tracer.start_as_current_span("request"):
+        assert await cache.get_or_load("k", load) == 1
+    missed = {**ONE, "evcache.hit": False, "evcache.source": "none", "evcache.fallback.reason": "miss"}
+    (loaded,) = bench.one().children
+    assert loaded == call("get_or_load", missed, events=[left("a", "miss")])
+
+
+# Requests to nodes.
+
+
+@on_zones()
+async def test_requests_to_nodes_are_spans_under_their_call_when_asked_for(zones):
+    """One for each zone that a write goes to, and for each that a read tries."""
+    bench = Bench()
+    cache = await client(zones, bench, telemetry={"node_spans": True})
+
+    def request(command, zone, **more):
+        attributes = {"server.address": f"{zone}0", "server.port": 11211, "evcache.zone": zone}
+        seen = call(command, attributes, **more)
+        seen.name = f"{command} {zone}0:11211"
+        return seen
+
+    assert await cache.set("k", 1, consistency="all")
+    assert bench.one().children == [request("ms", zone) for zone in "abc"]
+    assert await cache.get("k") == 1
+    assert bench.one() == call("get", LOCAL_HIT, children=[request("mg", "a")])
+    zones.pause("a")
+    assert await cache.get("k") == 1
+    failed, answered = bench.one().children
+    assert answered == request("mg", "b")
+    assert failed.attributes["error.type"] == "NodeTimeout"
+    assert failed.error
+    assert failed.attributes["evcache.zone"] == "a"
+    zones.resume("a")
+    with bench.tracer.start_as_current_span("request"):
+        reading = asyncio.ensure_future(cache.get_many(["k", "l"]))
+        await settle(2)
+        reading.cancel()
+    await pass_time()
+    bench.take()
+    assert not any(seen.children for seen in bench.take())
+
+
+@on_zones()
+async def test_under_a_span_that_is_not_sampled_requests_make_none(zones):
+    bench = Bench(ParentBased(ALWAYS_OFF))
+    cache = await client(zones, bench, telemetry={"node_spans": True})
+    await cache.set("k", 1)
+    assert await cache.get("k") == 1
     assert bench.take() == []
 
 
