@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test unit integration lint types bench chaos coherence outage stampede telemetry-cost fuzz clean
+.PHONY: help install demo test unit integration lint types bench chaos coherence outage stampede telemetry-cost work fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -54,6 +54,9 @@ stampede: $(READY)  ## how often a value is loaded when processes want it at onc
 
 telemetry-cost: $(READY)  ## what traces and metrics cost, measured
 	$(BIN)/python -m benchmarks.telemetry
+
+work: $(READY)  ## counts anew what each operation does, which tests hold it to
+	$(BIN)/python -m tests.work
 
 fuzz: $(READY)  ## a minute of mutated replies against the decoder
 	$(BIN)/python -m fuzz.fuzz_decoder --seconds 60
