@@ -8,101 +8,209 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
+import importlib.metadata
 import json
-import statistics
+import os
+import platform
+import signal
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.contenders import Contender, contenders
-from benchmarks.servers import memcached_nodes
+from benchmarks.measuring import Result, Round, Run, WrongAnswerError, measure
+from benchmarks.profiles import print_profiles
+from benchmarks.report import json_of, skips_of, table_of, text_of, verdicts
+from benchmarks.servers import held_by, memcached_nodes
+from benchmarks.works import NODES, Work, works
 
-ZONES = 3
-VALUE_BYTES = 100
-CALLERS = (1, 32, 256)
-OURS = "evcache"
+try:
+    import uvloop
+except ImportError:
+    uvloop = None  # type: ignore[assignment]
 
+SECONDS, ROUNDS = 0.25, 5
+SHORT_SECONDS, SHORT_ROUNDS = 0.06, 5
+TRIALS = 2
+OPENING_SHARE = 1.35
+"""Opening, closing and what calls last beyond the end of their turn, on top of the turns themselves: measured."""
 
-async def operations_per_second(call: Callable[[], Awaitable[object]], callers: int, seconds: float) -> float:
-    """How many calls so many callers get through, each waiting for its answer before the next."""
-    done = 0
-    running = True
-
-    async def caller() -> None:
-        nonlocal done
-        while running:
-            await call()
-            done += 1
-
-    began = time.perf_counter()
-    tasks = [asyncio.create_task(caller()) for _ in range(callers)]
-    await asyncio.sleep(seconds)
-    running = False
-    await asyncio.gather(*tasks)
-    return done / (time.perf_counter() - began)
+CLIENTS = ("evcache", "aiomcache", "emcache", "pymemcache", "pylibmc", "meta-memcache", "uvloop")
 
 
-async def measure(clients: list[Contender], seconds: float, rounds: int) -> list[dict[str, object]]:
-    """Every kind of work with every number of callers: the median of each contender."""
-    rows: list[dict[str, object]] = []
-    work: dict[str, Callable[[Contender], Callable[[], Awaitable[object]]]] = {
-        "get hit": lambda client: client.get,
-        "set to 3 zones": lambda client: client.set_everywhere,
+@dataclass(frozen=True)
+class Pace:
+    """How long turns are, and how many count."""
+
+    seconds: float
+    rounds: int
+
+
+async def best_of(stack: AsyncExitStack, contender: Contender, work: Work, ports: list[int], pace: Pace) -> Run | str:
+    """The contender, ready, in whichever of its variants gets most done in a trial; or why it can't take part."""
+    variants = contender.variants(work)
+    if isinstance(variants, str):
+        return variants
+    opened: dict[str, tuple[Run, AsyncExitStack]] = {}
+    for variant, opener in variants.items():
+        own = await stack.enter_async_context(AsyncExitStack())
+        run = await opener(own, work, ports)
+        run.name, run.variant = contender.name, variant
+        await check(run, work)
+        opened[variant] = run, own
+    if len(opened) == 1:
+        return next(iter(opened.values()))[0]
+    rates = dict.fromkeys(opened, 0.0)
+    for _ in range(TRIALS):
+        for variant, (run, _) in opened.items():
+            rates[variant] += (await measure(run, pace.seconds / TRIALS)).per_second
+    best = max(rates, key=lambda variant: rates[variant])
+    for variant, (_, own) in opened.items():
+        if variant != best:
+            await own.aclose()
+    return opened[best][0]
+
+
+async def check(run: Run, work: Work) -> None:
+    """One call: it answers with the value, or the value is where it has been written."""
+    first: Callable[[], Any] = run.calls[0]
+    answer = await asyncio.to_thread(first) if run.in_threads else await first()
+    if not run.is_right(answer):
+        raise WrongAnswerError(f"{run.name}: {work.title}")
+    if run.values is not None and run.values(answer) != [work.value] * work.keys:
+        raise WrongAnswerError(f"{run.name}: {work.title}, the values are others")
+    for port, key in run.written:
+        if await asyncio.to_thread(held_by, port, key) != work.value:
+            raise WrongAnswerError(f"{run.name}: {work.title}, another value is stored")
+
+
+async def compare(
+    work: Work, clients: list[Contender], ports: list[int], pace: Pace
+) -> tuple[dict[str, Result], dict[str, str]]:
+    """Every contender on one kind of work; those that can't do it, with the reason."""
+    async with AsyncExitStack() as stack:
+        runs: list[Run] = []
+        skipped: dict[str, str] = {}
+        for contender in clients:
+            run = await best_of(stack, contender, work, ports, pace)
+            if isinstance(run, str):
+                skipped[contender.name] = run
+            else:
+                runs.append(run)
+        gc.collect()
+        turns: dict[str, list[Round]] = {run.name: [] for run in runs}
+        for number in range(pace.rounds + 1):
+            first = number % len(runs)  # whoever always came after the same one would have its disorder to cope with
+            for run in runs[first:] + runs[:first]:
+                turn = await measure(run, pace.seconds)
+                if number:  # the first round warms up
+                    turns[run.name].append(turn)
+        return {run.name: Result.of(run.variant, turns[run.name]) for run in runs}, skipped
+
+
+def chosen(options: argparse.Namespace) -> list[Work]:
+    """The kinds of work that the command line asks for."""
+    return [
+        work
+        for work in works()
+        if (work.short or not options.short)
+        and (uvloop is not None or work.loop != "uvloop")
+        and (not options.only or any(text in work.title for text in options.only))
+    ]
+
+
+def run_on(loop: str) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """What runs a coroutine on this kind of loop."""
+    return uvloop.run if loop == "uvloop" else asyncio.run
+
+
+def expected_minutes(chosen: list[Work], clients: list[Contender], pace: Pace) -> float:
+    """About how long it takes."""
+    turns = 0.0
+    for work in chosen:
+        ways = [len(variants) for one in clients if not isinstance(variants := one.variants(work), str)]
+        turns += (pace.rounds + 1) * len(ways) + sum(way for way in ways if way > 1)
+    return turns * pace.seconds * OPENING_SHARE / 60
+
+
+def facts() -> dict[str, Any]:
+    """The machine and the versions."""
+    versions = {}
+    for name in CLIENTS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "versions": versions,
     }
-    for what, operation in work.items():
-        for callers in CALLERS:
-            rates: dict[str, list[float]] = {client.name: [] for client in clients}
-            for number in range(rounds + 1):
-                for client in clients:
-                    rate = await operations_per_second(operation(client), callers, seconds)
-                    if number:  # the first round warms up
-                        rates[client.name].append(rate)
-            rows.append(
-                {
-                    "work": what,
-                    "callers": callers,
-                    "per_second": {name: statistics.median(values) for name, values in rates.items()},
-                }
-            )
-    return rows
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    """Operations per second, and how many times those of each peer ours are."""
-    lines = []
-    for row in rows:
-        rates: dict[str, float] = row["per_second"]  # type: ignore[assignment]
-        lines.append(f"{row['work']}, {row['callers']} callers")
-        for name, rate in rates.items():
-            ratio = (
-                ""
-                if name.startswith(OURS)
-                else "".join(f"  {rates[ours] / rate:5.1f}x {ours}" for ours in rates if ours.startswith(OURS))
-            )
-            lines.append(f"    {name:18} {rate:9,.0f}/s{ratio}")
-    return "\n".join(lines)
-
-
-async def run(seconds: float, rounds: int) -> dict[str, object]:
-    """Start servers, connect everyone, measure."""
-    with memcached_nodes(ZONES) as (ports, servers):
-        print(f"{ZONES} zones of one node: {servers}; values of {VALUE_BYTES} bytes")
-        async with contenders(ports, b"v" * VALUE_BYTES) as clients:
-            rows = await measure(clients, seconds, rounds)
-    return {"servers": servers, "value_bytes": VALUE_BYTES, "rows": rows}
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--short", action="store_true", help="what the figures need alone, without blocking clients")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="work whose title has one of these in it")
+    parser.add_argument("--clients", nargs="+", metavar="NAME", help="these contenders alone")
+    parser.add_argument("--list", action="store_true", help="the titles of all work")
+    parser.add_argument("--profile", action="store_true", help="what our own client spends its time on, instead")
+    parser.add_argument("--seconds", type=float, help=f"length of a turn of one contender, {SECONDS} unless --short")
+    parser.add_argument("--rounds", type=int, help=f"rounds that count, after one that warms up: {ROUNDS} unless --short")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there as well")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of a round of one contender")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds that count, after one that warms up")
-    parser.add_argument("--json", type=Path, help="write the result there as well")
-    options = parser.parse_args()
-    result = asyncio.run(run(options.seconds, options.rounds))
-    print(table(result["rows"]))  # type: ignore[arg-type]
+    options = arguments()
+    todo = chosen(options)
+    if options.list:
+        print("\n".join(work.title for work in todo))
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # the servers end with us
+    seconds = options.seconds or (SHORT_SECONDS if options.short else SECONDS)
+    pace = Pace(seconds, options.rounds or (SHORT_ROUNDS if options.short else ROUNDS))
+    clients = contenders()
+    if options.short:
+        clients = [client for client in clients if client.name not in ("pymemcache", "pylibmc", "meta-memcache")]
+    if options.clients:
+        clients = [client for client in clients if client.name in options.clients]
+    if not todo or not clients:
+        raise SystemExit("nothing is left to do: see --list")
+    began = time.monotonic()
+    with memcached_nodes(NODES) as (ports, servers):
+        about = facts()
+        print(f"{NODES} {servers}; Python {about['python']}, {about['cores']} cores, load {about['load']:.1f}")
+        print(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
+        if options.profile:
+            print_profiles(ports, 8 * pace.seconds)
+            return
+        minutes = expected_minutes(todo, clients, pace)
+        print(f"{len(todo)} kinds of work, {pace.rounds} rounds of {pace.seconds:g} s: about {minutes:.1f} minutes")
+        if uvloop is None:
+            print("uvloop: is not installed")
+        rows: dict[str, dict[str, Result]] = {}
+        printed = []
+        for work in todo:
+            results, skipped = run_on(work.loop)(compare(work, clients, ports, pace))
+            rows[work.title] = results
+            printed.append(json_of(work, results, skipped))
+            print(f"\n{table_of(work, results)}", flush=True)
+    reached = verdicts(rows)
+    print(f"\n{skips_of(one['skipped'] for one in printed)}\n\n{text_of(reached)}")
+    print(f"\nIt took {(time.monotonic() - began) / 60:.1f} minutes.")
     if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=2))
+        about |= {"servers": servers, "seconds": pace.seconds, "rounds": pace.rounds, "load_after": os.getloadavg()[0]}
+        options.json.write_text(json.dumps({**about, "rows": printed, "figures": reached}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,89 +1,106 @@
-"""The clients, each with the same few operations. One object holds a connection to every zone, as a service would."""
+"""Who takes part. Each is opened anew for each kind of work, in each of the ways in which it may be at its best."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import aiomcache
-import emcache
+from benchmarks import blocking_peers, floor, peers
+from benchmarks.measuring import ARRIVAL, CLASSIC, OURS, UNREPAIRED, Run
+from benchmarks.works import SMALL, ZONES, Work
+from evcache import EVCache, NearCache
 
-from evcache import EVCache
-
-KEY = "benchmark:key"
-
-# The clients that send one request at a time on a connection get enough of them for 32 callers; with their default of 2
-# they are two to three times slower.
-POOL_SIZE = 32
+Opener = Callable[[AsyncExitStack, Work, list[int]], Awaitable[Run]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Contender:
-    """A client: how it reads a key from the local zone, and how it writes one to all zones."""
+    """A client, and how it is set up for a kind of work."""
 
     name: str
-    get: Callable[[], Awaitable[bytes | None]]
-    set_everywhere: Callable[[], Awaitable[object]]
+    variants: Callable[[Work], dict[str, Opener] | str]
+    """Ways to set it up, by what they are called; or why it can't do this work."""
 
 
-@asynccontextmanager
-async def contenders(ports: list[int], value: bytes) -> AsyncIterator[list[Contender]]:
-    """All of them, connected, with the value in place."""
-    async with AsyncExitStack() as stack:
-        yield [
-            await _evcache(stack, ports, value, "evcache"),
-            await _evcache(stack, ports, value, "evcache, arrival", ordering="arrival"),
-            # What it costs to remember versions, to look for zones that are behind, and to keep what zones missed.
-            await _evcache(stack, ports, value, "evcache, no repair", repair=False, remember_versions=0, hints=None),
-            await _aiomcache(stack, ports, value),
-            await _emcache(stack, ports, value),
-        ]
-
-
-async def _evcache(stack: AsyncExitStack, ports: list[int], value: bytes, name: str, **options: Any) -> Contender:
-    zones = {f"zone-{number}": [f"127.0.0.1:{port}"] for number, port in enumerate(ports)}
-    cache = await stack.enter_async_context(
-        # A benchmark that fails on a busy machine tells nothing: long timeouts, which cost the same.
-        EVCache("benchmark", zones, local_zone="zone-0", read_timeout=10, write_timeout=10, **options)
-    )
-    await cache.set("key", value, consistency="all")
-    # The peers' gather waits for every zone, so ours does too.
-    return Contender(name, lambda: cache.get("key"), lambda: cache.set("key", value, consistency="all"))
-
-
-async def _aiomcache(stack: AsyncExitStack, ports: list[int], value: bytes) -> Contender:
-    clients = [aiomcache.Client("127.0.0.1", port, pool_size=POOL_SIZE) for port in ports]
-    for client in clients:
-        stack.push_async_callback(client.close)
-    key = b"aiomcache:" + KEY.encode()
-
-    async def set_everywhere() -> None:
-        await asyncio.gather(*(client.set(key, value, exptime=900) for client in clients))
-
-    await set_everywhere()
-    return Contender("aiomcache", lambda: clients[0].get(key), set_everywhere)
-
-
-async def _emcache(stack: AsyncExitStack, ports: list[int], value: bytes) -> Contender:
-    clients = [
-        await emcache.create_client(
-            [emcache.MemcachedHostAddress("127.0.0.1", port)], max_connections=POOL_SIZE, timeout=None
-        )
-        for port in ports
+def contenders() -> list[Contender]:
+    """All of them, in the order in which they are printed."""
+    return [
+        Contender(OURS, lambda _: {"": _evcache}),
+        Contender(
+            ARRIVAL,
+            lambda work: {"": partial(_evcache, ordering="arrival")} if work.kind == "set" else "reads are the same",
+        ),
+        Contender(
+            CLASSIC,
+            lambda work: (
+                {"": partial(_evcache, transport="classic")}
+                if work.kind != "near hit"
+                else "what was read with it is not kept: it can't say how long it lives"
+            ),
+        ),
+        # What it costs to remember versions, to look for zones that are behind, and to keep what zones missed.
+        Contender(
+            UNREPAIRED,
+            lambda work: (
+                {"": partial(_evcache, repair=False, remember_versions=0, hints=None)}
+                if work.callers == 32 and work.size == SMALL and work.operation in ("get hit", "set to 3 zones")
+                else "compared with 32 callers alone"
+            ),
+        ),
+        Contender("aiomcache", peers.aiomcache_variants),
+        Contender("emcache", peers.emcache_variants),
+        Contender("emcache, autobatching", partial(peers.emcache_variants, autobatching=True)),
+        *(Contender(name, variants) for name, variants in blocking_peers.VARIANTS.items()),
+        Contender("floor", floor.variants),
     ]
-    for client in clients:
-        stack.push_async_callback(client.close)
-    key = b"emcache:" + KEY.encode()
 
-    async def get() -> bytes | None:
-        item = await clients[0].get(key)
-        return None if item is None else item.value
 
-    async def set_everywhere() -> None:
-        await asyncio.gather(*(client.set(key, value, exptime=900) for client in clients))
+async def _evcache(stack: AsyncExitStack, work: Work, ports: list[int], **options: Any) -> Run:
+    # A service has three zones, whichever of them it reads. Only a miss costs a look into the others.
+    count = work.zones if work.kind in ("set", "get miss") or work.nodes > 1 else ZONES
+    zones = {f"zone-{zone}": [f"127.0.0.1:{port}" for port in work.nodes_of(ports, zone)] for zone in range(count)}
+    cache = await stack.enter_async_context(
+        EVCache(
+            "benchmark",
+            zones,
+            local_zone="zone-0",
+            # A benchmark that fails on a busy machine tells nothing: long timeouts, which cost the same.
+            read_timeout=30,
+            write_timeout=30,
+            near_cache=NearCache(ttl=3600) if work.kind == "near hit" else None,
+            **options,
+        )
+    )
+    names, value = work.names, work.value
+    if work.kind == "set":
+        return Run(
+            OURS,
+            # The peers' gather waits for every zone, so ours does too.
+            [partial(cache.set, name, value, consistency="all") for name in names],
+            written=[(work.nodes_of(ports, zone)[0], f"benchmark:{names[0]}".encode()) for zone in range(work.zones)],
+        )
+    if work.kind == "get miss":
+        return Run(OURS, [partial(cache.get, name + ":none") for name in names], is_right=_is_none)
+    if not await cache.set_many(dict.fromkeys(names, value), consistency="all"):
+        raise RuntimeError("the values could not be stored")
+    if work.kind == "get_many":
+        expected = len(names)
+        return Run(
+            OURS,
+            [partial(cache.get_many, names)] * work.callers,
+            is_right=lambda answer: len(answer) == expected,
+            values=lambda answer: list(answer.values()),
+        )
+    if work.kind == "near hit":
+        item = await cache.get_item(names[0])
+        item = await cache.get_item(names[0])
+        if item is None or item.source != "near":
+            raise RuntimeError("it is not in the near cache")
+    return Run(OURS, [partial(cache.get, name) for name in names], values=lambda answer: [answer])
 
-    await set_everywhere()
-    return Contender("emcache", get, set_everywhere)
+
+def _is_none(answer: object) -> bool:
+    return answer is None

@@ -13,7 +13,10 @@ from contextlib import ExitStack, contextmanager
 
 VERSIONS_SINCE = (1, 6, 27)
 IMAGES = ("memcached:1.6", "evcache-test/memcached:1.6")
-START_SECONDS = 10.0
+START_SECONDS = 20.0
+
+# Peers with a connection for each of 256 callers, several of them at once; values of 1 MB, one for each of 32 callers.
+OPTIONS = ("-l", "127.0.0.1", "-U", "0", "-c", "4096", "-m", "1024")
 
 
 @contextmanager
@@ -21,45 +24,52 @@ def memcached_nodes(count: int) -> Iterator[tuple[list[int], str]]:
     """Start so many servers; their ports, and what they are.
 
     A binary that keeps versions (EVCACHE_MEMCACHED, or on PATH), else a container on the host's own network: a published
-    port would go through a proxy process, and that would be measured.
+    port would go through a proxy process, and that would be measured. An older binary if there is no container either.
     """
     binary = _binary()
     if binary is None and (image := _image()) is not None:
-        what, command = f"container of {image}", ["docker", "run", "--rm", "--network", "host", image]
+        what, command = f"containers of {image} on the host's network", ["docker", "run", "--rm", "--network", "host", image]
     elif (old := shutil.which("memcached")) is not None or binary is not None:
-        what, command = f"{binary or old}", [binary or str(old)]
+        what, command = f"processes of {binary or old}", [binary or str(old)]
     else:
         raise SystemExit("no memcached: install one, or build the image with integration/image/build.sh")
-    ports = [_free_port() for _ in range(count)]
+    ports = _free_ports(count)
     with ExitStack() as stack:
-        for port in ports:
-            stack.enter_context(_running([*command, "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-u", "nobody"], port))
+        started = [stack.enter_context(_started([*command, *OPTIONS, "-p", str(port)], port)) for port in ports]
+        for process, port in zip(started, ports, strict=True):
+            _wait_for(process, port)
         yield ports, f"{what}, memcached {_version_of(ports[0])}"
 
 
 @contextmanager
-def _running(command: list[str], port: int) -> Iterator[None]:
+def _started(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
     name = f"evcache-bench-{port}"
     if command[0] == "docker":
         command[3:3] = ["--name", name]
-        command[-2:] = ["-u", "memcache"]
+        command += ["-u", "memcache"]
+    else:
+        command += ["-u", "nobody"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                _version_of(port)
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit(f"{' '.join(command)} did not start") from None
-                time.sleep(0.02)
-        yield
+        yield process
     finally:
         if command[0] == "docker":
             subprocess.run(["docker", "kill", name], capture_output=True, check=False)
         process.terminate()
         process.wait()
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            _version_of(port)
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{process.args!r} did not start") from None
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _binary() -> str | None:
@@ -81,9 +91,10 @@ def _image() -> str | None:
     return None
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:  # all at once, or two could be the same
+        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _version_of(port: int) -> str:
@@ -93,6 +104,14 @@ def _version_of(port: int) -> str:
         if not answer:
             raise ConnectionError("closed")
         return answer.decode().removeprefix("VERSION ").strip()
+
+
+def held_by(port: int, key: bytes) -> bytes | None:
+    """What the server on this port holds, asked without any of the clients that are measured."""
+    with socket.create_connection(("127.0.0.1", port), 5) as connection, connection.makefile("rb") as answers:
+        connection.sendall(b"get " + key + b"\r\n")
+        head = answers.readline()
+        return answers.read(int(head.split()[3])) if head.startswith(b"VALUE ") else None
 
 
 def _numbers(text: str) -> tuple[int, ...]:

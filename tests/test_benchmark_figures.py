@@ -1,0 +1,84 @@
+"""What `make bench` makes of its measurements: percentiles, ratios, and whether a figure was reached."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from benchmarks.figures import AIOMCACHE, BEST, EMCACHE, Figure, figures, verdict
+from benchmarks.measuring import Result, Run, WrongAnswerError, measure, percentile, ratio
+from benchmarks.works import Work, works
+
+WORK = Work("get hit", callers=32)
+
+
+def result(per_second, p99=(1.0, 1.0, 1.0)):
+    return Result("", list(per_second), [1.0] * len(per_second), [1.0], list(p99), [1.0])
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "expected"),
+    [(1, 0.5, 1), (1, 0.999, 1), (2, 0.5, 1), (100, 0.99, 99), (101, 0.99, 100), (1000, 0.999, 999), (10, 0.999, 10)],
+)
+def test_a_percentile_is_the_value_that_this_share_does_not_exceed(count, share, expected):
+    """The nearest rank: at least that share of the values is as low."""
+    assert percentile([float(number) for number in range(1, count + 1)], share) == expected
+
+
+def test_ratios_are_taken_within_a_round():
+    """A machine that is ten times as slow in one round changes nothing for who is faster."""
+    assert ratio([100.0, 10.0, 100.0], [50.0, 5.0, 50.0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("figure", "results", "expected"),
+    [
+        (Figure(WORK, "evcache", EMCACHE, 2), {"evcache": result([4, 4, 4]), EMCACHE: result([2, 2, 2])}, "reached"),
+        (Figure(WORK, "evcache", EMCACHE, 2.1), {"evcache": result([4, 4, 4]), EMCACHE: result([2, 2, 2])}, "missed"),
+        (Figure(WORK, "evcache", EMCACHE, 2), {"evcache": result([4, 4, 4])}, "not measured"),
+        (Figure(WORK, "evcache", EMCACHE, 2), {EMCACHE: result([4, 4, 4])}, "not measured"),
+        (
+            Figure(WORK, "evcache", BEST, 1),
+            {"evcache": result([4, 4, 4]), EMCACHE: result([2, 2, 2]), AIOMCACHE: result([5, 5, 5])},
+            "missed",
+        ),
+        (
+            Figure(WORK, "evcache", BEST, 1, "p99"),
+            {"evcache": result([9, 9, 9], [3, 3, 3]), EMCACHE: result([1, 1, 1], [2, 2, 2])},
+            "missed",
+        ),
+        (
+            Figure(WORK, "evcache", BEST, 1, "p99"),
+            {"evcache": result([1, 1, 1], [2, 2, 2]), EMCACHE: result([9, 9, 9], [2, 2, 2])},
+            "reached",
+        ),
+    ],
+)
+def test_a_figure_is_reached_missed_or_not_measured(figure, results, expected):
+    """The best peer is the one that is hardest to beat, and a latency is better when it is lower."""
+    assert verdict(figure, {WORK.title: results})["verdict"] == expected
+
+
+def test_every_figure_is_about_work_that_is_measured():
+    """In the short form too: a figure of work that nobody does would never be missed."""
+    done = {work.title for work in works() if work.short}
+    assert {figure.work.title for figure in figures()} <= done
+
+
+def test_titles_name_one_kind_of_work_each():
+    """Results are kept by title."""
+    titles = [work.title for work in works()]
+    assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+def test_a_wrong_answer_ends_the_measurement(in_threads):
+    """A client that answers misses where there is a value would be fast."""
+
+    async def answer():
+        return None
+
+    call = (lambda: None) if in_threads else answer
+    with pytest.raises(WrongAnswerError):
+        asyncio.run(measure(Run("wrong", [call], in_threads=in_threads), 0.01))
