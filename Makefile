@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test unit integration lint types bench chaos coherence outage stampede telemetry-cost work fuzz clean
+.PHONY: help install demo test unit integration lint types bench bench-short chaos coherence outage stampede telemetry-cost work fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -36,8 +36,11 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-bench: $(READY)  ## side by side with other clients
-	$(BIN)/python -m benchmarks
+bench: $(READY)  ## side by side with other clients, a quarter of an hour; ARGS='--only "get hit" --json FILE'
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-short: $(READY)  ## the same in less than a minute: what the figures to be reached need
+	$(BIN)/python -m benchmarks --short $(ARGS)
 
 SECONDS ?= 600
 chaos: $(READY)  ## random faults on real memcached, every promise checked; SECONDS=600, SEED= replays a run
