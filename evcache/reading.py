@@ -75,7 +75,7 @@ class Reading(Lifecycle):
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
         if self._hooks.of_reads:
-            self._hooks.looked_up(full, "" if found is None else found.zone, hit=found is not None and found.is_value)
+            self._tell_read(full, found)
         if found is None:
             return default
         if found.hit.flags in UNUSUAL:
@@ -126,7 +126,7 @@ class Reading(Lifecycle):
             self._unavailable(error, options, None)
             return None
         if self._hooks.of_reads:
-            self._hooks.looked_up(full, "" if found is None else found.zone, hit=found is not None and found.is_value)
+            self._tell_read(full, found)
         content = None if found is None else self._content(full, found)
         if found is None or content is None:
             return None
@@ -194,8 +194,7 @@ class Reading(Lifecycle):
         )
         if self._hooks.of_reads:
             for full in wanted:
-                item = found.get(full)
-                self._hooks.looked_up(full, "" if item is None else item.zone, hit=item is not None and item.is_value)
+                self._tell_read(full, found.get(full))
         for full, item in found.items():
             data, flags = item.hit.value, item.hit.flags
             if flags in UNUSUAL:
@@ -234,7 +233,7 @@ class Reading(Lifecycle):
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
         if self._hooks.of_reads:
-            self._hooks.looked_up(full, "" if found is None else found.zone, hit=found is not None and found.is_value)
+            self._tell_read(full, found)
         content = None if found is None else self._content(full, found)
         return default if found is None or content is None else self._decode(full, content.data, content.flags, found.zone)
 
@@ -251,6 +250,11 @@ class Reading(Lifecycle):
             raise error
         self._hooks.error_as_miss(error)
         return default
+
+    def _tell_read(self, full: bytes, found: Found | None) -> None:
+        """As the caller sees it: what is out of date is none."""
+        hit = found is not None and self._content(full, found) is not None
+        self._hooks.looked_up(full, "" if found is None else found.zone, hit=hit)
 
     def _content(self, full: bytes, found: Found) -> Content | None:
         """What a caller may see of what was found; None for an absence, and for a value that is out of date."""

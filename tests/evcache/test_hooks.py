@@ -50,3 +50,25 @@ async def test_a_hook_that_raises_is_logged_once_and_disturbs_no_call(zones, eve
     said = [record for record in caplog.records if "a hook raised" in record.message]
     assert len(said) == 1
     assert "broken on" in said[0].exc_text
+
+
+class Reads(Hooks):
+    def __init__(self):
+        self.heard = []
+
+    def read(self, key, zone, source, *, hit):
+        self.heard.append((source, hit))
+
+
+@on_zones(zones=1)
+async def test_what_is_out_of_date_is_told_as_the_miss_that_it_is(zones):
+    hooks = Reads()
+    cache = await zones.ready(hooks=hooks)
+    await cache.set("k", 1)
+    await cache.get("k")
+    await cache.invalidate("k", stale_for=10)
+    await cache.get("k")
+    await cache.get_item("k")
+    await cache.get_many(["k"])
+    await cache.get("nothing")
+    assert hooks.heard == [("local", True), ("local", False), ("local", False), ("local", False), ("none", False)]
