@@ -19,10 +19,10 @@ from evcache import (
     LoadPolicy,
     LocalChannel,
     NearCache,
-    telemetry,
 )
 from evcache.hedge import SAMPLES
 from evcache.metrics import DURATION, DURATION_BUCKETS, METRICS
+from evcache.telemetry import calls
 from tests.evcache.loaders import Source, started
 from tests.evcache.memory_zones import PATIENT, ChangingTopology, MemoryZones, on_zones, pass_time
 from tests.evcache.near_clients import follow_loop
@@ -411,7 +411,7 @@ class Clock:
 async def test_with_many_calls_some_durations_are_recorded(zones, limit, least, most, monkeypatch):
     """About as many in a second as is asked for, once it is known how many calls to expect. Counters count all."""
     clock = Clock()
-    monkeypatch.setattr(telemetry, "time", clock)
+    monkeypatch.setattr(calls, "time", clock)
     bench = Bench()
     cache = await client(zones, bench, telemetry={"durations_per_second": limit})
     place = ("get", "memcached")
@@ -439,7 +439,7 @@ async def test_with_many_calls_some_durations_are_recorded(zones, limit, least, 
 @on_zones(zones=1)
 async def test_failures_are_recorded_however_many_calls_there_are(zones, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(telemetry, "time", clock)
+    monkeypatch.setattr(calls, "time", clock)
     bench = Bench()
     cache = await client(zones, bench, telemetry={"durations_per_second": 1})
     for _ in range(3):

@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
-from evcache import CacheUnavailable, Hooks, InvalidArgument, LoadPolicy, NearCache, Telemetry, WriteResult, telemetry
-from evcache.telemetry import LOOK_SECONDS, OPERATIONS
+from evcache import CacheUnavailable, Hooks, InvalidArgument, LoadPolicy, NearCache, Telemetry, WriteResult
+from evcache.telemetry import LOOK_SECONDS, OPERATIONS, spans
 from tests.evcache.loaders import Source
 from tests.evcache.memory_zones import MemoryZones, on_zones, pass_time
 from tests.evcache.telemetry_bench import Bench
@@ -391,12 +391,12 @@ TRACERS = {
 @on_zones(zones=2)
 async def test_a_tracer_that_raises_disturbs_no_call(zones, broken, node_spans, monkeypatch, caplog):
     """Nor what goes on in the background. It is said once by this package, whatever the SDK says."""
-    monkeypatch.setattr(telemetry, "_said", False)
+    monkeypatch.setattr(spans, "_said", False)
     plain = await without_telemetry()
     settings = Telemetry(tracer_provider=TRACERS[broken](), metrics=False, node_spans=node_spans)
     cache = await zones.ready(telemetry=settings)
     assert await go_through(zones, cache) == [plain, *EXPECTED]
-    said = [record for record in caplog.records if record.name == "evcache.telemetry"]
+    said = [record for record in caplog.records if record.name == "evcache.telemetry.spans"]
     assert len(said) == (broken != "an exporter")
     assert len([record for record in caplog.records if record.name == "zones.tap"]) <= 1
     assert "OpenTelemetry" in caplog.text or broken == "an exporter"
@@ -447,12 +447,12 @@ METERS = {
 @pytest.mark.parametrize("broken", METERS)
 @on_zones(zones=2)
 async def test_a_meter_that_raises_disturbs_no_call(zones, broken, monkeypatch, caplog):
-    monkeypatch.setattr(telemetry, "_said", False)
+    monkeypatch.setattr(spans, "_said", False)
     plain = await without_telemetry()
     bench = Bench()
     cache = await zones.ready(telemetry=Telemetry(tracer_provider=bench.tracer_provider, meter_provider=METERS[broken]()))
     assert await go_through(zones, cache) == [plain, *EXPECTED]
-    assert len([record for record in caplog.records if record.name == "evcache.telemetry"]) == 1
+    assert len([record for record in caplog.records if record.name == "evcache.telemetry.spans"]) == 1
     assert bench.take(), "the traces are there all the same"
 
 
@@ -465,7 +465,7 @@ class Unspeakable(Exception):
 @on_zones(zones=2)
 async def test_an_error_that_can_not_be_shown_reaches_its_caller(zones, keys, monkeypatch):
     """And its span ends."""
-    monkeypatch.setattr(telemetry, "_said", False)
+    monkeypatch.setattr(spans, "_said", False)
     bench = Bench()
     cache = await zones.ready(telemetry=bench.settings(keys=keys))
     bench.take()

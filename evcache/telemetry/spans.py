@@ -1,0 +1,91 @@
+"""What spans have in common: what they say of the call, of keys and of errors, and which one is noted to."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from opentelemetry import context, trace
+from opentelemetry.trace import Span, Status, StatusCode
+
+from evcache.errors import CacheUnavailable, ConsistencyError, FailoverDenied, ZoneBehind
+from evcache.telemetry.settings import KeyDisplay, Subject
+from zones.errors import NodeError, ServerError
+
+Noted = Literal["one key", "many keys"]
+
+
+Said = Mapping[str, str | bool]
+
+
+# Under which the context has what is noted of: the current span may be the service's, which is not ours to write to.
+_OURS = context.create_key("evcache")
+
+
+# The first words of refusals, as servers send them. What follows, and what this client says in their place, may hold a key.
+_STATUS_CODES = frozenset({"ERROR", "CLIENT_ERROR", "SERVER_ERROR"})
+
+
+_log = logging.getLogger(__name__)
+
+
+def enter(span: Span, noted: Noted) -> Any:
+    """Make it the current span, and the one that is noted to. Returns what `context.detach` wants."""
+    return context.attach(context.set_value(_OURS, (span, noted), trace.set_span_in_context(span)))
+
+
+def ours() -> tuple[Span, Noted] | None:
+    """The span of the call that is under way, if somebody will see it."""
+    found: Any = context.get_value(_OURS)
+    return found if found is not None and found[0].is_recording() else None
+
+
+_said = False
+
+
+def broke() -> None:
+    """A part of the SDK has raised, in the middle of a call that has nothing to do with it. Said once, then not again."""
+    global _said  # noqa: PLW0603  # once for each process is what is wanted
+    if not _said:
+        _said = True
+        _log.exception("OpenTelemetry raised; calls go on without it, and this is not said again")
+
+
+def common(name: str, subject: Subject) -> dict[str, str]:
+    """What all spans, and all durations, of an operation say."""
+    return {"db.system.name": "memcached", "db.operation.name": name, "db.namespace": subject.namespace}
+
+
+def shown(key: str | bytes, display: KeyDisplay) -> str:
+    """A key, as far as it may be shown."""
+    raw = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
+    return hashlib.sha256(raw).hexdigest()[:32] if display == "hashed" else raw.decode("utf-8", "backslashreplace")
+
+
+def type_of(error: BaseException) -> str:
+    """The value of `error.type`."""
+    return type(error).__qualname__
+
+
+def failed(span: Span, error: BaseException, keys: KeyDisplay) -> None:
+    """Say that it ended with this."""
+    span.set_attribute("error.type", type_of(error))
+    code = error.problem.partition(" ")[0] if isinstance(error, ServerError) else ""
+    if code in _STATUS_CODES:
+        span.set_attribute("db.response.status_code", code)
+    span.set_status(Status(StatusCode.ERROR, _described(error, keys)))
+
+
+def _described(error: BaseException, keys: KeyDisplay) -> str:
+    """What went wrong, without the key unless that may be said: messages of loaders and codecs, and of servers, name it."""
+    if isinstance(error, asyncio.CancelledError):
+        return "the caller was cancelled"
+    told = error.failures.values() if isinstance(error, CacheUnavailable | ConsistencyError) else (error,)
+    return str(error) if keys == "clear" or all(map(_names_no_key, told)) else type_of(error)
+
+
+def _names_no_key(error: BaseException) -> bool:
+    return isinstance(error, NodeError | ZoneBehind | FailoverDenied) and not isinstance(error, ServerError)
