@@ -15,7 +15,7 @@ from zones.errors import InvalidTopology
 from zones.loop_lag import LoopLag
 from zones.node import Node
 from zones.pool import ZonePool
-from zones.ring import position
+from zones.ring import position, ring_in_steps
 from zones.selector import coordinator_order, is_urgent, last, read_order
 from zones.settings import NodeSettings
 from zones.standing import Tally
@@ -23,6 +23,9 @@ from zones.topology import Endpoint, Mode, Topology, Zone, difference
 
 # How long a node that left the topology may take to answer what it was asked before: longer than any sensible write timeout.
 RETIRE_SECONDS = 5.0
+
+# Zones of fewer nodes get their ring at one go, which takes 10 ms at the most.
+YIELDING_NODES = 100
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +112,7 @@ class Cluster:
 
     async def start(self, discovery: Discovery) -> View:
         """Load the first topology and follow the source from then on. Raises `InvalidTopology`."""
-        view = self.apply(await discovery.load())
+        view = await self._apply_in_steps(await discovery.load())
         self.follow(discovery)
         return view
 
@@ -173,6 +176,13 @@ class Cluster:
         if before is not None:
             self._tell_of_zones(before.out ^ out)
         return self.view
+
+    async def _apply_in_steps(self, topology: Topology) -> View:
+        rings = await _rings(topology)
+        try:
+            return self.apply(topology)
+        finally:
+            del rings
 
     def _spare_nodes(self) -> ZonePool | None:
         if self._spare is not None and self._spare_pool is None:
@@ -248,12 +258,27 @@ class Cluster:
         try:
             async for topology in discovery.watch():
                 try:
-                    self.apply(topology)
+                    await self._apply_in_steps(topology)
                 except InvalidTopology as error:
                     _log.warning("the topology stays as it is: %s", error)
         except Exception:
             # A source that fails must not take the service with it: the zones known last are the best there is.
             _log.exception("discovery ended with an error; the topology stays as it is")
+
+
+async def _rings(topology: Topology) -> list[object]:
+    """Make the rings of a topology, with the event loop held for some milliseconds at a time.
+
+    `apply` finds them made, for as long as somebody holds on to what this returns. Small rings take no turn of the loop.
+    """
+    made: list[object] = []
+    for zone in topology.zones:
+        if len(zone.nodes) > 1:
+            for ring in ring_in_steps([node.label for node in zone.nodes]):
+                made.append(ring)
+                if len(zone.nodes) >= YIELDING_NODES:
+                    await asyncio.sleep(0)
+    return made
 
 
 def check_local_zone(local_zone: str | None, topology: Topology, *, first: bool = True) -> None:

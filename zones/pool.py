@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zones.node import Node
-from zones.ring import Ring
+from zones.ring import ring_of
 from zones.selector import is_out
 from zones.topology import Mode, Zone
 
@@ -17,7 +17,7 @@ class ZonePool:
         self.name = zone.name
         self.readable = zone.mode is Mode.READ_WRITE
         self.nodes = tuple(nodes)
-        self._ring = Ring([node.label for node in nodes]) if len(nodes) > 1 else None
+        self._ring = ring_of([node.label for node in nodes]) if len(nodes) > 1 else None
 
     def __repr__(self) -> str:
         nodes = (f"{node.label} {node.state}{' classic' if node.transport == 'classic' else ''}" for node in self.nodes)

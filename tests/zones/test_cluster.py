@@ -351,6 +351,52 @@ async def test_a_first_topology_that_can_not_be_used_is_raised_and_nothing_is_fo
         assert not source.closed
 
 
+def many(*counts):
+    return zones(
+        ";".join(f"{zone}=" + ",".join(f"{zone}{n}" for n in range(count)) for zone, count in zip("ab", counts, strict=True))
+    )
+
+
+@in_virtual_time
+async def test_others_run_while_the_rings_of_large_zones_are_made():
+    """And none is made again for a zone that has not changed."""
+    async with Bench() as bench:
+        turns = 0
+
+        async def count():
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        counting = asyncio.create_task(count())
+        source = Source(many(1_000, 3))
+        view = await bench.cluster.start(source)
+        assert turns >= 10
+        assert len(bench.names) == 1_003
+        turns = 0
+        source.put(many(1_000, 4))
+        while bench.cluster.view is view:
+            await asyncio.sleep(0)
+        assert turns < 10
+        assert len(bench.names) == 1_004
+        counting.cancel()
+
+
+@in_virtual_time
+async def test_a_change_that_is_being_prepared_when_the_cluster_is_closed_does_not_happen():
+    async with Bench() as bench:
+        source = Source(zones("a=h1"))
+        view = await bench.cluster.start(source)
+        source.put(many(500, 1))
+        await settle(3)
+        assert bench.cluster.view is view
+        await bench.cluster.close(0)
+        await settle()
+        assert bench.cluster.view is view
+        assert bench.names == []
+
+
 # The end.
 
 

@@ -1,13 +1,16 @@
 """Keys are on the nodes where libketama, spymemcached and EVCache for the JVM look for them."""
 
 import ast
+import gc
+import random
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zones.ring import POINTS_PER_NODE, Ring, points, position
+import zones.ring
+from zones.ring import POINTS_PER_NODE, Ring, points, position, ring_in_steps, ring_of
 
 quick = settings(deadline=None, derandomize=True, database=None, max_examples=60)
 
@@ -141,3 +144,52 @@ def test_a_new_node_takes_its_share(ring):
     more = Ring([*LABELS, "10.0.0.4/10.0.0.4:11211"])
     taken = sum(more.owner(position(b"key:%d" % number)) == 3 for number in range(10_000))
     assert 2_000 < taken < 3_000
+
+
+@pytest.mark.parametrize("nodes", [249, 250, 1_000])
+def test_large_rings_are_as_small_ones(nodes):
+    """Of a thousand nodes some share a point, and they are kept in another form."""
+    labels = [f"node-{number}:11211" for number in range(nodes)]
+    owners = {point: number for number, label in enumerate(labels) for point in points(label)}
+    places = sorted(owners)
+    assert (len(places) < nodes * POINTS_PER_NODE) is (nodes == 1_000)
+    large = Ring(labels)
+    assert [large.owner(place) for place in places] == [owners[place] for place in places]
+    following = [(places[index] + 1, places[(index + 1) % len(places)]) for index in range(len(places))]
+    for between, place in random.Random(1).sample(following, 2_000):
+        assert large.owner(min(between, LAST_PLACE)) == owners[place]
+    assert large.owner(LAST_PLACE) == large.owner(0) == owners[places[0]]
+    assert len(large) == len(places)
+
+
+@pytest.mark.parametrize("nodes", [2, 99, 100, 101, 350])
+def test_a_ring_that_is_made_in_steps_is_the_same(nodes):
+    labels = [f"step-{nodes}-{number}:11211" for number in range(nodes)]
+    *steps, ring = ring_in_steps(labels)
+    assert len(steps) >= nodes // 100
+    assert set(steps) <= {None}
+    at_once = Ring(labels)
+    for place in [position(b"key:%d" % number) for number in range(1_000)]:
+        assert ring.owner(place) == at_once.owner(place)
+    assert [*ring_in_steps(labels)] == [ring]
+    assert ring_of(labels) is ring
+
+
+def test_a_ring_that_was_begun_is_no_ring():
+    labels = [f"begun-{number}:11211" for number in range(250)]
+    steps = ring_in_steps(labels)
+    next(steps)
+    assert len(ring_of(labels)) == 250 * POINTS_PER_NODE
+    steps.close()
+    assert len(ring_of(labels)) == 250 * POINTS_PER_NODE
+
+
+def test_equal_rings_are_one_for_as_long_as_it_is_used():
+    labels = ["shared-1:11211", "shared-2:11211"]
+    ring = ring_of(labels)
+    assert ring_of(tuple(labels)) is ring
+    assert ring_of(labels[::-1]) is not ring
+    del ring
+    gc.collect()
+    made = zones.ring._rings, zones.ring._runs
+    assert not [key for kept in made for key in kept if "shared-1:11211" in key]
