@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import importlib.metadata
 import json
@@ -39,6 +40,9 @@ SHORT_SECONDS, SHORT_ROUNDS = 0.06, 5
 TRIALS = 2
 OPENING_SHARE = 1.35
 """Opening, closing and what calls last beyond the end of their turn, on top of the turns themselves: measured."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+KEPT_BYTES = 32 * 1024 * 1024  # the most that it takes
 
 CLIENTS = ("evcache", "aiomcache", "emcache", "pymemcache", "pylibmc", "meta-memcache", "uvloop")
 
@@ -155,6 +159,19 @@ def facts() -> dict[str, Any]:
     }
 
 
+def keep_memory() -> bool:
+    """Have the allocator keep what is freed; whether it can be told so.
+
+    glibc gives large blocks back to the kernel, or not, depending on what lies behind them. Where it does, each value of
+    1 MB costs 250 page faults: four times the processor time, for whoever happens to be in that state.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, KEPT_BYTES) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else "")
@@ -162,6 +179,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="work whose title has one of these in it")
     parser.add_argument("--clients", nargs="+", metavar="NAME", help="these contenders alone")
     parser.add_argument("--list", action="store_true", help="the titles of all work")
+    parser.add_argument(
+        "--trim", action="store_true", help="leave the allocator as it is: large values may cost page faults"
+    )
     parser.add_argument("--profile", action="store_true", help="what our own client spends its time on, instead")
     parser.add_argument("--seconds", type=float, help=f"length of a turn of one contender, {SECONDS} unless --short")
     parser.add_argument("--rounds", type=int, help=f"rounds that count, after one that warms up: {ROUNDS} unless --short")
@@ -187,9 +207,11 @@ def main() -> None:
     if not todo or not clients:
         raise SystemExit("nothing is left to do: see --list")
     began = time.monotonic()
+    kept = not options.trim and keep_memory()
     with memcached_nodes(NODES) as (ports, servers):
         about = facts()
         print(f"{NODES} {servers}; Python {about['python']}, {about['cores']} cores, load {about['load']:.1f}")
+        print("the allocator keeps freed memory" if kept else "the allocator may give freed memory back to the kernel")
         print(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
         if options.profile:
             print_profiles(ports, 8 * pace.seconds)
@@ -209,7 +231,13 @@ def main() -> None:
     print(f"\n{skips_of(one['skipped'] for one in printed)}\n\n{text_of(reached)}")
     print(f"\nIt took {(time.monotonic() - began) / 60:.1f} minutes.")
     if options.json is not None:
-        about |= {"servers": servers, "seconds": pace.seconds, "rounds": pace.rounds, "load_after": os.getloadavg()[0]}
+        about |= {
+            "servers": servers,
+            "memory_kept": kept,
+            "seconds": pace.seconds,
+            "rounds": pace.rounds,
+            "load_after": os.getloadavg()[0],
+        }
         options.json.write_text(json.dumps({**about, "rows": printed, "figures": reached}, indent=1))
 
 

@@ -82,3 +82,16 @@ def test_a_wrong_answer_ends_the_measurement(in_threads):
     call = (lambda: None) if in_threads else answer
     with pytest.raises(WrongAnswerError):
         asyncio.run(measure(Run("wrong", [call], in_threads=in_threads), 0.01))
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+def test_every_caller_has_one_answer_at_least(in_threads):
+    """On a busy machine a turn is over before the last caller begins, and nothing can be said of no answers."""
+
+    async def answer():
+        return True
+
+    calls = [(lambda: True) if in_threads else answer] * 3
+    turn = asyncio.run(measure(Run("late", calls, in_threads=in_threads), -1.0))
+    assert turn.operations == 3
+    assert turn.cpu_microseconds >= 0
