@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test unit integration lint types bench bench-short chaos coherence outage stampede telemetry-cost work fuzz clean
+.PHONY: help install demo test unit integration lint types bench bench-short chaos coherence outage stampede telemetry-cost scale work fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -57,6 +57,9 @@ stampede: $(READY)  ## how often a value is loaded when processes want it at onc
 
 telemetry-cost: $(READY)  ## what traces and metrics cost, measured
 	$(BIN)/python -m benchmarks.telemetry
+
+scale: $(READY)  ## what a thousand nodes in each zone take: time, memory, connections
+	$(BIN)/python -m benchmarks.scale
 
 work: $(READY)  ## counts anew what each operation does, which tests hold it to
 	$(BIN)/python -m tests.work
