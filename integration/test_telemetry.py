@@ -176,9 +176,11 @@ def test_every_number_can_be_read_under_load_from_another_thread(shared_zones, n
                     seen.append(sum(bench.points("evcache.reads", namespace).values()))
 
             collecting = asyncio.ensure_future(asyncio.to_thread(collect))
-            for _ in range(gets // 30):
-                await asyncio.gather(*(cache.get("k", near_cache=turn % 2 == 0) for turn in range(30)))
-            done = True
+            try:
+                for _ in range(gets // 30):
+                    await asyncio.gather(*(cache.get("k", near_cache=turn % 2 == 0, timeout=30) for turn in range(30)))
+            finally:
+                done = True  # or the thread never ends, and the loop waits for it
             await collecting
             return seen, bench.metrics(), sum(bench.points("evcache.reads", namespace).values())
 

@@ -525,16 +525,20 @@ def test_exporters_read_from_threads_of_their_own(caplog):
     async def main():
         zones = MemoryZones(4)
         changing = ChangingTopology(zones.topology)
-        cache = zones.client(zones=changing, telemetry=bench.settings(traces=False))
+        # The thread takes the interpreter for milliseconds at a time.
+        patient = {"read_timeout": 30, "write_timeout": 30}
+        cache = zones.client(zones=changing, telemetry=bench.settings(traces=False), **patient)
         await cache.set("k", 1)
         thread = asyncio.ensure_future(asyncio.to_thread(collect))
-        for turn in range(300):
-            changing.change(Topology(zones.topology.zones[: 2 + turn % 3]))
-            await asyncio.gather(*(cache.get("k") for _ in range(5)))
-            other = EVCache(f"n{turn}", zones.topology, nodes=cache._cluster._settings, telemetry=bench.settings())
-            async with other:
-                pass
-        stop.set()
+        try:
+            for turn in range(300):
+                changing.change(Topology(zones.topology.zones[: 2 + turn % 3]))
+                await asyncio.gather(*(cache.get("k") for _ in range(5)))
+                other = EVCache(f"n{turn}", zones.topology, nodes=cache._cluster._settings, telemetry=bench.settings())
+                async with other:
+                    pass
+        finally:
+            stop.set()  # or the thread never ends, and the loop waits for it
         await thread
         await zones.close_clients()
 
