@@ -7,15 +7,15 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sized
 from typing import Any
 
-from opentelemetry import context, trace
+from opentelemetry import trace
 from opentelemetry.metrics import Histogram
-from opentelemetry.trace import Span, SpanKind, Tracer
+from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, TraceFlags, Tracer
 
 from evcache.counts import Counts
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, WriteResult
 from evcache.telemetry.instruments import Instruments
 from evcache.telemetry.settings import Subject, Telemetry
-from evcache.telemetry.spans import Noted, broke, common, enter, failed, shown, type_of
+from evcache.telemetry.spans import Noted, broke, common, enter, failed, leave, ours, shown, type_of
 
 OPERATIONS = (
     *("get", "get_item", "get_many", "get_and_touch", "set", "set_many", "add", "replace", "append", "prepend", "cas"),
@@ -31,6 +31,10 @@ _FIRST = {"get_many": "keys", "delete_many": "keys", "get_or_load_many": "keys",
 
 
 _DELETES = frozenset({"delete", "delete_many", "invalidate"})
+
+
+# They are counted by a hook.
+_READS = frozenset({"get", "get_item", "get_many", "get_and_touch", "get_or_load", "get_or_load_many"})
 
 
 # With a loader or a writer, whose own spans hang under the call's.
@@ -55,23 +59,22 @@ class Durations:
         self._record = histogram.record
         self._attributes = common(name, subject)
         self._limit = settings.durations_per_second
-        self._second = 0
+        self._second_ends = 0.0
         self._calls = 0
         self._every = 1
 
     def __call__(self, began: float, error: BaseException | None) -> None:
         """A call that began then (`time.perf_counter`) has ended."""
-        now = time.perf_counter()
         if self._limit is not None:
-            if int(now) != self._second:
+            if began >= self._second_ends:
                 # As many as there were in the second before are to be expected.
-                self._every = max(1, self._calls // self._limit) if int(now) == self._second + 1 else 1
-                self._second, self._calls = int(now), 0
+                self._every = max(1, self._calls // self._limit) if began < self._second_ends + 1.0 else 1
+                self._second_ends, self._calls = int(began) + 1.0, 0
             self._calls += 1
             if self._calls % self._every and error is None:
                 return
         attributes = self._attributes if error is None else {**self._attributes, "error.type": type_of(error)}
-        self._record(now - began, attributes)
+        self._record(time.perf_counter() - began, attributes)
 
 
 class Call:
@@ -93,15 +96,19 @@ class Call:
         self._record = record
         self._counts = counts
         self._keys = settings.keys
-        self._attributes = common(name, subject)
+        self._many = name in _MANY
         self._span_name = f"{name} {subject.namespace}"
-        self._level = subject.levels.get(name)
+        # All that spans begin with: an SDK takes two locks for each attribute that is set later.
+        self._attributes: dict[str, str | int] = {**common(name, subject)}
+        if name in subject.levels:
+            self._attributes["evcache.consistency"] = subject.levels[name].lower()
 
     def bound(self) -> Callable[..., Awaitable[Any]]:
         """What takes the place of the operation."""
         method, record, ended = self._method, self._record, self._ended
         begin = self._begin if self._tracer is not None else None
-        noted: Noted = "one key" if self._name not in _MANY else "many keys"
+        noted: Noted = "many keys" if self._many else "one key"
+        says_more = self._name not in _READS  # at its end, though there be no span
 
         async def observed(*arguments: Any, **named: Any) -> Any:
             began = time.perf_counter()
@@ -123,9 +130,10 @@ class Call:
                 raise
             finally:
                 if token is not None:
-                    context.detach(token)
+                    leave(token)
                 try:
-                    ended(span, result, failure)
+                    if says_more or span is not None:
+                        ended(span, result, failure)
                 except Exception:
                     broke()
                 try:
@@ -144,23 +152,31 @@ class Call:
     def _begin(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Span | None:
         """The span of a call; None when nobody would see it."""
         parent = trace.get_current_span().get_span_context()
-        if parent.is_valid and not parent.trace_flags.sampled:
-            return None  # nor would its own sampler take it, and a span that is not recorded costs as much as a look-up
+        if not parent.trace_flags & TraceFlags.SAMPLED and parent.is_valid:
+            # Nor would its own sampler take it, and a span that is not recorded costs as much as a look-up. But what is
+            # noted of this call is not of the one around it: a loader may work under a span that is not its caller's.
+            return None if ours() is None else NonRecordingSpan(parent)
+        attributes = self._attributes
+        if self._many or self._keys != "none" or named.get("consistency"):
+            attributes = {**attributes, **self._told_by(arguments, named)}
         assert self._tracer is not None
-        span = self._tracer.start_span(self._span_name, kind=SpanKind.CLIENT, attributes=self._attributes)
-        if not span.is_recording():
-            # What a loader does is not to be sampled anew; and what is noted of this call is not of the one around it.
-            return span if parent.is_valid or self._name in _CALLS_BACK else None
-        level = named.get("consistency") or self._level
-        if level is not None:
-            span.set_attribute("evcache.consistency", str(level).lower())
+        span = self._tracer.start_span(self._span_name, kind=SpanKind.CLIENT, attributes=attributes)
+        if span.is_recording() or parent.is_valid or self._name in _CALLS_BACK or ours() is not None:
+            return span  # also if nobody will see it: what a loader does is not to be sampled anew
+        return None
+
+    def _told_by(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, str | int]:
+        told: dict[str, str | int] = {}
+        level = named.get("consistency")
+        if level:
+            told["evcache.consistency"] = str(level).lower()
         subject = arguments[0] if arguments else named.get(_FIRST.get(self._name, "key"))
-        if self._name in _MANY:
+        if self._many:
             if isinstance(subject, Sized) and len(subject) > 1:  # one is no batch, as the conventions have it
-                span.set_attribute("db.operation.batch.size", len(subject))
+                told["db.operation.batch.size"] = len(subject)
         elif self._keys != "none" and isinstance(subject, str | bytes):
-            span.set_attribute("evcache.key", shown(subject, self._keys))
-        return span
+            told["evcache.key"] = shown(subject, self._keys)
+        return told
 
     def _ended(self, span: Span | None, result: Any, failure: BaseException | None) -> None:
         if failure is not None:
@@ -169,8 +185,7 @@ class Call:
         elif type(result) is WriteResult:
             self._counts.writes[self._name, result.met] += 1
             if span is not None:
-                span.set_attribute("evcache.zones.acked", self._acknowledged(result))
-                span.set_attribute("evcache.met", result.met)
+                span.set_attributes({"evcache.zones.acked": self._acknowledged(result), "evcache.met": result.met})
         elif self._name in ("set_many", "delete_many"):
             for one in result.values():
                 self._counts.writes[self._name, one.met] += 1

@@ -12,7 +12,7 @@ from evcache.counts import reason
 from evcache.hooks import HintEnd, Hooks
 from evcache.results import Outcome, Source
 from evcache.telemetry.settings import Subject
-from evcache.telemetry.spans import Said, broke, common, enter, failed, ours, type_of
+from evcache.telemetry.spans import Said, broke, common, enter, failed, leave, ours, type_of
 from zones.errors import CacheError
 from zones.node import Node
 from zones.topology import Endpoint
@@ -29,13 +29,13 @@ class Notes(Hooks):
         noted = ours()
         if noted is None or noted[1] != "one key":
             return
-        span = noted[0]
-        span.set_attributes({"evcache.hit": hit, "evcache.source": source})
+        said: dict[str, str | int] = {"evcache.hit": hit, "evcache.source": source}
         if zone:
-            span.set_attribute("evcache.zone", zone)
+            said["evcache.zone"] = zone
             node = None if source == "near" else self._node(zone, key)
             if node is not None:
-                span.set_attributes(_address(node.endpoint))
+                said |= _address(node.endpoint)
+        noted[0].set_attributes(said)
 
     def fell_back(self, zone: str, error: CacheError | None) -> None:
         said: Said = {"evcache.fallback.reason": reason(error)}
@@ -89,8 +89,10 @@ class Notes(Hooks):
         view = self._subject.cluster.view
         if view is None:
             return None
-        pool = next((pool for pool in view.writers if pool.name == zone), None)
-        return None if pool is None else pool.node(view.place(key))
+        for pool in view.writers:
+            if pool.name == zone:
+                return pool.node(view.place(key))
+        return None
 
 
 class NodeSpans:
@@ -157,7 +159,7 @@ def in_the_background(tracer: Tracer, namespace: str, what: str) -> Iterator[Non
         raise
     finally:
         if token is not None:
-            context.detach(token)
+            leave(token)
         try:
             if span is not None:
                 if failure is not None:

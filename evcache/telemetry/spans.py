@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping
-from typing import Any, Literal
+from contextlib import suppress
+from contextvars import ContextVar, Token
+from typing import Literal
 
 from opentelemetry import context, trace
 from opentelemetry.trace import Span, Status, StatusCode
@@ -21,8 +23,12 @@ Noted = Literal["one key", "many keys"]
 Said = Mapping[str, str | bool]
 
 
-# Under which the context has what is noted of: the current span may be the service's, which is not ours to write to.
-_OURS = context.create_key("evcache")
+Entered = tuple[Token[context.Context], Token[tuple[Span, Noted] | None]]
+
+
+# The span that is noted to: the current one may be the service's, which is not ours to write to. In a variable of its own,
+# since there is a look for every key that is read, and the API takes five calls to find what its context has.
+_OURS: ContextVar[tuple[Span, Noted] | None] = ContextVar("evcache", default=None)
 
 
 # The first words of refusals, as servers send them. What follows, and what this client says in their place, may hold a key.
@@ -32,14 +38,22 @@ _STATUS_CODES = frozenset({"ERROR", "CLIENT_ERROR", "SERVER_ERROR"})
 _log = logging.getLogger(__name__)
 
 
-def enter(span: Span, noted: Noted) -> Any:
-    """Make it the current span, and the one that is noted to. Returns what `context.detach` wants."""
-    return context.attach(context.set_value(_OURS, (span, noted), trace.set_span_in_context(span)))
+def enter(span: Span, noted: Noted) -> Entered:
+    """Make it the current span, and the one that is noted to, until `leave`."""
+    return context.attach(trace.set_span_in_context(span)), _OURS.set((span, noted))
+
+
+def leave(entered: Entered) -> None:
+    """Go back to the spans that were before. Raises nothing."""
+    current, noted = entered
+    with suppress(ValueError):  # a coroutine that has been dropped half way is closed in whatever context there is
+        _OURS.reset(noted)
+    context.detach(current)
 
 
 def ours() -> tuple[Span, Noted] | None:
     """The span of the call that is under way, if somebody will see it."""
-    found: Any = context.get_value(_OURS)
+    found = _OURS.get()
     return found if found is not None and found[0].is_recording() else None
 
 
