@@ -1,8 +1,9 @@
 """What telemetry costs: calls per second of clients that differ in nothing but what they tell OpenTelemetry.
 
-All take turns in one process, round after round, each time in another order, and each is compared with the client without
-telemetry of the same round: the machine's mood changes more from round to round than most of what is measured. That client
-takes part twice; how far its second row is from 1 is how far the others can be trusted.
+All take turns in one process, some hundredths of a second each, hundreds of times, each time in another order; each turn is
+compared with that of the client without telemetry in the same round, and the median counts: the machine's mood changes more
+within a second than most of what is measured. That client takes part twice; how far its second row is from 1 is how far the
+others can be trusted.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextvars
+import gc
 import json
 import logging
 import os
+import random
 import statistics
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from opentelemetry import context, trace
@@ -34,9 +38,11 @@ ZONES = 3
 CALLERS = 32
 VALUE = b"v" * 100
 KEYS = [f"key-{number}" for number in range(100)]
-# Until a client knows how many calls it has to expect, and records the duration of some: in the first second of all.
-LEAD_SECONDS = 2.0
-NEAR_HITS = 100  # between two moments in which other callers get their turn: a near hit itself waits for nothing
+TURN_SECONDS = 0.01
+TRIAL_CALLS = 2  # of each caller, to see how many make a turn
+LEAD_SECONDS = 3.0  # until clients know how many calls they have to expect, and record the durations of some
+NEAR_HITS = 10  # between two moments in which other callers get their turn: a near hit itself waits for nothing
+SEED = 1
 BASE, AGAIN = "None", "None, again"
 
 
@@ -97,8 +103,16 @@ class Contender:
     near: EVCache
 
 
+def shared(telemetry: Telemetry | None, clients: int) -> Telemetry | None:
+    """A client that has its turn among so many records as large a part of its durations as one that is alone."""
+    if telemetry is None or telemetry.durations_per_second is None:
+        return telemetry
+    return replace(telemetry, durations_per_second=max(1, telemetry.durations_per_second // clients))
+
+
 @asynccontextmanager
 async def contenders(ports: list[int], names: list[str]) -> AsyncIterator[list[Contender]]:
+    settings = [one for one in SETTINGS if one.name in (BASE, *names)]
     zones = {f"zone-{number}": [f"127.0.0.1:{port}"] for number, port in enumerate(ports)}
     async with AsyncExitStack() as stack:
 
@@ -111,18 +125,14 @@ async def contenders(ports: list[int], names: list[str]) -> AsyncIterator[list[C
                     read_timeout=10,  # a benchmark that fails on a busy machine tells nothing
                     write_timeout=10,
                     near_cache=NearCache(ttl=3600) if near else None,
-                    telemetry=setting.telemetry(),
+                    telemetry=shared(setting.telemetry(), len(settings)),
                 )
             )
             await cache.set_many(dict.fromkeys(KEYS, VALUE), ttl=3600, consistency="all")
             await cache.get(KEYS[0])
             return cache
 
-        yield [
-            Contender(one, await opened(one, near=False), await opened(one, near=True))
-            for one in SETTINGS
-            if one.name in (BASE, *names)
-        ]
+        yield [Contender(one, await opened(one, near=False), await opened(one, near=True)) for one in settings]
 
 
 async def near_hits(cache: EVCache) -> None:
@@ -147,31 +157,28 @@ WORK = {
 
 
 @dataclass(frozen=True)
-class Rate:
-    per_second: float
+class Turn:
+    """What each operation took, in seconds."""
+
+    clock: float
     cpu: float
-    """Seconds of this process for each: what is exported by threads is in it."""
+    """Of the event loop's thread: exporters have their own."""
 
 
-async def rate(work: Work, contender: Contender, seconds: float, lead: float) -> Rate:
-    done, running = 0, True
+async def turn(work: Work, contender: Contender, calls: int) -> Turn:
+    """So many calls of every caller, each waiting for its answer before the next."""
 
     async def caller() -> None:
-        nonlocal done
-        while running:
+        for _ in range(calls):
             await work.call(contender)
-            done += work.operations
 
     around = contextvars.copy_context()
     if contender.setting.parent is not None:
         around.run(context.attach, trace.set_span_in_context(parent(contender.setting.parent)))
-    tasks = [around.run(asyncio.create_task, caller()) for _ in range(CALLERS)]
-    await asyncio.sleep(lead)
-    done, cpu, began = 0, time.process_time(), time.perf_counter()
-    await asyncio.sleep(seconds)
-    running = False
-    await asyncio.gather(*tasks)
-    return Rate(done / (time.perf_counter() - began), (time.process_time() - cpu) / done)
+    cpu, began = time.thread_time(), time.perf_counter()
+    await asyncio.gather(*(around.run(asyncio.create_task, caller()) for _ in range(CALLERS)))
+    done = calls * CALLERS * work.operations
+    return Turn((time.perf_counter() - began) / done, (time.thread_time() - cpu) / done)
 
 
 @dataclass(frozen=True)
@@ -188,27 +195,39 @@ class Row:
     """Of `cpu_ratio`, from round to round."""
 
 
-async def measure(clients: list[Contender], works: list[str], seconds: float, rounds: int, lead: float) -> list[Row]:
-    rows = []
+async def calls_of_a_turn(work: Work, contender: Contender) -> int:
+    trials = [await turn(work, contender, TRIAL_CALLS) for _ in range(3)]
+    return max(1, round(TURN_SECONDS / (trials[-1].clock * CALLERS * work.operations)))
+
+
+async def measure(clients: list[Contender], works: list[str], seconds: float) -> list[Row]:
+    rows: list[Row] = []
+    chance = random.Random(SEED)
+    gc.collect()
+    gc.freeze()
     for name in works:
-        taken: dict[str, list[Rate]] = {one.setting.name: [] for one in clients}
-        for number in range(rounds):
-            turn = number % len(clients)
-            for one in clients[turn:] + clients[:turn]:
-                taken[one.setting.name].append(await rate(WORK[name], one, seconds, lead))
-        rows += [row(name, setting, rates, taken[BASE]) for setting, rates in taken.items()]
+        work = WORK[name]
+        calls = {one.setting.name: await calls_of_a_turn(work, one) for one in clients}
+        taken: dict[str, list[Turn]] = {one.setting.name: [] for one in clients}
+        began = time.perf_counter()
+        while (now := time.perf_counter() - began) < LEAD_SECONDS + seconds:
+            for one in chance.sample(clients, len(clients)):  # whoever follows the most expensive finds a cold processor
+                found = await turn(work, one, calls[one.setting.name])
+                if now > LEAD_SECONDS:
+                    taken[one.setting.name].append(found)
+        rows += [row(name, setting, turns, taken[BASE]) for setting, turns in taken.items()]
         print(table(rows[-len(clients) :]), flush=True)
     return rows
 
 
-def row(work: str, setting: str, rates: list[Rate], base: list[Rate]) -> Row:
-    cpu = sorted(without.cpu / one.cpu for one, without in zip(rates, base, strict=True))
+def row(work: str, setting: str, turns: list[Turn], base: list[Turn]) -> Row:
+    cpu = sorted(without.cpu / one.cpu for one, without in zip(turns, base, strict=True))
     return Row(
         work,
         setting,
-        statistics.median(one.per_second for one in rates),
-        statistics.median(one.cpu for one in rates),
-        statistics.median(one.per_second / without.per_second for one, without in zip(rates, base, strict=True)),
+        1 / statistics.median(one.clock for one in turns),
+        statistics.median(one.cpu for one in turns),
+        statistics.median(without.clock / one.clock for one, without in zip(turns, base, strict=True)),
         statistics.median(cpu),
         (cpu[len(cpu) // 4], cpu[-1 - len(cpu) // 4]),
     )
@@ -224,33 +243,29 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-async def run(works: list[str], names: list[str], seconds: float, rounds: int, lead: float) -> list[Row]:
+async def run(works: list[str], names: list[str], seconds: float) -> list[Row]:
     with memcached_nodes(ZONES) as (ports, servers):
-        print(f"{ZONES} zones of one node: {servers}; {CALLERS} callers, values of {len(VALUE)} bytes, {rounds} rounds")
+        print(f"{ZONES} zones of one node: {servers}; {CALLERS} callers, values of {len(VALUE)} bytes")
         async with contenders(ports, names) as clients:
-            return await measure(clients, works, seconds, rounds, lead)
+            return await measure(clients, works, seconds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.telemetry", description=__doc__.splitlines()[0] if __doc__ else ""
     )
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a round of one client")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--lead", type=float, default=LEAD_SECONDS, help="seconds before each round; 0: bursts after a pause"
-    )
+    names = [one.name for one in SETTINGS]
+    parser.add_argument("--seconds", type=float, default=40.0, help="for each kind of work, all clients together")
     parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
-    parser.add_argument(
-        "--settings", nargs="+", choices=[one.name for one in SETTINGS], default=[one.name for one in SETTINGS]
-    )
+    parser.add_argument("--settings", nargs="+", choices=names, default=names)
     parser.add_argument("--json", type=Path, help="write the rows there as well")
     options = parser.parse_args()
     # Spans come faster than any exporter takes them: the SDK drops some, as it would in a service, and says so each time.
     logging.getLogger("opentelemetry.sdk").setLevel(logging.ERROR)
-    rows = asyncio.run(run(options.work, options.settings, options.seconds, options.rounds, options.lead))
+    rows = asyncio.run(run(options.work, options.settings, options.seconds))
     if options.json is not None:
         options.json.write_text(json.dumps([vars(one) for one in rows], indent=2))
+    sys.stdout.flush()
     os._exit(0)  # exporters' threads would first be waited for
 
 
