@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -72,8 +71,6 @@ DEFAULT_TELEMETRY = Telemetry()
 # As many as the threads and connections behind a typical pool; what does without a cache must not be hit by all callers
 # at once.
 MAX_LOADS = 32
-
-_log = logging.getLogger(__name__)
 
 
 class Assembly:

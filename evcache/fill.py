@@ -2,8 +2,8 @@
 
 A loaded value has the version of the moment in which its load began. Whoever has written or deleted the key since is
 newer, and wins, in every zone; a value that was loaded before a change never hides it. Where there is a lease, its zone
-decides that exactly, and not by clocks: the value goes only over what was there when the lease was given, and when that
-is gone nothing of it is stored anywhere.
+decides that exactly, and not by clocks: the value goes only over what was there when the lease was given. When that has
+been written over or deleted, nothing is stored anywhere; when it has ended by itself, the version decides as elsewhere.
 """
 
 from __future__ import annotations

@@ -84,7 +84,8 @@ class Listeners(Hooks):
     """Everybody who listens to a client: nobody at first. Each hears what it overrides, until it raises."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, tuple[Hooks, ...]] = dict.fromkeys(HOOKS, ())
+        # With the method itself, which otherwise would be looked up for every key that is read.
+        self._heard: dict[str, tuple[tuple[Hooks, Callable[..., None]], ...]] = dict.fromkeys(HOOKS, ())
         self.of_reads = False
         """Whether anybody listens to `read`: there is one for every key, so it is not called for nobody."""
         self.home: str | None = None
@@ -98,38 +99,43 @@ class Listeners(Hooks):
         """Have it told what it overrides."""
         for name in HOOKS:
             if getattr(type(listener), name, None) is not getattr(Hooks, name):
-                self._heard[name] += (listener,)
+                self._heard[name] += ((listener, getattr(listener, name)),)
         self.of_reads = bool(self._heard["read"])
 
     def remove(self, listener: Hooks) -> None:
         """Tell it nothing more."""
         for name, listeners in self._heard.items():
-            self._heard[name] = tuple(other for other in listeners if other is not listener)
+            self._heard[name] = tuple(pair for pair in listeners if pair[0] is not listener)
         self.of_reads = bool(self._heard["read"])
 
     def looked_up(self, key: bytes, zone: str, *, hit: bool) -> None:
         """A key was read from the zones; empty: none has it. Only if somebody listens (`of_reads`)."""
         source: Source = "none" if not zone else "local" if zone == self.home else "fallback"
-        self.read(key, zone, source, hit=hit)
+        for listener, read in self._heard["read"]:
+            try:
+                read(key, zone, source, hit=hit)
+            except Exception:
+                self._broke(listener)
 
     def hears(self, name: str) -> bool:
         """Whether anybody listens to this."""
         return bool(self._heard[name])
 
-    def _tell(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        for listener in self._heard[name]:
-            try:
-                getattr(listener, name)(*arguments, **named)
-            except Exception:
-                # Some of these calls come out of a connection that has just read a reply: an exception would end it for all.
-                _log.exception("a hook raised, and is not called any more: %r", listener)
-                self.remove(listener)
+    def _broke(self, listener: Hooks) -> None:
+        """It has just raised. Some calls of hooks come out of a connection that has read a reply: passed on, the exception
+        would end that for all.
+        """
+        _log.exception("a hook raised, and is not called any more: %r", listener)
+        self.remove(listener)
 
 
 def _telling(name: str) -> Callable[..., None]:
     def tell(self: Listeners, *arguments: Any, **named: Any) -> None:
-        if self._heard[name]:
-            self._tell(name, arguments, named)
+        for listener, method in self._heard[name]:
+            try:
+                method(*arguments, **named)
+            except Exception:
+                self._broke(listener)
 
     return tell
 

@@ -9,9 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from evcache.assembly import Assembly
-from evcache.config import (
-    CLOSE_SECONDS,
-)
+from evcache.config import CLOSE_SECONDS
 from evcache.coordinator import Draft
 from evcache.counts import Counts
 from evcache.errors import CacheUnavailable

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
@@ -34,9 +34,6 @@ from evcache.slots import Slots
 from evcache.throttle import Throttle
 from evcache.versions import VersionClock
 from zones.cluster import View
-
-# Loads by keys as servers know them: a value for each that has one, None or nothing for the others.
-Loader = Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Any]]]
 
 # How a process that waits for another one's load looks whether it has ended: mcrouter's look-aside route begins with 2 ms
 # and goes up to 500 ms.
@@ -70,8 +67,8 @@ class Loads:
         wall: Callable[[], float],
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """`versions`: whether this client's writes have them. `wire_ttl`: seconds as servers want them said. `wall`: unix
-        time.
+        """`versions`: whether this client's writes have them. `current`: the zones as they are now. `known`: the newest
+        version of a key that this client has written or seen. `wall`: unix time.
         """
         self._clock = clock
         self._pack = pack

@@ -28,7 +28,7 @@ from evcache.near_cache import CHANNEL_TTL_SECONDS, TTL_SECONDS, NearCache, Near
 from evcache.s3fifo import Entry
 from evcache.sweeper import Sweeper
 from evcache.ttl import MAX_RELATIVE_SECONDS, NEVER, TTL_GRANULARITY_SECONDS
-from evcache.versions import cas_of
+from evcache.versions import NOTHING_NEWER, cas_of
 from zones.protocol.replies import Hit
 
 UNDECODED: Any = object()
@@ -220,11 +220,11 @@ class Near:
     # What is heard through the invalidation channel.
 
     def changed(self, key: bytes, version: int | None) -> None:
-        """Another client has written this version; None: something; 0: nothing new, but what is held is not to be served
-        on.
+        """Another client has written this version; None: something; `NOTHING_NEWER`: nothing new, but what is held is not
+        to be served on.
         """
         self._drop(key, version)
-        if version != 0:
+        if version != NOTHING_NEWER:
             self._floors.put(key, version, self._clock())
 
     def lost_track(self, reason: str) -> None:

@@ -9,9 +9,7 @@ from typing import Any
 
 from evcache.answers import Found
 from evcache.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
-from evcache.config import (
-    Errors,
-)
+from evcache.config import Errors
 from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError
 from evcache.life import Content, content_of
@@ -253,7 +251,9 @@ class Reading(Lifecycle):
 
     def _tell_read(self, full: bytes, found: Found | None) -> None:
         """As the caller sees it: what is out of date is none."""
-        hit = found is not None and self._content(full, found) is not None
+        hit = found is not None and found.is_value
+        if hit and found is not None and found.hit.flags == FLAG_ENVELOPE:  # no other kind says when it is out of date
+            hit = self._content(full, found) is not None
         self._hooks.looked_up(full, "" if found is None else found.zone, hit=hit)
 
     def _content(self, full: bytes, found: Found) -> Content | None:

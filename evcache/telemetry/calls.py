@@ -22,20 +22,15 @@ OPERATIONS = (
     *("delete", "delete_many", "touch", "incr", "decr", "get_or_load", "get_or_load_many", "invalidate", "write_through"),
 )
 
-
 _MANY = frozenset({"get_many", "set_many", "delete_many", "get_or_load_many"})
-
 
 # What the first argument is called, where that is not `key`.
 _FIRST = {"get_many": "keys", "delete_many": "keys", "get_or_load_many": "keys", "set_many": "values"}
 
-
 _DELETES = frozenset({"delete", "delete_many", "invalidate"})
-
 
 # They are counted by a hook.
 _READS = frozenset({"get", "get_item", "get_many", "get_and_touch", "get_or_load", "get_or_load_many"})
-
 
 # With a loader or a writer, whose own spans hang under the call's.
 _CALLS_BACK = frozenset({"get_or_load", "get_or_load_many", "write_through"})
