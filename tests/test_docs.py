@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ class Database:
 
     def __init__(self):
         self.rows = {42: {"name": "Ada"}, 43: {"name": "Grace"}}
+        self.counts = Counter()
 
     async def read(self, user_id):
         return self.rows.get(user_id)
@@ -51,6 +53,13 @@ class Database:
 
     async def write(self, user_id, row):
         self.rows[user_id] = row
+
+    async def write_many(self, batch):
+        for key, value in batch.items():
+            if key in batch.deltas:
+                self.counts[key] += value
+            else:
+                self.rows[int(key.removeprefix("user:"))] = value
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +91,7 @@ def test_the_readmes_code_runs_and_prints_what_it_says(readme_says):
     assert readme_says == ["{'name': 'Ada'} {'name': 'Ada'}", *said]
 
 
-@pytest.mark.parametrize("name", ["loading.md", "near-cache.md"])
+@pytest.mark.parametrize("name", ["loading.md", "near-cache.md", "write-behind.md"])
 def test_the_code_of_a_page_runs_and_prints_what_its_comments_say(name):
     """From top to bottom, as if typed into one session, on embedded servers and without a Redis."""
     blocks = python_blocks(ROOT / "docs" / name)
