@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 from evcache.answers import Answer, Found, count_answered, failed, judged, newest, zones_behind
 from evcache.codec import FLAG_TOMBSTONE
@@ -16,9 +16,13 @@ from zones.errors import CacheError
 from zones.node import Node
 from zones.pool import ZonePool
 from zones.protocol import requests
-from zones.protocol.replies import Reply
+from zones.protocol.replies import Reply, read_hit
 
 Answers = dict[bytes, dict[str, Answer]]
+Hits = list[tuple[int, Reply]]
+
+# The same as Found(...), without a Python-level __new__ in between: there is one for every key.
+_new_found = tuple.__new__
 
 
 class ManyPath:
@@ -32,38 +36,94 @@ class ManyPath:
     ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
         """The items, known absences too, why zones failed, and the least number of zones that answered for any key."""
         deadline = view.loop.time() + options.timeout
-        known = {key: self._parts.remembered.newest(key) for key in keys}
-        answers: Answers = {key: {} for key in keys}
-        required = options.consistency.required(len(view.readers))
-        if required > 1:
-            await self._ask_all(view, keys, flags, deadline, answers, known)
+        known = self._parts.remembered.newest_of_each(keys)
+        if options.consistency.required(len(view.readers)) > 1:
+            answers = await self._ask_all(view, keys, flags, deadline, known)
+            return self._what_holds(view, answers, known)
+        self._parts.budget.reads += len(keys)
+        found: dict[bytes, Found] = {}
+        asked = 0
+        if view.tally.unsettled:
+            orders = self._orders(view, keys)
+            answers = {key: {} for key in keys}
         else:
-            self._parts.budget.reads += len(keys)
+            # All is well: the home zone has nearly all of them, and they are done with.
+            found, answers = await self._ask_home(view, keys, flags, deadline, known)
+            orders = [(view.readers, list(answers))] if answers else []
+            asked = 1
+        if orders:
             await asyncio.gather(
                 *(
-                    self._ask_in_turn(view, order, some, flags, deadline, answers, known, fallback_on_miss=fallback_on_miss)
-                    for order, some in self._orders(view, keys)
+                    self._ask_in_turn(view, order, some, asked, flags, deadline, answers, known, fallback_on_miss)
+                    for order, some in orders
                 )
             )
-        if view.spare is not None and required <= 1:
-            await self._ask_gutter(view, answers, deadline)
-        return self._what_holds(view, answers, known)
+            if view.spare is not None:
+                await self._ask_gutter(view, answers, deadline)
+        others, failures, answered = self._what_holds(view, answers, known)
+        return found | others, failures, answered
+
+    async def _ask_home(
+        self, view: View, keys: Sequence[bytes], flags: bytes, deadline: float, known: Mapping[bytes, int]
+    ) -> tuple[dict[bytes, Found], Answers]:
+        """What the first zone has; and of the keys of which it has nothing, or nothing that holds, what it said.
+
+        For reads that need one answer. It is most of what `get_many` does, and done without an object for each key that only
+        several answers are in need of.
+        """
+        zone = view.readers[0].name
+        now = view.loop.time()
+        found: dict[bytes, Found] = {}
+        others: Answers = {}
+        for some, outcome in await _ask_zone(view, view.readers[0], keys, flags, now + (deadline - now) / view.places):
+            error = outcome if isinstance(outcome, CacheError) else self._enter(zone, some, outcome, known, found, others)
+            if error is not None:
+                others.update((key, {zone: error}) for key in some if key not in found)
+        if len(found) + len(others) < len(keys):
+            others.update((key, {zone: None}) for key in keys if key not in found and key not in others)
+        for key in [key for key, item in found.items() if item.hit.flags == FLAG_TOMBSTONE]:
+            del found[key]
+        return found, others
+
+    def _enter(
+        self,
+        zone: str,
+        keys: Sequence[bytes],
+        hits: Hits,
+        known: Mapping[bytes, int],
+        found: dict[bytes, Found],
+        others: Answers,
+    ) -> CacheError | None:
+        """Enter what a node has of these keys where it belongs; what is wrong with its replies, if something is."""
+        remembered, version_of = self._parts.remembered, self._parts.clock.version_of
+        try:
+            for index, reply in hits:
+                hit = read_hit(reply)
+                if hit is None or hit.leased:
+                    continue
+                key = keys[index]
+                version = version_of(hit.cas)
+                if version is not None and version != known[key]:
+                    if version < known[key]:
+                        others[key] = {zone: ZoneBehind(version, known[key])}
+                        continue
+                    remembered.note(key, version)
+                found[key] = _new_found(Found, (hit, zone, version, False))
+        except CacheError as error:
+            return error
+        return None
 
     async def _ask_all(
-        self,
-        view: View,
-        keys: Sequence[bytes],
-        flags: bytes,
-        deadline: float,
-        answers: Answers,
-        known: Mapping[bytes, int],
-    ) -> None:
-        zones = await asyncio.gather(*(self._ask_zone(view, pool, keys, flags, deadline) for pool in view.readers))
+        self, view: View, keys: Sequence[bytes], flags: bytes, deadline: float, known: Mapping[bytes, int]
+    ) -> Answers:
+        answers: Answers = {key: {} for key in keys}
+        zones = await asyncio.gather(*(self._answers(view, pool, keys, flags, deadline) for pool in view.readers))
         for pool, answered in zip(view.readers, zones, strict=True):
             for key, answer in answered.items():
                 answers[key][pool.name] = answer
             if any(isinstance(judged(answer, known[key]), ZoneBehind) for key, answer in answered.items()):
                 self._parts.hooks.zone_behind(pool.name)
+        return answers
 
     def _orders(self, view: View, keys: Sequence[bytes]) -> list[tuple[Sequence[ZonePool], list[bytes]]]:
         """In which order zones are asked for which keys: a node that warms up comes last for most of its own."""
@@ -83,24 +143,26 @@ class ManyPath:
         view: View,
         order: Sequence[ZonePool],
         wanted: list[bytes],
+        asked: int,
         flags: bytes,
         deadline: float,
         answers: Answers,
         known: Mapping[bytes, int],
-        *,
-        fallback_on_miss: bool,
+        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> None:
+        """Ask one zone after another for what is wanted, but for the first `asked`, whose answers are entered already."""
         hooks = self._parts.hooks
         asked_abroad: set[bytes] = set()
         for index, pool in enumerate(order):
-            asked = self._to_be_asked(view, pool, wanted, answers, asked_abroad)
-            now = view.loop.time()
-            until = now + (deadline - now) / (view.places - index)
-            for key, answer in (await self._ask_zone(view, pool, asked, flags, until)).items():
-                answers[key][pool.name] = judged(answer, known[key])
-                if view.tally.unsettled and not isinstance(answer, CacheError):
-                    pool.node(view.place(key)).was_read(hit=isinstance(answers[key][pool.name], Found))
-            if any(isinstance(answers[key][pool.name], ZoneBehind) for key in asked):
+            if index >= asked:
+                now = view.loop.time()
+                until = now + (deadline - now) / (view.places - index)
+                to_be_asked = self._to_be_asked(view, pool, wanted, answers, asked_abroad)
+                for key, answer in (await self._answers(view, pool, to_be_asked, flags, until)).items():
+                    answers[key][pool.name] = judged(answer, known[key])
+                    if view.tally.unsettled and not isinstance(answer, CacheError):
+                        pool.node(view.place(key)).was_read(hit=isinstance(answers[key][pool.name], Found))
+            if any(isinstance(answers[key][pool.name], ZoneBehind) for key in wanted):
                 hooks.zone_behind(pool.name)
             wanted = [key for key in wanted if _should_ask_next(answers[key][pool.name], fallback_on_miss=fallback_on_miss)]
             if not wanted:
@@ -184,28 +246,62 @@ class ManyPath:
                 found[key] = winner
         return found, failures, answered_least
 
-    async def _ask_zone(
+    async def _answers(
         self, view: View, pool: ZonePool, keys: Sequence[bytes], flags: bytes, deadline: float
     ) -> dict[bytes, Answer]:
-        batches: dict[Node, list[bytes]] = {}
-        for key in keys:
-            batches.setdefault(pool.node(view.place(key)), []).append(key)
-        answers: dict[bytes, Answer] = {}
-        for part in await asyncio.gather(*(self._batch(pool.name, *batch, flags, deadline) for batch in batches.items())):
-            answers.update(part)
+        """What one zone says about each of the keys."""
+        answers: dict[bytes, Answer] = dict.fromkeys(keys)
+        for some, outcome in await _ask_zone(view, pool, keys, flags, deadline):
+            try:
+                if isinstance(outcome, CacheError):
+                    raise outcome
+                answers.update((some[index], self._parts.found(pool.name, reply)) for index, reply in outcome)
+            except CacheError as error:
+                answers.update(dict.fromkeys(some, error))
         return answers
 
-    async def _batch(self, zone: str, node: Node, keys: list[bytes], flags: bytes, deadline: float) -> dict[bytes, Answer]:
+
+async def _ask_zone(
+    view: View, pool: ZonePool, keys: Sequence[bytes], flags: bytes, deadline: float
+) -> list[tuple[Sequence[bytes], Hits | CacheError]]:
+    """Ask the nodes of a zone for the keys, all at once; for each which keys it was asked for, and what came of it."""
+    batches = pool.batches(keys)
+    asked = [_ask(node, some, flags, deadline, view.loop) for node, some in batches]
+    if len(asked) == 1:
         try:
-            connection = node.connection() or await node.connected(deadline)
-            answer: asyncio.Future[list[tuple[int, Reply]]] = asyncio.get_running_loop().create_future()
-            connection.request_quietly([requests.meta_get(key, flags) for key in keys], answer, deadline)
-            answers: dict[bytes, Answer] = dict.fromkeys(keys)
-            for index, reply in await answer:
-                answers[keys[index]] = self._parts.found(zone, reply)
+            return [(keys, await asked[0])]
         except CacheError as error:
-            return dict.fromkeys(keys, error)
-        return answers
+            return [(keys, error)]
+    outcomes: list[tuple[Sequence[bytes], Hits | CacheError]] = []
+    for (_, some), outcome in zip(batches, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, CacheError):
+            raise outcome
+        outcomes.append((some, outcome))
+    return outcomes
+
+
+def _ask(
+    node: Node, keys: Sequence[bytes], flags: bytes, deadline: float, loop: asyncio.AbstractEventLoop
+) -> Awaitable[Hits]:
+    """Ask one node; what comes of it is to be awaited. Where there is a connection, that takes no task."""
+    connection = node.connection()
+    if connection is None:
+        return _connect_and_ask(node, keys, flags, deadline, loop)
+    answer: asyncio.Future[Hits] = loop.create_future()
+    try:
+        connection.request_quietly(requests.meta_gets(keys, flags), answer, deadline)
+    except CacheError as error:
+        answer.set_exception(error)
+    return answer
+
+
+async def _connect_and_ask(
+    node: Node, keys: Sequence[bytes], flags: bytes, deadline: float, loop: asyncio.AbstractEventLoop
+) -> Hits:
+    connection = await node.connected(deadline)
+    answer: asyncio.Future[Hits] = loop.create_future()
+    connection.request_quietly(requests.meta_gets(keys, flags), answer, deadline)
+    return await answer
 
 
 def _should_ask_next(answer: Answer, *, fallback_on_miss: bool) -> bool:

@@ -156,10 +156,10 @@ class Reading(Lifecycle):
         All nodes are asked at once, the next zone only for what is missing. Raises as `get` does if any key had too few
         answers, with what was read as `found`; with `errors="miss"` those keys are missing from the result.
         """
-        # One key may be given twice, as str and as bytes: both are answered.
-        given: dict[bytes, list[Key]] = {}
-        for key in several(keys):
-            given.setdefault(self._keys.full(key), []).append(key)
+        given = list(several(keys))
+        names = self._keys.full_of_each(given)
+        # One key may be given twice, as str and as bytes: both are answered, and the zones asked once.
+        wanted = list(dict.fromkeys(names))
         options = self._defaults.read(consistency, timeout, errors)
         try:
             view, options = self._ready(options) or await self._open(options)
@@ -168,21 +168,16 @@ class Reading(Lifecycle):
             return {}
         if not given:
             return {}
-        values: dict[Key, Any] = {}
-        wanted = list(given)
+        kept: dict[bytes, Kept] = {}
         if self._near is not None and near_cache and options.one_answer:
-            wanted = []
-            for full, names in given.items():
-                kept = self._reads.kept(full)
-                if kept is None:
-                    wanted.append(full)
-                    continue
-                if self._hooks.of_reads:
-                    self._hooks.read(full, kept.zone, "near", hit=kept.is_value)
-                if kept.is_value:
-                    values.update((name, self._value_kept(full, kept, None)) for name in names)
-            if not wanted:
-                return values
+            kept = self._all_kept(wanted)
+            wanted = [full for full in wanted if full not in kept]
+        values: dict[Key, Any] = {}
+        for full, key in zip(names, given, strict=True) if kept else ():
+            if full in kept and kept[full].is_value:
+                values[key] = self._value_kept(full, kept[full], None)
+        if not wanted:
+            return values
         found, failures, answered = await self._reads.get_many(
             view,
             wanted,
@@ -193,14 +188,21 @@ class Reading(Lifecycle):
         if self._hooks.of_reads:
             for full in wanted:
                 self._tell_read(full, found.get(full))
-        for full, item in found.items():
+        decode = self._codec.decode
+        for full, key in zip(names, given, strict=True):
+            item = found.get(full)
+            if item is None:
+                continue
             data, flags = item.hit.value, item.hit.flags
             if flags in UNUSUAL:
                 content = self._content(full, item)
                 if content is None:
                     continue
                 data, flags = content.data, content.flags
-            values.update((name, self._decode(full, data, flags, item.zone)) for name in given[full])
+            try:
+                values[key] = decode(data, flags)
+            except DecodeError as error:
+                raise DecodeError(error.problem, key=full, zone=item.zone, flags=flags) from error
         required = options.consistency.required(len(view.readers))
         if answered < required:
             problem: CacheError = CacheUnavailable("get_many", failures, values)
@@ -248,6 +250,17 @@ class Reading(Lifecycle):
             raise error
         self._hooks.error_as_miss(error)
         return default
+
+    def _all_kept(self, keys: Iterable[bytes]) -> dict[bytes, Kept]:
+        """What the near cache has of the keys."""
+        found: dict[bytes, Kept] = {}
+        for full in keys:
+            kept = self._reads.kept(full)
+            if kept is not None:
+                found[full] = kept
+                if self._hooks.of_reads:
+                    self._hooks.read(full, kept.zone, "near", hit=kept.is_value)
+        return found
 
     def _tell_read(self, full: bytes, found: Found | None) -> None:
         """As the caller sees it: what is out of date is none."""

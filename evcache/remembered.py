@@ -8,6 +8,8 @@ forgotten. That keeps what is in use as an LRU would, for one dict look-up a rea
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 # Keys in a generation. An entry with a key of 22 bytes takes 130 (tracemalloc): 4 MB at the most.
 REMEMBERED_KEYS = 16_384
 
@@ -34,6 +36,11 @@ class Remembered:
         if known is None:
             return max(self._old.get(key, 0), self._pinned.get(key, 0))
         return known
+
+    def newest_of_each(self, keys: Iterable[bytes]) -> dict[bytes, int]:
+        """The same for several keys."""
+        recent = self.recent
+        return {key: recent[key] if key in recent else self.newest(key) for key in keys}
 
     def note(self, key: bytes, version: int) -> None:
         """This version was written, or seen. No effect when a newer one is known."""

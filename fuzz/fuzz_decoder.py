@@ -22,7 +22,7 @@ import time
 
 from zones.errors import ProtocolError
 from zones.protocol.decoder import Decoder
-from zones.protocol.replies import STATUSES, Reply
+from zones.protocol.replies import STATUSES, AnyReply, Hit, Reply
 
 try:
     import atheris
@@ -32,6 +32,7 @@ except ImportError:
 # Small, so that random lengths and lines are on both sides of them.
 MAX_LINE = 64
 MAX_VALUE = 256
+ITEMS = 0.5  # of the replies with a value, as reads have them
 
 _WORDS = sorted(STATUSES)
 _MARKS = (
@@ -39,6 +40,7 @@ _MARKS = (
     b"END\r\n",
     b"VA 5\r\n",
     b"VA 0 O1\r\n\r\n",
+    b"VA 1 f0 c1 O1\r\n",
     b"HD O1\r\n",
     b"\r",
     b"\n",
@@ -64,7 +66,7 @@ def fuzz(rng: random.Random, *, iterations: int | None = None, seconds: float | 
     raise AssertionError("unreachable")
 
 
-def check(stream: bytes, rng: random.Random) -> tuple[list[Reply], bool]:
+def check(stream: bytes, rng: random.Random) -> tuple[list[AnyReply], bool]:
     """Decode the stream whole and in pieces; AssertionError if that differs. The replies, and whether there was an error."""
     whole = decode([stream])
     for slices in (cut(stream, rng), [stream[place : place + 1] for place in range(len(stream))]):
@@ -74,10 +76,10 @@ def check(stream: bytes, rng: random.Random) -> tuple[list[Reply], bool]:
     return whole
 
 
-def decode(slices: list[bytes]) -> tuple[list[Reply], bool]:
+def decode(slices: list[bytes]) -> tuple[list[AnyReply], bool]:
     """The replies, and whether there was an error."""
     decoder = Decoder(max_line=MAX_LINE, max_value=MAX_VALUE)
-    replies: list[Reply] = []
+    replies: list[AnyReply] = []
     try:
         for piece in slices:
             for reply in decoder.feed(piece):
@@ -89,17 +91,20 @@ def decode(slices: list[bytes]) -> tuple[list[Reply], bool]:
     return replies, False
 
 
-def make_reply(rng: random.Random) -> Reply:
+def make_reply(rng: random.Random) -> AnyReply:
     """A reply that a server could send."""
     status = rng.choice(_WORDS)
     tokens = [bytes(rng.choices(range(33, 127), k=rng.randrange(1, 8))) for _ in range(rng.randrange(4))]
     if status != b"VA":
         return Reply(status, tokens, None)
-    parts = (rng.choice((*_MARKS, rng.randbytes(rng.randrange(12)))) for _ in range(rng.randrange(8)))
-    return Reply(status, tokens, b"".join(parts))
+    value = b"".join(rng.choice((*_MARKS, rng.randbytes(rng.randrange(12)))) for _ in range(rng.randrange(8)))
+    if rng.random() < ITEMS:
+        ttl = rng.choice((None, -1, 0, 60))
+        return Hit(value, rng.randrange(100), rng.randrange(2**64), ttl, False, False, b"O%d" % rng.randrange(10_000))
+    return Reply(status, tokens, value)
 
 
-def encode(reply: Reply) -> bytes:
+def encode(reply: AnyReply) -> bytes:
     """The bytes of a reply."""
     if reply.value is None:
         return reply.line + b"\r\n"

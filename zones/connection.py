@@ -167,9 +167,10 @@ class Connection(asyncio.BufferedProtocol):
         first = self._opaque + 1
         self._opaque += len(lines)
         self._batched += len(lines) - 1
-        parts = [b"%b q O%d\r\n" % (line, number) for number, line in enumerate(lines, first)]
+        opaques = [b"O%d" % number for number in range(first, first + len(lines))]
+        parts = [b"%b q %b\r\n" % part for part in zip(lines, opaques, strict=True)]
         parts.append(b"mn\r\n")
-        self._send(b"".join(parts), PendingQuiet(waiter, deadline, first, len(lines), self.name))
+        self._send(b"".join(parts), PendingQuiet(waiter, deadline, opaques, self.name))
 
     def request_text(
         self,

@@ -6,10 +6,11 @@ belong to it raises `ProtocolError`, and the connection closes: it is never give
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from zones.errors import NodeError, ProtocolError
-from zones.protocol.replies import ERROR_STATUSES, META_STATUSES, Reply, leaves_connection_in_sync, unexpected
+from zones.protocol.replies import ERROR_STATUSES, META_STATUSES, AnyReply, Hit, leaves_connection_in_sync, unexpected
 
 
 class Waiter(Protocol):
@@ -42,9 +43,9 @@ class Pending:
         self.opaque = opaque
         """What every reply must repeat, but for errors, which can't."""
 
-    def take(self, reply: Reply) -> bool:
+    def take(self, reply: AnyReply) -> bool:
         """Give the waiter its reply. True: the request is complete."""
-        if self.opaque not in reply.tokens:
+        if (reply.opaque != self.opaque) if type(reply) is Hit else (self.opaque not in reply.tokens):
             check_ours(reply, self.opaque)
         if not self.waiter.done():
             self.waiter.set_result(reply)
@@ -64,9 +65,9 @@ class PendingAll(Pending):
     def __init__(self, waiter: Waiter, deadline: float, opaque: bytes, wanted: int) -> None:
         super().__init__(waiter, deadline, opaque)
         self.wanted = wanted
-        self.replies: list[Reply] = []
+        self.replies: list[AnyReply] = []
 
-    def take(self, reply: Reply) -> bool:
+    def take(self, reply: AnyReply) -> bool:
         """Keep the reply; with the last one, give the waiter all of them."""
         if self.opaque not in reply.tokens:
             check_ours(reply, self.opaque)
@@ -81,38 +82,54 @@ class PendingAll(Pending):
 class PendingQuiet(Pending):
     """Reads that are silent on a miss, closed by a no-op: the list of `(index, Reply)` of those that were not."""
 
-    __slots__ = ("error", "first", "following", "hits", "node", "stop")
+    __slots__ = ("error", "following", "hits", "node", "opaques")
 
-    def __init__(self, waiter: Waiter, deadline: float, first: int, count: int, node: str = "") -> None:
+    def __init__(self, waiter: Waiter, deadline: float, opaques: Sequence[bytes], node: str = "") -> None:
+        """`opaques`: what the reply to each of the reads must repeat."""
         super().__init__(waiter, deadline, b"")
-        self.first = first
         self.node = node
-        self.following = first  # opaque numbers only rise, so a repeated reply is noticed too
-        self.stop = first + count
-        self.hits: list[tuple[int, Reply]] = []
+        self.opaques = opaques
+        self.following = 0  # replies come in the order of the reads, so a repeated one is noticed too
+        self.hits: list[tuple[int, AnyReply]] = []
         self.error: NodeError | None = None
 
-    def take(self, reply: Reply) -> bool:
+    def take(self, reply: AnyReply) -> bool:
         """Keep a hit; the no-op's answer ends the batch. An error in it fails all of it: nothing says whose it is."""
-        if reply.status == b"MN":
-            if self.waiter.done():
-                pass
-            elif self.error is not None:
-                self.waiter.set_exception(self.error)
-            else:
-                self.waiter.set_result(self.hits)
-            return True
-        if reply.status in ERROR_STATUSES:
+        try:
+            # The opaque was asked for last. The usual reply is the next hit, or some misses further on.
+            opaque = reply.opaque if type(reply) is Hit else reply.tokens[-1]
+            index = self.opaques.index(opaque, self.following)
+        except (ValueError, IndexError):
+            if reply.status == b"MN" or reply.status in ERROR_STATUSES:
+                return self._take_other(reply)
+            index = self._index(reply)
+        self.following = index + 1
+        self.hits.append((index, reply))
+        return False
+
+    def _take_other(self, reply: AnyReply) -> bool:
+        if reply.status != b"MN":
             check_harmless(reply)
             self.error = unexpected(reply)
             self.error.node = self.node
             return False
-        number = _opaque_number(reply)
-        if not self.following <= number < self.stop:
-            raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}")
-        self.following = number + 1
-        self.hits.append((number - self.first, reply))
-        return False
+        if self.waiter.done():
+            pass
+        elif self.error is not None:
+            self.waiter.set_exception(self.error)
+        else:
+            self.waiter.set_result(self.hits)
+        return True
+
+    def _index(self, reply: AnyReply) -> int:
+        """Of a reply with something behind its opaque: the marks of a stale or leased item."""
+        for token in reply.tokens:
+            if token.startswith(b"O"):
+                try:
+                    return self.opaques.index(token, self.following)
+                except ValueError:
+                    break
+        raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}")
 
 
 class PendingText(Pending):
@@ -125,9 +142,9 @@ class PendingText(Pending):
         super().__init__(waiter, deadline, b"")
         self.until = until
         self.may_be_unknown = may_be_unknown
-        self.replies: list[Reply] = []
+        self.replies: list[AnyReply] = []
 
-    def take(self, reply: Reply) -> bool:
+    def take(self, reply: AnyReply) -> bool:
         """Keep the reply; with the last one, give the waiter the list of them, the last included."""
         if reply.status in ERROR_STATUSES:
             if not self.may_be_unknown:
@@ -142,7 +159,7 @@ class PendingText(Pending):
         return True
 
 
-def check_ours(reply: Reply, opaque: bytes) -> None:
+def check_ours(reply: AnyReply, opaque: bytes) -> None:
     """Raise `ProtocolError` when the reply belongs to another request, or leaves the stream where nobody knows."""
     if reply.status in ERROR_STATUSES:
         check_harmless(reply)
@@ -150,14 +167,7 @@ def check_ours(reply: Reply, opaque: bytes) -> None:
         raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}, expected {opaque!r}")
 
 
-def check_harmless(reply: Reply) -> None:
+def check_harmless(reply: AnyReply) -> None:
     """Raise `ProtocolError` for an error reply after which nobody knows what comes next."""
     if not leaves_connection_in_sync(reply):
         raise ProtocolError(f"the server lost the thread: {reply.line[:200].decode('ascii', 'backslashreplace')}")
-
-
-def _opaque_number(reply: Reply) -> int:
-    for token in reversed(reply.tokens):
-        if token[:1] == b"O" and token[1:].isdigit():
-            return int(token[1:])
-    raise ProtocolError(f"a reply without the opaque that was sent: {reply.line[:64]!r}")

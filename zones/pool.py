@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zones.node import Node
-from zones.ring import ring_of
+from zones.ring import position, ring_of
 from zones.selector import is_out
 from zones.topology import Mode, Zone
 
@@ -26,6 +26,16 @@ class ZonePool:
     def node(self, place: int) -> Node:
         """The node that holds the keys at this place of the ring (`zones.ring.position` of a key)."""
         return self.nodes[0] if self._ring is None else self.nodes[self._ring.owner(place)]
+
+    def batches(self, keys: Sequence[bytes]) -> list[tuple[Node, Sequence[bytes]]]:
+        """The keys by the node that holds them; no node without a key."""
+        if self._ring is None:
+            return [(self.nodes[0], keys)] if keys else []
+        batches: dict[int, list[bytes]] = {}
+        owner = self._ring.owner
+        for key in keys:
+            batches.setdefault(owner(position(key)), []).append(key)
+        return [(self.nodes[index], some) for index, some in batches.items()]
 
     @property
     def is_out(self) -> bool:

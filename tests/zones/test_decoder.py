@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fuzz import fuzz_decoder
 from zones.errors import ProtocolError
 from zones.protocol.decoder import MAX_LINE_BYTES, MAX_VALUE_BYTES, Decoder
-from zones.protocol.replies import STATUSES, Reply
+from zones.protocol.replies import STATUSES, Hit, Reply
 
 quick = settings(deadline=None, derandomize=True, database=None, max_examples=200)
 
@@ -19,6 +19,11 @@ SMALL_LINE, SMALL_VALUE = 40, 1_000  # limits for cases about limits
 def reply(text, value=None):
     status, *tokens = text.split(b" ")
     return Reply(status, tokens, value)
+
+
+def usual(value, flags, cas, opaque, ttl=None):
+    """What the usual reply to a read becomes."""
+    return Hit(value, flags, cas, ttl, stale=False, leased=False, opaque=opaque)
 
 
 def decode(slices, **limits):
@@ -43,7 +48,12 @@ def every_two_split(data):
 
 
 def every_way(data):
-    return [[data], byte_by_byte(data), *every_two_split(data)]
+    return [
+        [data],
+        byte_by_byte(data),
+        [piece for byte in byte_by_byte(data) for piece in (byte, b"")],
+        *every_two_split(data),
+    ]
 
 
 STREAMS = {
@@ -56,9 +66,26 @@ STREAMS = {
     "not found": (b"NF O1\r\n", [reply(b"NF O1")]),
     "no-op": (b"MN\r\n", [reply(b"MN")]),
     "debug": (b"ME foo exp=60 la=0 cas=16\r\n", [reply(b"ME foo exp=60 la=0 cas=16")]),
-    "value": (b"VA 3 f0 c1 O1\r\nabc\r\n", [reply(b"VA f0 c1 O1", b"abc")]),
+    "item": (b"VA 3 f9 c1 O1\r\nabc\r\n", [usual(b"abc", 9, 1, b"O1")]),
+    "item with its largest numbers": (
+        b"VA 3 f4294967295 c18446744073709551615 t2147483647 O18446744073709551615\r\nabc\r\n",
+        [usual(b"abc", 2**32 - 1, 2**64 - 1, b"O18446744073709551615", 2**31 - 1)],
+    ),
+    "item for ever": (b"VA 3 f0 c1 t-1 O1\r\nabc\r\n", [usual(b"abc", 0, 1, b"O1", -1)]),
+    "empty item": (b"VA 0 f0 c1 O1\r\n\r\n", [usual(b"", 0, 1, b"O1")]),
+    "item of a whole item": (
+        b"VA 18 f0 c1 O1\r\nVA 1 f0 c1 O2\r\nx\r\n\r\n",
+        [usual(b"VA 1 f0 c1 O2\r\nx\r\n", 0, 1, b"O1")],
+    ),
+    "item with marks": (b"VA 3 f0 c1 O1 W X\r\nabc\r\n", [reply(b"VA f0 c1 O1 W X", b"abc")]),
+    "item in another order": (b"VA 3 c1 f0 O1\r\nabc\r\n", [reply(b"VA c1 f0 O1", b"abc")]),
+    "item with an opaque that is no number": (b"VA 3 f0 c1 Oa\r\nabc\r\n", [reply(b"VA f0 c1 Oa", b"abc")]),
+    "item without an opaque": (b"VA 3 f0 c1\r\nabc\r\n", [reply(b"VA f0 c1", b"abc")]),
+    "item with two spaces": (b"VA 3 f0 c1  O1\r\nabc\r\n", [Reply(b"VA", [b"f0", b"c1", b"", b"O1"], b"abc")]),
+    "item with a sign": (b"VA 3 f+1 c1 O1\r\nabc\r\n", [reply(b"VA f+1 c1 O1", b"abc")]),
+    "value": (b"VA 3 O1\r\nabc\r\n", [reply(b"VA O1", b"abc")]),
     "value without flags": (b"VA 3\r\nabc\r\n", [reply(b"VA", b"abc")]),
-    "empty value": (b"VA 0 f0 c1 O1\r\n\r\n", [reply(b"VA f0 c1 O1", b"")]),
+    "empty value": (b"VA 0\r\n\r\n", [reply(b"VA", b"")]),
     "value that is a line end": (b"VA 2\r\n\r\n\r\n", [reply(b"VA", b"\r\n")]),
     "value that ends in CR": (b"VA 1\r\n\r\r\n", [reply(b"VA", b"\r")]),
     "value with END": (b"VA 9 O1\r\nab\r\nEND\r\n\r\n", [reply(b"VA O1", b"ab\r\nEND\r\n")]),
@@ -112,7 +139,7 @@ def test_a_megabyte_arrives_in_slices(slice_size):
     value = random.Random(1).randbytes(1024 * 1024)
     stream = b"VA %d f0 c1 O1\r\n%b\r\nHD O2\r\n" % (len(value), value)
     slices = [stream[start : start + slice_size] for start in range(0, len(stream), slice_size)]
-    assert decode(slices) == ([reply(b"VA f0 c1 O1", value), reply(b"HD O2")], None)
+    assert decode(slices) == ([usual(value, 0, 1, b"O1"), reply(b"HD O2")], None)
 
 
 def test_a_reply_is_given_as_soon_as_its_last_byte_is_here():
@@ -234,8 +261,11 @@ def valid_replies(draw):
     if status != b"VA":
         return Reply(status, tokens, None)
     marks = st.sampled_from([b"", b"END\r\n", b"VA 5\r\n", b"\r\n", b"HD O1\r\n"])
-    value = draw(st.lists(st.one_of(marks, st.binary(max_size=20)), max_size=4))
-    return Reply(status, tokens, b"".join(value))
+    value = b"".join(draw(st.lists(st.one_of(marks, st.binary(max_size=20)), max_size=4)))
+    if draw(st.booleans()):
+        flags, cas, ttl = draw(st.integers(0, 2**32 - 1)), draw(st.integers(0, 2**64 - 1)), draw(st.none() | st.integers(-1))
+        return usual(value, flags, cas, b"O%d" % draw(st.integers(0, 2**64 - 1)), None if ttl is None else ttl % 2**31)
+    return Reply(status, tokens, value)
 
 
 def encode(found):

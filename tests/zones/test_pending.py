@@ -28,7 +28,7 @@ def three(notes):
 
 def quiet(notes):
     """Requests 7, 8, 9 and a no-op."""
-    return PendingQuiet(notes, NEVER, 7, 3)
+    return PendingQuiet(notes, NEVER, [b"O7", b"O8", b"O9"])
 
 
 def text(notes):

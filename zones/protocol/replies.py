@@ -6,7 +6,7 @@ A reply is kept as the tokens of its line; the few functions below read them. Ea
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 from zones.errors import NodeError, ProtocolError, ServerError
 
@@ -46,8 +46,9 @@ class Reply(NamedTuple):
         return b" ".join([self.status, *self.tokens])
 
 
+@final
 class Hit(NamedTuple):
-    """An item as `mg <key> v f c [t]` shows it."""
+    """An item as `mg <key> v f c [t]` shows it. The usual reply to a read is decoded into one at once: see `decoder`."""
 
     value: bytes
     flags: int
@@ -58,18 +59,37 @@ class Hit(NamedTuple):
     """Marked stale (`X`): invalidated, or in the middle of a guarded store."""
     leased: bool
     """A zero-byte stub that says "somebody is computing this" (`W` or `Z` without `X` on an empty value)."""
+    opaque: bytes = b""
+    """Which request it is the reply to, if it was decoded as one."""
+
+    @property
+    def status(self) -> bytes:
+        """As of a `Reply`."""
+        return b"VA"
+
+    @property
+    def tokens(self) -> list[bytes]:
+        """As of a `Reply`."""
+        tokens = [b"f%d" % self.flags, b"c%d" % self.cas, self.opaque]
+        if self.ttl is not None:
+            tokens.insert(2, b"t%d" % self.ttl)
+        return tokens
+
+    @property
+    def line(self) -> bytes:
+        """As of a `Reply`."""
+        return b" ".join([self.status, *self.tokens])
 
 
-# The same as Hit(...), without a Python-level __new__ in between: there is one for every read.
-_new_hit = tuple.__new__
+AnyReply = Reply | Hit
 
 
-def leaves_connection_in_sync(reply: Reply) -> bool:
+def leaves_connection_in_sync(reply: AnyReply) -> bool:
     """Whether the connection can still be used after this error reply."""
     return reply.line.startswith(_IN_SYNC_ERRORS)
 
 
-def token(reply: Reply, letter: bytes) -> bytes | None:
+def token(reply: AnyReply, letter: bytes) -> bytes | None:
     """The argument of the reply's flag `letter` (`b"60"` for `t60`), or None when the reply does not have it."""
     for candidate in reply.tokens:
         if candidate[:1] == letter:
@@ -77,7 +97,7 @@ def token(reply: Reply, letter: bytes) -> bytes | None:
     return None
 
 
-def number(reply: Reply, letter: bytes) -> int:
+def number(reply: AnyReply, letter: bytes) -> int:
     """The number behind the reply's flag `letter`. Raises `ProtocolError` when it is missing or is not one."""
     text = token(reply, letter)
     if text is None:
@@ -93,18 +113,12 @@ def decimal(text: bytes) -> int:
     return int(text)
 
 
-def read_hit(reply: Reply) -> Hit | None:
+def read_hit(reply: AnyReply) -> Hit | None:
     """What an `mg <key> v f c ...` found, or None for a miss."""
+    if type(reply) is Hit:
+        return reply
     status, tokens, value = reply
     if status == b"VA" and value is not None:
-        # The server returns flags in the order they were asked for, so the usual reply needs no search:
-        # f<flags> c<cas> O<opaque>, and only an item that is stale or leased has more.
-        if len(tokens) == 3:
-            flags, cas, opaque = tokens
-            if flags.startswith(b"f") and cas.startswith(b"c") and opaque.startswith(b"O"):
-                flags, cas = flags[1:], cas[1:]
-                if flags.isdigit() and cas.isdigit():
-                    return _new_hit(Hit, (value, int(flags), int(cas), None, False, False))
         stale = b"X" in tokens
         ttl = token(reply, b"t")
         return Hit(
@@ -120,7 +134,7 @@ def read_hit(reply: Reply) -> Hit | None:
     raise unexpected(reply)
 
 
-def unexpected(reply: Reply) -> NodeError:
+def unexpected(reply: AnyReply) -> NodeError:
     """The error for a reply that its request can't have: the server's own complaint, or nonsense."""
     text = reply.line.decode("ascii", "backslashreplace")
     if reply.status in ERROR_STATUSES:

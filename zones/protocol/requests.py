@@ -10,6 +10,7 @@ auto-creating `ma` they make servers print raw key bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 NOOP = b"mn"
@@ -40,6 +41,11 @@ _STORE_MODES: dict[str, bytes] = {
 def meta_get(key: bytes, flags: bytes = READ_FLAGS) -> bytes:
     """Read an item: `flags` says what of it."""
     return b"mg %b %b" % (key, flags)
+
+
+def meta_gets(keys: Iterable[bytes], flags: bytes = READ_FLAGS) -> list[bytes]:
+    """The same for several keys."""
+    return [b"mg %b %b" % (key, flags) for key in keys]
 
 
 def meta_lease(key: bytes, seconds: int, cas: int | None = None) -> bytes:
