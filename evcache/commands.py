@@ -16,7 +16,7 @@ from evcache.answers import ABSENCES
 from evcache.codec import FLAG_TOMBSTONE
 from evcache.results import Outcome
 from evcache.versions import VersionClock, cas_of
-from zones.capabilities import Capabilities
+from zones.capabilities import FITS_ANYWHERE_BYTES, Capabilities
 from zones.errors import NodeUnavailable, ServerError
 from zones.node import Node
 from zones.pending import Waiter
@@ -103,20 +103,21 @@ class Store:
         self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float
     ) -> Judge | Outcome | None:
         """One packet in whichever form the server can take; nothing for a value that it would not (see `Command`)."""
-        if len(self.data) > capabilities.largest_value(self.key):
+        size = len(self.data)
+        if size > FITS_ANYWHERE_BYTES and size > capabilities.largest_value(self.key):
             return Outcome.NOT_STORED  # the server would delete what it has under the key, and then refuse
         if self._cas is None or not capabilities.versions:
             return self._send_plain(connection, waiter, deadline)
         self.carried = True
         if not self.newest_wins:
             if self._arrival is None:
-                self._arrival = requests.meta_set(self.key, len(self.data), ttl=self.ttl, flags=self.flags, cas=self._cas)
+                self._arrival = requests.meta_set(self.key, size, ttl=self.ttl, flags=self.flags, cas=self._cas)
             connection.request(self._arrival, waiter, deadline, self.data)
             return judge_store
-        if len(self.data) > GUARDED_PACKET_MAX_BYTES:
+        if size > GUARDED_PACKET_MAX_BYTES:
             return None
         if self._guarded is None:
-            self._guarded = requests.guarded_store(self.key, len(self.data), cas=self._cas, ttl=self.ttl, flags=self.flags)
+            self._guarded = requests.guarded_store(self.key, size, cas=self._cas, ttl=self.ttl, flags=self.flags)
         connection.request_all(self._guarded, self.data, waiter, deadline)
         return judge_guarded
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from evcache.answers import ABSENCES, Found
 from evcache.codec import FLAG_ENVELOPE, Codec
@@ -33,8 +32,7 @@ from zones.protocol.replies import Hit, Reply, decimal, read_hit, token, unexpec
 MAX_COUNTER = 2**64 - 1  # memcached's counters are unsigned 64-bit numbers
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A value that is ready to be stored but for its version, which the coordinator's node may have a say in."""
 
     key: bytes

@@ -88,6 +88,8 @@ class Listeners(Hooks):
         self._heard: dict[str, tuple[tuple[Hooks, Callable[..., None]], ...]] = dict.fromkeys(HOOKS, ())
         self.of_reads = False
         """Whether anybody listens to `read`: there is one for every key, so it is not called for nobody."""
+        self.of_writes = False
+        """The same of `zone_wrote`, of which there is one for every zone."""
         self.home: str | None = None
         """The client's zone."""
         self.cause: Callable[[], object] | None = None
@@ -100,13 +102,16 @@ class Listeners(Hooks):
         for name in HOOKS:
             if getattr(type(listener), name, None) is not getattr(Hooks, name):
                 self._heard[name] += ((listener, getattr(listener, name)),)
-        self.of_reads = bool(self._heard["read"])
+        self._note_what_is_heard()
 
     def remove(self, listener: Hooks) -> None:
         """Tell it nothing more."""
         for name, listeners in self._heard.items():
             self._heard[name] = tuple(pair for pair in listeners if pair[0] is not listener)
-        self.of_reads = bool(self._heard["read"])
+        self._note_what_is_heard()
+
+    def _note_what_is_heard(self) -> None:
+        self.of_reads, self.of_writes = self.hears("read"), self.hears("zone_wrote")
 
     def looked_up(self, key: bytes, zone: str, *, hit: bool) -> None:
         """A key was read from the zones; empty: none has it. Only if somebody listens (`of_reads`)."""

@@ -51,20 +51,29 @@ class Defaults:
         self._writes = _options(
             Consistency.parse(write_consistency, "write_consistency"), seconds(write_timeout, "write_timeout"), errors
         )
+        # For calls that say nothing, or nothing but how many zones must answer: no need to check that each time.
+        self._known_reads = _of_each_level(self._reads)
+        self._known_writes = _of_each_level(self._writes)
         self._ttl = seconds_to_live(ttl)
         self._fallback_on_miss = fallback_on_miss
         self._ordering = ordering
 
     def read(self, consistency: Consistency | str | None, timeout: float | None, errors: Errors | None) -> Options:
         """The options of a read."""
-        if consistency is None and timeout is None and errors is None:
-            return self._reads
+        if timeout is None and errors is None:
+            try:
+                return self._known_reads[consistency]
+            except (KeyError, TypeError):  # written in another way, or no level at all
+                pass
         return _with(self._reads, consistency, timeout, errors)
 
     def write(self, consistency: Consistency | str | None, timeout: float | None, errors: Errors | None) -> Options:
         """The options of a write."""
-        if consistency is None and timeout is None and errors is None:
-            return self._writes
+        if timeout is None and errors is None:
+            try:
+                return self._known_writes[consistency]
+            except (KeyError, TypeError):  # written in another way, or no level at all
+                pass
         return _with(self._writes, consistency, timeout, errors)
 
     def levels(self) -> dict[str, str]:
@@ -114,6 +123,12 @@ def _with(defaults: Options, consistency: Consistency | str | None, timeout: flo
 
 def _options(consistency: Consistency, timeout: float, errors: Errors) -> Options:
     return Options(consistency, timeout, errors, consistency in (Consistency.NONE, Consistency.ONE))
+
+
+def _of_each_level(defaults: Options) -> dict[Level | None, Options]:
+    """By what a call says about its level, as a member or as a str; None: nothing."""
+    options: dict[Level | None, Options] = {level: _with(defaults, level, None, None) for level in Consistency}
+    return {None: defaults, **options}
 
 
 def several(keys: Iterable[Key]) -> Iterable[Key]:

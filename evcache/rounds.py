@@ -13,7 +13,7 @@ from typing import Any
 
 from evcache.background import Background
 from evcache.commands import Command, Judge, Store, capabilities_of, carry_out
-from evcache.hooks import Hooks
+from evcache.hooks import Listeners
 from evcache.remembered import Remembered
 from evcache.replay import Replay
 from evcache.results import ACKNOWLEDGED, Outcome
@@ -49,7 +49,7 @@ class Round:
     def __init__(
         self,
         background: Background,
-        hooks: Hooks,
+        hooks: Listeners,
         required: int,
         acknowledged: frozenset[Outcome] = ACKNOWLEDGED,
         *,
@@ -57,8 +57,12 @@ class Round:
         store: Store | None = None,
         remembered: Remembered | None = None,
         topology: Topology | None = None,
+        decided: asyncio.Future[None] | None = None,
     ) -> None:
-        """`replay` keeps the write for zones that miss it; `store`'s version is remembered once enough zones have it."""
+        """`decided`: what becomes done when it is decided; None: it is made here.
+
+        `replay` keeps the write for zones that miss it; `store`'s version is remembered once enough zones have it.
+        """
         self.required = required
         """How many readable zones must acknowledge."""
         self.answered = 0
@@ -79,7 +83,7 @@ class Round:
         self._enough = max(1, required)
         self.background = background
         self._hooks = hooks
-        self._decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._decided = decided or asyncio.get_running_loop().create_future()
 
     @property
     def met(self) -> bool:
@@ -101,10 +105,12 @@ class Round:
         parts = [_Part(self, pool, pool.node(place), command, deadline) for pool in pools]
         self._open += len(parts)
         # All are counted before any is sent: a zone that fails at once must not decide the round by itself.
+        counted = 0
         for part in parts:
             self.outcomes[part.zone] = Outcome.PENDING
-            self._counted += part.counts
-            self._undecided += part.counts
+            counted += part.counts
+        self._counted += counted
+        self._undecided += counted
         for part in parts:
             part.start()
         if not parts:  # the only zone has decided
@@ -138,20 +144,26 @@ class Round:
         acknowledged = outcome in self._acknowledged
         if part.counts:
             self._undecided -= 1
-            self._failed += error is not None
             if acknowledged:
                 self._acknowledge()
+            elif error is not None:
+                self._failed += 1
         replay = self._replay
-        if replay is not None and isinstance(part.command, Store):
+        if replay is not None:
             if acknowledged:
-                if replay.book.count:
+                if replay.book.count and isinstance(part.command, Store):
                     replay.reached(part.zone, part.command)
-            elif isinstance(error, NodeError) and not isinstance(error, ServerError):  # not what it refused
+            elif (
+                isinstance(error, NodeError)
+                and not isinstance(error, ServerError)  # not what it refused
+                and isinstance(part.command, Store)
+            ):
                 replay.missed(part.zone, part.command)
         self._open -= 1
         if not self._open:
             self._ended()
-        self._hooks.zone_wrote(part.zone, outcome, late=self._decided.done())
+        if self._hooks.of_writes:
+            self._hooks.zone_wrote(part.zone, outcome, late=self._decided.done())
         self._decide()
 
     def _ended(self) -> None:
@@ -161,7 +173,8 @@ class Round:
             self._replay.ended(self._topology, store.key)
 
     def _decide(self) -> None:
-        if not self._decided.done() and (self.met or self.answered + self._undecided < self.required):
+        required = self.required
+        if (self.answered >= required or self.answered + self._undecided < required) and not self._decided.done():
             self._decided.set_result(None)
 
 
@@ -212,8 +225,9 @@ class _Part:
             return
         if outcome is None:
             self._spawn(self.command.settle(self._node, self._deadline))
-        else:
-            self._report(outcome)
+        elif not self._done:
+            self._done = True
+            self._round.report(self, outcome)
 
     def set_exception(self, error: CacheError) -> None:
         self._report(Outcome.TIMEOUT if isinstance(error, NodeTimeout) else Outcome.UNAVAILABLE, error)

@@ -20,7 +20,7 @@ from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, WriteRes
 from evcache.rounds import Round
 from evcache.ttl import on_the_wire
 from evcache.versions import VersionClock
-from zones.capabilities import DEFAULT_ITEM_BYTES
+from zones.capabilities import DEFAULT_ITEM_BYTES, FITS_ANYWHERE_BYTES
 from zones.cluster import View
 from zones.errors import CacheError, NodeError, NodeUnavailable, ServerError, ValueTooLarge
 from zones.node import Node
@@ -30,9 +30,6 @@ T = TypeVar("T")
 # Decides about a key on its coordinator's node (zone name, node, deadline): a store for the other zones, or a refusal.
 Decide = Callable[[str, Node, float], Awaitable[Store | Outcome]]
 Count = Callable[[Node, float], Awaitable[tuple[int, Store] | None]]
-
-# Values up to this size fit any server (the least that `-I` allows is 1 KiB): no need to ask what it takes.
-_FITS_ANYWHERE_BYTES = 512
 
 
 class WritePath:
@@ -111,7 +108,7 @@ class WritePath:
     def _start(self, view: View, key: bytes, command: Command, options: Options) -> tuple[Round, float]:
         began = self._changes.begin(key, command)
         round_ = self._round(view, options, command)
-        deadline = asyncio.get_running_loop().time() + options.timeout
+        deadline = view.loop.time() + options.timeout
         round_.send(command, view.writers, view.place(key), deadline)
         return round_, began
 
@@ -166,7 +163,7 @@ class WritePath:
         options with the time that is left.
         """
         size = len(draft.data)
-        if size <= _FITS_ANYWHERE_BYTES:
+        if size <= FITS_ANYWHERE_BYTES:
             return options
         place = view.place(draft.key)
         loop = asyncio.get_running_loop()
@@ -289,6 +286,7 @@ class WritePath:
             store=command if isinstance(command, Store) else None,
             remembered=self._remembered,
             topology=view.topology,
+            decided=view.loop.create_future(),
         )
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zones.transports.base import TransportName
 
 # memcached's default for the largest item (`-I`), used until a server has said otherwise.
 DEFAULT_ITEM_BYTES = 1024 * 1024
+
+# Values up to this size fit any server (the least that `-I` allows is 1 KiB): no need to ask what it takes.
+FITS_ANYWHERE_BYTES = 512
 
 # What an item costs beside its value: its header with CAS, the key and a NUL, the value's line end, and client flags
 # (seen on 1.6.18 and 1.6.38: the largest value under a 1-byte key is 1,048,516 bytes).
@@ -38,10 +41,11 @@ class Capabilities:
     transport: TransportName = "meta"
     """How it is talked to."""
 
-    @property
-    def versions(self) -> bool:
-        """Whether writes can be ordered by version here."""
-        return self.explicit_cas and self.cas
+    versions: bool = field(init=False)
+    """Whether writes can be ordered by version here."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "versions", self.explicit_cas and self.cas)
 
     def largest_value(self, key: bytes) -> int:
         """The bytes that a value under this key may have."""

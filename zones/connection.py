@@ -82,7 +82,6 @@ class Connection(asyncio.BufferedProtocol):
         self.name = name
         self._loop = loop
         self._limits = limits
-        self._max_pending = limits.max_pending
         self._max_queued_bytes = limits.max_queued_bytes
         self._on_lost = on_lost
         self._on_late = on_late
@@ -102,7 +101,8 @@ class Connection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
         self._heard = 0.0
-        self._usable = False  # there is a transport, and neither `retire` nor the end has come
+        # Requests that may wait: none before there is a transport, and after `retire` or the end.
+        self._room = 0
         self._retiring = False
         self._why_ended: NodeUnavailable | None = None
 
@@ -128,7 +128,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def is_open(self) -> bool:
         """Whether requests can be sent."""
-        return self._usable
+        return self._room > 0
 
     def forgive(self) -> None:
         """Count timeouts in a row from the beginning."""
@@ -195,7 +195,7 @@ class Connection(asyncio.BufferedProtocol):
     def _send(self, data: bytes, pending: Pending) -> None:
         waiting = self._pending
         when = pending.deadline
-        if not self._usable or len(waiting) >= self._max_pending or self._out_bytes >= self._max_queued_bytes:
+        if len(waiting) >= self._room or self._out_bytes >= self._max_queued_bytes:
             raise self._refusal()
         if not waiting:
             self._heard = self._loop.time()  # silence begins when there is something to answer
@@ -203,18 +203,19 @@ class Connection(asyncio.BufferedProtocol):
         waiting.append(pending)
         self._out.append(data)
         self._out_bytes += len(data)
-        if not self._flush_is_due and not self._paused:
+        if self._flush_is_due or self._paused:
+            if len(waiting) == EAGER_REQUESTS and len(self._out) == EAGER_REQUESTS:
+                self._write_out()
+        else:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
             if self._lag is not None:
                 self._lag.watch()  # from now on: what holds up the flush makes late what has not even left
-        elif len(waiting) == EAGER_REQUESTS and len(self._out) == EAGER_REQUESTS:
-            self._write_out()
         if when < self._timer_at:
             self._wake_at(when)
 
     def _refusal(self) -> NodeUnavailable:
-        if not self._usable:
+        if not self._room:
             return ConnectionLost("the connection is closed", self.name)
         if self._out_bytes >= self._limits.max_queued_bytes:
             return QueueFull(f"{self._out_bytes} bytes are waiting to be sent already", self.name)
@@ -314,7 +315,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._why_ended is not None:
             self._transport.abort()
             return
-        self._usable = True
+        self._room = self._limits.max_pending
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
@@ -333,7 +334,7 @@ class Connection(asyncio.BufferedProtocol):
     def retire(self) -> None:
         """Take no more requests, and close once nobody waits for an answer any more."""
         self._retiring = True
-        self._usable = False
+        self._room = 0
         self._close_if_nobody_waits()
 
     def _close_if_nobody_waits(self) -> None:
@@ -348,7 +349,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._why_ended is not None:
             return
         self._why_ended = why
-        self._usable = False
+        self._room = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
