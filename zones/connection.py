@@ -35,6 +35,12 @@ _NEVER = float("inf")
 # so that it begins while the rest are made: a tenth more gets a second with 32 callers, and nothing lost with 256.
 EAGER_REQUESTS = 8
 
+# A value from this size on is not made part of a packet but handed to the transport as it is, when the transport has taken
+# what was before it. asyncio copies what the kernel does not take at once; of a packet of many large values that is nearly
+# all, and the allocator fetches such memory and gives it back each time: 200 kB took up to three times as long. The size is that
+# of what asyncio lets wait in a transport before it says that there is enough.
+LARGE_BYTES = 64 * 1024
+
 # After the loop stood still, so long may pass before timeouts are blamed on the server: replies that are here already are
 # read first.
 BENEFIT_OF_DOUBT_SECONDS = 0.01
@@ -94,8 +100,9 @@ class Connection(asyncio.BufferedProtocol):
         self._opaque = 0
         self._batched = 0  # numbers that were given to the parts of batches, beyond one for each batch
         # Requests of this tick, or those that wait for the server to take earlier ones.
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._out_bytes = 0
+        self._has_large = False  # whether a part of it is a large value
         self._flush_is_due = False
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
@@ -147,10 +154,13 @@ class Connection(asyncio.BufferedProtocol):
         """Send one meta command; the waiter gets its `Reply`."""
         self._opaque = number = self._opaque + 1
         opaque = b"O%d" % number
-        self._send(
-            b"%b %b\r\n" % (line, opaque) if data is None else b"%b %b\r\n%b\r\n" % (line, opaque, data),
-            Pending(waiter, deadline, opaque),
-        )
+        pending = Pending(waiter, deadline, opaque)
+        if data is None:
+            self._send(b"%b %b\r\n" % (line, opaque), pending)
+        elif len(data) < LARGE_BYTES:
+            self._send(b"%b %b\r\n%b\r\n" % (line, opaque, data), pending)
+        else:
+            self._send(b"%b %b\r\n" % (line, opaque), pending, large=data)
 
     def request_all(self, lines: Sequence[bytes], data: bytes, waiter: Waiter, deadline: float) -> None:
         """Send several stores of one value in one packet; the waiter gets the list of their replies."""
@@ -192,7 +202,8 @@ class Connection(asyncio.BufferedProtocol):
             PendingText(waiter, deadline, until, may_be_unknown=may_be_unknown),
         )
 
-    def _send(self, data: bytes, pending: Pending) -> None:
+    def _send(self, data: bytes, pending: Pending, *, large: bytes | None = None) -> None:
+        """`large`: a value that follows, with its line end."""
         waiting = self._pending
         when = pending.deadline
         if len(waiting) >= self._room or self._out_bytes >= self._max_queued_bytes:
@@ -203,6 +214,10 @@ class Connection(asyncio.BufferedProtocol):
         waiting.append(pending)
         self._out.append(data)
         self._out_bytes += len(data)
+        if large is not None:
+            self._out += (memoryview(large), b"\r\n")
+            self._out_bytes += len(large) + len(b"\r\n")
+            self._has_large = True
         if self._flush_is_due or self._paused:
             if len(waiting) == EAGER_REQUESTS and len(self._out) == EAGER_REQUESTS:
                 self._write_out()
@@ -228,7 +243,25 @@ class Connection(asyncio.BufferedProtocol):
     def _write_out(self) -> None:
         if self._out and not self._paused and self._transport is not None and self._why_ended is None:
             out, self._out, self._out_bytes = self._out, [], 0
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            if self._has_large:
+                self._write_in_parts(self._transport, out)
+            else:
+                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _write_in_parts(self, transport: asyncio.Transport, out: list[bytes | memoryview]) -> None:
+        """Large values by themselves, what is between them together. What the transport has no room for stays."""
+        following = 0
+        while following < len(out) and not self._paused:
+            begin, following = following, following + 1
+            if isinstance(out[begin], memoryview):
+                transport.write(out[begin])
+                continue
+            while following < len(out) and not isinstance(out[following], memoryview):
+                following += 1
+            transport.write(b"".join(out[begin:following]))
+        self._out = out[following:]
+        self._out_bytes = sum(map(len, self._out))
+        self._has_large = bool(self._out)
 
     # Receiving.
 
