@@ -37,8 +37,8 @@ EAGER_REQUESTS = 8
 
 # A value from this size on is not made part of a packet but handed to the transport as it is, when the transport has taken
 # what was before it. asyncio copies what the kernel does not take at once; of a packet of many large values that is nearly
-# all, and the allocator fetches such memory and gives it back each time: 200 kB took up to three times as long. The size is that
-# of what asyncio lets wait in a transport before it says that there is enough.
+# all, and the allocator fetches such memory and gives it back each time: 200 kB took up to three times as long. The size is
+# that of what asyncio lets wait in a transport before it says that there is enough.
 LARGE_BYTES = 64 * 1024
 
 # After the loop stood still, so long may pass before timeouts are blamed on the server: replies that are here already are
