@@ -49,10 +49,9 @@ class Budget:
         self._tokens = burst
         self._counted = 0  # of `reads`, those whose tokens are in
 
-    @property
-    def has_any(self) -> bool:
-        """Whether one more request may be sent."""
-        return self._tokens + (self.reads - self._counted) * self._ratio >= 1
+    def has(self, wanted: int = 1) -> bool:
+        """Whether so many more requests may be sent."""
+        return self._tokens + (self.reads - self._counted) * self._ratio >= wanted
 
     def take(self, wanted: int = 1, *, spare: bool = False) -> int:
         """How many of the wanted requests may be sent.

@@ -16,10 +16,11 @@ from zones.errors import CacheError
 from zones.node import Node
 from zones.pool import ZonePool
 from zones.protocol import requests
-from zones.protocol.replies import Reply, read_hit
+from zones.protocol.replies import AnyReply, read_hit
 
 Answers = dict[bytes, dict[str, Answer]]
-Hits = list[tuple[int, Reply]]
+Hits = list[tuple[int, AnyReply]]
+Batches = list[tuple[Node, Sequence[bytes]]]
 
 # The same as Found(...), without a Python-level __new__ in between: there is one for every key.
 _new_found = tuple.__new__
@@ -42,15 +43,16 @@ class ManyPath:
             return self._what_holds(view, answers, known)
         self._parts.budget.reads += len(keys)
         found: dict[bytes, Found] = {}
-        asked = 0
-        if view.tally.unsettled:
+        batches = view.readers[0].batches(keys)
+        if view.tally.unsettled and not self._goes_straight(view, batches):
+            asked = 0
             orders = self._orders(view, keys)
             answers = {key: {} for key in keys}
         else:
-            # All is well: the home zone has nearly all of them, and they are done with.
-            found, answers = await self._ask_home(view, keys, flags, deadline, known)
-            orders = [(view.readers, list(answers))] if answers else []
+            # The first zone has nearly all of them, and they are done with.
             asked = 1
+            found, answers = await self._ask_first(view, batches, keys, flags, deadline, known)
+            orders = [(view.readers, list(answers))] if answers else []
         if orders:
             await asyncio.gather(
                 *(
@@ -63,19 +65,33 @@ class ManyPath:
         others, failures, answered = self._what_holds(view, answers, known)
         return found | others, failures, answered
 
-    async def _ask_home(
-        self, view: View, keys: Sequence[bytes], flags: bytes, deadline: float, known: Mapping[bytes, int]
+    def _goes_straight(self, view: View, batches: Batches) -> bool:
+        """Whether the first zone can be asked for all of it, although some node is down: of thousands, one always is."""
+        if any(node.is_down or node.is_warming for node, _ in batches):
+            return False
+        if view.readers[0].name == view.home:
+            return True
+        keys = sum(len(some) for _, some in batches)  # the home zone is out
+        return self._parts.budget.has(keys) and self._parts.budget.take(keys) == keys
+
+    async def _ask_first(
+        self,
+        view: View,
+        batches: Batches,
+        keys: Sequence[bytes],
+        flags: bytes,
+        deadline: float,
+        known: Mapping[bytes, int],
     ) -> tuple[dict[bytes, Found], Answers]:
         """What the first zone has; and of the keys of which it has nothing, or nothing that holds, what it said.
 
-        For reads that need one answer. It is most of what `get_many` does, and done without an object for each key that only
-        several answers are in need of.
+        It is most of what `get_many` does, and done without an object for each key that only several answers are in need of.
         """
         zone = view.readers[0].name
         now = view.loop.time()
         found: dict[bytes, Found] = {}
         others: Answers = {}
-        for some, outcome in await _ask_zone(view, view.readers[0], keys, flags, now + (deadline - now) / view.places):
+        for some, outcome in await _ask_all_nodes(view, batches, flags, now + (deadline - now) / view.places):
             error = outcome if isinstance(outcome, CacheError) else self._enter(zone, some, outcome, known, found, others)
             if error is not None:
                 others.update((key, {zone: error}) for key in some if key not in found)
@@ -127,8 +143,6 @@ class ManyPath:
 
     def _orders(self, view: View, keys: Sequence[bytes]) -> list[tuple[Sequence[ZonePool], list[bytes]]]:
         """In which order zones are asked for which keys: a node that warms up comes last for most of its own."""
-        if not view.tally.unsettled:
-            return [(view.readers, list(keys))]
         first, *others = view.readers
         admitted: list[bytes] = []
         held_back: list[bytes] = []
@@ -152,7 +166,7 @@ class ManyPath:
     ) -> None:
         """Ask one zone after another for what is wanted, but for the first `asked`, whose answers are entered already."""
         hooks = self._parts.hooks
-        asked_abroad: set[bytes] = set()
+        asked_abroad = {key for pool in order[:asked] if pool.name != view.home for key in wanted}
         for index, pool in enumerate(order):
             if index >= asked:
                 now = view.loop.time()
@@ -251,7 +265,7 @@ class ManyPath:
     ) -> dict[bytes, Answer]:
         """What one zone says about each of the keys."""
         answers: dict[bytes, Answer] = dict.fromkeys(keys)
-        for some, outcome in await _ask_zone(view, pool, keys, flags, deadline):
+        for some, outcome in await _ask_all_nodes(view, pool.batches(keys), flags, deadline):
             try:
                 if isinstance(outcome, CacheError):
                     raise outcome
@@ -261,13 +275,13 @@ class ManyPath:
         return answers
 
 
-async def _ask_zone(
-    view: View, pool: ZonePool, keys: Sequence[bytes], flags: bytes, deadline: float
+async def _ask_all_nodes(
+    view: View, batches: Batches, flags: bytes, deadline: float
 ) -> list[tuple[Sequence[bytes], Hits | CacheError]]:
-    """Ask the nodes of a zone for the keys, all at once; for each which keys it was asked for, and what came of it."""
-    batches = pool.batches(keys)
+    """Ask nodes for keys, all at once; for each which keys it was asked for, and what came of it."""
     asked = [_ask(node, some, flags, deadline, view.loop) for node, some in batches]
     if len(asked) == 1:
+        keys = batches[0][1]
         try:
             return [(keys, await asked[0])]
         except CacheError as error:

@@ -11,7 +11,7 @@ from evcache.hooks import Hooks
 from evcache.remembered import Remembered
 from evcache.repair import Repair
 from evcache.versions import VersionClock
-from zones.protocol.replies import Reply, read_hit
+from zones.protocol.replies import AnyReply, read_hit
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class ReadParts:
     gutter: GutterReads | None
     hooks: Hooks
 
-    def found(self, zone: str, reply: Reply) -> Found | None:
+    def found(self, zone: str, reply: AnyReply) -> Found | None:
         """The item in a zone's reply; None for a miss, and for the stub of a lease."""
         hit = read_hit(reply)
         return None if hit is None or hit.leased else Found(hit, zone, self.clock.version_of(hit.cas))

@@ -209,7 +209,7 @@ class ReadPath:
             return False
         if first.name == view.home:
             return True
-        if not self._budget.has_any:  # the home zone is out
+        if not self._budget.has():  # the home zone is out
             return False
         self._budget.take()
         return True

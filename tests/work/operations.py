@@ -31,6 +31,8 @@ class Operation:
     """In each zone."""
     waits: bool = True
     """Whether a server is asked."""
+    home_is_out: bool = False
+    """Whether the client's own zone is down, and it knows."""
     client: dict[str, Any] = field(default_factory=dict)
     """Settings of the client."""
     times: int = TIMES
@@ -55,9 +57,11 @@ OPERATIONS = {
     "get hit, 6 nodes": Operation(lambda cache: cache.get("k"), nodes=6),
     "get hit, 32 at once": Operation(_gets, times=TIMES_OF_MANY),
     "get miss": Operation(lambda cache: cache.get("nothing")),
+    "get hit, home is out": Operation(lambda cache: cache.get("k"), home_is_out=True),
     "get near hit": Operation(lambda cache: cache.get("k"), waits=False, client=NEAR),
     "get_many of 100": Operation(lambda cache: cache.get_many(MANY), times=TIMES_OF_MANY),
     "get_many of 100, 6 nodes": Operation(lambda cache: cache.get_many(MANY), nodes=6, times=TIMES_OF_MANY),
+    "get_many of 100, home is out": Operation(lambda cache: cache.get_many(MANY), home_is_out=True, times=TIMES_OF_MANY),
     "set guarded": Operation(lambda cache: cache.set("k", VALUE, consistency="all")),
     "set guarded, 32 at once": Operation(_sets, times=TIMES_OF_MANY),
     "set arrival": Operation(lambda cache: cache.set("k", VALUE, consistency="all", ordering="arrival")),
@@ -90,6 +94,10 @@ async def _count(operation):
         await cache.set_many({**dict.fromkeys(MANY, VALUE), "k": VALUE}, ttl=3600, consistency="all")
         await cache.incr("number", initial=1_000_000, ttl=3600, consistency="all")  # no digit more after all of this
         await asyncio.sleep(30)  # past what a fresh write holds up
+        if operation.home_is_out:
+            await zones.kill("a")
+            while not cache.stats().zones_out:
+                await cache.get("k")
         return await _work(zones, cache, operation)
     finally:
         await zones.close_clients()
