@@ -104,6 +104,7 @@ class Connection(asyncio.BufferedProtocol):
         self._out_bytes = 0
         self._has_large = False  # whether a part of it is a large value
         self._flush_is_due = False
+        self._alone = False  # whether the last tick had no more than one request, and nothing else was under way
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
@@ -222,8 +223,11 @@ class Connection(asyncio.BufferedProtocol):
             if len(waiting) == EAGER_REQUESTS and len(self._out) == EAGER_REQUESTS:
                 self._write_out()
         else:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+            if self._alone and len(waiting) == 1:
+                self._write_out()
+            else:
+                self._flush_is_due = True
+                self._loop.call_soon(self._flush)
             if self._lag is not None:
                 self._lag.watch()  # from now on: what holds up the flush makes late what has not even left
         if when < self._timer_at:
@@ -238,6 +242,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         self._flush_is_due = False
+        # A caller who has the connection to himself is not helped by waiting for the end of the tick, which would take
+        # another turn of the loop: his next request is written at once.
+        self._alone = len(self._out) == len(self._pending) == 1
         self._write_out()
 
     def _write_out(self) -> None:

@@ -1,5 +1,7 @@
 """Repairs: which zones are brought what, what is not brought to any, and how many at once."""
 
+import asyncio
+
 import pytest
 
 from evcache import Outcome
@@ -238,8 +240,7 @@ async def test_a_key_is_repaired_once_at_a_time(zones):
     cache = await zones.ready(hooks=listener)
     await cache.set("k", "value", consistency="all")
     zones.evict("k", "a")
-    for _ in range(5):
-        await cache.get("k", consistency="all")
+    await asyncio.gather(*(cache.get("k", consistency="all") for _ in range(5)))
     await pass_time()
     assert listener.repairs == [("a", Outcome.STORED)]
 

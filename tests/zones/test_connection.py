@@ -34,6 +34,58 @@ async def test_requests_of_one_tick_leave_in_one_write():
 
 
 @in_virtual_time
+async def test_a_caller_who_is_alone_is_written_for_at_once():
+    """From the second request on: the first tick has shown that nobody else asks. Until somebody does."""
+    peer = Peer()
+    peer.ask()
+    assert peer.transport.writes == []
+    await settle()
+    for number in (2, 3):
+        peer.feed(b"EN O%d\r\n" % (number - 1))
+        peer.ask()
+        assert peer.transport.writes[number - 1 :] == [b"mg k v O%d\r\n" % number]
+    await settle()
+    assert len(peer.transport.writes) == 3, "and once"
+    peer.feed(b"EN O3\r\n")
+    for _ in range(3):
+        peer.ask()
+    assert peer.transport.writes[3:] == [b"mg k v O4\r\n"]
+    await settle()
+    assert peer.transport.writes[4:] == [b"mg k v O5\r\nmg k v O6\r\n"]
+    peer.feed(b"EN O4\r\nEN O5\r\nEN O6\r\n")
+    for _ in range(3):
+        peer.ask()
+    assert len(peer.transport.writes) == 5, "he is not alone any more"
+    await settle()
+    assert peer.transport.writes[5:] == [b"mg k v O7\r\nmg k v O8\r\nmg k v O9\r\n"]
+
+
+@in_virtual_time
+async def test_behind_a_request_that_waits_nobody_is_alone():
+    peer = Peer()
+    peer.ask()
+    await settle()
+    peer.ask()
+    assert len(peer.transport.writes) == 1
+    await settle()
+    assert peer.transport.writes[1:] == [b"mg k v O2\r\n"]
+
+
+@in_virtual_time
+async def test_a_transport_that_has_enough_gets_nothing_of_a_caller_who_is_alone():
+    peer = Peer()
+    peer.ask()
+    await settle()
+    peer.feed(b"EN O1\r\n")
+    peer.connection.pause_writing()
+    peer.ask()
+    await settle()
+    assert peer.transport.writes == [b"mg k v O1\r\n"]
+    peer.connection.resume_writing()
+    assert peer.transport.writes[1:] == [b"mg k v O2\r\n"]
+
+
+@in_virtual_time
 async def test_a_server_with_nothing_to_do_gets_the_first_requests_of_a_long_tick_at_once():
     """So that it works while the rest are made; the rest leave in one write, and nothing is sent twice."""
     peer = Peer()

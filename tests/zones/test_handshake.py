@@ -81,14 +81,14 @@ async def test_a_server_without_the_meta_protocol_is_not_supported():
 
 
 @in_virtual_time
-async def test_a_login_travels_alone_and_the_questions_in_one_packet():
+async def test_a_login_travels_alone_and_the_questions_together():
     peer = Peer()
     hands = asyncio.create_task(shake_hands(peer.connection, peer.deadline(1), ("a", "b")))
     await settle()
     assert peer.transport.writes == [b"set auth 0 0 3\r\na b\r\n"]
     peer.feed(b"STORED\r\n")
     await settle()
-    assert peer.transport.writes[1:] == [b"mn\r\nmg !p E1 O1\r\nversion\r\nstats settings\r\n"]
+    assert b"".join(peer.transport.writes[1:]) == b"mn\r\nmg !p E1 O1\r\nversion\r\nstats settings\r\n"
     peer.feed(b"MN\r\nEN O1\r\nVERSION 1.6.38 extra\r\nSTAT item_size_max 2048\r\nSTAT cas_enabled yes\r\nEND\r\n")
     assert await hands == Capabilities("1.6.38 extra", explicit_cas=True, cas=True, item_bytes=2_048)
     assert peer.connection.is_open
