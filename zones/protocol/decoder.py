@@ -1,7 +1,8 @@
 r"""Bytes, in any slices, to replies. No I/O, no clock.
 
-Driven by lengths: where a value ends is decided by its announced size, whatever it holds, `END\r\n` included. Anything the
-protocol does not know raises `ProtocolError`; after that the decoder is of no more use, and the connection has to go.
+Driven by lengths: a value is taken by its announced size and never searched for line ends, so a value may hold anything,
+`END\r\n` included. Anything the protocol does not know raises `ProtocolError`; after that the decoder is of no more use,
+and the connection has to go.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _new_reply = _new_hit = tuple.__new__
 # The first line of the usual reply to a read: size, client flags, CAS, seconds left if asked for, opaque, in the order in
 # which they were asked for. Taken apart in one step, which halves the work for an item. Those that are stale or leased say
 # more, and are taken apart like any other reply.
-_usual_item = re.compile(rb"VA (\d{1,10}) f(\d{1,10}) c(\d{1,20})(?: t(-?\d{1,10}))? (O\d{1,20})").fullmatch
+_usual_item = re.compile(rb"VA (\d{1,10}) f(\d{1,10}) c(\d{1,20})(?: t(-?\d{1,10}))? (O\d{1,20})\r\n").match
 
 
 class Decoder:
@@ -62,69 +63,65 @@ class Decoder:
         Raises `ProtocolError` at the first byte that can't belong to a reply; the replies before it are given first, since
         they are whole and belong to requests of their own.
         """
+        position = 0
         if self._need:
             self._chunks.append(data)
             self._have += len(data)
             if self._have < self._need:
                 return
-            data = data[len(data) - (self._have - self._need) :]
+            position = len(data) - (self._have - self._need)
             yield self._whole_value()
         elif self._rest:
             data = self._rest + data
             self._rest = b""
 
-        # All line ends are looked for at once, those within values too, which is quick. Which of them end a value is decided
-        # by its announced size alone: what is between two of them is the value if it has that size, and a part of it if not.
-        lines = data.split(_END)
-        last = len(lines) - 1  # it has no end, or is empty
-        following = 0
-        while following < last:
-            line = lines[following]
-            following += 1
-            if len(line) > self._max_line:
-                raise ProtocolError(f"a line of over {self._max_line} bytes: {line[:64]!r}")
-            usual = _usual_item(line)
-            if usual is not None:
+        longest = self._max_line + _END_BYTES
+        while True:
+            usual = _usual_item(data, position) if data.startswith(b"V", position) else None
+            if usual is not None and usual.end() - position <= longest:
                 digits, flags, cas, ttl, opaque = usual.groups()
-                size = int(digits)
+                start = usual.end()
+                stop = start + int(digits)
                 left = None if ttl is None else int(ttl)
-                value = lines[following]
-                if len(value) == size and following < last and size <= self._max_value:
-                    following += 1
-                    yield _new_hit(Hit, (value, int(flags), int(cas), left, False, False, opaque))
+                if data.startswith(_END, stop) and stop - start <= self._max_value:
+                    yield _new_hit(Hit, (data[start:stop], int(flags), int(cas), left, False, False, opaque))
+                    position = stop + _END_BYTES
                     continue
                 make: Callable[[bytes], AnyReply] = partial(
                     Hit, flags=int(flags), cas=int(cas), ttl=left, stale=False, leased=False, opaque=opaque
                 )
             else:
-                status, *tokens = line.split(b" ")
+                end = data.find(_END, position, position + longest)
+                if end < 0:
+                    self._rest = data[position:]
+                    if len(self._rest) >= longest:  # a line that is full, but for a CR whose LF has not arrived
+                        raise ProtocolError(f"a line of over {self._max_line} bytes: {self._rest[:64]!r}")
+                    return
+                status, *tokens = data[position:end].split(b" ")
+                position = start = end + _END_BYTES
                 if status in _WITHOUT_VALUE:
                     yield _new_reply(Reply, (status, tokens, None))
                     continue
                 if status != b"VA":
-                    raise ProtocolError(f"not a reply: {line[:64]!r}")
-                size = _size(tokens[0] if tokens else b"")
+                    raise ProtocolError(f"not a reply: {data[max(0, end - 64) : end]!r}")
+                digits = tokens[0] if tokens else b""
+                if not digits.isdigit() or len(digits) > _MAX_SIZE_DIGITS:
+                    raise ProtocolError(f"a value of no length that is possible: {data[max(0, start - 64) : start]!r}")
                 make = partial(Reply, status, tokens[1:])
+            # A value, of whose reply this was the first line.
+            size = int(digits)
             if size > self._max_value:
-                raise ProtocolError(f"a value of {size} bytes, over {self._max_value}")
-            begin = following
-            have = len(lines[begin])
-            while have < size and following < last:
-                following += 1
-                have += _END_BYTES + len(lines[following])
-            if following == last and have < size + _END_BYTES:
+                raise ProtocolError(f"a value of no length that is possible: {data[max(0, start - 64) : start]!r}")
+            position = start + size + _END_BYTES
+            if position > len(data):
                 self._make = make
                 self._need = size + _END_BYTES
-                self._chunks.append(_END.join(lines[begin:]))
-                self._have = have
+                self._chunks.append(data[start:])
+                self._have = len(data) - start
                 return
-            if have != size:
+            if not data.startswith(_END, start + size):
                 raise ProtocolError(f"a value of {size} bytes is not followed by a line end")
-            following += 1
-            yield make(_END.join(lines[begin:following]))
-        self._rest = lines[last]
-        if len(self._rest) >= self._max_line + _END_BYTES:  # a line that is full, but for a CR whose LF has not arrived
-            raise ProtocolError(f"a line of over {self._max_line} bytes: {self._rest[:64]!r}")
+            yield make(data[start : start + size])
 
     def _whole_value(self) -> AnyReply:
         """The reply whose value has arrived in full, with whatever follows it."""
@@ -138,10 +135,3 @@ class Decoder:
         chunks.append(last[:in_last])
         assert self._make is not None
         return self._make(b"".join(chunks))
-
-
-def _size(digits: bytes) -> int:
-    """The announced size of a value. Raises `ProtocolError`."""
-    if not digits.isdigit() or len(digits) > _MAX_SIZE_DIGITS:
-        raise ProtocolError(f"a value of no length that is possible: {digits[:64]!r}")
-    return int(digits)
