@@ -15,8 +15,8 @@ _COUNT_BITS = 32
 _CHECKSUM = b" %08x"
 _CHECKSUM_BYTES = 9
 
-# Sizes in bytes, and how often they come. Stores up to 1 kB go to a server in one packet, larger ones look first.
-_SIZES = ((1, 100), (100, 900), (1_100, 5_000))
+# Sizes in bytes, and how often they come. Stores up to 4 KiB go to a server in one packet, larger ones look first.
+_SIZES = ((1, 100), (100, 900), (1_100, 10_000))
 _SIZE_WEIGHTS = (5, 3, 2)
 
 
