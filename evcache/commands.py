@@ -25,8 +25,8 @@ from zones.protocol.replies import ERROR_STATUSES, Reply, decimal, number, token
 from zones.transports.base import Transport
 
 # Up to this size the three commands of a guarded store carry the value three times in one packet; above it, looking first
-# and storing once (two round trips) is cheaper. Measured on loopback, three zones: with 32 callers the two are even between 4
-# and 8 kB (docs/performance.md); with one, and so the more on slower networks, the packet stays ahead up to 100 kB.
+# and storing once (two round trips) is cheaper. Measured on loopback, three zones: with 32 callers the two are even between
+# 4 and 8 kB (docs/performance.md); with one, and so the more on slower networks, the packet stays ahead up to 100 kB.
 GUARDED_PACKET_MAX_BYTES = 4096
 
 _TOMBSTONE_TOKEN = b"%d" % FLAG_TOMBSTONE
