@@ -25,6 +25,7 @@ from typing import Any
 
 from benchmarks.contenders import Contender, contenders
 from benchmarks.measuring import Result, Round, Run, WrongAnswerError, measure
+from benchmarks.peers import POOLS
 from benchmarks.profiles import print_profiles
 from benchmarks.report import json_of, skips_of, table_of, text_of, verdicts
 from benchmarks.servers import held_by, memcached_nodes
@@ -185,6 +186,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--trim", action="store_true", help="leave the allocator as it is: large values may cost page faults"
     )
+    parser.add_argument(
+        "--peer-pool", type=int, metavar="N", help="connections of asyncio peers, not the fastest number; 2 is their default"
+    )
     parser.add_argument("--profile", action="store_true", help="what our own client spends its time on, instead")
     parser.add_argument("--seconds", type=float, help=f"length of a turn of one contender, {SECONDS} unless --short")
     parser.add_argument("--rounds", type=int, help=f"rounds that count, after one that warms up: {ROUNDS} unless --short")
@@ -204,6 +208,8 @@ def main() -> None:
     rounds = options.rounds or (SHORT_ROUNDS if options.short else ROUNDS)
     pace = Pace(seconds, rounds, SHORT_TRIALS if options.short else TRIALS)
     clients = contenders()
+    if options.peer_pool:
+        POOLS.update(dict.fromkeys(POOLS, (options.peer_pool,)))
     if options.short:
         clients = [client for client in clients if client.name not in ("pymemcache", "pylibmc", "meta-memcache")]
     if options.clients:
