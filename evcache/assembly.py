@@ -124,7 +124,7 @@ class Assembly:
         ordering: "newest": the newest write wins in every zone; "arrival": the last to arrive, which is faster, and zones
             may disagree until the next write.
         interop: other kinds of clients write this namespace: no versions, no tombstones, no repair, no hashed keys.
-        codec: how values become bytes; None: `StandardCodec()`.
+        codec: how values become bytes; None: `StandardCodec()`, which packs ints as EVCache does if `interop` is set.
         tombstone_ttl: seconds that a delete is remembered by the zones.
         near_cache: keeps the hottest keys in this process's memory, `NearCache(max_bytes=..., ttl=...)`; None: off. This
             client's writes are seen at once, those of others after its `ttl` at the latest.
@@ -160,7 +160,7 @@ class Assembly:
             ordering=ordering,
         )
         self._fallback_on_miss = fallback_on_miss
-        self._codec: Codec = StandardCodec() if codec is None else codec
+        self._codec = _codec(codec, interop=interop)
         self._hooks = Listeners()
         self._hooks.home = self._local_zone
         if hooks is not None:
@@ -285,6 +285,11 @@ class Assembly:
             self._hooks,
             wall=wall_clock,
         )
+
+
+def _codec(codec: Codec | None, *, interop: bool) -> Codec:
+    chosen = StandardCodec() if codec is None else codec
+    return chosen.with_packed_ints() if interop and isinstance(chosen, StandardCodec) else chosen
 
 
 def _settings(nodes: NodeSettings | None, transport: TransportChoice | None, read_timeout: float) -> NodeSettings:

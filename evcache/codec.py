@@ -1,18 +1,20 @@
 """Values to bytes and client flags, and back.
 
-`str`, `bytes`, `int`, `float`, `bool` and `datetime` take the forms that EVCache for the JVM uses, so both can read them.
-Everything else goes through MessagePack, under flags that a JVM client takes for unknown and reads as absent. Nothing is
-ever unpickled: a cache is a place where others may write.
+`str`, `bytes`, `float`, `bool` and `datetime` take the forms that EVCache for the JVM uses, so both can read them. An `int`
+is stored as decimal digits, the only form that memcached can count with, or in EVCache's packed form where JVM clients
+share the namespace. Everything else goes through MessagePack. Flags of our own are unknown to a JVM client, which reads
+such values as absent. Nothing is ever unpickled: a cache is a place where others may write.
 """
 
 from __future__ import annotations
 
+import copy
 import gzip
 import struct
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import msgspec
 
@@ -38,6 +40,8 @@ FLAG_BYTES = 8 << 8
 _TYPE_BITS = 0xFF00
 
 # Ours: types that no JVM client knows.
+FLAG_INT = 0xEA00
+"""Decimal digits, the form that memcached's incr and decr work on."""
 FLAG_MSGPACK = 0xEC00
 FLAG_TOMBSTONE = 0xED00
 """An empty value that says "deleted, at this version". Codecs never see it."""
@@ -51,6 +55,9 @@ _ZSTD_SHIFT = 16
 
 _INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
+# All that fits into 64 bits, signed or unsigned. memcached's counters are unsigned.
+_DECIMAL = range(-(2**63), 2**64)
+_MAX_DECIMAL_BYTES = 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -84,13 +91,16 @@ class StandardCodec:
     the str that stands for it. A `datetime` that is itself the value needs a time zone; all come back in UTC.
     """
 
-    def __init__(self, *, compress_over: int | None = None, compression: str = "gzip") -> None:
+    def __init__(self, *, compress_over: int | None = None, compression: str = "gzip", packed_ints: bool = False) -> None:
         """`compress_over`: bytes above which a value is compressed, when that makes it smaller; None: never.
 
         Off by default: compressing runs on the event loop, and a megabyte holds every other call up for milliseconds.
         EVCache's threshold is 120 bytes. `compression`: "gzip", which JVM clients read, or "zstd" (the `zstd` extra).
+        `packed_ints`: store an `int` in EVCache's packed form, which JVM clients read, and which `incr` and `decr` can't
+        count with. A client with `interop=True` always does. Both forms are read in either case.
         """
         self._compress_over = compress_over
+        self._packed_ints = packed_ints
         self._pack: Callable[[bytes, int], tuple[bytes, int]]
         if compression == "gzip":
             self._pack = _pack_gzip
@@ -103,6 +113,12 @@ class StandardCodec:
         self._msgpack_encode = msgspec.msgpack.Encoder().encode
         self._msgpack_decode = msgspec.msgpack.Decoder().decode
 
+    def with_packed_ints(self) -> Self:
+        """Return a copy of this codec that stores an `int` in EVCache's packed form."""
+        packing = copy.copy(self)
+        packing._packed_ints = True  # noqa: SLF001
+        return packing
+
     def encode(self, value: Any) -> tuple[bytes, int]:
         """The bytes and flags of a value. Raises `EncodeError` naming what can't be stored."""
         kind = type(value)
@@ -110,6 +126,8 @@ class StandardCodec:
             data, flags = value, FLAG_BYTES
         elif kind is str:
             data, flags = _encode_str(value), FLAG_STR
+        elif kind is int and not self._packed_ints and value in _DECIMAL:
+            return b"%d" % value, FLAG_INT  # never compressed: memcached counts with these bytes
         else:
             data, flags = self._encode_other(value)
         if self._compress_over is not None and len(data) > self._compress_over:
@@ -167,6 +185,16 @@ def _encode_str(value: str) -> bytes:
         raise EncodeError(f"a str with a lone surrogate has no UTF-8 form: {error}") from None
 
 
+def _read_decimal(data: bytes) -> int:
+    # memcached keeps the width of a number that lost a digit: it pads b"10" - 1 to b"9 ".
+    digits = data.rstrip(b" ")
+    value = int(digits) if len(digits) <= _MAX_DECIMAL_BYTES and digits.removeprefix(b"-").isdigit() else None
+    # The comparison refuses leading zeros and -0, which neither encode() nor memcached writes.
+    if value is None or value not in _DECIMAL or b"%d" % value != digits:
+        raise DecodeError(f"an int is decimal digits of at most 64 bits, not {data[:32]!r}")
+    return value
+
+
 def _pack_int(value: int, width: int) -> bytes:
     # EVCache: big-endian two's complement without leading zero bytes; a negative number has the full width of its type.
     if value < 0:
@@ -206,6 +234,7 @@ def _read_datetime(data: bytes) -> datetime:
 
 
 _READERS: dict[int, Callable[[bytes], Any]] = {
+    FLAG_INT: _read_decimal,
     FLAG_BOOL: _read_bool,
     FLAG_INT32: _int_reader(4),
     FLAG_INT64: _read_int64,

@@ -9,16 +9,19 @@ import pytest
 
 from evcache import (
     CacheUnavailable,
+    Codec,
     Consistency,
     DecodeError,
     EncodeError,
     InvalidArgument,
     Outcome,
     ServerError,
+    StandardCodec,
     Unsupported,
     ValueTooLarge,
     WriteResult,
 )
+from evcache.codec import FLAG_INT, FLAG_INT32
 from evcache.commands import GUARDED_PACKET_MAX_BYTES
 from evcache.versions import MAX_CAS, cas_of
 from tests.evcache.memory_zones import TOMBSTONE, WALL_START, Listener, Stopwatch, full, on_zones, pass_time
@@ -962,7 +965,7 @@ async def test_a_counter_over_a_tombstone(zones):
     assert await cache.incr("n", consistency="all") == 4
 
 
-@pytest.mark.parametrize("value", ["text", [1], 7, b"\0"])
+@pytest.mark.parametrize("value", ["text", [1], -7, b"\0"])
 @on_zones()
 async def test_what_is_no_counter(zones, value):
     """An error that says so, which is not "unavailable", since the zone did answer; and the value stays."""
@@ -1142,6 +1145,52 @@ async def test_interop_writes_what_others_can_read(zones):
     assert zones.commands("b")["md"] == 1
     with pytest.raises(InvalidArgument, match="hashing"):
         await cache.set("x" * 300, 1)
+
+
+class Hexadecimal(Codec):
+    """A codec of a user."""
+
+    def encode(self, value):
+        return b"%x" % value, 77
+
+    def decode(self, data, flags):
+        return int(data, 16)
+
+
+@pytest.mark.parametrize(
+    ("codec", "interop", "expected"),
+    [
+        (None, False, (b"300", FLAG_INT)),
+        (None, True, (b"\x01\x2c", FLAG_INT32)),
+        (StandardCodec(compress_over=100), False, (b"300", FLAG_INT)),
+        (StandardCodec(compress_over=100), True, (b"\x01\x2c", FLAG_INT32)),
+        (StandardCodec(packed_ints=True), False, (b"\x01\x2c", FLAG_INT32)),
+        (Hexadecimal(), True, (b"12c", 77)),
+    ],
+)
+@on_zones()
+async def test_int_when_interop_is_what_jvm_clients_read(zones, codec, interop, expected):
+    """Every operation that stores a value packs ints with `interop`, as digits without it; a user's codec is left alone."""
+    cache = await zones.ready(interop=interop, codec=codec, write_consistency="all")
+
+    async def load():
+        return 300
+
+    async def load_many(keys):
+        return dict.fromkeys(keys, 300)
+
+    await cache.set("set", 300)
+    await cache.add("add", 300)
+    await cache.set_many({"set_many": 300})
+    await cache.set("replace", "x" if type(codec) is not Hexadecimal else 1)
+    await cache.replace("replace", 300)
+    await cache.get_or_load("load", load)
+    await cache.get_or_load_many(["load_many"], load_many)
+    await asyncio.sleep(0.1)
+    for key in ("set", "add", "set_many", "replace", "load", "load_many"):
+        stored = zones.one("b").store.get(full(key))
+        assert (stored.value, stored.flags) == expected, key
+        assert await cache.get(key) == 300
 
 
 @pytest.mark.parametrize("per_call", [True, False])

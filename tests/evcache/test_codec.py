@@ -20,6 +20,7 @@ from evcache.codec import (
     FLAG_FLOAT32,
     FLAG_FLOAT64,
     FLAG_GZIP,
+    FLAG_INT,
     FLAG_INT8,
     FLAG_INT32,
     FLAG_INT64,
@@ -31,6 +32,7 @@ from evcache.codec import (
 )
 
 CODEC = StandardCodec()
+PACKING = StandardCodec(packed_ints=True)
 NAIVE = datetime.fromisoformat("2026-01-01")
 
 # What EVCache's own transcoder makes of values: (value, flags, bytes in hex). Printed by the Java classes.
@@ -84,13 +86,63 @@ def same(one, other):
 @pytest.mark.parametrize(("value", "flags", "data"), WRITTEN_ALIKE)
 def test_written_as_evcache_writes(value, flags, data):
     """A JVM client finds the flags and bytes that it would have written itself."""
-    assert CODEC.encode(value) == (bytes.fromhex(data), flags)
+    assert PACKING.encode(value) == (bytes.fromhex(data), flags)
+    if type(value) is not int:
+        assert CODEC.encode(value) == (bytes.fromhex(data), flags)
 
 
 @pytest.mark.parametrize(("value", "flags", "data"), WRITTEN_ALIKE + ONLY_READ)
 def test_read_as_evcache_reads(value, flags, data):
     """What a JVM client wrote is read as the value it means."""
-    assert same(CODEC.decode(bytes.fromhex(data), flags), value)
+    for each in (CODEC, PACKING):
+        assert same(each.decode(bytes.fromhex(data), flags), value)
+
+
+INTS = [0, 1, -1, 9, 10, -10, 2**31, 2**63 - 1, 2**63, 2**64 - 1, -(2**63)]
+
+
+@pytest.mark.parametrize("value", INTS)
+def test_int_when_stored_is_decimal_digits(value):
+    """memcached's `incr` and `decr` work on these bytes; every codec reads them."""
+    data, flags = CODEC.encode(value)
+    assert (data, flags) == (str(value).encode(), FLAG_INT)
+    for each in (CODEC, PACKING):
+        assert same(each.decode(data, flags), value)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_bool_when_stored_is_no_int(value):
+    """A bool is an int to Python, and stays a bool."""
+    assert CODEC.encode(value)[1] == FLAG_BOOL
+
+
+@pytest.mark.parametrize(("data", "value"), [(b"9 ", 9), (b"0   ", 0), (b"1" + b" " * 19, 1), (b"-1 ", -1)])
+def test_int_when_decr_lost_digits_keeps_its_value(data, value):
+    """memcached keeps the width of a number, with spaces behind it."""
+    assert same(CODEC.decode(data, FLAG_INT), value)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+@pytest.mark.parametrize("value", [*INTS, 11111111111111111111])
+def test_int_when_compression_is_on_stays_digits(value, compression):
+    """memcached could not count with compressed digits, however much shorter they are."""
+    assert StandardCodec(compress_over=0, compression=compression).encode(value) == (str(value).encode(), FLAG_INT)
+
+
+def test_int_when_packed_and_over_a_long_is_messagepack():
+    """EVCache has no form for it."""
+    assert PACKING.encode(2**63)[1] == FLAG_MSGPACK
+    assert PACKING.decode(*PACKING.encode(2**64 - 1)) == 2**64 - 1
+
+
+def test_with_packed_ints_copies_the_other_settings():
+    """The copy packs ints and compresses as before; the original is unchanged."""
+    codec = StandardCodec(compress_over=500, compression="zstd")
+    packing = codec.with_packed_ints()
+    assert packing.encode(5) == (b"\x05", FLAG_INT32)
+    assert packing.encode(LONG) == codec.encode(LONG)
+    assert packing.encode(LONG)[1] & 0xFF00 == FLAG_ZSTD
+    assert codec.encode(5) == (b"5", FLAG_INT)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +159,12 @@ def test_read_as_evcache_reads(value, flags, data):
         ("FLAG_FLOAT32", 1536),
         ("FLAG_FLOAT64", 1792),
         ("FLAG_BYTES", 2048),
+        ("FLAG_INT", 0xEA00),
+        ("FLAG_ABSENT", 0xEB00),
         ("FLAG_MSGPACK", 0xEC00),
         ("FLAG_TOMBSTONE", 0xED00),
         ("FLAG_ZSTD", 0xEE00),
+        ("FLAG_ENVELOPE", 0xEF00),
     ],
 )
 def test_flags_are_kept(name, value):
@@ -145,7 +200,7 @@ values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(s
 @example(b"")
 def test_every_value_comes_back(value):
     """Scalars, and lists and maps of them, come back equal and of the same type, compressed or not."""
-    for each in (CODEC, StandardCodec(compress_over=0), StandardCodec(compress_over=0, compression="zstd")):
+    for each in (CODEC, PACKING, StandardCodec(compress_over=0), StandardCodec(compress_over=0, compression="zstd")):
         data, flags = each.encode(value)
         assert 0 <= flags < 2**32
         assert same(each.decode(data, flags), value)
@@ -310,8 +365,9 @@ def test_a_zstd_bomb_is_not_unpacked(monkeypatch):
 )
 def test_what_cant_be_stored(value):
     """Refused with `EncodeError`, which is also a ValueError, and never stored as something else."""
-    with pytest.raises(EncodeError):
-        CODEC.encode(value)
+    for each in (CODEC, PACKING):
+        with pytest.raises(EncodeError):
+            each.encode(value)
     assert issubclass(EncodeError, ValueError)
 
 
@@ -333,6 +389,7 @@ def test_a_value_that_contains_itself():
 KNOWN = [
     FLAG_STR,
     FLAG_BOOL,
+    FLAG_INT,
     FLAG_INT32,
     FLAG_INT64,
     FLAG_DATETIME,
@@ -351,6 +408,32 @@ KNOWN = [
         (FLAG_BOOL, b""),
         (FLAG_BOOL, b"2"),
         (FLAG_BOOL, b"11"),
+        *[
+            (FLAG_INT, data)
+            for data in (
+                b"",
+                b" ",
+                b"-",
+                b" 9",
+                b"9\0",
+                b"9\n",
+                b"9\t",
+                b"9 9",
+                b"+9",
+                b"09",
+                b"-0",
+                b"--9",
+                b"1_0",
+                b"1.0",
+                b"1e3",
+                b"0x1",
+                b"x",
+                "\u0669".encode(),
+                b"18446744073709551616",
+                b"-9223372036854775809",
+                b"9" * 100_000,
+            )
+        ],
         (FLAG_INT32, b"\1\0\0\0\0"),
         (FLAG_INT64, b"\1" * 9),
         (FLAG_INT8, b"\1\0"),
