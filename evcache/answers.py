@@ -86,13 +86,13 @@ def newest(answers: Iterable[Answer]) -> Found | None:
     return max(items, key=lambda item: votes[item.hit.value, item.hit.flags])
 
 
-def zones_behind(winner: Found, answers: Mapping[str, Answer]) -> list[str]:
-    """The zones that answered with less than the winner: nothing, or an older version."""
-    return [
+def zones_behind(winner: Found, answers: Mapping[str, Answer]) -> tuple[list[str], list[str]]:
+    """Return the zones that answered with nothing, and those that answered with an older version than the winner's."""
+    missed = [zone for zone, answer in answers.items() if answer is None]
+    behind = [
         zone
         for zone, answer in answers.items()
-        if answer is None
-        or isinstance(answer, ZoneBehind)
+        if isinstance(answer, ZoneBehind)
         or (
             isinstance(answer, Found)
             and winner.version is not None
@@ -100,3 +100,4 @@ def zones_behind(winner: Found, answers: Mapping[str, Answer]) -> list[str]:
             and answer.version < winner.version
         )
     ]
+    return missed, behind

@@ -224,6 +224,7 @@ class Assembly:
             hooks=self._hooks,
         )
         self._reads = ReadPath(parts, self._near, self._hedge, check_share=share(check_share, "check_share"))
+        self._repair.announce = self._changes.caught_up
         self._replay: Replay | None = None
         if hints is not None and not interop:
             self._replay = Replay(
@@ -235,12 +236,13 @@ class Assembly:
                 remembered,
                 lambda: self._cluster.view,
                 tombstone_ttl=tombstones,
-                longest_ttl=self._defaults.ttl(None),
                 now=wall_clock,
             )
             self._replay.caught_up = self._changes.caught_up
             self._cluster.when_back(self._replay.wake)
-        self._coordinator = Coordinator(clock, self._codec, wall_clock, versions=not interop)
+        self._coordinator = Coordinator(
+            clock, self._codec, self._repair, remembered, wall_clock, versions=not interop, tombstone_ttl=tombstones
+        )
         self._writes = WritePath(
             clock,
             self._coordinator,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeGuard
 
-from evcache.commands import Command, Store, Touch
+from evcache.commands import Command, Store
 from evcache.flights import Flights
 from evcache.near_path import Near
 from evcache.results import Outcome
 from evcache.rounds import Round
+from evcache.touch import Touch
 from evcache.versions import NOTHING_NEWER
 
 

@@ -17,7 +17,7 @@ from evcache.codec import FLAG_TOMBSTONE
 from evcache.results import Outcome
 from evcache.versions import VersionClock, cas_of
 from zones.capabilities import FITS_ANYWHERE_BYTES, Capabilities
-from zones.errors import NodeUnavailable, ServerError
+from zones.errors import NodeUnavailable
 from zones.node import Node
 from zones.pending import Waiter
 from zones.protocol import requests
@@ -28,8 +28,6 @@ from zones.transports.base import Transport
 # and storing once (two round trips) is cheaper. Measured on loopback, three zones: with 32 callers the two are even between
 # 4 and 8 kB (docs/performance.md); with one, and so the more on slower networks, the packet stays ahead up to 100 kB.
 GUARDED_PACKET_MAX_BYTES = 4096
-
-_TOMBSTONE_TOKEN = b"%d" % FLAG_TOMBSTONE
 
 # Makes of an answer what became of the write; None when the answer does not say, and `settle` must look closer.
 Judge = Callable[[Any], Outcome | None]
@@ -170,30 +168,6 @@ class Delete(Store):
         return judge_delete
 
 
-class Touch:
-    """A new time to live for what a zone holds. It has no version: a zone that misses it lets the item expire earlier."""
-
-    __slots__ = ("_key", "_line", "_tombstone_ttl")
-
-    def __init__(self, key: bytes, *, ttl: int, tombstone_ttl: int) -> None:
-        self._key = key
-        self._line = requests.meta_touch(key, ttl)
-        self._tombstone_ttl = tombstone_ttl
-
-    def send(
-        self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float
-    ) -> Judge | Outcome | None:
-        """One command (see `Command`)."""
-        del capabilities
-        connection.request(self._line, waiter, deadline)
-        return judge_touch
-
-    async def settle(self, node: Node, deadline: float) -> Outcome:
-        """What was touched is a tombstone: give it its own time back, or a delete could be forgotten too early."""
-        await ask(node, requests.meta_touch(self._key, self._tombstone_ttl), deadline)
-        return Outcome.NOT_FOUND
-
-
 async def carry_out(command: Command, node: Node, deadline: float) -> Outcome:
     """Send a command to one node, connecting first if need be, and see it through. Raises a `NodeError`."""
     connection = await node.connected(deadline)
@@ -225,6 +199,8 @@ class Seen(NamedTuple):
     """Seconds left, -1 when it does not expire; None when the server does not tell."""
     absent: bool
     """To a caller there is nothing: a tombstone, a known absence, or the stub of a lease."""
+    size: int = 0
+    """Bytes of the value."""
 
 
 async def inspect(node: Node, key: bytes, deadline: float) -> Seen | None:
@@ -236,9 +212,10 @@ async def inspect(node: Node, key: bytes, deadline: float) -> Seen | None:
         raise unexpected(reply)
     flags = number(reply, b"f")
     ttl = token(reply, b"t")
-    stub = token(reply, b"s") == b"0" and b"X" not in reply.tokens and not {b"W", b"Z"}.isdisjoint(reply.tokens)
+    size = number(reply, b"s")
+    stub = not size and b"X" not in reply.tokens and not {b"W", b"Z"}.isdisjoint(reply.tokens)
     left = None if ttl is None else decimal(ttl)
-    return Seen(flags, number(reply, b"c"), left, stub or flags in ABSENCES)
+    return Seen(flags, number(reply, b"c"), left, stub or flags in ABSENCES, size)
 
 
 def capabilities_of(node: Node) -> Capabilities:
@@ -279,15 +256,4 @@ def judge_delete(reply: Reply) -> Outcome | None:
         return Outcome.STORED
     if reply.status == b"NF":
         return Outcome.NOT_FOUND
-    raise unexpected(reply)
-
-
-def judge_touch(reply: Reply) -> Outcome | None:
-    """A touched item; None when it was a tombstone. A server that does not show what it touched keeps no tombstones."""
-    if reply.status == b"EN":
-        return Outcome.NOT_FOUND
-    if reply.status == b"HD":
-        return None if token(reply, b"f") == _TOMBSTONE_TOKEN else Outcome.STORED
-    if reply.status in ERROR_STATUSES:
-        raise ServerError(reply.line.decode("latin-1"))
     raise unexpected(reply)

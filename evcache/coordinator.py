@@ -3,8 +3,11 @@
 If every zone decided for itself, two callers could both win, each in another zone. So one zone decides: the *coordinator* of
 the key, the same for every client as long as it is healthy. What it decided is then an ordinary write to the others.
 
-`Coordinator.elect` says which zone it is. Each of the other methods talks to that zone's node until it has an answer, or the
-deadline ends it, and returns either a `Store` that the other zones are sent, or the outcome that says no.
+`Coordinator.elect` says which zone it is, and `Coordinator.look` makes sure that it holds the newest version that a zone
+within reach does. Each of the other methods is given what was seen then. It talks to the zone's node until it has an answer,
+or the deadline ends it, and returns either a `Store` that the other zones are sent, or the outcome that says no.
+
+A counter is an int like any other: each step has a version, is decided by compare in the one zone, and copied as a write.
 """
 
 from __future__ import annotations
@@ -12,15 +15,19 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from evcache.answers import ABSENCES, Found
-from evcache.codec import FLAG_ENVELOPE, Codec
-from evcache.commands import Seen, Store, ask, capabilities_of, inspect
+from evcache.answers import Found
+from evcache.codec import FLAG_ENVELOPE, FLAG_INT, FLAG_STR, Codec
+from evcache.commands import Delete, Seen, Store, ask, capabilities_of, inspect
+from evcache.envelope import Envelope, wrap
 from evcache.errors import CacheUnavailable, DecodeError
 from evcache.life import content_of
+from evcache.remembered import Remembered
+from evcache.repair import Repair
 from evcache.results import Item, Outcome
-from evcache.ttl import copied
+from evcache.ttl import TTL_GRANULARITY_SECONDS, exptime_of_copy, on_the_wire
 from evcache.versions import VersionClock, cas_of
 from zones.cluster import View
 from zones.errors import CacheError, InvalidArgument, NodeError, ServerError, Unsupported
@@ -42,14 +49,39 @@ class Draft(NamedTuple):
     """As it goes on the wire."""
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the coordinator has stored, for the other zones."""
+
+    store: Store
+    value: int = 0
+    """A counter's new value."""
+
+
 class Coordinator:
     """How one client has a zone decide."""
 
-    def __init__(self, clock: VersionClock, codec: Codec, now: Callable[[], float], *, versions: bool) -> None:
+    def __init__(
+        self,
+        clock: VersionClock,
+        codec: Codec,
+        repair: Repair,
+        remembered: Remembered,
+        now: Callable[[], float],
+        *,
+        versions: bool,
+        tombstone_ttl: float,
+    ) -> None:
+        """`versions`: whether this client's writes have them. `now`: unix time."""
         self._clock = clock
         self._codec = codec
+        self._repair = repair
+        self._remembered = remembered
         self._now = now
         self._versions = versions
+        self._tombstone_ttl = tombstone_ttl
+        # What other kinds of clients count is text.
+        self._counter_flags = FLAG_INT if versions else FLAG_STR
 
     async def elect(self, operation: str, view: View, key: bytes, deadline: float) -> tuple[ZonePool, Node]:
         """The zone that decides about a key now: the first in the key's order that can be reached.
@@ -71,75 +103,70 @@ class Coordinator:
                 return pool, node
         raise CacheUnavailable(operation, failures)
 
-    def store(self, draft: Draft, node: Node | None = None) -> Store:
-        """The draft with a version that is newer than all that this client has seen; without one where there are none."""
-        versioned = self._versions and (node is None or capabilities_of(node).versions)
-        return Store(
-            self._clock,
-            draft.key,
-            draft.data,
-            draft.flags,
-            ttl=draft.ttl,
-            version=self._clock.next() if versioned else None,
-        )
+    async def look(self, view: View, key: bytes, pool: ZonePool, node: Node, deadline: float) -> Seen | None:
+        """Return what the coordinator's zone holds, after it has been brought up to date; None for nothing.
 
-    async def add(self, node: Node, draft: Draft, deadline: float) -> Store | Outcome:
+        A decision on an older version would undo the newer one. So all readable zones are asked what they hold, at once and
+        without the value, and where another one has a newer version, that is copied first. This takes a round trip, and is
+        not left to signs that a zone may be behind: it can have missed a write of another client, of which this one knows
+        nothing. Without versions there is no newer and older, and the zone decides on what it holds.
+
+        Raises:
+            NodeError: The coordinator's zone did not answer, or refused the newest version.
+        """
+        if not self._is_versioned(node):
+            return await inspect(node, key, deadline)
+        seen, newest = await self._repair.bring_up_to_date(view, key, pool.name, node, deadline)
+        if newest:
+            self._remembered.note(key, newest)  # so that a read that follows is not older
+        if seen is None or seen.absent:
+            return seen
+        version = self._clock.version_of(seen.cas)
+        # What this client knows of is newer, and gone from every zone within reach: as in a read, that is nothing.
+        is_outdated = version is not None and version < self._remembered.newest(key)
+        return seen._replace(absent=True) if is_outdated else seen
+
+    async def add(self, node: Node, draft: Draft, seen: Seen | None, deadline: float) -> Decision | Outcome:
         """Store where nothing is; a tombstone is nothing."""
         while True:
-            store = self.store(draft, node)
-            reply = await self._send(node, store, deadline, mode="add")
-            if reply is None:
+            if seen is not None and not seen.absent:
                 return Outcome.NOT_STORED
-            if reply.status == b"HD":
-                return store
-            if reply.status != b"NS":
-                return _refusal(reply)
-            seen = await inspect(node, draft.key, deadline)
-            if seen is None:
-                continue  # it expired meanwhile
-            if not seen.absent:
-                return Outcome.NOT_STORED
-            decided = await self._over(node, draft, seen, deadline)
+            decided = await self._create(node, draft, seen, deadline)
             if decided is not None:
                 return decided
+            seen = await inspect(node, draft.key, deadline)
 
-    async def replace(self, node: Node, draft: Draft, deadline: float) -> Store | Outcome:
+    async def replace(self, node: Node, draft: Draft, seen: Seen | None, deadline: float) -> Decision | Outcome:
         """Store over something."""
         while True:
-            seen = await inspect(node, draft.key, deadline)
             if seen is None or seen.absent:
                 return Outcome.NOT_STORED
             decided = await self._over(node, draft, seen, deadline)
             if decided is not None:
                 return decided
+            seen = await inspect(node, draft.key, deadline)
 
-    async def cas(self, zone: str, node: Node, draft: Draft, expected: int | Item, deadline: float) -> Store | Outcome:
+    async def cas(
+        self, zone: str, node: Node, draft: Draft, expected: int | Item, seen: Seen | None, deadline: float
+    ) -> Decision | Outcome:
         """Store over exactly the item that was read."""
         compare = self._compare(zone, node, expected)
-        if isinstance(expected, int):
-            # It may be the version of a delete, and a deleted key is absent. An Item never is one.
-            seen = await inspect(node, draft.key, deadline)
-            if seen is None or seen.absent:
-                return Outcome.NOT_FOUND
-        self._clock.version_of(compare)  # so that ours is newer than what it replaces
-        store = self.store(draft, node)
-        reply = await self._send(node, store, deadline, compare=compare)
-        if reply is None:
-            return Outcome.NOT_STORED
-        if reply.status == b"HD":
-            return store
-        if reply.status == b"EX":
-            seen = await inspect(node, draft.key, deadline)
-            return Outcome.NOT_FOUND if seen is None or seen.absent else Outcome.EXISTS
-        if reply.status == b"NF":
+        # An int may be the version of a delete, and a deleted key is absent.
+        if seen is None or seen.absent:
             return Outcome.NOT_FOUND
-        return _refusal(reply)
+        if seen.cas != compare:
+            return Outcome.EXISTS
+        decided = await self._over(node, draft, seen, deadline)
+        if decided is not None:
+            return decided
+        seen = await inspect(node, draft.key, deadline)
+        return Outcome.NOT_FOUND if seen is None or seen.absent else Outcome.EXISTS
 
     def _compare(self, zone: str, node: Node, expected: int | Item) -> int:
         capabilities = capabilities_of(node)
         if not capabilities.cas:
             raise Unsupported("cas (the server is run without CAS)", node.label)
-        versioned = self._versions and capabilities.versions
+        versioned = self._is_versioned(node)
         if isinstance(expected, int):
             # By `is None` all the way down: a token of 0 is compared with, like any other.
             return cas_of(expected) if versioned else expected
@@ -154,53 +181,65 @@ class Coordinator:
         return expected.cas_token
 
     async def join(
-        self, zone: str, node: Node, key: bytes, extra: Any, deadline: float, *, before: bool, ttl: int
-    ) -> Store | Outcome:
+        self,
+        zone: str,
+        node: Node,
+        key: bytes,
+        extra: str | bytes,
+        seen: Seen | None,
+        deadline: float,
+        *,
+        before: bool,
+        ttl: int,
+    ) -> Decision | Outcome:
         """Put more in front of, or behind, a str or bytes value. Its time to live stays what it was.
 
         `ttl`, as it goes on the wire, is for the copies in other zones where the server can't tell what that was.
         """
         while True:
-            hit = read_hit(await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
-            content = None if hit is None else content_of(Found(hit, zone, None), self._now(), key)
-            if hit is None or content is None or hit.leased or hit.flags in ABSENCES:
+            if seen is None or seen.absent:
                 return Outcome.NOT_STORED
+            asked_at = asyncio.get_running_loop().time()
+            hit = read_hit(await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+            if hit is None or hit.cas != seen.cas:
+                seen = await inspect(node, key, deadline)
+                continue  # it was written, or expired, since it was looked at
             if hit.flags == FLAG_ENVELOPE:  # what comes out of it is a value like any other, for as long as it is fresh
+                content = content_of(Found(hit, zone, None), self._now(), key)
                 left = math.floor(content.life.expires_at - self._now())
                 if left <= 0:
                     return Outcome.NOT_STORED
-                hit = hit._replace(value=content.data, flags=content.flags, ttl=left)
-            try:
-                value = self._codec.decode(hit.value, hit.flags)
-            except DecodeError as error:
-                raise DecodeError(error.problem, key=key, zone=zone, flags=hit.flags) from error
-            if type(value) is not type(extra):
-                kinds = f"{type(extra).__name__} to a {type(value).__name__}"
-                raise InvalidArgument("value", f"can't join a {kinds}: both must be str, or both bytes")
+                hit = hit._replace(value=content.data, flags=content.flags, ttl=left + TTL_GRANULARITY_SECONDS)
+            old = self._joinable(key, zone, hit, extra)
+            more = _plain(extra)
+            is_plain = hit.value == _plain(old)
+            if is_plain:
+                data, flags = (more + hit.value if before else hit.value + more), hit.flags
+            else:
+                data, flags = self._codec.encode(extra + old if before else old + extra)
+            exptime = ttl if hit.ttl is None else exptime_of_copy(hit.ttl, deadline - asked_at, self._now())
+            draft = Draft(key, data, flags, exptime or 0)
             if hit.ttl is None:
-                return await self._join_there(node, Draft(key, _plain(value), hit.flags, ttl), hit, extra, deadline, before)
-            data, flags = self._codec.encode(extra + value if before else value + extra)
-            draft = Draft(key, data, flags, copied(hit.ttl, self._now()))
-            self._clock.version_of(hit.cas)
-            decided = await self._over(node, draft, Seen(hit.flags, hit.cas, hit.ttl, absent=False), deadline)
+                return await self._join_there(node, draft, hit, more, deadline, before=before, is_plain=is_plain)
+            if seen.flags != FLAG_ENVELOPE and is_plain:
+                # The server joins the bytes itself, which keeps the time to live exactly.
+                mode: requests.StoreMode = "prepend" if before else "append"
+                decided = await self._over(node, draft, seen, deadline, sent=more, mode=mode, expires=exptime is None)
+            elif exptime is None:
+                return Outcome.NOT_STORED  # it is about to expire
+            else:
+                decided = await self._over(node, draft, seen, deadline)
             if decided is not None:
                 return decided
+            seen = await inspect(node, key, deadline)
 
     async def _join_there(
-        self,
-        node: Node,
-        draft: Draft,
-        hit: Hit,
-        extra: Any,
-        deadline: float,
-        before: bool,  # noqa: FBT001  # passed on as it is
-    ) -> Store | Outcome:
-        # The server joins the bytes itself, which alone keeps a time to live that it can't tell. So they must be the value
-        # as it is: behind a compressed one they would be lost, or make it unreadable.
-        if hit.value != draft.data:
+        self, node: Node, draft: Draft, hit: Hit, more: bytes, deadline: float, *, before: bool, is_plain: bool
+    ) -> Decision | Outcome:
+        """Join on a server that can't tell the time to live, and compares no joins."""
+        if not is_plain:  # behind a compressed value the bytes would be lost, or make it unreadable
             raise Unsupported("joining to a compressed value", node.label)
-        more = _plain(extra)
-        if len(hit.value) + len(more) > capabilities_of(node).largest_value(draft.key):
+        if len(draft.data) > capabilities_of(node).largest_value(draft.key):
             return Outcome.NOT_STORED
         mode: requests.StoreMode = "prepend" if before else "append"
         line = requests.meta_set(draft.key, len(more), ttl=0, flags=hit.flags, mode=mode)
@@ -213,94 +252,194 @@ class Coordinator:
         joined = read_hit(await ask(node, requests.meta_get(draft.key), deadline))
         if joined is None:
             return Outcome.NOT_STORED  # evicted, or expired
-        return self.store(Draft(draft.key, joined.value, joined.flags, draft.ttl), node)
+        return Decision(self._copy(draft._replace(data=joined.value, flags=joined.flags), None))
+
+    def _joinable(self, key: bytes, zone: str, hit: Hit, extra: str | bytes) -> Any:
+        """Return the value that is there, a str if `extra` is one, and bytes if it is bytes."""
+        try:
+            value = self._codec.decode(hit.value, hit.flags)
+        except DecodeError as error:
+            raise DecodeError(error.problem, key=key, zone=zone, flags=hit.flags) from error
+        if type(value) is not type(extra):
+            kinds = f"{type(extra).__name__} to a {type(value).__name__}"
+            raise InvalidArgument("value", f"can't join a {kinds}: both must be str, or both bytes")
+        return value
+
+    async def renew(
+        self, zone: str, node: Node, key: bytes, ttl: float, seen: Seen | None, deadline: float
+    ) -> Decision | Outcome:
+        """Write an envelope again with the times of a life that begins now, as a touch does for other values."""
+        while True:
+            if seen is None or seen.absent:
+                return Outcome.NOT_FOUND
+            hit = read_hit(await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+            if hit is not None and hit.cas == seen.cas:
+                now = self._now()
+                content = content_of(Found(hit, zone, None), now, key)
+                life = content.life
+                if hit.flags != FLAG_ENVELOPE:
+                    draft = Draft(key, hit.value, hit.flags, on_the_wire(ttl, now))
+                elif life.expires_at <= now:
+                    return Outcome.NOT_FOUND  # to a plain read there is nothing
+                else:
+                    # The server keeps it for longer than it is fresh, and goes on to do so by as much.
+                    kept = math.inf if hit.ttl is None or hit.ttl < 0 else max(0.0, now + hit.ttl - life.expires_at)
+                    stale = life.stale_until - life.expires_at
+                    envelope = Envelope(content.data, content.flags, now, now + ttl, now + ttl + stale, life.load_seconds)
+                    draft = Draft(key, wrap(envelope), FLAG_ENVELOPE, on_the_wire(ttl + kept, now))
+                decided = await self._over(node, draft, seen, deadline)
+                if decided is not None:
+                    return decided
+            seen = await inspect(node, key, deadline)
 
     async def count(
         self,
         node: Node,
         key: bytes,
         delta: int,
+        seen: Seen | None,
         deadline: float,
         *,
         decrement: bool,
         initial: int | None,
         ttl: int,
-    ) -> tuple[int, Store] | None:
-        """Move a counter; its value, and the copy for the other zones. None when there is no counter and no `initial`.
+    ) -> Decision | Outcome:
+        """Move a counter, an int from 0 to 2^64-1. `NOT_FOUND` when there is none and no `initial`.
 
-        A counter has no version: the server can't keep one while a number grows. The copies go out in order of arrival.
-        They live as long as the counter has left, or `ttl` where the server can't tell that.
-        Raises `ServerError` for a value that is not a number.
+        The server does the arithmetic, if its item is still the one that was seen: that keeps the time to live exactly,
+        which a store could not. `ttl`, as it goes on the wire, is for a counter that is made, and for the copies in other
+        zones where the server can't tell how long it lives.
+
+        Raises:
+            ServerError: The value is not a counter.
         """
         while True:
-            line = requests.meta_arithmetic(key, delta, decrement=decrement, initial=initial, ttl=ttl)
-            reply = await ask(node, line, deadline)
-            if reply.status == b"VA" and reply.value is not None:
-                left = token(reply, b"t")
-                life = ttl if left is None else copied(decimal(left), self._now())
-                # A number that lost a digit keeps its width, with spaces behind it.
-                digits = reply.value.strip()
-                return int(digits), self._counter(key, digits, life)
-            if reply.status == b"NF":
-                return None
-            if reply.status != b"CLIENT_ERROR":
-                raise unexpected(reply)
-            seen = await inspect(node, key, deadline)
-            if seen is None:
-                continue
-            if not seen.absent:
+            if seen is None or seen.absent:
+                if initial is None:
+                    return Outcome.NOT_FOUND
+                decided = await self._create(node, Draft(key, b"%d" % initial, self._counter_flags, ttl), seen, deadline)
+                if isinstance(decided, Decision):
+                    return Decision(decided.store, initial)
+                if decided is not None:
+                    return decided
+            elif seen.flags != self._counter_flags:
                 raise ServerError(f"{key!r} holds a value that is not a counter", node.label)
-            if initial is None:
-                return None
-            data = b"%d" % initial
-            reply = await ask(node, requests.meta_set(key, len(data), ttl=ttl, flags=0, compare=seen.cas), deadline, data)
-            if reply.status == b"HD":
-                return initial, self._counter(key, data, ttl)
+            else:
+                counted = await self._count_there(node, key, delta, seen, deadline, decrement=decrement, ttl=ttl)
+                if counted is not None:
+                    return counted
+            seen = await inspect(node, key, deadline)
 
-    def _counter(self, key: bytes, digits: bytes, ttl: int) -> Store:
-        return Store(self._clock, key, digits, 0, ttl=ttl, version=None)
-
-    async def _over(self, node: Node, draft: Draft, seen: Seen, deadline: float) -> Store | Outcome | None:
-        """Store over what was seen; None when it is not there any more."""
-        if not capabilities_of(node).cas:
-            raise Unsupported("writes that compare (the server is run without CAS)", node.label)
-        self._clock.version_of(seen.cas)  # so that the version that is made next is newer
-        store = self.store(draft, node)
-        reply = await self._send(node, store, deadline, compare=seen.cas)
-        if reply is None:
-            return Outcome.NOT_STORED
-        if reply.status == b"HD":
-            return store
+    async def _count_there(
+        self, node: Node, key: bytes, delta: int, seen: Seen, deadline: float, *, decrement: bool, ttl: int
+    ) -> Decision | None:
+        """Have the server count; None when the item has changed."""
+        asked_at = asyncio.get_running_loop().time()
+        version = self._clock.next() if self._is_versioned(node) else None
+        compare, cas = (None, None) if version is None else (seen.cas, cas_of(version))
+        line = requests.meta_arithmetic(key, delta, decrement=decrement, compare=compare, cas=cas)
+        reply = await ask(node, line, deadline)
         if reply.status in (b"EX", b"NF"):
             return None
-        return _refusal(reply)
+        if reply.status == b"CLIENT_ERROR":
+            raise ServerError(f"{key!r} holds a value that is not a counter", node.label)
+        if reply.status != b"VA" or reply.value is None:
+            raise unexpected(reply)
+        digits = reply.value.strip()  # some servers show the padding, too
+        left = token(reply, b"t")
+        # Where the server does not say, the copies get what the caller said of a new one.
+        exptime = ttl if left is None else exptime_of_copy(decimal(left), deadline - asked_at, self._now())
+        if version is not None and len(digits) < seen.size:
+            version = await self._without_padding(node, key, digits, version, deadline)
+        store = self._copy(Draft(key, digits, self._counter_flags, exptime or 0), version, expires=exptime is None)
+        return Decision(store, int(digits))
 
-    async def _send(
+    async def _without_padding(self, node: Node, key: bytes, digits: bytes, version: int, deadline: float) -> int:
+        """Store a number that lost a digit without the spaces that the server put behind it. Returns its version.
+
+        The form of a store that keeps the time to live: it takes over what is older, here nothing but the number itself.
+        """
+        newer = self._clock.next()
+        cas = cas_of(newer)
+        line = requests.meta_set(
+            key, len(digits), ttl=0, flags=self._counter_flags, compare=cas, cas=cas, older_or_equal=True
+        )
+        reply = await ask(node, line, deadline, digits)
+        if reply.status != b"HD":
+            return version  # it was written, or expired, since: then so was what is padded
+        line = requests.meta_set(key, 0, ttl=0, flags=self._counter_flags, mode="append", compare=cas, cas=cas)
+        await ask(node, line, deadline, b"")
+        return newer
+
+    def _is_versioned(self, node: Node) -> bool:
+        return self._versions and capabilities_of(node).versions
+
+    def _copy(self, draft: Draft, version: int | None, *, expires: bool = False) -> Store:
+        """Return what the other zones are sent; a tombstone if the item `expires` before a copy could."""
+        store: Store
+        if expires:
+            store = Delete(self._clock, draft.key, ttl=on_the_wire(self._tombstone_ttl, self._now()), version=version)
+        else:
+            store = Store(self._clock, draft.key, draft.data, draft.flags, ttl=draft.ttl, version=version)
+        store.carried = version is not None
+        return store
+
+    async def _create(self, node: Node, draft: Draft, seen: Seen | None, deadline: float) -> Decision | Outcome | None:
+        """Store where nothing is, or over an absence that was seen; None when that has changed."""
+        if seen is not None:
+            return await self._over(node, draft, seen, deadline)
+        return await self._compared(node, draft, deadline, mode="add")
+
+    async def _over(
         self,
         node: Node,
-        store: Store,
+        draft: Draft,
+        seen: Seen,
         deadline: float,
         *,
+        sent: bytes | None = None,
         mode: requests.StoreMode = "set",
+        expires: bool = False,
+    ) -> Decision | Outcome | None:
+        """Store over what was seen; None when it is not there any more.
+
+        `sent`: the bytes to send, if not all of them. `expires`: whether the item does before a copy of it could.
+        """
+        if not capabilities_of(node).cas:
+            raise Unsupported("writes that compare (the server is run without CAS)", node.label)
+        return await self._compared(node, draft, deadline, compare=seen.cas, sent=sent, mode=mode, expires=expires)
+
+    async def _compared(
+        self,
+        node: Node,
+        draft: Draft,
+        deadline: float,
+        *,
         compare: int | None = None,
-    ) -> Reply | None:
-        """The node's answer; None, with nothing sent, for a value that it would not take (see `Store.send`)."""
-        if len(store.data) > capabilities_of(node).largest_value(store.key):
+        sent: bytes | None = None,
+        mode: requests.StoreMode,
+        expires: bool = False,
+    ) -> Decision | Outcome | None:
+        if len(draft.data) > capabilities_of(node).largest_value(draft.key):
+            return Outcome.NOT_STORED  # the server would delete what it has under the key, and then refuse
+        # The look has moved the clock: this version is newer than what was seen.
+        version = self._clock.next() if self._is_versioned(node) else None
+        data = draft.data if sent is None else sent
+        line = requests.meta_set(
+            draft.key,
+            len(data),
+            ttl=draft.ttl,
+            flags=draft.flags,
+            mode=mode,
+            compare=compare,
+            cas=None if version is None else cas_of(version),
+        )
+        reply = await ask(node, line, deadline, data)
+        if reply.status == b"HD":
+            return Decision(self._copy(draft, version, expires=expires))
+        if reply.status in (b"EX", b"NF", b"NS"):
             return None
-        store.carried = store.version is not None
-        return await ask(node, _line(store, mode=mode, compare=compare), deadline, store.data)
-
-
-def _line(store: Store, *, mode: requests.StoreMode = "set", compare: int | None = None) -> bytes:
-    return requests.meta_set(
-        store.key,
-        len(store.data),
-        ttl=store.ttl,
-        flags=store.flags,
-        mode=mode,
-        compare=compare,
-        cas=None if store.version is None else cas_of(store.version),
-    )
+        return _refusal(reply)
 
 
 def _plain(value: str | bytes) -> bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from evcache.commands import Store
-from evcache.coordinator import MAX_COUNTER, Draft
+from evcache.commands import Seen
+from evcache.coordinator import MAX_COUNTER, Decision, Draft
 from evcache.lifecycle import Lifecycle
 from evcache.options import Level, Seconds
 from evcache.results import Item, Outcome, WriteResult
@@ -34,8 +34,8 @@ class Deciding(Lifecycle):
         """Store a value if the key is absent. False, with `not_stored`, when it is not."""
         draft = self._draft(key, value, ttl)
 
-        async def decide(_: str, node: Node, deadline: float) -> Store | Outcome:
-            return await self._coordinator.add(node, draft, deadline)
+        async def decide(_: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
+            return await self._coordinator.add(node, draft, seen, deadline)
 
         return await self._decide("add", draft, decide, consistency, timeout)
 
@@ -51,8 +51,8 @@ class Deciding(Lifecycle):
         """Store a value if the key is present. False, with `not_stored`, when it is not."""
         draft = self._draft(key, value, ttl)
 
-        async def decide(_: str, node: Node, deadline: float) -> Store | Outcome:
-            return await self._coordinator.replace(node, draft, deadline)
+        async def decide(_: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
+            return await self._coordinator.replace(node, draft, seen, deadline)
 
         return await self._decide("replace", draft, decide, consistency, timeout)
 
@@ -77,8 +77,8 @@ class Deciding(Lifecycle):
             raise InvalidArgument("expected", f"{expected} is not a number of 64 bits")
         draft = self._draft(key, value, ttl)
 
-        async def decide(zone: str, node: Node, deadline: float) -> Store | Outcome:
-            return await self._coordinator.cas(zone, node, draft, expected, deadline)
+        async def decide(zone: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
+            return await self._coordinator.cas(zone, node, draft, expected, seen, deadline)
 
         return await self._decide("cas", draft, decide, consistency, timeout)
 
@@ -119,8 +119,8 @@ class Deciding(Lifecycle):
     ) -> int | None:
         """Add to a counter and return it. Where there is none: None, or `initial`, which it then is for `ttl` seconds.
 
-        A counter is a number from 0 to 2^64-1, beyond which it starts again at 0; `get` returns it as a str. It has no
-        version, and a zone other than the deciding one may lag. Raises `ServerError` for a value that is no counter.
+        A counter is an int from 0 to 2^64-1, beyond which it starts again at 0: what `set` has stored as an int can be
+        counted, and `get` returns an int. Raises `ServerError` for any other value, a negative int included.
         """
         return await self._count("incr", key, delta, initial, ttl, consistency, timeout)
 
@@ -161,8 +161,9 @@ class Deciding(Lifecycle):
         options = self._defaults.write(consistency, timeout, None)
         view, options = self._ready(options) or await self._open(options)
 
-        async def decide(zone: str, node: Node, deadline: float) -> Store | Outcome:
-            return await self._coordinator.join(zone, node, full, value, deadline, before=operation == "prepend", ttl=copies)
+        async def decide(zone: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
+            before = operation == "prepend"
+            return await self._coordinator.join(zone, node, full, value, seen, deadline, before=before, ttl=copies)
 
         return await self._writes.decide(operation, view, full, decide, options)
 
@@ -184,12 +185,12 @@ class Deciding(Lifecycle):
         options = self._defaults.write(consistency, timeout, None)
         view, options = self._ready(options) or await self._open(options)
 
-        async def count(node: Node, deadline: float) -> tuple[int, Store] | None:
+        async def decide(_: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
             return await self._coordinator.count(
-                node, full, delta, deadline, decrement=operation == "decr", initial=initial, ttl=life
+                node, full, delta, seen, deadline, decrement=operation == "decr", initial=initial, ttl=life
             )
 
-        return await self._writes.count(operation, view, full, count, options)
+        return await self._writes.count(operation, view, full, decide, options)
 
 
 def _check_counter(number: int, argument: str) -> None:

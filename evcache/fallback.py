@@ -49,11 +49,6 @@ class Attempts:
         """Why a zone did not have it; None for a miss."""
         return self.behind[zone][1] if zone in self.behind else self.failures.get(zone)
 
-    @property
-    def lacking(self) -> dict[str, Node]:
-        """The nodes that should be brought what is found elsewhere."""
-        return self.missed | {zone: node for zone, (node, _) in self.behind.items()}
-
 
 class Fallback:
     """Reads that may need several zones, one after another."""
@@ -133,7 +128,8 @@ class Fallback:
             if found is not None:
                 if found.version is not None:
                     parts.remembered.note(key, found.version)
-                parts.repair.bring(view, key, found, node, attempts.lacking)
+                behind = {zone: node for zone, (node, _) in attempts.behind.items()}
+                parts.repair.bring(view, key, found, node, attempts.missed, behind, now)
                 return found
             attempts.enter(pool, node, outcome)
             if outcome is None and not fallback_on_miss:

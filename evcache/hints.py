@@ -2,12 +2,17 @@
 
 For each zone and key the latest write only, since an older one could not replace it anyway. No I/O and no clock here.
 
-    delete   its tombstone; kept until delivered, or as long as anything can live that it deletes
+    delete   its tombstone; kept until delivered: what it deletes may have been written by another service, to live for
+             any time
     set      the value; kept as long as a tombstone lives: later, a delete may have come and gone, and a replay would bring
-             the value back. What becomes of it then is a
-    check    the key alone: when the zone is back, all zones are compared, and those behind are repaired
+             the value back. After that it is a
+    check    the key and the version: when the zone is back, all zones are compared, and those behind are repaired
+    touch    the version and its new time to live
 
-When there are too many, the oldest sets become checks, then the oldest checks go, and deletes last of all.
+A set, touch or check whose item has expired by the time of delivery takes from the zone what is older: its readers would
+see a value again that others saw replaced.
+
+When there are too many, the oldest sets become checks, then the oldest touches and checks go, and deletes last of all.
 """
 
 from __future__ import annotations
@@ -56,6 +61,7 @@ class Kind(enum.IntEnum):
     DELETE = 0
     SET = 1
     CHECK = 2
+    TOUCH = 3
 
 
 class Hint(NamedTuple):
@@ -70,7 +76,7 @@ class Hint(NamedTuple):
     ttl: int
     """As it went on the wire at `made_at`."""
     made_at: float
-    """Unix time."""
+    """Unix time when the write was sent."""
     expires_at: float
     """Unix time after which it is not to be delivered any more; `math.inf`: never."""
     cause: object = None
@@ -119,7 +125,7 @@ class HintBook:
         """Keep a hint unless a newer one of its key is; what had to go for it, as it was (a set may live on as a check)."""
         before = self.get(hint.zone, hint.key)
         if before is not None:
-            if before.version > hint.version or (before.version == hint.version and before.kind <= hint.kind):
+            if before.version > hint.version or (before.version == hint.version and not _replaces(hint, before)):
                 return []
             self.remove(before)
         self._enter(hint)
@@ -141,9 +147,9 @@ class HintBook:
         return True
 
     def expired(self, now: float) -> list[Hint]:
-        """Take out what is too old to be delivered. Sets live on as checks."""
+        """Take out the sets that are too old to be delivered. They live on as checks."""
         # All are looked at: one that a former process has left, or a clock that was set back, may outlive those behind it.
-        gone = [hint for kind in (Kind.DELETE, Kind.SET) for hint in self._kept[kind].values() if hint.expires_at <= now]
+        gone = [hint for hint in self._kept[Kind.SET].values() if hint.expires_at <= now]
         for hint in gone:
             self.take_out(hint)
         return gone
@@ -167,10 +173,17 @@ class HintBook:
             gone.append(self._oldest(Kind.SET))
             self.take_out(gone[-1])
         while len(self) > self._limits.max_keys or self.size > self._limits.max_bytes:
-            kind = next(kind for kind in (Kind.CHECK, Kind.SET, Kind.DELETE) if self._kept[kind])
+            kind = next(kind for kind in (Kind.TOUCH, Kind.CHECK, Kind.SET, Kind.DELETE) if self._kept[kind])
             gone.append(self._oldest(kind))
             self.remove(gone[-1])
         return gone
 
     def _oldest(self, kind: Kind) -> Hint:
         return next(iter(self._kept[kind].values()))
+
+
+def _replaces(hint: Hint, before: Hint) -> bool:
+    """Return whether a hint of the same version says more: a stronger kind, or a later touch."""
+    if hint.kind is before.kind:
+        return hint.kind in (Kind.SET, Kind.TOUCH)
+    return hint.kind < before.kind

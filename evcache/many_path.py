@@ -36,11 +36,12 @@ class ManyPath:
         self, view: View, keys: Sequence[bytes], options: Options, flags: bytes, *, fallback_on_miss: bool
     ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
         """The items, known absences too, why zones failed, and the least number of zones that answered for any key."""
-        deadline = view.loop.time() + options.timeout
+        asked_at = view.loop.time()
+        deadline = asked_at + options.timeout
         known = self._parts.remembered.newest_of_each(keys)
         if options.consistency.required(len(view.readers)) > 1:
             answers = await self._ask_all(view, keys, flags, deadline, known)
-            return self._what_holds(view, answers, known)
+            return self._what_holds(view, answers, known, asked_at)
         self._parts.budget.reads += len(keys)
         found: dict[bytes, Found] = {}
         batches = view.readers[0].batches(keys)
@@ -62,7 +63,7 @@ class ManyPath:
             )
             if view.spare is not None:
                 await self._ask_gutter(view, answers, deadline)
-        others, failures, answered = self._what_holds(view, answers, known)
+        others, failures, answered = self._what_holds(view, answers, known, asked_at)
         return found | others, failures, answered
 
     def _goes_straight(self, view: View, batches: Batches) -> bool:
@@ -234,7 +235,7 @@ class ManyPath:
             answers[key][view.spare.name] = answer
 
     def _what_holds(
-        self, view: View, answers: Answers, known: Mapping[bytes, int]
+        self, view: View, answers: Answers, known: Mapping[bytes, int], asked_at: float
     ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
         zones = len(view.readers)
         found: dict[bytes, Found] = {}
@@ -252,10 +253,17 @@ class ManyPath:
             if winner.version is not None:
                 self._parts.remembered.note(key, winner.version)
             nodes = {pool.name: pool.node(view.place(key)) for pool in view.readers}
-            behind = [zone for zone in zones_behind(winner, of_key) if zone in nodes]
-            if behind and winner.zone in nodes:
-                lacking = {zone: nodes[zone] for zone in behind}
-                self._parts.repair.bring(view, key, winner, nodes[winner.zone], lacking)
+            missed, behind = zones_behind(winner, of_key)
+            if (missed or behind) and winner.zone in nodes:
+                self._parts.repair.bring(
+                    view,
+                    key,
+                    winner,
+                    nodes[winner.zone],
+                    {zone: nodes[zone] for zone in missed if zone in nodes},
+                    {zone: nodes[zone] for zone in behind if zone in nodes},
+                    asked_at,
+                )
             if winner.hit.flags != FLAG_TOMBSTONE:
                 found[key] = winner
         return found, failures, answered_least

@@ -224,11 +224,10 @@ class Reading(Lifecycle):
         """The value, or `default`, as `get`; and the item gets `ttl` seconds in every zone, which is not waited for."""
         full = self._keys.full(key)
         options = self._defaults.read(consistency, timeout, errors)
-        command = self._writes.touch(full, self._defaults.ttl(ttl))
+        seconds = self._defaults.ttl(ttl)
         try:
             view, options = self._ready(options) or await self._open(options)
-            # Both at once: in the usual case they travel in one packet.
-            self._writes.start(view, full, command, options._replace(consistency=Consistency.NONE))
+            self._writes.touch_in_background(view, full, seconds, options._replace(consistency=Consistency.NONE))
             found = await self._reads.get(view, full, options, fallback_on_miss=self._fallback_on_miss, near=False)
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
@@ -241,6 +240,9 @@ class Reading(Lifecycle):
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect("get_item", view, full, deadline)
         try:
+            seen = await self._coordinator.look(view, full, pool, node, deadline)
+            if seen is None or seen.absent:
+                return None
             return await self._reads.get_from(pool, node, full, deadline)
         except NodeError as error:
             raise CacheUnavailable("get_item", {pool.name: error}) from error

@@ -1,8 +1,9 @@
 """Repair: a zone that lacks the newest value of a key is brought it, in the background.
 
 With the guarded store, so a repair that comes late does no harm: it can't replace anything newer, and a tombstone keeps it
-from bringing back what was deleted. Only items with a version are repaired; the copy gets the seconds that the original
-has left.
+from bringing back what was deleted. Only items with a version are repaired. A copy never outlives its original. What is
+about to expire is not copied; a zone that holds an older version gets a tombstone of that version, or the older value
+would be read once the newer one has expired elsewhere.
 
 One thing the guarded store can't know: a zone that was cut off may have missed a delete whose tombstone has expired
 everywhere since. So after an outage that began longer ago than a tombstone lives, an item that is older than its end is
@@ -18,14 +19,14 @@ from typing import NamedTuple
 
 from evcache.answers import Found
 from evcache.background import Background
-from evcache.commands import Seen, Store, ask, carry_out, inspect
+from evcache.commands import Delete, Seen, Store, ask, carry_out, inspect
 from evcache.config import TOMBSTONE_TTL_SECONDS
 from evcache.hooks import Hooks
 from evcache.results import Outcome
-from evcache.ttl import copied
+from evcache.ttl import exptime_of_copy, on_the_wire
 from evcache.versions import VersionClock, milliseconds_of
 from zones.cluster import View
-from zones.errors import CacheError
+from zones.errors import CacheError, ServerError
 from zones.node import Node
 from zones.protocol import requests
 from zones.protocol.replies import Hit, read_hit
@@ -39,6 +40,10 @@ MAX_REPAIRS_PER_SECOND = 1_000
 REPAIR_TIMEOUT_SECONDS = 1.0
 
 
+# Of the time that a conditional write has, the share in which other zones say what they hold. A zone that hangs and is not
+# known to be down yet costs no more than that.
+COMPARE_SHARE = 1 / 3
+
 # A tombstone is taken to be gone this much earlier than it is: time that passes while zones are compared.
 TOMBSTONE_MARGIN_SECONDS = 2.0
 
@@ -51,14 +56,31 @@ class Lack(NamedTuple):
     version: int
     source: Node
     node: Node
+    holds_older: bool
+    """Whether the zone holds an older version, and not nothing."""
     hit: Hit | None = None
     """What was read there, if the seconds that it has left were read too."""
+    asked_at: float = 0.0
+    """When the hit was asked for, on the loop's clock."""
 
     @property
     def can_be_mended(self) -> bool:
         """Whether the node can be reached, and orders writes by version."""
         capabilities = self.node.capabilities
         return not self.node.is_down and capabilities is not None and capabilities.versions
+
+
+class Comparison(NamedTuple):
+    """What the zones hold under one key, by version."""
+
+    seen: dict[str, Seen | None]
+    """What each zone that answered holds; None: nothing."""
+    failures: dict[str, CacheError]
+    """Why the other zones did not answer."""
+    newest: int | None
+    """The newest version that was seen; None: no item has a version, or the only one may be a deleted value."""
+    lacks: list[Lack]
+    """The zones that answered and hold nothing, or an older version."""
 
 
 class Repair:
@@ -80,10 +102,13 @@ class Repair:
         """Zones that were brought a value, or were found to have a newer one by then."""
         self.skipped = 0
         """Repairs that were left to a later read: too many at once, or in this second."""
+        self.announce: Callable[[bytes, int], None] | None = None
+        """Called with the key and the version when a zone that held an older version has been repaired."""
         self._clock = clock
         self._background = background
         self._hooks = hooks
         self._now = now
+        self._tombstone_ttl = tombstone_ttl
         self._tombstone_life = max(0.0, tombstone_ttl - TOMBSTONE_MARGIN_SECONDS)
         self._running: set[tuple[bytes, Node]] = set()
         self._checking: set[bytes] = set()
@@ -95,16 +120,36 @@ class Repair:
         """Repairs under way."""
         return len(self._running) + len(self._checking)
 
-    def bring(self, view: View, key: bytes, found: Found, source: Node, behind: Mapping[str, Node]) -> None:
-        """Have what was found on `source` brought to the zones that are behind (their nodes, by name). Returns at once."""
+    def bring(
+        self,
+        view: View,
+        key: bytes,
+        found: Found,
+        source: Node,
+        missed: Mapping[str, Node],
+        behind: Mapping[str, Node],
+        asked_at: float,
+    ) -> None:
+        """Start copying what was found on `source` to zones that lack it. Returns at once.
+
+        Args:
+            view: The zones.
+            key: The key.
+            found: What was found.
+            source: The node that holds it.
+            missed: The nodes of zones that hold nothing, by zone.
+            behind: The nodes of zones that hold an older version, by zone.
+            asked_at: When the read that found it began, on the loop's clock.
+        """
         if not self.enabled or found.version is None:
             return
         if self._may_be_undead(source, found.version):
             self.check(view, key)  # asks the other zones first
             return
         hit = found.hit if found.hit.ttl is not None else None
-        for zone, node in behind.items():
-            self._mend(Lack(zone, key, found.version, source, node, hit))
+        for nodes, holds_older in ((missed, False), (behind, True)):
+            for zone, node in nodes.items():
+                self._mend(Lack(zone, key, found.version, source, node, holds_older, hit, asked_at))
 
     def check(self, view: View, key: bytes) -> None:
         """Have all zones compared, and those that are behind brought the newest version. Returns at once."""
@@ -114,45 +159,96 @@ class Repair:
         if self._background.spawn(self._check(view, key)) is None:
             self._checking.discard(key)
 
-    async def compare(self, view: View, key: bytes, deadline: float) -> tuple[list[Lack], set[str]]:
-        """Which zones lack the newest version of a key, and the zones that can't be reached."""
+    async def compare(self, view: View, key: bytes, deadline: float, *, decider: str | None = None) -> Comparison:
+        """Compare what the zones hold under a key.
+
+        Args:
+            view: The zones.
+            key: The key.
+            deadline: When zones that have not answered count as failed, on the loop's clock.
+            decider: The readable zone that is to decide about the key: write-only zones are left out then, and the others
+                have a share of the time to answer in.
+        """
         place = view.place(key)
-        nodes = {pool.name: pool.node(place) for pool in view.writers}
-        looks = await asyncio.gather(*(self._look(node, key, deadline) for node in nodes.values()))
-        seen = {zone: item for zone, item in zip(nodes, looks, strict=True) if not isinstance(item, CacheError)}
+        nodes = {pool.name: pool.node(place) for pool in (view.writers if decider is None else view.readers)}
+        now = view.loop.time()
+        until = deadline if decider is None else now + (deadline - now) * COMPARE_SHARE
+        looks = await asyncio.gather(
+            *(self._look(node, key, deadline if zone == decider else until) for zone, node in nodes.items())
+        )
+        seen: dict[str, Seen | None] = {}
+        failures: dict[str, CacheError] = {}
+        for zone, look in zip(nodes, looks, strict=True):
+            if isinstance(look, CacheError):
+                failures[zone] = look
+            else:
+                seen[zone] = look
         versions = {zone: self._clock.version_of(item.cas) for zone, item in seen.items() if item is not None}
         versioned = {zone: version for zone, version in versions.items() if version is not None}
-        out_of_reach = nodes.keys() - seen.keys()
         if not versioned:
-            return [], out_of_reach
+            return Comparison(seen, failures, None, [])
         newest = max(versioned.values())
         source = next(zone for zone, version in versioned.items() if version == newest)
         # Another zone that holds the key in any version has not seen a delete after it: then it is not the undead.
         if self._may_be_undead(nodes[source], newest) and len(versioned) == 1:
-            return [], out_of_reach
+            return Comparison(seen, failures, None, [])
         lacks = [
-            Lack(zone, key, newest, nodes[source], nodes[zone])
+            Lack(zone, key, newest, nodes[source], nodes[zone], holds_older=item is not None)
             for zone, item in seen.items()
             if item is None or (zone in versioned and versioned[zone] < newest)
         ]
-        return lacks, out_of_reach
+        return Comparison(seen, failures, newest, lacks)
 
-    async def settle(self, view: View, key: bytes, deadline: float) -> set[str]:
+    async def settle(self, view: View, key: bytes, deadline: float) -> Comparison:
         """Compare all zones, and bring those that are behind the newest version; done when they have it.
 
-        Returns the zones of which that can't be said. For few: it is not counted among the repairs under way.
+        Returns the comparison, in which zones of which that can't be said are failures. For few: it is not counted among
+        the repairs under way.
         """
-        lacks, unsettled = await self.compare(view, key, deadline)
-        for lack in lacks:
+        compared = await self.compare(view, key, deadline)
+        for lack in compared.lacks:
             # One that has gone down since the look is not settled; one that keeps no versions never will be.
             if lack.node.is_down or (lack.can_be_mended and not await self._copy(lack)):
-                unsettled.add(lack.zone)
-        return unsettled
+                compared.failures[lack.zone] = lack.node.unavailable()
+        return compared
+
+    async def bring_up_to_date(
+        self, view: View, key: bytes, zone: str, node: Node, deadline: float
+    ) -> tuple[Seen | None, int]:
+        """Make sure that a zone holds the newest version that a reachable zone does, before it decides about a key.
+
+        Also where repairs are turned off: a decision on an older version would undo the newer one.
+
+        Args:
+            view: The zones.
+            key: The key.
+            zone: The readable zone that decides.
+            node: Its node.
+            deadline: On the loop's clock.
+
+        Returns:
+            What the deciding zone holds then, None for nothing; and the newest version seen in any zone, 0 for none.
+
+        Raises:
+            NodeError: The deciding zone did not answer.
+            ServerError: It refused the newest version.
+        """
+        loop = view.loop
+        compared = await self.compare(view, key, deadline, decider=zone)
+        if zone in compared.failures:
+            raise compared.failures[zone]
+        lack = next((lack for lack in compared.lacks if lack.zone == zone), None)
+        if lack is None:
+            return compared.seen[zone], compared.newest or 0
+        outcome = await self._carry_over(lack, loop.time(), deadline - loop.time())
+        if outcome is Outcome.NOT_STORED:
+            raise ServerError(f"{key!r}: the newest version can't be stored, and without it nothing is decided", node.label)
+        return await inspect(node, key, deadline), lack.version
 
     async def _check(self, view: View, key: bytes) -> None:
         try:
-            lacks, _ = await self.compare(view, key, view.loop.time() + REPAIR_TIMEOUT_SECONDS)
-            for lack in lacks:
+            compared = await self.compare(view, key, view.loop.time() + REPAIR_TIMEOUT_SECONDS)
+            for lack in compared.lacks:
                 self._mend(lack)
         finally:
             self._checking.discard(key)
@@ -193,19 +289,38 @@ class Repair:
     async def _copy(self, lack: Lack) -> bool:
         """Bring a zone what it lacks. False when it, or the source, did not answer."""
         try:
-            deadline = asyncio.get_running_loop().time() + REPAIR_TIMEOUT_SECONDS
-            hit = lack.hit
-            if hit is None:  # read again, now with the time that is left: an ordinary read does not ask, to stay small
-                hit = read_hit(await ask(lack.source, requests.meta_get(lack.key, requests.COPY_FLAGS), deadline))
-            if hit is None or hit.ttl is None or self._clock.version_of(hit.cas) != lack.version:
-                return True  # expired, or replaced by a write that goes to every zone by itself
-            ttl = copied(hit.ttl, self._now())
-            store = Store(self._clock, lack.key, hit.value, hit.flags, ttl=ttl, version=lack.version)
-            outcome = await carry_out(store, lack.node, deadline)
+            began = asyncio.get_running_loop().time() if lack.hit is None else lack.asked_at
+            outcome = await self._carry_over(lack, began, REPAIR_TIMEOUT_SECONDS)
             self.done += outcome in (Outcome.STORED, Outcome.SUPERSEDED)
         except CacheError:
             outcome = Outcome.UNAVAILABLE
         finally:
             self._running.discard((lack.key, lack.node))
-        self._hooks.repaired(lack.zone, outcome)
+        if outcome is not None:
+            self._hooks.repaired(lack.zone, outcome)
         return outcome is not Outcome.UNAVAILABLE
+
+    async def _carry_over(self, lack: Lack, began: float, seconds: float) -> Outcome | None:
+        """Store what a zone lacks there. None: there is nothing to store any more. Raises a `NodeError`.
+
+        `began`: when the original was asked for, on the loop's clock; `seconds`: how long the copy may take from then on.
+        """
+        hit, deadline = lack.hit, began + seconds
+        if hit is None:  # read again, now with the time that is left: an ordinary read does not ask, to stay small
+            hit = read_hit(await ask(lack.source, requests.meta_get(lack.key, requests.COPY_FLAGS), deadline))
+        if hit is None or hit.ttl is None or self._clock.version_of(hit.cas) != lack.version:
+            return None  # expired, or replaced by a write that goes to every zone by itself
+        exptime = exptime_of_copy(hit.ttl, seconds, self._now())
+        if exptime is not None:
+            store = Store(self._clock, lack.key, hit.value, hit.flags, ttl=exptime, version=lack.version)
+        elif lack.holds_older:
+            ttl = on_the_wire(self._tombstone_ttl, self._now())
+            store = Delete(self._clock, lack.key, ttl=ttl, version=lack.version)
+        else:
+            return None
+        outcome = await carry_out(store, lack.node, deadline)
+        if outcome is Outcome.STORED and lack.holds_older and self.announce is not None:
+            # A near cache of another process may have kept the older value, read here after the write was announced. An
+            # announcement for each copy to an empty zone would be a flood that says nothing.
+            self.announce(lack.key, lack.version)
+        return outcome

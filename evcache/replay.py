@@ -15,20 +15,21 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_exponential, wait_random
 
 from evcache.background import Background
 from evcache.codec import FLAG_TOMBSTONE
-from evcache.commands import Store, carry_out
+from evcache.commands import Delete, Store, carry_out
 from evcache.hint_file import HintFile
 from evcache.hints import Hint, HintBook, Hints, Kind
 from evcache.hooks import HintEnd, Hooks
 from evcache.remembered import Remembered
-from evcache.repair import Repair
+from evcache.repair import Comparison, Repair
 from evcache.results import Outcome
-from evcache.ttl import TTL_GRANULARITY_SECONDS, left_of
+from evcache.touch import remove_version, touch_version
+from evcache.ttl import TTL_GRANULARITY_SECONDS, exptime_sent_again, on_the_wire
 from evcache.versions import NOTHING_NEWER, VersionClock
 from zones.cluster import View
 from zones.errors import CacheError, ServerError, Unsupported
@@ -69,12 +70,10 @@ class Replay:
         view: Callable[[], View | None],
         *,
         tombstone_ttl: float,
-        longest_ttl: float,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`longest_ttl`: seconds that an item of this client lives at the most, as far as is known. `now` is unix time."""
+        """`now` is unix time."""
         self.book = HintBook(limits)
-        self.longest_ttl = longest_ttl
         self.delivered = 0
         """Hints whose zone has the write, or a newer one."""
         self.dropped = 0
@@ -89,6 +88,7 @@ class Replay:
         self._remembered = remembered
         self._view = view
         # A set that is delivered in the last second before a tombstone goes could outlive it.
+        self._tombstone_ttl = tombstone_ttl
         self._set_life = max(0.0, tombstone_ttl - DELIVERY_TIMEOUT_SECONDS - TTL_GRANULARITY_SECONDS)
         self._now = now
         self._task: asyncio.Task[None] | None = None
@@ -139,17 +139,26 @@ class Replay:
 
     # Keeping.
 
-    def missed(self, zone: str, store: Store) -> None:
-        """A zone did not take a write: keep it."""
+    def missed(self, zone: str, store: Store, age: float) -> None:
+        """Keep a write that a zone did not take. `age`: seconds since it was sent."""
         if store.version is None:
             return
-        now = self._now()
+        sent_at = self._now() - age
         delete = store.flags == FLAG_TOMBSTONE
-        life = self.longest_ttl if delete else self._set_life
         kind = Kind.DELETE if delete else Kind.SET
+        until = math.inf if delete else sent_at + self._set_life
         self._put(
-            Hint(zone, store.key, kind, store.version, store.data, store.flags, store.ttl, now, now + life, store.cause)
+            Hint(zone, store.key, kind, store.version, store.data, store.flags, store.ttl, sent_at, until, store.cause)
         )
+
+    def missed_touch(self, zone: str, key: bytes, version: int, ttl: int, age: float) -> None:
+        """Keep a touch that a zone did not take, of the version that other zones touched. `ttl` in the wire form."""
+        hint = self.book.get(zone, key)
+        if hint is not None and hint.kind is Kind.SET and hint.version == version:
+            # The zone missed the value, too: it gets both at once.
+            self._put(hint._replace(ttl=ttl, made_at=self._now() - age))
+        else:
+            self._put(Hint(zone, key, Kind.TOUCH, version, b"", 0, ttl, self._now() - age, math.inf))
 
     def uncertain(self, zone: str, key: bytes) -> None:
         """Nobody can say what a zone did with a write: have the zones compared when it can be reached."""
@@ -282,29 +291,35 @@ class Replay:
         """Bring one hint to its node. False when it is to be tried again."""
         if self.book.get(hint.zone, hint.key) is not hint:
             return True  # ended meanwhile
-        if hint.kind is not Kind.CHECK and hint.expires_at <= self._now():  # its turn came too late
+        if hint.expires_at <= self._now():  # its turn came too late
             self.book.take_out(hint)
             self._dropped(hint, "expired")
             return True
         deadline = view.loop.time() + DELIVERY_TIMEOUT_SECONDS
-        unsettled: set[str] = set()
+        unsettled: Collection[str] = ()
         try:
             await node.connected(deadline)
             if node.capabilities is None or not node.capabilities.versions:
                 end: HintEnd = "refused"  # without versions it can't be told from a newer write
-            elif hint.kind is Kind.CHECK:
-                unsettled = await self._repair.settle(view, hint.key, deadline)
+            elif hint.kind is Kind.CHECK or self._has_expired(hint):
+                compared = await self._repair.settle(view, hint.key, deadline)
+                unsettled = compared.failures
                 if hint.zone in unsettled:
                     return False
-                end = "delivered"
-            elif (store := self._store(hint)) is None:
-                end = "expired"
+                end = "delivered" if hint.kind is Kind.CHECK else "expired"
+                if self._is_all_that_is_left(compared, hint):
+                    if unsettled:
+                        return False  # another zone may hold what was missed
+                    # The item that the zone missed has come and gone. Its readers would see the one before it again.
+                    ttl = on_the_wire(self._tombstone_ttl, self._now())
+                    await carry_out(Delete(self._clock, hint.key, ttl=ttl, version=hint.version), node, deadline)
+                    end = "delivered"
             else:
-                end = _ENDS.get(await carry_out(store, node, deadline), "refused")
+                end = _ENDS.get(await self._send(hint, node, deadline), "refused")
                 if end == "delivered":
                     # The node may have come back empty, and a newer write of somebody else be in the other zones: it would
                     # show an old value in place of none.
-                    unsettled = await self._repair.settle(view, hint.key, deadline)
+                    unsettled = (await self._repair.settle(view, hint.key, deadline)).failures
         except (ServerError, Unsupported):
             end = "refused"
         except CacheError:
@@ -314,12 +329,33 @@ class Replay:
             self.uncertain(zone, hint.key)
         return True
 
-    def _store(self, hint: Hint) -> Store | None:
-        """The write as it is sent now; None when its item would have expired. A tombstone begins its time anew."""
-        ttl = left_of(hint.ttl, self._now() - hint.made_at) if hint.kind is Kind.SET else hint.ttl
-        if ttl is None:
-            return None
-        return Store(self._clock, hint.key, hint.data, hint.flags, ttl=ttl, version=hint.version)
+    def _is_all_that_is_left(self, compared: Comparison, hint: Hint) -> bool:
+        """Whether the zone holds an older version than the one it missed, and no zone that answered holds that one."""
+        seen = compared.seen.get(hint.zone)
+        version = None if seen is None else self._clock.version_of(seen.cas)
+        return version is not None and version < hint.version and (compared.newest or 0) < hint.version
+
+    def _has_expired(self, hint: Hint) -> bool:
+        """Return whether a value would have expired by the time of its delivery."""
+        return hint.kind is Kind.SET and self._exptime(hint) is None
+
+    def _exptime(self, hint: Hint) -> int | None:
+        return exptime_sent_again(hint.ttl, self._now() - hint.made_at + DELIVERY_TIMEOUT_SECONDS)
+
+    async def _send(self, hint: Hint, node: Node, deadline: float) -> Outcome:
+        """Send a delete, a value or a touch. Raises a `NodeError`."""
+        if hint.kind is Kind.DELETE:  # a tombstone begins its time anew
+            return await carry_out(Delete(self._clock, hint.key, ttl=hint.ttl, version=hint.version), node, deadline)
+        exptime = self._exptime(hint)
+        if hint.kind is Kind.SET:
+            assert exptime is not None
+            store = Store(self._clock, hint.key, hint.data, hint.flags, ttl=exptime, version=hint.version)
+            return await carry_out(store, node, deadline)
+        if exptime is None:
+            outcome = await remove_version(node, hint.key, hint.version, deadline)
+        else:
+            outcome = await touch_version(node, hint.key, hint.version, exptime, deadline)
+        return outcome if outcome is Outcome.STORED else Outcome.SUPERSEDED
 
     def _end(self, hint: Hint, end: HintEnd) -> None:
         if not self.book.remove(hint):
@@ -328,8 +364,8 @@ class Replay:
             self.delivered += 1
             self._settle(hint)
             if end == "delivered":
-                # Of a check it is not known what was newer, and it is there now.
-                self.caught_up(hint.key, NOTHING_NEWER if hint.kind is Kind.CHECK else hint.version)
+                # Of a check it is not known what was newer, and it is there now. A touch made nothing newer.
+                self.caught_up(hint.key, NOTHING_NEWER if hint.kind >= Kind.CHECK else hint.version)
             self._hooks.hint_ended(hint.zone, end)
             if hint.cause is not None:
                 self._hooks.replayed(hint.zone, end, hint.cause)

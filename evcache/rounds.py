@@ -17,6 +17,7 @@ from evcache.hooks import Listeners
 from evcache.remembered import Remembered
 from evcache.replay import Replay
 from evcache.results import ACKNOWLEDGED, Outcome
+from evcache.touch import Touch
 from zones.errors import CacheError, NodeError, NodeTimeout, QueueFull, ServerError
 from zones.node import Node
 from zones.pool import ZonePool
@@ -28,6 +29,7 @@ class Round:
 
     __slots__ = (
         "_acknowledged",
+        "_began",
         "_counted",
         "_decided",
         "_enough",
@@ -38,6 +40,7 @@ class Round:
         "_replay",
         "_store",
         "_topology",
+        "_touch",
         "_undecided",
         "answered",
         "background",
@@ -56,12 +59,14 @@ class Round:
         replay: Replay | None = None,
         store: Store | None = None,
         remembered: Remembered | None = None,
+        touch: Touch | None = None,
         topology: Topology | None = None,
         decided: asyncio.Future[None] | None = None,
     ) -> None:
         """`decided`: what becomes done when it is decided; None: it is made here.
 
-        `replay` keeps the write for zones that miss it; `store`'s version is remembered once enough zones have it.
+        `replay` keeps the write for zones that miss it, a `store` or a `touch`; a `store`'s version is remembered once
+        enough zones have it.
         """
         self.required = required
         """How many readable zones must acknowledge."""
@@ -76,7 +81,9 @@ class Round:
         self._acknowledged = acknowledged
         self._replay = replay
         self._store = store
+        self._touch = touch
         self._remembered = remembered
+        self._began = 0.0  # when it was sent, on the loop's clock
         self._topology = topology  # that the write began with
         self._open = 0  # parts that have not ended
         # A write that no zone has taken would make every zone look behind, though none has been asked for.
@@ -100,8 +107,14 @@ class Round:
         """Whether every readable zone failed to answer, though at least one had to."""
         return self.required > 0 and self._failed == self._counted
 
+    @property
+    def age(self) -> float:
+        """Seconds since it was sent."""
+        return asyncio.get_running_loop().time() - self._began
+
     def send(self, command: Command, pools: Iterable[ZonePool], place: int, deadline: float) -> None:
         """Start the write in these zones. Returns at once; nothing is raised: what goes wrong is an outcome."""
+        self._began = asyncio.get_running_loop().time()
         parts = [_Part(self, pool, pool.node(place), command, deadline) for pool in pools]
         self._open += len(parts)
         # All are counted before any is sent: a zone that fails at once must not decide the round by itself.
@@ -158,7 +171,7 @@ class Round:
                 and not isinstance(error, ServerError)  # not what it refused
                 and isinstance(part.command, Store)
             ):
-                replay.missed(part.zone, part.command)
+                replay.missed(part.zone, part.command, self.age)
         self._open -= 1
         if not self._open:
             self._ended()
@@ -171,6 +184,11 @@ class Round:
         store = self._store
         if self._replay is not None and self._topology is not None and store is not None and store.version is not None:
             self._replay.ended(self._topology, store.key)
+        touch = self._touch
+        if self._replay is not None and touch is not None and touch.version is not None:
+            for zone, error in self.failures.items():
+                if isinstance(error, NodeError) and not isinstance(error, ServerError):
+                    self._replay.missed_touch(zone, touch.key, touch.version, touch.ttl, self.age)
 
     def _decide(self) -> None:
         required = self.required

@@ -26,7 +26,8 @@ class SeveralPath:
 
         Raises `CacheUnavailable` when no zone answered, `ConsistencyError` when fewer than asked for did.
         """
-        deadline = view.loop.time() + options.timeout
+        asked_at = view.loop.time()
+        deadline = asked_at + options.timeout
         zones = len(view.readers)
         required = options.consistency.required(zones)
         place = view.place(key)
@@ -55,9 +56,16 @@ class SeveralPath:
         if winner is not None:
             if winner.version is not None:
                 self._parts.remembered.note(key, winner.version)
-            behind = zones_behind(winner, answers)
-            lacking = {zone: nodes[zone] for zone in behind}
-            self._parts.repair.bring(view, key, winner, nodes[winner.zone], lacking)
+            missed, behind = zones_behind(winner, answers)
+            self._parts.repair.bring(
+                view,
+                key,
+                winner,
+                nodes[winner.zone],
+                {zone: nodes[zone] for zone in missed},
+                {zone: nodes[zone] for zone in behind},
+                asked_at,
+            )
         return winner
 
     async def _ask(self, zone: str, node: Node, line: bytes, deadline: float) -> Answer:

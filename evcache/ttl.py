@@ -50,17 +50,31 @@ def on_the_wire(seconds: float, now: float) -> int:
     return min(int(now) + whole, _MAX_UNIX_TIME)
 
 
-def copied(remaining: int, now: float) -> int:
-    """The wire form for a copy of an item with `remaining` seconds left, as a server said it (-1: does not expire)."""
-    return NEVER if remaining < 0 else on_the_wire(max(1, remaining), now)
+def exptime_of_copy(remaining: int, spent: float, now: float) -> int | None:
+    """Return the exptime of a copy that never outlives its original; None if the copy could, or would end at once.
 
+    An item that a server says has `remaining` seconds left ends after more than `remaining - 1` and at most `remaining`
+    seconds, since the server's clock ticks once a second. The copy's server counts in the same way with ticks of another
+    phase, so the copy lives up to its exptime. Hence one second is taken off, and the time that passes on the way.
 
-def left_of(ttl: int, elapsed: float) -> int | None:
-    """The wire form, so many seconds later, of what had this one; None when the item has expired since.
-
-    Fewer than 0 are none: a clock that was set back must not make a span longer, or a date of it.
+    Args:
+        remaining: Seconds left, as a server said; -1: the item does not expire.
+        spent: Seconds from before the original's server was asked until the copy arrives, at the most.
+        now: Unix time, for what lives over 30 days.
     """
-    if ttl == NEVER or ttl > MAX_RELATIVE_SECONDS:  # does not expire, or at a unix time that stays the same
-        return ttl
-    left = math.ceil(ttl - max(0.0, elapsed))
-    return left if left > 0 else None
+    if remaining < 0:
+        return NEVER
+    left = math.floor(remaining - TTL_GRANULARITY_SECONDS - max(0.0, spent))
+    return on_the_wire(left, now) if left > 0 else None
+
+
+def exptime_sent_again(exptime: int, spent: float) -> int | None:
+    """Return the exptime for sending a store again that was sent first `spent` seconds ago; None if it has expired.
+
+    `spent` includes the time that the second store takes to arrive. Servers that took the first one keep their copies for
+    more than `exptime - 1` seconds, and none of them is outlived. A negative `spent`, after a clock was set back, adds
+    nothing.
+    """
+    if exptime == NEVER or exptime > MAX_RELATIVE_SECONDS:  # does not expire, or at a unix time that stays the same
+        return exptime
+    return exptime_of_copy(exptime, spent, 0.0)

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from evcache.background import Background
 from evcache.changes import Changes
-from evcache.commands import Command, Delete, Store, Touch
-from evcache.coordinator import Coordinator, Draft
+from evcache.commands import Command, Delete, Seen, Store
+from evcache.coordinator import Coordinator, Decision, Draft
 from evcache.errors import CacheUnavailable
 from evcache.gutter import GUTTER, GutterWrites
 from evcache.hooks import Listeners
@@ -18,6 +18,7 @@ from evcache.remembered import Remembered
 from evcache.replay import Replay
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, WriteResult
 from evcache.rounds import Round
+from evcache.touch import Touch
 from evcache.ttl import on_the_wire
 from evcache.versions import VersionClock
 from zones.capabilities import DEFAULT_ITEM_BYTES, FITS_ANYWHERE_BYTES
@@ -27,9 +28,8 @@ from zones.node import Node
 
 AnyKey = TypeVar("AnyKey", bound=Hashable)
 T = TypeVar("T")
-# Decides about a key on its coordinator's node (zone name, node, deadline): a store for the other zones, or a refusal.
-Decide = Callable[[str, Node, float], Awaitable[Store | Outcome]]
-Count = Callable[[Node, float], Awaitable[tuple[int, Store] | None]]
+# Decides about a key on its coordinator's node (zone name, node, what it holds, deadline).
+Decide = Callable[[str, Node, Seen | None, float], Awaitable[Decision | Outcome]]
 
 
 class WritePath:
@@ -69,9 +69,7 @@ class WritePath:
         return Draft(key, *encoded, self.wire_ttl(ttl))
 
     def wire_ttl(self, ttl: float) -> int:
-        """Seconds to live as servers want them said. From now on something may live for so long."""
-        if self._replay is not None and ttl > self._replay.longest_ttl:
-            self._replay.longest_ttl = ttl
+        """Return seconds to live in the form that servers take."""
         return on_the_wire(ttl, self._now())
 
     def store(self, draft: Draft, *, newest_wins: bool) -> Store:
@@ -95,15 +93,7 @@ class WritePath:
         version = self._clock.next() if self._versions else None
         return Delete(self._clock, key, ttl=self.wire_ttl(self._tombstone_ttl), version=version)
 
-    def touch(self, key: bytes, ttl: float) -> Touch:
-        """A new time to live."""
-        return Touch(key, ttl=self.wire_ttl(ttl), tombstone_ttl=self.wire_ttl(self._tombstone_ttl))
-
     # To every zone.
-
-    def start(self, view: View, key: bytes, command: Command, options: Options) -> Round:
-        """Send a command to every zone, and return at once."""
-        return self._start(view, key, command, options)[0]
 
     def _start(self, view: View, key: bytes, command: Command, options: Options) -> tuple[Round, float]:
         began = self._changes.begin(key, command)
@@ -189,39 +179,46 @@ class WritePath:
         Raises `CacheUnavailable` when no coordinator could be reached, or the one that was asked did not answer: then
         nobody can say whether it has decided.
         """
-        return await self._shielded(operation, self._decide(operation, view, key, decide, options))
+        zone, decided, round_ = await self._shielded(operation, self._coordinate(operation, view, key, decide, options))
+        if isinstance(decided, Outcome) or round_ is None:
+            assert isinstance(decided, Outcome)
+            return WriteResult(met=False, version=None, zones={zone: decided})
+        return WriteResult(round_.met, decided.store.version, dict(round_.outcomes))
 
-    async def _decide(self, operation: str, view: View, key: bytes, decide: Decide, options: Options) -> WriteResult:
-        deadline = asyncio.get_running_loop().time() + options.timeout
-        pool, node = await self._coordinator.elect(operation, view, key, deadline)
-        began = self._changes.begin(key, None)
-        decided = await self._ask_coordinator(operation, key, pool.name, decide(pool.name, node, deadline), began)
-        if isinstance(decided, Outcome):
-            self._changes.unchanged(key, began)
-            return WriteResult(met=False, version=None, zones={pool.name: decided})
-        round_ = self._spread(view, pool.name, decided, deadline, options)
-        await self._decided(key, decided, round_, began)
-        return WriteResult(round_.met, decided.version, dict(round_.outcomes))
-
-    async def count(self, operation: str, view: View, key: bytes, count: Count, options: Options) -> int | None:
+    async def count(self, operation: str, view: View, key: bytes, decide: Decide, options: Options) -> int | None:
         """Have the coordinator move a counter, then send its value to the other zones. None when there is no counter.
 
         Raises as `decide` does.
         """
-        return await self._shielded(operation, self._count(operation, view, key, count, options))
+        _, decided, _ = await self._shielded(operation, self._coordinate(operation, view, key, decide, options))
+        # The number has been decided: too few copies in time are no reason to hide it from a caller who would count again.
+        return None if isinstance(decided, Outcome) else decided.value
 
-    async def _count(self, operation: str, view: View, key: bytes, count: Count, options: Options) -> int | None:
+    async def _coordinate(
+        self, operation: str, view: View, key: bytes, decide: Decide, options: Options
+    ) -> tuple[str, Decision | Outcome, Round | None]:
+        """Return the zone that has decided, what it decided, and how the other zones were sent that."""
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect(operation, view, key, deadline)
         began = self._changes.begin(key, None)
-        counted = await self._ask_coordinator(operation, key, pool.name, count(node, deadline), began)
-        if counted is None:
+
+        try:
+            seen = await self._coordinator.look(view, key, pool, node, deadline)
+        except NodeError as error:  # nothing has been decided yet
             self._changes.unchanged(key, began)
-            return None
-        value, store = counted
-        # The number has been decided: too few copies in time are no reason to hide it from a caller who would count again.
-        await self._decided(key, store, self._spread(view, pool.name, store, deadline, options), began)
-        return value
+            if isinstance(error, ServerError):
+                raise
+            raise CacheUnavailable(operation, {pool.name: error}) from error
+        except BaseException:
+            self._changes.unchanged(key, began)
+            raise
+        decided = await self._ask_coordinator(operation, key, pool.name, decide(pool.name, node, seen, deadline), began)
+        if isinstance(decided, Outcome):
+            self._changes.unchanged(key, began)
+            return pool.name, decided, None
+        round_ = self._spread(view, pool.name, decided.store, deadline, options)
+        await self._decided(key, decided.store, round_, began)
+        return pool.name, decided, round_
 
     async def _ask_coordinator(self, operation: str, key: bytes, zone: str, decision: Awaitable[T], began: float) -> T:
         try:
@@ -241,6 +238,23 @@ class WritePath:
         except BaseException:
             self._changes.end(key, None, None, began)
             raise
+
+    async def touch(self, view: View, key: bytes, ttl: float, options: Options) -> WriteResult:
+        """Give a value a new time to live in every zone. Raises as `write` does."""
+        deadline = view.loop.time() + options.timeout
+        command = Touch(self._clock, key, ttl=self.wire_ttl(ttl))
+        result = await self.write("touch", view, key, command, options)
+        if not command.is_wrapped:
+            return result
+
+        async def decide(zone: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
+            return await self._coordinator.renew(zone, node, key, ttl, seen, deadline)
+
+        return await self.decide("touch", view, key, decide, options._replace(timeout=max(0.0, deadline - view.loop.time())))
+
+    def touch_in_background(self, view: View, key: bytes, ttl: float, options: Options) -> None:
+        """Give a value a new time to live, which no caller waits for."""
+        self._background.spawn(self.touch(view, key, ttl, options))
 
     async def spread(self, view: View, store: Store, zone: str | None, deadline: float, options: Options) -> Round:
         """Send a store to every zone but the one (None: none) that has taken it, and wait for as many as the options ask
@@ -284,6 +298,7 @@ class WritePath:
             acknowledged,
             replay=self._replay,
             store=command if isinstance(command, Store) else None,
+            touch=command if isinstance(command, Touch) else None,
             remembered=self._remembered,
             topology=view.topology,
             decided=view.loop.create_future(),

@@ -110,9 +110,13 @@ class Writing(Lifecycle):
         timeout: float | None = None,
         errors: Errors | None = None,
     ) -> WriteResult:
-        """Give the item `ttl` seconds from now, in every zone that has it. True when enough zones had it."""
+        """Give the value `ttl` seconds from now, in every zone that has it. True when enough zones had it.
+
+        What is no value is left alone: a deleted key, a remembered absence, a key that is being loaded. The times of a value
+        that is kept for longer than it is fresh (`stale_for`, `fail_safe`) move as a whole.
+        """
         full = self._keys.full(key)
-        command = self._writes.touch(full, self._defaults.ttl(ttl))
+        seconds = self._defaults.ttl(ttl)
         options = self._defaults.write(consistency, timeout, errors)
         view, options = self._ready(options) or await self._open(options)
-        return await self._writes.write("touch", view, full, command, options)
+        return await self._writes.touch(view, full, seconds, options)

@@ -344,6 +344,18 @@ def on_zones(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Non
     return decorate
 
 
+def pause_before_decisions(zones: MemoryZones, cache: EVCache, *names: str) -> None:
+    """Have zones hang once they have been looked at for a conditional write: the next request is the one that decides."""
+    look = cache._coordinator.look
+
+    async def looks_and_hangs(*arguments: Any) -> Any:
+        seen = await look(*arguments)
+        zones.pause(*names)
+        return seen
+
+    cache._coordinator.look = looks_and_hangs  # type: ignore[method-assign]
+
+
 async def cut_off(zones: MemoryZones, cache: EVCache, *names: str) -> None:
     """Have these zones hang, and the client know it: what it writes from now on is not even sent to them."""
     down = cache.stats().nodes_down + sum(len(zones.servers[name]) for name in names)

@@ -85,11 +85,11 @@ class Pair:
         self.reader, self.to_reader = near_client(zones, "a", invalidation=self.channel, **PATIENT | options)
 
     @classmethod
-    async def on(cls, zones: MemoryZones, **options: Any) -> Self:
+    async def on(cls, zones: MemoryZones, *, old: Any = OLD, **options: Any) -> Self:
         """Ready: every zone holds the old value, and nothing keeps the near caches from keeping it."""
         pair = cls(zones, **options)
         await settled(zones, pair.writer, pair.reader)
-        assert await pair.writer.set(KEY, OLD, consistency="all")
+        assert await pair.writer.set(KEY, old, consistency="all")
         await pass_time(GRACE + 1)
         return pair
 

@@ -51,19 +51,19 @@ def test_newest(answers, winner):
 
 
 @pytest.mark.parametrize(
-    ("winner", "answers", "behind"),
+    ("winner", "answers", "missed", "behind"),
     [
-        (V2, {"a": V1, "b": V2, "c": None}, ["a", "c"]),
-        (V3, {"a": V3, "b": V3._replace(zone="b")}, []),
-        (V3, {"a": SLOW, "b": DOWN, "c": V3}, []),
-        (V3, {"a": X, "b": None, "c": V3}, ["b"]),
-        (GONE, {"a": V1, "b": GONE, "c": None}, ["a", "c"]),
-        (X, {"a": X, "b": None, "c": Y}, ["b"]),
+        (V2, {"a": V1, "b": V2, "c": None}, ["c"], ["a"]),
+        (V3, {"a": V3, "b": V3._replace(zone="b")}, [], []),
+        (V3, {"a": SLOW, "b": DOWN, "c": V3}, [], []),
+        (V3, {"a": X, "b": None, "c": V3}, ["b"], []),
+        (GONE, {"a": V1, "b": GONE, "c": None}, ["c"], ["a"]),
+        (X, {"a": X, "b": None, "c": Y}, ["b"], []),
     ],
 )
-def test_zones_behind(winner, answers, behind):
+def test_zones_behind(winner, answers, missed, behind):
     """Those with nothing or an older version; not those that failed, nor those whose item has no version."""
-    assert zones_behind(winner, answers) == behind
+    assert zones_behind(winner, answers) == (missed, behind)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ async def test_the_deciding_zone_keeps_the_time_of_what_is_joined_and_copies_get
     assert {zone: zones.held("key", zone).ttl for zone in zones.names} == {
         zone: 90 if zone == decides else 300 for zone in zones.names
     }
-    assert zones.commands(decides) == {"gets": 4, "append": 1, "prepend": 1}
+    assert zones.commands(decides) == {"gets": 6, "append": 1, "prepend": 1}
     with pytest.raises(InvalidArgument, match="value"):
         await client.append("key", b"bytes")
 

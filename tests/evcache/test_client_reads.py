@@ -180,7 +180,7 @@ async def test_a_miss_is_repaired_with_the_time_that_is_left(zones, read):
     held = zones.held("k", "a")
     assert held.value == {"v": 1}
     assert held.version == result.version
-    assert held.ttl == 59
+    assert held.ttl == zones.held("k", "b").ttl - 2, "it ends before the original does"
     assert not held.raw.stale
 
 
@@ -210,13 +210,13 @@ async def test_an_item_that_never_expires_is_repaired_as_such(zones):
 
 @on_zones()
 async def test_over_30_days_left_are_repaired_as_such(zones):
-    """A copy of an item that has 40 days left has 40 days left, though servers take large numbers for dates."""
+    """A copy of an item that has 40 days left has nearly as many, though servers take large numbers for dates."""
     cache = await zones.ready()
     await cache.set("k", 1, ttl=40 * 86400, consistency="all")
     zones.evict("k", "a")
     await cache.get("k")
     await pass_time()
-    assert zones.held("k", "a").ttl == pytest.approx(40 * 86400, abs=2)
+    assert 0 < zones.held("k", "b").ttl - zones.held("k", "a").ttl <= 4
 
 
 @on_zones()
@@ -316,7 +316,7 @@ async def test_all_returns_the_newest_and_repairs_those_behind(zones, read):
     await pass_time()
     assert zones.stored_versions("k") == dict.fromkeys("abc", newest.version)
     assert zones.values("k") == dict.fromkeys("abc", "new")
-    assert {zones.held("k", zone).ttl for zone in "abc"} == {199}
+    assert {zone: zones.held("k", zone).ttl for zone in "abc"} == {"a": 197, "b": 199, "c": 197}
 
 
 @on_zones()
@@ -861,6 +861,7 @@ async def test_get_and_touch(zones):
     watch = Stopwatch()
     assert await cache.get_and_touch("k", 500) == "value"
     assert watch.seconds == 0
+    await pass_time(0.05)
     assert zones.held("k", "a").ttl == 500
     zones.resume("b", "c")
     await pass_time()
@@ -876,7 +877,7 @@ async def test_get_and_touch_uses_the_clients_ttl(zones):
     cache = await zones.ready(ttl=77)
     await cache.set("k", "value", ttl=5, consistency="all")
     assert await cache.get_and_touch("k") == "value"
-    await asyncio.sleep(0)
+    await pass_time(0.1)
     assert zones.held("k", "a").ttl == 77
 
 

@@ -39,7 +39,7 @@ LOADED_WRITES = {
     "set in the reader's zone last": (lambda cache: cache.set(KEY, "new"), "new"),
     "add": (lambda cache: cache.add(KEY, "new", consistency="all"), "new"),
     "delete": (lambda cache: cache.delete(KEY, consistency="all"), TOMBSTONE),
-    "incr": (lambda cache: cache.incr(KEY, initial=7, consistency="all"), "7"),
+    "incr": (lambda cache: cache.incr(KEY, initial=7, consistency="all"), 7),
 }
 
 

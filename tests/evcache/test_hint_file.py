@@ -13,7 +13,7 @@ from evcache.hint_file import FORMAT, HintFile
 from evcache.hints import Hint, Kind
 from evcache.write_behind_file import WriteBehindFile
 
-DELETE, SET, CHECK = Kind
+DELETE, SET, CHECK, TOUCH = Kind
 
 
 def hint(number=0, kind=SET, **changes):

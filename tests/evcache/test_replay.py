@@ -5,7 +5,17 @@ import asyncio
 import pytest
 
 from evcache import CacheUnavailable, Hints
-from tests.evcache.memory_zones import PATIENT, QUICK, TOMBSTONE, Listener, cut_off, full, on_zones, pass_time
+from tests.evcache.memory_zones import (
+    PATIENT,
+    QUICK,
+    TOMBSTONE,
+    Listener,
+    cut_off,
+    full,
+    on_zones,
+    pass_time,
+    pause_before_decisions,
+)
 
 BACK_SECONDS = 5.0  # after which a node that lives again has been noticed, and has got what it missed
 
@@ -37,7 +47,7 @@ async def test_what_a_zone_missed_is_brought_to_it(zones, how):
     assert zones.values("gone") == dict.fromkeys("abc", TOMBSTONE)
     assert zones.stored_versions("kept") == dict.fromkeys("abc", kept.version)
     assert zones.stored_versions("gone") == dict.fromkeys("abc", gone.version)
-    assert abs(zones.held("kept", "c").ttl - zones.held("kept", "a").ttl) <= 1
+    assert 0 < zones.held("kept", "a").ttl - zones.held("kept", "c").ttl <= 3, "a copy ends first"
     assert not zones.held("kept", "c").raw.stale
     assert listener.ended == [("c", "delivered")] * 2
     stats = cache.stats()
@@ -162,7 +172,7 @@ async def test_a_newer_write_that_reaches_the_zone_ends_the_hint(zones, operatio
 async def test_a_decision_that_nobody_heard_of_is_spread(zones):
     """The zone that decides hung, and did it after all: it alone has the value, until zones are compared."""
     cache = await zones.ready(circuit=PATIENT)
-    zones.pause(*"abc")
+    pause_before_decisions(zones, cache, *"abc")
     with pytest.raises(CacheUnavailable):
         await cache.add("k", "decided", timeout=0.3)
     zones.resume(*"abc")
@@ -253,43 +263,21 @@ async def test_a_delete_is_kept_as_long_as_what_it_deletes_may_live(zones):
     assert zones.held("k", "c").ttl > 50
 
 
-@pytest.mark.parametrize("how", ["set", "touch", "get_and_touch", "incr"])
 @on_zones()
-async def test_a_delete_outlives_the_longest_time_to_live_that_was_asked_for(zones, how):
-    """However an item got it."""
-    cache = await zones.ready(circuit=QUICK)
-    await cache.set("k", 1, consistency="all", ttl=3000 if how == "set" else 10)
-    if how == "touch":
-        await cache.touch("k", 3000, consistency="all")
-    elif how == "get_and_touch":
-        await cache.get_and_touch("k", 3000)
-    elif how == "incr":
-        await cache.delete("k", consistency="all")
-        await cache.incr("k", initial=1, ttl=3000)
-    await pass_time()
-    assert zones.held("k", "c").ttl > 2000
-    await cut_off(zones, cache, "c")
-    await cache.delete("k")
-    await pass_time(2500)
-    assert zones.held("k", "c") is not None
-    zones.resume("c")
-    await pass_time(BACK_SECONDS)
-    assert zones.held("k", "c").value == TOMBSTONE
-
-
-@on_zones()
-async def test_a_delete_is_given_up_when_nothing_can_live_that_it_deletes(zones):
-    """It is not kept for ever."""
+async def test_a_delete_is_kept_until_it_is_delivered(zones):
+    """Another service may have written the value, to live longer than anything that this client has written."""
+    writer = await zones.ready(hints=None, local_zone="b")
+    await writer.set("k", "value", ttl=100_000, consistency="all")
     listener = Listener()
-    cache = await zones.ready(circuit=QUICK, hooks=listener)
+    cache = await zones.ready(circuit=QUICK, hooks=listener, ttl=3, tombstone_ttl=2)
     await cut_off(zones, cache, "c")
     await cache.delete("k")
-    await pass_time(1000)
+    await pass_time(50_000)
     zones.resume("c")
-    await pass_time(BACK_SECONDS)
-    assert listener.ended == [("c", "expired")]
-    assert cache.stats().hints_dropped == 1
-    assert zones.held("k", "c") is None
+    await pass_time(1.9)
+    assert zones.held("k", "c").value == TOMBSTONE
+    assert listener.ended == [("c", "delivered")]
+    assert cache.stats().hints == 0
 
 
 class Reader(Listener):
@@ -361,10 +349,10 @@ async def test_nothing_is_kept_where_it_is_off_or_there_are_no_versions(zones, o
 
 @on_zones()
 async def test_what_a_server_refused_is_not_brought_again(zones):
-    """It did answer: the same would be refused again. So is what is not a write of a value."""
+    """It did answer: the same would be refused again."""
     cache = await zones.ready(circuit=QUICK)
     await cut_off(zones, cache, "c")
-    await cache.touch("k", 10)
+    assert not await cache.touch("nothing", 10)
     assert cache.stats().hints == 0
 
 
@@ -376,8 +364,8 @@ async def test_a_decision_that_nobody_heard_of_reaches_a_zone_that_is_back_last(
     coordinator = next(iter((await cache.cas("k", "older", before.version)).zones))
     (other, last) = (zone for zone in "abc" if zone != coordinator)
     item = await cache.get_item("k")
-    zones.pause(coordinator)
     await zones.kill(last)
+    pause_before_decisions(zones, cache, coordinator)
     with pytest.raises(CacheUnavailable):
         await cache.cas("k", "new", item, timeout=0.2)
     zones.resume(coordinator)  # which now does what it was asked, and nobody is told

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from evcache import CircuitLimits, Hints
-from evcache.repair import Lack
+from evcache.repair import Comparison, Lack
 from evcache.replay import MAX_DELIVERIES, RETRY_LONGEST_SECONDS
 from tests.evcache.memory_zones import QUICK, ChangingTopology, Listener, cut_off, full, on_zones, pass_time
 from zones import Endpoint, Topology, Zone
@@ -151,9 +151,10 @@ async def test_a_zone_that_goes_down_between_the_look_and_the_copy_is_not_settle
     async def compare(*_):
         if down:
             await cut_off(zones, cache, "c")
-        return [Lack("c", key, written.version, nodes["a"], nodes["c"])], set()
+        lack = Lack("c", key, written.version, nodes["a"], nodes["c"], holds_older=False)
+        return Comparison({"c": None}, {}, written.version, [lack])
 
     monkeypatch.setattr(cache._repair, "compare", compare)
-    unsettled = await cache._repair.settle(view, key, view.loop.time() + 100)
-    assert unsettled == ({"c"} if down else set())
+    settled = await cache._repair.settle(view, key, view.loop.time() + 100)
+    assert settled.failures.keys() == ({"c"} if down else set())
     assert zones.values("k")["c"] == (None if down else "v")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evcache import InvalidArgument
-from evcache.ttl import MAX_RELATIVE_SECONDS, copied, left_of, on_the_wire, seconds_to_live
+from evcache.ttl import MAX_RELATIVE_SECONDS, exptime_of_copy, exptime_sent_again, on_the_wire, seconds_to_live
 
 NOW = 1_800_000_000.75
 DAY = 24 * 60 * 60
@@ -77,45 +77,73 @@ def test_an_item_never_lives_for_ever_or_dies_at_once_by_rounding(seconds):
 
 
 @pytest.mark.parametrize(
-    ("remaining", "wire"),
-    [(-1, 0), (0, 1), (1, 1), (90, 90), (30 * DAY, 30 * DAY), (31 * DAY, 1_800_000_000 + 31 * DAY)],
+    ("remaining", "spent", "exptime"),
+    [
+        (-1, 0, 0),
+        (-1, 1e9, 0),
+        (0, 0, None),
+        (1, 0, None),
+        (2, 0, 1),
+        (2, 0.001, None),
+        (3, 0.001, 1),
+        (3, 1, 1),
+        (90, 0.5, 88),
+        (90, 1.1, 87),
+        (90, -5, 89),
+        (30 * DAY, 1, 30 * DAY - 2),
+        (31 * DAY, 1, 1_800_000_000 + 31 * DAY - 2),
+    ],
 )
-def test_copies(remaining, wire):
-    """A copy gets the seconds that the original has left; one that never expires stays so, one about to expire gets 1."""
-    assert copied(remaining, NOW) == wire
+def test_copies(remaining, spent, exptime):
+    """A copy has a second less than its original and the time on the way; what is about to expire is not copied."""
+    assert exptime_of_copy(remaining, spent, NOW) == exptime
+
+
+@given(
+    st.integers(1, 10_000),
+    st.floats(0, 1, exclude_max=True),
+    st.floats(0, 1, exclude_max=True),
+    st.floats(0, 3),
+    st.floats(0, 3),
+)
+def test_no_copy_outlives_its_original_wherever_both_clocks_stand(remaining, phase, other_phase, before, after):
+    """Two servers whose clocks tick once a second with any phases; `before` and `after` pass around the look."""
+    looked_at = before
+    ends = math.floor(looked_at + phase) + remaining - phase  # when the original's server ticks to its end
+    exptime = exptime_of_copy(remaining, before + after, NOW)
+    if exptime is None:
+        return
+    arrives = looked_at + after
+    copy_ends = math.floor(arrives + other_phase) + exptime - other_phase
+    assert copy_ends <= ends + 1e-6
 
 
 @pytest.mark.parametrize(
-    ("ttl", "elapsed", "left"),
+    ("exptime", "spent", "left"),
     [
-        (60, 0, 60),
-        (60, 0.25, 60),
-        (60, 10, 50),
-        (60, 59.999, 1),
-        (60, 60, None),
+        (60, 0, 59),
+        (60, 0.25, 58),
+        (60, 10, 49),
+        (60, 58, 1),
+        (60, 58.001, None),
         (60, 1e9, None),
-        (1, 0.5, 1),
+        (1, 0, None),
         (0, 0, 0),
         (0, 1e9, 0),
-        (30 * DAY, 1, 30 * DAY - 1),
+        (30 * DAY, 1, 30 * DAY - 2),
         (1_800_000_000, 0, 1_800_000_000),
         (1_800_000_000, 5000, 1_800_000_000),
-        (60, -5, 60),
-        (30 * DAY, -1, 30 * DAY),
+        (60, -5, 59),
+        (30 * DAY, -1, 30 * DAY - 1),
     ],
 )
-def test_what_is_left_of_a_time_to_live(ttl, elapsed, left):
-    """Seconds go down, rounded up; none left is None and not 0, which would be for ever; dates and "for ever" stay. A clock
-    that was set back adds nothing."""
-    assert left_of(ttl, elapsed) == left
+def test_what_is_sent_again_ends_no_later(exptime, spent, left):
+    """None left is None and not 0, which would be for ever; dates and "for ever" stay. A clock set back adds nothing."""
+    assert exptime_sent_again(exptime, spent) == left
 
 
 @given(st.integers(1, MAX_RELATIVE_SECONDS), st.floats(-1e6, 1e7))
-def test_what_is_left_is_never_more_than_it_was(ttl, elapsed):
+def test_what_is_sent_again_is_never_longer_than_before(exptime, spent):
     """No span, however the clock goes, becomes longer, or "for ever", or a date."""
-    left = left_of(ttl, elapsed)
-    if left is None:
-        assert elapsed >= ttl
-    else:
-        assert 1 <= left <= ttl
-        assert left >= ttl - max(0.0, elapsed)
+    left = exptime_sent_again(exptime, spent)
+    assert left is None or 1 <= left < exptime

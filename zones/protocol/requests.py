@@ -106,17 +106,45 @@ def guarded_store(key: bytes, size: int, *, cas: int, ttl: int, flags: int) -> t
     )
 
 
+def guarded_touch(key: bytes, *, cas: int, ttl: int) -> tuple[bytes, bytes]:
+    """Return two requests that give exactly the item with this CAS `ttl` seconds. The second one stores an empty value.
+
+    1. invalidate: sets the TTL if the CAS is this one, keeps the CAS, and marks the item stale.
+    2. append nothing: clears the stale mark.
+
+    No single command sets a TTL under a compare without sending the value again.
+    """
+    return (
+        b"md %b C%d E%d I T%d" % (key, cas, cas, ttl),
+        b"ms %b 0 T0 F0 C%d E%d MA" % (key, cas, cas),
+    )
+
+
 def meta_delete(key: bytes, compare: int | None = None) -> bytes:
     """Delete an item; with `compare`, only one with this CAS."""
     return b"md %b" % key if compare is None else b"md %b C%d" % (key, compare)
 
 
 def meta_arithmetic(
-    key: bytes, delta: int, *, decrement: bool = False, initial: int | None = None, ttl: int | None = None
+    key: bytes,
+    delta: int,
+    *,
+    decrement: bool = False,
+    initial: int | None = None,
+    ttl: int | None = None,
+    compare: int | None = None,
+    cas: int | None = None,
 ) -> bytes:
     """Add to a counter (or subtract, never below 0) and return its value, seconds left and CAS.
 
-    With `initial`, a counter that does not exist is made with that value (the delta is not added) and `ttl` seconds.
+    Args:
+        key: The key.
+        delta: The number to add, or to subtract.
+        decrement: Subtract.
+        initial: The value of a counter that is made where there is none; the delta is not added to it. None: none is made.
+        ttl: Seconds that such a counter lives.
+        compare: The CAS that the item must have; None: any.
+        cas: The CAS that the item gets; None: the server's choice.
     """
     line = b"ma %b D%d" % (key, delta)
     if decrement:
@@ -124,6 +152,10 @@ def meta_arithmetic(
     if initial is not None:
         # N before t: flags are applied from left to right, and t shows what stood before it.
         line += b" N%d J%d" % (0 if ttl is None else ttl, initial)
+    if compare is not None:
+        line += b" C%d" % compare
+    if cas is not None:
+        line += b" E%d" % cas
     return line + b" v t c"
 
 

@@ -1,0 +1,116 @@
+"""Touch: a new time to live for a value, in every zone that holds it.
+
+A touch applies to values alone. It must not prolong a tombstone, a remembered absence or the stub of a lease, nor shorten
+a tombstone, by which deletes would be forgotten. memcached's own touch does not ask what it touches, so each zone is looked
+at first. Where zones keep versions, the touch then names the version that was seen.
+
+A touch makes no new version. A zone that misses it is sent it later, for the version that the other zones touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from evcache.answers import ABSENCES
+from evcache.codec import FLAG_ENVELOPE
+from evcache.commands import Judge, ask, capabilities_of, inspect
+from evcache.results import Outcome
+from evcache.versions import VersionClock, cas_of
+from zones.capabilities import Capabilities
+from zones.errors import ServerError
+from zones.node import Node
+from zones.pending import Waiter
+from zones.protocol import requests
+from zones.protocol.replies import ERROR_STATUSES, Reply, number, unexpected
+from zones.transports.base import Transport
+
+
+class Touch:
+    """A new time to live for what zones hold under a key."""
+
+    __slots__ = ("_clock", "is_wrapped", "key", "ttl", "version")
+
+    def __init__(self, clock: VersionClock, key: bytes, *, ttl: int) -> None:
+        """`ttl` as it goes on the wire."""
+        self._clock = clock
+        self.key = key
+        self.ttl = ttl
+        self.version: int | None = None
+        """The newest version that a zone has touched."""
+        self.is_wrapped = False
+        """Whether a zone holds an envelope, which has times of its own: it must be written with new ones."""
+
+    def send(
+        self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float
+    ) -> Judge | Outcome | None:
+        """Return None: it takes more than one exchange (see `Command`)."""
+        del connection, capabilities, waiter, deadline
+        return None  # one of three answers
+
+    async def settle(self, node: Node, deadline: float) -> Outcome:
+        """Look at what the node holds, and touch it if it is a value. Raises a `NodeError`."""
+        while True:
+            seen = await inspect(node, self.key, deadline)
+            if seen is None or seen.absent:
+                return Outcome.NOT_FOUND
+            if seen.flags == FLAG_ENVELOPE:
+                self.is_wrapped = True
+                return Outcome.NOT_STORED
+            version = self._clock.version_of(seen.cas)
+            if version is None or not capabilities_of(node).versions:
+                return _judge_plain(await ask(node, requests.meta_touch(self.key, self.ttl), deadline))
+            outcome = await touch_version(node, self.key, version, self.ttl, deadline)
+            if outcome is Outcome.STORED:
+                self.version = max(version, self.version or 0)
+            if outcome is not Outcome.EXISTS:
+                return outcome
+            # It was written between the look and the touch: look again.
+
+
+async def touch_version(node: Node, key: bytes, version: int, ttl: int, deadline: float) -> Outcome:
+    """Give exactly this version `ttl` seconds, in the wire form.
+
+    Returns:
+        `STORED`; `EXISTS` when the node holds another version; `NOT_FOUND` when it holds nothing.
+
+    Raises:
+        NodeError: The node did not answer.
+    """
+    connection = await node.connected(deadline)
+    loop = asyncio.get_running_loop()
+    first, second = requests.guarded_touch(key, cas=cas_of(version), ttl=ttl)
+    replies: tuple[asyncio.Future[Reply], asyncio.Future[Reply]] = (loop.create_future(), loop.create_future())
+    connection.request(first, replies[0], deadline)
+    connection.request(second, replies[1], deadline, b"")
+    touched, _ = await asyncio.gather(*replies)
+    # The second one only clears the stale mark that the first one leaves. Where it is refused, the item has been written
+    # since, or keeps the mark: readers take a marked value all the same.
+    return _judge_compared(touched)
+
+
+async def remove_version(node: Node, key: bytes, version: int, deadline: float) -> Outcome:
+    """Remove exactly this version, whose time is over in the other zones. Returns as `touch_version` does."""
+    return _judge_compared(await ask(node, requests.meta_delete(key, cas_of(version)), deadline))
+
+
+_COMPARED: dict[bytes, Outcome] = {b"HD": Outcome.STORED, b"EX": Outcome.EXISTS, b"NF": Outcome.NOT_FOUND}
+
+
+def _judge_compared(reply: Reply) -> Outcome:
+    outcome = _COMPARED.get(reply.status)
+    if outcome is None:
+        raise unexpected(reply)
+    return outcome
+
+
+def _judge_plain(reply: Any) -> Outcome:
+    """A touch without a compare. A server that does not show what it touched keeps no tombstones."""
+    if reply.status == b"EN":
+        return Outcome.NOT_FOUND
+    if reply.status == b"HD":
+        has_flags = any(token[:1] == b"f" for token in reply.tokens)
+        return Outcome.NOT_FOUND if has_flags and number(reply, b"f") in ABSENCES else Outcome.STORED
+    if reply.status in ERROR_STATUSES:
+        raise ServerError(reply.line.decode("latin-1"))
+    raise unexpected(reply)
