@@ -190,6 +190,18 @@ async def ask(node: Node, line: bytes, deadline: float, data: bytes | None = Non
     return await answer
 
 
+async def ask_both(
+    node: Node, first: tuple[bytes, bytes | None], second: tuple[bytes, bytes | None], deadline: float
+) -> tuple[Reply, Reply]:
+    """Send two requests (line, data) in one packet, and return both replies. Raises a `NodeError`."""
+    connection = await node.connected(deadline)
+    loop = asyncio.get_running_loop()
+    replies: tuple[asyncio.Future[Reply], asyncio.Future[Reply]] = (loop.create_future(), loop.create_future())
+    for (line, data), reply in zip((first, second), replies, strict=True):
+        connection.request(line, reply, deadline, data)
+    return await asyncio.gather(*replies)
+
+
 class Seen(NamedTuple):
     """What is under a key, without its value."""
 
@@ -199,8 +211,6 @@ class Seen(NamedTuple):
     """Seconds left, -1 when it does not expire; None when the server does not tell."""
     absent: bool
     """To a caller there is nothing: a tombstone, a known absence, or the stub of a lease."""
-    size: int = 0
-    """Bytes of the value."""
 
 
 async def inspect(node: Node, key: bytes, deadline: float) -> Seen | None:
@@ -212,10 +222,9 @@ async def inspect(node: Node, key: bytes, deadline: float) -> Seen | None:
         raise unexpected(reply)
     flags = number(reply, b"f")
     ttl = token(reply, b"t")
-    size = number(reply, b"s")
-    stub = not size and b"X" not in reply.tokens and not {b"W", b"Z"}.isdisjoint(reply.tokens)
+    stub = token(reply, b"s") == b"0" and b"X" not in reply.tokens and not {b"W", b"Z"}.isdisjoint(reply.tokens)
     left = None if ttl is None else decimal(ttl)
-    return Seen(flags, number(reply, b"c"), left, stub or flags in ABSENCES, size)
+    return Seen(flags, number(reply, b"c"), left, stub or flags in ABSENCES)
 
 
 def capabilities_of(node: Node) -> Capabilities:

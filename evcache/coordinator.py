@@ -15,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from evcache.answers import Found
 from evcache.codec import FLAG_ENVELOPE, FLAG_INT, FLAG_STR, Codec
 from evcache.commands import Delete, Seen, Store, ask, capabilities_of, inspect
+from evcache.counting import Counted, count, count_by_arrival
 from evcache.envelope import Envelope, wrap
 from evcache.errors import CacheUnavailable, DecodeError
 from evcache.life import content_of
@@ -34,7 +34,7 @@ from zones.errors import CacheError, InvalidArgument, NodeError, ServerError, Un
 from zones.node import Node
 from zones.pool import ZonePool
 from zones.protocol import requests
-from zones.protocol.replies import Hit, Reply, decimal, read_hit, token, unexpected
+from zones.protocol.replies import Hit, Reply, read_hit, unexpected
 
 MAX_COUNTER = 2**64 - 1  # memcached's counters are unsigned 64-bit numbers
 
@@ -49,11 +49,11 @@ class Draft(NamedTuple):
     """As it goes on the wire."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the coordinator has stored, for the other zones."""
+class Decision(NamedTuple):
+    """What the coordinator has stored."""
 
-    store: Store
+    store: Store | None
+    """The write for the other zones; None: what followed it will be sent there."""
     value: int = 0
     """A counter's new value."""
 
@@ -306,9 +306,8 @@ class Coordinator:
     ) -> Decision | Outcome:
         """Move a counter, an int from 0 to 2^64-1. `NOT_FOUND` when there is none and no `initial`.
 
-        The server does the arithmetic, if its item is still the one that was seen: that keeps the time to live exactly,
-        which a store could not. `ttl`, as it goes on the wire, is for a counter that is made, and for the copies in other
-        zones where the server can't tell how long it lives.
+        `ttl`, as it goes on the wire, is for a counter that is made, and for the copies in other zones where the server
+        can't tell how long it lives.
 
         Raises:
             ServerError: The value is not a counter.
@@ -317,59 +316,27 @@ class Coordinator:
             if seen is None or seen.absent:
                 if initial is None:
                     return Outcome.NOT_FOUND
-                decided = await self._create(node, Draft(key, b"%d" % initial, self._counter_flags, ttl), seen, deadline)
-                if isinstance(decided, Decision):
-                    return Decision(decided.store, initial)
+                draft = Draft(key, b"%d" % initial, self._counter_flags, ttl)
+                decided = await self._create(node, draft, seen, deadline)
                 if decided is not None:
-                    return decided
+                    return decided._replace(value=initial) if isinstance(decided, Decision) else decided
             elif seen.flags != self._counter_flags:
                 raise ServerError(f"{key!r} holds a value that is not a counter", node.label)
             else:
-                counted = await self._count_there(node, key, delta, seen, deadline, decrement=decrement, ttl=ttl)
+                asked_at = asyncio.get_running_loop().time()
+                counted: Counted | None
+                if self._is_versioned(node):
+                    version = self._clock.next()
+                    counted = await count(node, key, delta, seen.cas, version, deadline, decrement=decrement)
+                else:
+                    counted = await count_by_arrival(node, key, delta, deadline, decrement=decrement)
                 if counted is not None:
-                    return counted
+                    left = counted.ttl
+                    exptime = ttl if left is None else exptime_of_copy(left, deadline - asked_at, self._now())
+                    draft = Draft(key, counted.digits, self._counter_flags, exptime or 0)
+                    copy = self._copy(draft, counted.version, expires=exptime is None)
+                    return Decision(None if counted.is_moved_on else copy, int(counted.digits))
             seen = await inspect(node, key, deadline)
-
-    async def _count_there(
-        self, node: Node, key: bytes, delta: int, seen: Seen, deadline: float, *, decrement: bool, ttl: int
-    ) -> Decision | None:
-        """Have the server count; None when the item has changed."""
-        asked_at = asyncio.get_running_loop().time()
-        version = self._clock.next() if self._is_versioned(node) else None
-        compare, cas = (None, None) if version is None else (seen.cas, cas_of(version))
-        line = requests.meta_arithmetic(key, delta, decrement=decrement, compare=compare, cas=cas)
-        reply = await ask(node, line, deadline)
-        if reply.status in (b"EX", b"NF"):
-            return None
-        if reply.status == b"CLIENT_ERROR":
-            raise ServerError(f"{key!r} holds a value that is not a counter", node.label)
-        if reply.status != b"VA" or reply.value is None:
-            raise unexpected(reply)
-        digits = reply.value.strip()  # some servers show the padding, too
-        left = token(reply, b"t")
-        # Where the server does not say, the copies get what the caller said of a new one.
-        exptime = ttl if left is None else exptime_of_copy(decimal(left), deadline - asked_at, self._now())
-        if version is not None and len(digits) < seen.size:
-            version = await self._without_padding(node, key, digits, version, deadline)
-        store = self._copy(Draft(key, digits, self._counter_flags, exptime or 0), version, expires=exptime is None)
-        return Decision(store, int(digits))
-
-    async def _without_padding(self, node: Node, key: bytes, digits: bytes, version: int, deadline: float) -> int:
-        """Store a number that lost a digit without the spaces that the server put behind it. Returns its version.
-
-        The form of a store that keeps the time to live: it takes over what is older, here nothing but the number itself.
-        """
-        newer = self._clock.next()
-        cas = cas_of(newer)
-        line = requests.meta_set(
-            key, len(digits), ttl=0, flags=self._counter_flags, compare=cas, cas=cas, older_or_equal=True
-        )
-        reply = await ask(node, line, deadline, digits)
-        if reply.status != b"HD":
-            return version  # it was written, or expired, since: then so was what is padded
-        line = requests.meta_set(key, 0, ttl=0, flags=self._counter_flags, mode="append", compare=cas, cas=cas)
-        await ask(node, line, deadline, b"")
-        return newer
 
     def _is_versioned(self, node: Node) -> bool:
         return self._versions and capabilities_of(node).versions

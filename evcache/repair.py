@@ -199,18 +199,42 @@ class Repair:
         ]
         return Comparison(seen, failures, newest, lacks)
 
-    async def settle(self, view: View, key: bytes, deadline: float) -> Comparison:
+    async def settle(self, view: View, key: bytes, deadline: float, *, least: int = 0) -> Comparison:
         """Compare all zones, and bring those that are behind the newest version; done when they have it.
 
-        Returns the comparison, in which zones of which that can't be said are failures. For few: it is not counted among
-        the repairs under way.
+        For few: it is not counted among the repairs under way.
+
+        Args:
+            view: The zones.
+            key: The key.
+            deadline: On the loop's clock.
+            least: A version that is known to have been written. Where all zones hold less, it has come and gone: a tombstone
+                of it replaces what is older, unless a zone did not answer that may hold it.
+
+        Returns:
+            The comparison, in which the zones that may not have the newest version now are failures.
         """
         compared = await self.compare(view, key, deadline)
+        if (compared.newest or 0) < least:
+            if not compared.failures:
+                await self._bury(view, key, least, compared, deadline)
+            return compared
         for lack in compared.lacks:
             # One that has gone down since the look is not settled; one that keeps no versions never will be.
             if lack.node.is_down or (lack.can_be_mended and not await self._copy(lack)):
                 compared.failures[lack.zone] = lack.node.unavailable()
         return compared
+
+    async def _bury(self, view: View, key: bytes, version: int, compared: Comparison, deadline: float) -> None:
+        place = view.place(key)
+        for pool in view.writers:
+            seen = compared.seen.get(pool.name)
+            if seen is not None and self._clock.version_of(seen.cas) is not None:
+                tombstone = self._tombstone(key, version)
+                try:
+                    await carry_out(tombstone, pool.node(place), deadline)
+                except CacheError as error:
+                    compared.failures[pool.name] = error
 
     async def bring_up_to_date(
         self, view: View, key: bytes, zone: str, node: Node, deadline: float
@@ -314,8 +338,7 @@ class Repair:
         if exptime is not None:
             store = Store(self._clock, lack.key, hit.value, hit.flags, ttl=exptime, version=lack.version)
         elif lack.holds_older:
-            ttl = on_the_wire(self._tombstone_ttl, self._now())
-            store = Delete(self._clock, lack.key, ttl=ttl, version=lack.version)
+            store = self._tombstone(lack.key, lack.version)
         else:
             return None
         outcome = await carry_out(store, lack.node, deadline)
@@ -324,3 +347,6 @@ class Repair:
             # announcement for each copy to an empty zone would be a flood that says nothing.
             self.announce(lack.key, lack.version)
         return outcome
+
+    def _tombstone(self, key: bytes, version: int) -> Delete:
+        return Delete(self._clock, key, ttl=on_the_wire(self._tombstone_ttl, self._now()), version=version)

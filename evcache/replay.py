@@ -26,10 +26,10 @@ from evcache.hint_file import HintFile
 from evcache.hints import Hint, HintBook, Hints, Kind
 from evcache.hooks import HintEnd, Hooks
 from evcache.remembered import Remembered
-from evcache.repair import Comparison, Repair
+from evcache.repair import Repair
 from evcache.results import Outcome
 from evcache.touch import remove_version, touch_version
-from evcache.ttl import TTL_GRANULARITY_SECONDS, exptime_sent_again, on_the_wire
+from evcache.ttl import TTL_GRANULARITY_SECONDS, exptime_sent_again
 from evcache.versions import NOTHING_NEWER, VersionClock
 from zones.cluster import View
 from zones.errors import CacheError, ServerError, Unsupported
@@ -88,7 +88,6 @@ class Replay:
         self._remembered = remembered
         self._view = view
         # A set that is delivered in the last second before a tombstone goes could outlive it.
-        self._tombstone_ttl = tombstone_ttl
         self._set_life = max(0.0, tombstone_ttl - DELIVERY_TIMEOUT_SECONDS - TTL_GRANULARITY_SECONDS)
         self._now = now
         self._task: asyncio.Task[None] | None = None
@@ -302,18 +301,13 @@ class Replay:
             if node.capabilities is None or not node.capabilities.versions:
                 end: HintEnd = "refused"  # without versions it can't be told from a newer write
             elif hint.kind is Kind.CHECK or self._has_expired(hint):
-                compared = await self._repair.settle(view, hint.key, deadline)
+                compared = await self._repair.settle(view, hint.key, deadline, least=hint.version)
                 unsettled = compared.failures
-                if hint.zone in unsettled:
+                is_gone = (compared.newest or 0) < hint.version  # what the zone missed has come and gone
+                if hint.zone in unsettled or (is_gone and unsettled):
                     return False
-                end = "delivered" if hint.kind is Kind.CHECK else "expired"
-                if self._is_all_that_is_left(compared, hint):
-                    if unsettled:
-                        return False  # another zone may hold what was missed
-                    # The item that the zone missed has come and gone. Its readers would see the one before it again.
-                    ttl = on_the_wire(self._tombstone_ttl, self._now())
-                    await carry_out(Delete(self._clock, hint.key, ttl=ttl, version=hint.version), node, deadline)
-                    end = "delivered"
+                held_older = is_gone and compared.seen.get(hint.zone) is not None
+                end = "delivered" if hint.kind is Kind.CHECK or held_older else "expired"
             else:
                 end = _ENDS.get(await self._send(hint, node, deadline), "refused")
                 if end == "delivered":
@@ -328,12 +322,6 @@ class Replay:
         for zone in unsettled:  # what is the newest may be there, or be what it lacks
             self.uncertain(zone, hint.key)
         return True
-
-    def _is_all_that_is_left(self, compared: Comparison, hint: Hint) -> bool:
-        """Whether the zone holds an older version than the one it missed, and no zone that answered holds that one."""
-        seen = compared.seen.get(hint.zone)
-        version = None if seen is None else self._clock.version_of(seen.cas)
-        return version is not None and version < hint.version and (compared.newest or 0) < hint.version
 
     def _has_expired(self, hint: Hint) -> bool:
         """Return whether a value would have expired by the time of its delivery."""

@@ -9,12 +9,11 @@ A touch makes no new version. A zone that misses it is sent it later, for the ve
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from evcache.answers import ABSENCES
 from evcache.codec import FLAG_ENVELOPE
-from evcache.commands import Judge, ask, capabilities_of, inspect
+from evcache.commands import Judge, ask, ask_both, capabilities_of, inspect
 from evcache.results import Outcome
 from evcache.versions import VersionClock, cas_of
 from zones.capabilities import Capabilities
@@ -77,13 +76,8 @@ async def touch_version(node: Node, key: bytes, version: int, ttl: int, deadline
     Raises:
         NodeError: The node did not answer.
     """
-    connection = await node.connected(deadline)
-    loop = asyncio.get_running_loop()
-    first, second = requests.guarded_touch(key, cas=cas_of(version), ttl=ttl)
-    replies: tuple[asyncio.Future[Reply], asyncio.Future[Reply]] = (loop.create_future(), loop.create_future())
-    connection.request(first, replies[0], deadline)
-    connection.request(second, replies[1], deadline, b"")
-    touched, _ = await asyncio.gather(*replies)
+    touches, clears = requests.guarded_touch(key, cas=cas_of(version), ttl=ttl)
+    touched, _ = await ask_both(node, (touches, None), (clears, b""), deadline)
     # The second one only clears the stale mark that the first one leaves. Where it is refused, the item has been written
     # since, or keeps the mark: readers take a marked value all the same.
     return _judge_compared(touched)

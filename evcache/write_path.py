@@ -180,9 +180,10 @@ class WritePath:
         nobody can say whether it has decided.
         """
         zone, decided, round_ = await self._shielded(operation, self._coordinate(operation, view, key, decide, options))
-        if isinstance(decided, Outcome) or round_ is None:
-            assert isinstance(decided, Outcome)
+        if isinstance(decided, Outcome):
             return WriteResult(met=False, version=None, zones={zone: decided})
+        assert decided.store is not None
+        assert round_ is not None
         return WriteResult(round_.met, decided.store.version, dict(round_.outcomes))
 
     async def count(self, operation: str, view: View, key: bytes, decide: Decide, options: Options) -> int | None:
@@ -215,6 +216,9 @@ class WritePath:
         decided = await self._ask_coordinator(operation, key, pool.name, decide(pool.name, node, seen, deadline), began)
         if isinstance(decided, Outcome):
             self._changes.unchanged(key, began)
+            return pool.name, decided, None
+        if decided.store is None:
+            self._changes.end(key, None, None, began)
             return pool.name, decided, None
         round_ = self._spread(view, pool.name, decided.store, deadline, options)
         await self._decided(key, decided.store, round_, began)
