@@ -55,8 +55,8 @@ class Changes:
         if self._near is not None:
             if version == NOTHING_NEWER:
                 self._near.changed(key, version)
-            elif _is_held(command, round_):
-                self._near.written(key, command, self._zone, began)
+            elif round_ is not None and _is_held(command, round_):
+                self._near.written(key, command, self._zone, began, round_.age)
             else:
                 self._near.doubtful(key, version, began, everywhere=round_ is not None and round_.everywhere)
         if self.announce is not None:
@@ -105,9 +105,9 @@ def _version(command: Command | None) -> int | None:
     return command.version if isinstance(command, Store) and command.newest_wins else None
 
 
-def _is_held(command: Command | None, round_: Round | None) -> TypeGuard[Store]:
+def _is_held(command: Command | None, round_: Round) -> TypeGuard[Store]:
     """Whether enough zones hold exactly this, by its version."""
-    if not isinstance(command, Store) or round_ is None:
+    if not isinstance(command, Store):
         return False
     # A version that no server was sent says nothing about what they hold.
     ordered = command.carried and command.newest_wins and command.version is not None

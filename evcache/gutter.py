@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from evcache.answers import Found
 from evcache.commands import Store, ask, carry_out
 from evcache.results import Outcome
-from evcache.ttl import MAX_RELATIVE_SECONDS, NEVER
+from evcache.ttl import MAX_RELATIVE_SECONDS, NEVER, exptime_sent_again
 from evcache.versions import VersionClock
 from zones.checks import seconds
 from zones.cluster import View
@@ -72,11 +72,19 @@ class GutterWrites:
         self._clock = clock
         self._ttl = max(1, int(ttl))
 
-    async def store(self, view: View, store: Store, deadline: float) -> Outcome:
-        """Have the gutter take a write that no zone took. Raises nothing: what went wrong is the outcome."""
+    async def store(self, view: View, store: Store, deadline: float, age: float) -> Outcome:
+        """Have the gutter take a write that no zone took, `age` seconds after it was sent first.
+
+        Raises nothing: what went wrong is the outcome.
+        """
         assert view.spare is not None
-        left = store.ttl if NEVER < store.ttl <= MAX_RELATIVE_SECONDS else self._ttl
-        copy = Store(self._clock, store.key, store.data, store.flags, ttl=min(self._ttl, left), version=store.version)
+        ttl = self._ttl
+        if NEVER < store.ttl <= MAX_RELATIVE_SECONDS:
+            left = exptime_sent_again(store.ttl, age + max(0.0, deadline - view.loop.time()))
+            if left is None:
+                return Outcome.NOT_STORED
+            ttl = min(ttl, left)
+        copy = Store(self._clock, store.key, store.data, store.flags, ttl=ttl, version=store.version)
         try:
             return await carry_out(copy, view.spare.node(view.place_in_spare(store.key)), deadline)
         except CacheError:

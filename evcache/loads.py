@@ -336,6 +336,8 @@ class Loads:
         asked: Asked,
     ) -> None:
         filled = Filled(stored=False, unreachable=view is None)
+        loop = asyncio.get_running_loop()
+        loaded_at = loop.time()
         try:
             # The zones as they are now: a load may take longer than a topology lasts.
             view = self._current() or view
@@ -349,7 +351,10 @@ class Loads:
         finally:
             if near_flight is not None and self._near is not None:
                 near = None if draft is None else to_keep(draft, version, errand.lease, filled)
-                self._near.land(near_flight, near) if near is not None else self._near.crash(near_flight)
+                if near is None:
+                    self._near.crash(near_flight)
+                else:
+                    self._near.land(near_flight, near, loop.time() - loaded_at)
         lease = errand.lease
         if lease is not None and not (filled.stored and lease.name == errand.flight.key):  # it is not a stub any more
             self._leases.give_back(lease, self._deadline(asked))

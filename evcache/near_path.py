@@ -145,14 +145,17 @@ class Near:
         flight.callers += 1
         return flight
 
-    def land(self, flight: Flight, found: Found | None) -> None:
-        """End a fetch, and keep what it found unless somebody wrote the key meanwhile."""
+    def land(self, flight: Flight, found: Found | None, age: float = 0.0) -> None:
+        """End a fetch, and keep what it found unless the key was written since it began.
+
+        `age`: seconds since the zone was asked, by which the time that the item has left is out of date.
+        """
         self._leave(flight)
         if found is None or flight.spoiled:
             return
         if self._hot is not None and not self._hot.count(flight.key) and self._store.held(flight.key) is None:
             return  # a key that was hot, and whose time is over, is not made to prove it again
-        self._keep(flight.key, found)
+        self._keep(flight.key, found, age)
 
     def crash(self, flight: Flight) -> None:
         """End a fetch that found out nothing: it failed, or its caller was cancelled."""
@@ -166,18 +169,20 @@ class Near:
         entry = self._store.held(key)
         return None if entry is None or entry.size < limit or entry.version is None else entry.value
 
-    def renew(self, flight: Flight, kept: Kept, ttl: int) -> bool:
-        """The zone has this very item, with so many seconds left: it is kept on. False: it has to be fetched after all."""
+    def renew(self, flight: Flight, kept: Kept, ttl: int, age: float = 0.0) -> bool:
+        """Keep an item on that the zone still has, with `ttl` seconds left. False: it has to be fetched after all.
+
+        `age`: seconds since the zone was asked.
+        """
         entry = self._store.held(flight.key)
         if entry is None or entry.value is not kept or flight.spoiled:
             return False
         if not self._floors.allow(flight.key, kept.version, self._clock()):
             return False
-        now = self._wall()
         if not kept.wrapped:
-            expires_at = math.inf if ttl < 0 else now + ttl
+            expires_at = math.inf if ttl < 0 else self._wall() - age + ttl
             kept.life = kept.life._replace(expires_at=expires_at, stale_until=expires_at)
-        left = self._seconds_to_keep(ttl, kept.life)
+        left = self._seconds_to_keep(ttl, kept.life, age)
         kept.expires_at = self._clock() + left
         return self._store.renew(flight.key, left)
 
@@ -191,15 +196,18 @@ class Near:
         self._floors.put(key, version, self._clock())
         return 0.0
 
-    def written(self, key: bytes, store: Store, zone: str | None, began: float) -> None:
-        """A write of this client's ended, and the zones hold this, by its version. `zone` is what readers are told."""
+    def written(self, key: bytes, store: Store, zone: str | None, began: float, age: float = 0.0) -> None:
+        """A write of this client's ended, and the zones hold this, by its version. `zone` is what readers are told.
+
+        `age`: seconds since it was sent.
+        """
         assert store.version is not None
         # What is held stays until this replaces it: it may be of a newer write of ours, which the store will not let go.
         self._spoil(key)
         self._floors.put(key, store.version, self._clock())
         self._floors.lift(key, began)
         hit = Hit(store.data, store.flags, cas_of(store.version), seconds_of(store.ttl), stale=False, leased=False)
-        self._keep(key, Found(hit, zone or "", store.version))
+        self._keep(key, Found(hit, zone or "", store.version), age)
         self._drop_older(key, store.version)  # if it was not kept, what a long write outlived would stay
 
     def doubtful(self, key: bytes, version: int | None, began: float, *, everywhere: bool) -> None:
@@ -282,15 +290,15 @@ class Near:
         if not flight.callers and not flight.spoiled:
             del self._flights[flight.key]
 
-    def _keep(self, key: bytes, found: Found) -> None:
+    def _keep(self, key: bytes, found: Found, age: float) -> None:
         hit = found.hit
         if hit.ttl is None or hit.leased or hit.stale or not self._floors.allow(key, found.version, self._clock()):
             return
         try:
-            content = content_of(found, self._wall(), key)
+            content = content_of(found, self._wall() - age, key)
         except DecodeError:
             return  # its reader is told
-        left = self._seconds_to_keep(hit.ttl, content.life)
+        left = self._seconds_to_keep(hit.ttl, content.life, age)
         kept = Kept(content, found, self._clock() + left)
         if kept.is_value:
             self._store.put(key, kept, len(content.data), left, found.version)
@@ -299,9 +307,9 @@ class Near:
         if self._sweeper is not None:
             self._sweeper.wake()
 
-    def _seconds_to_keep(self, ttl: int, life: Life) -> float:
-        """For as long as the item is there, as its server says, and not out of date."""
-        there = math.inf if ttl < 0 else ttl - TTL_GRANULARITY_SECONDS
+    def _seconds_to_keep(self, ttl: int, life: Life, age: float) -> float:
+        """For as long as the item is there, as its server said `age` seconds ago, and not out of date."""
+        there = math.inf if ttl < 0 else ttl - TTL_GRANULARITY_SECONDS - age
         return min(there, life.expires_at - self._wall())
 
 

@@ -121,12 +121,14 @@ class ReadPath:
         renewed = False
         try:
             self._budget.reads += 1
+            asked_at = view.loop.time()
             # Half of what a read may take in its first zone, since that may come after it.
             reply = await ask(
                 node, requests.meta_get(key, _VERSION_FLAGS), view.loop.time() + options.timeout / view.places / 2
             )
             if reply.status == b"HD" and number(reply, b"c") == kept.cas and b"X" not in reply.tokens:
-                renewed = kept.version >= self._remembered.newest(key) and near.renew(flight, kept, number(reply, b"t"))
+                age = view.loop.time() - asked_at
+                renewed = kept.version >= self._remembered.newest(key) and near.renew(flight, kept, number(reply, b"t"), age)
         except CacheError:
             return None  # the read that follows finds out the same, and does something about it
         finally:
@@ -142,6 +144,7 @@ class ReadPath:
         fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> Found | None:
         flight = near.take_off(key)
+        asked_at = view.loop.time()
         try:
             # With the seconds that are left, which bound how long it may be kept.
             line = requests.meta_get(key, requests.COPY_FLAGS)
@@ -149,7 +152,7 @@ class ReadPath:
         except BaseException:
             near.crash(flight)
             raise
-        near.land(flight, found)
+        near.land(flight, found, view.loop.time() - asked_at)
         return found
 
     async def _from_one(
@@ -247,13 +250,15 @@ class ReadPath:
             return await self._many.get(view, keys, options, flags, fallback_on_miss=fallback_on_miss)
         flights = [self._near.take_off(key) for key in keys]
         found: dict[bytes, Found] = {}
+        asked_at = view.loop.time()
         try:
             found, failures, answered = await self._many.get(
                 view, keys, options, requests.COPY_FLAGS, fallback_on_miss=fallback_on_miss
             )
         finally:
+            age = view.loop.time() - asked_at
             for flight in flights:
-                self._near.land(flight, found.get(flight.key))
+                self._near.land(flight, found.get(flight.key), age)
         return found, failures, answered
 
 

@@ -83,7 +83,7 @@ class Round:
         self._store = store
         self._touch = touch
         self._remembered = remembered
-        self._began = 0.0  # when it was sent, on the loop's clock
+        self._began = 0.0  # when its time to live began, on the loop's clock
         self._topology = topology  # that the write began with
         self._open = 0  # parts that have not ended
         # A write that no zone has taken would make every zone look behind, though none has been asked for.
@@ -109,12 +109,17 @@ class Round:
 
     @property
     def age(self) -> float:
-        """Seconds since it was sent."""
+        """Seconds since its time to live began."""
         return asyncio.get_running_loop().time() - self._began
 
-    def send(self, command: Command, pools: Iterable[ZonePool], place: int, deadline: float) -> None:
-        """Start the write in these zones. Returns at once; nothing is raised: what goes wrong is an outcome."""
-        self._began = asyncio.get_running_loop().time()
+    def send(
+        self, command: Command, pools: Iterable[ZonePool], place: int, deadline: float, since: float | None = None
+    ) -> None:
+        """Start the write in these zones. Returns at once; nothing is raised: what goes wrong is an outcome.
+
+        `since`: when its time to live began, on the loop's clock; None: now.
+        """
+        self._began = asyncio.get_running_loop().time() if since is None else since
         parts = [_Part(self, pool, pool.node(place), command, deadline) for pool in pools]
         self._open += len(parts)
         # All are counted before any is sent: a zone that fails at once must not decide the round by itself.

@@ -115,7 +115,7 @@ class WritePath:
 
     async def _to_gutter(self, view: View, command: Command, round_: Round, deadline: float) -> None:
         if self._gutter is not None and round_.unreachable and isinstance(command, Store):
-            round_.outcomes[GUTTER] = await self._gutter.store(view, command, deadline)
+            round_.outcomes[GUTTER] = await self._gutter.store(view, command, deadline, round_.age)
 
     async def _decided(self, key: bytes, command: Command, round_: Round, began: float) -> None:
         try:
@@ -213,6 +213,7 @@ class WritePath:
         except BaseException:
             self._changes.unchanged(key, began)
             raise
+        since = view.loop.time()
         decided = await self._ask_coordinator(operation, key, pool.name, decide(pool.name, node, seen, deadline), began)
         if isinstance(decided, Outcome):
             self._changes.unchanged(key, began)
@@ -220,7 +221,7 @@ class WritePath:
         if decided.store is None:
             self._changes.end(key, None, None, began)
             return pool.name, decided, None
-        round_ = self._spread(view, pool.name, decided.store, deadline, options)
+        round_ = self._spread(view, pool.name, decided.store, deadline, options, since)
         await self._decided(key, decided.store, round_, began)
         return pool.name, decided, round_
 
@@ -270,16 +271,18 @@ class WritePath:
             round_ = self._round(view, options, store)
             round_.send(store, view.writers, view.place(store.key), deadline)
         else:
-            round_ = self._spread(view, zone, store, deadline, options)
+            round_ = self._spread(view, zone, store, deadline, options, None)
         await round_.decided()
         await self._to_gutter(view, store, round_, deadline)
         return round_
 
-    def _spread(self, view: View, coordinator: str, store: Store, deadline: float, options: Options) -> Round:
+    def _spread(
+        self, view: View, coordinator: str, store: Store, deadline: float, options: Options, since: float | None
+    ) -> Round:
         round_ = self._round(view, options, store)
         round_.count(coordinator, Outcome.STORED)
         others = [pool for pool in view.writers if pool.name != coordinator]
-        round_.send(store, others, view.place(store.key), deadline)
+        round_.send(store, others, view.place(store.key), deadline, since)
         return round_
 
     async def _shielded(self, operation: str, work: Coroutine[Any, Any, T]) -> T:

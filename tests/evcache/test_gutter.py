@@ -101,7 +101,7 @@ async def test_what_the_gutter_does_not_have_is_a_miss(zones, read):
 
 @pytest.mark.parametrize(
     ("ttl", "gutter_ttl", "left"),
-    [(300, 10, 10), (3, 10, 3), (300, 2.9, 2), (300, 0.5, 1), (float("inf"), 10, 10), (90 * 86400, 10, 10)],
+    [(300, 10, 10), (3, 10, 1), (300, 2.9, 2), (300, 0.5, 1), (float("inf"), 10, 10), (90 * 86400, 10, 10)],
 )
 @on_zones()
 async def test_nothing_stays_for_long(zones, ttl, gutter_ttl, left):
