@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from evcache import CircuitLimits, EVCache, Hooks, NodeSettings, Outcome, StandardCodec
@@ -19,6 +21,7 @@ from zones.testing import FakeMemcached
 from zones.testing.store import Item as Stored
 
 NAMESPACE = "t"
+TICKS_APART = 0.35  # seconds between the ticks of one zone's servers and the next one's
 WALL_START = 1_800_000_000.0  # unix time when a test begins
 
 TOMBSTONE = "<tombstone>"
@@ -99,6 +102,7 @@ class MemoryZones:
 
     versions: the release that the servers imitate, or one for each zone.
     write_only: zones that take writes and are never read.
+    ticking: the servers' clocks tick once a second, as memcached's do, each zone's at another moment.
     The other options are those of `FakeMemcached`.
     """
 
@@ -109,6 +113,7 @@ class MemoryZones:
         *,
         versions: str | Mapping[str, str] = "1.6.38",
         write_only: Iterable[str] = (),
+        ticking: bool = False,
         **server: Any,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -120,12 +125,12 @@ class MemoryZones:
         self._by_label: dict[str, tuple[str, FakeMemcached]] = {}
         self._clients: list[EVCache] = []
         made: list[Zone] = []
-        for name in self.names:
+        for number, name in enumerate(self.names):
+            clock = partial(self._ticks, number * TICKS_APART) if ticking else self._loop.time
             version = versions if isinstance(versions, str) else versions[name]
             endpoints = tuple(Endpoint.parse(f"{name}{number}:11211") for number in range(nodes))
             self.servers[name] = [
-                FakeMemcached(version=version, clock=self._loop.time, wall_clock=self.wall_clock, **server)
-                for _ in endpoints
+                FakeMemcached(version=version, clock=clock, wall_clock=self.wall_clock, **server) for _ in endpoints
             ]
             for endpoint, fake in zip(endpoints, self.servers[name], strict=True):
                 self._by_label[endpoint.label] = (name, fake)
@@ -133,6 +138,9 @@ class MemoryZones:
         self.topology = Topology(tuple(made))
 
     # Time and clients.
+
+    def _ticks(self, phase: float) -> float:
+        return math.floor(self._loop.time() + phase)
 
     def wall_clock(self) -> float:
         """Unix time, which goes with the loop's."""
