@@ -10,7 +10,6 @@ from typing import Any
 from evcache.answers import Found
 from evcache.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.config import Errors
-from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError
 from evcache.life import Content, content_of
 from evcache.lifecycle import Lifecycle
@@ -227,7 +226,7 @@ class Reading(Lifecycle):
         seconds = self._defaults.ttl(ttl)
         try:
             view, options = self._ready(options) or await self._open(options)
-            self._writes.touch_in_background(view, full, seconds, options._replace(consistency=Consistency.NONE))
+            self._writes.touch_in_background(view, full, seconds, options)
             found = await self._reads.get(view, full, options, fallback_on_miss=self._fallback_on_miss, near=False)
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)

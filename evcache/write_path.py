@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from evcache.background import Background
 from evcache.changes import Changes
 from evcache.commands import Command, Delete, Seen, Store
+from evcache.consistency import Consistency
 from evcache.coordinator import Coordinator, Decision, Draft
 from evcache.errors import CacheUnavailable
 from evcache.gutter import GUTTER, GutterWrites
@@ -246,6 +247,9 @@ class WritePath:
 
     async def touch(self, view: View, key: bytes, ttl: float, options: Options) -> WriteResult:
         """Give a value a new time to live in every zone. Raises as `write` does."""
+        if options.consistency is Consistency.NONE:
+            self.touch_in_background(view, key, ttl, options)
+            return WriteResult(met=True, version=None, zones={pool.name: Outcome.PENDING for pool in view.writers})
         deadline = view.loop.time() + options.timeout
         command = Touch(self._clock, key, ttl=self.wire_ttl(ttl))
         result = await self.write("touch", view, key, command, options)
@@ -259,7 +263,8 @@ class WritePath:
 
     def touch_in_background(self, view: View, key: bytes, ttl: float, options: Options) -> None:
         """Give a value a new time to live, which no caller waits for."""
-        self._background.spawn(self.touch(view, key, ttl, options))
+        # At ALL, since it must see what each zone holds.
+        self._background.spawn(self.touch(view, key, ttl, options._replace(consistency=Consistency.ALL)))
 
     async def spread(self, view: View, store: Store, zone: str | None, deadline: float, options: Options) -> Round:
         """Send a store to every zone but the one (None: none) that has taken it, and wait for as many as the options ask
