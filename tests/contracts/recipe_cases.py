@@ -168,4 +168,57 @@ LEASE_CASES: list[Case] = [
     ),
 ]
 
-RECIPE_CASES: list[Case] = GUARDED_CASES + LOOP_CASES + LEASE_CASES
+# The time to live of a number stays what it was, and so must its version be what the client said.
+COUNTER_CASES: list[Case] = [
+    case(
+        "counter: compared, and versioned",
+        (b"ms @ 1 T30 F9 E" + OLD + b"\r\n5\r\n", b"HD\r\n"),
+        (
+            b"ma @ D1 C" + OLD + b" E" + NEW + b" v t c\r\nmg @ v c u\r\n",
+            b"VA 1 <t30> c" + NEW + b"\r\n6\r\nVA 1 c" + NEW + b"\r\n6\r\n",
+        ),
+        (b"ma @ D1 C" + OLD + b" E" + NEWEST + b" v t c\r\nmg @ v c u\r\n", b"EX\r\nVA 1 c" + NEW + b"\r\n6\r\n"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "counter: a number that gains a digit has a CAS of the server's, and the reply says otherwise",
+        (b"ms @ 1 T30 F9 E" + OLD + b"\r\n9\r\n", b"HD\r\n"),
+        (b"ma @ D1 C" + OLD + b" E" + NEW + b" v c\r\n", b"VA 2 c" + NEW + b"\r\n10\r\n"),
+        (b"mg @ v c u\r\n", b"VA 2 c<cas>\r\n10\r\n"),
+        (b"ms @ 0 T0 F0 C<cas> E" + NEW + b" MA\r\n\r\n", b"HD\r\n"),
+        holds(NEW, b"10", flags=9),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "counter: padding is taken off",
+        (b"ms @ 2 T30 F9 E" + OLD + b"\r\n10\r\n", b"HD\r\n"),
+        (
+            b"ma @ D1 MD C" + OLD + b" E" + NEW + b" v c\r\nmg @ v c u\r\n",
+            b"VA 1 c" + NEW + b"\r\n9\r\nVA 2 c" + NEW + b"\r\n9 \r\n",
+        ),
+        (
+            b"ms @ 1 T0 F9 C" + NEWEST + b" E" + NEWEST + b" I\r\n9\r\n"
+            b"ms @ 0 T0 F0 C" + NEWEST + b" E" + NEWEST + b" MA\r\n\r\n",
+            b"HD\r\nHD\r\n",
+        ),
+        holds(NEWEST, b"9", flags=9),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "touch: exactly one version, without its value",
+        (b"ms @ 5 T30 F9 E" + NEW + b"\r\nvalue\r\n", b"HD\r\n"),
+        (
+            b"md @ C" + NEW + b" E" + NEW + b" I T60\r\nms @ 0 T0 F0 C" + NEW + b" E" + NEW + b" MA\r\n\r\n",
+            b"HD\r\nHD\r\n",
+        ),
+        holds(NEW, b"value", ttl=60, flags=9),
+        (
+            b"md @ C" + OLD + b" E" + OLD + b" I T90\r\nms @ 0 T0 F0 C" + OLD + b" E" + OLD + b" MA\r\n\r\n",
+            b"EX\r\nEX\r\n",
+        ),
+        holds(NEW, b"value", ttl=60, flags=9),
+        since=EXPLICIT_CAS,
+    ),
+]
+
+RECIPE_CASES: list[Case] = GUARDED_CASES + LOOP_CASES + LEASE_CASES + COUNTER_CASES

@@ -9,7 +9,7 @@ import pytest
 
 from evcache import CacheUnavailable
 from tests.evcache.memory_zones import TOMBSTONE, full, on_zones, pass_time
-from tests.evcache.near_clients import GRACE, KEY, OLD, Pair, heard, kept
+from tests.evcache.near_clients import GRACE, KEY, OLD, PATIENT, Pair, heard, kept, near_client, settled
 from zones.selector import coordinator_order
 
 
@@ -354,3 +354,46 @@ async def test_a_delivery_also_spoils_what_is_being_fetched(zones):
     assert await pair.arrives(reading) == OLD
     assert kept(pair.reader, KEY) is None
     await keeps_what_is_new(pair, "new", versioned=True)
+
+
+# Repairs.
+
+
+@pytest.mark.parametrize("how", ["all", "quorum", "get_many", "check"])
+@on_zones()
+async def test_a_repair_of_a_zone_that_was_behind_is_announced(zones, how):
+    """A near cache may have kept what the zone held, longer after the write was announced than floors last."""
+    pair = await Pair.on(zones)
+    other, _ = near_client(zones, "b", invalidation=pair.channel, check_share=1.0 if how == "check" else 0, **PATIENT)
+    await settled(zones, other)
+    old = pair.in_zone()
+    await pair.writer.set(KEY, "new", consistency="all")
+    await heard()
+    pair.set_zone(old)
+    pair.reader._reads._remembered.recent.clear()
+    await pass_time(GRACE + 1)
+    assert await pair.reader.get(KEY) == OLD
+    assert kept(pair.reader, KEY) is not None
+    match how:
+        case "get_many":
+            await other.get_many([KEY], consistency="all")
+        case "check":
+            await other.get(KEY, near_cache=False)
+        case _:
+            await other.get(KEY, consistency="all")
+    await pass_time(0.5)
+    assert zones.values(KEY)["a"] == "new"
+    assert kept(pair.reader, KEY) is None
+    assert await pair.reader.get(KEY) == "new"
+
+
+@on_zones()
+async def test_a_copy_to_a_zone_that_holds_nothing_is_not_announced(zones):
+    """Nothing older can have been read there; a zone that has come back empty would cause a flood."""
+    pair = await Pair.on(zones)
+    zones.evict(KEY, "b")
+    before = pair.reader.stats().invalidation.received
+    assert await pair.writer.get(KEY, consistency="all") == OLD
+    await pass_time(0.5)
+    assert zones.values(KEY)["b"] == OLD
+    assert pair.reader.stats().invalidation.received == before
