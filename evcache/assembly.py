@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from evcache.atomic import Atomic
 from evcache.background import Background
 from evcache.budget import Budget, Failover
 from evcache.bus import Bus
@@ -240,12 +241,14 @@ class Assembly:
             )
             self._replay.caught_up = self._changes.caught_up
             self._cluster.when_back(self._replay.wake)
-        self._coordinator = Coordinator(
-            clock, self._codec, self._repair, remembered, wall_clock, versions=not interop, tombstone_ttl=tombstones
+        self._coordinator = Coordinator(clock, self._repair, remembered, versions=not interop)
+        self._atomic = Atomic(
+            self._coordinator, clock, self._codec, wall_clock, versions=not interop, tombstone_ttl=tombstones
         )
         self._writes = WritePath(
             clock,
             self._coordinator,
+            self._atomic,
             self._background,
             self._hooks,
             versions=not interop,

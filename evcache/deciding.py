@@ -35,7 +35,7 @@ class Deciding(Lifecycle):
         draft = self._draft(key, value, ttl)
 
         async def decide(_: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
-            return await self._coordinator.add(node, draft, seen, deadline)
+            return await self._atomic.add(node, draft, seen, deadline)
 
         return await self._decide("add", draft, decide, consistency, timeout)
 
@@ -52,7 +52,7 @@ class Deciding(Lifecycle):
         draft = self._draft(key, value, ttl)
 
         async def decide(_: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
-            return await self._coordinator.replace(node, draft, seen, deadline)
+            return await self._atomic.replace(node, draft, seen, deadline)
 
         return await self._decide("replace", draft, decide, consistency, timeout)
 
@@ -78,7 +78,7 @@ class Deciding(Lifecycle):
         draft = self._draft(key, value, ttl)
 
         async def decide(zone: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
-            return await self._coordinator.cas(zone, node, draft, expected, seen, deadline)
+            return await self._atomic.cas(zone, node, draft, expected, seen, deadline)
 
         return await self._decide("cas", draft, decide, consistency, timeout)
 
@@ -163,7 +163,7 @@ class Deciding(Lifecycle):
 
         async def decide(zone: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
             before = operation == "prepend"
-            return await self._coordinator.join(zone, node, full, value, seen, deadline, before=before, ttl=copies)
+            return await self._atomic.join(zone, node, full, value, seen, deadline, before=before, ttl=copies)
 
         return await self._writes.decide(operation, view, full, decide, options)
 
@@ -186,7 +186,7 @@ class Deciding(Lifecycle):
         view, options = self._ready(options) or await self._open(options)
 
         async def decide(_: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
-            return await self._coordinator.count(
+            return await self._atomic.count(
                 node, full, delta, seen, deadline, decrement=operation == "decr", initial=initial, ttl=life
             )
 

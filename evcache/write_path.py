@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from typing import Any, TypeVar
 
+from evcache.atomic import Atomic
 from evcache.background import Background
 from evcache.changes import Changes
 from evcache.commands import Command, Delete, Seen, Store
@@ -40,6 +41,7 @@ class WritePath:
         self,
         clock: VersionClock,
         coordinator: Coordinator,
+        atomic: Atomic,
         background: Background,
         hooks: Listeners,
         *,
@@ -54,6 +56,7 @@ class WritePath:
         self._clock = clock
         self._changes = changes
         self._coordinator = coordinator
+        self._atomic = atomic
         self._background = background
         self._hooks = hooks
         self._versions = versions
@@ -257,7 +260,7 @@ class WritePath:
             return result
 
         async def decide(zone: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
-            return await self._coordinator.renew(zone, node, key, ttl, seen, deadline)
+            return await self._atomic.renew(zone, node, key, ttl, seen, deadline)
 
         return await self.decide("touch", view, key, decide, options._replace(timeout=max(0.0, deadline - view.loop.time())))
 
