@@ -57,6 +57,19 @@ def count_answered(answers: Mapping[str, Answer], zones: int) -> int:
     return sum(not isinstance(answer, CacheError) for answer in answers.values())
 
 
+def is_decided(answers: Mapping[str, Answer], required: int, zones: int, known: int) -> bool:
+    """Return whether a read of several zones can end: with these answers, or because `required` can't be reached any more.
+
+    Answers that are behind what this client knows (the version `known`) are not enough while a zone that has not answered
+    may be not behind. A miss is enough: a key that has expired everywhere must not wait for a zone that hangs.
+    """
+    answered = count_answered(answers, zones)
+    if answered < required:
+        return answered + zones - len(answers) < required
+    latest = newest(answers.values())
+    return latest is None or latest.version is None or latest.version >= known
+
+
 def check_answered(operation: str, answers: Mapping[str, Answer], required: int, zones: int) -> None:
     """Raise `ConsistencyError` when fewer than `required` of the `zones` answered, `CacheUnavailable` when all failed.
 

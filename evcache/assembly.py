@@ -51,6 +51,7 @@ from evcache.read_path import ReadPath
 from evcache.remembered import REMEMBERED_KEYS, Remembered
 from evcache.repair import Repair
 from evcache.replay import Replay
+from evcache.sampler import Sampler
 from evcache.telemetry import Telemetry
 from evcache.ttl import DEFAULT_TTL_SECONDS, seconds_to_live
 from evcache.turns import Turns
@@ -137,7 +138,7 @@ class Assembly:
         transport: "auto": each node is asked which protocol it speaks; "meta" or "classic": that one, or it is not used;
             None: what `nodes` says, which is "auto" unless it says otherwise.
         repair: whether zones that are seen to lack the newest version of a key are brought it, in the background.
-        check_share: of the reads that one zone has served, the share after which all zones are compared and repaired.
+        check_share: of the keys that one zone has served, the share after which all zones are compared and repaired.
         hints: how many writes that a zone missed are kept for it, and where; None: none.
         remember_versions: for how many keys this client remembers which version it wrote or saw, so that it never goes back
             in time (twice as many at the most); 0: it may.
@@ -223,8 +224,9 @@ class Assembly:
             budget=self._failover,
             gutter=None if gutter is None else GutterReads(clock),
             hooks=self._hooks,
+            sampler=Sampler(share(check_share, "check_share") if self._repair.enabled else 0.0),
         )
-        self._reads = ReadPath(parts, self._near, self._hedge, check_share=share(check_share, "check_share"))
+        self._reads = ReadPath(parts, self._near, self._hedge)
         self._repair.announce = self._changes.caught_up
         self._replay: Replay | None = None
         if hints is not None and not interop:

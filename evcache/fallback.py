@@ -130,6 +130,7 @@ class Fallback:
                     parts.remembered.note(key, found.version)
                 behind = {zone: node for zone, (node, _) in attempts.behind.items()}
                 parts.repair.bring(view, key, found, node, attempts.missed, behind, now)
+                parts.served(view, key)
                 return found
             attempts.enter(pool, node, outcome)
             if outcome is None and not fallback_on_miss:

@@ -218,11 +218,15 @@ class LoadPath:
             for key in keys:
                 item = found.get(key)
                 self._hooks.looked_up(key, "" if item is None else item.zone, hit=item is not None and item.is_value)
-        if not answered:
+        required = asked.reads.consistency.required(len(view.readers))
+        unavailable = not answered and len(failures) == len(view.readers)  # else some zone was not waited for
+        if unavailable:
             self._hooks.error_as_miss(CacheUnavailable("get_or_load_many", failures))
+        elif answered < required:
+            self._hooks.error_as_miss(ConsistencyError("get_or_load_many", answered, required, failures))
         now = self._wall()
         contents = {key: self._content(item, now, key) for key, item in found.items()}
-        return {key: content for key, content in contents.items() if content is not None}, answered > 0
+        return {key: content for key, content in contents.items() if content is not None}, not unavailable
 
     @staticmethod
     def _content(found: Found, now: float, key: bytes) -> Content | None:

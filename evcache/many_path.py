@@ -1,16 +1,20 @@
-"""Reading many keys: every node of a zone at once, and the next zone only for the keys that are still missing."""
+"""Reading many keys: every node of a zone at once, and the next zone only for the keys that are still missing.
+
+At `QUORUM` and above, every node of every zone at once, until enough zones have answered for each key.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
-from evcache.answers import Answer, Found, count_answered, failed, judged, newest, zones_behind
+from evcache.answers import Answer, Found, count_answered, failed, is_decided, judged, newest, zones_behind
 from evcache.codec import FLAG_TOMBSTONE
 from evcache.errors import FailoverDenied, ZoneBehind
 from evcache.fallback import unasked
 from evcache.options import Options
 from evcache.read_parts import ReadParts
+from evcache.several_path import in_order, wait_until
 from zones.cluster import View
 from zones.errors import CacheError
 from zones.node import Node
@@ -35,13 +39,16 @@ class ManyPath:
     async def get(
         self, view: View, keys: Sequence[bytes], options: Options, flags: bytes, *, fallback_on_miss: bool
     ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
-        """The items, known absences too, why zones failed, and the least number of zones that answered for any key."""
+        """Return the items of keys that enough zones answered for, why zones failed, and the least number of zones that
+        answered for any key. Known absences are items too; tombstones are not.
+        """
         asked_at = view.loop.time()
         deadline = asked_at + options.timeout
         known = self._parts.remembered.newest_of_each(keys)
-        if options.consistency.required(len(view.readers)) > 1:
-            answers = await self._ask_all(view, keys, flags, deadline, known)
-            return self._what_holds(view, answers, known, asked_at)
+        required = options.consistency.required(len(view.readers))
+        if required > 1:
+            answers = await self._ask_several(view, keys, flags, deadline, known, required)
+            return self._what_holds(view, answers, known, required, asked_at)
         self._parts.budget.reads += len(keys)
         found: dict[bytes, Found] = {}
         batches = view.readers[0].batches(keys)
@@ -63,7 +70,7 @@ class ManyPath:
             )
             if view.spare is not None:
                 await self._ask_gutter(view, answers, deadline)
-        others, failures, answered = self._what_holds(view, answers, known, asked_at)
+        others, failures, answered = self._what_holds(view, answers, known, required, asked_at)
         return found | others, failures, answered
 
     def _goes_straight(self, view: View, batches: Batches) -> bool:
@@ -98,6 +105,7 @@ class ManyPath:
                 others.update((key, {zone: error}) for key in some if key not in found)
         if len(found) + len(others) < len(keys):
             others.update((key, {zone: None}) for key in keys if key not in found and key not in others)
+        self._parts.served_many(view, found)
         for key in [key for key, item in found.items() if item.hit.flags == FLAG_TOMBSTONE]:
             del found[key]
         return found, others
@@ -130,16 +138,46 @@ class ManyPath:
             return error
         return None
 
-    async def _ask_all(
-        self, view: View, keys: Sequence[bytes], flags: bytes, deadline: float, known: Mapping[bytes, int]
+    async def _ask_several(
+        self,
+        view: View,
+        keys: Sequence[bytes],
+        flags: bytes,
+        deadline: float,
+        known: Mapping[bytes, int],
+        required: int,
     ) -> Answers:
+        """Ask every zone for every key, and return when each key has answers enough, or can't get enough any more.
+
+        A node that is slow delays only keys that need it.
+        """
+        zones = [pool.name for pool in view.readers]
         answers: Answers = {key: {} for key in keys}
-        zones = await asyncio.gather(*(self._answers(view, pool, keys, flags, deadline) for pool in view.readers))
-        for pool, answered in zip(view.readers, zones, strict=True):
-            for key, answer in answered.items():
-                answers[key][pool.name] = answer
-            if any(isinstance(judged(answer, known[key]), ZoneBehind) for key, answer in answered.items()):
-                self._parts.hooks.zone_behind(pool.name)
+        undecided = set(keys)
+        asked: dict[asyncio.Future[Hits], tuple[str, Sequence[bytes]]] = {
+            asyncio.ensure_future(_ask(node, some, flags, deadline, view.loop)): (pool.name, some)
+            for pool in view.readers
+            for node, some in pool.batches(keys)
+        }
+
+        def enter(ended: Iterable[asyncio.Future[Hits]]) -> bool:
+            for request in ended:
+                zone, some = asked[request]
+                error = request.exception()
+                if error is not None and not isinstance(error, CacheError):
+                    raise error
+                for key, answer in self._said(zone, some, error or request.result()).items():
+                    of_key = answers[key]
+                    of_key[zone] = answer
+                    if key in undecided and is_decided(of_key, required, len(zones), known[key]):
+                        undecided.discard(key)
+            return not undecided
+
+        await wait_until(asked, enter)
+        answers = {key: in_order(zones, of_key) for key, of_key in answers.items()}
+        for zone in zones:
+            if any(isinstance(judged(of_key.get(zone), known[key]), ZoneBehind) for key, of_key in answers.items()):
+                self._parts.hooks.zone_behind(zone)
         return answers
 
     def _orders(self, view: View, keys: Sequence[bytes]) -> list[tuple[Sequence[ZonePool], list[bytes]]]:
@@ -235,18 +273,20 @@ class ManyPath:
             answers[key][view.spare.name] = answer
 
     def _what_holds(
-        self, view: View, answers: Answers, known: Mapping[bytes, int], asked_at: float
+        self, view: View, answers: Answers, known: Mapping[bytes, int], required: int, asked_at: float
     ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
         zones = len(view.readers)
         found: dict[bytes, Found] = {}
         failures: dict[str, CacheError] = {}
         answered_least = zones
+        served: list[bytes] = []
         for key, of_key in answers.items():
             winner = newest(of_key.values())
             if winner is not None and winner.version is not None and winner.version < known[key]:
                 of_key = {zone: judged(answer, known[key]) for zone, answer in of_key.items()}  # noqa: PLW2901
                 winner = None
-            answered_least = min(answered_least, count_answered(of_key, zones))
+            answered = count_answered(of_key, zones)
+            answered_least = min(answered_least, answered)
             failures.update({zone: answer for zone, answer in of_key.items() if isinstance(answer, CacheError)})
             if winner is None:
                 continue
@@ -264,8 +304,11 @@ class ManyPath:
                     {zone: nodes[zone] for zone in behind if zone in nodes},
                     asked_at,
                 )
-            if winner.hit.flags != FLAG_TOMBSTONE:
+            if required <= 1 and winner.zone in nodes:
+                served.append(key)
+            if winner.hit.flags != FLAG_TOMBSTONE and answered >= required:
                 found[key] = winner
+        self._parts.served_many(view, served)
         return found, failures, answered_least
 
     async def _answers(
@@ -274,12 +317,18 @@ class ManyPath:
         """What one zone says about each of the keys."""
         answers: dict[bytes, Answer] = dict.fromkeys(keys)
         for some, outcome in await _ask_all_nodes(view, pool.batches(keys), flags, deadline):
-            try:
-                if isinstance(outcome, CacheError):
-                    raise outcome
-                answers.update((some[index], self._parts.found(pool.name, reply)) for index, reply in outcome)
-            except CacheError as error:
-                answers.update(dict.fromkeys(some, error))
+            answers.update(self._said(pool.name, some, outcome))
+        return answers
+
+    def _said(self, zone: str, keys: Sequence[bytes], outcome: Hits | CacheError) -> dict[bytes, Answer]:
+        """Return the answer of a zone for each of the keys that one of its nodes was asked for."""
+        if isinstance(outcome, CacheError):
+            return dict.fromkeys(keys, outcome)
+        answers: dict[bytes, Answer] = dict.fromkeys(keys)
+        try:
+            answers.update((keys[index], self._parts.found(zone, reply)) for index, reply in outcome)
+        except CacheError as error:
+            return dict.fromkeys(keys, error)
         return answers
 
 

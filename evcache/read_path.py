@@ -6,8 +6,6 @@ A miss is an answer, a failure is not. A tombstone is an answer too: "deleted, a
 from __future__ import annotations
 
 import asyncio
-import math
-import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -45,25 +43,19 @@ class ReadPath:
         parts: ReadParts,
         near: Near | None = None,
         hedge: Hedge | None = None,
-        *,
-        check_share: float = 0.0,
-        draw: Callable[[], float] = random.random,
     ) -> None:
-        """`check_share`: of the reads that one zone has served, the share after which all zones are compared."""
         self._parts = parts
         self._clock = parts.clock
         self._remembered = parts.remembered
         self._recent = parts.remembered.recent
         self._budget = parts.budget
+        self._sampler = parts.sampler
         self._near = near
         self._look_up: Callable[[bytes], Entry | None] = (lambda _: None) if near is None else near.look_up
         self._hedge = hedge
         self._fallback = Fallback(parts)
         self._several = SeveralPath(parts)
         self._many = ManyPath(parts)
-        self._check_share = check_share
-        self._draw = draw
-        self._check_at = self._next_check()  # the number of the read after which the next check comes
 
     def get(
         self,
@@ -133,7 +125,10 @@ class ReadPath:
             return None  # the read that follows finds out the same, and does something about it
         finally:
             near.crash(flight)
-        return kept if renewed else None
+        if not renewed:
+            return None
+        self._parts.served(view, key)
+        return kept
 
     async def _for_near(
         self,
@@ -193,8 +188,11 @@ class ReadPath:
                 if version is None or version >= known:
                     if version != recent and version is not None:
                         self._remembered.note(key, version)
-                    if budget.reads >= self._check_at:
-                        self._check(view, key)
+                    sampler = self._sampler  # as `ReadParts.served`, without a call
+                    sampler.left -= 1
+                    if sampler.left <= 0:
+                        sampler.restart()
+                        self._parts.repair.check(view, key)
                     return _new_found(Found, (hit, local.name, version, False))
                 failure = ZoneBehind(version, known)
                 self._parts.hooks.zone_behind(local.name)
@@ -216,16 +214,6 @@ class ReadPath:
             return False
         self._budget.take()
         return True
-
-    def _check(self, view: View, key: bytes) -> None:
-        self._check_at = self._next_check()
-        self._parts.repair.check(view, key)
-
-    def _next_check(self) -> float:
-        # Drawn anew each time: reads that come in a rhythm would otherwise have the same key checked for ever.
-        if not self._check_share or not self._parts.repair.enabled:
-            return math.inf
-        return self._budget.reads + 1 + int(2 * self._draw() / self._check_share)
 
     async def get_from(self, pool: ZonePool, node: Node, key: bytes, deadline: float) -> Found | None:
         """The item in one zone, or None for a miss. Raises a `NodeError`."""

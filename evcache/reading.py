@@ -204,9 +204,9 @@ class Reading(Lifecycle):
                 raise DecodeError(error.problem, key=full, zone=item.zone, flags=flags) from error
         required = options.consistency.required(len(view.readers))
         if answered < required:
-            problem: CacheError = CacheUnavailable("get_many", failures, values)
-            if answered:
-                problem = ConsistencyError("get_many", answered, required, failures, values)
+            problem: CacheError = ConsistencyError("get_many", answered, required, failures, values)
+            if not answered and len(failures) == len(view.readers):  # else some zone was not waited for
+                problem = CacheUnavailable("get_many", failures, values)
             self._unavailable(problem, options, None)
         return values
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TypeVar
 
-from evcache.answers import Answer, Found, check_answered, count_answered, judged, newest, zones_behind
+from evcache.answers import Answer, Found, check_answered, is_decided, judged, newest, zones_behind
 from evcache.commands import ask
 from evcache.errors import ZoneBehind
 from evcache.options import Options
@@ -13,6 +14,8 @@ from evcache.read_parts import ReadParts
 from zones.cluster import View
 from zones.errors import CacheError
 from zones.node import Node
+
+T = TypeVar("T")
 
 
 class SeveralPath:
@@ -34,17 +37,17 @@ class SeveralPath:
         nodes = {pool.name: pool.node(place) for pool in view.readers}
         known = self._parts.remembered.newest(key)
 
-        def enough(answers: Mapping[str, Answer]) -> bool:
-            if count_answered(answers, zones) < required:
-                return False
-            winner = newest(answers.values())
-            # Of those that are behind what this client knows of, no number is enough while another may be not. A miss is no
-            # such answer: a key that has expired everywhere must not wait for a zone that hangs.
-            return winner is None or winner.version is None or winner.version >= known
+        asked: dict[asyncio.Future[Answer], str] = {
+            asyncio.ensure_future(self._ask(zone, node, line, deadline)): zone for zone, node in nodes.items()
+        }
+        arrived: dict[str, Answer] = {}
 
-        answers = await first_answers(
-            {zone: self._ask(zone, node, line, deadline) for zone, node in nodes.items()}, required, enough
-        )
+        def enter(ended: Iterable[asyncio.Future[Answer]]) -> bool:
+            arrived.update((asked[task], task.result()) for task in ended)
+            return is_decided(arrived, required, zones, known)
+
+        await wait_until(asked, enter)
+        answers = in_order(nodes, arrived)
         for zone, answer in answers.items():
             if isinstance(judged(answer, known), ZoneBehind):
                 self._parts.hooks.zone_behind(zone)
@@ -75,28 +78,24 @@ class SeveralPath:
             return error
 
 
-async def first_answers(
-    asked: Mapping[str, Awaitable[Answer]],
-    required: int,
-    enough: Callable[[Mapping[str, Answer]], bool] | None = None,
-) -> dict[str, Answer]:
-    """Ask all, and return when `required` have answered, or when that has become impossible.
+async def wait_until(asked: Collection[asyncio.Future[T]], enter: Callable[[Iterable[asyncio.Future[T]]], bool]) -> None:
+    """Wait for futures until `enter` says that those which have ended are enough. Cancel the others.
 
-    `asked`: a coroutine that returns an `Answer` for each zone. Those that are not needed any more are cancelled; their
-    replies are dropped when they come. `enough`: what decides in place of the number of answers.
+    `asked`: requests, whose replies are dropped when they are cancelled, or tasks that send one. `enter` takes the futures
+    that have ended since its last call, and returns whether the others are not needed any more.
     """
-    tasks = {zone: asyncio.ensure_future(work) for zone, work in asked.items()}
-    answers: dict[str, Answer] = {}
-    waiting = set(tasks.values())
+    waiting = set(asked)
     try:
         while waiting:
-            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            answers = {zone: task.result() for zone, task in tasks.items() if task.done()}
-            answered = sum(not isinstance(answer, CacheError) for answer in answers.values())
-            done = answered >= required if enough is None else enough(answers)
-            if done or answered + len(waiting) < required:
+            ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if enter(ended):
                 break
     finally:
-        for task in waiting:
-            task.cancel()
-    return answers
+        for future in waiting:
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # or asyncio logs that it was never retrieved
+
+
+def in_order(zones: Iterable[str], answers: Mapping[str, Answer]) -> dict[str, Answer]:
+    """Return the answers in the order in which zones are read: the first of them wins where items have no versions."""
+    return {zone: answers[zone] for zone in zones if zone in answers}
