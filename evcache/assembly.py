@@ -141,7 +141,7 @@ class Assembly:
         check_share: of the keys that one zone has served, the share after which all zones are compared and repaired.
         hints: how many writes that a zone missed are kept for it, and where; None: none.
         remember_versions: for how many keys this client remembers which version it wrote or saw, so that it never goes back
-            in time (twice as many at the most); 0: it may.
+            in time (twice as many at the most), and for as many of those that others announce; 0: it may.
         failover: how much reads may ask of other zones than the local one.
         hedging: ask a second zone while the first is slow; None: off.
         gutter: servers that stand in when no zone can serve a key; None: none.
@@ -210,11 +210,11 @@ class Assembly:
                 on_remove=self._hooks.near_removed if self._hooks.hears("near_removed") else None,
             )
         self._flights = Flights()
-        self._changes = Changes(self._near, self._flights, self._local_zone)
+        remembered = Remembered(not_negative(remember_versions, "remember_versions"))
+        self._changes = Changes(self._near, self._flights, self._local_zone, clock=clock, remembered=remembered)
         self._bus = None if invalidation is None else Bus(invalidation, f"evcache:{namespace}", self._changes)
         if self._bus is not None:
             self._changes.announce = self._bus.announce
-        remembered = Remembered(not_negative(remember_versions, "remember_versions"))
         self._failover = Budget(failover.ratio, failover.burst)
         self._hedge = None if hedging is None else Hedge(hedging, self._hooks)
         parts = ReadParts(

@@ -1,4 +1,4 @@
-"""Who has to hear that a key changes: the near cache, loads that are under way, and other processes."""
+"""Who has to hear that a key changes: the near cache, loads that are under way, later reads, and other processes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TypeGuard
 from evcache.commands import Command, Store
 from evcache.flights import Flights
 from evcache.near_path import Near
+from evcache.remembered import Remembered
 from evcache.results import Outcome
 from evcache.rounds import Round
 from evcache.touch import Touch
-from evcache.versions import NOTHING_NEWER
+from evcache.versions import NOTHING_NEWER, VersionClock, cas_of
 
 
 class Changes:
@@ -21,11 +22,21 @@ class Changes:
     before.
     """
 
-    def __init__(self, near: Near | None, flights: Flights, zone: str | None) -> None:
-        """`zone`: the local one."""
+    def __init__(
+        self,
+        near: Near | None,
+        flights: Flights,
+        zone: str | None,
+        *,
+        clock: VersionClock,
+        remembered: Remembered,
+    ) -> None:
+        """`zone`: the local one. `remembered`: the versions that reads must not go behind."""
         self._near = near
         self._flights = flights
         self._zone = zone
+        self._clock = clock
+        self._remembered = remembered
         self.heard = 0
         """Changes that other processes have announced."""
         self.gaps = 0
@@ -60,7 +71,7 @@ class Changes:
             else:
                 self._near.doubtful(key, version, began, everywhere=round_ is not None and round_.everywhere)
         if self.announce is not None:
-            self.announce(key, version)
+            self.announce(key, version if _may_be_relied_on(version, round_) else None)
 
     def unchanged(self, key: bytes, began: float) -> None:
         """It has ended, and nothing was written."""
@@ -82,6 +93,11 @@ class Changes:
         """
         self.heard += 1
         self._flights.detach(key, version)
+        if version is not None and version != NOTHING_NEWER:
+            # By the clock, which does not believe what is too far ahead: nothing that exists would be new enough for it.
+            believed = self._clock.version_of(cas_of(version))
+            if believed is not None:
+                self._remembered.hear(key, believed)
         if self._near is not None:
             self._near.changed(key, version)
 
@@ -103,6 +119,14 @@ def _version(command: Command | None) -> int | None:
     if isinstance(command, Touch):
         return NOTHING_NEWER
     return command.version if isinstance(command, Store) and command.newest_wins else None
+
+
+def _may_be_relied_on(version: int | None, round_: Round | None) -> bool:
+    """Return whether other clients may take every older version for out of date: a zone that can be read has this one.
+
+    If no zone has it, they would take all zones for behind. When a zone gets it later, by a hint, it is announced again.
+    """
+    return version == NOTHING_NEWER or (round_ is not None and round_.answered > 0)
 
 
 def _is_held(command: Command | None, round_: Round) -> TypeGuard[Store]:

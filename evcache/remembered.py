@@ -4,6 +4,9 @@ What counts for a read is what was known when it began: of writes that were sent
 
 Bounded: two generations of so many keys. A key that is used moves to the young one; when that is full, the old one is
 forgotten. That keeps what is in use as an LRU would, for one dict look-up a read.
+
+Versions that other clients have announced are kept in two generations of their own. However many writes other clients
+announce, none of them makes this client forget what it wrote or read itself.
 """
 
 from __future__ import annotations
@@ -17,24 +20,30 @@ REMEMBERED_KEYS = 16_384
 class Remembered:
     """The newest version of each key, as far as this client knows."""
 
-    __slots__ = ("_limit", "_old", "_pinned", "recent")
+    __slots__ = ("_heard", "_heard_before", "_limit", "_old", "_pinned", "recent")
 
     def __init__(self, limit: int = REMEMBERED_KEYS) -> None:
-        """`limit`: keys in each of two generations; 0: only what is pinned."""
+        """`limit`: keys in each generation; 0: only what is pinned."""
         self._limit = limit
         self.recent: dict[bytes, int] = {}
         """The young generation, always the same dict: a read looks here first, without a call."""
         self._old: dict[bytes, int] = {}
         self._pinned: dict[bytes, int] = {}
+        # Of keys that were in neither generation when their version was announced. Empty without a channel.
+        self._heard: dict[bytes, int] = {}
+        self._heard_before: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        return len(self.recent.keys() | self._old.keys() | self._pinned.keys())
+        own = self.recent.keys() | self._old.keys() | self._pinned.keys()
+        return len(own | self._heard.keys() | self._heard_before.keys())
 
     def newest(self, key: bytes) -> int:
         """The newest version known; 0 for a key of which none is."""
         known = self.recent.get(key)
         if known is None:
-            return max(self._old.get(key, 0), self._pinned.get(key, 0))
+            known = max(self._old.get(key, 0), self._pinned.get(key, 0))
+            if self._heard:
+                known = max(known, self._heard.get(key, 0), self._heard_before.get(key, 0))
         return known
 
     def newest_of_each(self, keys: Iterable[bytes]) -> dict[bytes, int]:
@@ -53,11 +62,24 @@ class Remembered:
     def _take_in(self, key: bytes, version: int) -> None:
         if not self._limit:
             return
-        version = max(version, self._old.get(key, 0), self._pinned.get(key, 0))
+        version = max(version, self.newest(key))
         if len(self.recent) >= self._limit:
             self._old = self.recent.copy()
             self.recent.clear()
         self.recent[key] = version
+
+    def hear(self, key: bytes, version: int) -> None:
+        """Another client has announced that this version was written. No effect when a newer one is known."""
+        if not self._limit or version <= self.newest(key):
+            return
+        if key in self.recent:
+            self.recent[key] = version
+        elif key in self._old:
+            self._old[key] = version
+        else:
+            if len(self._heard) >= self._limit and key not in self._heard:
+                self._heard_before, self._heard = self._heard, {}
+            self._heard[key] = version
 
     def pin(self, key: bytes, version: int) -> None:
         """Never forget that this key has this version, until it is unpinned."""

@@ -141,3 +141,89 @@ def test_unpinning_what_was_not_pinned_does_nothing():
 def test_the_default_limit(keys):
     """Two generations of so many keys, and not one more."""
     assert len(filled(REMEMBERED_KEYS, keys)) <= 2 * REMEMBERED_KEYS
+
+
+# What other clients have announced.
+
+
+def test_what_was_heard_is_known():
+    """As what was seen: the newest counts, in whatever order."""
+    remembered = Remembered()
+    for step, version, newest in [
+        ("hear", 5, 5),
+        ("hear", 4, 5),
+        ("note", 4, 5),
+        ("note", 6, 6),
+        ("hear", 7, 7),
+        ("hear", 6, 7),
+    ]:
+        getattr(remembered, step)(b"k", version)
+        assert remembered.newest(b"k") == newest
+        assert remembered.newest_of_each([b"k", b"other"]) == {b"k": newest, b"other": 0}
+    assert len(remembered) == 1
+
+
+def test_a_read_of_an_older_version_does_not_hide_what_was_heard():
+    """The young generation, which is looked into first, has the heard version then."""
+    remembered = Remembered()
+    remembered.hear(b"k", 5)
+    remembered.note(b"k", 3)
+    assert remembered.recent[b"k"] == 5
+
+
+@pytest.mark.parametrize("announced", [100, 5_000])
+def test_no_number_of_announcements_pushes_out_what_is_remembered(announced):
+    """Neither of the young generation nor of the old one; and what is heard is bounded by itself."""
+    remembered = filled(50, 75)
+    known = {key: remembered.newest(key) for key in (b"%d" % number for number in range(75))}
+    assert set(known.values()) == {5}
+    for number in range(announced):
+        remembered.hear(b"other:%d" % number, 9)
+    assert {key: remembered.newest(key) for key in known} == known
+    assert len(remembered) <= 75 + 2 * 50
+    assert remembered.newest(b"other:%d" % (announced - 50)) == 9
+
+
+def test_announcements_of_remembered_keys_take_no_room():
+    """The known version is raised where it is, in either generation."""
+    remembered = filled(3, 5)
+    for number in range(5):
+        remembered.hear(b"%d" % number, 8)
+    assert [remembered.newest(b"%d" % number) for number in range(5)] == [8] * 5
+    assert len(remembered) == 5
+    assert not remembered._heard
+
+
+def test_without_a_limit_nothing_is_heard():
+    remembered = Remembered(0)
+    remembered.hear(b"k", 5)
+    assert (remembered.newest(b"k"), len(remembered)) == (0, 0)
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["note", "hear", "pin", "unpin"]), st.integers(0, 12).map(lambda n: b"%d" % n), VERSIONS),
+    max_size=120,
+)
+
+
+@given(st.integers(0, 4), STEPS)
+def test_whatever_is_heard_what_is_known_stays_bounded_and_true(limit, steps):
+    """What is known of a key never goes back by hearing, is never more than what was said of it, and the young generation
+    never says less than all that is known."""
+    remembered = Remembered(limit)
+    model = {}
+    pins = set()
+    for step, key, version in steps:
+        known = remembered.newest(key)
+        if step == "unpin":
+            remembered.unpin(key)
+            pins.discard(key)
+            continue
+        getattr(remembered, step)(key, version)
+        model[key] = max(version, model.get(key, 0))
+        if step == "pin":
+            pins.add(key)
+        if limit:
+            assert remembered.newest(key) == max(known, version)
+        assert all(remembered.newest(other) <= best for other, best in model.items())
+        assert len(remembered) <= 4 * limit + len(pins)
