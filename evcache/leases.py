@@ -116,7 +116,7 @@ class Leases:
         try:
             await node.connected(deadline)
             capabilities = capabilities_of(node)
-            if capabilities.transport != "meta":
+            if not capabilities.leases:
                 return NoLease.UNREACHABLE
             # A number that looks older than every write, and is no other stub's.
             cas = MAX_CAS - secrets.randbelow(NOT_A_VERSION) if capabilities.versions else None

@@ -44,8 +44,13 @@ class Capabilities:
     versions: bool = field(init=False)
     """Whether writes can be ordered by version here."""
 
+    leases: bool = field(init=False)
+    """Whether one of all processes can be told to load a key. A stub without a CAS could not be told from another one, nor
+    replaced by what was loaded."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "versions", self.explicit_cas and self.cas)
+        object.__setattr__(self, "leases", self.transport == "meta" and self.cas)
 
     def largest_value(self, key: bytes) -> int:
         """The bytes that a value under this key may have."""
@@ -117,7 +122,7 @@ FEATURES = (
         "CAS (not run with `-C`)",
         _META,
         classic=True,
-        without="`cas`, `replace`, `append` and `prepend` raise `Unsupported`",
+        without="`cas`, `replace`, `append` and `prepend` raise `Unsupported`; no versions, no leases",
         seen=lambda server: server.cas,
     ),
     Feature(
@@ -147,7 +152,13 @@ FEATURES = (
         "a connection, so a node gets a pool of them",
     ),
     Feature("text login (`-Y`)", _META, classic=False, without="`auth` makes connecting fail with `Unsupported`"),
-    Feature("leases", _META, classic=False, without="`get_or_load` loads once in each process, not once in each zone"),
+    Feature(
+        "leases",
+        _META,
+        classic=False,
+        without="`get_or_load` loads once in each process, not once in each zone",
+        seen=lambda server: server.leases,
+    ),
     Feature("stale marks, invalidation", _META, classic=False, without="`Unsupported`; nothing read is ever `stale`"),
     Feature(
         "conditional reads",

@@ -164,3 +164,12 @@ def test_get_and_set_take_a_transport_too(mixed):
     refused = call("get", "k", "--transport", "meta")
     assert refused.exit_code == 3
     assert "does not support the meta protocol" in refused.stderr
+
+
+def test_a_server_without_cas_says_that_it_has_no_leases():
+    """Nor what else needs a CAS."""
+    with servers(a={"cas_enabled": False}, b={"cas_enabled": False, "classic_only": True}) as at:
+        found = explained(f"eu-1a={at['a']};eu-1b={at['b']}")
+    for zone in found["zones"].values():
+        missing = {name for name, has in zone["features"].items() if not has}
+        assert {"leases", "versions", "tombstones", "cas with a version", "CAS (not run with -C)"} <= missing

@@ -162,6 +162,16 @@ async def test_without_a_zone_there_is_no_lease(zones, how):
     assert await one.take_beside() is NoLease.UNREACHABLE
 
 
+@on_zones(zones=1, cas_enabled=False)
+async def test_a_server_without_cas_gives_no_leases(zones):
+    """A stub could not be told from another one there, nor be replaced by what was loaded."""
+    one = await process(zones)
+    assert await one.take() is NoLease.UNREACHABLE
+    assert await one.take_beside() is NoLease.UNREACHABLE
+    assert no_stubs(zones)
+    assert b" N" not in zones.wire("a")
+
+
 @on_zones(zones=1, classic_only=True)
 async def test_the_classic_protocol_knows_no_leases(zones):
     one = await process(zones)

@@ -68,6 +68,47 @@ async def test_without_the_meta_protocol_each_process_loads(zones):
     await assert_nothing_left(*caches)
 
 
+@pytest.mark.parametrize("classic", [False, True], ids=["meta", "classic"])
+def test_without_cas_each_process_loads_once_and_its_value_is_kept(classic):
+    """Servers run with `-C`: there are no leases, and nothing to compare a store with."""
+
+    @on_zones(zones=2, classic_only=classic, cas_enabled=False)
+    async def check(zones):
+        caches = [await zones.ready() for _ in range(3)]
+        source = Source(seconds=0.3)
+        calls = [cache.get_or_load("k", source.load, policy=EXACT) for cache in caches for _ in range(5)]
+        assert await asyncio.gather(*calls) == ["v"] * 15
+        assert source.calls == 3
+        assert seen(zones, "k") == {"a": "v", "b": "v"}
+        for cache in caches:
+            assert await cache.get_or_load("k", source.load) == "v"
+            assert await cache.get_or_load_many(["k"], source.load_many) == {"k": "v"}
+        assert source.calls == 3
+        assert await caches[0].get_or_load_many(["m", "n"], source.load_many) == {"m": "v", "n": "v"}
+        assert seen(zones, "m") == {"a": "v", "b": "v"}
+        assert sum(cache.stats().loads.leases_won for cache in caches) == 0
+        await caches[1].delete("k")
+        source.value = "after"
+        assert await caches[0].get_or_load("k", source.load) == "after"
+        assert await caches[2].get("k") == "after"
+        await assert_nothing_left(*caches)
+
+    check()
+
+
+@on_zones(zones=2, cas_enabled=False)
+async def test_without_cas_a_value_is_loaded_anew_before_it_goes(zones):
+    """In the background, and what is loaded replaces it."""
+    cache, source = await zones.ready(), Source("old")
+    await cache.get_or_load("k", source.load, ttl=10, policy=EXACT)
+    await pass_time(8.5)
+    source.value = "new"
+    assert await cache.get_or_load("k", source.load, ttl=10, policy=EXACT) == "old"
+    await pass_time(0.1)
+    assert seen(zones, "k") == {"a": "new", "b": "new"}
+    assert source.calls == 2
+
+
 @on_zones(zones=2)
 async def test_without_leases_each_process_loads(zones):
     caches = [await zones.ready() for _ in range(3)]
