@@ -53,6 +53,7 @@ from evcache.repair import Repair
 from evcache.replay import Replay
 from evcache.sampler import Sampler
 from evcache.telemetry import Telemetry
+from evcache.throttle import Throttle
 from evcache.ttl import DEFAULT_TTL_SECONDS, seconds_to_live
 from evcache.turns import Turns
 from evcache.versions import VersionClock
@@ -211,7 +212,10 @@ class Assembly:
             )
         self._flights = Flights()
         remembered = Remembered(not_negative(remember_versions, "remember_versions"))
-        self._changes = Changes(self._near, self._flights, self._local_zone, clock=clock, remembered=remembered)
+        throttle = Throttle()
+        self._changes = Changes(
+            self._near, self._flights, self._local_zone, clock=clock, remembered=remembered, throttle=throttle
+        )
         self._bus = None if invalidation is None else Bus(invalidation, f"evcache:{namespace}", self._changes)
         if self._bus is not None:
             self._changes.announce = self._bus.announce
@@ -277,6 +281,7 @@ class Assembly:
                 ),
                 flights=self._flights,
                 leases=Leases(clock),
+                throttle=throttle,
                 fill=Fill(self._writes),
                 background=self._background,
                 hooks=self._hooks,

@@ -11,6 +11,7 @@ from evcache.near_path import Near
 from evcache.remembered import Remembered
 from evcache.results import Outcome
 from evcache.rounds import Round
+from evcache.throttle import Throttle
 from evcache.touch import Touch
 from evcache.versions import NOTHING_NEWER, VersionClock, cas_of
 
@@ -30,13 +31,18 @@ class Changes:
         *,
         clock: VersionClock,
         remembered: Remembered,
+        throttle: Throttle,
     ) -> None:
-        """`zone`: the local one. `remembered`: the versions that reads must not go behind."""
+        """`zone`: the local one. `remembered`: the versions that reads must not go behind. `throttle`: the keys whose loader
+        has failed, which a write ends.
+        """
         self._near = near
         self._flights = flights
         self._zone = zone
         self._clock = clock
         self._remembered = remembered
+        self._throttle = throttle
+        self._throttled = throttle.until  # empty nearly always: then a write pays for a look
         self.heard = 0
         """Changes that other processes have announced."""
         self.gaps = 0
@@ -50,6 +56,8 @@ class Changes:
         """
         version = _version(command)
         self._flights.detach(key, version)
+        if self._throttled and version != NOTHING_NEWER:
+            self._throttle.end(key)
         if self._near is None:
             return 0.0
         if version == NOTHING_NEWER:
@@ -63,6 +71,8 @@ class Changes:
         """
         version = _version(command)
         self._flights.detach(key, version)
+        if self._throttled and version != NOTHING_NEWER:
+            self._throttle.end(key)
         if self._near is not None:
             if version == NOTHING_NEWER:
                 self._near.changed(key, version)
@@ -93,6 +103,8 @@ class Changes:
         """
         self.heard += 1
         self._flights.detach(key, version)
+        if self._throttled and version != NOTHING_NEWER:
+            self._throttle.end(key)
         if version is not None and version != NOTHING_NEWER:
             # By the clock, which does not believe what is too far ahead: nothing that exists would be new enough for it.
             believed = self._clock.version_of(cas_of(version))
@@ -105,6 +117,7 @@ class Changes:
         """Announcements may have been missed."""
         self.gaps += 1
         self._flights.detach_all()
+        self._throttle.end_all()
         if self._near is not None:
             self._near.lost_track(reason)
 

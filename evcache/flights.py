@@ -18,6 +18,7 @@ from types import TracebackType
 from evcache.errors import LoadAborted, LoadTimeout
 from evcache.life import Content
 from evcache.slots import Ticket
+from evcache.versions import NOTHING_NEWER
 
 # Callers that wait for one key. More are turned away: they would be an avalanche when it lands.
 MAX_WAITERS = 10_000
@@ -35,6 +36,7 @@ class Flight:
 
     __slots__ = (
         "background",
+        "detached",
         "failure",
         "key",
         "landed",
@@ -62,6 +64,8 @@ class Flight:
         """Whether it is over, and nobody may join it."""
         self.needed = False
         """Whether somebody waits for it who has nothing else to serve."""
+        self.detached = False
+        """Whether the key was, or may have been, written since it began."""
         self.written: float = 0
         """The newest version of the key that this process has heard of since it began; `math.inf`: one that is not known."""
         self.result: Result = None
@@ -127,9 +131,12 @@ class Flights:
         flight = self._by_key.pop(key, None)
         if flight is not None:
             flight.written = max(flight.written, math.inf if version is None else version)
+            flight.detached = flight.detached or version != NOTHING_NEWER
 
     def detach_all(self) -> None:
         """The same, when any key may have been written."""
+        for flight in self._by_key.values():
+            flight.detached = True
         self._by_key.clear()
 
     def land(self, flight: Flight, result: Result) -> None:

@@ -7,7 +7,9 @@ back, or, if that has died, by itself. A store that names the stub's CAS fails i
 meanwhile, so a value that was loaded before a change does not hide it.
 
 Where the key holds something already, a value that is out of date or the tombstone of a delete, no stub can be made of
-it. Then the stub is made beside it, under a name that no key can have.
+it. Then the stub is made beside it, under a name that no key can have. The name contains the CAS of what is to be
+replaced. So when the key is written or deleted, the stub has no meaning any more: neither a load that began before nor a
+loader that has failed before, and whose stub is kept for a while, is in the way of the next load.
 
 A lease lives in one zone: the local one, so that one process in each zone loads. Where the local one can't be reached, in
 the first of an order that is the same for all clients.
@@ -27,7 +29,7 @@ from evcache.answers import Found
 from evcache.commands import ask, capabilities_of
 from evcache.keys import MAX_KEY_BYTES
 from evcache.ttl import TTL_GRANULARITY_SECONDS
-from evcache.versions import MAX_CAS, NOT_A_VERSION, VersionClock
+from evcache.versions import MAX_CAS, NOT_A_VERSION, VersionClock, cas_of
 from zones.cluster import View
 from zones.errors import CacheError
 from zones.node import Node
@@ -60,7 +62,8 @@ class Lease:
     token: int
     """The stub's CAS."""
     over: int | None
-    """The CAS of the item that the key holds, which the value is to replace: the stub's own, where the key held nothing."""
+    """The CAS of the item that the key holds, which the value is to replace: the stub's own, where the key held nothing.
+    None: the version of the value decides."""
     over_until: float
     """Until then, on the loop's clock, that item is there, unless somebody has written or deleted the key."""
 
@@ -83,18 +86,24 @@ class Leases:
         return Lease(pool, node, key, hit.cas, hit.cas, until) if b"W" in reply.tokens else NoLease.TAKEN
 
     async def take_beside(
-        self, view: View, key: bytes, seconds: int, deadline: float, over: Found | None = None
+        self, view: View, key: bytes, seconds: int, deadline: float, over: Found, known: int = 0
     ) -> Lease | NoLease:
-        """Get the lease of a key that holds something, which is to be replaced: what `take` has found."""
-        until = 0.0 if over is None else _surely_until(over.hit.ttl)
-        asked = await self._ask(view, key, beside(key), seconds, deadline)
+        """Get the lease of a key that holds something which is to be replaced.
+
+        `over`: what `take` has found. `known`: the newest version of the key that this client knows. If what was found is
+        older, the lease is for replacing the known version, and the loaded value is stored by its version alone: the newer
+        item may arrive in the zone at any moment, and is no reason to drop what was loaded after it.
+        """
+        is_behind = over.version is not None and over.version < known
+        name = beside(key, cas_of(known) if is_behind else over.hit.cas)
+        until = _surely_until(over.hit.ttl)
+        asked = await self._ask(view, key, name, seconds, deadline)
         if isinstance(asked, NoLease):
             return asked
         pool, node, reply, hit = asked
         if b"W" not in reply.tokens:
             return NoLease.TAKEN
-        seen = None if over is None or over.zone != pool.name else over.hit.cas
-        return Lease(pool, node, beside(key), hit.cas, seen, until)
+        return Lease(pool, node, name, hit.cas, None if is_behind or over.zone != pool.name else over.hit.cas, until)
 
     def give_back(self, lease: Lease, deadline: float) -> None:
         """Somebody else may load. Raises nothing: a stub that can't be removed ends by itself."""
@@ -149,12 +158,13 @@ def _tell(node: Node, line: bytes, deadline: float) -> None:
         connection.request(line, unread, deadline)
 
 
-def beside(key: bytes) -> bytes:
-    """The name of the stub that stands beside a key."""
-    if len(key) < MAX_KEY_BYTES:
-        return key + _BESIDE
+def beside(key: bytes, cas: int) -> bytes:
+    """Return the name of the stub that stands beside a key while the item with this CAS is to be replaced."""
+    end = b"%b%016x" % (_BESIDE, cas)
+    if len(key) + len(end) <= MAX_KEY_BYTES:
+        return key + end
     digest = hashlib.md5(key, usedforsecurity=False).hexdigest().encode()
-    return key[: MAX_KEY_BYTES - len(_BESIDE) - _DIGEST_HEX] + _BESIDE + digest
+    return key[: MAX_KEY_BYTES - len(end) - _DIGEST_HEX] + end + digest
 
 
 def _where(view: View, key: bytes, place: int) -> ZonePool | None:

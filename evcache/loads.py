@@ -56,6 +56,7 @@ class Loads:
         pack: Packer,
         flights: Flights,
         leases: Leases,
+        throttle: Throttle,
         fill: Fill,
         background: Background,
         hooks: Listeners,
@@ -79,7 +80,7 @@ class Loads:
         self._hooks = hooks
         self._near = near
         self._slots = Slots(max_loads)
-        self._throttle = Throttle()
+        self._throttle = throttle
         self._versions = versions
         self._current = current
         self._known = known
@@ -191,7 +192,7 @@ class Loads:
                     self._flights.settle([flight], None)
                     return None
                 serves = state is not State.GONE
-            taken = await self._leases.take_beside(view, key, seconds, self._deadline(asked), taken)
+            taken = await self._leases.take_beside(view, key, seconds, self._deadline(asked), taken, self._known(key))
         if taken is NoLease.TAKEN:
             self.leases_lost += 1
             if flight.background and not flight.waiters:
@@ -233,7 +234,7 @@ class Loads:
             await self._load(view, [Errand(flight, stored=False)], asked)
             return
         # All who wait have something to serve: the other is slow, or its loader has failed and is left alone.
-        self._leave_alone(flight.key, asked)
+        self._leave_alone(flight, asked)
         self._flights.fail(flight, LoadAborted("another process has been loading it for too long, or could not"))
 
     # The loader.
@@ -272,7 +273,7 @@ class Loads:
                 self._failed(errand.flight, error, asked)
                 results.append(None)
                 continue
-            self._throttle.loaded(errand.flight.key)
+            self._throttle.end(errand.flight.key)
             results.append(result)
             stored = draft, version, errand, near_flight
             store = self._background.spawn(self._store(view, *stored, asked))
@@ -347,7 +348,7 @@ class Loads:
                 )
         except ValueTooLarge as error:
             _log.warning("what was loaded for %r is not stored: %s", errand.flight.key, error)
-            self._leave_alone(errand.flight.key, asked)
+            self._leave_alone(errand.flight, asked)
         finally:
             if near_flight is not None and self._near is not None:
                 near = None if draft is None else to_keep(draft, version, errand.lease, filled)
@@ -367,14 +368,16 @@ class Loads:
             self._failed(errand.flight, error, asked)
 
     def _failed(self, flight: Flight, error: Exception, asked: Asked) -> None:
-        self._leave_alone(flight.key, asked)
+        self._leave_alone(flight, asked)
         if not flight.waiters:
             _log.warning("loading %r in the background failed", flight.key, exc_info=error)
         self._flights.fail(flight, error)
         self._flights.settle([flight], None)  # others that were begun with it may take longer
 
-    def _leave_alone(self, key: bytes, asked: Asked) -> None:
-        self._throttle.failed(key, asyncio.get_running_loop().time() + asked.policy.throttle)
+    def _leave_alone(self, flight: Flight, asked: Asked) -> None:
+        # Of a load that began before the key was written, the end says nothing about the next one.
+        if not flight.detached:
+            self._throttle.failed(flight.key, asyncio.get_running_loop().time() + asked.policy.throttle)
 
     def _give_back(self, errands: Sequence[Errand], asked: Asked, *, failed: bool) -> None:
         """Let others load; or, if the loader failed and they have a value to serve meanwhile, keep them from it for a

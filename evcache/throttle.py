@@ -11,32 +11,37 @@ MAX_THROTTLED = 10_000
 class Throttle:
     """Until when each key is left alone. Clockless: `now` is monotonic seconds."""
 
-    __slots__ = ("_limit", "_until")
+    __slots__ = ("_limit", "until")
 
     def __init__(self, limit: int = MAX_THROTTLED) -> None:
-        self._until: OrderedDict[bytes, float] = OrderedDict()
+        self.until: OrderedDict[bytes, float] = OrderedDict()
+        """Always the same dict: the end of each key's time."""
         self._limit = limit
 
     def __len__(self) -> int:
-        return len(self._until)
+        return len(self.until)
 
     def failed(self, key: bytes, until: float) -> None:
         """Leave this key alone until then."""
-        self._until[key] = until
-        self._until.move_to_end(key)
-        if len(self._until) > self._limit:
-            self._until.popitem(last=False)
+        self.until[key] = until
+        self.until.move_to_end(key)
+        if len(self.until) > self._limit:
+            self.until.popitem(last=False)
 
-    def loaded(self, key: bytes) -> None:
-        """All is well again."""
-        self._until.pop(key, None)
+    def end(self, key: bytes) -> None:
+        """Leave this key alone no longer: it was loaded, or written."""
+        self.until.pop(key, None)
+
+    def end_all(self) -> None:
+        """Leave no key alone any longer: each may have been written."""
+        self.until.clear()
 
     def holds(self, key: bytes, now: float) -> bool:
         """Whether this key is to be left alone."""
-        until = self._until.get(key)
+        until = self.until.get(key)
         if until is None:
             return False
         if now < until:
             return True
-        del self._until[key]
+        del self.until[key]
         return False

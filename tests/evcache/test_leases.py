@@ -8,12 +8,15 @@ from evcache import EVCache
 from evcache.answers import Found
 from evcache.codec import FLAG_TOMBSTONE
 from evcache.leases import Lease, Leases, NoLease, beside
-from evcache.versions import VersionClock
+from evcache.versions import MAX_CAS, cas_of
 from tests.evcache.loaders import no_stubs, on_releases, stubs
 from tests.evcache.memory_zones import cut_off, full, on_zones, pass_time
 from tests.virtual_time import settle
+from zones.protocol.replies import Hit
 
 KEY = full("k")
+OLD = Found(Hit(b"old", 0, 7, 100, stale=False, leased=False), "a", None)
+"""What a lease beside the key is to replace, unless a test says otherwise."""
 
 
 class Process:
@@ -21,7 +24,7 @@ class Process:
 
     def __init__(self, cache: EVCache):
         self.cache = cache
-        self.leases = Leases(VersionClock())
+        self.leases = Leases(cache._loads._loads._clock)
 
     @property
     def view(self):
@@ -30,8 +33,8 @@ class Process:
     async def take(self, key=KEY, seconds=10, timeout=0.5):
         return await self.leases.take(self.view, key, seconds, self.deadline(timeout))
 
-    async def take_beside(self, key=KEY, seconds=10):
-        return await self.leases.take_beside(self.view, key, seconds, self.deadline())
+    async def take_beside(self, key=KEY, seconds=10, over=OLD, known=0):
+        return await self.leases.take_beside(self.view, key, seconds, self.deadline(), over, known)
 
     async def give_back(self, lease):
         self.leases.give_back(lease, self.deadline())
@@ -105,8 +108,8 @@ async def test_a_key_that_holds_something_has_no_lease_of_its_own(zones, held):
     assert (found.hit.cas, found.zone) == (before, "a")
     assert found.hit.value == (b"v" if held == "value" else b"")
     assert (found.hit.flags == FLAG_TOMBSTONE) is (held == "tombstone")
-    lease = await one.take_beside()
-    assert (lease.name, lease.over) == (beside(KEY), None)
+    lease = await one.take_beside(over=found)
+    assert (lease.name, lease.over) == (beside(KEY, before), before)
     assert zones.held("k", "a").raw.cas == before
 
 
@@ -195,16 +198,49 @@ async def test_a_lease_can_be_made_to_last(zones):
     lease = await one.take_beside(seconds=2)
     one.leases.extend(lease, 30, one.deadline())
     await settle()
-    assert stubs(zones)["a"] == {beside(KEY): 30}
+    assert stubs(zones)["a"] == {beside(KEY, OLD.hit.cas): 30}
     await pass_time(29)
     assert await two.take_beside() is NoLease.TAKEN
 
 
-@pytest.mark.parametrize("length", [1, 100, 249, 250])
+@on_releases("1.6.38", "1.6.18", zones=1)
+async def test_a_lease_beside_an_item_is_for_replacing_that_item(zones):
+    """When the key holds another item, the lease of the first one is in nobody's way."""
+    one, two = await process(zones), await process(zones)
+    await one.cache.set("k", "first")
+    first = await one.take()
+    assert isinstance(await one.take_beside(over=first), Lease)
+    assert await two.take_beside(over=first) is NoLease.TAKEN
+    await pass_time(0.01)
+    await one.cache.set("k", "second")
+    second = await two.take()
+    lease = await two.take_beside(over=second)
+    assert (lease.name, lease.over) == (beside(KEY, second.hit.cas), second.hit.cas)
+    assert await one.take_beside(over=second) is NoLease.TAKEN
+
+
+@on_zones(zones=2)
+async def test_a_lease_in_a_zone_that_is_behind_is_for_replacing_what_is_known(zones):
+    """The same for all who know of it, and for those who find it there later. Its version decides about the loaded value."""
+    one, two, three = [await process(zones) for _ in range(3)]
+    await one.cache.set("k", "old", consistency="all")
+    old = await one.take()
+    await one.take_beside(over=old)
+    await pass_time(0.01)
+    newest = (await one.cache.delete("k", consistency="all")).version
+    lease = await two.take_beside(over=old, known=newest)
+    assert (lease.name, lease.over) == (beside(KEY, cas_of(newest)), None)
+    assert await one.take_beside(over=old, known=newest) is NoLease.TAKEN
+    assert await three.take_beside(over=await three.take()) is NoLease.TAKEN
+
+
+@pytest.mark.parametrize("length", [1, 100, 233, 234, 249, 250])
 def test_the_name_beside_a_key_is_no_key_and_fits(length):
     """A control character is in it, which keys can't have; the longest keys keep theirs apart by a digest."""
-    key = b"k" * length
-    assert len(beside(key)) <= 250
-    assert b"\x7f" in beside(key)
-    assert beside(key) != beside(key[:-1] + b"j")
-    assert not any(byte <= 32 for byte in beside(key))
+    keys = [b"k" * length, b"k" * (length - 1) + b"j"]
+    names = {beside(key, cas) for key in keys for cas in (0, 1, MAX_CAS - 1, MAX_CAS)}
+    assert len(names) == 8
+    for name in names:
+        assert len(name) <= 250
+        assert b"\x7f" in name
+        assert not any(byte <= 32 for byte in name)

@@ -16,8 +16,17 @@ def test_a_key_is_left_alone_until_its_time_is_over():
 def test_what_has_loaded_is_not_left_alone():
     throttle = Throttle()
     throttle.failed(b"k", 10.0)
-    throttle.loaded(b"k")
-    throttle.loaded(b"unknown")
+    throttle.end(b"k")
+    throttle.end(b"unknown")
+    assert not throttle.holds(b"k", 0.0)
+    assert len(throttle) == 0
+
+
+def test_no_key_is_left_alone_when_each_may_have_been_written():
+    throttle = Throttle()
+    throttle.failed(b"k", 10.0)
+    throttle.failed(b"other", 10.0)
+    throttle.end_all()
     assert not throttle.holds(b"k", 0.0)
     assert len(throttle) == 0
 
