@@ -47,12 +47,19 @@ class Hints:
     path: str | None = None
     """A file that keeps them beyond the end of this process, sqlite's; one for each process. None: in memory only."""
 
+    strict: bool = False
+    """Whether a file that cannot be opened is an error. If False, hints are kept in memory only, which is logged."""
+
     def __post_init__(self) -> None:
         at_least_one(self.max_keys, "max_keys")
         at_least_one(self.max_bytes, "max_bytes")
         seconds(self.rate, "rate")
         if self.path is not None and (not isinstance(self.path, str) or not self.path):
             raise InvalidArgument("path", f"the path of a file is needed, not {self.path!r}")
+        if not isinstance(self.strict, bool):
+            raise InvalidArgument("strict", f"True or False is needed, not {self.strict!r}")
+        if self.strict and self.path is None:
+            raise InvalidArgument("strict", "it is about a file: set path, too")
 
 
 class Kind(enum.IntEnum):

@@ -53,6 +53,7 @@ class Lifecycle(Assembly):
             hint_bytes=0 if replay is None else replay.book.size,
             hints_delivered=0 if replay is None else replay.delivered,
             hints_dropped=0 if replay is None else replay.dropped,
+            hint_file_error=None if replay is None else replay.file_error,
             repairs_running=self._repair.running,
             repairs=self._repair.done,
             repairs_skipped=self._repair.skipped,
@@ -146,12 +147,17 @@ class Lifecycle(Assembly):
         starting = self._starting
         loop = asyncio.get_running_loop()
         deadline = loop.time() + options.timeout
+        # Half of its time is the most that a call waits for a file of hints: with a slow disk it goes on without.
+        timer = None if self._replay is None else loop.call_at(deadline - options.timeout / 2, self._replay.wait_no_longer)
         try:
             async with asyncio.timeout_at(deadline):
                 view = await asyncio.shield(starting)
         except TimeoutError:
-            raise CacheUnavailable("finding the zones", {}) from None
+            opening = self._replay is not None and self._replay.is_opening_file and self._cluster.view is None
+            raise CacheUnavailable("opening the hint file" if opening else "finding the zones", {}) from None
         finally:
+            if timer is not None:
+                timer.cancel()
             if starting.done() and self._cluster.view is None:
                 self._starting = None  # it failed: the next call tries again
         return view, options._replace(timeout=max(0.0, deadline - loop.time()))

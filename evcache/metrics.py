@@ -210,6 +210,14 @@ METRICS = (
     ),
     Metric("evcache.hints.size", "gauge", "By", (), "what they take", _stat(lambda stats: stats.hint_bytes)),
     Metric(
+        "evcache.hints.file_unusable",
+        "gauge",
+        "{file}",
+        (),
+        "1 if hints are kept in memory only although they should be in a file",
+        _stat(lambda stats: int(stats.hint_file_error is not None)),
+    ),
+    Metric(
         "evcache.hints.ended",
         "counter",
         "{write}",

@@ -32,7 +32,7 @@ from evcache.touch import remove_version, touch_version
 from evcache.ttl import TTL_GRANULARITY_SECONDS, exptime_sent_again
 from evcache.versions import NOTHING_NEWER, VersionClock
 from zones.cluster import View
-from zones.errors import CacheError, ServerError, Unsupported
+from zones.errors import CacheError, InvalidArgument, ServerError, Unsupported
 from zones.node import Node
 from zones.topology import Topology
 
@@ -96,6 +96,8 @@ class Replay:
         self._closed = False
         self._overflowed = False
         self._file: HintFile | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._enough: asyncio.Future[None] | None = None  # done: calls wait for the file no longer
 
     # The file.
 
@@ -104,29 +106,78 @@ class Replay:
         """Whether hints are to outlive the process."""
         return self._limits.path is not None
 
+    @property
+    def file_error(self) -> str | None:
+        """Why hints are kept in memory only although they are to be in a file; None if they are in it, or need not be."""
+        return None if self._file is None else self._file.error
+
+    @property
+    def is_opening_file(self) -> bool:
+        """Whether the file is being opened."""
+        return self._loading is not None and not self._loading.done()
+
     async def load(self) -> None:
-        """Take over what a former process has left in the file, if there is to be one. Raises `InvalidArgument`."""
-        if self._limits.path is None or self._file is not None:
+        """Open the file, if there is to be one, and take over what a former process has left in it.
+
+        Without `strict`, return when `wait_no_longer` is called: the file is used as soon as it is open.
+        Raises `InvalidArgument` if it is `strict`, and the file can't be used.
+        """
+        if self._limits.path is None:
             return
-        file = HintFile(self._limits.path)
+        loop = asyncio.get_running_loop()
+        if self._loading is None:
+            self._loading = loop.create_task(self._load(self._limits.path), name="evcache-hints-load")
+            self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if self._limits.strict:
+            await asyncio.shield(self._loading)
+        else:
+            self._enough = loop.create_future()
+            await asyncio.wait([self._loading, self._enough], return_when=asyncio.FIRST_COMPLETED)
+
+    def wait_no_longer(self) -> None:
+        """Let calls go on while the file is being opened, unless it is `strict`."""
+        if self._enough is not None and not self._enough.done():
+            self._enough.set_result(None)
+
+    async def _load(self, path: str) -> None:
+        file = HintFile(path)
+        found: list[Hint] = []
         try:
-            hints = await file.open()
+            found = await file.open()
+        except InvalidArgument as error:
+            await file.close()
+            if self._limits.strict:
+                self._loading = None  # the next call tries again
+                raise
+            file.give_up(error.problem)
         except BaseException:
             await file.close()
             raise
+        missed = list(self.book)  # while the file was being opened
         self._file = file
-        for hint in hints:
+        for hint in found:
             self._put(hint)
+        for hint in missed:
+            if self.book.get(hint.zone, hint.key) is hint:
+                file.put(hint)
 
     async def close(self) -> None:
         """Let go of what could not be delivered: the file keeps it, or it is lost, which is said.
 
-        Nothing is kept from now on: to be called when the last request has ended.
+        Nothing is kept from now on: to be called when the last request has ended. May be called again.
         """
         self._closed = True
+        try:
+            if self._loading is not None and not self._loading.done():
+                if not self._loading.cancelling():  # a second cancel would cut off how it closes the file
+                    self._loading.cancel()
+                await asyncio.wait([self._loading])
+        finally:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
         left = list(self.book)
-        if self._file is not None:
-            await self._file.close()
+        if self._file is not None and await self._file.close() and self._file.error is None:
             if left:
                 _log.info("closed with %d writes to deliver, kept in %s", len(left), self._limits.path)
             return

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from zones.errors import InvalidArgument
@@ -31,6 +32,8 @@ BUSY_SECONDS = 1.0
 class Table:
     """What is in a file, and how it is told from what other programs and releases have written."""
 
+    name: str
+    """Of the only table in the file."""
     application: int
     """sqlite's `application_id`; 0 in a file that says nothing of it."""
     format: int
@@ -52,8 +55,6 @@ class SqliteFile(ABC, Generic[Found]):
     """The setting that has its path, for errors."""
     name: ClassVar[str]
     """Of its thread and task."""
-    noun: ClassVar[str] = "changes"
-    """What is said not to have been written."""
 
     def __init__(self, path: str, *, busy: float = BUSY_SECONDS) -> None:
         """`busy`: seconds that `open` waits for another process."""
@@ -77,14 +78,15 @@ class SqliteFile(ABC, Generic[Found]):
         """What a row says. Raises ValueError, TypeError or AttributeError for one that can't be meant."""
 
     async def open(self) -> list[Found]:
-        """Open or make the file; what it holds, the oldest first.
+        """Open or make the file; what it holds, the oldest first. An empty file is a new one.
 
-        Raises `InvalidArgument` when it can't be used: another process has it, it is no such file, or can't be written.
+        Raises `InvalidArgument` when it can't be used: another process has it, it is no such file, or can't be written. A
+        file of another kind is left as it is.
         """
         try:
             return await self._in_thread(self._open)
         except (sqlite3.Error, ValueError, TypeError, AttributeError) as error:
-            raise InvalidArgument(self.argument, f"{self.path}: {error}") from error
+            raise InvalidArgument(self.argument, f"{self.path}: {_cause(error, self.path)}") from error
 
     def _change(self, place: Place, row: Row | None) -> None:
         """Have a row written, soon; None: removed. No effect after `close`: requests may end after who made them."""
@@ -134,27 +136,40 @@ class SqliteFile(ABC, Generic[Found]):
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         # Shielded: what the thread does can't be taken back, and closing must not overtake it.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments))
+        done = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        done.add_done_callback(lambda done: done.cancelled() or done.exception())  # the caller may be cancelled before
+        return await asyncio.shield(done)
 
     # In the thread.
 
     def _open(self) -> list[Found]:
         table = self.table
         database = self._database = sqlite3.connect(self.path, timeout=self._busy, isolation_level=None)
+        # Set before the first access: the lock is kept until the file is closed, also between transactions.
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("BEGIN EXCLUSIVE")
+        self._check_kind(database)  # before anything is changed: the file may be of another program
+        database.execute("COMMIT")
         database.execute("PRAGMA journal_mode = WAL")
         # Commits survive the process; only a crash of the machine may take the last ones.
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("BEGIN EXCLUSIVE")
-        found = (*database.execute("PRAGMA application_id").fetchone(), *database.execute("PRAGMA user_version").fetchone())
-        if found not in ((0, 0), (table.application, table.format)):
-            raise sqlite3.DatabaseError(f"it is of another kind, or format, than this release knows {found}")
         database.execute(table.create)
         database.execute(f"PRAGMA application_id = {table.application}")
         database.execute(f"PRAGMA user_version = {table.format}")
-        rows = database.execute(table.select).fetchall()
-        database.execute("COMMIT")
-        return [self._found(row) for row in rows]
+        found = [self._found(row) for row in database.execute(table.select)]
+        database.execute("COMMIT")  # not before all of it could be read: a damaged file stays as it is
+        return found
+
+    def _check_kind(self, database: sqlite3.Connection) -> None:
+        """Raise `sqlite3.DatabaseError` unless the file is empty, or has the only table that is ours."""
+        table = self.table
+        marks = (*database.execute("PRAGMA application_id").fetchone(), *database.execute("PRAGMA user_version").fetchone())
+        names = {
+            name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'")
+        }
+        if (marks, names) not in (((0, 0), set()), ((table.application, table.format), {table.name})):
+            raise sqlite3.DatabaseError(f"it is of another kind, or format, than this release knows {marks}")
 
     def _save(self, changes: dict[Place, Row | None]) -> bool:
         """Write these, and what could not be written before. False when it can't, which is logged."""
@@ -162,12 +177,16 @@ class SqliteFile(ABC, Generic[Found]):
         try:
             if self._unsaved:
                 self._save_all()
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, calls go on without the file
             # A full disk, say. They are tried again with the next change; what is in memory is done from there.
-            self._log.error("%d %s could not be written to %s: %s", len(self._unsaved), self.noun, self.path, error)
+            self._save_failed(error)
             return False
         self._unsaved = {}
         return True
+
+    def _save_failed(self, error: Exception) -> None:
+        """Say that `_unsaved` could not be written. Called in the thread."""
+        self._log.error("%d changes could not be written to %s: %s", len(self._unsaved), self.path, error)
 
     def _save_all(self) -> None:
         assert self._database is not None
@@ -189,3 +208,17 @@ class SqliteFile(ABC, Generic[Found]):
         finally:
             self._database.close()
             self._database = None
+
+
+def _cause(error: Exception, path: str) -> str:
+    """Return what is wrong with a file, where sqlite's own words do not say it."""
+    # The low byte; the others say where in sqlite it happened.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return f"another process uses it ({error})"
+    if code == sqlite3.SQLITE_CANTOPEN:
+        if Path(path).is_dir():
+            return f"it is a directory ({error})"
+        if not Path(path).parent.is_dir():
+            return f"its directory does not exist ({error})"
+    return str(error)

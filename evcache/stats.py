@@ -42,6 +42,8 @@ class Stats:
     """Of those that were kept: the zone has the write, or a newer one."""
     hints_dropped: int
     """Given up: too old, too many, or refused by the server."""
+    hint_file_error: str | None
+    """Why hints are kept in memory only although `Hints(path=...)` names a file; None if the file is in use."""
     repairs_running: int
     repairs: int
     """Zones that were brought what they lacked."""

@@ -27,6 +27,7 @@ class WriteBehindFile(SqliteFile[Saved]):
     """One file, for one process."""
 
     table = Table(
+        name="waiting",
         application=APPLICATION,
         format=FORMAT,
         create=_TABLE,

@@ -221,11 +221,17 @@ ROWS = (
                 (by("evcache_zone, evcache_hint_end", "evcache_hints_ended_total"),),
             ),
             Panel(
+                "Hint files that cannot be used",
+                "Processes that keep hints in memory only, although they should be in a file. The log says why.",
+                "none",
+                (gauge("sum", "db_namespace", "evcache_hints_file_unusable"),),
+            ),
+            Panel(
                 "Repairs",
                 "Zones that reads saw lack something, and that were brought it.",
                 PER_SECOND,
                 (by("evcache_zone, evcache_outcome", "evcache_repairs_total"),),
-                GRID_WIDTH,
+                GRID_WIDTH - 8,
             ),
         ),
     ),

@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from evcache import Hints, InvalidArgument, LocalChannel, NearCache, UsageError
+from evcache import Hints, LocalChannel, NearCache, UsageError
 from tests.evcache.memory_zones import PATIENT, QUICK, TOMBSTONE, Listener, MemoryZones, on_zones, pass_time
 from tests.evcache.near_clients import follow_loop, kept
 from tests.virtual_time import settle
@@ -132,24 +132,6 @@ def test_what_a_former_process_deleted_is_not_seen(path):
 
         second = zones.client(hints=Hints(path=path), local_zone="c", remember_versions=0)
         assert await second.get("k", timeout=5) is None
-        await second.close()
-
-    asyncio.run(main())
-
-
-def test_two_clients_can_not_share_a_file(path, monkeypatch):
-    """The second is told so with its first call, and works when the first has let go."""
-    monkeypatch.setattr("evcache.hint_file.BUSY_SECONDS", 0.0)  # it would be waited for in real time
-
-    async def main():
-        zones = MemoryZones()
-        first, second = zones.client(hints=Hints(path=path)), zones.client(hints=Hints(path=path))
-        await first.set("k", 1, timeout=5)
-        for _ in range(2):
-            with pytest.raises(InvalidArgument):
-                await second.get("k", timeout=5)
-        await first.close()
-        assert await second.get("k", timeout=5) == 1
         await second.close()
 
     asyncio.run(main())

@@ -1,10 +1,12 @@
 """Hints in a file. Its calls run on a thread, so these tests run on an ordinary event loop, and wait for nothing but it."""
 
 import asyncio
+import gc
 import logging
 import math
 import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -88,7 +90,7 @@ def test_what_was_put_is_there_for_the_next_process(path, how):
         {"ttl": 2**31 - 1},
         {"ttl": 0},
         {"key": bytes(range(33, 256))},
-        {"key": b"\x00\xff"},
+        {"key": b"\x80\xff"},
         {"data": b""},
         {"data": bytes(range(256)) * 5000},
         {"zone": "eu-1ä"},
@@ -167,8 +169,8 @@ def test_a_second_opener_is_refused(path):
         with pytest.raises(InvalidArgument) as caught:
             await second.open()
         await second.close()
-        assert caught.value.argument == "hints"
-        assert path in str(caught.value)
+        assert caught.value.argument == "hints.path"
+        assert f"{path}: another process uses it" in str(caught.value)
         first.put(hint(1))
         await first.close()
         assert len(await content(path)) == 2
@@ -182,17 +184,35 @@ def make_text(path):
     path.write_text("this is no database, and long enough for sqlite to see that it is none" * 20)
 
 
-def make_later_format(path):
-    with sqlite3.connect(path) as database:
-        database.execute(f"PRAGMA user_version = {FORMAT + 1}")
+def run_sql(path, *statements):
+    database = sqlite3.connect(path)
+    for statement in statements:
+        database.execute(statement)
+    database.commit()
     database.close()
+
+
+def make_later_format(path):
+    asyncio.run(content(str(path)))
+    run_sql(path, f"PRAGMA user_version = {FORMAT + 1}")
 
 
 def make_other_table(path):
-    with sqlite3.connect(path) as database:
-        database.execute("CREATE TABLE hints (something TEXT)")
-        database.execute("INSERT INTO hints VALUES ('else')")
-    database.close()
+    run_sql(path, "CREATE TABLE hints (something TEXT)", "INSERT INTO hints VALUES ('else')")
+
+
+def make_other_database(path):
+    run_sql(path, "CREATE TABLE users (name TEXT)", "INSERT INTO users VALUES ('Ada')")
+
+
+def make_other_database_with_our_marks(path):
+    make_other_database(path)
+    run_sql(path, f"PRAGMA user_version = {FORMAT}")
+
+
+def make_ours_with_a_table_of_others(path):
+    asyncio.run(content(str(path)))
+    make_other_database(path)
 
 
 def make_other_kind(path):
@@ -204,25 +224,25 @@ def make_other_kind(path):
     asyncio.run(main())
 
 
-def make_unknown_kind(path):
-    async def main():
-        await (await filled(str(path), hint(0))).close()
-
-    asyncio.run(main())
-    with sqlite3.connect(path) as database:
-        database.execute("UPDATE hints SET kind = 9")
-    database.close()
-
-
 def make_directory(path):
     path.mkdir()
 
 
 @pytest.mark.parametrize(
-    "make", [make_text, make_later_format, make_other_table, make_other_kind, make_unknown_kind, make_directory]
+    "make",
+    [
+        make_text,
+        make_later_format,
+        make_other_table,
+        make_other_database,
+        make_other_database_with_our_marks,
+        make_ours_with_a_table_of_others,
+        make_other_kind,
+        make_directory,
+    ],
 )
 def test_a_file_that_is_none_of_ours_is_refused(tmp_path, make):
-    """Its content can't be read, nor thrown away: it stays as it was, and the error names it."""
+    """Its content can't be read, nor thrown away: it stays as it was, to the byte, and the error names it."""
     path = tmp_path / "file"
     make(path)
     before = None if path.is_dir() else path.read_bytes()
@@ -232,22 +252,87 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path, make):
         with pytest.raises(InvalidArgument) as caught:
             await file.open()
         await file.close()
-        assert caught.value.argument == "hints"
+        assert caught.value.argument == "hints.path"
         assert str(path) in str(caught.value)
 
     asyncio.run(main())
-    if make is make_text:
-        assert path.read_bytes() == before
+    assert path.is_dir() or path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def make_noise(path):
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:3000] + b"\xa5" * (size - 3000))
+
+
+def make_short(path):
+    path.write_bytes(path.read_bytes()[:-3000])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        make_noise,
+        make_short,
+        "kind = 9",
+        "kind = 'x'",
+        "zone = X'61'",
+        "key = 'text'",
+        "key = X''",
+        "key = X'0D0A'",
+        "key = X'6120'",
+        "key = X'00'",
+        "key = zeroblob(251)",
+        "version = X'01'",
+        "version = 5",
+        "data = 'text'",
+        "flags = -1",
+        "flags = 4294967296",
+        "flags = 'x'",
+        "ttl = 'x'",
+        "ttl = 1.5",
+        "made_at = 'x'",
+        "expires_at = X'00'",
+    ],
+)
+def test_a_damaged_file_is_refused_as_a_whole(tmp_path, damage):
+    """What it says can't be trusted, and a damaged key on the wire could be a command. The error says what is wrong."""
+    path = tmp_path / "file"
+
+    async def fill():
+        await (await filled(str(path), *[hint(number, data=b"x" * 500) for number in range(50)])).close()
+
+    asyncio.run(fill())
+    if isinstance(damage, str):
+        run_sql(path, f"UPDATE hints SET {damage} WHERE key = X'6B30'")
+    else:
+        damage(path)
+    before = path.read_bytes()
+    with pytest.raises(InvalidArgument, match="damaged|malformed|disk image|valid Kind"):
+        asyncio.run(content(str(path)))
+    assert path.read_bytes() == before
+
+
+def test_an_empty_file_is_a_new_one(tmp_path):
+    """As a program that makes its file before it knows what will be in it leaves one."""
+    path = tmp_path / "file"
+    path.touch()
+
+    async def main():
+        await (await filled(str(path), hint(0))).close()
+        assert await content(str(path)) == [hint(0)]
+
+    asyncio.run(main())
 
 
 def test_a_file_that_cannot_be_made_is_refused(tmp_path):
     """No directory, say."""
-    with pytest.raises(InvalidArgument, match="nowhere"):
+    with pytest.raises(InvalidArgument, match="nowhere.*its directory does not exist"):
         asyncio.run(content(str(tmp_path / "nowhere" / "hints")))
 
 
 @pytest.mark.parametrize("another", [True, False])
-def test_a_write_that_fails_is_logged_and_tried_again(path, caplog, another):
+def test_a_write_that_fails_is_logged_once_and_tried_again(path, caplog, another):
     """A full disk must not break calls: the hints are in memory still. They are written with the next, or on close."""
 
     async def main():
@@ -255,19 +340,109 @@ def test_a_write_that_fails_is_logged_and_tried_again(path, caplog, another):
         database = file._database
         # A connection that can read only is what a disk without room is like: every write fails, nothing else does.
         file._thread.submit(database.execute, "PRAGMA query_only = ON").result()
-        file.put(hint(1))
+        for number in (1, 2, 3):
+            file.put(hint(number))
+            await written(file)
+            assert file.error.startswith(path)
         file.remove(hint(0))
         await written(file)
         file._thread.submit(database.execute, "PRAGMA query_only = OFF").result()
         if another:
-            file.put(hint(2))
+            file.put(hint(4))
         await file.close()
-        assert await content(path) == ([hint(1), hint(2)] if another else [hint(1)])
+        assert file.error is None
+        assert await content(path) == [hint(number) for number in ((1, 2, 3, 4) if another else (1, 2, 3))]
 
-    with caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.INFO):
+        asyncio.run(main())
+    assert [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "evcache.hint_file"] == [
+        ("ERROR", UNUSABLE + f"{path}: attempt to write a readonly database"),
+        ("INFO", f"hint file in use again: {path}"),
+    ]
+
+
+UNUSABLE = "hint file unusable, hints are kept in memory only: "
+
+
+def damage_under(file):
+    """Overwrite the file while it is open, so that the next write meets it."""
+    database = file._database
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.execute("PRAGMA cache_size = 0")
+    database.execute("PRAGMA shrink_memory")
+    make_noise(Path(file.path))
+
+
+def fail_with_a_bug(file):
+    file._save_all = lambda: 1 / 0
+
+
+@pytest.mark.parametrize(("fail", "says"), [(damage_under, "malformed"), (fail_with_a_bug, "division by zero")])
+def test_a_file_that_is_damaged_in_use_is_given_up(path, caplog, fail, says):
+    """What is in it can't be trusted, and does not heal. Nothing more is kept for it."""
+
+    async def main():
+        file = await filled(path, *[hint(number, data=b"x" * 500) for number in range(100)])
+        file._thread.submit(fail, file).result()
+        file.put(hint(200))
+        await written(file)
+        assert says in file.error
+        file.put(hint(201))
+        file.remove(hint(0))
+        assert file._writing is None
+        assert (file._unsaved, file._changes) == ({}, {})
+        assert not await file.close()
+
+    with caplog.at_level(logging.INFO):
         asyncio.run(main())
     (said,) = [record for record in caplog.records if record.name == "evcache.hint_file"]
-    assert said.getMessage().startswith(f"2 changes of hints could not be written to {path}")
+    assert said.levelname == "ERROR"
+    assert said.getMessage().startswith(UNUSABLE + path)
+
+
+def test_a_file_that_fails_for_long_is_given_up(path, monkeypatch):
+    """What waits for it must not fill the memory."""
+    monkeypatch.setattr("evcache.hint_file.MAX_UNSAVED", 10)
+
+    async def main():
+        file = await filled(path, hint(0))
+        file._thread.submit(file._database.execute, "PRAGMA query_only = ON").result()
+        for number in range(10):
+            file.put(hint(number))
+            await written(file)
+        assert len(file._unsaved) == 10
+        file.put(hint(10))
+        await written(file)
+        assert file._unsaved == {}
+        file._thread.submit(file._database.execute, "PRAGMA query_only = OFF").result()
+        file.put(hint(11))
+        assert file.error is not None
+        await file.close()
+        assert await content(path) == [hint(0)]
+
+    asyncio.run(main())
+
+
+def test_an_open_that_fails_after_it_was_cancelled_is_no_lost_error(tmp_path):
+    """asyncio reports errors that nothing has looked at."""
+    problems = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+        file = HintFile(str(tmp_path / "nowhere" / "hints"))
+        go_on = threading.Event()
+        file._thread.submit(go_on.wait)
+        opening = asyncio.create_task(file.open())
+        await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        go_on.set()
+        await file.close()
+        gc.collect()
+
+    asyncio.run(main())
+    assert problems == []
 
 
 @pytest.mark.parametrize("moment", ["before", "during"])

@@ -21,6 +21,7 @@ from evcache import (
     NearCache,
 )
 from evcache.hedge import SAMPLES
+from evcache.hint_file import HintFile
 from evcache.metrics import DURATION, DURATION_BUCKETS, METRICS
 from evcache.telemetry import calls
 from tests.evcache.loaders import Source, started
@@ -225,6 +226,15 @@ async def test_hints(zones, bench):
     await pass_time(20)
     assert bench.points("evcache.hints.pending") == {(): 0}
     assert bench.points("evcache.hints.ended")["delivered", "b"] == 2
+
+
+@produces("evcache.hints.file_unusable", zones=2)
+async def test_the_hint_file_is_unusable(zones, bench):
+    cache = await client(zones, bench)
+    file = cache._replay._file = HintFile("/no/such/hints")  # it is opened by a thread, which virtual time does not wait for
+    assert bench.points("evcache.hints.file_unusable") == {(): 0}
+    file.give_up("/no/such/hints: it is damaged")
+    assert bench.points("evcache.hints.file_unusable") == {(): 1}
 
 
 @produces("evcache.node.circuit.open", "evcache.node.requests.pending", "evcache.background.tasks", zones=2)
