@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from zones.errors import CacheError
+from zones.tasks import cancel_once
 
 T = TypeVar("T")
 
@@ -48,7 +49,10 @@ class Background:
             _log.error("background work ended with a bug", exc_info=error)
 
     async def close(self, drain: float) -> int:
-        """Take no more work, give what runs `drain` seconds, then cancel it and wait. How many were cancelled."""
+        """Take no more work, give what runs `drain` seconds, then cancel it and wait. How many were cancelled.
+
+        Cancelled, it cancels all of it at once. Called again, it waits for what has not ended.
+        """
         self._closed = True
         if not self._tasks:
             return 0
@@ -56,11 +60,9 @@ class Background:
         try:
             _, left = await asyncio.wait(tasks, timeout=drain)
         except asyncio.CancelledError:
-            for task in tasks:
-                task.cancel()
+            cancel_once(tasks)
             raise
-        for task in left:
-            task.cancel()
+        cut_short = cancel_once(left)
         if left:
             await asyncio.wait(left)
-        return len(left)
+        return len(cut_short)

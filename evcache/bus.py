@@ -33,6 +33,7 @@ from evcache.speaker import (
 )
 from zones.checks import at_least_one, seconds, zero_or_more
 from zones.errors import InvalidArgument, UsageError
+from zones.tasks import cancel_once
 
 # Heartbeats that may be missed in a row.
 MISSED_HEARTBEATS = 3
@@ -122,6 +123,7 @@ class Bus:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop
         self._closing = False
+        self._closed = False
         self._up = False
         self._deaf = False  # this was logged
         self._received = self._gaps = self._losses = 0
@@ -185,11 +187,11 @@ class Bus:
             if self._tasks:
                 await asyncio.wait(self._tasks[1:], timeout=drain)
         finally:
-            for task in self._tasks:
-                task.cancel()
+            cancel_once(self._tasks)
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if pending := self._speaker.pending:
+        closed, self._closed = self._closed, True
+        if (pending := self._speaker.pending) and not closed:
             _log.warning("closed with %d changes that were not announced", pending)
 
     # Listening.

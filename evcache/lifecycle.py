@@ -19,6 +19,7 @@ from evcache.stats import Stats
 from evcache.telemetry import Subject, Watch
 from zones.cluster import View
 from zones.discovery import StaticDiscovery
+from zones.tasks import cancel_once
 from zones.topology import Topology
 
 # For what was written last to be announced, when the writes have taken all the time there was: one message, a millisecond
@@ -32,6 +33,8 @@ class Lifecycle(Assembly):
     """A client that can be opened and closed."""
 
     _watch: Watch | None = None
+    _ended = False
+    """Whether a call of `close` has finished."""
 
     @property
     def namespace(self) -> str:
@@ -91,14 +94,16 @@ class Lifecycle(Assembly):
         """Wait up to `drain` seconds for writes that are on their way, then end every connection and task.
 
         May be called again. Calls that are under way after that fail with `CacheUnavailable`; later ones with `UsageError`.
-        What could not be finished in time is logged, and told to the hooks.
+        What could not be finished in time is logged, and told to the hooks. Cancelled, it ends everything without waiting;
+        another call waits until nothing is left.
         """
-        if not self._owner.close():
+        # Every step may be repeated: it does what is left to do, and waits for what another call has begun.
+        if self._ended or not self._owner.close():
             return
         loop = asyncio.get_running_loop()
         deadline = loop.time() + drain
         if self._starting is not None:
-            self._starting.cancel()
+            cancel_once([self._starting])
         if self._watch is not None:
             self._watch.stop()
         try:
@@ -107,22 +112,37 @@ class Lifecycle(Assembly):
             cut_short = await self._background.close(drain)
             if cut_short:
                 _log.warning("closed with %d background writes unfinished", cut_short)
+        except asyncio.CancelledError:
+            deadline = loop.time()
+            raise
         finally:
-            if self._near is not None:
-                self._near.close()
             try:
-                if self._starting is not None:
-                    await asyncio.wait([self._starting])
-                await self._cluster.close(max(0.0, deadline - loop.time()))
+                await self._end_of_zones(deadline)
             finally:  # last, since the writes that have no answer by now are missed, and told to others, like any other
                 await self._end_of_writes(deadline if drain else 0.0)
+        self._ended = True
+
+    async def _end_of_zones(self, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._near is not None:
+            self._near.close()
+        try:
+            if self._starting is not None and not self._starting.done():
+                await asyncio.wait([self._starting])
+        except asyncio.CancelledError:
+            deadline = loop.time()
+            raise
+        finally:
+            await self._cluster.close(max(0.0, deadline - loop.time()))
 
     async def _end_of_writes(self, deadline: float) -> None:
         try:
             if self._bus is not None:
-                await asyncio.sleep(0)  # the calls that have just been cut off say what they were writing
-                left = deadline - asyncio.get_running_loop().time()
-                await self._bus.close(max(LAST_WORDS_SECONDS, left) if deadline else 0.0)
+                try:
+                    await asyncio.sleep(0)  # the calls that have just been cut off say what they were writing
+                finally:
+                    left = deadline - asyncio.get_running_loop().time()
+                    await self._bus.close(max(LAST_WORDS_SECONDS, left) if deadline else 0.0)
         finally:
             if self._replay is not None:
                 await self._replay.close()
@@ -151,7 +171,7 @@ class Lifecycle(Assembly):
         timer = None if self._replay is None else loop.call_at(deadline - options.timeout / 2, self._replay.wait_no_longer)
         try:
             async with asyncio.timeout_at(deadline):
-                view = await asyncio.shield(starting)
+                await asyncio.wait([starting])  # which a caller that is cancelled does not cancel
         except TimeoutError:
             opening = self._replay is not None and self._replay.is_opening_file and self._cluster.view is None
             raise CacheUnavailable("opening the hint file" if opening else "finding the zones", {}) from None
@@ -160,6 +180,9 @@ class Lifecycle(Assembly):
                 timer.cancel()
             if starting.done() and self._cluster.view is None:
                 self._starting = None  # it failed: the next call tries again
+        if starting.cancelled():  # the client was closed, the caller was not cancelled
+            raise CacheUnavailable("finding the zones", {})
+        view = starting.result()
         return view, options._replace(timeout=max(0.0, deadline - loop.time()))
 
     @property

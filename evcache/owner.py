@@ -25,24 +25,25 @@ class Owner:
         """Become the owner with the first call. Raises `UsageError`, with the reason, for a call from elsewhere."""
         if self._closed:
             raise UsageError("the client is closed")
-        loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop = self.open_in = loop
+            self._loop = self.open_in = asyncio.get_running_loop()
             self._pid = os.getpid()
-        elif self._pid != os.getpid():
-            raise UsageError("the client was made before this process was forked: make one in each process")
-        elif self._loop is not loop:
-            raise UsageError("the client belongs to another event loop: make one for each loop, or thread")
+        else:
+            self._check(self._loop)
 
     def close(self) -> bool:
-        """No more calls. False when there is nothing to close: it was done before, or no call was ever made.
+        """No more calls. False when there is nothing to close, since no call was ever made.
 
         Raises `UsageError` when the client belongs to another loop or process, whose sockets can't be closed from here.
         """
-        if self._closed:
-            return False
         if self._loop is not None:
-            self.enter()
+            self._check(self._loop)
         self._closed = True
         self.open_in = None
         return self._loop is not None
+
+    def _check(self, owner: asyncio.AbstractEventLoop) -> None:
+        if self._pid != os.getpid():
+            raise UsageError("the client was made before this process was forked: make one in each process")
+        if owner is not asyncio.get_running_loop():
+            raise UsageError("the client belongs to another event loop: make one for each loop, or thread")

@@ -34,6 +34,7 @@ from evcache.versions import NOTHING_NEWER, VersionClock
 from zones.cluster import View
 from zones.errors import CacheError, InvalidArgument, ServerError, Unsupported
 from zones.node import Node
+from zones.tasks import cancel_once
 from zones.topology import Topology
 
 # Deliveries under way at once.
@@ -169,8 +170,7 @@ class Replay:
         self._closed = True
         try:
             if self._loading is not None and not self._loading.done():
-                if not self._loading.cancelling():  # a second cancel would cut off how it closes the file
-                    self._loading.cancel()
+                cancel_once([self._loading])
                 await asyncio.wait([self._loading])
         finally:
             await self._let_go()

@@ -276,6 +276,8 @@ class WriteBehind:
         Raises `UsageError` when this belongs to another loop or process.
         """
         zero_or_more(drain, "drain")
+        if self._unflushed is not None:
+            return dict(self._unflushed)
         self._owner.close()
         self._flushes.closing = True
         self._room.call_all()

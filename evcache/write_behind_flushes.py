@@ -12,6 +12,7 @@ from tenacity import AsyncRetrying, retry_if_result, wait_exponential, wait_rand
 from evcache.write_behind_batch import Batch, Tried
 from evcache.write_behind_buffer import Buffer
 from evcache.write_behind_room import Room
+from zones.tasks import cancel_once
 
 # Between tries while they fail, doubled each time, with some jitter: a source that is down is asked six times a minute by
 # each process, which it does not notice, and gets what has waited within ten seconds of its return.
@@ -59,7 +60,7 @@ class Flushes:
     async def end(self) -> None:
         """Cancel a try that is under way, and wait until nothing runs. Cancelling it does not undo that."""
         if (task := self.task) is not None:
-            task.cancel()
+            cancel_once([task])
             await asyncio.wait([task])
 
     def look(self) -> None:

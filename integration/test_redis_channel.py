@@ -204,6 +204,30 @@ def test_subscribing_that_is_cancelled_leaves_nothing(server):
     on_redis(server, scenario)
 
 
+def test_a_close_that_is_cancelled_is_finished_by_another(server):
+    """At whatever moment: no subscription, connection or task is left."""
+
+    async def scenario(channel):
+        for turns in range(12):
+            closing_channel = RedisChannel(server.url, **QUICK)
+            for _ in range(3):
+                await closing_channel.subscribe("topic")
+            await closing_channel.publish("topic", b"x")
+            closing = asyncio.ensure_future(closing_channel.close())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+            await closing_channel.close()
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+        deadline = time.monotonic() + ENOUGH_SECONDS
+        while clients(server):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+
+    on_redis(server, scenario)
+
+
 def test_another_event_loop_is_refused(shared_server):
     channel = RedisChannel(shared_server.url)
 

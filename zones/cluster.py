@@ -19,6 +19,7 @@ from zones.ring import position, ring_in_steps
 from zones.selector import coordinator_order, is_urgent, last, read_order
 from zones.settings import NodeSettings
 from zones.standing import Tally
+from zones.tasks import cancel_once
 from zones.topology import Endpoint, Mode, Topology, Zone, difference
 
 # How long a node that left the topology may take to answer what it was asked before: longer than any sensible write timeout.
@@ -104,6 +105,7 @@ class Cluster:
         self._nodes: dict[tuple[str, Endpoint], Node] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._retiring: dict[asyncio.Task[None], Node] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def nodes(self) -> Mapping[tuple[str, Endpoint], Node]:
@@ -230,23 +232,30 @@ class Cluster:
                 self._events.zone_changed(pool.name, out=pool.name in out)
 
     async def close(self, drain: float) -> None:
-        """Let requests that wait be answered for up to `drain` seconds, then end everything. May be called again."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.wait([self._watcher])
+        """Let requests that wait be answered for up to `drain` seconds, then end everything.
+
+        Cancelled, it ends every connection at once. Called again, it waits for what has not ended.
+        """
+        watching = [] if self._watcher is None else [self._watcher]
+        cancel_once(watching)
         if self._lag is not None:
             self._lag.close()
-        nodes, self._nodes = [*self._nodes.values(), *self._retiring.values()], {}
+        nodes = [*self._nodes.values(), *self._retiring.values()]
         if self._spare_pool is not None:
             nodes += self._spare_pool.nodes
-        closing = [asyncio.ensure_future(node.close(drain)) for node in nodes]
-        waiting = [*closing, *self._retiring]
-        if waiting:
-            try:
+        for node in nodes:
+            task = asyncio.get_running_loop().create_task(node.close(drain), name=f"evcache-close-{node.label}")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        waiting = [*watching, *self._closing, *self._retiring]
+        try:
+            if waiting:
                 await asyncio.wait(waiting)
-            finally:
-                for task in waiting:  # cancelled while draining: each still ends its connections
-                    task.cancel()
+        finally:  # also when cancelled, maybe before any of these tasks has begun
+            for node in nodes:
+                node.abort()
+            cancel_once([*self._closing, *self._retiring])
+        self._nodes = {}
 
     def _retire(self, node: Node) -> None:
         node.retire()

@@ -21,6 +21,7 @@ from zones.loop_lag import LoopLag
 from zones.opening import open_transport
 from zones.settings import NodeSettings
 from zones.standing import Outage, Standing, Tally
+from zones.tasks import cancel_once
 from zones.topology import Endpoint
 from zones.transports.base import Transport, TransportName
 
@@ -195,8 +196,7 @@ class Node:
         """Take no more requests; those that wait are still answered. `close` ends the node."""
         self._closed = True
         self._standing.end()
-        for keeper in self._keepers:
-            keeper.cancel()
+        cancel_once(self._keepers)
         open_ones, self._ready, self._suspended = [*self._ready, *self._suspended], [], []
         self._retiring.update(open_ones)
         for connection in open_ones:
@@ -211,8 +211,13 @@ class Node:
             if self._retiring and drain > 0:
                 await self._drained(drain)
         finally:
-            for connection in list(self._retiring):
-                connection.abort()
+            self.abort()
+
+    def abort(self) -> None:
+        """End every connection now. What runs in the background is cancelled; `close` waits for it."""
+        self.retire()
+        for connection in list(self._retiring):
+            connection.abort()
 
     async def _drained(self, seconds: float) -> None:
         if self._all_retired is None:

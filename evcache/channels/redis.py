@@ -18,6 +18,7 @@ from evcache.channels.base import ChannelError
 from evcache.channels.inbox import MAX_WAITING_MESSAGES, Inbox
 from zones.checks import at_least_one, seconds
 from zones.errors import InvalidArgument, UsageError
+from zones.tasks import cancel_once
 
 try:
     from redis.asyncio import ConnectionPool, Redis
@@ -123,11 +124,14 @@ class RedisChannel:
         return inbox
 
     async def close(self) -> None:
-        """End every subscription, and close every connection."""
+        """End every subscription, and close every connection. May be called again, and then finishes what was cancelled."""
         self._closed = True
+        listeners = list(self._listeners)
+        for listener in listeners:
+            listener.inbox.end()
+            listener.cancel()
         try:
-            for listener in list(self._listeners):
-                listener.inbox.end()
+            for listener in listeners:
                 await listener.stop()
         finally:
             # aclose() is newer than redis 5.0.0, and its predecessor is deprecated since.
@@ -168,9 +172,12 @@ class _Listener:
         self._task = self._loop.create_task(self._run(), name="evcache-redis-channel")
         self._task.add_done_callback(lambda _: ended(self))
 
+    def cancel(self) -> None:
+        cancel_once([self._task])
+
     async def stop(self) -> None:
         try:
-            self._task.cancel()
+            self.cancel()
             await asyncio.wait([self._task])
         finally:  # here too: a task that is cancelled before its first step does nothing at all
             await self._connection.disconnect(nowait=True)

@@ -172,8 +172,7 @@ def test_a_client_that_is_closed_while_it_opens_leaves_nothing(path):
         getting = asyncio.create_task(first.get("k", timeout=5, errors="miss"))
         await asyncio.sleep(0)
         await first.close()
-        with pytest.raises((asyncio.CancelledError, UsageError)):
-            await getting
+        assert await getting is None
         second = zones.client(hints=Hints(path=path))
         assert await second.get("k", timeout=5) is None
         await second.close()

@@ -168,7 +168,10 @@ def test_no_loop_is_needed_to_make_a_client():
 
 
 def test_the_owner_is_who_came_first():
-    """Calls are welcome in the loop of the first one, until `close`, which says once whether there is something to end."""
+    """Calls are welcome in the loop of the first one, until `close`, which says whether there is something to end.
+
+    Each time, since one that was cancelled has to be called again.
+    """
 
     async def main():
         owner = Owner()
@@ -177,7 +180,7 @@ def test_the_owner_is_who_came_first():
         owner.enter()
         assert owner.open_in is asyncio.get_running_loop()
         assert owner.close() is True
-        assert owner.close() is False
+        assert owner.close() is True
         assert owner.open_in is None
         with pytest.raises(UsageError):
             owner.enter()

@@ -74,6 +74,36 @@ async def test_a_cancelled_close_ends_the_task_and_keeps_values():
     assert lost == [{"k": 1}]
 
 
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("drain", [0, 50])
+@in_virtual_time
+async def test_a_close_after_one_that_was_cancelled_waits_for_the_writer(turns, drain):
+    """What the writer does when it is cancelled is not interrupted by the second close, and nothing runs after it."""
+    cleaned = []
+
+    async def write(batch):
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(1)
+            cleaned.append(batch)
+
+    behind = WriteBehind(None, write, flush_timeout=1000)
+    await behind.set("k", 1)
+    flushing = asyncio.create_task(behind.flush(timeout=1000))
+    await asyncio.sleep(1)
+    for _ in range(2):
+        closing = asyncio.create_task(behind.close(drain))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+    assert await behind.close(0) == {"k": 1}
+    await asyncio.wait([flushing])
+    assert len(cleaned) == 1
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 @in_virtual_time
 async def test_close_ends_a_flush_that_waits():
     behind = WriteBehind(None, Source(fails=10**9))

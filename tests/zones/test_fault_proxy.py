@@ -453,6 +453,22 @@ def test_a_start_that_is_cancelled_leaves_no_socket():
     gc.collect()
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_a_stop_after_one_that_was_cancelled_waits_for_connections(turns):
+    async def scenario(proxy, echo, client):
+        client.send(b"x")
+        await client.receive(b"x")
+        stopping = asyncio.create_task(proxy.stop())
+        await turns_of_the_loop(turns)
+        stopping.cancel()
+        await asyncio.wait([stopping])
+        await proxy.stop()
+        assert proxy.connections == 0
+        assert await client.end() == "reset"
+
+    run(scenario)
+
+
 def test_a_loop_that_ends_without_stop_leaves_no_socket():
     async def main():
         async with Echo() as echo:

@@ -55,12 +55,12 @@ class FaultProxy:
 
     async def stop(self) -> None:
         """Close the listener and, by reset, every connection. Returns when no task or socket is left."""
-        if self._server is None:
-            return
         server, self._server = self._server, None
-        server.close()
-        await self.drop_connections(reset=True)
-        await server.wait_closed()
+        if server is not None:
+            server.close()
+        await self.drop_connections(reset=True)  # also of a stop that was cancelled
+        if server is not None:
+            await server.wait_closed()
 
     async def __aenter__(self) -> Self:
         await self.start()
