@@ -56,7 +56,7 @@ class Lifecycle(Assembly):
             hint_bytes=0 if replay is None else replay.book.size,
             hints_delivered=0 if replay is None else replay.delivered,
             hints_dropped=0 if replay is None else replay.dropped,
-            hint_file_error=None if replay is None else replay.file_error,
+            hint_file_error=None if replay is None else replay.journal.error,
             repairs_running=self._repair.running,
             repairs=self._repair.done,
             repairs_skipped=self._repair.skipped,
@@ -168,12 +168,16 @@ class Lifecycle(Assembly):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + options.timeout
         # Half of its time is the most that a call waits for a file of hints: with a slow disk it goes on without.
-        timer = None if self._replay is None else loop.call_at(deadline - options.timeout / 2, self._replay.wait_no_longer)
+        timer = (
+            None
+            if self._replay is None
+            else loop.call_at(deadline - options.timeout / 2, self._replay.journal.wait_no_longer)
+        )
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.wait([starting])  # which a caller that is cancelled does not cancel
         except TimeoutError:
-            opening = self._replay is not None and self._replay.is_opening_file and self._cluster.view is None
+            opening = self._replay is not None and self._replay.journal.is_opening and self._cluster.view is None
             raise CacheUnavailable("opening the hint file" if opening else "finding the zones", {}) from None
         finally:
             if timer is not None:
@@ -187,11 +191,11 @@ class Lifecycle(Assembly):
 
     @property
     def _has_file(self) -> bool:
-        return self._replay is not None and self._replay.has_file
+        return self._replay is not None and self._replay.journal.is_wanted
 
     async def _start(self) -> View:
         if self._replay is not None:
-            await self._replay.load()
+            await self._replay.journal.open()
         view = await self._cluster.start(self._discovery)
         self._start_companions()
         if self._replay is not None:

@@ -22,7 +22,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_expone
 from evcache.background import Background
 from evcache.codec import FLAG_TOMBSTONE
 from evcache.commands import Delete, Store, carry_out
-from evcache.hint_file import HintFile
+from evcache.hint_journal import HintJournal
 from evcache.hints import Hint, HintBook, Hints, Kind
 from evcache.hooks import HintEnd, Hooks
 from evcache.remembered import Remembered
@@ -32,9 +32,8 @@ from evcache.touch import remove_version, touch_version
 from evcache.ttl import TTL_GRANULARITY_SECONDS, exptime_sent_again
 from evcache.versions import NOTHING_NEWER, VersionClock
 from zones.cluster import View
-from zones.errors import CacheError, InvalidArgument, ServerError, Unsupported
+from zones.errors import CacheError, ServerError, Unsupported
 from zones.node import Node
-from zones.tasks import cancel_once
 from zones.topology import Topology
 
 # Deliveries under way at once.
@@ -75,6 +74,7 @@ class Replay:
     ) -> None:
         """`now` is unix time."""
         self.book = HintBook(limits)
+        self.journal = HintJournal(limits, self._take_over)
         self.delivered = 0
         """Hints whose zone has the write, or a newer one."""
         self.dropped = 0
@@ -96,71 +96,14 @@ class Replay:
         self._closing = False
         self._closed = False
         self._overflowed = False
-        self._file: HintFile | None = None
-        self._loading: asyncio.Task[None] | None = None
-        self._enough: asyncio.Future[None] | None = None  # done: calls wait for the file no longer
 
-    # The file.
-
-    @property
-    def has_file(self) -> bool:
-        """Whether hints are to outlive the process."""
-        return self._limits.path is not None
-
-    @property
-    def file_error(self) -> str | None:
-        """Why hints are kept in memory only although they are to be in a file; None if they are in it, or need not be."""
-        return None if self._file is None else self._file.error
-
-    @property
-    def is_opening_file(self) -> bool:
-        """Whether the file is being opened."""
-        return self._loading is not None and not self._loading.done()
-
-    async def load(self) -> None:
-        """Open the file, if there is to be one, and take over what a former process has left in it.
-
-        Without `strict`, return when `wait_no_longer` is called: the file is used as soon as it is open.
-        Raises `InvalidArgument` if it is `strict`, and the file can't be used.
-        """
-        if self._limits.path is None:
-            return
-        loop = asyncio.get_running_loop()
-        if self._loading is None:
-            self._loading = loop.create_task(self._load(self._limits.path), name="evcache-hints-load")
-            self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())
-        if self._limits.strict:
-            await asyncio.shield(self._loading)
-        else:
-            self._enough = loop.create_future()
-            await asyncio.wait([self._loading, self._enough], return_when=asyncio.FIRST_COMPLETED)
-
-    def wait_no_longer(self) -> None:
-        """Let calls go on while the file is being opened, unless it is `strict`."""
-        if self._enough is not None and not self._enough.done():
-            self._enough.set_result(None)
-
-    async def _load(self, path: str) -> None:
-        file = HintFile(path)
-        found: list[Hint] = []
-        try:
-            found = await file.open()
-        except InvalidArgument as error:
-            await file.close()
-            if self._limits.strict:
-                self._loading = None  # the next call tries again
-                raise
-            file.give_up(error.problem)
-        except BaseException:
-            await file.close()
-            raise
+    def _take_over(self, found: list[Hint]) -> None:
         missed = list(self.book)  # while the file was being opened
-        self._file = file
         for hint in found:
             self._put(hint)
         for hint in missed:
             if self.book.get(hint.zone, hint.key) is hint:
-                file.put(hint)
+                self.journal.put(hint)
 
     async def close(self) -> None:
         """Let go of what could not be delivered: the file keeps it, or it is lost, which is said.
@@ -168,16 +111,9 @@ class Replay:
         Nothing is kept from now on: to be called when the last request has ended. May be called again.
         """
         self._closed = True
-        try:
-            if self._loading is not None and not self._loading.done():
-                cancel_once([self._loading])
-                await asyncio.wait([self._loading])
-        finally:
-            await self._let_go()
-
-    async def _let_go(self) -> None:
+        is_kept = await self.journal.close()
         left = list(self.book)
-        if self._file is not None and await self._file.close() and self._file.error is None:
+        if is_kept:
             if left:
                 _log.info("closed with %d writes to deliver, kept in %s", len(left), self._limits.path)
             return
@@ -239,8 +175,7 @@ class Replay:
         self._pin(hint)
         if self.book.get(hint.zone, hint.key) is hint:
             self._hooks.hinted(hint.zone)
-            if self._file is not None:
-                self._file.put(hint)
+            self.journal.put(hint)
         for other in gone:
             self._dropped(other, "overflow")
         if gone and not self._overflowed:
@@ -421,8 +356,8 @@ class Replay:
             self._overflowed = False
         if not self.book.has_delete(hint.key):
             self._remembered.unpin(hint.key)
-        if self._file is not None and self.book.get(hint.zone, hint.key) is None:
-            self._file.remove(hint)
+        if self.book.get(hint.zone, hint.key) is None:
+            self.journal.remove(hint)
 
 
 def _nobody(key: bytes, version: int) -> None:

@@ -168,10 +168,11 @@ class MemoryZones:
         options = {"local_zone": "a", "wall_clock": self.wall_clock, "check_share": 0, **options}
         connections = options.pop("connections", 1)
         circuit = options.pop("circuit", CircuitLimits(slow_start=0))
+        connect_timeout = options.pop("connect_timeout", NodeSettings().connect_timeout)
         client = EVCache(
             options.pop("namespace", NAMESPACE),
             options.pop("zones", self.topology),
-            nodes=NodeSettings(dialer=self.dial, connections=connections, circuit=circuit),
+            nodes=NodeSettings(dialer=self.dial, connections=connections, circuit=circuit, connect_timeout=connect_timeout),
             **options,
         )
         self._clients.append(client)

@@ -257,7 +257,7 @@ def test_a_second_close_closes_the_hint_file(tmp_path, turns, drain, is_open):
     async def main():
         asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
         zones = MemoryZones()
-        cache = zones.client(hints=Hints(path=path), circuit=PATIENT)
+        cache = zones.client(hints=Hints(path=path), circuit=PATIENT, connect_timeout=10)
         if is_open:
             await cache.set("k", 1, consistency="all", timeout=5)
             await zones.kill("c")

@@ -106,6 +106,11 @@ def said(caplog):
     return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
 
 
+def patient(zones, **options):
+    """A client on a real clock, on a machine that may be busy."""
+    return zones.client(read_timeout=10, write_timeout=10, connect_timeout=10, **options)
+
+
 async def load():
     return "loaded"
 
@@ -129,7 +134,7 @@ def test_calls_go_on_when_the_hint_file_is_unusable(tmp_path, caplog, cause):
         for call in CALLS.values():
             zones = MemoryZones()
             listener = Listener()
-            cache = zones.client(hints=Hints(path=str(path)), hooks=listener)
+            cache = patient(zones, hints=Hints(path=str(path)), hooks=listener)
             caplog.clear()
             await call(cache)
             assert cache.stats().hint_file_error.startswith(f"{path}: {says}")
@@ -153,7 +158,7 @@ def test_a_strict_client_says_why_the_hint_file_is_unusable(tmp_path, caplog, ca
     async def main():
         zones = MemoryZones()
         with cause(tmp_path) as (path, says):
-            cache = zones.client(hints=Hints(path=str(path), strict=True))
+            cache = patient(zones, hints=Hints(path=str(path), strict=True))
             for _ in range(2):
                 with pytest.raises(InvalidArgument) as caught:
                     await CALLS[call](cache)
@@ -175,7 +180,7 @@ def test_nothing_is_lost_by_a_file_of_others(tmp_path):
 
         async def main():
             zones = MemoryZones()
-            cache = zones.client(hints=Hints(path=str(path)))
+            cache = patient(zones, hints=Hints(path=str(path)))
             await zones.kill("c")
             await cache.set("k", 1, timeout=5)
             await cache.close()
@@ -190,7 +195,7 @@ def test_hints_that_no_file_keeps_are_lost_with_the_client(tmp_path, caplog):
     async def main(path):
         zones = MemoryZones()
         listener = Listener()
-        cache = zones.client(hints=Hints(path=str(path)), hooks=listener)
+        cache = patient(zones, hints=Hints(path=str(path)), hooks=listener)
         await zones.kill("c")
         await cache.set("k", 1, timeout=5)
         await cache.close()
@@ -211,10 +216,10 @@ def test_a_file_that_fails_in_use_fails_no_call(tmp_path, caplog, recovers):
     async def main():
         zones = MemoryZones()
         listener = Listener()
-        cache = zones.client(hints=Hints(path=path), hooks=listener)
+        cache = patient(zones, hints=Hints(path=path), hooks=listener)
         await zones.kill("c")
         await cache.set("k0", 0, timeout=5)
-        file = cache._replay._file
+        file = cache._replay.journal._file
         assert await file.written()
         assert cache.stats().hint_file_error is None
         file._thread.submit(file._database.execute, "PRAGMA query_only = ON").result()
@@ -245,7 +250,7 @@ def test_the_second_client_keeps_its_hints_in_memory(tmp_path, caplog):
 
     async def main():
         zones = MemoryZones()
-        first, second = zones.client(hints=Hints(path=path)), zones.client(hints=Hints(path=path))
+        first, second = patient(zones, hints=Hints(path=path)), patient(zones, hints=Hints(path=path))
         await first.set("k", 1, timeout=5)
         assert await second.get("k", timeout=5) == 1
         assert first.stats().hint_file_error is None
@@ -271,13 +276,13 @@ def test_a_client_that_is_closed_while_a_slow_file_opens_leaves_nothing(tmp_path
 
     async def main():
         zones = MemoryZones()
-        cache = zones.client(hints=Hints(path=path))
+        cache = patient(zones, hints=Hints(path=path))
         with pytest.MonkeyPatch.context() as patch:
             opened = HintFile._open
             patch.setattr(HintFile, "_open", lambda file: (go_on.wait(), opened(file))[1])
             getting = asyncio.create_task(cache.get("k", timeout=5))
             await settle()
-            cache._replay.wait_no_longer()
+            cache._replay.journal.wait_no_longer()
             assert await getting is None
             closing = asyncio.create_task(cache.close())
             await settle()
@@ -324,7 +329,7 @@ class SlowFile:
 
 @pytest.fixture
 def _slow(monkeypatch):
-    monkeypatch.setattr("evcache.replay.HintFile", SlowFile)
+    monkeypatch.setattr("evcache.hint_journal.HintFile", SlowFile)
 
 
 def delete_of(key, version):

@@ -231,7 +231,9 @@ async def test_hints(zones, bench):
 @produces("evcache.hints.file_unusable", zones=2)
 async def test_the_hint_file_is_unusable(zones, bench):
     cache = await client(zones, bench)
-    file = cache._replay._file = HintFile("/no/such/hints")  # it is opened by a thread, which virtual time does not wait for
+    file = cache._replay.journal._file = HintFile(
+        "/no/such/hints"
+    )  # it is opened by a thread, which virtual time does not wait for
     assert bench.points("evcache.hints.file_unusable") == {(): 0}
     file.give_up("/no/such/hints: it is damaged")
     assert bench.points("evcache.hints.file_unusable") == {(): 1}

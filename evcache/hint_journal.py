@@ -1,0 +1,99 @@
+"""The hint file of one client: opened while calls go on, and done without if it cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from evcache.hint_file import HintFile
+from evcache.hints import Hint, Hints
+from zones.errors import InvalidArgument
+from zones.tasks import cancel_once
+
+
+class HintJournal:
+    """Keeps hints in the file that the settings name. Has no effect if they name none, and while the file is not open."""
+
+    def __init__(self, settings: Hints, take_over: Callable[[list[Hint]], None]) -> None:
+        """`take_over` gets what a former process has left, when the file is open."""
+        self._path = settings.path
+        self._strict = settings.strict
+        self._take_over = take_over
+        self._file: HintFile | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._enough: asyncio.Future[None] | None = None  # done: calls wait for the file no longer
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether hints are to outlive the process."""
+        return self._path is not None
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the file is being opened."""
+        return self._opening is not None and not self._opening.done()
+
+    @property
+    def error(self) -> str | None:
+        """Why hints are kept in memory only although they are to be in a file; None if they are in it, or need not be."""
+        return None if self._file is None else self._file.error
+
+    async def open(self) -> None:
+        """Open the file and have what is in it taken over. May be called again.
+
+        Without `strict`, return when `wait_no_longer` is called: the file is used as soon as it is open.
+        Raises `InvalidArgument` if it is `strict`, and the file can't be used.
+        """
+        if self._path is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._opening is None:
+            self._opening = loop.create_task(self._open(self._path), name="evcache-hints-open")
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if self._strict:
+            await asyncio.shield(self._opening)
+        else:
+            self._enough = loop.create_future()
+            await asyncio.wait([self._opening, self._enough], return_when=asyncio.FIRST_COMPLETED)
+
+    def wait_no_longer(self) -> None:
+        """Let calls go on while the file is being opened, unless it is `strict`."""
+        if self._enough is not None and not self._enough.done():
+            self._enough.set_result(None)
+
+    async def _open(self, path: str) -> None:
+        file = HintFile(path)
+        found: list[Hint] = []
+        try:
+            found = await file.open()
+        except InvalidArgument as error:
+            await file.close()
+            if self._strict:
+                self._opening = None  # the next call tries again
+                raise
+            file.give_up(error.problem)
+        except BaseException:
+            await file.close()
+            raise
+        self._file = file
+        self._take_over(found)
+
+    def put(self, hint: Hint) -> None:
+        """Have a hint written, soon."""
+        if self._file is not None:
+            self._file.put(hint)
+
+    def remove(self, hint: Hint) -> None:
+        """Have a hint removed, soon."""
+        if self._file is not None:
+            self._file.remove(hint)
+
+    async def close(self) -> bool:
+        """Write what is to be written and close the file. Return whether all hints are in it. May be called again."""
+        try:
+            if self._opening is not None and not self._opening.done():
+                cancel_once([self._opening])
+                await asyncio.wait([self._opening])
+        finally:
+            complete = self._file is not None and await self._file.close()
+        return complete and self.error is None
