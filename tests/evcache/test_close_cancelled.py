@@ -129,7 +129,7 @@ async def test_a_second_close_finishes_one_that_was_cancelled(zones, state, turn
 @pytest.mark.parametrize("turns", TURNS[1:])
 @on_zones()
 async def test_a_close_that_is_cancelled_ends_by_itself(zones, state, turns, tmp_path):
-    """Without a second close, a few turns later: whoever was cancelled may not come back."""
+    """Without a second close, a few turns later: a service that is stopped may not call it again."""
     made = Made(zones, tmp_path, circuit=QUICK if state is down else PATIENT)
     await state(made)
     loop = asyncio.get_running_loop()
@@ -207,7 +207,7 @@ async def test_a_watcher_cleans_up_once(zones):
 
 @on_zones()
 async def test_a_call_that_is_under_way_when_the_client_is_closed_is_not_cancelled(zones, tmp_path):
-    """It gets an error of the cache: nobody has cancelled its task."""
+    """It gets an error of the cache, because its own task was not cancelled."""
 
     class Never(ChangingTopology):
         async def load(self):
