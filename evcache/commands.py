@@ -15,19 +15,23 @@ from typing import Any, NamedTuple, Protocol
 from evcache.answers import ABSENCES
 from evcache.codec import FLAG_TOMBSTONE
 from evcache.results import Outcome
-from evcache.versions import VersionClock, cas_of
+from evcache.versions import GUARD_STUB_CAS, VersionClock, cas_of
 from zones.capabilities import FITS_ANYWHERE_BYTES, Capabilities
 from zones.errors import NodeUnavailable
 from zones.node import Node
 from zones.pending import Waiter
 from zones.protocol import requests
+from zones.protocol.packet import Packet
 from zones.protocol.replies import ERROR_STATUSES, Reply, decimal, number, token, unexpected
 from zones.transports.base import Transport
 
-# Up to this size the three commands of a guarded store carry the value three times in one packet; above it, looking first
-# and storing once (two round trips) is cheaper. Measured on loopback, three zones: with 32 callers the two are even between
-# 4 and 8 kB (docs/performance.md); with one, and so the more on slower networks, the packet stays ahead up to 100 kB.
-GUARDED_PACKET_MAX_BYTES = 4096
+# Values up to this size travel three times in a guarded store, larger ones once (`requests.guarded_store_once`).
+THREE_COPIES_MAX_BYTES = 256
+
+# Lifetime of the stub that the one-copy store makes where nothing is. If the connection ends inside the packet, the stub
+# stays and holds up leases of its key. Servers count in ticks of one second: 2 lives 1 to 2 seconds, 1 might live none. A
+# stub that ends while the value is on its way costs a second round trip (`Store.settle`).
+STUB_SECONDS = 2
 
 # Makes of an answer what became of the write; None when the answer does not say, and `settle` must look closer.
 Judge = Callable[[Any], Outcome | None]
@@ -94,14 +98,16 @@ class Store:
         self.carried = False
         """Whether a server that keeps versions was sent this one."""
         self._cas = None if version is None else cas_of(version)
-        self._guarded: tuple[bytes, ...] | None = None
+        self._guarded: Packet | None = None
         self._arrival: bytes | None = None
         self._plain: bytes | None = None
 
-    def send(
-        self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float
-    ) -> Judge | Outcome | None:
-        """One packet in whichever form the server can take; nothing for a value that it would not (see `Command`)."""
+    def send(self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float) -> Judge | Outcome:
+        """Send one packet in the best form that the server takes (see `Command`).
+
+        Returns:
+            The judge of the replies. `Outcome.NOT_STORED`, with nothing sent, for a value over the server's item limit.
+        """
         size = len(self.data)
         if size > FITS_ANYWHERE_BYTES and size > capabilities.largest_value(self.key):
             return Outcome.NOT_STORED  # the server would delete what it has under the key, and then refuse
@@ -113,12 +119,22 @@ class Store:
                 self._arrival = requests.meta_set(self.key, size, ttl=self.ttl, flags=self.flags, cas=self._cas)
             connection.request(self._arrival, waiter, deadline, self.data)
             return judge_store
-        if size > GUARDED_PACKET_MAX_BYTES:
-            return None
         if self._guarded is None:
-            self._guarded = requests.guarded_store(self.key, size, cas=self._cas, ttl=self.ttl, flags=self.flags)
-        connection.request_all(self._guarded, self.data, waiter, deadline)
-        return judge_guarded
+            self._guarded = self._packet(self._cas)
+        connection.request_all(self._guarded, waiter, deadline)
+        return judge_guarded if size <= THREE_COPIES_MAX_BYTES else judge_guarded_once
+
+    def _packet(self, cas: int) -> Packet:
+        """Build the guarded store, in the form that suits the size of the value."""
+        data = self.data
+        size = len(data)
+        if size <= THREE_COPIES_MAX_BYTES:
+            lines = requests.guarded_store(self.key, size, cas=cas, ttl=self.ttl, flags=self.flags)
+            return Packet([(line, data) for line in lines])
+        stub, take_over, set_ttl, unmark = requests.guarded_store_once(
+            self.key, size, cas=cas, ttl=self.ttl, flags=self.flags, stub=GUARD_STUB_CAS, stub_seconds=STUB_SECONDS
+        )
+        return Packet([(stub, None), (take_over, data), (set_ttl, None), (unmark, b"")])
 
     def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Judge:
         if self._plain is None:
@@ -127,7 +143,22 @@ class Store:
         return judge_store
 
     async def settle(self, node: Node, deadline: float) -> Outcome:
-        """Compare-and-set until the node has this version or a newer one. Ends by then, or at the deadline."""
+        """Find out why a guarded store was refused, and store by compare-and-set where nothing newer is there.
+
+        Called when the replies to the packet do not prove an outcome: the server holds a newer version, an item without a
+        version, or lost the item between two commands of the packet. Each attempt looks first and stores over what it saw,
+        which takes two round trips. Sets that meet none of these never come here.
+
+        Args:
+            node: node that refused the store.
+            deadline: time on the loop's clock.
+
+        Returns:
+            The outcome, once the node has this version or a newer one, or refuses the value.
+
+        Raises:
+            NodeError: the node can't be reached or did not answer by the deadline.
+        """
         while True:
             seen = await inspect(node, self.key, deadline)
             if seen is None:
@@ -235,7 +266,7 @@ def capabilities_of(node: Node) -> Capabilities:
 
 
 def judge_guarded(replies: list[Reply]) -> Outcome | None:
-    """The third store matches only what the first two have just stored, so it alone tells."""
+    """Judge the three-copy store. Its third command matches only what the first two have just stored, so it alone tells."""
     status = replies[2].status
     if status == b"HD":
         return Outcome.STORED
@@ -244,6 +275,39 @@ def judge_guarded(replies: list[Reply]) -> Outcome | None:
     if status in (b"EX", b"NF"):
         return None
     return judge_store(replies[2])
+
+
+# Replies that each command of `requests.guarded_store_once` can have besides errors.
+_ONCE_STATUSES = (
+    frozenset({b"HD", b"EN"}),
+    frozenset({b"HD", b"EX", b"NF", b"NS"}),
+    frozenset({b"HD", b"EX", b"NF"}),
+    frozenset({b"HD", b"EX", b"NF", b"NS"}),
+)
+
+
+def judge_guarded_once(replies: list[Reply]) -> Outcome | None:
+    """Judge the one-copy store by the replies to `requests.guarded_store_once`.
+
+    Returns:
+        `STORED` if the third and the fourth command matched this version: it is there with its TTL and without the stale
+        mark. `NOT_STORED` if the server refused the value and holds nothing. None otherwise: what is there may be newer, an
+        item without a version, a stub, or this version with the wrong TTL or with the mark.
+
+    Raises:
+        ProtocolError: a reply that its command can't have.
+    """
+    stub, took_over, ttl_set, unmarked = [reply.status for reply in replies]
+    if stub == took_over == ttl_set == unmarked == b"HD":  # usually
+        return Outcome.STORED
+    for reply, known in zip(replies, _ONCE_STATUSES, strict=True):
+        if reply.status not in known and reply.status not in ERROR_STATUSES:
+            raise unexpected(reply)
+    if ttl_set == unmarked == b"HD":
+        return Outcome.STORED
+    if took_over in ERROR_STATUSES and ttl_set == b"NF":
+        return Outcome.NOT_STORED
+    return None
 
 
 def judge_store(reply: Reply) -> Outcome:

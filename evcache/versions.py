@@ -23,6 +23,9 @@ MAX_CAS = 2**64 - 1
 # kind of client. Above: lease stubs, which must look older than every write. The clock passed 2^52 in January 1970.
 NOT_A_VERSION = 2**52
 
+# CAS of the stub that a guarded store makes where nothing is. It is in the range of lease stubs, which are drawn at random.
+GUARD_STUB_CAS = MAX_CAS
+
 # Older than every version. Said of a key whose item has changed without getting a new one, by a touch for instance: what
 # a near cache holds is to be let go of, and nothing newer need be waited for.
 NOTHING_NEWER = 0

@@ -161,6 +161,7 @@ def test_no_request_asks_for_keys_in_base64_or_to_be_repeated():
         requests.meta_touch(b"K", 5),
         requests.meta_set(b"K", 1, ttl=1, flags=0, cas=1, compare=2),
         *requests.guarded_store(b"K", 1, cas=1, ttl=1, flags=0),
+        *requests.guarded_store_once(b"K", 1, cas=1, ttl=1, flags=0, stub=2, stub_seconds=2),
         requests.meta_delete(b"K"),
         requests.meta_arithmetic(b"K", 1, initial=1, ttl=1),
     ]

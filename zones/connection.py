@@ -28,18 +28,13 @@ from zones.loop_lag import STALL_SECONDS, LoopLag
 from zones.pending import Pending, PendingAll, PendingQuiet, PendingText, Waiter
 from zones.protocol import requests
 from zones.protocol.decoder import Decoder
+from zones.protocol.packet import LARGE_BYTES, Packet
 
 _NEVER = float("inf")
 
 # The requests of a tick leave in one write at its end. But a server that waits for work is given the first of them at once,
 # so that it begins while the rest are made: a tenth more gets a second with 32 callers, and nothing lost with 256.
 EAGER_REQUESTS = 8
-
-# A value from this size on is not made part of a packet but handed to the transport as it is, when the transport has taken
-# what was before it. asyncio copies what the kernel does not take at once; of a packet of many large values that is nearly
-# all, and the allocator fetches such memory and gives it back each time: 200 kB took up to three times as long. The size is
-# that of what asyncio lets wait in a transport before it says that there is enough.
-LARGE_BYTES = 64 * 1024
 
 # After the loop stood still, so long may pass before timeouts are blamed on the server: replies that are here already are
 # read first.
@@ -161,14 +156,14 @@ class Connection(asyncio.BufferedProtocol):
         elif len(data) < LARGE_BYTES:
             self._send(b"%b %b\r\n%b\r\n" % (line, opaque, data), pending)
         else:
-            self._send(b"%b %b\r\n" % (line, opaque), pending, large=data)
+            self._send(b"%b %b\r\n" % (line, opaque), pending, (memoryview(data), b"\r\n"))
 
-    def request_all(self, lines: Sequence[bytes], data: bytes, waiter: Waiter, deadline: float) -> None:
-        """Send several stores of one value in one packet; the waiter gets the list of their replies."""
+    def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
+        """Send the commands of a packet together; the waiter gets the list of their replies."""
         self._opaque = number = self._opaque + 1
         opaque = b"O%d" % number
-        tail = b" %b\r\n%b\r\n" % (opaque, data)
-        self._send(tail.join(lines) + tail, PendingAll(waiter, deadline, opaque, len(lines)))
+        data, rest = packet.filled(opaque)
+        self._send(data, PendingAll(waiter, deadline, opaque, len(packet)), rest)
 
     def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:
         """Send several reads that are silent on a miss; the waiter gets the list of `(index, Reply)` of the hits.
@@ -203,8 +198,8 @@ class Connection(asyncio.BufferedProtocol):
             PendingText(waiter, deadline, until, may_be_unknown=may_be_unknown),
         )
 
-    def _send(self, data: bytes, pending: Pending, *, large: bytes | None = None) -> None:
-        """`large`: a value that follows, with its line end."""
+    def _send(self, data: bytes, pending: Pending, rest: Sequence[bytes | memoryview] = ()) -> None:
+        """Queue a request. `rest`: what follows `data`: large values, and what is between and behind them."""
         waiting = self._pending
         when = pending.deadline
         if len(waiting) >= self._room or self._out_bytes >= self._max_queued_bytes:
@@ -215,9 +210,9 @@ class Connection(asyncio.BufferedProtocol):
         waiting.append(pending)
         self._out.append(data)
         self._out_bytes += len(data)
-        if large is not None:
-            self._out += (memoryview(large), b"\r\n")
-            self._out_bytes += len(large) + len(b"\r\n")
+        if rest:
+            self._out += rest
+            self._out_bytes += sum(map(len, rest))
             self._has_large = True
         if self._flush_is_due or self._paused:
             if len(waiting) == EAGER_REQUESTS and len(self._out) == EAGER_REQUESTS:

@@ -11,6 +11,7 @@ from typing import Any
 
 from zones.errors import CacheError
 from zones.pending import Waiter
+from zones.protocol.packet import Packet
 from zones.topology import Endpoint
 from zones.transports.base import Transport
 
@@ -54,22 +55,22 @@ class _Tapped:
 
     def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
         """As the connection's."""
-        seen = self._seen(line, 1, waiter)
+        seen = self._seen(_name_of(line), 1, waiter)
         self._sent(seen, lambda: self._connection.request(line, seen, deadline, data))
 
-    def request_all(self, lines: Sequence[bytes], data: bytes, waiter: Waiter, deadline: float) -> None:
+    def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
         """As the connection's."""
-        seen = self._seen(lines[0], 1, waiter)
-        self._sent(seen, lambda: self._connection.request_all(lines, data, seen, deadline))
+        seen = self._seen(packet.name, 1, waiter)
+        self._sent(seen, lambda: self._connection.request_all(packet, seen, deadline))
 
     def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:
         """As the connection's."""
-        seen = self._seen(lines[0], len(lines), waiter)
+        seen = self._seen(_name_of(lines[0]), len(lines), waiter)
         self._sent(seen, lambda: self._connection.request_quietly(lines, seen, deadline))
 
-    def _seen(self, line: bytes, requests: int, waiter: Waiter) -> Waiter:
+    def _seen(self, command: str, requests: int, waiter: Waiter) -> Waiter:
         try:
-            ended = self._listener(self._endpoint, line.split(b" ", 1)[0].decode("ascii"), requests)
+            ended = self._listener(self._endpoint, command, requests)
         except Exception:
             self._tap.broke()
             return waiter
@@ -83,6 +84,10 @@ class _Tapped:
             if isinstance(seen, _SeenWaiter):
                 seen.end(error)
             raise
+
+
+def _name_of(line: bytes) -> str:
+    return line.split(b" ", 1)[0].decode("ascii")
 
 
 class _SeenWaiter:

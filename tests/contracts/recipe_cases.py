@@ -1,6 +1,6 @@
 """The sequences that a client builds on: guarded store, compare-and-set loop, leases, copies between servers."""
 
-from tests.contracts.running import Case, case
+from tests.contracts.running import Case, Wait, case
 
 EXPLICIT_CAS = (1, 6, 27)
 
@@ -18,6 +18,29 @@ def guarded(version: bytes, value: bytes, ttl: int = 30, flags: int = 5) -> byte
         + head + b"C%b E%b I F%d\r\n" % (version, version, flags) + size
         + head + b"C%b E%b T%d F%d\r\n" % (version, version, ttl, flags) + size
     )  # fmt: skip
+
+
+STUB = b"18446744073709551615"
+
+
+def one_copy(version: bytes, value: bytes, ttl: bytes = b"30", flags: int = 5) -> bytes:
+    """One packet: a stub if absent, take over if what is there is not newer, the TTL if it is ours, then no mark."""
+    return (
+        b"mg @ N2 E%b O1\r\n" % STUB
+        + b"ms @ %d T%b F%d C%b E%b I O1\r\n%b\r\n" % (len(value), ttl, flags, version, version, value)
+        + b"md @ C%b E%b I T%b O1\r\n" % (version, version, ttl)
+        + b"ms @ 0 C%b E%b MA O1\r\n\r\n" % (version, version)
+    )
+
+
+def four(stub: bytes, take_over: bytes, ttl: bytes, unmark: bytes) -> bytes:
+    """The replies to it."""
+    return b"".join(reply + b"\r\n" for reply in (stub, take_over, ttl, unmark))
+
+
+MADE = four(b"HD O1 W", b"HD O1", b"HD O1", b"HD O1")
+REPLACED = four(b"HD O1", b"HD O1", b"HD O1", b"HD O1")
+REFUSED = four(b"HD O1", b"EX O1", b"EX O1", b"EX O1")
 
 
 def holds(version: bytes, value: bytes, ttl: int = 30, flags: int = 5, marks: bytes = b"") -> tuple[bytes, bytes]:
@@ -95,6 +118,177 @@ GUARDED_CASES: list[Case] = [
         "tombstone: on nothing",
         (guarded(NEW, b"", ttl=60, flags=256), b"HD\r\nHD\r\nHD\r\n"),
         holds(NEW, b"", ttl=60, flags=256),
+        since=EXPLICIT_CAS,
+    ),
+]
+
+ONE_COPY_CASES: list[Case] = [
+    case("one copy: absent", (one_copy(NEW, b"new"), MADE), holds(NEW, b"new"), since=EXPLICIT_CAS),
+    case(
+        "one copy: over an older one",
+        (one_copy(OLD, b"older", ttl=b"90", flags=1), MADE),
+        (one_copy(NEW, b"new"), REPLACED),
+        holds(NEW, b"new"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: under a newer one",
+        (one_copy(NEW, b"new"), MADE),
+        (one_copy(OLD, b"older", ttl=b"90", flags=1), REFUSED),
+        holds(NEW, b"new"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: the same again",
+        (one_copy(NEW, b"new") * 2, MADE + REPLACED),
+        holds(NEW, b"new"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: the two forms among each other",
+        (guarded(OLD, b"old", ttl=90), b"HD\r\nHD\r\nHD\r\n"),
+        (one_copy(NEW, b"new"), REPLACED),
+        (guarded(OLD, b"old", ttl=90), b"NS\r\nEX\r\nEX\r\n"),
+        (guarded(NEWEST, b"newest", ttl=60), b"NS\r\nHD\r\nHD\r\n"),
+        (one_copy(NEW, b"new"), REFUSED),
+        holds(NEWEST, b"newest", ttl=60),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: never expires, after a short life, and the other way round",
+        (one_copy(OLD, b"old", ttl=b"10"), MADE),
+        (one_copy(NEW, b"new", ttl=b"0") + b"mg @ t\r\n", REPLACED + b"HD t-1\r\n"),
+        (one_copy(NEWEST, b"newest", ttl=b"20") + b"mg @ t\r\n", REPLACED + b"HD <t20>\r\n"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: a unix time",
+        (one_copy(NEW, b"new", ttl=b"<at500>") + b"mg @ t\r\n", MADE + b"HD <~t500>\r\n"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: a time that is over takes the item away before its mark",
+        (one_copy(NEW, b"new", ttl=b"-1") + b"mg @\r\n", four(b"HD O1 W", b"HD O1", b"HD O1", b"NS O1") + b"EN\r\n"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: an item with a CAS of the server looks newer",
+        (b"ms @ 3 c\r\nset\r\n", b"HD c<cas>\r\n"),
+        (one_copy(NEW, b"new"), REFUSED),
+        (b"mg @ v c u\r\n", b"VA 3 c<cas>\r\nset\r\n"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: over a lease stub",
+        (b"mg @ v c N10 E18446744073709551600\r\n", b"VA 0 c18446744073709551600 W\r\n\r\n"),
+        (one_copy(NEW, b"new"), four(b"HD O1 Z", b"HD O1", b"HD O1", b"HD O1")),
+        holds(NEW, b"new"),
+        (b"ms @ 4 C18446744073709551600 E" + NEWEST + b"\r\nfill\r\nmd @ C18446744073709551600\r\n", b"EX\r\nEX\r\n"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: its stub is a lease to readers and to those who ask for one",
+        (b"mg @ N10 E" + STUB + b"\r\n", b"HD W\r\n"),
+        (b"mg @ v f c\r\n", b"VA 0 f0 c" + STUB + b" Z\r\n\r\n"),
+        (b"mg @ v c f N30 t E18446744073709551600\r\n", b"VA 0 c" + STUB + b" f0 <t10> Z\r\n\r\n"),
+        (one_copy(NEW, b"new"), four(b"HD O1 Z", b"HD O1", b"HD O1", b"HD O1")),
+        holds(NEW, b"new"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: the stub goes by itself",
+        (b"mg @ N2 E" + STUB + b"\r\nmg @\r\n", b"HD W\r\nHD Z\r\n"),
+        Wait(3),
+        (b"mg @\r\n", b"EN\r\n"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: without the stub nothing is stored",
+        (one_copy(NEW, b"new").split(b"\r\n", 1)[1], b"NF O1\r\nNF O1\r\nNS O1\r\n"),
+        (b"mg @\r\n", b"EN\r\n"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: step by step",
+        (one_copy(OLD, b"old", ttl=b"90", flags=1), MADE),
+        (b"mg @ N2 E" + STUB + b"\r\n", b"HD\r\n"),
+        holds(OLD, b"old", ttl=90, flags=1),
+        (b"ms @ 3 T30 F5 C" + NEW + b" E" + NEW + b" I\r\nnew\r\n", b"HD\r\n"),
+        holds(NEW, b"new", ttl=90, marks=b" X W"),
+        (b"md @ C" + NEW + b" E" + NEW + b" I T30\r\n", b"HD\r\n"),
+        holds(NEW, b"new", marks=b" X W"),
+        (b"ms @ 0 C" + NEW + b" E" + NEW + b" MA c s\r\n\r\n", b"HD c" + NEW + b" s3\r\n"),
+        holds(NEW, b"new"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: another write between the steps",
+        (one_copy(OLD, b"old", ttl=b"90"), MADE),
+        (b"ms @ 3 T30 F5 C" + NEW + b" E" + NEW + b" I\r\nnew\r\n", b"HD\r\n"),
+        (one_copy(NEWEST, b"newest", ttl=b"60"), four(b"HD O1 X W", b"HD O1", b"HD O1", b"HD O1")),
+        (b"md @ C" + NEW + b" E" + NEW + b" I T30\r\nms @ 0 C" + NEW + b" E" + NEW + b" MA\r\n\r\n", b"EX\r\nEX\r\n"),
+        holds(NEWEST, b"newest", ttl=60),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: the same again completes what was cut off",
+        (one_copy(OLD, b"old", ttl=b"90"), MADE),
+        (b"ms @ 3 T30 F5 C" + NEW + b" E" + NEW + b" I\r\nnew\r\n", b"HD\r\n"),
+        holds(NEW, b"new", ttl=90, marks=b" X W"),
+        (one_copy(NEW, b"new"), four(b"HD O1 Z X", b"HD O1", b"HD O1", b"HD O1")),
+        holds(NEW, b"new"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: an invalidation without a time to live keeps the old one",
+        (one_copy(OLD, b"old", ttl=b"90"), MADE),
+        (b"md @ C" + OLD + b" E" + OLD + b" I\r\n", b"HD\r\n"),
+        holds(OLD, b"old", ttl=90, marks=b" X W"),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: over a tombstone, and a tombstone over it",
+        (guarded(OLD, b"", ttl=60, flags=256), b"HD\r\nHD\r\nHD\r\n"),
+        (one_copy(NEW, b"new"), REPLACED),
+        holds(NEW, b"new"),
+        (guarded(NEWEST, b"", ttl=60, flags=256), b"NS\r\nHD\r\nHD\r\n"),
+        (one_copy(NEW, b"new"), REFUSED),
+        holds(NEWEST, b"", ttl=60, flags=256),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: the longest value, and again over itself",
+        (one_copy(OLD, b"<payload>", flags=0).replace(b"ms @ 9 ", b"ms @ <max> "), MADE),
+        (one_copy(NEW, b"<payload>", flags=0).replace(b"ms @ 9 ", b"ms @ <max> "), REPLACED),
+        holds(NEW, b"<payload>", flags=0)[:1] + (b"VA <max> c" + NEW + b" <t30> f0\r\n<payload>\r\n",),
+        since=EXPLICIT_CAS,
+    ),
+    case(
+        "one copy: a value that is too long takes away what is there",
+        (one_copy(OLD, b"old"), MADE),
+        (
+            b"mg @ N2 E"
+            + STUB
+            + b"\r\n"
+            + b"ms @ 1048576 C"
+            + NEW
+            + b" E"
+            + NEW
+            + b" I\r\n"
+            + b"v" * 1048576
+            + b"\r\n"
+            + b"md @ C"
+            + NEW
+            + b" E"
+            + NEW
+            + b" I T30\r\nms @ 0 C"
+            + NEW
+            + b" E"
+            + NEW
+            + b" MA\r\n\r\n",
+            b"HD\r\nSERVER_ERROR object too large for cache\r\nNF\r\nNS\r\n",
+        ),
+        (b"mg @\r\n", b"EN\r\n"),
         since=EXPLICIT_CAS,
     ),
 ]
@@ -221,4 +415,4 @@ COUNTER_CASES: list[Case] = [
     ),
 ]
 
-RECIPE_CASES: list[Case] = GUARDED_CASES + LOOP_CASES + LEASE_CASES + COUNTER_CASES
+RECIPE_CASES: list[Case] = GUARDED_CASES + ONE_COPY_CASES + LOOP_CASES + LEASE_CASES + COUNTER_CASES

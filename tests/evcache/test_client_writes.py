@@ -22,9 +22,10 @@ from evcache import (
     WriteResult,
 )
 from evcache.codec import FLAG_INT, FLAG_INT32
-from evcache.commands import GUARDED_PACKET_MAX_BYTES
+from evcache.commands import THREE_COPIES_MAX_BYTES
 from evcache.versions import MAX_CAS, cas_of
 from tests.evcache.memory_zones import TOMBSTONE, WALL_START, Listener, Stopwatch, full, on_zones, pass_time
+from zones.protocol.packet import LARGE_BYTES
 
 STORED = dict.fromkeys("abc", Outcome.STORED)
 NOWHERE = dict.fromkeys("abc")
@@ -72,19 +73,29 @@ async def test_each_write_is_newer(zones):
 
 
 @on_zones()
-async def test_a_small_value_takes_one_packet_and_a_large_one_two(zones):
-    """Up to the bound three stores travel together; above it the zone is asked first, and the value sent once."""
+async def test_a_value_of_any_size_takes_one_packet(zones):
+    """Up to the bound three stores with the value each; above it four commands of which one carries it."""
     cache = await zones.ready()
-    for size, commands, packets in [
-        (GUARDED_PACKET_MAX_BYTES, {"ms": 3}, 1),
-        (GUARDED_PACKET_MAX_BYTES + 1, {"mg": 1, "ms": 1}, 2),
+    for size, commands in [
+        (0, {"ms": 3}),
+        (THREE_COPIES_MAX_BYTES, {"ms": 3}),
+        (THREE_COPIES_MAX_BYTES + 1, {"mg": 1, "ms": 2, "md": 1}),
+        (LARGE_BYTES, {"mg": 1, "ms": 2, "md": 1}),
+        (1_000_000, {"mg": 1, "ms": 2, "md": 1}),
     ]:
-        zones.forget()
-        result = await cache.set("k", b"x" * size, consistency="all")
-        assert zones.all_commands() == everywhere(commands)
-        assert [len(zones.sent[zone]) for zone in "abc"] == [packets] * 3
-        assert zones.values("k") == everywhere(b"x" * size)
-        assert zones.stored_versions("k") == everywhere(result.version)
+        for ttl in (90, 60):  # where nothing is, and over an older value
+            zones.forget()
+            result = await cache.set(f"k{size}", b"x" * size, ttl=ttl, consistency="all")
+            assert result.zones == STORED
+            assert zones.all_commands() == everywhere(commands)
+            assert zones.values(f"k{size}") == everywhere(b"x" * size)
+            assert zones.stored_versions(f"k{size}") == everywhere(result.version)
+            assert {zones.held(f"k{size}", zone).ttl for zone in "abc"} == {ttl}
+            assert not any(zones.held(f"k{size}", zone).raw.stale for zone in "abc")
+        copies = 3 if commands == {"ms": 3} else 1
+        for packets in zones.sent.values():
+            sent = sum(map(len, packets))
+            assert copies * size <= sent < copies * size + 500
 
 
 @pytest.mark.parametrize("size", [10, 5000])

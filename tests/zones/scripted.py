@@ -3,6 +3,7 @@
 import asyncio
 
 from zones.connection import Connection, ConnectionLimits
+from zones.protocol.packet import Packet
 
 FAR = 1_000_000.0  # seconds; a deadline that no test reaches
 
@@ -77,8 +78,13 @@ class Peer:
         return waiter
 
     def ask_all(self, lines, data=b"x", *, within=FAR):
+        """Send these lines in one packet, each with the same payload."""
+        return self.ask_packet([(line, data) for line in lines], within=within)
+
+    def ask_packet(self, commands, *, within=FAR):
+        """Send these (line, payload) in one packet; a future of their replies."""
         waiter = self.loop.create_future()
-        self.connection.request_all(lines, data, waiter, self.deadline(within))
+        self.connection.request_all(Packet(commands), waiter, self.deadline(within))
         return waiter
 
     def ask_quietly(self, lines, *, within=FAR):

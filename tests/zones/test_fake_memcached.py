@@ -174,6 +174,15 @@ def test_item_larger_than_memory_is_refused_and_the_old_one_deleted():
     assert reply == b"SERVER_ERROR out of memory storing object\r\nEN\r\n"
 
 
+def test_item_that_is_kept_in_chunks_and_larger_than_memory_is_refused_and_the_old_one_kept():
+    """As a server with `-M` does. The one-copy store then leaves its stub, which goes by itself."""
+    fake = FakeMemcached(max_bytes=600_000, clock=Clock())
+    session = fake.session()
+    session.receive(b"ms a 1\r\nx\r\n")
+    reply = session.receive(b"ms a 700000\r\n" + b"v" * 700_000 + b"\r\nmg a v\r\n")
+    assert reply == b"SERVER_ERROR Out of memory during read\r\nVA 1\r\nx\r\n"
+
+
 def test_item_size_limit_is_configurable():
     session = FakeMemcached(item_size_max=1024).session()
     assert session.receive(b"ms a 1000\r\n" + b"v" * 1000 + b"\r\n") == b"SERVER_ERROR object too large for cache\r\n"

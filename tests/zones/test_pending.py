@@ -26,6 +26,10 @@ def three(notes):
     return PendingAll(notes, NEVER, b"O7", 3)
 
 
+def four(notes):
+    return PendingAll(notes, NEVER, b"O7", 4)
+
+
 def quiet(notes):
     """Requests 7, 8, 9 and a no-op."""
     return PendingQuiet(notes, NEVER, [b"O7", b"O8", b"O9"])
@@ -47,6 +51,11 @@ COMPLETE = {
     "an error in sync": (one, [IN_SYNC], reply(IN_SYNC)),
     "all": (three, [b"NS O7", b"HD O7", b"EX O7"], [reply(b"NS O7"), reply(b"HD O7"), reply(b"EX O7")]),
     "all, with an error": (three, [IN_SYNC, b"HD O7", IN_SYNC], [reply(IN_SYNC), reply(b"HD O7"), reply(IN_SYNC)]),
+    "as many as were sent": (
+        four,
+        [b"HD O7 W", b"HD O7", b"HD O7", b"NS O7"],
+        [reply(b"HD O7 W"), reply(b"HD O7"), reply(b"HD O7"), reply(b"NS O7")],
+    ),
     "no hits": (quiet, [b"MN"], []),
     "every hit": (
         quiet,
@@ -103,6 +112,7 @@ NOT_OURS = {
     "an unknown command": (one, [], b"ERROR"),
     "another opaque among all": (three, [b"HD O7"], b"HD O8"),
     "a no-op's answer among all": (three, [b"HD O7"], b"MN"),
+    "another opaque as the last of four": (four, [b"HD O7", b"HD O7", b"HD O7"], b"HD O8"),
     "an error out of sync among all": (three, [b"HD O7"], OUT_OF_SYNC),
     "a hit before the batch": (quiet, [], b"VA O6"),
     "a hit after the batch": (quiet, [], b"VA O10"),

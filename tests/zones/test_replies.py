@@ -166,6 +166,7 @@ def test_digits_beyond_what_int_takes_are_a_protocol_error():
 IN_SYNC = [
     b"SERVER_ERROR object too large for cache",
     b"SERVER_ERROR out of memory storing object",
+    b"SERVER_ERROR Out of memory during read",
     b"CLIENT_ERROR invalid flag",
     b"CLIENT_ERROR invalid or duplicate flag",
     b"CLIENT_ERROR cannot increment or decrement non-numeric value",

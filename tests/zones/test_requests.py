@@ -79,6 +79,16 @@ def test_a_guarded_store_is_three_stores_of_which_one_at_most_changes_the_item()
     )
 
 
+def test_a_guarded_store_once_carries_the_value_in_its_second_command():
+    """A stub where nothing is; take over what is not newer; set the TTL of ours; clear its mark."""
+    assert requests.guarded_store_once(b"k", 3, cas=100, ttl=60, flags=7, stub=U64, stub_seconds=2) == (
+        b"mg k N2 E18446744073709551615",
+        b"ms k 3 T60 F7 C100 E100 I",
+        b"md k C100 E100 I T60",
+        b"ms k 0 C100 E100 MA",
+    )
+
+
 @pytest.mark.parametrize(
     ("user", "password", "line", "secret"),
     [

@@ -51,10 +51,15 @@ def test_each_request_has_its_command(name):
 
 
 ADD, TAKE_OVER, CONFIRM = requests.guarded_store(KEY, 5, cas=9, ttl=60, flags=0)
+STUB, ONCE_OVER, SET_TTL, UNMARK = requests.guarded_store_once(KEY, 5, cas=9, ttl=60, flags=0, stub=99, stub_seconds=2)
 MISSING = {
     "the guarded store, first": (ADD, "versions"),
     "the guarded store, second": (TAKE_OVER, "versions"),
     "the guarded store, third": (CONFIRM, "versions"),
+    "the one-copy store, first": (STUB, "leases"),
+    "the one-copy store, second": (ONCE_OVER, "versions"),
+    "the one-copy store, third": (SET_TTL, "deletes that compare"),
+    "the one-copy store, fourth": (UNMARK, "versions"),
     "a version of one's own": (requests.meta_set(KEY, 5, ttl=0, flags=0, cas=9), "versions"),
     "a lease": (b"mg ns:key v f c N30", "leases"),
     "an early win": (b"mg ns:key v f c R5", "leases"),

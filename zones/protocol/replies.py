@@ -21,6 +21,7 @@ STATUSES = META_STATUSES | TEXT_STATUSES | ERROR_STATUSES
 _IN_SYNC_ERRORS = (
     b"SERVER_ERROR object too large for cache",
     b"SERVER_ERROR out of memory",
+    b"SERVER_ERROR Out of memory during read",  # of a value over 512 KiB, which the server keeps in chunks
     b"CLIENT_ERROR cannot increment or decrement non-numeric value",
     b"CLIENT_ERROR invalid flag",
     b"CLIENT_ERROR invalid or duplicate flag",

@@ -120,6 +120,33 @@ def guarded_touch(key: bytes, *, cas: int, ttl: int) -> tuple[bytes, bytes]:
     )
 
 
+def guarded_store_once(
+    key: bytes, size: int, *, cas: int, ttl: int, flags: int, stub: int, stub_seconds: int
+) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return the four commands of the guarded store that carries the value once, in the second one.
+
+    1. stub: make an empty item where nothing is. A reader sees the stub of a lease, which is a miss.
+    2. take over: as in `guarded_store`. The server answers NF where nothing is, hence the stub.
+    3. set the TTL of the item with this CAS. The server offers that under a compare only together with the stale mark.
+    4. append nothing to the item with this CAS. The server then makes a new item of it, without the mark.
+
+    Args:
+        key: validated key.
+        size: length of the value; the fourth command's payload is empty.
+        cas: CAS of the version, inverted.
+        ttl: seconds as on the wire, 0: never expires.
+        flags: client flags.
+        stub: CAS of the stub; higher than `cas`.
+        stub_seconds: lifetime of the stub.
+    """
+    return (
+        b"mg %b N%d E%d" % (key, stub_seconds, stub),
+        b"ms %b %d T%d F%d C%d E%d I" % (key, size, ttl, flags, cas, cas),
+        b"md %b C%d E%d I T%d" % (key, cas, cas, ttl),
+        b"ms %b 0 C%d E%d MA" % (key, cas, cas),
+    )
+
+
 def meta_delete(key: bytes, compare: int | None = None) -> bytes:
     """Delete an item; with `compare`, only one with this CAS."""
     return b"md %b" % key if compare is None else b"md %b C%d" % (key, compare)

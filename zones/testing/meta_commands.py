@@ -16,6 +16,7 @@ from zones.testing.state import (
     ERROR,
     KEY_MAX_LENGTH,
     NOT_NUMERIC,
+    OUT_OF_CHUNKS,
     OUT_OF_MEMORY,
     TOO_LARGE,
     Body,
@@ -26,6 +27,7 @@ from zones.testing.store import Item, NotANumberError, Store, StoreMode, StoreRe
 if TYPE_CHECKING:
     from zones.testing.state import Caller
 
+CHUNKED_BYTES = 512 * 1024  # a larger item gets its memory while its value is read
 MAX_LENGTH = (1 << 31) - 1 - 2  # of a value: the server counts in 32 bits, and adds CR LF
 
 _OPTIONS_TOO_LONG = b"CLIENT_ERROR options flags too long\r\n"
@@ -153,6 +155,8 @@ def meta_set(caller: Caller, tokens: list[bytes]) -> bytes | Body:
         return swallow(length + 2, refused.reply)
 
     refusal = _no_room(store, flags, length)
+    if refusal is OUT_OF_MEMORY and length > CHUNKED_BYTES:
+        return swallow(length + 2, OUT_OF_CHUNKS)  # what is there stays
     if refusal is not None:
         store.delete(flags.key)  # at once, whatever the mode: the server prefers a miss to an outdated value
         return swallow(length + 2, refusal)

@@ -20,6 +20,7 @@ BAD_DATA_CHUNK = b"CLIENT_ERROR bad data chunk\r\n"
 NOT_NUMERIC = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"
 TOO_LARGE = b"SERVER_ERROR object too large for cache\r\n"
 OUT_OF_MEMORY = b"SERVER_ERROR out of memory storing object\r\n"
+OUT_OF_CHUNKS = b"SERVER_ERROR Out of memory during read\r\n"
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from zones.pending import Waiter
+from zones.protocol.packet import Packet
 
 TransportName = Literal["meta", "classic"]
 TransportChoice = Literal["auto", "meta", "classic"]
@@ -59,8 +60,8 @@ class Transport(Protocol):
         """Send one command; the waiter gets its `Reply`."""
         ...
 
-    def request_all(self, lines: Sequence[bytes], data: bytes, waiter: Waiter, deadline: float) -> None:
-        """Send several stores of one value; the waiter gets the list of their replies."""
+    def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
+        """Send the commands of a packet together; the waiter gets the list of their replies."""
         ...
 
     def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:

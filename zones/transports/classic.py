@@ -37,6 +37,7 @@ from zones.errors import (
 )
 from zones.loop_lag import LoopLag
 from zones.pending import Waiter
+from zones.protocol.packet import Packet
 from zones.protocol.replies import Reply
 from zones.transports import translation
 from zones.transports.hardened import HardenedClient, Refused
@@ -195,9 +196,9 @@ class ClassicConnection:
             writes=not isinstance(command, Get),
         )
 
-    def request_all(self, lines: Sequence[bytes], data: bytes, waiter: Waiter, deadline: float) -> None:
-        """Raise `Unsupported`: several stores in one packet are the guarded store, which needs versions."""
-        del lines, data, waiter, deadline
+    def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
+        """Raise `Unsupported`: several commands in one packet are the guarded store, which needs versions."""
+        del packet, waiter, deadline
         raise Unsupported("versions", self.name)
 
     def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:
