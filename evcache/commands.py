@@ -26,7 +26,7 @@ from zones.protocol.replies import ERROR_STATUSES, Reply, decimal, number, token
 from zones.transports.base import Transport
 
 # Values up to this size travel three times in a guarded store, larger ones once (`requests.guarded_store_once`).
-THREE_COPIES_MAX_BYTES = 256
+THREE_COPIES_MAX_BYTES = 128
 
 # Lifetime of the stub that the one-copy store makes where nothing is. If the connection ends inside the packet, the stub
 # stays and holds up leases of its key. Servers count in ticks of one second: 2 lives 1 to 2 seconds, 1 might live none. A
@@ -126,15 +126,17 @@ class Store:
 
     def _packet(self, cas: int) -> Packet:
         """Build the guarded store, in the form that suits the size of the value."""
-        data = self.data
-        size = len(data)
-        if size <= THREE_COPIES_MAX_BYTES:
-            lines = requests.guarded_store(self.key, size, cas=cas, ttl=self.ttl, flags=self.flags)
-            return Packet([(line, data) for line in lines])
-        stub, take_over, set_ttl, unmark = requests.guarded_store_once(
-            self.key, size, cas=cas, ttl=self.ttl, flags=self.flags, stub=GUARD_STUB_CAS, stub_seconds=STUB_SECONDS
+        if len(self.data) <= THREE_COPIES_MAX_BYTES:
+            return requests.guarded_store(self.key, self.data, cas=cas, ttl=self.ttl, flags=self.flags)
+        return requests.guarded_store_once(
+            self.key,
+            self.data,
+            cas=cas,
+            ttl=self.ttl,
+            flags=self.flags,
+            stub=GUARD_STUB_CAS,
+            stub_seconds=STUB_SECONDS,
         )
-        return Packet([(stub, None), (take_over, data), (set_ttl, None), (unmark, b"")])
 
     def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Judge:
         if self._plain is None:

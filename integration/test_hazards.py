@@ -7,6 +7,7 @@ import pytest
 from evcache import EVCache, InvalidKey
 from evcache.versions import MAX_CAS
 from integration.raw import ask, item
+from tests.zones.packets import commands_of
 from zones.protocol import requests
 
 
@@ -152,6 +153,10 @@ def test_the_seconds_left_are_asked_after_the_time_is_given():
     assert line.index(b"N60") < line.index(b"t")
 
 
+def once(key, data, cas):
+    return requests.guarded_store_once(key, data, cas=cas, ttl=60, flags=0, stub=MAX_CAS, stub_seconds=2)
+
+
 def test_no_request_asks_for_keys_in_base64_or_to_be_repeated():
     """`b` with an auto-created item makes servers print raw keys, line ends included; `k` is what prints them."""
     lines = [
@@ -160,8 +165,8 @@ def test_no_request_asks_for_keys_in_base64_or_to_be_repeated():
         requests.meta_get(b"K", requests.INSPECT_FLAGS),
         requests.meta_touch(b"K", 5),
         requests.meta_set(b"K", 1, ttl=1, flags=0, cas=1, compare=2),
-        *requests.guarded_store(b"K", 1, cas=1, ttl=1, flags=0),
-        *requests.guarded_store_once(b"K", 1, cas=1, ttl=1, flags=0, stub=2, stub_seconds=2),
+        *(line for line, _ in commands_of(requests.guarded_store(b"K", b"x", cas=1, ttl=1, flags=0))),
+        *(line for line, _ in commands_of(once(b"K", b"x", cas=1))),
         requests.meta_delete(b"K"),
         requests.meta_arithmetic(b"K", 1, initial=1, ttl=1),
     ]
@@ -180,9 +185,13 @@ def test_a_store_with_an_older_version_is_refused_though_the_server_would_take_i
         assert item(each_server, name)[2] == MAX_CAS - result.version
         # An older version by hand, as it would come from another client whose packet was held up.
         older = MAX_CAS - (result.version - 1000)
-        for line in requests.guarded_store(name.encode(), 3, cas=older, ttl=60, flags=0):
-            ask(each_server, line + b"\r\nold\r\n", b"\r\n")
-        assert await cache.get("key") == "new"
+        for packet in (
+            requests.guarded_store(name.encode(), b"old", cas=older, ttl=60, flags=0),
+            once(name.encode(), b"old", cas=older),
+        ):
+            for line, payload in commands_of(packet):
+                ask(each_server, line + b"\r\n" + (b"" if payload is None else payload + b"\r\n"), b"\r\n")
+            assert await cache.get("key") == "new"
         # A plain store with that version would have been taken.
         ask(each_server, b"ms %s 3 E%d\r\nold\r\n" % (name.encode(), older), b"\r\n")
         assert item(each_server, name)[0] == b"old"

@@ -162,8 +162,13 @@ class Connection(asyncio.BufferedProtocol):
         """Send the commands of a packet together; the waiter gets the list of their replies."""
         self._opaque = number = self._opaque + 1
         opaque = b"O%d" % number
-        data, rest = packet.filled(opaque)
-        self._send(data, PendingAll(waiter, deadline, opaque, len(packet)), rest)
+        pending = PendingAll(waiter, deadline, opaque, packet.commands)
+        data = opaque.join(packet.first)
+        if packet.rest:
+            rest = [part if isinstance(part, memoryview) else opaque.join(part) for part in packet.rest]
+            self._send(data, pending, rest)
+        else:
+            self._send(data, pending)
 
     def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:
         """Send several reads that are silent on a miss; the waiter gets the list of `(index, Reply)` of the hits.

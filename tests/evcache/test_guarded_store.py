@@ -20,6 +20,7 @@ from evcache.commands import STUB_SECONDS, THREE_COPIES_MAX_BYTES, Delete, Store
 from evcache.results import ACKNOWLEDGED
 from evcache.versions import GUARD_STUB_CAS, MAX_CAS, NOT_A_VERSION, VersionClock
 from tests.virtual_time import settle
+from tests.zones.packets import commands_of
 from zones.capabilities import Capabilities
 from zones.errors import ConnectionLost
 from zones.protocol.decoder import Decoder
@@ -53,9 +54,9 @@ class Wire:
 
     def request_all(self, packet, waiter, deadline):
         replies = []
-        for line, payload in packet.commands:
+        for line, payload in commands_of(packet):
             data = b"" if payload is None else payload + b"\r\n"
-            self._waiting.append((line + b"\r\n" + data, replies, len(packet), waiter))
+            self._waiting.append((line + b"\r\n" + data, replies, packet.commands, waiter))
 
     def step(self):
         if self._left == 0:

@@ -2,8 +2,8 @@
 
 import asyncio
 
+from tests.zones.packets import packet_of
 from zones.connection import Connection, ConnectionLimits
-from zones.protocol.packet import Packet
 
 FAR = 1_000_000.0  # seconds; a deadline that no test reaches
 
@@ -84,7 +84,7 @@ class Peer:
     def ask_packet(self, commands, *, within=FAR):
         """Send these (line, payload) in one packet; a future of their replies."""
         waiter = self.loop.create_future()
-        self.connection.request_all(Packet(commands), waiter, self.deadline(within))
+        self.connection.request_all(packet_of(commands), waiter, self.deadline(within))
         return waiter
 
     def ask_quietly(self, lines, *, within=FAR):

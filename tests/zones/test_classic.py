@@ -23,7 +23,6 @@ from zones.errors import (
 )
 from zones.node import Node
 from zones.protocol import requests
-from zones.protocol.packet import Packet
 from zones.protocol.replies import Hit, Reply, read_hit
 from zones.settings import NodeSettings
 from zones.testing import FakeMemcached
@@ -139,8 +138,7 @@ async def test_what_the_server_can_not_do_is_said_before_anything_is_sent():
         with pytest.raises(Unsupported, match="host:11211 does not support leases"):
             connection.request(b"mg k v N30", notes, FAR)
         with pytest.raises(Unsupported, match="does not support versions"):
-            lines = requests.guarded_store(b"k", 1, cas=9, ttl=0, flags=0)
-            connection.request_all(Packet([(line, b"x") for line in lines]), notes, FAR)
+            connection.request_all(requests.guarded_store(b"k", b"x", cas=9, ttl=0, flags=0), notes, FAR)
         with pytest.raises(Unsupported):
             connection.request_quietly([requests.meta_get(b"k"), requests.meta_touch(b"k", 1)], notes, FAR)
         await settle()

@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.virtual_time import in_virtual_time, run, settle
+from tests.zones.packets import packet_of, parts_of
 from tests.zones.scripted import Notes, Peer, outcome
 from zones.errors import ConnectionLost, NodeTimeout, QueueFull
-from zones.protocol.packet import LARGE_BYTES, Packet
+from zones.protocol.packet import LARGE_BYTES
 from zones.protocol.replies import Reply
 
 LARGE = b"L" * LARGE_BYTES
@@ -33,17 +34,13 @@ BYTES = {
 @pytest.mark.parametrize("name", BYTES)
 def test_packet_has_these_bytes_whatever_is_large(name):
     commands, expected = BYTES[name]
-    packet = Packet(commands)
-    first, rest = packet.filled(b"O7")
-    assert b"".join([first, *rest]) == expected
-    assert len(packet) == len(commands)
-    assert packet.commands == tuple(commands)
+    assert b"".join(parts_of(packet_of(commands))) == expected
 
 
 @pytest.mark.parametrize("name", BYTES)
 def test_large_payloads_are_views_and_nothing_else_is(name):
     commands, _ = BYTES[name]
-    first, rest = Packet(commands).filled(b"O7")
+    first, *rest = parts_of(packet_of(commands))
     assert isinstance(first, bytes)
     views = [part for part in rest if isinstance(part, memoryview)]
     large = [payload for _, payload in commands if payload is not None and len(payload) >= LARGE_BYTES]
@@ -51,21 +48,9 @@ def test_large_payloads_are_views_and_nothing_else_is(name):
     assert all(view.obj is payload for view, payload in zip(views, large, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("commands", "name"),
-    [
-        ([(b"mg k N2", None), (b"ms k 1 I", b"v"), (b"md k", None)], "ms"),
-        ([(b"ms k 0 ME", b""), (b"ms k 0", b"")], "ms"),
-        ([(b"md k", None), (b"mg k", None)], "md"),
-    ],
-)
-def test_packet_is_named_by_the_command_with_the_value(commands, name):
-    assert Packet(commands).name == name
-
-
 @in_virtual_time
 async def test_one_packet_is_sent_on_many_connections_with_their_own_opaques():
-    packet = Packet([(b"mg k N2", None), (b"ms k 1 I", b"v")])
+    packet = packet_of([(b"mg k N2", None), (b"ms k 1 I", b"v")])
     peers = [Peer(), Peer()]
     peers[1].ask()
     for peer in peers:
@@ -173,8 +158,7 @@ def test_a_timeout_reaches_the_waiter_once():
     opaque=st.integers(1, 10**12).map(lambda number: b"O%d" % number),
 )
 def test_any_packet_is_the_bytes_of_its_commands(commands, opaque):
-    first, rest = Packet(commands).filled(opaque)
     expected = b""
     for line, payload in commands:
         expected += line + b" " + opaque + b"\r\n" + (b"" if payload is None else payload + b"\r\n")
-    assert b"".join([first, *rest]) == expected
+    assert b"".join(parts_of(packet_of(commands), opaque)) == expected

@@ -2,7 +2,9 @@
 
 import pytest
 
+from tests.zones.packets import commands_of, parts_of
 from zones.protocol import requests
+from zones.protocol.packet import LARGE_BYTES
 
 U64 = 2**64 - 1
 
@@ -72,21 +74,34 @@ def test_a_request_has_these_bytes(name):
 
 def test_a_guarded_store_is_three_stores_of_which_one_at_most_changes_the_item():
     """Add where nothing is; take over what is not newer; confirm, which matches only what the first two stored."""
-    assert requests.guarded_store(b"k", 3, cas=100, ttl=60, flags=7) == (
-        b"ms k 3 T60 F7 E100 ME",
-        b"ms k 3 T60 F7 C100 E100 I",
-        b"ms k 3 T60 F7 C100 E100",
-    )
+    packet = requests.guarded_store(b"k", b"abc", cas=100, ttl=60, flags=7)
+    assert parts_of(packet, b"O1") == [
+        b"ms k 3 T60 F7 E100 ME O1\r\nabc\r\nms k 3 T60 F7 C100 E100 I O1\r\nabc\r\nms k 3 T60 F7 C100 E100 O1\r\nabc\r\n"
+    ]
+    assert (packet.commands, packet.name) == (3, "ms")
 
 
-def test_a_guarded_store_once_carries_the_value_in_its_second_command():
+@pytest.mark.parametrize("size", [0, 1, 1000, LARGE_BYTES - 1, LARGE_BYTES, 1_000_000])
+def test_a_guarded_store_once_carries_the_value_in_its_second_command(size):
     """A stub where nothing is; take over what is not newer; set the TTL of ours; clear its mark."""
-    assert requests.guarded_store_once(b"k", 3, cas=100, ttl=60, flags=7, stub=U64, stub_seconds=2) == (
-        b"mg k N2 E18446744073709551615",
-        b"ms k 3 T60 F7 C100 E100 I",
-        b"md k C100 E100 I T60",
-        b"ms k 0 C100 E100 MA",
-    )
+    data = b"v" * size
+    packet = requests.guarded_store_once(b"k", data, cas=100, ttl=60, flags=7, stub=U64, stub_seconds=2)
+    assert commands_of(packet) == [
+        (b"mg k N2 E18446744073709551615", None),
+        (b"ms k %d T60 F7 C100 E100 I" % size, data),
+        (b"md k C100 E100 I T60", None),
+        (b"ms k 0 C100 E100 MA", b""),
+    ]
+    assert packet.name == "ms"
+
+
+def test_a_large_value_is_a_view_in_its_packet():
+    data = b"v" * LARGE_BYTES
+    packet = requests.guarded_store_once(b"k", data, cas=100, ttl=60, flags=7, stub=U64, stub_seconds=2)
+    before, value, after = parts_of(packet, b"O1")
+    assert before == b"mg k N2 E18446744073709551615 O1\r\nms k 65536 T60 F7 C100 E100 I O1\r\n"
+    assert value.obj is data
+    assert after == b"\r\nmd k C100 E100 I T60 O1\r\nms k 0 C100 E100 MA O1\r\n\r\n"
 
 
 @pytest.mark.parametrize(

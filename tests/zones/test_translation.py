@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.zones.packets import commands_of
 from zones.errors import ProtocolError, ServerError, Unsupported
 from zones.protocol import requests
 from zones.protocol.replies import Hit, Reply, read_hit, unexpected
@@ -50,8 +51,9 @@ def test_each_request_has_its_command(name):
     assert translate(line, "node-1") == command
 
 
-ADD, TAKE_OVER, CONFIRM = requests.guarded_store(KEY, 5, cas=9, ttl=60, flags=0)
-STUB, ONCE_OVER, SET_TTL, UNMARK = requests.guarded_store_once(KEY, 5, cas=9, ttl=60, flags=0, stub=99, stub_seconds=2)
+ADD, TAKE_OVER, CONFIRM = (line for line, _ in commands_of(requests.guarded_store(KEY, b"value", cas=9, ttl=60, flags=0)))
+ONCE = requests.guarded_store_once(KEY, b"value", cas=9, ttl=60, flags=0, stub=99, stub_seconds=2)
+STUB, ONCE_OVER, SET_TTL, UNMARK = (line for line, _ in commands_of(ONCE))
 MISSING = {
     "the guarded store, first": (ADD, "versions"),
     "the guarded store, second": (TAKE_OVER, "versions"),

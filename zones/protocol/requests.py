@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from zones.protocol.packet import LARGE_BYTES, Packet
+
 NOOP = b"mn"
 VERSION = b"version"
 STATS_SETTINGS = b"stats settings"
@@ -90,19 +92,26 @@ def meta_set(
     return line + _STORE_MODES[mode]
 
 
-def guarded_store(key: bytes, size: int, *, cas: int, ttl: int, flags: int) -> tuple[bytes, bytes, bytes]:
+def guarded_store(key: bytes, data: bytes, *, cas: int, ttl: int, flags: int) -> Packet:
     """The three stores that make "newest wins" hold in one round trip, for versions kept inverted (newer is lower).
 
     1. add: stored where nothing was.
     2. take over: replaces an item that is not newer. The server lets an older *or equal* CAS overwrite; our versions are
        inverted, so "older" to the server is newer to us. The item is left stale, with the old TTL.
     3. confirm: matches only what 1 or 2 has just stored, sets the TTL and clears the stale mark.
+
+    Each carries the value, which has to be small.
     """
-    head = b"ms %b %d T%d F%d" % (key, size, ttl, flags)
-    return (
-        b"%b E%d ME" % (head, cas),
-        b"%b C%d E%d I" % (head, cas, cas),
-        b"%b C%d E%d" % (head, cas, cas),
+    head = b"ms %b %d T%d F%d" % (key, len(data), ttl, flags)
+    end = b"\r\n%b\r\n" % data
+    return Packet(
+        3,
+        (
+            b"%b E%d ME " % (head, cas),
+            b"%b%b C%d E%d I " % (end, head, cas, cas),
+            b"%b%b C%d E%d " % (end, head, cas, cas),
+            end,
+        ),
     )
 
 
@@ -120,9 +129,7 @@ def guarded_touch(key: bytes, *, cas: int, ttl: int) -> tuple[bytes, bytes]:
     )
 
 
-def guarded_store_once(
-    key: bytes, size: int, *, cas: int, ttl: int, flags: int, stub: int, stub_seconds: int
-) -> tuple[bytes, bytes, bytes, bytes]:
+def guarded_store_once(key: bytes, data: bytes, *, cas: int, ttl: int, flags: int, stub: int, stub_seconds: int) -> Packet:
     """Return the four commands of the guarded store that carries the value once, in the second one.
 
     1. stub: make an empty item where nothing is. A reader sees the stub of a lease, which is a miss.
@@ -132,19 +139,23 @@ def guarded_store_once(
 
     Args:
         key: validated key.
-        size: length of the value; the fourth command's payload is empty.
+        data: value, of any length that the server takes.
         cas: CAS of the version, inverted.
         ttl: seconds as on the wire, 0: never expires.
         flags: client flags.
         stub: CAS of the stub; higher than `cas`.
         stub_seconds: lifetime of the stub.
     """
-    return (
-        b"mg %b N%d E%d" % (key, stub_seconds, stub),
-        b"ms %b %d T%d F%d C%d E%d I" % (key, size, ttl, flags, cas, cas),
-        b"md %b C%d E%d I T%d" % (key, cas, cas, ttl),
-        b"ms %b 0 C%d E%d MA" % (key, cas, cas),
+    size = len(data)
+    lines = (
+        b"mg %b N%d E%d " % (key, stub_seconds, stub),
+        b"\r\nms %b %d T%d F%d C%d E%d I " % (key, size, ttl, flags, cas, cas),
     )
+    tail = b"\r\nmd %b C%d E%d I T%d " % (key, cas, cas, ttl), b"\r\nms %b 0 C%d E%d MA " % (key, cas, cas), b"\r\n\r\n"
+    if size >= LARGE_BYTES:
+        return Packet(4, (*lines, b"\r\n"), (memoryview(data), tail))
+    set_ttl, unmark, end = tail
+    return Packet(4, (*lines, b"\r\n%b%b" % (data, set_ttl), unmark, end))
 
 
 def meta_delete(key: bytes, compare: int | None = None) -> bytes:
