@@ -98,6 +98,21 @@ async def test_a_value_of_any_size_takes_one_packet(zones):
             assert copies * size <= sent < copies * size + 500
 
 
+@on_zones()
+async def test_values_of_any_size_go_in_one_bulk_write(zones):
+    """Each key's packet is in the form that suits its value, over older ones of another size too."""
+    cache = await zones.ready()
+    sizes = [0, 1, THREE_COPIES_MAX_BYTES, THREE_COPIES_MAX_BYTES + 1, 5000, LARGE_BYTES - 1, LARGE_BYTES, 300_000]
+    for turned in (sizes, sizes[::-1]):
+        values = {f"k{number}": b"x" * size for number, size in enumerate(turned)}
+        results = await cache.set_many(values, ttl=90, consistency="all")
+        for key, value in values.items():
+            assert results[key].zones == STORED
+            assert zones.values(key) == everywhere(value)
+            assert zones.stored_versions(key) == everywhere(results[key].version)
+            assert {(zones.held(key, zone).ttl, zones.held(key, zone).raw.stale) for zone in "abc"} == {(90, False)}
+
+
 @pytest.mark.parametrize("size", [10, 5000])
 @on_zones()
 async def test_a_late_older_write_is_superseded(zones, size):
