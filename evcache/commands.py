@@ -26,6 +26,10 @@ from zones.protocol.replies import ERROR_STATUSES, Reply, decimal, number, token
 from zones.transports.base import Transport
 
 # Values up to this size travel three times in a guarded store, larger ones once (`requests.guarded_store_once`).
+# Measured with `python -m benchmarks.guarded_store`, three zones of memcached 1.6.38, 32 callers. Processor time of client
+# and servers for one copy, three copies being 1: 1.03 to 1.13 from 64 bytes to 1 kB, 0.9 at 4 kB, 0.7 at 10 kB, 0.4 from
+# 100 kB on. Bytes to each zone: 0.82 at 64, 0.72 at 100, 0.67 at 128, 0.54 at 256, 0.40 at 1,000. One copy names the key
+# four times and not three: over 128 bytes it sends less with any key of up to 200 bytes.
 THREE_COPIES_MAX_BYTES = 128
 
 # Lifetime of the stub that the one-copy store makes where nothing is. If the connection ends inside the packet, the stub
@@ -299,15 +303,15 @@ def judge_guarded_once(replies: list[Reply]) -> Outcome | None:
     Raises:
         ProtocolError: a reply that its command can't have.
     """
-    stub, took_over, ttl_set, unmarked = [reply.status for reply in replies]
-    if stub == took_over == ttl_set == unmarked == b"HD":  # usually
+    stub, took_over, ttl_set, unmarked = replies
+    if unmarked.status == ttl_set.status == took_over.status == stub.status == b"HD":  # usually
         return Outcome.STORED
     for reply, known in zip(replies, _ONCE_STATUSES, strict=True):
         if reply.status not in known and reply.status not in ERROR_STATUSES:
             raise unexpected(reply)
-    if ttl_set == unmarked == b"HD":
+    if ttl_set.status == unmarked.status == b"HD":
         return Outcome.STORED
-    if took_over in ERROR_STATUSES and ttl_set == b"NF":
+    if took_over.status in ERROR_STATUSES and ttl_set.status == b"NF":
         return Outcome.NOT_STORED
     return None
 

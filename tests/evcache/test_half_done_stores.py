@@ -108,3 +108,29 @@ async def test_stub_that_was_left_behind_holds_up_a_load_for_its_seconds_at_most
     assert await cache.get_or_load("k", source.load) == "v"
     assert await asyncio.gather(*(cache.get_or_load("k", source.load) for _ in range(10))) == ["v"] * 10
     assert source.calls <= 2
+
+
+@pytest.mark.parametrize(("size", "left"), [(300_000, None), (700_000, "older")])
+@on_zones(max_bytes=200_000)
+async def test_value_that_a_server_has_no_memory_for_is_not_stored(zones, size, left):
+    """The server takes away what is there first, unless the value is so large that it is kept in chunks."""
+    cache = await zones.ready()
+    await cache.set("k", "older", consistency="all")
+    connections = zones.connections_made()
+    result = await cache.set("k", b"x" * size, consistency="all")
+    assert result.zones == dict.fromkeys("abc", Outcome.NOT_STORED)
+    assert not result
+    assert await cache.get("k") == left
+    assert zones.values("k") == dict.fromkeys("abc", left)
+    assert zones.connections_made() == connections
+    assert cache.stats().hints == 0
+
+
+@on_zones(max_bytes=200_000)
+async def test_refused_value_leaves_no_stub_for_longer_than_its_seconds(zones):
+    cache = await zones.ready()
+    result = await cache.set("k", b"x" * 700_000, consistency="all")
+    assert result.zones == dict.fromkeys("abc", Outcome.NOT_STORED)
+    assert await cache.get("k") is None
+    await pass_time(STUB_SECONDS)
+    assert zones.values("k") == dict.fromkeys("abc")
