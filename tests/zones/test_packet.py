@@ -8,8 +8,11 @@ from tests.virtual_time import in_virtual_time, run, settle
 from tests.zones.packets import packet_of, parts_of
 from tests.zones.scripted import Notes, Peer, outcome
 from zones.errors import ConnectionLost, NodeTimeout, QueueFull
+from zones.protocol import requests
 from zones.protocol.packet import LARGE_BYTES
 from zones.protocol.replies import Reply
+from zones.tap import Tap
+from zones.topology import Endpoint
 
 LARGE = b"L" * LARGE_BYTES
 SMALL = LARGE[1:]
@@ -162,3 +165,24 @@ def test_any_packet_is_the_bytes_of_its_commands(commands, opaque):
     for line, payload in commands:
         expected += line + b" " + opaque + b"\r\n" + (b"" if payload is None else payload + b"\r\n")
     assert b"".join(parts_of(packet_of(commands), opaque)) == expected
+
+
+@pytest.mark.parametrize("size", [10, LARGE_BYTES])
+def test_tap_sees_a_packet_as_one_request_named_by_its_store(size):
+    async def main():
+        seen, ended = [], []
+        tap = Tap()
+        tap.listener = lambda endpoint, command, requests: seen.append((command, requests)) or ended.append
+        peer = Peer()
+        tapped = tap.over(peer.connection, Endpoint.parse("a:11211"))
+        answer = peer.loop.create_future()
+        packet = requests.guarded_store_once(b"k", b"v" * size, cas=9, ttl=60, flags=0, stub=99, stub_seconds=2)
+        tapped.request_all(packet, answer, peer.deadline(1))
+        await settle()
+        assert b"mg k" in peer.sent
+        assert (seen, ended) == ([("ms", 1)], [])
+        peer.feed(b"HD O1\r\n" * 4)
+        assert len(await answer) == 4
+        assert ended == [None]
+
+    run(main())
