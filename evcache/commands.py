@@ -75,6 +75,7 @@ class Store:
         "key",
         "newest_wins",
         "ttl",
+        "unseen",
         "version",
     )
 
@@ -101,6 +102,9 @@ class Store:
         """What listeners call the write that it is part of."""
         self.carried = False
         """Whether a server that keeps versions was sent this one."""
+        self.unseen = 0
+        """The newest version that a zone refused this write for, and that this client has not made; 0 if there is none. The
+        client had not seen it when it made its own version, which would be newer otherwise."""
         self._cas = None if version is None else cas_of(version)
         self._guarded: Packet | None = None
         self._arrival: bytes | None = None
@@ -153,7 +157,8 @@ class Store:
 
         Called when the replies to the packet do not prove an outcome: the server holds a newer version, an item without a
         version, or lost the item between two commands of the packet. Each attempt looks first and stores over what it saw,
-        which takes two round trips. Sets that meet none of these never come here.
+        which takes two round trips. Sets that meet none of these never come here. A newer version that this client has not
+        made is noted in `unseen`.
 
         Args:
             node: node that refused the store.
@@ -172,9 +177,12 @@ class Store:
             else:
                 # An item without a version was written by another kind of client. It wins and loses against nothing, so
                 # ours replaces it, and not by luck: only while it is what was seen.
+                is_own = self._clock.has_made(seen.cas)
                 version = self._clock.version_of(seen.cas)
                 assert self.version is not None
                 if version is not None and version > self.version:
+                    if not is_own:
+                        self.unseen = max(self.unseen, version)
                     return Outcome.SUPERSEDED
                 line = self._line(compare=seen.cas)
             reply = await ask(node, line, deadline, self.data)

@@ -52,6 +52,7 @@ class Lifecycle(Assembly):
         return Stats(
             nodes_down=sum(node.is_down for node in self._cluster.nodes.values()),
             zones_out=() if view is None else tuple(sorted(view.out)),
+            writes_resent=self._writes.resent,
             hints=0 if replay is None else len(replay.book),
             hint_bytes=0 if replay is None else replay.book.size,
             hints_delivered=0 if replay is None else replay.delivered,

@@ -193,6 +193,14 @@ METRICS = (
         ],
     ),
     Metric(
+        "evcache.writes.resent",
+        "counter",
+        "{write}",
+        (),
+        "writes that were sent again, since a zone held a newer version that the client had not seen",
+        _stat(lambda stats: stats.writes_resent),
+    ),
+    Metric(
         "evcache.repairs",
         "counter",
         "{key}",

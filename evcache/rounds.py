@@ -8,7 +8,7 @@ since half a write is what makes zones differ.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from evcache.background import Background
@@ -47,6 +47,7 @@ class Round:
         "failures",
         "outcomes",
         "required",
+        "send_again",
     )
 
     def __init__(
@@ -88,6 +89,10 @@ class Round:
         self._open = 0  # parts that have not ended
         # A write that no zone has taken would make every zone look behind, though none has been asked for.
         self._enough = max(1, required)
+        self.send_again: Callable[[], bool] | None = None
+        """Sends the write in a second round. Called at most once, before this round is decided, when a zone holds a newer
+        version that the writer had not seen. If it returns True, this round is decided, and its outcome is not the result.
+        If it returns False or is None, such a zone counts as one that has the write."""
         self.background = background
         self._hooks = hooks
         self._decided = decided or asyncio.get_running_loop().create_future()
@@ -182,7 +187,22 @@ class Round:
             self._ended()
         if self._hooks.of_writes:
             self._hooks.zone_wrote(part.zone, outcome, late=self._decided.done())
-        self._decide()
+        if outcome is not Outcome.SUPERSEDED or not self._is_sent_again():
+            self._decide()
+
+    def _is_sent_again(self) -> bool:
+        """Send the write again if it was refused for a version that its client had not seen, and the caller still waits."""
+        store, send_again = self._store, self.send_again
+        if send_again is None or store is None or not store.unseen or self._decided.done():
+            return False
+        self.send_again = None
+        sent = True
+        try:
+            sent = send_again()
+        finally:  # whatever goes wrong, the caller must not wait for this round
+            if sent:
+                self._decided.set_result(None)
+        return sent
 
     def _ended(self) -> None:
         """Every part has ended: a zone that has been added meanwhile had none."""

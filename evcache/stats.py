@@ -35,6 +35,8 @@ class Stats:
     """Nodes that are not asked."""
     zones_out: tuple[str, ...]
     """Zones that are read last, since too many of their nodes are down."""
+    writes_resent: int
+    """Writes that were sent again, since a zone held a newer version that this client had not seen."""
     hints: int
     """Writes that are kept for zones that missed them."""
     hint_bytes: int

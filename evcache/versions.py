@@ -34,6 +34,8 @@ NOTHING_NEWER = 0
 # its writes would win for as long as it is ahead. NTP keeps machines within milliseconds.
 MAX_AHEAD_MS = 60_000
 
+_WRITER_MASK = (1 << WRITER_BITS) - 1
+
 
 def wall_clock_ms() -> int:
     """Milliseconds since 1970."""
@@ -57,7 +59,7 @@ class VersionClock:
         self._horizon = 0  # stamps below this are believed without a look at the clock
 
     def next(self) -> int:
-        """A version newer than every one made or seen here."""
+        """Make a version that is newer than every version made or seen here."""
         self._stamp = max(self._stamp + 1, self._wall_ms() << COUNTER_BITS)
         writer = self.writer
         if writer is None:
@@ -82,6 +84,11 @@ class VersionClock:
                     return None
             self._stamp = stamp
         return version
+
+    def has_made(self, cas: int) -> bool:
+        """Return True if this client has made the version behind an item's CAS. Ask before the clock moves past it."""
+        version = MAX_CAS - cas
+        return version & _WRITER_MASK == self.writer and version >> WRITER_BITS <= self._stamp
 
 
 def cas_of(version: int) -> int:

@@ -20,6 +20,7 @@ from evcache.remembered import Remembered
 from evcache.replay import Replay
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, WriteResult
 from evcache.rounds import Round
+from evcache.sending import Sender, Sending
 from evcache.touch import Touch
 from evcache.ttl import on_the_wire
 from evcache.versions import VersionClock
@@ -65,6 +66,12 @@ class WritePath:
         self._remembered = remembered
         self._replay = replay
         self._gutter = gutter
+        self._sender = Sender(clock, changes, self._round)
+
+    @property
+    def resent(self) -> int:
+        """Number of writes that were sent again with a newer version."""
+        return self._sender.resent
 
     # Commands, made once for all zones.
 
@@ -99,23 +106,19 @@ class WritePath:
 
     # To every zone.
 
-    def _start(self, view: View, key: bytes, command: Command, options: Options) -> tuple[Round, float]:
-        began = self._changes.begin(key, command)
-        round_ = self._round(view, options, command)
-        deadline = view.loop.time() + options.timeout
-        round_.send(command, view.writers, view.place(key), deadline)
-        return round_, began
-
     async def write(self, operation: str, view: View, key: bytes, command: Command, options: Options) -> WriteResult:
         """Send a command to every zone, and wait for as many as the options ask for.
 
+        A write that turns out to be older than one that this client had not seen is sent again, once (see `Sending`).
         Raises `CacheUnavailable` when no zone could be reached, unless errors are to be misses.
         """
-        deadline = view.loop.time() + options.timeout
-        round_, began = self._start(view, key, command, options)
-        await self._decided(key, command, round_, began)
-        await self._to_gutter(view, command, round_, deadline)
-        return _result(operation, round_, options, _version(command))
+        sending = Sending(self._sender, view, key, command, options)
+        try:
+            await sending.decided()
+        finally:  # also for a caller who was cancelled: the write goes on
+            sending.end()
+        await self._to_gutter(view, sending.command, sending.round, sending.deadline)
+        return _result(operation, sending.round, options, _version(sending.command))
 
     async def _to_gutter(self, view: View, command: Command, round_: Round, deadline: float) -> None:
         if self._gutter is not None and round_.unreachable and isinstance(command, Store):
@@ -131,23 +134,22 @@ class WritePath:
         self, operation: str, view: View, commands: Mapping[AnyKey, tuple[bytes, Command]], options: Options
     ) -> dict[AnyKey, WriteResult]:
         """Send all commands, then wait for all. Raises `CacheUnavailable` when no zone could be reached for any."""
-        deadline = view.loop.time() + options.timeout
-        started = {name: self._start(view, key, command, options) for name, (key, command) in commands.items()}
-        rounds = {name: round_ for name, (round_, _) in started.items()}
+        started = {name: Sending(self._sender, view, key, command, options) for name, (key, command) in commands.items()}
         try:
-            for round_ in rounds.values():
-                await round_.decided()
+            for sending in started.values():
+                await sending.decided()
         finally:  # for all of them, also when the caller was cancelled while waiting for the first
-            for name, (round_, began) in started.items():
-                self._changes.end(*commands[name], round_, began)
+            for sending in started.values():
+                sending.end()
         if self._gutter is not None:
-            left = [(commands[name][1], round_) for name, round_ in rounds.items()]
-            await asyncio.gather(*(self._to_gutter(view, command, round_, deadline) for command, round_ in left))
-        if rounds and options.errors == "raise" and all(map(_is_lost, rounds.values())):
-            raise CacheUnavailable(operation, next(iter(rounds.values())).failures)
+            left = [(sending.command, sending.round, sending.deadline) for sending in started.values()]
+            await asyncio.gather(*(self._to_gutter(view, *of_key) for of_key in left))
+        rounds = [sending.round for sending in started.values()]
+        if rounds and options.errors == "raise" and all(map(_is_lost, rounds)):
+            raise CacheUnavailable(operation, rounds[0].failures)
         return {
-            name: WriteResult(round_.met, _version(commands[name][1]), dict(round_.outcomes))
-            for name, round_ in rounds.items()
+            name: WriteResult(sending.round.met, _version(sending.command), dict(sending.round.outcomes))
+            for name, sending in started.items()
         }
 
     async def check_size(self, view: View, draft: Draft, options: Options) -> Options:

@@ -64,6 +64,15 @@ def zones_of_each_kind(each_kind):
         yield zones
 
 
+@pytest.fixture
+def versioned_zones(each_kind):
+    """Three zones of one node whose servers keep versions."""
+    with each_kind.local_zones({"eu-1a": 1, "eu-1b": 1, "eu-1c": 1}).running() as zones:
+        if tuple(map(int, zones.version.split("."))) < (1, 6, 27):
+            pytest.skip(f"memcached {zones.version} keeps no versions: 1.6.27 and newer do")
+        yield zones
+
+
 @pytest.fixture(scope="session")
 def each_server(each_kind):
     """The address of one server that lives as long as the session; the test runs once for each kind of server."""

@@ -163,15 +163,6 @@ async def race(zones, namespace: str, seed: int, ordering: str, fills: list[int]
     return seen, end
 
 
-@pytest.fixture
-def versioned_zones(each_kind):
-    """Three zones of one node whose servers keep versions."""
-    with each_kind.local_zones({"eu-1a": 1, "eu-1b": 1, "eu-1c": 1}).running() as zones:
-        if tuple(map(int, zones.version.split("."))) < (1, 6, 27):
-            pytest.skip(f"memcached {zones.version} keeps no versions: 1.6.27 and newer do")
-        yield zones
-
-
 @pytest.mark.parametrize("fills", [SMALL, STRADDLING, LARGE], ids=["three copies", "both forms", "one copy"])
 def test_the_newest_write_wins_in_every_zone(versioned_zones, namespace, fills):
     """No zone goes back to an older version, ends with one, or shows a reader nothing or half a value on the way."""

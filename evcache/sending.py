@@ -1,0 +1,133 @@
+"""A caller's unconditional write on its way to every zone, sent again once if it lost to a write that it should follow.
+
+Versions come from clocks, and clocks differ. A client whose clock is 50 ms slow deletes a key 10 ms after the `set` of
+another client has returned. The delete has the older version, every zone refuses it, and the value stays. So when a zone
+reports a newer version that this client had not seen when it made its own, the client sends the write to every zone again,
+with a version that is newer than that one.
+
+The client sends nothing again after the round is decided, because the caller may have returned by then:
+
+  1. zones a and b acknowledge this client's delete, and the call returns;
+  2. another client, which knows of the delete, sets the key with a newer version;
+  3. zone c reports that it holds a version which this client had not seen.
+
+A delete that was sent again now would remove the value of event 2, which was written after it. Zone c keeps the newer
+version, as it does for every late write.
+
+The client sends a write again only once. The new version is newer than the one that was found, so a version that is newer
+still was written while this call was under way, and either order of the two is right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from evcache.changes import Changes
+from evcache.codec import FLAG_ENVELOPE
+from evcache.commands import Command, Delete, Store
+from evcache.options import Options
+from evcache.rounds import Round
+from evcache.ttl import MAX_RELATIVE_SECONDS, NEVER
+from evcache.versions import VersionClock
+from zones.cluster import View
+
+
+class Sender:
+    """The parts of one client that its unconditional writes use."""
+
+    def __init__(self, clock: VersionClock, changes: Changes, make_round: Callable[[View, Options, Command], Round]) -> None:
+        self.clock = clock
+        self.changes = changes
+        self.make_round = make_round
+        self.latest: dict[bytes, Sending] = {}
+        """The last write of each key, until its call ends."""
+        self.resent = 0
+        """Number of writes that were sent again."""
+
+
+class Sending:
+    """One write on its way: its latest round, and what that round sends."""
+
+    __slots__ = ("_began", "_options", "_sender", "_sent_at", "_view", "command", "deadline", "key", "round")
+
+    round: Round
+    command: Command
+
+    def __init__(self, sender: Sender, view: View, key: bytes, command: Command, options: Options) -> None:
+        """Send a command to every zone. Returns at once and raises nothing."""
+        self._sender = sender
+        self._view = view
+        self._options = options
+        self._sent_at = view.loop.time()
+        self.key = key
+        self.deadline = self._sent_at + options.timeout
+        self._send(command, None)
+
+    def _send(self, command: Command, first: Store | None) -> None:
+        """Send a round; `first`: the store whose round it follows."""
+        sender, view = self._sender, self._view
+        self.command = command
+        self._began = sender.changes.begin(self.key, command)
+        round_ = self.round = sender.make_round(view, self._options, command)
+        if isinstance(command, Store):
+            if first is not None:
+                command.cause = first.cause  # the span that is current now is not the caller's
+            elif command.newest_wins:
+                round_.send_again = self._send_again
+                sender.latest[self.key] = self
+        round_.send(command, view.writers, view.place(self.key), self.deadline)
+
+    def _send_again(self) -> bool:
+        """Send the second round, unless this client has written the key since.
+
+        The later write is newer, or is sent again itself. This one must not go past it: writes of one client take effect in
+        the order in which they were made.
+
+        The round calls this at the moment when a zone has answered, out of a connection or a background task. A caller of
+        `set_many` may be waiting for another key then, until the deadline.
+        """
+        first, sender = self.command, self._sender
+        assert isinstance(first, Store)
+        if sender.latest.get(self.key) is not self:
+            return False
+        sender.resent += 1
+        self._send(renewed(first, sender.clock, self._view.loop.time() - self._sent_at), first)
+        return True
+
+    async def decided(self) -> None:
+        """Wait until the latest round is decided."""
+        first = self.round
+        await first.decided()
+        if self.round is not first:
+            await self.round.decided()
+
+    def end(self) -> None:
+        """Report the change. From now on nothing is sent again: the caller has its result, or does not wait for it."""
+        sender = self._sender
+        self.round.send_again = None  # which refers to this object, and would keep both until the garbage collector runs
+        if sender.latest.get(self.key) is self:
+            del sender.latest[self.key]
+        sender.changes.end(self.key, self.command, self.round, self._began)
+
+
+def renewed(store: Store, clock: VersionClock, elapsed: float) -> Store:
+    """Return the same write with a version that is newer than the one it was refused for.
+
+    Args:
+        store: a set or a delete that a zone has refused.
+        clock: makes the version.
+        elapsed: seconds since the store was sent.
+
+    """
+    version = clock.next()  # the clock has moved past what it has seen
+    ttl = store.ttl
+    if isinstance(store, Delete):
+        newer: Store = Delete(clock, store.key, ttl=ttl, version=version)
+    else:
+        # An item that ends by its server's clock must not end later than the first one would have. An envelope has its
+        # times inside, and its item stays as long as deletes are remembered.
+        if NEVER < ttl <= MAX_RELATIVE_SECONDS and store.flags != FLAG_ENVELOPE:
+            ttl = max(1, math.floor(ttl - elapsed))
+        newer = Store(clock, store.key, store.data, store.flags, ttl=ttl, version=version)
+    return newer
