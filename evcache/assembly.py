@@ -188,7 +188,7 @@ class Assembly:
             settings, self._local_zone, events=self._hooks, spare=None if gutter is None else gutter.zone()
         )
         self._starting: asyncio.Task[View] | None = None
-        clock = VersionClock(wall_ms=lambda: int(wall_clock() * 1000))
+        clock = self._clock = VersionClock(wall_ms=lambda: int(wall_clock() * 1000))
         tombstones = self._tombstone_ttl = seconds_to_live(tombstone_ttl, "tombstone_ttl")
         self._repair = Repair(
             clock,

@@ -128,10 +128,10 @@ class Changes:
 
 
 def _version(command: Command | None) -> int | None:
-    """What readers must not go behind; None: it can't be said, where writes are not ordered by version."""
+    """Return the minimum version that readers may observe, or None if writes to the key are not version-ordered."""
     if isinstance(command, Touch):
         return NOTHING_NEWER
-    return command.version if isinstance(command, Store) and command.newest_wins else None
+    return command.version if isinstance(command, Store) and command.newest_wins and command.believed else None
 
 
 def _may_be_relied_on(version: int | None, round_: Round | None) -> bool:
@@ -147,5 +147,5 @@ def _is_held(command: Command | None, round_: Round) -> TypeGuard[Store]:
     if not isinstance(command, Store):
         return False
     # A version that no server was sent says nothing about what they hold.
-    ordered = command.carried and command.newest_wins and command.version is not None
+    ordered = command.carried and command.newest_wins and command.believed and command.version is not None
     return ordered and round_.met and Outcome.SUPERSEDED not in round_.outcomes.values()

@@ -68,6 +68,7 @@ class Store:
         "_clock",
         "_guarded",
         "_plain",
+        "believed",
         "carried",
         "cause",
         "data",
@@ -102,6 +103,9 @@ class Store:
         """What listeners call the write that it is part of."""
         self.carried = False
         """Whether a server that keeps versions was sent this one."""
+        self.believed = True
+        """False for a version that went past an item whose version is too far ahead to be believed. Readers then take the
+        item for one without a version, so nothing may wait for this version, or for a newer one."""
         self.unseen = 0
         """The newest version that a zone refused this write for, and that this client has not made; 0 if there is none. The
         client had not seen it when it made its own version, which would be newer otherwise."""
@@ -178,7 +182,7 @@ class Store:
                 # An item without a version was written by another kind of client. It wins and loses against nothing, so
                 # ours replaces it, and not by luck: only while it is what was seen.
                 is_own = self._clock.has_made(seen.cas)
-                version = self._clock.version_of(seen.cas)
+                version = self._clock.version_on_server(seen.cas)
                 assert self.version is not None
                 if version is not None and version > self.version:
                     if not is_own:

@@ -53,6 +53,7 @@ class Lifecycle(Assembly):
             nodes_down=sum(node.is_down for node in self._cluster.nodes.values()),
             zones_out=() if view is None else tuple(sorted(view.out)),
             writes_resent=self._writes.resent,
+            versions_refused=self._clock.refused,
             hints=0 if replay is None else len(replay.book),
             hint_bytes=0 if replay is None else replay.book.size,
             hints_delivered=0 if replay is None else replay.delivered,

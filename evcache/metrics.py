@@ -201,6 +201,14 @@ METRICS = (
         _stat(lambda stats: stats.writes_resent),
     ),
     Metric(
+        "evcache.versions.refused",
+        "counter",
+        "{version}",
+        (),
+        "versions seen that were more than 60 s ahead of the client's clock",
+        _stat(lambda stats: stats.versions_refused),
+    ),
+    Metric(
         "evcache.repairs",
         "counter",
         "{key}",

@@ -150,8 +150,9 @@ class Round:
     def _acknowledge(self) -> None:
         self.answered += 1
         store = self._store
-        if self.answered == self._enough and store is not None and store.carried and store.version is not None:
+        if self.answered == self._enough and store is not None and store.carried and store.believed:
             assert self._remembered is not None
+            assert store.version is not None
             self._remembered.note(store.key, store.version)
 
     async def decided(self) -> None:

@@ -120,7 +120,7 @@ def renewed(store: Store, clock: VersionClock, elapsed: float) -> Store:
         elapsed: seconds since the store was sent.
 
     """
-    version = clock.next()  # the clock has moved past what it has seen
+    version = clock.next(after=store.unseen)
     ttl = store.ttl
     if isinstance(store, Delete):
         newer: Store = Delete(clock, store.key, ttl=ttl, version=version)
@@ -130,4 +130,5 @@ def renewed(store: Store, clock: VersionClock, elapsed: float) -> Store:
         if NEVER < ttl <= MAX_RELATIVE_SECONDS and store.flags != FLAG_ENVELOPE:
             ttl = max(1, math.floor(ttl - elapsed))
         newer = Store(clock, store.key, store.data, store.flags, ttl=ttl, version=version)
+    newer.believed = clock.believes(version)
     return newer

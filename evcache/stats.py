@@ -37,6 +37,8 @@ class Stats:
     """Zones that are read last, since too many of their nodes are down."""
     writes_resent: int
     """Writes that were sent again, since a zone held a newer version that this client had not seen."""
+    versions_refused: int
+    """Versions seen that were more than 60 s ahead of this client's clock. One of the two clocks is wrong."""
     hints: int
     """Writes that are kept for zones that missed them."""
     hint_bytes: int

@@ -10,6 +10,7 @@ overwrite, and inverted, older means newer. See `zones.protocol.requests.guarded
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -36,6 +37,11 @@ MAX_AHEAD_MS = 60_000
 
 _WRITER_MASK = (1 << WRITER_BITS) - 1
 
+# The newest version that a store can go past without leaving the range of versions.
+_NEWEST_PASSABLE = MAX_CAS - NOT_A_VERSION - 2 * (1 << WRITER_BITS)
+
+_log = logging.getLogger(__name__)
+
 
 def wall_clock_ms() -> int:
     """Milliseconds since 1970."""
@@ -58,13 +64,25 @@ class VersionClock:
         self._stamp = 0  # milliseconds and counter of the newest version made or seen; a full counter carries over
         self._horizon = 0  # stamps below this are believed without a look at the clock
 
-    def next(self) -> int:
-        """Make a version that is newer than every version made or seen here."""
-        self._stamp = max(self._stamp + 1, self._wall_ms() << COUNTER_BITS)
+    def next(self, after: int = 0) -> int:
+        """Make a version that is newer than every version made or seen here.
+
+        Args:
+            after: a version that the new one must be newer than, as `version_on_server` returned it. If it is too far
+                ahead to be believed, only this one version goes past it. The clock does not move there, because every
+                later write would then carry the error of another clock to other keys.
+
+        Returns:
+            The version, with the writer id of this client.
+
+        """
+        stamp = self._stamp = max(self._stamp + 1, self._wall_ms() << COUNTER_BITS)
         writer = self.writer
         if writer is None:
             writer = self.writer = secrets.randbits(WRITER_BITS)
-        return self._stamp << WRITER_BITS | writer
+        if after >= stamp << WRITER_BITS:
+            stamp = (after >> WRITER_BITS) + 1
+        return stamp << WRITER_BITS | writer
 
     def version_of(self, cas: int) -> int | None:
         """The version behind an item's CAS, from now on in the past of this clock; None when the item has none.
@@ -80,15 +98,54 @@ class VersionClock:
             if stamp >= self._horizon:
                 self._horizon = self._wall_ms() + MAX_AHEAD_MS << COUNTER_BITS
                 if stamp >= self._horizon:
-                    self.refused += 1
+                    self._refuse(version)
                     return None
             self._stamp = stamp
         return version
 
+    def version_on_server(self, cas: int) -> int | None:
+        """Return the version behind an item's CAS as servers compare it, also if it is too far ahead to be believed.
+
+        Stores compare with this one. A store that replaced an item "without a believable version" would put an older
+        version over a newer one whenever it is the clock of this client that is wrong. All other clients would then take
+        that zone to be behind.
+
+        Args:
+            cas: the CAS of an item.
+
+        Returns:
+            The version. None if the item has none, or if no version can be newer than the number. The clock moves past
+            the version if it is believed; otherwise the version is counted in `refused`.
+
+        """
+        version = self.version_of(cas)
+        if version is None and cas >= NOT_A_VERSION and NOT_A_VERSION <= MAX_CAS - cas <= _NEWEST_PASSABLE:
+            return MAX_CAS - cas
+        return version
+
     def has_made(self, cas: int) -> bool:
-        """Return True if this client has made the version behind an item's CAS. Ask before the clock moves past it."""
+        """Return True if this client has made the version behind an item's CAS. Ask before the clock moves past it.
+
+        False for a version that went past one which is not believed (see `next`): of those the clock keeps nothing.
+        """
         version = MAX_CAS - cas
         return version & _WRITER_MASK == self.writer and version >> WRITER_BITS <= self._stamp
+
+    def believes(self, version: int) -> bool:
+        """Return True if the version is not too far ahead of this clock."""
+        stamp = version >> WRITER_BITS
+        return stamp <= self._stamp or stamp < self._wall_ms() + MAX_AHEAD_MS << COUNTER_BITS
+
+    def _refuse(self, version: int) -> None:
+        self.refused += 1
+        if self.refused == 1:  # once for each client: a clock that is wrong is wrong for every item
+            _log.warning(
+                "version refused: it is %.1f s ahead of this client's clock (limit %d s), so this clock or the clock of"
+                " writer %d is wrong; items with such versions are read without a version",
+                (milliseconds_of(version) - self._wall_ms()) / 1000,
+                MAX_AHEAD_MS // 1000,
+                version & _WRITER_MASK,
+            )
 
 
 def cas_of(version: int) -> int:

@@ -235,9 +235,12 @@ ROWS = (
             ),
             Panel(
                 "Clocks that differ",
-                "sent again: a write met a newer version that its client had not seen.",
+                "sent again: a write met a newer version that its client had not seen. refused: versions over 60 s ahead.",
                 PER_SECOND,
-                (total("evcache_writes_resent_total", legend="sent again"),),
+                (
+                    total("evcache_writes_resent_total", legend="sent again"),
+                    total("evcache_versions_refused_total", legend="refused"),
+                ),
                 8,
             ),
         ),

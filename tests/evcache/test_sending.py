@@ -529,10 +529,10 @@ def test_the_time_to_live_of_a_renewed_store(ttl, elapsed, left):
     clock = VersionClock(3, lambda: 1_800_000_000_000)
     store = Store(clock, b"k", b"v", 7, ttl=ttl, version=clock.next())
     store.cause = "why"
-    store.unseen = clock.version_of(cas_of(store.version + (100 << 20) + 1))
+    store.unseen = store.version + (100 << 20) + 1
     newer = renewed(store, clock, elapsed)
     assert newer.ttl == left
-    assert (newer.key, newer.data, newer.flags) == (b"k", b"v", 7)
+    assert (newer.key, newer.data, newer.flags, newer.believed) == (b"k", b"v", 7, True)
     assert newer.version > store.unseen
     assert newer.version & 0xFFF == store.version & 0xFFF == 3
     tombstone = Delete(clock, b"k", ttl=60, version=store.version)

@@ -239,16 +239,21 @@ async def test_the_hint_file_is_unusable(zones, bench):
     assert bench.points("evcache.hints.file_unusable") == {(): 1}
 
 
-@produces("evcache.writes.resent", zones=2)
+@produces("evcache.writes.resent", "evcache.versions.refused", zones=2)
 async def test_clocks_differ(zones, bench):
-    """A write that is sent again is one write."""
+    """A write that is sent again is one write; each sight of a version that is too far ahead counts."""
     slow = await client(zones, bench, wall_clock=lambda: zones.wall_clock() - 10)
     ahead = await zones.ready(telemetry=None)
+    far_ahead = await zones.ready(telemetry=None, wall_clock=lambda: zones.wall_clock() + 100)
     await ahead.set("k", 1, consistency="all")
     assert bench.points("evcache.writes.resent") == {(): 0}
     await slow.delete_many(["k", "l"], consistency="all")
     assert bench.points("evcache.writes.resent") == {(): 1} == {(): slow.stats().writes_resent}
     assert bench.points("evcache.writes")["delete_many", "met"] == 2
+    assert bench.points("evcache.versions.refused") == {(): 0}
+    await far_ahead.set("k", 1, consistency="all")
+    await slow.get("k", consistency="all")
+    assert bench.points("evcache.versions.refused") == {(): 2} == {(): slow.stats().versions_refused}
 
 
 @produces("evcache.node.circuit.open", "evcache.node.requests.pending", "evcache.background.tasks", zones=2)
