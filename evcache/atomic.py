@@ -252,7 +252,7 @@ class Atomic:
                 asked_at = asyncio.get_running_loop().time()
                 counted: Counted | None
                 if self._coordinator.is_versioned(node):
-                    version = self._clock.next()
+                    version = self._version_after(seen.cas)
                     counted = await count(node, key, delta, seen.cas, version, deadline, decrement=decrement)
                 else:
                     counted = await count_by_arrival(node, key, delta, deadline, decrement=decrement)
@@ -272,7 +272,12 @@ class Atomic:
         else:
             store = Store(self._clock, draft.key, draft.data, draft.flags, ttl=draft.ttl, version=version)
         store.carried = version is not None
+        store.believed = version is None or self._clock.believes(version)
         return store
+
+    def _version_after(self, cas: int | None) -> int:
+        """Return a version that is newer than all that were seen, and than the item with this CAS, believed or not."""
+        return self._clock.next(0 if cas is None else self._clock.version_on_server(cas) or 0)
 
     async def _create(self, node: Node, draft: Draft, seen: Seen | None, deadline: float) -> Decision | Outcome | None:
         """Store where nothing is, or over an absence that was seen; None when that has changed."""
@@ -312,8 +317,7 @@ class Atomic:
     ) -> Decision | Outcome | None:
         if len(draft.data) > capabilities_of(node).largest_value(draft.key):
             return Outcome.NOT_STORED  # the server would delete what it has under the key, and then refuse
-        # The look has moved the clock: this version is newer than what was seen.
-        version = self._clock.next() if self._coordinator.is_versioned(node) else None
+        version = self._version_after(compare) if self._coordinator.is_versioned(node) else None
         data = draft.data if sent is None else sent
         line = requests.meta_set(
             draft.key,

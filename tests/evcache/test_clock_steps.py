@@ -238,6 +238,36 @@ async def test_a_client_whose_clock_is_slow_writes_past_what_is_there(zones, wri
     assert await slow.get("k") == "later"
 
 
+@pytest.mark.parametrize("seconds", [-FAR, FAR])
+@pytest.mark.parametrize("name", ["add", "replace", "append", "cas"])
+@on_zones()
+async def test_conditional_writes_go_past_what_is_not_believed_too(zones, name, seconds):
+    """Whichever clock is wrong: what the deciding zone took is newer than what the others hold."""
+    cache, _ = await client(zones)
+    other, _ = await client(zones, seconds)
+    if name == "add":
+        before = await other.delete("k", consistency="all")
+    else:
+        before = await other.set("k", "theirs", consistency="all")
+    if seconds < 0:
+        cache, other = other, cache
+        before = await other.set("k", "theirs", consistency="all") if name != "add" else await other.delete("k")
+    calls = {
+        "add": lambda: cache.add("k", "ours", consistency="all"),
+        "replace": lambda: cache.replace("k", "ours", consistency="all"),
+        "append": lambda: cache.append("k", "-ours", consistency="all"),
+        "cas": lambda: cache.cas("k", "ours", before.version, consistency="all"),
+    }
+    result = await calls[name]()
+    assert result.zones == STORED
+    assert result.version > before.version
+    await pass_time()
+    assert zones.values("k") == everywhere("theirs-ours" if name == "append" else "ours")
+    assert zones.stored_versions("k") == everywhere(result.version)
+    for each in (cache, other):
+        assert await each.get("k", consistency="all") == zones.values("k")["a"]
+
+
 @on_zones()
 async def test_its_late_writes_replace_nothing_newer(zones):
     """Also those that it does not believe: what it has kept for a zone is older than what others have written since."""

@@ -100,7 +100,7 @@ async def test_a_touch_does_not_end_the_time_for_which_a_loader_is_left_alone(zo
     """It writes nothing, and sessions are touched with every read."""
     cache = await zones.ready()
     source = await failed_refresh(cache, ALONE)
-    assert await cache.touch("k", 100)
+    await cache.touch("k", 100)
     assert await load(cache, source, ALONE) == "old"
     await settle()
     assert source.calls == 2
