@@ -56,7 +56,7 @@ class Changes:
         """
         version = _version(command)
         self._flights.detach(key, version)
-        if self._throttled and version != NOTHING_NEWER:
+        if self._throttled and version:  # without one, nothing may come to be written: then `end` is not called
             self._throttle.end(key)
         if self._near is None:
             return 0.0

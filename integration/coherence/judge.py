@@ -43,10 +43,7 @@ class Counts:
 
 @dataclass
 class Truth:
-    """What has been written, by key: the newest that was announced, and when; never going back.
-
-    Of values, the version counts; of counters, which have none, the number.
-    """
+    """The newest version of each key that was announced, and when; never going back."""
 
     _times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     _marks: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -56,11 +53,6 @@ class Truth:
         if not marks or mark > marks[-1]:
             self._times[key].append(now)
             marks.append(mark)
-
-    def at(self, key: str, now: float) -> int:
-        """The newest that was announced until then; 0: nothing was."""
-        place = bisect_right(self._times[key], now)
-        return self._marks[key][place - 1] if place else 0
 
     def since(self, key: str, mark: int) -> float | None:
         """When something newer than this was announced first; None: nothing was."""

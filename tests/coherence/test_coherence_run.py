@@ -50,8 +50,6 @@ def test_the_judge_counts_what_is_older_than_what_was_heard():
 
 def test_the_truth_never_goes_back():
     truth = Truth()
-    assert truth.at("k", 9.0) == 0
     for mark, now in ((5, 1.0), (4, 2.0), (7, 3.0)):
         truth.announced("k", mark, now)
-    assert [truth.at("k", now) for now in (0.5, 1.0, 2.5, 3.0)] == [0, 5, 5, 7]
     assert [truth.since("k", mark) for mark in (4, 5, 6, 7)] == [1.0, 3.0, 3.0, None]
