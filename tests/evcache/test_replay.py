@@ -246,6 +246,61 @@ async def test_a_set_that_has_expired_is_not_brought(zones):
     assert listener.ended == [("c", "expired")]
 
 
+@pytest.mark.parametrize("away", [5, 200])
+@on_zones()
+async def test_an_older_value_does_not_return_when_what_replaced_it_has_expired(zones, away):
+    """The zone missed a short-lived value, and comes back with the long-lived one before it: no client reads that."""
+    cache = await zones.ready(circuit=QUICK)
+    other = await zones.ready(circuit=QUICK, hints=None, local_zone="c")
+    await cache.set("k", "long-lived", ttl=6000, consistency="all")
+    await cut_off(zones, cache, "c")
+    assert await cache.set("k", "short-lived", ttl=2)
+    await pass_time(away)
+    assert zones.values("k") == {"a": None, "b": None, "c": "long-lived"}
+    zones.resume("c")
+    await pass_time(BACK_SECONDS)
+    assert zones.held("k", "c").value == TOMBSTONE
+    assert await other.get("k") is None
+    assert await cache.get("k") is None
+    assert cache.stats().hints == 0
+
+
+@on_zones()
+async def test_a_value_that_has_expired_is_replaced_by_nothing_newer_that_is_there(zones):
+    """Another client has written since: the zone gets that, and no tombstone."""
+    cache = await zones.ready(circuit=QUICK)
+    other = await zones.ready(circuit=QUICK, hints=None)
+    await cache.set("k", "long-lived", ttl=6000, consistency="all")
+    await cut_off(zones, cache, "c")
+    assert await cache.set("k", "short-lived", ttl=2)
+    await pass_time(5)
+    newer = await other.set("k", "newer", ttl=6000, timeout=0.1)
+    zones.resume("c")
+    await pass_time(BACK_SECONDS)
+    assert zones.values("k") == dict.fromkeys("abc", "newer")
+    assert set(zones.stored_versions("k").values()) == {newer.version}
+
+
+@on_zones()
+async def test_a_tombstone_for_an_expired_value_waits_for_a_zone_that_may_hold_it(zones):
+    """One version must not be a value in one zone and a tombstone in another."""
+    cache = await zones.ready(circuit=QUICK)
+    await cache.set("k", "older", ttl=6000, consistency="all")
+    await cut_off(zones, cache, "c")
+    assert await cache.set("k", "newer", ttl=200)
+    await pass_time(100)  # the hint of the set lives on as a check
+    zones.evict("k", "b")
+    await cut_off(zones, cache, "a")
+    zones.resume("c")
+    await pass_time(BACK_SECONDS)
+    assert zones.values("k")["c"] == "older"
+    assert cache.stats().hints == 1
+    zones.resume("a")
+    await pass_time(2 * BACK_SECONDS)
+    assert zones.values("k") == dict.fromkeys("abc", "newer")
+    assert cache.stats().hints == 0
+
+
 @on_zones()
 async def test_a_delete_is_kept_as_long_as_what_it_deletes_may_live(zones):
     """Ten minutes later the zone still holds the value, which could live for fifteen: it is deleted there when it is back,
