@@ -206,15 +206,17 @@ class Round:
         return sent
 
     def _ended(self) -> None:
-        """Every part has ended: a zone that has been added meanwhile had none."""
-        store = self._store
-        if self._replay is not None and self._topology is not None and store is not None and store.version is not None:
-            self._replay.ended(self._topology, store.key)
-        touch = self._touch
-        if self._replay is not None and touch is not None and touch.version is not None:
+        """Every part has ended: a zone that has been added since it began had none."""
+        replay, store, touch = self._replay, self._store, self._touch
+        if replay is None:
+            return
+        if store is not None:
+            if self._topology is not None and store.version is not None:
+                replay.ended(self._topology, store.key)
+        elif touch is not None and touch.version is not None:
             for zone, error in self.failures.items():
                 if isinstance(error, NodeError) and not isinstance(error, ServerError):
-                    self._replay.missed_touch(zone, touch.key, touch.version, touch.ttl, self.age)
+                    replay.missed_touch(zone, touch.key, touch.version, touch.ttl, self.age)
 
     def _decide(self) -> None:
         required = self.required

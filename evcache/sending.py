@@ -76,7 +76,7 @@ class Sending:
             elif command.newest_wins:
                 round_.send_again = self._send_again
                 sender.latest[self.key] = self
-        round_.send(command, view.writers, view.place(self.key), self.deadline)
+        round_.send(command, view.writers, view.place(self.key), self.deadline, None if first else self._sent_at)
 
     def _send_again(self) -> bool:
         """Send the second round, unless this client has written the key since.

@@ -306,16 +306,21 @@ class WritePath:
     def _round(self, view: View, options: Options, command: Command) -> Round:
         required = options.consistency.required(len(view.readers))
         acknowledged = ACKNOWLEDGED_DELETE if isinstance(command, Delete) else ACKNOWLEDGED
-        if self._hooks.cause is not None and isinstance(command, Store):
-            command.cause = self._hooks.cause()
+        store = touch = None
+        if isinstance(command, Store):
+            store = command
+            if self._hooks.cause is not None:
+                store.cause = self._hooks.cause()
+        elif isinstance(command, Touch):
+            touch = command
         return Round(
             self._background,
             self._hooks,
             required,
             acknowledged,
             replay=self._replay,
-            store=command if isinstance(command, Store) else None,
-            touch=command if isinstance(command, Touch) else None,
+            store=store,
+            touch=touch,
             remembered=self._remembered,
             topology=view.topology,
             decided=view.loop.create_future(),
