@@ -8,6 +8,9 @@ import pytest
 
 from integration.servers import NoServers, Servers, find_servers
 
+LEAST_VERSION = (1, 6, 27)
+"""The first memcached that keeps versions."""
+
 SERVERS = pytest.StashKey[Servers]()
 
 
@@ -68,7 +71,7 @@ def zones_of_each_kind(each_kind):
 def versioned_zones(each_kind):
     """Three zones of one node whose servers keep versions."""
     with each_kind.local_zones({"eu-1a": 1, "eu-1b": 1, "eu-1c": 1}).running() as zones:
-        if tuple(map(int, zones.version.split("."))) < (1, 6, 27):
+        if tuple(map(int, zones.version.split("."))) < LEAST_VERSION:
             pytest.skip(f"memcached {zones.version} keeps no versions: 1.6.27 and newer do")
         yield zones
 
