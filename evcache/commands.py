@@ -17,7 +17,7 @@ from evcache.codec import FLAG_TOMBSTONE
 from evcache.results import Outcome
 from evcache.versions import GUARD_STUB_CAS, VersionClock, cas_of
 from zones.capabilities import FITS_ANYWHERE_BYTES, Capabilities
-from zones.errors import NodeUnavailable
+from zones.errors import CacheError, NodeUnavailable
 from zones.node import Node
 from zones.pending import Waiter
 from zones.protocol import requests
@@ -239,6 +239,19 @@ async def ask(node: Node, line: bytes, deadline: float, data: bytes | None = Non
     return await answer
 
 
+def ask_soon(node: Node, line: bytes, deadline: float, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Reply]:
+    """Send a request, and return what its reply will be in; a `NodeError` if there is none. No task where none is needed."""
+    connection = node.connection()
+    if connection is None:
+        return loop.create_task(ask(node, line, deadline))
+    answer: asyncio.Future[Reply] = loop.create_future()
+    try:
+        connection.request(line, answer, deadline)
+    except CacheError as error:
+        answer.set_exception(error)
+    return answer
+
+
 async def ask_both(
     node: Node, first: tuple[bytes, bytes | None], second: tuple[bytes, bytes | None], deadline: float
 ) -> tuple[Reply, Reply]:
@@ -264,7 +277,11 @@ class Seen(NamedTuple):
 
 async def inspect(node: Node, key: bytes, deadline: float) -> Seen | None:
     """Look at what a node holds under a key; None for nothing at all. Raises a `NodeError`."""
-    reply = await ask(node, requests.meta_get(key, requests.INSPECT_FLAGS), deadline)
+    return seen_in(await ask(node, requests.meta_get(key, requests.INSPECT_FLAGS), deadline))
+
+
+def seen_in(reply: Reply) -> Seen | None:
+    """Return what a reply to `INSPECT_FLAGS` shows; None for nothing at all. Raises a `NodeError`."""
     if reply.status == b"EN":
         return None
     if reply.status != b"HD":

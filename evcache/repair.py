@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from evcache.answers import Found
 from evcache.background import Background
-from evcache.commands import Delete, Seen, Store, ask, carry_out, inspect
+from evcache.commands import Delete, Seen, Store, ask, ask_soon, carry_out, inspect, seen_in
 from evcache.config import TOMBSTONE_TTL_SECONDS
 from evcache.hooks import Hooks
 from evcache.results import Outcome
@@ -173,16 +173,24 @@ class Repair:
         nodes = {pool.name: pool.node(place) for pool in (view.writers if decider is None else view.readers)}
         now = view.loop.time()
         until = deadline if decider is None else now + (deadline - now) * COMPARE_SHARE
-        looks = await asyncio.gather(
-            *(self._look(node, key, deadline if zone == decider else until) for zone, node in nodes.items())
-        )
+        line = requests.meta_get(key, requests.INSPECT_FLAGS)
+        asked = {
+            zone: ask_soon(node, line, deadline if zone == decider else until, view.loop) for zone, node in nodes.items()
+        }
         seen: dict[str, Seen | None] = {}
         failures: dict[str, CacheError] = {}
-        for zone, look in zip(nodes, looks, strict=True):
-            if isinstance(look, CacheError):
-                failures[zone] = look
-            else:
-                seen[zone] = look
+        try:
+            for zone, answer in asked.items():
+                try:
+                    seen[zone] = seen_in(await answer)
+                except CacheError as error:
+                    failures[zone] = error
+        finally:
+            if len(seen) + len(failures) < len(asked):  # cancelled
+                for answer in asked.values():
+                    answer.cancel()
+                    if answer.done() and not answer.cancelled():
+                        answer.exception()  # looked at, so that it is not reported as lost
         versions = {zone: self._clock.version_of(item.cas) for zone, item in seen.items() if item is not None}
         versioned = {zone: version for zone, version in versions.items() if version is not None}
         if not versioned:
@@ -276,12 +284,6 @@ class Repair:
                 self._mend(lack)
         finally:
             self._checking.discard(key)
-
-    async def _look(self, node: Node, key: bytes, deadline: float) -> Seen | CacheError | None:
-        try:
-            return await inspect(node, key, deadline)
-        except CacheError as error:
-            return error
 
     def _may_be_undead(self, node: Node, version: int) -> bool:
         """Whether the node was cut off after this was written, and long enough for a delete to be forgotten meanwhile."""

@@ -26,15 +26,23 @@ class Turns:
         return len(self._turns)
 
     @asynccontextmanager
-    async def of(self, key: bytes) -> AsyncIterator[None]:
-        """Hold a key. Who is cancelled while waiting lets those behind move up."""
+    async def of(self, key: bytes, deadline: float | None = None) -> AsyncIterator[None]:
+        """Hold a key. A caller that is cancelled while it waits lets those behind move up.
+
+        Raises:
+            TimeoutError: The key was not free by the deadline, on the loop's clock.
+        """
         turn = self._turns.get(key)
         if turn is None:
             turn = self._turns[key] = _Turn()
         turn.users += 1
         try:
-            async with turn.lock:
+            async with asyncio.timeout_at(deadline if turn.lock.locked() else None):
+                await turn.lock.acquire()
+            try:
                 yield
+            finally:
+                turn.lock.release()
         finally:
             turn.users -= 1
             if not turn.users:

@@ -23,11 +23,13 @@ from evcache.rounds import Round
 from evcache.sending import Sender, Sending
 from evcache.touch import Touch
 from evcache.ttl import on_the_wire
+from evcache.turns import Turns
 from evcache.versions import VersionClock
 from zones.capabilities import DEFAULT_ITEM_BYTES, FITS_ANYWHERE_BYTES
 from zones.cluster import View
-from zones.errors import CacheError, NodeError, NodeUnavailable, ServerError, ValueTooLarge
+from zones.errors import CacheError, NodeError, NodeTimeout, NodeUnavailable, ServerError, ValueTooLarge
 from zones.node import Node
+from zones.pool import ZonePool
 
 AnyKey = TypeVar("AnyKey", bound=Hashable)
 T = TypeVar("T")
@@ -58,6 +60,7 @@ class WritePath:
         self._changes = changes
         self._coordinator = coordinator
         self._atomic = atomic
+        self._turns = Turns()
         self._background = background
         self._hooks = hooks
         self._versions = versions
@@ -208,19 +211,17 @@ class WritePath:
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect(operation, view, key, deadline)
         began = self._changes.begin(key, None)
-
         try:
-            seen = await self._coordinator.look(view, key, pool, node, deadline)
-        except NodeError as error:  # nothing has been decided yet
+            # Calls of this client for one key go one after another: each would make the others' compare fail.
+            async with self._turns.of(key, deadline):
+                seen = await self._look(operation, view, key, pool, node, deadline, began)
+                since = view.loop.time()
+                decision = decide(pool.name, node, seen, deadline)
+                decided = await self._ask_coordinator(operation, key, pool.name, decision, began)
+        except TimeoutError as error:
             self._changes.unchanged(key, began)
-            if isinstance(error, ServerError):
-                raise
-            raise CacheUnavailable(operation, {pool.name: error}) from error
-        except BaseException:
-            self._changes.unchanged(key, began)
-            raise
-        since = view.loop.time()
-        decided = await self._ask_coordinator(operation, key, pool.name, decide(pool.name, node, seen, deadline), began)
+            late = NodeTimeout("other calls of this client decide about the key", node.label)
+            raise CacheUnavailable(operation, {pool.name: late}) from error
         if isinstance(decided, Outcome):
             self._changes.unchanged(key, began)
             return pool.name, decided, None
@@ -230,6 +231,18 @@ class WritePath:
         round_ = self._spread(view, pool.name, decided.store, deadline, options, since)
         await self._decided(key, decided.store, round_, began)
         return pool.name, decided, round_
+
+    async def _look(
+        self, operation: str, view: View, key: bytes, pool: ZonePool, node: Node, deadline: float, began: float
+    ) -> Seen | None:
+        """Return what the coordinator holds. If it does not say, nothing has been decided."""
+        try:
+            return await self._coordinator.look(view, key, pool, node, deadline)
+        except BaseException as error:
+            self._changes.unchanged(key, began)
+            if isinstance(error, NodeError) and not isinstance(error, ServerError):
+                raise CacheUnavailable(operation, {pool.name: error}) from error
+            raise
 
     async def _ask_coordinator(self, operation: str, key: bytes, zone: str, decision: Awaitable[T], began: float) -> T:
         try:

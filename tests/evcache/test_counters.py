@@ -170,3 +170,36 @@ def test_counters_of_every_kind_of_server(interop, version):
                 await cache.incr("text")
 
     main()
+
+
+@on_zones()
+async def test_a_client_counts_one_key_step_by_step(zones):
+    """Its own calls would make each other's compare fail: no step is tried twice."""
+    cache = await zones.ready()
+    await cache.set("n", 0, consistency="all")
+    zones.forget()
+    assert sorted(await asyncio.gather(*(cache.incr("n") for _ in range(30)))) == list(range(1, 31))
+    assert zones.commands(DECIDES)["ma"] == 30
+    assert len(cache._writes._turns) == 0
+
+
+@on_zones()
+async def test_a_call_waits_for_its_turn_until_its_own_deadline(zones):
+    """The one before it may take longer than it has; and it leaves nothing behind."""
+    cache = await zones.ready()
+    await cache.set("n", 0, consistency="all")
+    pause_before_decisions(zones, cache, DECIDES)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    first = asyncio.ensure_future(cache.incr("n", timeout=3))
+    await pass_time(0.01)
+    with pytest.raises(CacheUnavailable) as caught:
+        await cache.incr("n", timeout=0.2)
+    assert loop.time() - began == pytest.approx(0.21)
+    assert "other calls of this client" in str(caught.value.failures[DECIDES])
+    with pytest.raises(CacheUnavailable):
+        await first
+    zones.resume(DECIDES)
+    await pass_time(10)
+    assert len(cache._writes._turns) == 0
+    assert await cache.incr("n") in (1, 2)
