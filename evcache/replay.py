@@ -188,7 +188,8 @@ class Replay:
     def _pin(self, hint: Hint) -> None:
         if not self.book.has_delete(hint.key):
             self._remembered.unpin(hint.key)
-        elif hint.kind is Kind.DELETE:
+        elif hint.kind is Kind.DELETE and self._clock.believes(hint.version):
+            # One that is too far ahead would make this client take its own later writes of the key for out of date.
             self._remembered.pin(hint.key, hint.version)
 
     # Delivering.

@@ -19,7 +19,7 @@ from evcache.versions import (
     cas_of,
     milliseconds_of,
 )
-from tests.evcache.memory_zones import PATIENT, TOMBSTONE, Listener, on_zones, pass_time
+from tests.evcache.memory_zones import PATIENT, QUICK, TOMBSTONE, Listener, cut_off, on_zones, pass_time
 from tests.evcache.near_clients import follow_loop
 
 NOW = 1_800_000_000_000
@@ -266,6 +266,20 @@ async def test_conditional_writes_go_past_what_is_not_believed_too(zones, name, 
     assert zones.stored_versions("k") == everywhere(result.version)
     for each in (cache, other):
         assert await each.get("k", consistency="all") == zones.values("k")["a"]
+
+
+@on_zones()
+async def test_a_delete_that_waits_for_a_zone_hides_no_later_write_of_its_client(zones):
+    """Its version is one that the client does not believe: held against what the client writes later, it would be newer."""
+    slow, _ = await client(zones, -FAR, circuit=QUICK)
+    right, _ = await client(zones, hints=None)
+    await right.set("k", "theirs", consistency="all")
+    await cut_off(zones, slow, "c")
+    assert await slow.delete("k")
+    await pass_time(61)
+    assert zones.values("k") == {"a": None, "b": None, "c": "theirs"}
+    assert await slow.set("k", "ours")
+    assert await slow.get("k") == "ours"
 
 
 @on_zones()
