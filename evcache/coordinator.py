@@ -91,6 +91,8 @@ class Coordinator:
         """
         if not self.is_versioned(node):
             return await inspect(node, key, deadline)
+        # What this client learns while it waits, by a concurrent call of its own, may be newer than what is seen.
+        known = self._remembered.newest(key)
         seen, newest = await self._repair.bring_up_to_date(view, key, pool.name, node, deadline)
         if newest:
             self._remembered.note(key, newest)  # so that a read that follows is not older
@@ -98,5 +100,5 @@ class Coordinator:
             return seen
         version = self._clock.version_of(seen.cas)
         # What this client knows of is newer, and gone from every zone within reach: as in a read, that is nothing.
-        is_outdated = version is not None and version < self._remembered.newest(key)
+        is_outdated = version is not None and version < max(known, newest)
         return seen._replace(absent=True) if is_outdated else seen

@@ -232,3 +232,28 @@ async def test_of_two_cas_over_one_item_one_succeeds_before_and_after_an_outage(
     for cache in (late, starts_after):
         assert (await cache.cas("k", "second's", item)).zones == {DECIDES: Outcome.EXISTS}
     assert zones.values("k") == dict.fromkeys("abc", "first's") | {OTHERS[1]: "first's"}
+
+
+TWO_AT_ONCE = {
+    "incr": (1, lambda cache, timeout: cache.incr("k", timeout=timeout)),
+    "append": ("x", lambda cache, timeout: cache.append("k", "y", timeout=timeout)),
+    "replace": ("x", lambda cache, timeout: cache.replace("k", "y", timeout=timeout)),
+}
+
+
+@pytest.mark.parametrize("operation", TWO_AT_ONCE)
+@on_zones()
+async def test_two_calls_of_one_client_at_once(zones, operation):
+    """One waits for a slow zone to compare, and the other one writes: the first has not found nothing."""
+    value, call = TWO_AT_ONCE[operation]
+    cache = await zones.ready(local_zone=OTHERS[0])
+    await cache.set("k", value, consistency="all")
+    zones.pause(OTHERS[1])
+
+    async def second():
+        await pass_time(0.01)
+        return await call(cache, 0.3)
+
+    done = await asyncio.gather(call(cache, 3), second())
+    zones.resume(OTHERS[1])
+    assert all(done)
