@@ -259,8 +259,12 @@ async def ask_both(
     connection = await node.connected(deadline)
     loop = asyncio.get_running_loop()
     replies: tuple[asyncio.Future[Reply], asyncio.Future[Reply]] = (loop.create_future(), loop.create_future())
-    for (line, data), reply in zip((first, second), replies, strict=True):
-        connection.request(line, reply, deadline, data)
+    try:
+        for (line, data), reply in zip((first, second), replies, strict=True):
+            connection.request(line, reply, deadline, data)
+    except CacheError:  # the second one found no place in the queue: no one waits for the first
+        replies[0].cancel()
+        raise
     return await asyncio.gather(*replies)
 
 

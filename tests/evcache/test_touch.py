@@ -1,11 +1,14 @@
 """Touch: values get a new time to live, and nothing else does; a zone that misses one gets it later."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
 from evcache import LoadPolicy, Outcome
-from tests.evcache.memory_zones import QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time
+from evcache.commands import ask_both
+from tests.evcache.memory_zones import PATIENT, QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time
+from zones.errors import QueueFull
 
 
 async def touch(cache, ttl):
@@ -251,3 +254,30 @@ async def test_a_touch_costs_no_value(zones):
     assert await cache.touch("k", 500, consistency="all")
     assert all(len(zones.wire(zone)) < 300 for zone in "abc")
     assert full("k") in zones.wire("a")
+
+
+@on_zones(zones=1)
+async def test_the_queue_has_room_for_the_first_of_two_requests_only(zones):
+    """The reply to the first one, or its timeout, is for no one, and is not reported as lost."""
+    cache = await zones.ready(circuit=PATIENT)
+    view, _ = await cache._open(cache._defaults.write(None, None, None))
+    node = view.readers[0].node(view.place(full("k")))
+    connection = node.connection()
+    loop = asyncio.get_running_loop()
+    zones.pause("a")
+    waiting = []
+    with suppress(QueueFull):
+        while True:
+            reply = loop.create_future()
+            connection.request(b"mg t:k v", reply, loop.time() + 0.2)
+            waiting.append(reply)
+    zones.resume("a")
+    await asyncio.gather(*waiting)
+    zones.pause("a")
+    for number in range(len(waiting) - 1):
+        waiting[number] = loop.create_future()
+        connection.request(b"mg t:k v", waiting[number], loop.time() + 0.2)
+    with pytest.raises(QueueFull):
+        await ask_both(node, (b"mg t:k v", None), (b"mg t:k v", None), loop.time() + 0.1)
+    await asyncio.gather(*waiting, return_exceptions=True)
+    zones.resume("a")
