@@ -248,9 +248,7 @@ class Assembly:
             self._replay.caught_up = self._changes.caught_up
             self._cluster.when_back(self._replay.wake)
         self._coordinator = Coordinator(clock, self._repair, remembered, versions=not interop)
-        self._atomic = Atomic(
-            self._coordinator, clock, self._codec, wall_clock, versions=not interop, tombstone_ttl=tombstones
-        )
+        self._atomic = Atomic(self._coordinator, clock, self._codec, wall_clock, versions=not interop)
         self._writes = WritePath(
             clock,
             self._coordinator,

@@ -15,14 +15,14 @@ from typing import Any
 
 from evcache.answers import Found
 from evcache.codec import FLAG_ENVELOPE, FLAG_INT, FLAG_STR, Codec
-from evcache.commands import Delete, Seen, Store, ask, capabilities_of, inspect
+from evcache.commands import Seen, Store, ask, capabilities_of, inspect
 from evcache.coordinator import Coordinator, Decision, Draft
 from evcache.counting import Counted, count, count_by_arrival
 from evcache.envelope import Envelope, wrap
 from evcache.errors import DecodeError
 from evcache.life import content_of
 from evcache.results import Item, Outcome
-from evcache.ttl import TTL_GRANULARITY_SECONDS, exptime_of_copy, on_the_wire
+from evcache.ttl import NEVER, TTL_GRANULARITY_SECONDS, exptime_of_copy, on_the_wire
 from evcache.versions import VersionClock, cas_of
 from zones.errors import InvalidArgument, ServerError, Unsupported
 from zones.node import Node
@@ -41,14 +41,12 @@ class Atomic:
         now: Callable[[], float],
         *,
         versions: bool,
-        tombstone_ttl: float,
     ) -> None:
         """`versions`: whether this client's writes have them. `now`: unix time."""
         self._coordinator = coordinator
         self._clock = clock
         self._codec = codec
         self._now = now
-        self._tombstone_ttl = tombstone_ttl
         # What other kinds of clients count is text.
         self._counter_flags = FLAG_INT if versions else FLAG_STR
 
@@ -143,16 +141,14 @@ class Atomic:
                 data, flags = (more + hit.value if before else hit.value + more), hit.flags
             else:
                 data, flags = self._codec.encode(extra + old if before else old + extra)
-            exptime = ttl if hit.ttl is None else exptime_of_copy(hit.ttl, deadline - asked_at, self._now())
-            draft = Draft(key, data, flags, exptime or 0)
+            exptime = ttl if hit.ttl is None else self._exptime_of_copies(hit.ttl, deadline - asked_at)
+            draft = Draft(key, data, flags, exptime)
             if hit.ttl is None:
                 return await self._join_there(node, draft, hit, more, deadline, before=before, is_plain=is_plain)
             if seen.flags != FLAG_ENVELOPE and is_plain:
                 # The server joins the bytes itself, which keeps the time to live exactly.
                 mode: requests.StoreMode = "prepend" if before else "append"
-                decided = await self._over(node, draft, seen, deadline, sent=more, mode=mode, expires=exptime is None)
-            elif exptime is None:
-                return Outcome.NOT_STORED  # it is about to expire
+                decided = await self._over(node, draft, seen, deadline, sent=more, mode=mode)
             else:
                 decided = await self._over(node, draft, seen, deadline)
             if decided is not None:
@@ -258,19 +254,22 @@ class Atomic:
                     counted = await count_by_arrival(node, key, delta, deadline, decrement=decrement)
                 if counted is not None:
                     left = counted.ttl
-                    exptime = ttl if left is None else exptime_of_copy(left, deadline - asked_at, self._now())
-                    draft = Draft(key, counted.digits, self._counter_flags, exptime or 0)
-                    copy = self._copy(draft, counted.version, expires=exptime is None)
+                    exptime = ttl if left is None else self._exptime_of_copies(left, deadline - asked_at)
+                    copy = self._copy(Draft(key, counted.digits, self._counter_flags, exptime), counted.version)
                     return Decision(None if counted.is_moved_on else copy, int(counted.digits))
             seen = await inspect(node, key, deadline)
 
-    def _copy(self, draft: Draft, version: int | None, *, expires: bool = False) -> Store:
-        """Return what the other zones are sent; a tombstone if the item `expires` before a copy could."""
-        store: Store
-        if expires:
-            store = Delete(self._clock, draft.key, ttl=on_the_wire(self._tombstone_ttl, self._now()), version=version)
-        else:
-            store = Store(self._clock, draft.key, draft.data, draft.flags, ttl=draft.ttl, version=version)
+    def _exptime_of_copies(self, left: int, spent: float) -> int:
+        """Return the exptime for the other zones of an item that keeps its time to live.
+
+        Of what has two seconds left, and so no time for a copy, the other zones get one second: what they hold is older, and
+        would be read for as long. Such a copy is copied nowhere, so that it ends a second late at the most.
+        """
+        return exptime_of_copy(left, spent, self._now()) or (NEVER if left < 0 else 1)
+
+    def _copy(self, draft: Draft, version: int | None) -> Store:
+        """Return what the other zones are sent."""
+        store = Store(self._clock, draft.key, draft.data, draft.flags, ttl=draft.ttl, version=version)
         store.carried = version is not None
         store.believed = version is None or self._clock.believes(version)
         return store
@@ -294,15 +293,11 @@ class Atomic:
         *,
         sent: bytes | None = None,
         mode: requests.StoreMode = "set",
-        expires: bool = False,
     ) -> Decision | Outcome | None:
-        """Store over what was seen; None when it is not there any more.
-
-        `sent`: the bytes to send, if not all of them. `expires`: whether the item does before a copy of it could.
-        """
+        """Store over what was seen; None when it is not there any more. `sent`: the bytes to send, if not all of them."""
         if not capabilities_of(node).cas:
             raise Unsupported("writes that compare (the server is run without CAS)", node.label)
-        return await self._compared(node, draft, deadline, compare=seen.cas, sent=sent, mode=mode, expires=expires)
+        return await self._compared(node, draft, deadline, compare=seen.cas, sent=sent, mode=mode)
 
     async def _compared(
         self,
@@ -313,7 +308,6 @@ class Atomic:
         compare: int | None = None,
         sent: bytes | None = None,
         mode: requests.StoreMode,
-        expires: bool = False,
     ) -> Decision | Outcome | None:
         if len(draft.data) > capabilities_of(node).largest_value(draft.key):
             return Outcome.NOT_STORED  # the server would delete what it has under the key, and then refuse
@@ -330,7 +324,7 @@ class Atomic:
         )
         reply = await ask(node, line, deadline, data)
         if reply.status == b"HD":
-            return Decision(self._copy(draft, version, expires=expires))
+            return Decision(self._copy(draft, version))
         if reply.status in (b"EX", b"NF", b"NS"):
             return None
         return _refusal(reply)

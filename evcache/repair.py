@@ -2,8 +2,8 @@
 
 With the guarded store, so a repair that comes late does no harm: it can't replace anything newer, and a tombstone keeps it
 from bringing back what was deleted. Only items with a version are repaired. A copy never outlives its original. What is
-about to expire is not copied; a zone that holds an older version gets a tombstone of that version, or the older value
-would be read once the newer one has expired elsewhere.
+about to expire is not copied, and what a zone holds that is older is removed: it would be read once the newer one has
+expired elsewhere.
 
 One thing the guarded store can't know: a zone that was cut off may have missed a delete whose tombstone has expired
 everywhere since. So after an outage that began longer ago than a tombstone lives, an item that is older than its end is
@@ -23,6 +23,7 @@ from evcache.commands import Delete, Seen, Store, ask, ask_soon, carry_out, insp
 from evcache.config import TOMBSTONE_TTL_SECONDS
 from evcache.hooks import Hooks
 from evcache.results import Outcome
+from evcache.touch import remove_version
 from evcache.ttl import exptime_of_copy, on_the_wire
 from evcache.versions import VersionClock, milliseconds_of
 from zones.cluster import View
@@ -339,16 +340,27 @@ class Repair:
         exptime = exptime_of_copy(hit.ttl, seconds, self._now())
         if exptime is not None:
             store = Store(self._clock, lack.key, hit.value, hit.flags, ttl=exptime, version=lack.version)
+            outcome = await carry_out(store, lack.node, deadline)
         elif lack.holds_older:
-            store = self._tombstone(lack.key, lack.version)
+            outcome = await self._remove_older(lack, deadline)
         else:
             return None
-        outcome = await carry_out(store, lack.node, deadline)
         if outcome is Outcome.STORED and lack.holds_older and self.announce is not None:
             # A near cache of another process may have kept the older value, read here after the write was announced. An
             # announcement for each copy to an empty zone would be a flood that says nothing.
             self.announce(lack.key, lack.version)
         return outcome
+
+    async def _remove_older(self, lack: Lack, deadline: float) -> Outcome:
+        """Remove what is older than an item that is about to expire: it would be read when that one is gone.
+
+        Not by a tombstone of the newer version, which a touch may yet keep alive in its zone.
+        """
+        seen = await inspect(lack.node, lack.key, deadline)
+        version = None if seen is None else self._clock.version_of(seen.cas)
+        if version is None or version >= lack.version:
+            return Outcome.SUPERSEDED
+        return await remove_version(lack.node, lack.key, version, deadline)
 
     def _tombstone(self, key: bytes, version: int) -> Delete:
         return Delete(self._clock, key, ttl=on_the_wire(self._tombstone_ttl, self._now()), version=version)

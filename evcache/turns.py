@@ -26,8 +26,11 @@ class Turns:
         return len(self._turns)
 
     @asynccontextmanager
-    async def of(self, key: bytes, deadline: float | None = None) -> AsyncIterator[None]:
+    async def of(self, key: bytes, deadline: float | None = None) -> AsyncIterator[bool]:
         """Hold a key. A caller that is cancelled while it waits lets those behind move up.
+
+        Yields:
+            Whether the caller had to wait.
 
         Raises:
             TimeoutError: The key was not free by the deadline, on the loop's clock.
@@ -37,10 +40,11 @@ class Turns:
             turn = self._turns[key] = _Turn()
         turn.users += 1
         try:
-            async with asyncio.timeout_at(deadline if turn.lock.locked() else None):
+            waits = turn.lock.locked()
+            async with asyncio.timeout_at(deadline if waits else None):
                 await turn.lock.acquire()
             try:
-                yield
+                yield waits
             finally:
                 turn.lock.release()
         finally:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from evcache.atomic import Atomic
 from evcache.background import Background
 from evcache.changes import Changes
-from evcache.commands import Command, Delete, Seen, Store
+from evcache.commands import Command, Delete, Seen, Store, inspect
 from evcache.consistency import Consistency
 from evcache.coordinator import Coordinator, Decision, Draft
 from evcache.errors import CacheUnavailable
@@ -211,10 +211,13 @@ class WritePath:
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect(operation, view, key, deadline)
         began = self._changes.begin(key, None)
+        seen = await self._look(operation, key, pool, self._coordinator.look(view, key, pool, node, deadline), began)
         try:
-            # Calls of this client for one key go one after another: each would make the others' compare fail.
-            async with self._turns.of(key, deadline):
-                seen = await self._look(operation, view, key, pool, node, deadline, began)
+            # Calls of this client for one key go one after another: each would make the others' compare fail. The look above
+            # is not part of a turn, since a zone that hangs may make it long.
+            async with self._turns.of(key, deadline) as has_waited:
+                if has_waited:
+                    seen = await self._look(operation, key, pool, inspect(node, key, deadline), began)
                 since = view.loop.time()
                 decision = decide(pool.name, node, seen, deadline)
                 decided = await self._ask_coordinator(operation, key, pool.name, decision, began)
@@ -233,11 +236,11 @@ class WritePath:
         return pool.name, decided, round_
 
     async def _look(
-        self, operation: str, view: View, key: bytes, pool: ZonePool, node: Node, deadline: float, began: float
+        self, operation: str, key: bytes, pool: ZonePool, look: Awaitable[Seen | None], began: float
     ) -> Seen | None:
         """Return what the coordinator holds. If it does not say, nothing has been decided."""
         try:
-            return await self._coordinator.look(view, key, pool, node, deadline)
+            return await look
         except BaseException as error:
             self._changes.unchanged(key, began)
             if isinstance(error, NodeError) and not isinstance(error, ServerError):
