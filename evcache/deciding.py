@@ -18,8 +18,8 @@ from zones.node import Node
 class Deciding(Lifecycle):
     """The operations that depend on what is there, about which one zone decides.
 
-    All raise `CacheUnavailable` when no zone could decide, and when the one that was asked did not answer in time: then it
-    may have decided, and nobody can say so.
+    The client first asks all readable zones which version they hold, and gives the deciding zone the newest one. It decides
+    calls for one key one after another.
     """
 
     async def add(
@@ -31,7 +31,26 @@ class Deciding(Lifecycle):
         consistency: Level | None = None,
         timeout: float | None = None,
     ) -> WriteResult:
-        """Store a value if the key is absent. False, with `not_stored`, when it is not."""
+        """Store a value if the key is absent.
+
+        Cancelling the call does not undo it: a write that was decided goes on to every zone.
+
+        Args:
+            key: The key.
+            value: The value.
+            ttl: Seconds or a timedelta; None: the client's default.
+            consistency: How many zones must have it; None: the client's default.
+            timeout: Seconds for the whole call; None: the client's default.
+
+        Returns:
+            True if enough zones have the value. False with `not_stored` if the key exists. False with `stored` for a zone if
+            that zone stored it and too few others confirmed in time.
+
+        Raises:
+            CacheUnavailable: No zone could decide, or the one that was asked did not answer in time: it may have decided.
+            EncodeError: The value can't be stored.
+            ValueTooLarge: A server would not take the value.
+        """
         draft = self._draft(key, value, ttl)
 
         async def decide(_: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
@@ -48,7 +67,14 @@ class Deciding(Lifecycle):
         consistency: Level | None = None,
         timeout: float | None = None,
     ) -> WriteResult:
-        """Store a value if the key is present. False, with `not_stored`, when it is not."""
+        """Store a value if the key is present.
+
+        Args and errors as for `add`.
+
+        Returns:
+            True if enough zones have the value. False with `not_stored` if the key is absent. False with `stored` for a zone
+            if that zone stored it and too few others confirmed in time.
+        """
         draft = self._draft(key, value, ttl)
 
         async def decide(_: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
@@ -66,10 +92,25 @@ class Deciding(Lifecycle):
         consistency: Level | None = None,
         timeout: float | None = None,
     ) -> WriteResult:
-        """Store a value if the key still holds `expected`: a version, or the `Item` that `get_item` returned.
+        """Store a value if the key still holds what was read.
 
-        False, with `exists`, when it holds something else, and with `not_found` when it holds nothing.
-        Raises `Unsupported` on servers that are run without CAS.
+        Args:
+            key: The key.
+            value: The value.
+            expected: A version, or the `Item` that `get_item` returned. `append` and `incr` change the version, `touch` does
+                not. On servers without versions, an `Item` of `get_item(key, for_update=True)`.
+            ttl: Seconds or a timedelta that the new item lives; None: the client's default, not what the old one has left.
+            consistency: How many zones must have it; None: the client's default.
+            timeout: Seconds for the whole call; None: the client's default.
+
+        Returns:
+            True if enough zones have the value. False with `exists` if the key holds something else, with `not_found` if it
+            holds nothing, and with `stored` for a zone if that zone stored it and too few others confirmed in time.
+
+        Raises:
+            CacheUnavailable: As for `add`; so are `EncodeError` and `ValueTooLarge`.
+            InvalidArgument: `expected` is neither, or was read in a zone that does not decide, on servers without versions.
+            Unsupported: The server is run without CAS.
         """
         if isinstance(expected, bool) or not isinstance(expected, int | Item):
             raise InvalidArgument("expected", f"a version or an Item is needed, not {expected!r}")
@@ -90,9 +131,22 @@ class Deciding(Lifecycle):
         consistency: Level | None = None,
         timeout: float | None = None,
     ) -> WriteResult:
-        """Put more behind a str or bytes value that is there; its time to live stays. False when the key is absent.
+        """Put more behind a str or bytes value that is there. Its time to live stays.
 
-        Raises `InvalidArgument` when one is str and the other bytes.
+        Args:
+            key: The key.
+            value: What is put behind, of the same type as the value.
+            consistency: How many zones must have the result; None: the client's default.
+            timeout: Seconds for the whole call; None: the client's default.
+
+        Returns:
+            True if enough zones have the result. False with `not_stored` if the key is absent, or the result would be too
+            large. False with `stored` for a zone if the value was appended and too few others confirmed in time: do not
+            repeat the call.
+
+        Raises:
+            InvalidArgument: One is str and the other bytes.
+            CacheUnavailable: As for `add`.
         """
         return await self._join("append", key, value, consistency, timeout)
 
@@ -104,7 +158,7 @@ class Deciding(Lifecycle):
         consistency: Level | None = None,
         timeout: float | None = None,
     ) -> WriteResult:
-        """Put more in front of a str or bytes value that is there, as `append` does behind it."""
+        """Put more in front of a str or bytes value that is there. Args, Returns and Raises as for `append`."""
         return await self._join("prepend", key, value, consistency, timeout)
 
     async def incr(
@@ -117,10 +171,26 @@ class Deciding(Lifecycle):
         consistency: Level | None = None,
         timeout: float | None = None,
     ) -> int | None:
-        """Add to a counter and return it. Where there is none: None, or `initial`, which it then is for `ttl` seconds.
+        """Add to a counter, and return its new value.
 
-        A counter is an int from 0 to 2^64-1, beyond which it starts again at 0: what `set` has stored as an int can be
-        counted, and `get` returns an int. Raises `ServerError` for any other value, a negative int included.
+        A counter is an int from 0 to 2^64-1, beyond which it starts again at 0. What `set` stored as an int can be counted.
+
+        Args:
+            key: The key.
+            delta: The number to add, from 0 to 2^64-1.
+            initial: The value that is stored if there is no counter; `delta` is not added to it. None: nothing is stored.
+            ttl: Seconds or a timedelta that a counter lives which is made; None: the client's default. A counter that exists
+                keeps its time.
+            consistency: How many zones must have the new value before the call returns; None: the client's default. The call
+                returns the value also when fewer have it in time.
+            timeout: Seconds for the whole call; None: the client's default.
+
+        Returns:
+            The new value, or `initial` if the counter was made; None if there is no counter and no `initial`.
+
+        Raises:
+            ServerError: The key holds another value, a negative int included.
+            CacheUnavailable: No zone could count, or the one that was asked did not answer in time: it may have counted.
         """
         return await self._count("incr", key, delta, initial, ttl, consistency, timeout)
 
@@ -134,7 +204,10 @@ class Deciding(Lifecycle):
         consistency: Level | None = None,
         timeout: float | None = None,
     ) -> int | None:
-        """Subtract from a counter, never below 0, and return it; otherwise as `incr`."""
+        """Subtract from a counter, never below 0, and return its new value.
+
+        Args, Returns and Raises as for `incr`: `initial` is stored as it is, and nothing is subtracted from it.
+        """
         return await self._count("decr", key, delta, initial, ttl, consistency, timeout)
 
     async def _decide(

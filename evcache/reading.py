@@ -220,7 +220,22 @@ class Reading(Lifecycle):
         timeout: float | None = None,
         errors: Errors | None = None,
     ) -> Any:
-        """The value, or `default`, as `get`; and the item gets `ttl` seconds in every zone, which is not waited for."""
+        """Return the value as `get` does, and give it a new time to live in the background.
+
+        Args:
+            key: The key.
+            ttl: Seconds or a timedelta from now; None: the client's default.
+            default: Returned if there is no value.
+            consistency: How many zones must answer the read; None: the client's default.
+            timeout: Seconds for the read; None: the client's default. The touch has as many.
+            errors: "raise" or "miss"; None: the client's default.
+
+        Returns:
+            The value, or `default`. A touch that fails is not reported; a zone that misses it gets it later.
+
+        Raises:
+            CacheUnavailable: As for `get`; so are `ConsistencyError` and `DecodeError`.
+        """
         full = self._keys.full(key)
         options = self._defaults.read(consistency, timeout, errors)
         seconds = self._defaults.ttl(ttl)

@@ -110,10 +110,23 @@ class Writing(Lifecycle):
         timeout: float | None = None,
         errors: Errors | None = None,
     ) -> WriteResult:
-        """Give the value `ttl` seconds from now, in every zone that has it. True when enough zones had it.
+        """Give the value a new time to live in every zone that has it. A zone that misses it gets it later.
 
-        What is no value is left alone: a deleted key, a remembered absence, a key that is being loaded. The times of a value
-        that is kept for longer than it is fresh (`stale_for`, `fail_safe`) move as a whole.
+        Values alone are touched: not a deleted key, a remembered absence, or a key that is being loaded. The times of a
+        value that is kept for longer than it is fresh (`stale_for`, `fail_safe`) move as a whole.
+
+        Args:
+            key: The key.
+            ttl: Seconds or a timedelta from now; None: the client's default.
+            consistency: How many zones must have done so; None: the client's default.
+            timeout: Seconds for the whole call; None: the client's default.
+            errors: "raise" or "miss"; None: the client's default.
+
+        Returns:
+            True if enough zones had the value. False with `not_found` for zones that have none.
+
+        Raises:
+            CacheUnavailable: No zone could be reached; not with `errors="miss"`.
         """
         full = self._keys.full(key)
         seconds = self._defaults.ttl(ttl)
