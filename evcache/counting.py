@@ -61,6 +61,8 @@ async def count(
     first, second = version & ~1, version | 1
     line = requests.meta_arithmetic(key, delta, decrement=decrement, compare=seen, cas=cas_of(first))
     reply, look = await ask_both(node, (line, None), (requests.meta_get(key, _LOOK_FLAGS), None), deadline)
+    if reply.status == b"CLIENT_ERROR" and (look.status == b"EN" or number(look, b"c") != seen):
+        return None  # the server refuses an empty value, as of a tombstone, before it compares: the counter is gone
     counted = _counted(key, reply, node)
     if counted is None or look.status == b"EN":
         return counted and counted._replace(version=first)

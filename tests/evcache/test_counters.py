@@ -209,3 +209,21 @@ async def test_a_zone_that_hangs_does_not_make_calls_for_one_key_wait_for_each_o
     began = loop.time()
     assert sorted(await asyncio.gather(*(cache.incr("n") for _ in range(50)))) == list(range(1, 51))
     assert loop.time() - began == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("initial", [None, 7])
+@on_zones()
+async def test_a_counter_that_is_deleted_while_it_is_counted(zones, initial):
+    """After it was looked at: then there is none, which is no error."""
+    cache = await zones.ready()
+    other = await zones.ready(local_zone="b")
+    await cache.set("n", 5, consistency="all")
+    look = cache._coordinator.look
+
+    async def looks_and_is_late(*arguments):
+        seen = await look(*arguments)
+        await other.delete("n", consistency="all")
+        return seen
+
+    cache._coordinator.look = looks_and_is_late
+    assert await cache.incr("n", initial=initial) == initial
