@@ -297,9 +297,10 @@ class Replay:
                 end = "delivered" if hint.kind is Kind.CHECK or held_older else "expired"
             else:
                 end = _ENDS.get(await self._send(hint, node, deadline), "refused")
-                if end == "delivered":
+                if end != "refused":
                     # The node may have come back empty, and a newer write of somebody else be in the other zones: it would
-                    # show an old value in place of none.
+                    # show an old value in place of none. Or it holds something newer that no other zone has: a decision
+                    # whose reply was lost (`uncertain` keeps no check beside another hint).
                     unsettled = (await self._repair.settle(view, hint.key, deadline)).failures
         except (ServerError, Unsupported):
             end = "refused"

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from evcache import NearCache, Outcome
-from tests.evcache.memory_zones import QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time
+from evcache import CacheUnavailable, NearCache, Outcome
+from tests.evcache.memory_zones import PATIENT, QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time, pause_before_decisions
 from zones.errors import ServerError
 from zones.selector import coordinator_order
 
@@ -257,3 +257,26 @@ async def test_two_calls_of_one_client_at_once(zones, operation):
     done = await asyncio.gather(call(cache, 3), second())
     zones.resume(OTHERS[1])
     assert all(done)
+
+
+@pytest.mark.parametrize("missed", ["set", "touch"])
+@on_zones()
+async def test_a_decision_with_a_lost_reply_where_the_zone_had_missed_a_write(zones, missed):
+    """The zones become equal, though a write is kept for the deciding zone already."""
+    cache = await zones.ready(circuit=PATIENT, local_zone=OTHERS[0])
+    await cache.set("k", 4, consistency="all")
+    zones.pause(DECIDES)
+    if missed == "set":
+        await cache.set("k", 5, consistency="quorum", timeout=0.2)
+    else:
+        await cache.touch("k", 600, consistency="quorum", timeout=0.2)
+    await pass_time(0.25)
+    assert cache.stats().hints == 1
+    zones.resume(DECIDES)
+    pause_before_decisions(zones, cache, DECIDES)
+    with pytest.raises(CacheUnavailable):
+        await cache.incr("k", timeout=0.1)
+    zones.resume(DECIDES)
+    await pass_time(20)
+    counted = zones.values("k")[DECIDES]
+    assert zones.values("k") == dict.fromkeys("abc", counted)
