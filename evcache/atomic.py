@@ -11,19 +11,21 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from evcache.answers import Found
 from evcache.codec import FLAG_ENVELOPE, FLAG_INT, FLAG_STR, Codec
-from evcache.commands import Seen, Store, ask, capabilities_of, inspect
+from evcache.commands import NAMING_LOOKS, NAMING_PAUSE_SECONDS, Seen, Store, ask, capabilities_of, inspect
 from evcache.coordinator import Coordinator, Decision, Draft
 from evcache.counting import Counted, count, count_by_arrival
 from evcache.envelope import Envelope, wrap
 from evcache.errors import DecodeError
 from evcache.life import content_of
+from evcache.repair import REPAIR_TIMEOUT_SECONDS
 from evcache.results import Item, Outcome
 from evcache.ttl import NEVER, TTL_GRANULARITY_SECONDS, exptime_of_copy, on_the_wire
-from evcache.versions import VersionClock, cas_of
+from evcache.versions import NOT_A_VERSION, VersionClock, cas_of
 from zones.errors import InvalidArgument, ServerError, Unsupported
 from zones.node import Node
 from zones.protocol import requests
@@ -141,7 +143,7 @@ class Atomic:
                 data, flags = (more + hit.value if before else hit.value + more), hit.flags
             else:
                 data, flags = self._codec.encode(extra + old if before else old + extra)
-            exptime = ttl if hit.ttl is None else self._exptime_of_copies(hit.ttl, deadline - asked_at)
+            exptime = ttl if hit.ttl is None else self._exptime_of_copies(hit.ttl, asked_at, deadline)
             draft = Draft(key, data, flags, exptime)
             if hit.ttl is None:
                 return await self._join_there(node, draft, hit, more, deadline, before=before, is_plain=is_plain)
@@ -234,6 +236,7 @@ class Atomic:
         Raises:
             ServerError: The value is not a counter.
         """
+        looks = 0
         while True:
             if seen is None or seen.absent:
                 if initial is None:
@@ -244,27 +247,45 @@ class Atomic:
                     return decided._replace(value=initial) if isinstance(decided, Decision) else decided
             elif seen.flags != self._counter_flags:
                 raise ServerError(f"{key!r} holds a value that is not a counter", node.label)
+            elif seen.value is None:
+                pass  # what is about to expire in another zone can't be counted here
+            elif self._coordinator.is_versioned(node) and seen.cas < NOT_A_VERSION and looks < NAMING_LOOKS:
+                looks += 1
+                await asyncio.sleep(NAMING_PAUSE_SECONDS)
             else:
                 asked_at = asyncio.get_running_loop().time()
                 counted: Counted | None
                 if self._coordinator.is_versioned(node):
-                    version = self._version_after(seen.cas)
-                    counted = await count(node, key, delta, seen.cas, version, deadline, decrement=decrement)
+                    after = partial(self._version_after, seen.cas)
+                    counted = await count(node, key, delta, seen, after, deadline, decrement=decrement)
                 else:
                     counted = await count_by_arrival(node, key, delta, deadline, decrement=decrement)
                 if counted is not None:
-                    left = counted.ttl
-                    exptime = ttl if left is None else self._exptime_of_copies(left, deadline - asked_at)
-                    copy = self._copy(Draft(key, counted.digits, self._counter_flags, exptime), counted.version)
-                    return Decision(None if counted.is_moved_on else copy, int(counted.digits))
-            seen = await inspect(node, key, deadline)
+                    return Decision(self._copy_of(key, counted, ttl, asked_at, deadline), int(counted.digits))
+            seen = await inspect(node, key, deadline, value=True)
 
-    def _exptime_of_copies(self, left: int, spent: float) -> int:
+    def _copy_of(self, key: bytes, counted: Counted, ttl: int, asked_at: float, deadline: float) -> Store | None:
+        """Return what the other zones are sent of a counter: the step, or what has followed it."""
+        found = counted.followed_by
+        if found is None:
+            left = counted.ttl
+            exptime = ttl if left is None else self._exptime_of_copies(left, asked_at, deadline)
+            return self._copy(Draft(key, counted.digits, self._counter_flags, exptime), counted.version)
+        version = self._clock.version_of(found.cas)
+        if version is None or found.ttl is None or found.value is None:
+            return None
+        data = found.value.rstrip(b" ") if found.flags == FLAG_INT else found.value
+        return self._copy(Draft(key, data, found.flags, self._exptime_of_copies(found.ttl, asked_at, deadline)), version)
+
+    def _exptime_of_copies(self, left: int, asked_at: float, deadline: float) -> int:
         """Return the exptime for the other zones of an item that keeps its time to live.
 
         Of what has two seconds left, and so no time for a copy, the other zones get one second: what they hold is older, and
         would be read for as long. Such a copy is copied nowhere, so that it ends a second late at the most.
+        A zone that takes longer than a second to store the copy counts its time from then, as that of any write.
         """
+        now = asyncio.get_running_loop().time()
+        spent = now - asked_at + min(REPAIR_TIMEOUT_SECONDS, max(0.0, deadline - now))
         return exptime_of_copy(left, spent, self._now()) or (NEVER if left < 0 else 1)
 
     def _copy(self, draft: Draft, version: int | None) -> Store:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from evcache.answers import ABSENCES
-from evcache.codec import FLAG_TOMBSTONE
+from evcache.codec import FLAG_INT, FLAG_TOMBSTONE
 from evcache.results import Outcome
-from evcache.versions import GUARD_STUB_CAS, VersionClock, cas_of
+from evcache.versions import GUARD_STUB_CAS, NOT_A_VERSION, VersionClock, cas_of
 from zones.capabilities import FITS_ANYWHERE_BYTES, Capabilities
 from zones.errors import CacheError, NodeUnavailable
 from zones.node import Node
@@ -36,6 +36,11 @@ THREE_COPIES_MAX_BYTES = 128
 # stays and holds up leases of its key. Servers count in ticks of one second: 2 lives 1 to 2 seconds, 1 might live none. A
 # stub that ends while the value is on its way costs a second round trip (`Store.settle`).
 STUB_SECONDS = 2
+
+# A counter without a version is one that another client has just moved, and is about to give one (`evcache.counting`).
+# Before anything else is done about it, the client looks again as often as this: for a round trip or so.
+NAMING_LOOKS = 20
+NAMING_PAUSE_SECONDS = 0.001
 
 # Makes of an answer what became of the write; None when the answer does not say, and `settle` must look closer.
 Judge = Callable[[Any], Outcome | None]
@@ -156,7 +161,7 @@ class Store:
         connection.request(self._plain, waiter, deadline, self.data)
         return judge_store
 
-    async def settle(self, node: Node, deadline: float) -> Outcome:
+    async def settle(self, node: Node, deadline: float, *, over_equal: bool = True) -> Outcome:
         """Find out why a guarded store was refused, and store by compare-and-set where nothing newer is there.
 
         Called when the replies to the packet do not prove an outcome: the server holds a newer version, an item without a
@@ -167,6 +172,8 @@ class Store:
         Args:
             node: node that refused the store.
             deadline: time on the loop's clock.
+            over_equal: Store over an item of the same version, and over one without a version. False for copies: what the
+                zone has may live longer than the copy.
 
         Returns:
             The outcome, once the node has this version or a newer one, or refuses the value.
@@ -174,10 +181,15 @@ class Store:
         Raises:
             NodeError: the node can't be reached or did not answer by the deadline.
         """
+        looks = 0
         while True:
             seen = await inspect(node, self.key, deadline)
             if seen is None:
                 line = self._line(mode="add")
+            elif seen.flags == FLAG_INT and seen.cas < NOT_A_VERSION and looks < NAMING_LOOKS:
+                looks += 1
+                await asyncio.sleep(NAMING_PAUSE_SECONDS)
+                continue
             else:
                 # An item without a version was written by another kind of client. It wins and loses against nothing, so
                 # ours replaces it, and not by luck: only while it is what was seen.
@@ -187,6 +199,8 @@ class Store:
                 if version is not None and version > self.version:
                     if not is_own:
                         self.unseen = max(self.unseen, version)
+                    return Outcome.SUPERSEDED
+                if not over_equal and (version is None or version == self.version):
                     return Outcome.SUPERSEDED
                 line = self._line(compare=seen.cas)
             reply = await ask(node, line, deadline, self.data)
@@ -277,24 +291,31 @@ class Seen(NamedTuple):
     """Seconds left, -1 when it does not expire; None when the server does not tell."""
     absent: bool
     """To a caller there is nothing: a tombstone, a known absence, or the stub of a lease."""
+    value: bytes | None = None
+    """None: it was not asked for."""
 
 
-async def inspect(node: Node, key: bytes, deadline: float) -> Seen | None:
+async def inspect(node: Node, key: bytes, deadline: float, *, value: bool = False) -> Seen | None:
     """Look at what a node holds under a key; None for nothing at all. Raises a `NodeError`."""
-    return seen_in(await ask(node, requests.meta_get(key, requests.INSPECT_FLAGS), deadline))
+    return seen_in(await ask(node, inspection(key, value=value), deadline))
+
+
+def inspection(key: bytes, *, value: bool = False) -> bytes:
+    """Return the request whose reply `seen_in` reads. `value`: whether it asks for the value, too."""
+    return requests.meta_get(key, b"v " + requests.INSPECT_FLAGS if value else requests.INSPECT_FLAGS)
 
 
 def seen_in(reply: Reply) -> Seen | None:
-    """Return what a reply to `INSPECT_FLAGS` shows; None for nothing at all. Raises a `NodeError`."""
+    """Return what a reply to an `inspection` shows; None for nothing at all. Raises a `NodeError`."""
     if reply.status == b"EN":
         return None
-    if reply.status != b"HD":
+    if reply.status not in (b"HD", b"VA"):
         raise unexpected(reply)
     flags = number(reply, b"f")
     ttl = token(reply, b"t")
     stub = token(reply, b"s") == b"0" and b"X" not in reply.tokens and not {b"W", b"Z"}.isdisjoint(reply.tokens)
     left = None if ttl is None else decimal(ttl)
-    return Seen(flags, number(reply, b"c"), left, stub or flags in ABSENCES)
+    return Seen(flags, number(reply, b"c"), left, stub or flags in ABSENCES, reply.value)
 
 
 def capabilities_of(node: Node) -> Capabilities:

@@ -18,11 +18,9 @@ from evcache.remembered import Remembered
 from evcache.repair import Repair
 from evcache.versions import VersionClock
 from zones.cluster import View
-from zones.errors import CacheError, NodeError
+from zones.errors import CacheError, NodeError, NodeUnavailable
 from zones.node import Node
 from zones.pool import ZonePool
-
-MAX_COUNTER = 2**64 - 1  # memcached's counters are unsigned 64-bit numbers
 
 
 class Draft(NamedTuple):
@@ -78,7 +76,9 @@ class Coordinator:
                 return pool, node
         raise CacheUnavailable(operation, failures)
 
-    async def look(self, view: View, key: bytes, pool: ZonePool, node: Node, deadline: float) -> Seen | None:
+    async def look(
+        self, view: View, key: bytes, pool: ZonePool, node: Node, deadline: float, *, value: bool = False
+    ) -> Seen | None:
         """Return what the coordinator's zone holds, after it has been brought up to date; None for nothing.
 
         A decision on an older version would undo the newer one. So all readable zones are asked what they hold, at once and
@@ -86,19 +86,32 @@ class Coordinator:
         not left to signs that a zone may be behind: it can have missed a write of another client, of which this one knows
         nothing. Without versions there is no newer and older, and the zone decides on what it holds.
 
+        Args:
+            view: The zones.
+            key: The key.
+            pool: The coordinator's zone.
+            node: Its node.
+            deadline: On the loop's clock.
+            value: Ask for the value that it holds, too.
+
         Raises:
-            NodeError: The coordinator's zone did not answer, or refused the newest version.
+            NodeError: The coordinator's zone did not answer, or refused the newest version; or this client knows of a newer
+                one that a zone may have which did not answer.
         """
         if not self.is_versioned(node):
-            return await inspect(node, key, deadline)
+            return await inspect(node, key, deadline, value=value)
         # What this client learns while it waits, by a concurrent call of its own, may be newer than what is seen.
         known = self._remembered.newest(key)
-        seen, newest = await self._repair.bring_up_to_date(view, key, pool.name, node, deadline)
+        seen, compared = await self._repair.bring_up_to_date(view, key, pool.name, node, deadline, value=value)
+        newest = compared.newest or 0
         if newest:
             self._remembered.note(key, newest)  # so that a read that follows is not older
         if seen is None or seen.absent:
             return seen
         version = self._clock.version_of(seen.cas)
-        # What this client knows of is newer, and gone from every zone within reach: as in a read, that is nothing.
-        is_outdated = version is not None and version < max(known, newest)
-        return seen._replace(absent=True) if is_outdated else seen
+        if version is None or version >= max(known, newest):
+            return seen
+        if compared.failures:
+            raise NodeUnavailable("a newer version is known, and a zone that may have it does not answer", node.label)
+        # What this client knows of is newer, and gone from every zone: as in a read, that is nothing.
+        return seen._replace(absent=True)

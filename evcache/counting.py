@@ -5,24 +5,26 @@ store can do: a store sets the time to live anew, to whole seconds, and a counte
 too early. In three cases it leaves something to be put right, which a look in the same packet shows:
 
 - A number that lost a digit is padded with spaces.
-- A number that gained a digit is a new item. The server chooses its CAS, whatever it was told, and does not say so.
-- So is a number that was being sent to another connection.
+- A number that was being sent to another connection is a new item. The server chooses its CAS, whatever it was told, and
+  does not say so. Until it gets a version, other clients that count wait for that.
+
+A number that gains a digit would be such a new item, too, so it gets room first: a space behind it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from evcache.codec import FLAG_INT
-from evcache.commands import ask, ask_both
+from evcache.commands import Seen, ask, ask_both, inspect, inspection, seen_in
 from evcache.versions import NOT_A_VERSION, cas_of
 from zones.errors import ServerError
 from zones.node import Node
 from zones.protocol import requests
-from zones.protocol.replies import Reply, decimal, number, token, unexpected
+from zones.protocol.replies import MAX_DIGITS, Reply, decimal, token, unexpected
 
-# The value as it is and its CAS, without counting as a use.
-_LOOK_FLAGS = b"v c u"
+MAX_COUNTER = 2**64 - 1  # memcached's counters are unsigned 64-bit numbers
 
 
 class Counted(NamedTuple):
@@ -32,12 +34,12 @@ class Counted(NamedTuple):
     ttl: int | None
     """Seconds left, -1: it does not expire; None: the server does not tell."""
     version: int | None = None
-    is_moved_on: bool = False
-    """Whether another write followed before this step was done: what that one left is newer, and copied by its client."""
+    followed_by: Seen | None = None
+    """What another write left that followed before this step was done. It is newer."""
 
 
 async def count(
-    node: Node, key: bytes, delta: int, seen: int, version: int, deadline: float, *, decrement: bool
+    node: Node, key: bytes, delta: int, seen: Seen, versions: Callable[[], int], deadline: float, *, decrement: bool
 ) -> Counted | None:
     """Add to a counter, or subtract from it, if it is still the one that was seen.
 
@@ -45,8 +47,8 @@ async def count(
         node: The node that holds the counter.
         key: The key.
         delta: The number to add or subtract.
-        seen: The CAS that the counter must have.
-        version: A version that is newer than all that were seen. The counter gets it, or one that differs in the lowest bit.
+        seen: The counter, with its value.
+        versions: Makes a version that is newer than all that were seen.
         deadline: On the loop's clock.
         decrement: Subtract.
 
@@ -57,28 +59,45 @@ async def count(
         ServerError: The value is not a number.
         NodeError: The node did not answer; it may have counted.
     """
+    compare = seen.cas
+    room = _digits_gained(key, seen.value or b"", delta, node, decrement=decrement)
+    if room:
+        version = versions()
+        line = requests.meta_set(key, room, ttl=0, flags=0, mode="append", compare=compare, cas=cas_of(version))
+        if (await ask(node, line, deadline, b" " * room)).status != b"HD":
+            return None
+        compare = cas_of(version)
     # Two versions with no other one between them: what takes over items older than the second replaces only the first.
+    version = versions()
     first, second = version & ~1, version | 1
-    line = requests.meta_arithmetic(key, delta, decrement=decrement, compare=seen, cas=cas_of(first))
-    reply, look = await ask_both(node, (line, None), (requests.meta_get(key, _LOOK_FLAGS), None), deadline)
-    if reply.status == b"CLIENT_ERROR" and (look.status == b"EN" or number(look, b"c") != seen):
+    line = requests.meta_arithmetic(key, delta, decrement=decrement, compare=compare, cas=cas_of(first))
+    reply, look = await ask_both(node, (line, None), (inspection(key, value=True), None), deadline)
+    found = seen_in(look)
+    if reply.status == b"CLIENT_ERROR" and (found is None or found.cas != compare):
         return None  # the server refuses an empty value, as of a tombstone, before it compares: the counter is gone
     counted = _counted(key, reply, node)
-    if counted is None or look.status == b"EN":
+    if counted is None or found is None:
         return counted and counted._replace(version=first)
-    if look.status != b"VA" or look.value is None:
-        raise unexpected(look)
-    cas = number(look, b"c")
-    if cas == cas_of(first):
-        if look.value == counted.digits:
+    if found.cas == cas_of(first):
+        if found.value == counted.digits:
             return counted._replace(version=first)
         return counted._replace(version=await _strip(node, key, counted.digits, first, second, deadline))
     # An append of nothing gives the item a version, and keeps its time to live.
-    if cas < NOT_A_VERSION and look.value == counted.digits:
-        line = requests.meta_set(key, 0, ttl=0, flags=0, mode="append", compare=cas, cas=cas_of(second))
+    if found.cas < NOT_A_VERSION and found.value == counted.digits:
+        line = requests.meta_set(key, 0, ttl=0, flags=0, mode="append", compare=found.cas, cas=cas_of(second))
         if (await ask(node, line, deadline, b"")).status == b"HD":
             return counted._replace(version=second)
-    return counted._replace(is_moved_on=True)
+        found = await inspect(node, key, deadline, value=True)
+    return counted._replace(version=first, followed_by=found)
+
+
+def _digits_gained(key: bytes, value: bytes, delta: int, node: Node, *, decrement: bool) -> int:
+    """Return how many bytes longer the number will be than the item is."""
+    digits = value.rstrip(b" ")
+    if not digits.isdigit() or len(digits) > MAX_DIGITS or int(digits) > MAX_COUNTER:
+        raise ServerError(f"{key!r} holds a value that is not a counter", node.label)
+    after = 0 if decrement else (int(digits) + delta) & MAX_COUNTER
+    return max(0, len(b"%d" % after) - len(value))
 
 
 async def count_by_arrival(node: Node, key: bytes, delta: int, deadline: float, *, decrement: bool) -> Counted | None:

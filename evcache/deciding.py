@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from evcache.commands import Seen
-from evcache.coordinator import MAX_COUNTER, Decision, Draft
+from evcache.coordinator import Decision, Draft
+from evcache.counting import MAX_COUNTER
 from evcache.lifecycle import Lifecycle
 from evcache.options import Level, Seconds
 from evcache.results import Item, Outcome, WriteResult

@@ -19,7 +19,18 @@ from typing import NamedTuple
 
 from evcache.answers import Found
 from evcache.background import Background
-from evcache.commands import Delete, Seen, Store, ask, ask_soon, carry_out, inspect, seen_in
+from evcache.commands import (
+    Delete,
+    Seen,
+    Store,
+    ask,
+    ask_soon,
+    capabilities_of,
+    carry_out,
+    inspect,
+    inspection,
+    seen_in,
+)
 from evcache.config import TOMBSTONE_TTL_SECONDS
 from evcache.hooks import Hooks
 from evcache.results import Outcome
@@ -30,7 +41,7 @@ from zones.cluster import View
 from zones.errors import CacheError, ServerError
 from zones.node import Node
 from zones.protocol import requests
-from zones.protocol.replies import Hit, read_hit
+from zones.protocol.replies import Hit, Reply, read_hit
 
 # Repairs under way at once, and in a second. A zone that comes back empty would otherwise be sent everything in the same
 # second, on top of its ordinary load; what is not repaired now is repaired by a later read.
@@ -82,6 +93,12 @@ class Comparison(NamedTuple):
     """The newest version that was seen; None: no item has a version, or the only one may be a deleted value."""
     lacks: list[Lack]
     """The zones that answered and hold nothing, or an older version."""
+
+    def held_as(self, version: int, clock: VersionClock) -> Seen | None:
+        """Return what a zone that answered holds under this version."""
+        return next(
+            (item for item in self.seen.values() if item is not None and clock.version_of(item.cas) == version), None
+        )
 
 
 class Repair:
@@ -160,7 +177,9 @@ class Repair:
         if self._background.spawn(self._check(view, key)) is None:
             self._checking.discard(key)
 
-    async def compare(self, view: View, key: bytes, deadline: float, *, decider: str | None = None) -> Comparison:
+    async def compare(
+        self, view: View, key: bytes, deadline: float, *, decider: str | None = None, value: bool = False
+    ) -> Comparison:
         """Compare what the zones hold under a key.
 
         Args:
@@ -169,15 +188,19 @@ class Repair:
             deadline: When zones that have not answered count as failed, on the loop's clock.
             decider: The readable zone that is to decide about the key: write-only zones are left out then, and the others
                 have a share of the time to answer in.
+            value: Ask the decider for its value, too.
         """
         place = view.place(key)
         nodes = {pool.name: pool.node(place) for pool in (view.writers if decider is None else view.readers)}
         now = view.loop.time()
         until = deadline if decider is None else now + (deadline - now) * COMPARE_SHARE
-        line = requests.meta_get(key, requests.INSPECT_FLAGS)
-        asked = {
-            zone: ask_soon(node, line, deadline if zone == decider else until, view.loop) for zone, node in nodes.items()
-        }
+        line = inspection(key)
+        asked: dict[str, asyncio.Future[Reply]] = {}
+        for zone, node in nodes.items():
+            if zone == decider:
+                asked[zone] = ask_soon(node, inspection(key, value=value), deadline, view.loop)
+            else:
+                asked[zone] = ask_soon(node, line, until, view.loop)
         seen: dict[str, Seen | None] = {}
         failures: dict[str, CacheError] = {}
         try:
@@ -246,8 +269,8 @@ class Repair:
                     compared.failures[pool.name] = error
 
     async def bring_up_to_date(
-        self, view: View, key: bytes, zone: str, node: Node, deadline: float
-    ) -> tuple[Seen | None, int]:
+        self, view: View, key: bytes, zone: str, node: Node, deadline: float, *, value: bool = False
+    ) -> tuple[Seen | None, Comparison]:
         """Make sure that a zone holds the newest version that a reachable zone does, before it decides about a key.
 
         Also where repairs are turned off: a decision on an older version would undo the newer one.
@@ -258,25 +281,28 @@ class Repair:
             zone: The readable zone that decides.
             node: Its node.
             deadline: On the loop's clock.
+            value: Ask for the value that the zone holds, too.
 
         Returns:
-            What the deciding zone holds then, None for nothing; and the newest version seen in any zone, 0 for none.
+            What the deciding zone holds then, None for nothing, and the comparison. Of an item that is about to expire, and
+            so is not copied, what its zone holds is returned: it is still there.
 
         Raises:
             NodeError: The deciding zone did not answer.
             ServerError: It refused the newest version.
         """
-        loop = view.loop
-        compared = await self.compare(view, key, deadline, decider=zone)
+        compared = await self.compare(view, key, deadline, decider=zone, value=value)
         if zone in compared.failures:
             raise compared.failures[zone]
         lack = next((lack for lack in compared.lacks if lack.zone == zone), None)
         if lack is None:
-            return compared.seen[zone], compared.newest or 0
-        outcome = await self._carry_over(lack, loop.time(), deadline - loop.time())
+            return compared.seen[zone], compared
+        now = view.loop.time()
+        outcome = await self._carry_over(lack, now, min(REPAIR_TIMEOUT_SECONDS, deadline - now))
         if outcome is Outcome.NOT_STORED:
             raise ServerError(f"{key!r}: the newest version can't be stored, and without it nothing is decided", node.label)
-        return await inspect(node, key, deadline), lack.version
+        seen = await inspect(node, key, deadline, value=value)
+        return seen or (compared.held_as(lack.version, self._clock) if outcome is None else None), compared
 
     async def _check(self, view: View, key: bytes) -> None:
         try:
@@ -338,18 +364,23 @@ class Repair:
         if hit is None or hit.ttl is None or self._clock.version_of(hit.cas) != lack.version:
             return None  # expired, or replaced by a write that goes to every zone by itself
         exptime = exptime_of_copy(hit.ttl, seconds, self._now())
-        if exptime is not None:
-            store = Store(self._clock, lack.key, hit.value, hit.flags, ttl=exptime, version=lack.version)
-            outcome = await carry_out(store, lack.node, deadline)
-        elif lack.holds_older:
-            outcome = await self._remove_older(lack, deadline)
-        else:
-            return None
+        if exptime is None:
+            return await self._remove_older(lack, deadline) if lack.holds_older else None
+        if len(hit.value) > capabilities_of(lack.node).largest_value(lack.key):
+            return Outcome.NOT_STORED  # the server would delete what it has under the key, and then refuse
+        store = Store(self._clock, lack.key, hit.value, hit.flags, ttl=exptime, version=lack.version)
+        # The zones were asked one after another, and this one may have got the version since. It must not get a shorter life
+        # by a copy, and so the store looks again.
+        outcome = await store.settle(lack.node, deadline, over_equal=False)
+        self._announce_repaired(lack, outcome)
+        return outcome
+
+    def _announce_repaired(self, lack: Lack, outcome: Outcome) -> None:
+        """Have other processes told, if the zone held an older version."""
         if outcome is Outcome.STORED and lack.holds_older and self.announce is not None:
             # A near cache of another process may have kept the older value, read here after the write was announced. An
             # announcement for each copy to an empty zone would be a flood that says nothing.
             self.announce(lack.key, lack.version)
-        return outcome
 
     async def _remove_older(self, lack: Lack, deadline: float) -> Outcome:
         """Remove what is older than an item that is about to expire: it would be read when that one is gone.
@@ -360,7 +391,9 @@ class Repair:
         version = None if seen is None else self._clock.version_of(seen.cas)
         if version is None or version >= lack.version:
             return Outcome.SUPERSEDED
-        return await remove_version(lack.node, lack.key, version, deadline)
+        outcome = await remove_version(lack.node, lack.key, version, deadline)
+        self._announce_repaired(lack, outcome)
+        return outcome
 
     def _tombstone(self, key: bytes, version: int) -> Delete:
         return Delete(self._clock, key, ttl=on_the_wire(self._tombstone_ttl, self._now()), version=version)

@@ -156,6 +156,12 @@ class Replay:
         if hint is not None and store.version is not None and hint.version <= store.version:
             self._end(hint, "superseded")
 
+    def touched(self, zone: str, key: bytes) -> None:
+        """A zone took a touch: an earlier one that it missed is not needed any more."""
+        hint = self.book.get(zone, key)
+        if hint is not None and hint.kind is Kind.TOUCH:
+            self._end(hint, "superseded")
+
     def ended(self, topology: Topology, key: bytes) -> None:
         """A write has ended in every zone of the topology that it began with.
 

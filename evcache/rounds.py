@@ -175,8 +175,11 @@ class Round:
         replay = self._replay
         if replay is not None:
             if acknowledged:
-                if replay.book.count and isinstance(part.command, Store):
-                    replay.reached(part.zone, part.command)
+                if replay.book.count:
+                    if isinstance(part.command, Store):
+                        replay.reached(part.zone, part.command)
+                    elif self._touch is not None:
+                        replay.touched(part.zone, self._touch.key)
             elif (
                 isinstance(error, NodeError)
                 and not isinstance(error, ServerError)  # not what it refused

@@ -1,4 +1,4 @@
-"""A caller's unconditional write on its way to every zone, sent again once if it lost to a write that it should follow.
+"""A caller's unconditional write on its way to every zone, sent again if it lost to a write that it should follow.
 
 Versions come from clocks, and clocks differ. A client whose clock is 50 ms slow deletes a key 10 ms after the `set` of
 another client has returned. The delete has the older version, every zone refuses it, and the value stays. So when a zone
@@ -14,8 +14,9 @@ The client sends nothing again after the round is decided, because the caller ma
 A delete that was sent again now would remove the value of event 2, which was written after it. Zone c keeps the newer
 version, as it does for every late write.
 
-The client sends a write again only once. The new version is newer than the one that was found, so a version that is newer
-still was written while this call was under way, and either order of the two is right.
+The new version is newer than the one that was found first. Another zone may hold one that is newer still, so the client
+sends a write again up to `MOST_ROUNDS - 1` times. Two writers that keep finding each other's newer version write at the same
+time, and either order of the two is right.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ from evcache.rounds import Round
 from evcache.ttl import MAX_RELATIVE_SECONDS, NEVER
 from evcache.versions import VersionClock
 from zones.cluster import View
+
+# Of clients whose clocks all differ, each zone may hold the newest write of another one: as many rounds as there are zones,
+# in most topologies, end above all of them.
+MOST_ROUNDS = 4
 
 
 class Sender:
@@ -49,7 +54,7 @@ class Sender:
 class Sending:
     """One write on its way: its latest round, and what that round sends."""
 
-    __slots__ = ("_began", "_options", "_sender", "_sent_at", "_view", "command", "deadline", "key", "round")
+    __slots__ = ("_began", "_options", "_rounds", "_sender", "_sent_at", "_view", "command", "deadline", "key", "round")
 
     round: Round
     command: Command
@@ -60,6 +65,7 @@ class Sending:
         self._view = view
         self._options = options
         self._sent_at = view.loop.time()
+        self._rounds = 0
         self.key = key
         self.deadline = self._sent_at + options.timeout
         self._send(command, None)
@@ -73,13 +79,15 @@ class Sending:
         if isinstance(command, Store):
             if first is not None:
                 command.cause = first.cause  # the span that is current now is not the caller's
-            elif command.newest_wins:
-                round_.send_again = self._send_again
+            if command.newest_wins:
+                self._rounds += 1
+                if self._rounds < MOST_ROUNDS:
+                    round_.send_again = self._send_again
                 sender.latest[self.key] = self
         round_.send(command, view.writers, view.place(self.key), self.deadline, None if first else self._sent_at)
 
     def _send_again(self) -> bool:
-        """Send the second round, unless this client has written the key since.
+        """Send another round, unless this client has written the key since.
 
         The later write is newer, or is sent again itself. This one must not go past it: writes of one client take effect in
         the order in which they were made.
@@ -97,10 +105,10 @@ class Sending:
 
     async def decided(self) -> None:
         """Wait until the latest round is decided."""
-        first = self.round
-        await first.decided()
-        if self.round is not first:
-            await self.round.decided()
+        latest = None
+        while latest is not self.round:
+            latest = self.round
+            await latest.decided()
 
     def end(self) -> None:
         """Report the change. From now on nothing is sent again: the caller has its result, or does not wait for it."""
@@ -128,7 +136,7 @@ def renewed(store: Store, clock: VersionClock, elapsed: float) -> Store:
         # An item that ends by its server's clock must not end later than the first one would have. An envelope has its
         # times inside, and its item stays as long as deletes are remembered.
         if NEVER < ttl <= MAX_RELATIVE_SECONDS and store.flags != FLAG_ENVELOPE:
-            ttl = max(1, math.floor(ttl - elapsed))
+            ttl = max(1, math.ceil(ttl - elapsed))
         newer = Store(clock, store.key, store.data, store.flags, ttl=ttl, version=version)
     newer.believed = clock.believes(version)
     return newer

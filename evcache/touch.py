@@ -9,6 +9,8 @@ A touch makes no new version. A zone that misses it is sent it later, for the ve
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 from evcache.answers import ABSENCES
@@ -28,11 +30,13 @@ from zones.transports.base import Transport
 class Touch:
     """A new time to live for what zones hold under a key."""
 
-    __slots__ = ("_clock", "is_wrapped", "key", "ttl", "version")
+    __slots__ = ("_clock", "_known", "_looked", "is_wrapped", "key", "ttl", "version")
 
-    def __init__(self, clock: VersionClock, key: bytes, *, ttl: int) -> None:
-        """`ttl` as it goes on the wire."""
+    def __init__(self, clock: VersionClock, key: bytes, *, ttl: int, known: int = 0) -> None:
+        """`ttl` as it goes on the wire. `known`: the version that a value must not be older than."""
         self._clock = clock
+        self._known = known
+        self._looked = asyncio.Event()
         self.key = key
         self.ttl = ttl
         self.version: int | None = None
@@ -51,12 +55,15 @@ class Touch:
         """Look at what the node holds, and touch it if it is a value. Raises a `NodeError`."""
         while True:
             seen = await inspect(node, self.key, deadline)
+            self.is_wrapped = self.is_wrapped or (seen is not None and seen.flags == FLAG_ENVELOPE)
+            self._looked.set()
             if seen is None or seen.absent:
                 return Outcome.NOT_FOUND
             if seen.flags == FLAG_ENVELOPE:
-                self.is_wrapped = True
                 return Outcome.NOT_STORED
             version = self._clock.version_of(seen.cas)
+            if version is not None and version < self._known:
+                return Outcome.NOT_FOUND  # this client has deleted or replaced it, which the zone has missed
             if version is None or not capabilities_of(node).versions:
                 return _judge_plain(await ask(node, requests.meta_touch(self.key, self.ttl), deadline))
             outcome = await touch_version(node, self.key, version, self.ttl, deadline)
@@ -65,6 +72,12 @@ class Touch:
             if outcome is not Outcome.EXISTS:
                 return outcome
             # It was written between the look and the touch: look again.
+
+    async def looked(self, deadline: float) -> None:
+        """Wait until a zone has said what it holds, or until the deadline, on the loop's clock."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._looked.wait()
 
 
 async def touch_version(node: Node, key: bytes, version: int, ttl: int, deadline: float) -> Outcome:

@@ -200,24 +200,29 @@ class WritePath:
 
         Raises as `decide` does.
         """
-        _, decided, _ = await self._shielded(operation, self._coordinate(operation, view, key, decide, options))
+        work = self._coordinate(operation, view, key, decide, options, value=True)
+        _, decided, _ = await self._shielded(operation, work)
         # The number has been decided: too few copies in time are no reason to hide it from a caller who would count again.
         return None if isinstance(decided, Outcome) else decided.value
 
     async def _coordinate(
-        self, operation: str, view: View, key: bytes, decide: Decide, options: Options
+        self, operation: str, view: View, key: bytes, decide: Decide, options: Options, *, value: bool = False
     ) -> tuple[str, Decision | Outcome, Round | None]:
-        """Return the zone that has decided, what it decided, and how the other zones were sent that."""
+        """Return the zone that has decided, what it decided, and how the other zones were sent that.
+
+        `value`: whether the decision needs the value that is there.
+        """
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect(operation, view, key, deadline)
         began = self._changes.begin(key, None)
-        seen = await self._look(operation, key, pool, self._coordinator.look(view, key, pool, node, deadline), began)
+        look: Awaitable[Seen | None] = self._coordinator.look(view, key, pool, node, deadline, value=value)
+        seen = await self._look(operation, key, pool, look, began)
         try:
             # Calls of this client for one key go one after another: each would make the others' compare fail. The look above
             # is not part of a turn, since a zone that hangs may make it long.
             async with self._turns.of(key, deadline) as has_waited:
                 if has_waited:
-                    seen = await self._look(operation, key, pool, inspect(node, key, deadline), began)
+                    seen = await self._look(operation, key, pool, inspect(node, key, deadline, value=value), began)
                 since = view.loop.time()
                 decision = decide(pool.name, node, seen, deadline)
                 decided = await self._ask_coordinator(operation, key, pool.name, decision, began)
@@ -272,8 +277,10 @@ class WritePath:
             self.touch_in_background(view, key, ttl, options)
             return WriteResult(met=True, version=None, zones={pool.name: Outcome.PENDING for pool in view.writers})
         deadline = view.loop.time() + options.timeout
-        command = Touch(self._clock, key, ttl=self.wire_ttl(ttl))
+        command = Touch(self._clock, key, ttl=self.wire_ttl(ttl), known=self._remembered.newest(key))
         result = await self.write("touch", view, key, command, options)
+        if not result:  # it may be decided, by a zone that is down, before another has said what it holds
+            await command.looked(deadline)
         if not command.is_wrapped:
             return result
 

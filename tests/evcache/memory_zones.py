@@ -357,8 +357,8 @@ def pause_before_decisions(zones: MemoryZones, cache: EVCache, *names: str) -> N
     """Have zones hang once they have been looked at for a conditional write: the next request is the one that decides."""
     look = cache._coordinator.look
 
-    async def looks_and_hangs(*arguments: Any) -> Any:
-        seen = await look(*arguments)
+    async def looks_and_hangs(*arguments: Any, **options: Any) -> Any:
+        seen = await look(*arguments, **options)
         zones.pause(*names)
         return seen
 

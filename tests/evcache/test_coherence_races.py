@@ -305,8 +305,8 @@ async def test_a_decision_whose_answer_got_lost_is_announced_as_unknown(zones, e
     assert await pair.reader.get(KEY) == (1 if operation == "incr" else OLD)
     look = pair.writer._coordinator.look
 
-    async def looks_and_hears_no_more(*arguments):
-        seen = await look(*arguments)
+    async def looks_and_hears_no_more(*arguments, **options):
+        seen = await look(*arguments, **options)
         pair.to_writer.replies[decides].hold()
         return seen
 

@@ -6,7 +6,7 @@ import pytest
 
 from evcache import CacheUnavailable
 from evcache.commands import Store, carry_out
-from evcache.coordinator import MAX_COUNTER
+from evcache.counting import MAX_COUNTER
 from tests.evcache.memory_zones import QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time, pause_before_decisions
 from tests.evcache.near_clients import near_client, settled
 from zones.errors import ServerError
@@ -220,8 +220,8 @@ async def test_a_counter_that_is_deleted_while_it_is_counted(zones, initial):
     await cache.set("n", 5, consistency="all")
     look = cache._coordinator.look
 
-    async def looks_and_is_late(*arguments):
-        seen = await look(*arguments)
+    async def looks_and_is_late(*arguments, **options):
+        seen = await look(*arguments, **options)
         await other.delete("n", consistency="all")
         return seen
 
