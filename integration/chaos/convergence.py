@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from integration.chaos.end_state import EndState, Held, tell, unequal_keys
-from integration.chaos.history import History, Kind, Outcome
+from integration.chaos.history import Call, History, Kind, Outcome
 from integration.chaos.servers import look
 from integration.chaos.system import System, label_of
 
 # Between two looks at all servers.
 PAUSE_SECONDS = 0.2
 
+# Servers report whole seconds. Two reports of one expiry differ by a second at the most, plus the time of the answer.
+SAME_END_SECONDS = 1.5
+
 # Between two accounts of what differs still, and the keys that one names.
-TELL_SECONDS = 2.0
+TELL_SECONDS = 10.0
 TOLD = 5
 
 
@@ -26,6 +30,9 @@ class Observer:
         self._history = history
         self._keys = keys
         self._held_by: dict[tuple[str, int], list[str]] = {}  # by zone and node: the keys
+        self._last: dict[tuple[str, str], Call] = {}  # by server and key: the last look that is in the history
+        self.equal_since: dict[str, float] = {}
+        """Seconds from the last fault until all zones held the same, by key, for each key that was seen to differ."""
         for zone in system.zones:
             for key in keys:
                 self._held_by.setdefault((zone, system.node_of(zone, key)), []).append(key)
@@ -47,8 +54,14 @@ class Observer:
         while True:
             state = await self.look_everywhere()
             waited = self._history.now() - began
+            unequal = unequal_keys(state)
+            for key in unequal:
+                self.equal_since[key] = math.inf
+            for key in self.equal_since.keys() - unequal:
+                if math.isinf(self.equal_since[key]):
+                    self.equal_since[key] = waited
             complete = all(len(copies) == len(self._system.zones) for copies in state.values())
-            if complete and (waited >= limit or not unequal_keys(state)):
+            if complete and (waited >= limit or not unequal):
                 return state, waited
             if waited >= limit:
                 raise ConnectionError("a server does not answer, though every fault has ended")
@@ -80,7 +93,7 @@ class Observer:
             start = self._system.starts[zone, node]
             looked = self._history.now()
             try:
-                held = await asyncio.to_thread(look, self._system.running.zones[zone][node], keys)
+                held = await asyncio.to_thread(look, self._system.running.zones[zone][node], keys, self._history.now)
             except OSError:
                 continue
             if self._system.starts[zone, node] != start:
@@ -88,9 +101,31 @@ class Observer:
             for key, item in held.items():
                 state[key][zone] = item
                 # What it held before it was started anew does not count: it is another server.
-                call = self._history.begin(f"{label_of(zone, node)}, start {start},", key, Kind.LOOK)
-                call.invoked = looked
-                if item is not None:
-                    call.version, call.value = item
-                self._history.end(call, Outcome.OK)
+                self._enter(f"{label_of(zone, node)}, start {start},", key, looked, item)
         return state
+
+    def _enter(self, server: str, key: str, looked: float, item: Held | None) -> None:
+        last = self._last.get((server, key))
+        if last is not None and _is_same(last, item):
+            last.last_seen, last.seen_until = looked, self._history.now()
+            return
+        call = self._history.begin(server, key, Kind.LOOK)
+        call.invoked = call.last_seen = looked
+        if item is not None:
+            call.version, call.value, call.number = item.version, item.value, item.number
+            call.elements, call.expires = item.elements, item.expires
+            call.absence, call.what = item.is_absence, item.absence
+        self._history.end(call, Outcome.OK)
+        call.seen_until = call.completed
+        self._last[server, key] = call
+
+
+def _is_same(last: Call, item: Held | None) -> bool:
+    """Return True if a look saw the same as the last one, with the same time to live."""
+    if item is None:
+        return not last.has_value and not last.absence
+    if (last.version, last.value, last.number, last.elements) != (item.version, item.value, item.number, item.elements):
+        return False
+    if last.expires is None or item.expires is None:
+        return last.expires is item.expires and last.absence == item.is_absence
+    return abs(last.expires - item.expires) < SAME_END_SECONDS

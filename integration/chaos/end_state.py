@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from integration.chaos.checker import Promise, Violation
-from integration.chaos.history import Call, Kind
+from integration.chaos.history import SHORT_SECONDS, Call, Kind, may_be_newer
+from integration.chaos.keys import family_of
+from integration.chaos.promises import Finding, Kept, Promise, Violation
 from integration.chaos.values import Value, spell
 
 
 class Held(NamedTuple):
     """What a zone's server holds under a key."""
 
-    version: int
+    version: int | None
+    """None for an item that a server numbered."""
     value: Value | None
-    """None for a tombstone, which is how a server remembers a delete."""
+    """None for a tombstone, which is how a server remembers a delete, and for a counter."""
+    number: int | None = None
+    """Number of a counter."""
+    data: bytes = b""
+    flags: int = 0
+    expires: float | None = None
+    """Latest time of expiry, in seconds since the history began. None if the item never expires."""
+    elements: tuple[Value, ...] | None = None
+    """Elements of a list."""
+    absence: str = ""
+    """Kind of an absence: `tombstone`, `absence` (found by a loader) or `stub` (of a lease). Empty for a value."""
+
+    @property
+    def is_absence(self) -> bool:
+        """True if a reader sees a miss."""
+        return self.value is None and self.number is None
 
     def __str__(self) -> str:
-        return f"{'a tombstone' if self.value is None else spell(self.value)} of version {self.version}"
+        if self.number is not None:
+            what = f"{self.number} ({self.data!r}, flags {self.flags})"
+        else:
+            what = f"a {self.absence or 'tombstone'}" if self.value is None else spell(self.value)
+        return f"{what} of version {self.version}"
 
 
 Copies = Mapping[str, Held | None]
@@ -34,8 +55,9 @@ Emptied = Mapping[tuple[str, str], float]
 
 
 def are_equal(copies: Copies) -> bool:
-    """Whether all zones hold the same version. A tombstone and nothing are the same: the key is deleted."""
-    return len({None if held is None or held.value is None else held.version for held in copies.values()}) == 1
+    """Return True if all zones hold the same version, bytes and flags. A tombstone equals nothing."""
+    held = (None if copy is None or copy.is_absence else copy for copy in copies.values())
+    return len({None if copy is None else (copy.version, copy.value, copy.data, copy.flags) for copy in held}) == 1
 
 
 def unequal_keys(state: EndState) -> list[str]:
@@ -43,22 +65,37 @@ def unequal_keys(state: EndState) -> list[str]:
     return [key for key, copies in state.items() if not are_equal(copies)]
 
 
-def check_convergence(state: EndState, limit: float) -> Iterator[Violation]:
-    """Every key of which zones still differ, `limit` seconds after the last fault."""
-    for key in unequal_keys(state):
-        yield Violation(Promise.CONVERGENCE, key, f"after {limit:.0f} s {tell(state[key])}")
+def check_convergence(state: EndState, limit: float) -> Iterator[Finding]:
+    """Check that no key differs between zones `limit` seconds after the last fault."""
+    for key, copies in state.items():
+        if are_equal(copies):
+            yield Kept(Promise.CONVERGENCE, family_of(key))
+        else:
+            yield Violation(Promise.CONVERGENCE, key, f"after {limit:.0f} s {tell(copies)}", family_of(key))
 
 
-def check_end_state(calls: Sequence[Call], state: EndState, emptied: Emptied) -> Iterator[Violation]:
-    """Acknowledged writes are there, or something newer is, unless every zone that had acknowledged one was emptied."""
+def check_end_state(
+    calls: Sequence[Call], state: EndState, emptied: Emptied, short_lived: Collection[Value] = ()
+) -> Iterator[Finding]:
+    """Check that acknowledged writes, or newer ones, are there, unless every zone that acknowledged one was emptied.
+
+    Values with a short ttl (`short_lived`) may have expired.
+    """
     writes: defaultdict[str, list[Call]] = defaultdict(list)
+    touched: set[str] = set()
     for call in calls:
         if call.is_write:
             writes[call.key].append(call)
+        elif call.kind is Kind.TOUCH and (call.ttl or 0.0) < SHORT_SECONDS:
+            touched.add(call.key)
     for key, copies in state.items():
+        if any(held is not None and not held.is_absence and held.version is None for held in copies.values()):
+            continue  # written without a version, so its age is not known
+        if key in touched:
+            continue  # any value may have expired
         bound = _newest_that_survives(writes[key], emptied)
         if bound is not None:
-            yield from _check_key(key, copies, bound, writes[key])
+            yield from _check_key(key, copies, bound, writes[key], short_lived)
 
 
 def _newest_that_survives(writes: Iterable[Call], emptied: Emptied) -> Call | None:
@@ -73,31 +110,37 @@ def _newest_that_survives(writes: Iterable[Call], emptied: Emptied) -> Call | No
     return max(kept, key=lambda call: call.version or 0, default=None)
 
 
-def _check_key(key: str, copies: Copies, bound: Call, writes: list[Call]) -> Iterator[Violation]:
+def _check_key(
+    key: str, copies: Copies, bound: Call, writes: list[Call], short_lived: Collection[Value]
+) -> Iterator[Finding]:
     assert bound.version is not None
-    old = {zone: held for zone, held in copies.items() if held is not None and held.version < bound.version}
+    old = {zone: held for zone, held in copies.items() if held is not None and _version(held) < bound.version}
     story = f"{bound.client} wrote version {bound.version} ({_what(bound)}) at {bound.invoked:.3f} s, and {tell(copies)}"
     if bound.kind is Kind.DELETE:
-        if any(held.value is not None for held in old.values()):
-            yield Violation(Promise.DELETED, key, story)
+        if any(not held.is_absence for held in old.values()):
+            yield Violation(Promise.DELETED, key, story, family_of(key))
+        else:
+            yield Kept(Promise.DELETED, family_of(key))
         return
-    if any(held is not None and held.version >= bound.version for held in copies.values()):
+    if any(held is not None and _version(held) >= bound.version for held in copies.values()):
+        yield Kept(Promise.NOTHING_LOST, family_of(key))
         return
     # A delete whose tombstone is forgotten leaves nothing. One that nobody heard of may have happened too.
-    if not old and any(_may_be_newer(call, bound) for call in writes if call.kind is Kind.DELETE):
+    if not old and any(may_be_newer(call, bound) for call in writes if call.kind is Kind.DELETE):
         return
-    yield Violation(Promise.NOTHING_LOST, key, story)
+    # So does a short-lived value, and what a write of unknown version may have been newer than.
+    if any((call is bound or may_be_newer(call, bound)) and call.value in short_lived for call in writes):
+        return
+    yield Violation(Promise.NOTHING_LOST, key, story, family_of(key))
 
 
-def _may_be_newer(delete: Call, bound: Call) -> bool:
-    assert bound.version is not None
-    if delete.version is not None:
-        return delete.version > bound.version
-    # Versions follow the clock, which all clients share: a call that had returned before got an older one.
-    return delete.completed >= bound.invoked
+def _version(held: Held) -> int:
+    return held.version or 0
 
 
 def _what(call: Call) -> str:
+    if call.number is not None:
+        return str(call.number)
     return "a delete" if call.value is None else spell(call.value)
 
 

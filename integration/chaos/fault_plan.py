@@ -35,6 +35,19 @@ class Fault(enum.StrEnum):
 _OF_ONE_CLIENT = frozenset({Fault.LINK_CUT_OFF, Fault.CLIENT_CUT_OFF, Fault.SLOW_LINK})
 _OF_ONE_NODE = frozenset({Fault.NODE_DIES, Fault.NODE_HANGS})
 
+ZONE_WIDE = tuple(fault for fault in Fault if fault not in _OF_ONE_CLIENT)
+"""The faults that all clients feel alike."""
+
+HANGING = frozenset({Fault.NODE_HANGS, Fault.ZONE_HANGS})
+"""With these a server stands still, and so does its clock until it goes on."""
+HOLDING = HANGING | {Fault.ZONE_CUT_OFF, Fault.LINK_CUT_OFF, Fault.CLIENT_CUT_OFF}
+"""With these requests wait, and arrive when the fault ends."""
+DELAYING = frozenset({Fault.SLOW_ZONE, Fault.SLOW_LINK})
+"""With these requests and replies arrive late, by `DELAY_SECONDS`."""
+
+UNREAD = frozenset({Fault.WRITE_ONLY, Fault.ZONE_LEAVES, Fault.NODE_LEAVES})
+"""With these a zone is not read at times, and so fewer zones must acknowledge a write."""
+
 DELAY_SECONDS = (0.05, 0.3)
 """That what is slow takes to answer: least and most."""
 

@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 
 from integration.chaos.fault_plan import DELAY_SECONDS, Fault, PlannedFault
-from integration.chaos.system import WRITE_TIMEOUT_SECONDS, System
+from integration.chaos.history import WRITE_TIMEOUT_SECONDS
+from integration.chaos.system import System
+from integration.chaos.troubles import Trouble
 from zones.testing.fault_proxy import FaultProxy
 from zones.topology import Mode
 
@@ -41,7 +43,16 @@ async def carry_out(system: System, plan: Iterable[PlannedFault], say: Callable[
                 return
             happened[planned.fault] += 1
             say(f"{system.now():7.1f} s  fault {planned.number} begins: {planned}")
-            await _ACTIONS[planned.fault](system, planned)
+            began_at = system.now()
+            try:
+                await _ACTIONS[planned.fault](system, planned)
+            finally:
+                client = None if planned.client is None else system.clients[planned.client].name
+                system.troubles.extend(
+                    Trouble(planned.fault, zone, planned.node, client, began_at, system.now())
+                    for zone in (system.zones if planned.zone is None else [planned.zone])
+                )
+                system.fault_ended.set()
             say(f"{system.now():7.1f} s  fault {planned.number} has ended")
 
     async with asyncio.TaskGroup() as group:

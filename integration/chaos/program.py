@@ -7,16 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from evcache.config import TOMBSTONE_TTL_SECONDS
 from evcache.testing import RunningZones
-from integration.chaos.checker import Violation, check_calls
 from integration.chaos.convergence import Observer
-from integration.chaos.end_state import Emptied, EndState, check_convergence, check_end_state, unequal_keys
+from integration.chaos.end_state import unequal_keys
 from integration.chaos.fault_plan import Fault, Pace, plan_faults
 from integration.chaos.faults import carry_out
+from integration.chaos.guests import Guests
 from integration.chaos.history import History
+from integration.chaos.keys import KEYS, NEVER_DELETED
+from integration.chaos.promises import Findings
 from integration.chaos.report import Report, count_calls, count_misses
-from integration.chaos.system import FORGOTTEN_DELETE_SECONDS, System, open_system
-from integration.chaos.workload import KEYS, NEVER_DELETED, READERS, WRITERS, Worker
+from integration.chaos.system import FORGOTTEN_DELETE_SECONDS, TTL_SECONDS, System, open_system, start_apart
+from integration.chaos.verdict import check_all
+from integration.chaos.without import without
+from integration.chaos.workload import READERS, WRITERS, Worker
+from zones.circuit import CircuitLimits
+from zones.settings import NodeSettings
 
 # The servers of which keep versions, by which alone the newest write can win.
 LEAST_VERSION = (1, 6, 27)
@@ -25,6 +32,8 @@ CONVERGENCE_SECONDS = 60.0
 """How long zones may differ after the last fault: what a zone missed waits for it for a while, and so do reconnects."""
 
 PROGRESS_SECONDS = 5.0
+
+SHORT_PAUSES = CircuitLimits(first_pause=0.3, longest_pause=1.0, jitter=0.2)
 
 NO_REPAIR = {"hints": None, "repair": False, "check_share": 0, "remember_versions": 0}
 """Options of a client that does nothing about what a zone missed."""
@@ -45,7 +54,16 @@ class Settings:
     tombstones: bool = True
     """Whether zones remember deletes for longer than a second."""
     clients: int = 6
-    calls_per_second: float = 300.0
+    skews: Sequence[float] = (0.0, 0.0, 0.0, 0.5, -0.5, 0.1)
+    """Seconds by which the clients' clocks are ahead."""
+    short_pauses: bool = True
+    """True if clients probe a lost node every second. They then agree about it for most of the run, and more of it can be
+    checked."""
+    guests: bool = True
+    """True if an idle client and late ones take part."""
+    without: Sequence[str] = ()
+    """Fixes that are switched off, by their names (see `without.py`)."""
+    calls_per_second: float = 450.0
     """Of all clients together, in good times."""
     pace: Pace = field(default_factory=Pace)
     faults: Sequence[Fault] = tuple(Fault)
@@ -68,60 +86,96 @@ async def run(running: RunningZones, settings: Settings, say: Callable[[str], No
     Raises `TooOld`.
     """
     require_versions(running)
+    with without(settings.without):
+        return await _run(running, settings, say)
+
+
+async def _run(running: RunningZones, settings: Settings, say: Callable[[str], None]) -> Report:
+    starts = await start_apart(running)
+    skews = settings.skews[: settings.clients]
+    header = [
+        f"memcached {running.version}, {running.backend}; {settings.clients} clients, {settings.calls_per_second:.0f} calls a second",
+        "the clocks of zones tick apart: " + ", ".join(f"{zone} {at % 1:.2f} s" for zone, at in starts.items()),
+        "the clocks of clients are ahead by " + ", ".join(f"{skew:+.1f} s" for skew in skews),
+    ]
+    if settings.without:
+        header.append(f"switched off: {', '.join(settings.without)}")
+    for line in header:
+        say(line)
     history = History()
     names = list(running.zones)
     nodes = len(running.zones[names[0]])
     plan = plan_faults(settings.seed, settings.seconds, names, nodes, settings.clients, settings.pace, settings.faults)
-    options = {"ordering": settings.ordering, **settings.options}
+    options: dict[str, Any] = {"ordering": settings.ordering, **settings.options}
+    if settings.short_pauses:
+        options["nodes"] = NodeSettings(circuit=SHORT_PAUSES)
     if not settings.tombstones:
         options["tombstone_ttl"] = FORGOTTEN_DELETE_SECONDS
-    async with open_system(running, settings.clients, history.now, options) as system:
+    async with open_system(running, settings.clients, history.now, options, settings.skews) as system:
         each = settings.calls_per_second / settings.clients
         workers = [Worker(client, history, settings.seed, each) for client in system.clients]
         observer = Observer(system, history, KEYS)
+        guests = Guests(system, history, settings.seed, each)
         async with asyncio.TaskGroup() as group:
             progress = group.create_task(_tell_progress(history, say))
             writers = [group.create_task(worker.write(number)) for worker in workers for number in range(WRITERS)]
             readers = [group.create_task(worker.read(number)) for worker in workers for number in range(READERS)]
-            faults = group.create_task(carry_out(system, plan, say))
-            watch = group.create_task(observer.watch())
+            ends = [group.create_task(carry_out(system, plan, say)), group.create_task(observer.watch())]
+            if settings.guests:
+                ends.append(group.create_task(guests.visit(say)))
             await asyncio.sleep(settings.seconds)
             # Writers stop while the last fault is in effect: what a zone then misses, no later write brings it.
             for worker in workers:
                 worker.writing = False
             await asyncio.wait(writers)
             system.over.set()
-            await asyncio.wait([faults, watch])
-            say(f"{history.now():7.1f} s  all is well again; writers have stopped")
+            await asyncio.wait(ends)
+            say(f"{history.now():7.1f} s  every fault has ended; writers have stopped")
             for worker in workers:
                 worker.reading = False
             await asyncio.wait(readers)
+            workers += guests.workers
             for worker in workers:
                 worker.reading = True
-            readers = [group.create_task(worker.read_all()) for worker in workers]
+            readers = [group.create_task(_read_all(worker)) for worker in workers]
             state, waited = await observer.wait_until_equal(settings.convergence, say)
             for worker in workers:
                 worker.reading = False
             progress.cancel()
         converged = not unequal_keys(state)
+        circumstances = system.circumstances
+        findings = Findings(
+            check_all(
+                history.calls,
+                state,
+                _emptied(system),
+                circumstances,
+                limit=settings.convergence,
+                default_ttl=TTL_SECONDS,
+                tombstone_ttl=TOMBSTONE_TTL_SECONDS if settings.tombstones else FORGOTTEN_DELETE_SECONDS,
+            )
+        )
         misses, misses_of_kept = count_misses(history.calls, NEVER_DELETED)
         return Report(
             seed=settings.seed,
-            violations=_check(history, state, _emptied(system), settings.convergence),
+            header=header,
+            violations=findings.violations,
+            checked=findings.checked,
             calls=count_calls(history.calls),
             misses=misses,
             misses_of_kept=misses_of_kept,
-            faults=faults.result(),
+            faults=ends[0].result(),
             converged_after=waited if converged else None,
+            equal_since=observer.equal_since,
+            disagreements=circumstances.disagreements,
+            troubles=circumstances.troubles,
+            history=history.calls,
         )
 
 
-def _check(history: History, state: EndState, emptied: Emptied, limit: float) -> list[Violation]:
-    return [
-        *check_calls(history.calls),
-        *check_convergence(state, limit),
-        *check_end_state(history.calls, state, emptied),
-    ]
+async def _read_all(worker: Worker) -> None:
+    with worker.is_active():
+        await worker.read_all()
 
 
 def _emptied(system: System) -> Mapping[tuple[str, str], float]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from integration.chaos.checker import Promise, Violation
 from integration.chaos.fault_plan import Fault
 from integration.chaos.history import Call, Kind, Outcome
+from integration.chaos.promises import Promise, Violation
+from integration.chaos.troubles import Span, Trouble
+from integration.chaos.values import spell
 
 # Keys for each promise of which a violation is told in full: what a zone holds it says again and again.
 TOLD = 5
@@ -28,6 +30,17 @@ class Report:
     faults: Mapping[Fault, int]
     converged_after: float | None
     """Seconds from the end of the last fault until all zones held the same; None: they did not, within the limit."""
+    checked: Mapping[tuple[Promise, str], int] = field(default_factory=dict)
+    """Number of facts checked for each promise, by their kind."""
+    equal_since: Mapping[str, float] = field(default_factory=dict)
+    """Seconds from the last fault until all zones held the same, by key that differed."""
+    disagreements: Mapping[tuple[str, int], Sequence[Span]] = field(default_factory=dict)
+    """Intervals in which clients may have disagreed about a node, by zone and node."""
+    troubles: Sequence[Trouble] = ()
+    header: Sequence[str] = ()
+    """Lines that describe the servers and the clients."""
+    history: Sequence[Call] = ()
+    """Every call, in the order of entry."""
 
     @property
     def broken(self) -> Counter[Promise]:
@@ -37,6 +50,7 @@ class Report:
     def lines(self) -> Iterator[str]:
         """The report as text."""
         yield f"seed {self.seed}"
+        yield from self.header
         yield ""
         yield f"{'calls':10}" + "".join(f"{outcome:>10}" for outcome in Outcome)
         for kind in Kind:
@@ -49,20 +63,67 @@ class Report:
         for fault, count in sorted(self.faults.items()):
             yield f"{count:5}  {fault}"
         yield ""
+        yield from self._tell_disagreements()
+        yield ""
         if self.converged_after is None:
             yield "the zones did not converge"
         else:
             yield f"the zones were equal {self.converged_after:.1f} s after the last fault"
+        last = sorted(self.equal_since.items(), key=lambda pair: pair[1], reverse=True)[:TOLD]
+        if last:
+            yield "the last keys: " + ", ".join(f"{key} {seconds:.1f} s" for key, seconds in last)
         yield ""
         broken = self.broken
         for promise in Promise:
-            yield f"{broken[promise]:5}  violations of: {promise}"
+            kinds = {what: count for (each, what), count in self.checked.items() if each is promise}
+            yield f"{broken[promise]:5} of {sum(kinds.values()):7}  violations of: {promise}"
+            if kinds:
+                yield " " * 17 + ", ".join(f"{what or 'facts'}: {count}" for what, count in sorted(kinds.items()))
             first_of_keys: dict[str, str] = {}
             for violation in self.violations:
                 if violation.promise is promise:
                     first_of_keys.setdefault(violation.key, violation.story)
             for key, story in list(first_of_keys.items())[:TOLD]:
                 yield f"         {key}: {story}"
+
+    def _tell_disagreements(self) -> Iterator[str]:
+        """Say when clients could disagree about a node, and after which faults: no single zone decided then."""
+        spans = [(span, zone, node) for (zone, node), of_node in self.disagreements.items() for span in of_node]
+        yield f"{len(spans)} intervals in which clients could disagree about a node, {_seconds(spans):.0f} s of nodes in all"
+        causes: Counter[Fault] = Counter()
+        for trouble in self.troubles:
+            nodes = [node for zone, node in self.disagreements if zone == trouble.zone and trouble.node in (None, node)]
+            causes[trouble.fault] += any(
+                span.begin <= trouble.end and span.end >= trouble.begin
+                for node in nodes
+                for span in self.disagreements[trouble.zone, node]
+            )
+        for fault, count in sorted(causes.items()):
+            if count:
+                yield f"{count:5}  during or after: {fault}"
+
+
+def _seconds(spans: Sequence[tuple[Span, str, int]]) -> float:
+    return sum(span.end - span.begin for span, _, _ in spans if span.end < float("inf"))
+
+
+def tell_call(call: Call) -> str:
+    """Return a call as one line of text, for a file that can be searched by key."""
+    value = "" if call.value is None else spell(call.value)
+    details = {
+        "number": call.number,
+        "odd": call.odd,
+        "ttl": call.ttl,
+        "base": call.base,
+        "refusal": call.refusal,
+        "acknowledged": "+".join(call.acknowledged),
+        "elements": None if call.elements is None else len(call.elements),
+        "last seen": call.last_seen,
+        "expires": call.expires,
+    }
+    told = ", ".join(f"{name} {value}" for name, value in details.items() if value not in (None, ""))
+    times = f"{call.invoked:9.3f} {call.completed:9.3f}"
+    return f"{call.key:10} {times}  {call.client:20} {call.operation:20} {call.outcome:8} {call.version} {value}  {told}"
 
 
 def count_calls(calls: Sequence[Call]) -> Counter[tuple[Kind, Outcome]]:

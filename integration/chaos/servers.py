@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from evcache.codec import FLAG_TOMBSTONE
-from evcache.versions import MAX_CAS
+from evcache.codec import FLAG_ABSENT, FLAG_TOMBSTONE, StandardCodec
+from evcache.errors import DecodeError
+from evcache.versions import MAX_CAS, NOT_A_VERSION
 from integration.chaos.end_state import Held
+from integration.chaos.keys import Reading
 from integration.chaos.system import NAMESPACE
-from integration.chaos.values import read_value
+from integration.chaos.values import TORN
 
 # A server that hangs is not waited for. One that does not answers within milliseconds.
 LOOK_TIMEOUT_SECONDS = 0.5
 
+_CODEC = StandardCodec()
+_ABSENCES = {FLAG_TOMBSTONE: "tombstone", FLAG_ABSENT: "absence"}
 
-def look(address: str, keys: Sequence[str]) -> dict[str, Held | None]:
-    """What a server holds under these keys; does not count as a use. Raises an `OSError` when it does not answer."""
+
+def look(address: str, keys: Sequence[str], now: Callable[[], float]) -> dict[str, Held | None]:
+    """Return what a server holds under these keys; does not count as a use. Raises an `OSError` when it does not answer.
+
+    `now` gives the seconds since the history began.
+    """
     host, _, port = address.rpartition(":")
     held: dict[str, Held | None] = {}
     with (
         socket.create_connection((host, int(port)), LOOK_TIMEOUT_SECONDS) as connection,
         connection.makefile("rwb") as stream,
     ):
-        stream.write(b"".join(b"mg %s:%s v f c u\r\n" % (NAMESPACE.encode(), key.encode()) for key in keys))
+        stream.write(b"".join(b"mg %s:%s v f c t u\r\n" % (NAMESPACE.encode(), key.encode()) for key in keys))
         stream.flush()
         for key in keys:
             line = stream.readline().split()
@@ -33,7 +41,24 @@ def look(address: str, keys: Sequence[str]) -> dict[str, Held | None]:
             if line[:1] != [b"VA"]:
                 raise ConnectionError(f"{address} said {line!r}")
             data = stream.read(int(line[1]) + 2)[:-2]
-            flags = {token[:1]: int(token[1:]) for token in line[2:] if token[:1] in (b"f", b"c")}
-            value = None if flags[b"f"] == FLAG_TOMBSTONE else read_value(data)[1]
-            held[key] = Held(MAX_CAS - flags[b"c"], value)
+            tokens = {token[:1]: token[1:] for token in line[2:]}
+            held[key] = held_of(key, data, tokens, now())
     return held
+
+
+def held_of(key: str, data: bytes, tokens: dict[bytes, bytes], now: float) -> Held:
+    """Return an item by its bytes and the tokens of a meta get."""
+    flags, cas, left = int(tokens[b"f"]), int(tokens[b"c"]), int(tokens[b"t"])
+    version = None if cas < NOT_A_VERSION or MAX_CAS - cas < NOT_A_VERSION else MAX_CAS - cas
+    # What is marked stale is being replaced, and has the time of what was there before.
+    expires = None if left < 0 or b"X" in tokens else now + left
+    absence = _ABSENCES.get(flags, "")
+    if not data and not absence and not {b"W", b"Z"}.isdisjoint(tokens) and b"X" not in tokens:
+        absence = "stub"
+    if absence:
+        return Held(version, None, expires=expires, absence=absence)
+    try:
+        reading = Reading(key, _CODEC.decode(data, flags))
+    except DecodeError:
+        return Held(version, TORN, data=data, flags=flags, expires=expires)
+    return Held(version, reading.value, reading.number, data, flags, expires, reading.elements)

@@ -14,6 +14,7 @@ TORN: Value = -1
 _COUNT_BITS = 32
 _CHECKSUM = b" %08x"
 _CHECKSUM_BYTES = 9
+_END_OF_ELEMENT = b";"
 
 # Sizes in bytes, and how often they come. Stores up to 4 KiB go to a server in one packet, larger ones look first.
 _SIZES = ((1, 100), (100, 900), (1_100, 10_000))
@@ -50,3 +51,18 @@ def read_value(data: object) -> tuple[str, Value]:
         return "", TORN
     key, value, _ = body.split(b" ", 2)
     return key.decode(), int(value)
+
+
+def make_element(key: str, value: Value) -> bytes:
+    """Return the bytes of one element of a list: a value that is never padded, and an end mark."""
+    return make_value(key, value, 0) + _END_OF_ELEMENT
+
+
+def read_elements(data: object) -> tuple[Value, ...]:
+    """Return the names of a list's elements, in order. `(TORN,)` if the bytes are no list, or a list of two keys."""
+    if not isinstance(data, bytes) or not data.endswith(_END_OF_ELEMENT):
+        return (TORN,)
+    elements = [read_value(element) for element in data[:-1].split(_END_OF_ELEMENT)]
+    if len({key for key, _ in elements}) > 1 or any(value == TORN for _, value in elements):
+        return (TORN,)
+    return tuple(value for _, value in elements)

@@ -1,34 +1,34 @@
 """Every kind of violation: a history that has it, and one that differs in a detail and has not."""
 
 import random
+import time
 
 import pytest
 
-from integration.chaos.checker import Promise, check_calls
+from evcache.versions import VersionClock
+from integration.chaos.checker import check_calls
 from integration.chaos.end_state import Held, check_convergence, check_end_state
 from integration.chaos.history import Call, History, Kind, Outcome
-from integration.chaos.values import TORN, make_value, name_value, read_value
-
-A, B, C = "eu-1a", "eu-1b", "eu-1c"
-ME, YOU = "client-0", "client-1"
-OLD, NEW, NEWER = 1_000 << 20, 2_000 << 20, 3_000 << 20  # versions
-ONE, TWO, THREE = name_value(0, 1), name_value(0, 2), name_value(1, 1)  # values
-
-
-def wrote(value, version, begin=1.0, end=2.0, *, key="k", client=ME, kind=Kind.SET, outcome=Outcome.OK, zones=(A, B)):
-    return Call(client, key, kind, begin, end, outcome, version, value, zones)
-
-
-def deleted(version, begin=1.0, end=2.0, **rest):
-    return wrote(None, version, begin, end, kind=Kind.DELETE, **rest)
-
-
-def read(value, version=None, begin=3.0, end=4.0, *, key="k", client=ME):
-    return Call(client, key, Kind.READ, begin, end, Outcome.OK, version, value)
-
-
-def looked(value, version, begin=3.0, end=4.0, *, server="eu-1a-0, start 0,"):
-    return Call(server, "k", Kind.LOOK, begin, end, Outcome.OK, version, value)
+from integration.chaos.promises import Findings, Promise
+from integration.chaos.values import TORN, make_element, make_value, read_elements, read_value
+from tests.chaos.histories import (
+    ME,
+    NEW,
+    NEWER,
+    OLD,
+    ONE,
+    THREE,
+    TWO,
+    YOU,
+    A,
+    B,
+    C,
+    deleted,
+    looked,
+    read,
+    violations_of,
+    wrote,
+)
 
 
 def pending(value):
@@ -174,8 +174,8 @@ CALLS = [
 def test_what_clients_were_told(promise, broken, kept):
     """The broken history breaks this promise and no other, the other history none; in whatever order calls were recorded."""
     for history in (broken, broken[::-1]):
-        assert {violation.promise for violation in check_calls(history)} == {promise}
-    assert check_calls(kept) == []
+        assert {violation.promise for violation in violations_of(check_calls(history))} == {promise}
+    assert violations_of(check_calls(kept)) == []
 
 
 def test_a_history_is_checked_in_time_order_however_long():
@@ -186,9 +186,9 @@ def test_a_history_is_checked_in_time_order_however_long():
         calls.append(wrote(number, number + 1, number, number + 0.3, client=YOU))
         calls.append(read(number, number + 1, number + 0.4, number + 0.5))
     chooser.shuffle(calls)
-    assert check_calls(calls) == []
+    assert violations_of(check_calls(calls)) == []
     calls.append(read(2_000, None, 2_001.6, 2_001.7))
-    (violation,) = check_calls(calls)
+    (violation,) = violations_of(check_calls(calls))
     assert violation.promise is Promise.NO_STEP_BACK
 
 
@@ -212,11 +212,16 @@ def everywhere(held):
         (everywhere(Held(NEW, TWO)) | {C: None}, False),
         (everywhere(Held(NEW, TWO)) | {C: Held(NEWER, None)}, False),
         (NOTHING | {A: Held(OLD, ONE)}, False),
+        (everywhere(Held(OLD, ONE, data=b"1")) | {B: Held(OLD, ONE, data=b"1 ")}, False),
+        (everywhere(Held(OLD, ONE, data=b"1")) | {B: Held(OLD, ONE, data=b"1", flags=512)}, False),
+        (everywhere(Held(OLD, ONE, expires=9.0)) | {B: Held(OLD, ONE, expires=8.0)}, True),
+        (everywhere(Held(None, None, 5)), True),
+        (everywhere(Held(None, None, 5, b"5")) | {B: Held(None, None, 6, b"6")}, False),
     ],
 )
 def test_convergence(copies, equal):
-    """All zones hold the same version, or all hold nothing or a tombstone."""
-    found = list(check_convergence({"j": NOTHING, "k": copies}, 60))
+    """All zones hold the same version, bytes and flags, or all hold nothing or a tombstone."""
+    found = violations_of(check_convergence({"j": NOTHING, "k": copies}, 60))
     assert [(violation.promise, violation.key) for violation in found] == ([] if equal else [(Promise.CONVERGENCE, "k")])
 
 
@@ -248,11 +253,26 @@ ENDINGS = [
     (
         "deleted before, by a write that nobody heard of",
         Promise.NOTHING_LOST,
-        [*SET, deleted(None, 0.5, 0.6, outcome=Outcome.UNKNOWN)],
+        [wrote(TWO, NEW, 3.0, 4.0), deleted(None, 0.5, 0.6, outcome=Outcome.UNKNOWN)],
+        NOTHING,
+        {},
+    ),
+    (
+        "deleted before, by a client whose clock may be ahead",
+        None,
+        [*SET, deleted(None, 0.3, 0.4, outcome=Outcome.UNKNOWN)],
         NOTHING,
         {},
     ),
     ("deleted before", Promise.NOTHING_LOST, [*SET, deleted(OLD + 1, 0.5, 0.6, outcome=Outcome.FAILED)], NOTHING, {}),
+    ("touched for a short time", None, [*SET, Call(YOU, "k", Kind.TOUCH, 3.0, 3.1, Outcome.OK, ttl=2.0)], NOTHING, {}),
+    (
+        "touched for long",
+        Promise.NOTHING_LOST,
+        [*SET, Call(YOU, "k", Kind.TOUCH, 3.0, 3.1, Outcome.OK, ttl=900.0)],
+        NOTHING,
+        {},
+    ),
     ("deleted and gone", None, DELETE, NOTHING, {}),
     ("deleted and remembered", None, DELETE, everywhere(TOMBSTONE), {}),
     ("deleted and written again", None, DELETE, everywhere(Held(NEWER, THREE)), {}),
@@ -268,7 +288,7 @@ ENDINGS = [
 )
 def test_what_zones_hold_in_the_end(promise, calls, copies, when):
     """Acknowledged writes are there, and deleted keys are not, unless the zones that knew of it have lost everything."""
-    found = list(check_end_state(calls, {"j": NOTHING, "k": copies}, when))
+    found = violations_of(check_end_state(calls, {"j": NOTHING, "k": copies}, when))
     assert [(violation.promise, violation.key) for violation in found] == ([] if promise is None else [(promise, "k")])
 
 
@@ -303,3 +323,77 @@ WHOLE = make_value("k", TWO, 200)
 def test_values_say_whose_they_are_and_whether_they_are_whole(data, read_as):
     """Bytes that no single writer has made have no name."""
     assert read_value(data) == read_as
+
+
+@pytest.mark.parametrize(
+    ("data", "elements"),
+    [
+        (make_element("k", ONE), (ONE,)),
+        (make_element("k", ONE) + make_element("k", TWO), (ONE, TWO)),
+        (make_element("k", ONE) + make_element("j", TWO), (TORN,)),
+        (make_element("k", ONE)[1:], (TORN,)),
+        (make_element("k", ONE)[:-1], (TORN,)),
+        (b"", (TORN,)),
+        ("text", (TORN,)),
+    ],
+)
+def test_read_elements_returns_names_in_order_or_torn(data, elements):
+    """A list that is cut, or mixed from two keys, is torn."""
+    assert read_elements(data) == elements
+
+
+def test_an_expired_item_need_not_be_replaced_in_its_zone():
+    """A server forgets the version of an item that has expired, so an older one may come after it."""
+    short = looked(TWO, NEW, 3.0, 3.1)
+    short.expires = 4.5
+    assert violations_of(check_calls([*THEIRS, short, looked(ONE, OLD, 6.0, 6.1)])) == []
+    short.expires = 9.5
+    assert [violation.promise for violation in violations_of(check_calls([*THEIRS, short, looked(ONE, OLD, 6.0, 6.1)]))] == [
+        Promise.NEWEST_WINS
+    ]
+
+
+def test_an_older_long_lived_value_after_a_short_lived_one_has_its_own_promise():
+    """It is told apart from an older value that replaces one without a short life."""
+    calls = [wrote(ONE, OLD, 0.1, 0.2), wrote(TWO, NEW), read(ONE, OLD, 9.0, 9.1)]
+    assert [each.promise for each in violations_of(check_calls(calls, {TWO}))] == [Promise.SHORT_LIVED]
+    assert [each.promise for each in violations_of(check_calls(calls, {ONE, TWO}))] == [Promise.OWN_WRITES]
+    calls[-1] = read(TWO, NEW, 2.5, 2.6)
+    assert Findings(check_calls(calls, {TWO})).checked[Promise.SHORT_LIVED, "read"] == 1
+
+
+def test_facts_are_counted_by_promise_and_operation():
+    """A promise that no call exercised has a count of 0."""
+    found = Findings(check_calls([wrote(ONE, OLD), read(ONE, OLD)]))
+    assert found.violations == []
+    assert found.of(Promise.OWN_WRITES) == {"read": 1}
+    assert found.of(Promise.TTL) == {}
+
+
+FLOOR, AGAIN = OLD + 1, NEWER
+RENEWED = wrote(ONE, AGAIN, 1.0, 2.0, client=YOU, floor=FLOOR)
+
+
+@pytest.mark.parametrize(
+    ("calls", "promises"),
+    [
+        ([RENEWED, read(ONE, NEW)], set()),
+        ([RENEWED, read(ONE, AGAIN)], set()),
+        ([RENEWED, read(ONE, OLD)], {Promise.WHOLE}),
+        ([RENEWED, read(ONE, AGAIN + 1)], {Promise.WHOLE}),
+        ([RENEWED, wrote(TWO, NEW, client=YOU), read(ONE), read(TWO, None, 5, 6)], set()),
+        ([RENEWED, wrote(TWO, OLD, client=YOU), read(ONE), read(TWO, None, 5, 6)], {Promise.NO_STEP_BACK}),
+        ([RENEWED, wrote(TWO, NEW, client=YOU), read(ONE, AGAIN), read(TWO, None, 5, 6)], {Promise.NO_STEP_BACK}),
+    ],
+)
+def test_a_write_that_was_sent_again_had_former_versions(calls, promises):
+    """Readers may see it as any of them. A read that is not told which counts as the oldest, and later as the newest."""
+    assert {violation.promise for violation in violations_of(check_calls(calls))} == promises
+
+
+def test_a_history_gives_versions_that_no_later_write_falls_below():
+    """By the wall clock of the client that writes."""
+    history = History()
+    behind = VersionClock(writer=0, wall_ms=lambda: int((time.time() - 0.5) * 1000))
+    floor = history.floor(-0.5)
+    assert floor < behind.next() < history.floor(+0.5)

@@ -1,0 +1,113 @@
+"""Former behaviour of the product, before single fixes: replacements for the table in `without.py`.
+
+Each function takes the present function and returns the former one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from evcache.codec import FLAG_TOMBSTONE
+from evcache.commands import ask, inspect
+from evcache.coordinator import Decision, Draft
+from evcache.counting import count_by_arrival
+from evcache.hints import Hint, Kind
+from evcache.results import Outcome
+from evcache.touch import Touch
+from evcache.ttl import NEVER, on_the_wire
+from zones.protocol import requests
+from zones.protocol.replies import number
+
+LONGEST_TTL_SECONDS = 5.0
+"""Lifetime of a delete's hint. It was the longest ttl that the deleting client had used."""
+
+
+def exptime_of_copy(_: object) -> Callable[[int, float, float], int | None]:
+    """Give each copy at least a second. Copies that go back and forth then never end."""
+
+    def exptime_of_copy(remaining: int, spent: float, now: float) -> int | None:
+        del spent
+        return NEVER if remaining < 0 else on_the_wire(max(1, remaining), now)
+
+    return exptime_of_copy
+
+
+def look(_: object) -> Callable[..., Any]:
+    """Decide on what the deciding zone holds."""
+
+    async def look(_self: Any, _view: Any, key: bytes, _pool: Any, node: Any, deadline: float) -> Any:
+        return await inspect(node, key, deadline)
+
+    return look
+
+
+def count(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the server count, and send its number to the other zones without a version."""
+
+    async def count(self: Any, node: Any, key: bytes, delta: int, seen: Any, deadline: float, **named: Any) -> Any:
+        if seen is not None and not seen.absent and seen.flags == self._counter_flags:
+            counted = await count_by_arrival(node, key, delta, deadline, decrement=named["decrement"])
+            if counted is not None:
+                ttl = named["ttl"] if counted.ttl is None else on_the_wire(max(1, counted.ttl), self._now())
+                draft = Draft(key, counted.digits, self._counter_flags, ttl)
+                return Decision(self._copy(draft, None), int(counted.digits))
+        decided = await original(self, node, key, delta, seen, deadline, **named)
+        if isinstance(decided, Decision) and decided.store is not None:
+            store = decided.store
+            return decided._replace(store=self._copy(Draft(key, store.data, store.flags, store.ttl), None))
+        return decided
+
+    return count
+
+
+def settle_touch(_: object) -> Callable[..., Any]:
+    """Touch what is there, and give a tombstone its own time back afterwards."""
+
+    async def settle(self: Touch, node: Any, deadline: float) -> Outcome:
+        reply = await ask(node, requests.meta_touch(self.key, self.ttl), deadline)
+        if reply.status != b"HD":
+            return Outcome.NOT_FOUND
+        if number(reply, b"f") != FLAG_TOMBSTONE:
+            return Outcome.STORED
+        await ask(node, requests.meta_touch(self.key, 60), deadline)
+        return Outcome.NOT_FOUND
+
+    return settle
+
+
+def put_hint(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Drop the hint of a delete when the client's own longest ttl has passed."""
+
+    def put_hint(self: Any, hint: Hint) -> Any:
+        if hint.kind is Kind.DELETE and math.isinf(hint.expires_at):
+            hint = hint._replace(expires_at=self._now() + LONGEST_TTL_SECONDS)
+        return original(self, hint)
+
+    return put_hint
+
+
+def deliver(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Drop a hint whose item has expired."""
+
+    async def deliver(self: Any, view: Any, hint: Hint, node: Any) -> Any:
+        if hint.kind is Kind.SET and self._has_expired(hint):
+            self._end(hint, "expired")
+            return True
+        return await original(self, view, hint, node)
+
+    return deliver
+
+
+def carry_over(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Repair a zone without an announcement."""
+
+    async def carry_over(self: Any, *arguments: Any, **named: Any) -> Any:
+        announce, self.announce = self.announce, None
+        try:
+            return await original(self, *arguments, **named)
+        finally:
+            self.announce = announce
+
+    return carry_over
