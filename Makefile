@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test unit integration lint types bench bench-short chaos coherence outage stampede telemetry-cost scale work fuzz clean
+.PHONY: help install demo test unit integration lint types bench bench-short chaos chaos-without coherence outage stampede telemetry-cost scale work fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -45,6 +45,10 @@ bench-short: $(READY)  ## the same in less than a minute: what the figures to be
 SECONDS ?= 600
 chaos: $(READY)  ## random faults on real memcached, every promise checked; SECONDS=600, SEED= replays a run
 	$(BIN)/python -m integration.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+chaos-without: WITHOUT_SECONDS ?= 120
+chaos-without: $(READY)  ## the chaos run with each fix switched off in turn, which must find its defect; SEED=, FIXES="copy-ttl resend"
+	$(BIN)/python -m integration.chaos.switched_off --seconds $(WITHOUT_SECONDS) $(if $(SEED),--seed $(SEED)) $(FIXES)
 
 coherence: $(READY)  ## near hits under slow wires and lagging replicas, in virtual time; SECONDS=600, SEED= replays a run
 	$(BIN)/python -m integration.coherence --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
