@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from evcache.versions import milliseconds_of
-from integration.chaos.history import Call, Kind, Outcome
+from integration.chaos.history import SHORTER_SECONDS, Call, Kind, Outcome
 from integration.chaos.promises import Finding, Kept, Promise, Violation
 from integration.chaos.values import TORN, Value, spell
 
@@ -102,9 +102,9 @@ def check_order(calls: Sequence[Call], versions: Versions, short_lived: Collecti
     of_each: defaultdict[tuple[str, str], list[Call]] = defaultdict(list)
     touches: defaultdict[str, list[Call]] = defaultdict(list)
     for call in calls:
-        if call.kind is Kind.TOUCH:
+        if call.ttl is not None and call.outcome is not Outcome.REFUSED:
             touches[call.key].append(call)
-        elif call.outcome is Outcome.OK:
+        if call.kind is not Kind.TOUCH and call.outcome is Outcome.OK:
             of_each[call.client, call.key].append(call)
     for (_, key), together in of_each.items():
         yield from _check_order_of_one(together, versions, floors, short_lived, touches[key])
@@ -150,13 +150,16 @@ def _check_order_of_one(
 
 
 def _may_have_expired(before: Call, look: Call, touches: Iterable[Call]) -> bool:
-    """Return True if the item of one look at a server may have expired before a later look, by itself or after a touch."""
+    """Return True if the item of one look at a server, or what replaced it, may have expired before a later look.
+
+    `touches`: the touches and the short-lived writes of the key.
+    """
     if before.expires is None:
         return False
     return look.invoked >= before.expires - 1 or any(
         touch.invoked <= look.invoked
         and touch.sent_by + TOUCHED_LATE_SECONDS >= before.invoked
-        and look.invoked >= touch.invoked + (touch.ttl or 0.0) - 1
+        and look.invoked >= touch.invoked + (touch.ttl or 0.0) - SHORTER_SECONDS
         for touch in touches
     )
 

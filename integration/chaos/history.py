@@ -54,6 +54,9 @@ WRITE_TIMEOUT_SECONDS = 1.0
 SHORT_SECONDS = 60.0
 """A write or touch with a smaller ttl makes values expire within a run."""
 
+SHORTER_SECONDS = 2.0
+"""Time by which a server may forget an item before its ttl: a tick, and a second if the write was sent again."""
+
 FLOOR_SECONDS = 0.02
 """Between the readings of two clocks, and for corrections of the wall clock."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from integration.chaos.conditional import disagreed
 from integration.chaos.end_state import EndState
-from integration.chaos.history import CONDITIONAL, Call, Kind, Outcome
+from integration.chaos.history import CONDITIONAL, SHORTER_SECONDS, Call, Kind, Outcome
 from integration.chaos.promises import Finding, Kept, Promise, Violation
 from integration.chaos.troubles import Circumstances, Span
 from integration.chaos.values import Value, spell
@@ -25,7 +25,7 @@ def check_real_time(calls: Iterable[Call], state: EndState, circumstances: Circu
         of_key[call.key].append(call)
     for key, together in of_key.items():
         writes = [call for call in together if call.is_acknowledged and call.version is not None]
-        touches = [call for call in together if call.kind is Kind.TOUCH]
+        touches = [call for call in together if call.ttl is not None and call.outcome is not Outcome.REFUSED]
         met = _Meetings(circumstances, touches)
         tried = [call for call in together if call.is_write and call.outcome is not Outcome.REFUSED]
         yield from _check_versions(writes, tried, met)
@@ -39,9 +39,10 @@ def check_real_time(calls: Iterable[Call], state: EndState, circumstances: Circu
 class _Meetings:
     """Tells if a write must have met another one in some zone."""
 
-    def __init__(self, circumstances: Circumstances, touches: Sequence[Call]) -> None:
+    def __init__(self, circumstances: Circumstances, endings: Sequence[Call]) -> None:
+        """`endings`: the touches and the short-lived writes of the key."""
         self._circumstances = circumstances
-        self._touches = touches
+        self._endings = endings
 
     def has(self, first: Call, second: Call) -> bool:
         """Return True if the second write cannot have succeeded without a zone that held the first one then, or a newer one."""
@@ -58,12 +59,13 @@ class _Meetings:
         return second.kind not in CONDITIONAL or (not disagreed(first, second, there) and there.known_to(first, second))
 
     def _may_have_expired(self, write: Call, by: float) -> bool:
-        return (write.ttl is not None and by >= write.invoked + write.ttl - 1) or any(
-            touch.ttl is not None
-            and touch.invoked <= by
-            and self._circumstances.latest_arrival(touch) >= write.invoked
-            and by >= touch.invoked + touch.ttl - 1
-            for touch in self._touches
+        """Return True if zones may have forgotten a write: it was short-lived or touched, or a short-lived one replaced it."""
+        return any(
+            ending.ttl is not None
+            and ending.invoked <= by
+            and self._circumstances.latest_arrival(ending) >= write.invoked
+            and by >= ending.invoked + ending.ttl - SHORTER_SECONDS
+            for ending in self._endings
         )
 
 

@@ -397,3 +397,12 @@ def test_a_history_gives_versions_that_no_later_write_falls_below():
     behind = VersionClock(writer=0, wall_ms=lambda: int((time.time() - 0.5) * 1000))
     floor = history.floor(-0.5)
     assert floor < behind.next() < history.floor(+0.5)
+
+
+def test_a_short_lived_write_between_two_looks_may_have_expired():
+    """The server then forgets its version, too, though neither look saw it."""
+    between = wrote(THREE, NEWER, 4.0, 4.1, client=YOU, ttl=2.0)
+    calls = [*THEIRS, looked(TWO, NEW, 3.0, 3.1, expires=90.0), between, looked(ONE, OLD, 6.0, 6.1)]
+    assert violations_of(check_calls(calls)) == []
+    between.ttl = 30.0
+    assert {violation.promise for violation in violations_of(check_calls(calls))} == {Promise.NEWEST_WINS}

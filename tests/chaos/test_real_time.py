@@ -75,6 +75,12 @@ CASES = [
     ("the first may have expired", [wrote(ONE, NEWER, 1.0, 1.1, ttl=3), AFTER], world(), False),
     ("the first lives long enough", [wrote(ONE, NEWER, 1.0, 1.1, ttl=30), AFTER], world(), True),
     ("the first was touched, and may have expired", [AHEAD, touched(1.2, 1.3, ttl=1), AFTER], world(), False),
+    (
+        "a short-lived one replaced the first",
+        [AHEAD, wrote(3, NEWER + 1, 1.2, 1.3, client=YOU, ttl=2), wrote(TWO, OLD, 5.0, 5.1)],
+        world(),
+        False,
+    ),
     ("the first was touched for long", [AHEAD, touched(1.2, 1.3), AFTER], world(), True),
     ("a third one at the same time is newer", [AHEAD, AFTER, wrote(3, NEWER + 1, 2.05, 2.2, client=YOU)], world(), False),
     ("a third one at the same time is older", [AHEAD, AFTER, wrote(3, NEW, 2.05, 2.2, client=YOU)], world(), True),
