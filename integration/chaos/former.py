@@ -37,8 +37,10 @@ def exptime_of_copy(_: object) -> Callable[[int, float, float], int | None]:
 def look(_: object) -> Callable[..., Any]:
     """Decide on what the deciding zone holds."""
 
-    async def look(_self: Any, _view: Any, key: bytes, _pool: Any, node: Any, deadline: float) -> Any:
-        return await inspect(node, key, deadline)
+    async def look(
+        _self: Any, _view: Any, key: bytes, _pool: Any, node: Any, deadline: float, *, value: bool = False
+    ) -> Any:
+        return await inspect(node, key, deadline, value=value)
 
     return look
 
