@@ -172,7 +172,7 @@ class Atomic:
             return Outcome.NOT_STORED
         if reply.status != b"HD":
             return _refusal(reply)
-        # What it is now, with what others may have joined meanwhile, is what the other zones get.
+        # What it is now, with what others may have joined since, is what the other zones get.
         joined = read_hit(await ask(node, requests.meta_get(draft.key), deadline))
         if joined is None:
             return Outcome.NOT_STORED  # evicted, or expired

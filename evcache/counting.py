@@ -1,7 +1,7 @@
 """One step of a counter in the zone that decides about it.
 
 memcached's arithmetic compares the item's CAS, keeps its time to live exactly, and lets one of several callers win, which no
-store can do: a store sets the time to live anew, to whole seconds, and a counter that is moved often would never expire, or
+store can do: a store sets a new time to live, in whole seconds, and a counter that is moved often would never expire, or
 too early. In three cases it leaves something to be put right, which a look in the same packet shows:
 
 - A number that lost a digit is padded with spaces.

@@ -352,10 +352,7 @@ class Loads:
         finally:
             if near_flight is not None and self._near is not None:
                 near = None if draft is None else to_keep(draft, version, errand.lease, filled)
-                if near is None:
-                    self._near.crash(near_flight)
-                else:
-                    self._near.land(near_flight, near, loop.time() - loaded_at)
+                self._near.land(near_flight, near, loop.time() - loaded_at)
         lease = errand.lease
         if lease is not None and not (filled.stored and lease.name == errand.flight.key):  # it is not a stub any more
             self._leases.give_back(lease, self._deadline(asked))

@@ -197,7 +197,7 @@ class Near:
         return 0.0
 
     def written(self, key: bytes, store: Store, zone: str | None, began: float, age: float = 0.0) -> None:
-        """A write of this client's ended, and the zones hold this, by its version. `zone` is what readers are told.
+        """A write of this client's ended, and the zones hold this, by its version. `zone` is what reads report.
 
         `age`: seconds since it was sent.
         """

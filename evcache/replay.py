@@ -326,7 +326,7 @@ class Replay:
 
     async def _send(self, hint: Hint, node: Node, deadline: float) -> Outcome:
         """Send a delete, a value or a touch. Raises a `NodeError`."""
-        if hint.kind is Kind.DELETE:  # a tombstone begins its time anew
+        if hint.kind is Kind.DELETE:  # a tombstone gets its full time
             return await carry_out(Delete(self._clock, hint.key, ttl=hint.ttl, version=hint.version), node, deadline)
         exptime = self._exptime(hint)
         if hint.kind is Kind.SET:

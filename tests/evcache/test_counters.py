@@ -118,7 +118,7 @@ async def test_counters_that_several_clients_move_end_equal(zones):
 
 @on_zones()
 async def test_a_step_that_was_decided_and_not_heard_of_is_counted_once(zones):
-    """The caller is told that nobody can say; the zones agree on whether it was."""
+    """The call raises, since the client cannot know; the zones agree on whether it was."""
     cache = await zones.ready(circuit=QUICK)
     await cache.set("n", 5, consistency="all")
     pause_before_decisions(zones, cache, DECIDES)

@@ -50,7 +50,7 @@ async def test_a_number_gains_a_digit_while_another_client_counts(zones, monkeyp
 
 @on_zones()
 async def test_a_counter_without_a_version_is_waited_for(zones):
-    """Another client is about to give it one: neither a count nor a late copy takes it for somebody else's."""
+    """Another client is about to give it one: neither a count nor a late copy takes it for an item of another kind of client."""
     one = await zones.ready(hints=None)
     other = await zones.ready(hints=None, local_zone="b")
     await one.set("k", 5, consistency="all")
