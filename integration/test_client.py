@@ -157,7 +157,10 @@ def test_time_to_live(run, seconds_left):
         assert await cache.touch("c", 500)
         assert 498 <= await left("c") <= 500
         assert await cache.get_and_touch("c", 1000) == 1
-        assert 998 <= await left("c") <= 1000
+        async with asyncio.timeout(3):  # the call does not wait for its touch
+            while min(await seconds_left(cache, "c")) <= 500:
+                await asyncio.sleep(0.01)
+        assert 996 <= await left("c") <= 1000
         assert not await cache.touch("nothing", 10)
         assert await cache.get_and_touch("nothing", 10, "default") == "default"
 
@@ -265,7 +268,7 @@ def test_counters(run):
         assert await cache.decr("n", 1000) == 0
         assert await cache.incr("n", 2**64 - 1) == 2**64 - 1
         assert await cache.incr("n") == 0
-        assert await cache.get("n", consistency="all") == "0"
+        assert await cache.get("n", consistency="all") == 0
         await cache.set("text", "abc")
         with pytest.raises(Exception, match="not a counter"):
             await cache.incr("text")
@@ -290,7 +293,7 @@ def test_delete_and_what_comes_after(run):
         assert await cache.get("key", consistency="all") == 3
         await cache.delete("key")
         assert await cache.incr("key", initial=5) == 5
-        assert await cache.get("key", consistency="all") == "5"
+        assert await cache.get("key", consistency="all") == 5
         assert await cache.set("key", 6)
         assert await cache.get("key", consistency="all") == 6
 
