@@ -87,7 +87,7 @@ def test_every_write_reaches_every_zone_and_reads_of_all_agree(mixed):
             assert await cache.incr(key) is None
             assert await cache.incr(key, initial=99) == 99
             assert await cache.incr(key) == 100
-            await mixed.agree(key, "100")
+            await mixed.agree(key, 100)
             assert await cache.set(key, "four")
             await mixed.agree(key, "four")
         nodes = {zone: node.transport for (zone, _), node in mixed.inside["classic"]._cluster.nodes.items()}
