@@ -41,10 +41,18 @@ MOST_ROUNDS = 4
 class Sender:
     """The parts of one client that its unconditional writes use."""
 
-    def __init__(self, clock: VersionClock, changes: Changes, make_round: Callable[[View, Options, Command], Round]) -> None:
+    def __init__(
+        self,
+        clock: VersionClock,
+        changes: Changes,
+        make_round: Callable[[View, Options, Command], Round],
+        tombstone_ttl: Callable[[], int],
+    ) -> None:
+        """`tombstone_ttl`: lifetime of a delete that is sent now, in the wire form."""
         self.clock = clock
         self.changes = changes
         self.make_round = make_round
+        self.tombstone_ttl = tombstone_ttl
         self.latest: dict[bytes, Sending] = {}
         """The last write of each key, until its call ends."""
         self.resent = 0
@@ -100,7 +108,8 @@ class Sending:
         if sender.latest.get(self.key) is not self:
             return False
         sender.resent += 1
-        self._send(renewed(first, sender.clock, self._view.loop.time() - self._sent_at), first)
+        elapsed = self._view.loop.time() - self._sent_at
+        self._send(renewed(first, sender.clock, elapsed, sender.tombstone_ttl()), first)
         return True
 
     async def decided(self) -> None:
@@ -119,24 +128,30 @@ class Sending:
         sender.changes.end(self.key, self.command, self.round, self._began)
 
 
-def renewed(store: Store, clock: VersionClock, elapsed: float) -> Store:
+def renewed(store: Store, clock: VersionClock, elapsed: float, tombstone_ttl: int) -> Store:
     """Return the same write with a version that is newer than the one it was refused for.
+
+    A value never ends later than `ttl` seconds and one more after it was sent first. If its time is over, the write is a
+    delete: what the value should have replaced must not stay, and the value itself has come and gone.
 
     Args:
         store: a set or a delete that a zone has refused.
         clock: makes the version.
         elapsed: seconds since the store was sent.
+        tombstone_ttl: lifetime of a delete, in the wire form.
 
     """
     version = clock.next(after=store.unseen)
     ttl = store.ttl
-    if isinstance(store, Delete):
-        newer: Store = Delete(clock, store.key, ttl=ttl, version=version)
+    is_over = False
+    # An item with a unix time ends at that time. An envelope has its times inside, and its item stays as long as deletes are
+    # remembered.
+    if NEVER < ttl <= MAX_RELATIVE_SECONDS and store.flags != FLAG_ENVELOPE:
+        ttl = math.ceil(ttl - elapsed)
+        is_over = ttl <= 0
+    if is_over or isinstance(store, Delete):
+        newer: Store = Delete(clock, store.key, ttl=tombstone_ttl, version=version)
     else:
-        # An item that ends by its server's clock must not end later than the first one would have. An envelope has its
-        # times inside, and its item stays as long as deletes are remembered.
-        if NEVER < ttl <= MAX_RELATIVE_SECONDS and store.flags != FLAG_ENVELOPE:
-            ttl = max(1, math.ceil(ttl - elapsed))
         newer = Store(clock, store.key, store.data, store.flags, ttl=ttl, version=version)
     newer.believed = clock.believes(version)
     return newer

@@ -69,7 +69,7 @@ class WritePath:
         self._remembered = remembered
         self._replay = replay
         self._gutter = gutter
-        self._sender = Sender(clock, changes, self._round)
+        self._sender = Sender(clock, changes, self._round, lambda: self.wire_ttl(tombstone_ttl))
 
     @property
     def resent(self) -> int:
@@ -112,7 +112,7 @@ class WritePath:
     async def write(self, operation: str, view: View, key: bytes, command: Command, options: Options) -> WriteResult:
         """Send a command to every zone, and wait for as many as the options ask for.
 
-        A write that turns out to be older than one that this client had not seen is sent again, once (see `Sending`).
+        A write that turns out to be older than one that this client had not seen is sent again (see `Sending`).
         Raises `CacheUnavailable` when no zone could be reached, unless errors are to be misses.
         """
         sending = Sending(self._sender, view, key, command, options)

@@ -525,25 +525,57 @@ async def test_no_time_to_live_grows(zones):
         (90, 1.0, 89),
         (90, 1.5, 89),
         (1, 0.5, 1),
-        (2, 5.0, 1),
+        (2, 1.999, 1),
         (NEVER, 5.0, NEVER),
         (MAX_RELATIVE_SECONDS + 1, 5.0, MAX_RELATIVE_SECONDS + 1),
     ],
 )
 def test_the_time_to_live_of_a_renewed_store(ttl, elapsed, left):
-    """Relative ones shrink, down to a second; unix times and none stay."""
+    """Relative ones shrink; unix times and none stay."""
     clock = VersionClock(3, lambda: 1_800_000_000_000)
     store = Store(clock, b"k", b"v", 7, ttl=ttl, version=clock.next())
     store.cause = "why"
     store.unseen = store.version + (100 << 20) + 1
-    newer = renewed(store, clock, elapsed)
+    newer = renewed(store, clock, elapsed, 60)
+    assert type(newer) is Store
     assert newer.ttl == left
     assert (newer.key, newer.data, newer.flags, newer.believed) == (b"k", b"v", 7, True)
     assert newer.version > store.unseen
     assert newer.version & 0xFFF == store.version & 0xFFF == 3
-    tombstone = Delete(clock, b"k", ttl=60, version=store.version)
-    assert type(renewed(tombstone, clock, 5.0)) is Delete
-    assert renewed(tombstone, clock, 5.0).ttl == 60
+
+
+@on_zones()
+async def test_a_value_that_is_refused_after_its_time_is_seen_by_no_reader(zones):
+    """All zones hang for longer than the value was to live; then they have another client's newer one."""
+    slow, right = await slow_and_right(zones, circuit=PATIENT)
+    await right.set("k", "theirs", ttl=500, consistency="all")
+    zones.pause(*"abc")
+    write = asyncio.ensure_future(slow.set("k", "ours", ttl=2, consistency="all", timeout=10))
+    await pass_time(4)
+    zones.resume(*"abc")
+    assert await write
+    assert slow.stats().writes_resent == 1
+    assert zones.values("k") == everywhere(TOMBSTONE)
+    assert await right.get("k", consistency="all") is None
+
+
+@pytest.mark.parametrize("elapsed", [2.0, 2.5, 100.0])
+def test_a_store_whose_time_is_over_is_renewed_as_a_delete(elapsed):
+    """What it should have replaced goes, and no value comes that would outlive the caller's time to live."""
+    clock = VersionClock(3, lambda: 1_800_000_000_000)
+    store = Store(clock, b"k", b"v", 7, ttl=2, version=clock.next())
+    store.unseen = store.version + (100 << 20) + 1
+    newer = renewed(store, clock, elapsed, 60)
+    assert type(newer) is Delete
+    assert (newer.key, newer.ttl) == (b"k", 60)
+    assert newer.version > store.unseen
+
+
+def test_a_delete_is_renewed_with_its_whole_time():
+    clock = VersionClock(3, lambda: 1_800_000_000_000)
+    newer = renewed(Delete(clock, b"k", ttl=60, version=clock.next()), clock, 5.0, 60)
+    assert type(newer) is Delete
+    assert newer.ttl == 60
 
 
 # What goes with a write.
