@@ -51,7 +51,6 @@ MAX_REPAIRS_PER_SECOND = 1_000
 # Seconds for a repair: nobody waits for it.
 REPAIR_TIMEOUT_SECONDS = 1.0
 
-
 # Of the time that a conditional write has, the share in which other zones say what they hold. A zone that hangs and is not
 # known to be down yet costs no more than that.
 COMPARE_SHARE = 1 / 3

@@ -47,9 +47,9 @@ class Touch:
     def send(
         self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float
     ) -> Judge | Outcome | None:
-        """Return None: it takes more than one exchange (see `Command`)."""
+        """Send nothing, and return None: `settle` does the work, which takes more than one exchange (see `Command`)."""
         del connection, capabilities, waiter, deadline
-        return None  # one of three answers
+        return None
 
     async def settle(self, node: Node, deadline: float) -> Outcome:
         """Look at what the node holds, and touch it if it is a value. Raises a `NodeError`."""
