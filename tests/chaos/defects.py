@@ -7,6 +7,7 @@ import asyncio
 
 from evcache import LoadPolicy, LocalChannel
 from tests.evcache.memory_zones import QUICK, TOMBSTONE, MemoryZones, cut_off, full, pass_time
+from tests.evcache.near_clients import GRACE, near_client, settled
 
 BACK_SECONDS = 10.0
 
@@ -133,6 +134,26 @@ async def sampling(zones: MemoryZones) -> bool:
     return any(zones.values(key)["a"] == "old" for key in keys)
 
 
+async def repair_announced(zones: MemoryZones) -> bool:
+    """A client keeps a value that its zone has missed the change of; then another client's read repairs the zone.
+
+    The client remembers no versions: one that does reads around its zone, and keeps nothing old, while it remembers the key.
+    """
+    channel = LocalChannel()
+    reader, _ = near_client(zones, "a", invalidation=channel, remember_versions=0)
+    writer = zones.client(local_zone="b", invalidation=channel)
+    await settled(zones, reader, writer)
+    await writer.set("k", "old", consistency="all")
+    old = zones.held("k", "a")
+    await writer.set("k", "new", consistency="all")
+    await pass_time(GRACE + 2)
+    zones.put_back("k", old, "a")
+    await reader.get("k")
+    await writer.get("k", consistency="all")
+    await pass_time()
+    return zones.values("k")["a"] == "new" and await reader.get("k") == "old"
+
+
 async def one_copy_store(zones: MemoryZones) -> bool:
     """A value of 1 kB travels to each zone more than once."""
     cache = await zones.ready()
@@ -151,6 +172,7 @@ DEFECTS = {
     "resend": resend,
     "heard-versions": heard_versions,
     "sampling": sampling,
+    "repair-announced": repair_announced,
     "one-copy-store": one_copy_store,
 }
-"""Scenarios by the name of the fix. A repair that is not announced shows in a near cache only."""
+"""Scenarios by the name of the fix."""
