@@ -87,7 +87,7 @@ def _check_pairs(writes: Sequence[Call], circumstances: Circumstances) -> Iterat
 def _check_overwritten(writes: Sequence[Call], circumstances: Circumstances) -> Iterator[Finding]:
     """Check that a successful `cas` or `add` replaced the latest acknowledged write that it could see."""
     deletes = [write for write in writes if write.kind is Kind.DELETE]
-    for write, newest in _with_newest_before(writes):
+    for write, newest in with_newest_before(writes):
         if not write.is_acknowledged or write.kind not in (Kind.CAS, Kind.ADD):
             continue
         if write.kind is Kind.CAS and write.base is None:
@@ -100,8 +100,8 @@ def _check_overwritten(writes: Sequence[Call], circumstances: Circumstances) -> 
         yield Violation(Promise.COMPARE, write.key, story, f"{write.kind} over the latest")
 
 
-def _with_newest_before(writes: Sequence[Call]) -> Iterator[tuple[Call, Call | None]]:
-    """Pair each write, in the order of their beginning, with the newest acknowledged one that had returned before it."""
+def with_newest_before(writes: Sequence[Call]) -> Iterator[tuple[Call, Call | None]]:
+    """Pair each write with the newest acknowledged one that had returned before it. `writes`: in the order of their begin."""
     returned = sorted(
         (write for write in writes if write.is_acknowledged and write.version), key=lambda write: write.completed
     )
@@ -136,7 +136,7 @@ def _may_be_absent(newest: Call, deletes: Iterable[Call], call: Call) -> bool:
 
 def _check_refusals(writes: Sequence[Call], circumstances: Circumstances) -> Iterator[Finding]:
     """Check that each refusal agrees with the latest version: absent if the key is absent, another version if it has another."""
-    for call, latest in _with_newest_before(writes):
+    for call, latest in with_newest_before(writes):
         if call.outcome is not Outcome.REFUSED:
             continue
         if latest is None or latest.ttl is not None:

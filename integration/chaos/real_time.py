@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from integration.chaos.conditional import disagreed
+from integration.chaos.conditional import disagreed, with_newest_before
 from integration.chaos.end_state import EndState
 from integration.chaos.history import CONDITIONAL, SHORTER_SECONDS, Call, Kind, Outcome
 from integration.chaos.promises import Finding, Kept, Promise, Violation
@@ -70,15 +70,7 @@ class _Meetings:
 
 
 def _check_versions(writes: Sequence[Call], tried: Sequence[Call], met: _Meetings) -> Iterator[Finding]:
-    returned = sorted(writes, key=lambda write: write.completed)
-    begun = sorted(writes, key=lambda write: write.invoked)
-    position = 0
-    newest: Call | None = None
-    for write in begun:
-        while position < len(returned) and returned[position].completed < write.invoked:
-            if newest is None or _version(returned[position]) > _version(newest):
-                newest = returned[position]
-            position += 1
+    for write, newest in with_newest_before(sorted(writes, key=lambda write: write.invoked)):
         if newest is None:
             continue
         what = f"{write.kind} after {'its own' if newest.client == write.client else 'another client'}"
