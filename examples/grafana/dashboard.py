@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from examples.grafana.panels import GRID_WIDTH, ROWS, Panel
+from examples.grafana.layout import GRID_WIDTH, Panel
+from examples.grafana.panels import ROWS
 
 FILE = Path(__file__).with_name("evcache.json")
 

@@ -2,31 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from examples.grafana.layout import Panel, Row
 from examples.grafana.queries import GETS, MEMCACHED, Query, by, gauge, of, quantile, rate, share, total
-
-GRID_WIDTH = 24
-
-
-class Panel(NamedTuple):
-    title: str
-    about: str
-    unit: str
-    queries: tuple[Query, ...]
-    width: int = 8
-    kind: str = "timeseries"
-    stacked: bool = False
-    states: tuple[tuple[str, str], ...] = ()
-    """What 0 and 1 are called, and their colors; for states over time."""
-    bad_from: float | None = None
-    """A single number is red from here on."""
-
-
-class Row(NamedTuple):
-    title: str
-    panels: tuple[Panel, ...]
-
 
 NODE = "evcache_zone, server_address, server_port"
 NODE_LEGEND = "{{evcache_zone}} {{server_address}}:{{server_port}}"
