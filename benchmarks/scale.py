@@ -27,9 +27,9 @@ import zones.testing
 from evcache import EVCache, NodeSettings
 from zones import Endpoint, Mode, Topology, Zone
 from zones.cluster import Cluster
-from zones.connection import ConnectionLimits
 from zones.dialer import AnyProtocol
 from zones.errors import NodeError
+from zones.limits import ConnectionLimits
 from zones.ring import Ring, position
 from zones.testing import FakeMemcached
 

@@ -45,8 +45,8 @@ class Capabilities:
     """Whether writes can be ordered by version here."""
 
     leases: bool = field(init=False)
-    """Whether one of all processes can be told to load a key. A stub without a CAS could not be told from another one, nor
-    replaced by what was loaded."""
+    """True if the server can choose one of all processes to load a key. Without a CAS, a stub looks like any other stub, and
+    a store of the loaded value cannot name the stub that it replaces."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "versions", self.explicit_cas and self.cas)

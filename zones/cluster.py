@@ -234,7 +234,7 @@ class Cluster:
     async def close(self, drain: float) -> None:
         """Let requests that wait be answered for up to `drain` seconds, then end everything.
 
-        Cancelled, it ends every connection at once. Called again, it waits for what has not ended.
+        A cancelled call ends every connection at once. A further call waits for what has not ended.
         """
         watching = [] if self._watcher is None else [self._watcher]
         cancel_once(watching)

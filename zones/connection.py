@@ -18,17 +18,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import cast
-from weakref import WeakKeyDictionary
 
-from zones.checks import at_least_one, seconds
 from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
+from zones.limits import ConnectionLimits
 from zones.loop_lag import STALL_SECONDS, LoopLag
 from zones.pending import Pending, PendingAll, PendingQuiet, PendingText, Waiter
 from zones.protocol import requests
 from zones.protocol.decoder import Decoder
 from zones.protocol.packet import LARGE_BYTES, Packet
+from zones.read_buffer import read_buffer_of
 
 _NEVER = float("inf")
 
@@ -39,28 +38,6 @@ EAGER_REQUESTS = 8
 # After the loop stood still, so long may pass before timeouts are blamed on the server: replies that are here already are
 # read first.
 BENEFIT_OF_DOUBT_SECONDS = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """What may wait on one connection. Over either limit a request fails at once with `QueueFull`."""
-
-    max_pending: int = 16_384
-    """Requests without a reply. At 100,000 requests a second on one connection, 0.16 s of work: longer than the default
-    read timeout, so whoever queued behind that would time out anyway."""
-
-    max_queued_bytes: int = 64 * 1024 * 1024
-    """Request bytes that the server has not taken yet: 64 values of the largest default size."""
-
-    silence: float = 5.0
-    """Seconds that requests may wait without a byte arriving before the connection is given up. A peer that vanished
-    without a word (a partition, a stopped process) would otherwise hold it until TCP gives up, after a quarter of an
-    hour. Well over any timeout of a call, so that a short stall does not cost the connection."""
-
-    def __post_init__(self) -> None:
-        at_least_one(self.max_pending, "max_pending")
-        at_least_one(self.max_queued_bytes, "max_queued_bytes")
-        seconds(self.silence, "silence")
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -90,7 +67,7 @@ class Connection(asyncio.BufferedProtocol):
         self._late_in_a_row = 0
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder()
-        self._buffer = _buffer_of(loop)
+        self._buffer = read_buffer_of(loop)
         self._pending: deque[Pending] = deque()
         self._opaque = 0
         self._batched = 0  # numbers that were given to the parts of batches, beyond one for each batch
@@ -403,21 +380,6 @@ class Connection(asyncio.BufferedProtocol):
         for pending in waiting:
             pending.fail(first or _copy(why))
             first = None
-
-
-# A plain asyncio.Protocol is read for with a new object of 256 KiB each time, which is cut to what arrived: as much work as
-# all the rest of a reply (a fifth more gets a second without it). All connections of a loop share one buffer: loops fill it
-# and hand it over in one step, and what is in it is copied before anything else runs.
-READ_BUFFER_BYTES = 256 * 1024
-
-_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
-
-
-def _buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
-    buffer = _buffers.get(loop)
-    if buffer is None:
-        buffer = _buffers[loop] = memoryview(bytearray(READ_BUFFER_BYTES))
-    return buffer
 
 
 def _copy(error: NodeError) -> NodeError:

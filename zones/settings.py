@@ -7,9 +7,9 @@ from typing import get_args
 
 from zones.checks import at_least_one, login, seconds
 from zones.circuit import CircuitLimits
-from zones.connection import ConnectionLimits
 from zones.dialer import Dialer, SocketDialer
 from zones.errors import InvalidArgument
+from zones.limits import ConnectionLimits
 from zones.tap import Tap
 from zones.transports.base import TransportChoice
 from zones.transports.pool import PoolLimits

@@ -5,8 +5,8 @@ import asyncio
 from tests.virtual_time import now, settle
 from tests.zones.scripted import FAR, MemoryDialer, Notes
 from zones.circuit import CircuitLimits
-from zones.connection import ConnectionLimits
 from zones.errors import NodeError
+from zones.limits import ConnectionLimits
 from zones.loop_lag import LoopLag
 from zones.node import Node
 from zones.settings import NodeSettings

@@ -3,7 +3,8 @@
 import asyncio
 
 from tests.zones.packets import packet_of
-from zones.connection import Connection, ConnectionLimits
+from zones.connection import Connection
+from zones.limits import ConnectionLimits
 
 FAR = 1_000_000.0  # seconds; a deadline that no test reaches
 

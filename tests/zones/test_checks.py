@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from zones.connection import ConnectionLimits
 from zones.errors import InvalidArgument
+from zones.limits import ConnectionLimits
 from zones.settings import NodeSettings
 
 NO_SECONDS = [0, -1, math.nan, math.inf, True, "1", None]

@@ -10,7 +10,7 @@ from tests.virtual_time import in_virtual_time, now, settle
 from tests.zones.scripted import FAR, MemoryDialer, Notes, outcome
 from tests.zones.streams import SOON, ScriptedServer, settled
 from zones.capabilities import Capabilities
-from zones.connection import Connection, ConnectionLimits
+from zones.connection import Connection
 from zones.errors import (
     ConnectionLost,
     InvalidArgument,
@@ -21,6 +21,7 @@ from zones.errors import (
     ServerError,
     Unsupported,
 )
+from zones.limits import ConnectionLimits
 from zones.node import Node
 from zones.protocol import requests
 from zones.protocol.replies import Hit, Reply, read_hit

@@ -7,9 +7,10 @@ import pytest
 from tests.virtual_time import in_virtual_time, now, settle
 from tests.zones.scripted import Peer
 from zones.capabilities import DEFAULT_ITEM_BYTES, Capabilities
-from zones.connection import Connection, ConnectionLimits
+from zones.connection import Connection
 from zones.errors import CacheError, ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError, Unsupported
 from zones.handshake import shake_hands
+from zones.limits import ConnectionLimits
 from zones.testing import FakeMemcached
 
 

@@ -8,8 +8,8 @@ import pytest
 from tests.virtual_time import in_virtual_time, now, settle
 from tests.zones.node_bench import ENDPOINT, FIRST_PAUSE, LIMITS, LONGEST_PAUSE, Bench
 from tests.zones.scripted import MemoryDialer, outcome
-from zones.connection import ConnectionLimits
 from zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable
+from zones.limits import ConnectionLimits
 from zones.node import Node
 from zones.settings import NodeSettings
 from zones.standing import Tally

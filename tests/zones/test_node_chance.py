@@ -8,8 +8,8 @@ import pytest
 from tests.virtual_time import in_virtual_time, now, settle
 from tests.zones.node_bench import LONGEST_PAUSE, TIMEOUT, answered, bench_of, call
 from zones.circuit import CircuitLimits
-from zones.connection import ConnectionLimits
 from zones.errors import NodeError
+from zones.limits import ConnectionLimits
 from zones.protocol.replies import Reply
 
 STEPS = 250

@@ -7,8 +7,8 @@ import pytest
 from tests.virtual_time import in_virtual_time, now, settle
 from tests.zones.node_bench import FIRST_PAUSE, LONGEST_PAUSE, TIMEOUT, answered, ask, bench_of, call, time_out
 from zones.circuit import CircuitLimits
-from zones.connection import ConnectionLimits
 from zones.errors import NodeUnavailable
+from zones.limits import ConnectionLimits
 from zones.transports.pool import PoolLimits
 
 kinds = pytest.mark.parametrize("classic_only", [False, True], ids=["meta", "classic"])

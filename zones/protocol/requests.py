@@ -179,10 +179,11 @@ def meta_arithmetic(
         key: The key.
         delta: The number to add, or to subtract.
         decrement: Subtract.
-        initial: The value of a counter that is made where there is none; the delta is not added to it. None: none is made.
-        ttl: Seconds that such a counter lives.
-        compare: The CAS that the item must have; None: any.
-        cas: The CAS that the item gets; None: the server's choice.
+        initial: The value of a counter that the server makes where there is none; the delta is not added to it. If None, the
+            server makes no counter.
+        ttl: Lifetime of such a counter in seconds.
+        compare: The CAS that the item must have. If None, the server compares nothing.
+        cas: The CAS that the item gets. If None, the server chooses it.
     """
     line = b"ma %b D%d" % (key, delta)
     if decrement:

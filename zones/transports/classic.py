@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 from aiomcache.exceptions import ClientException
 
-from zones.connection import ConnectionLimits
 from zones.errors import (
     ConnectionLost,
     NodeError,
@@ -35,6 +34,7 @@ from zones.errors import (
     ServerError,
     Unsupported,
 )
+from zones.limits import ConnectionLimits
 from zones.loop_lag import LoopLag
 from zones.pending import Waiter
 from zones.protocol.packet import Packet

@@ -1,0 +1,29 @@
+"""How much may wait on one connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zones.checks import at_least_one, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What may wait on one connection. Over either limit a request fails at once with `QueueFull`."""
+
+    max_pending: int = 16_384
+    """Requests without a reply. At 100,000 requests a second on one connection, 0.16 s of work: longer than the default
+    read timeout, so whoever queued behind that would time out anyway."""
+
+    max_queued_bytes: int = 64 * 1024 * 1024
+    """Request bytes that the server has not taken yet: 64 values of the largest default size."""
+
+    silence: float = 5.0
+    """Seconds that requests may wait without a byte arriving before the connection is given up. A peer that vanished
+    without a word (a partition, a stopped process) would otherwise hold it until TCP gives up, after a quarter of an
+    hour. Well over any timeout of a call, so that a short stall does not cost the connection."""
+
+    def __post_init__(self) -> None:
+        at_least_one(self.max_pending, "max_pending")
+        at_least_one(self.max_queued_bytes, "max_queued_bytes")
+        seconds(self.silence, "silence")
