@@ -29,9 +29,7 @@ from zones.errors import (
     NodeError,
     NodeTimeout,
     NodeUnavailable,
-    ProtocolError,
     QueueFull,
-    ServerError,
     Unsupported,
 )
 from zones.limits import ConnectionLimits
@@ -40,7 +38,8 @@ from zones.pending import Waiter
 from zones.protocol.packet import Packet
 from zones.protocol.replies import Reply
 from zones.transports import translation
-from zones.transports.hardened import HardenedClient, Refused
+from zones.transports.failures import node_error
+from zones.transports.hardened import HardenedClient
 from zones.transports.pool import CannotConnect, Dial, PoolLimits
 from zones.transports.translation import CompareAndStore, Count, Delete, Fetched, Get, Store, Touch, translate
 
@@ -160,7 +159,7 @@ class ClassicConnection:
             async with asyncio.timeout_at(deadline):
                 await self._client.fetch([_PROBE_KEY])
         except Exception as error:
-            raise self._node_error(error) from error
+            raise self._problem(error) from error
 
     async def version(self) -> str | None:
         """What the server says of itself; None when it does not."""
@@ -278,7 +277,7 @@ class ClassicConnection:
                     if request.written or not waiter.done():
                         result = await work()
         except Exception as error:  # a waiter that is told nothing would wait for ever
-            problem = self._node_error(error)
+            problem = self._problem(error)
         self._settle(task)  # first: what the waiter asks for next must find room
         if waiter.done():
             return
@@ -338,31 +337,10 @@ class ClassicConnection:
             items.update(await self._client.fetch(keys[first : first + KEYS_PER_GET]))
         return [(index, translation.found(get, items[get.key])) for index, get in enumerate(gets) if get.key in items]
 
-    # Errors.
-
-    def _node_error(self, error: Exception) -> NodeError:
-        if isinstance(error, NodeError):  # by a translation
-            error.node = self.name
-            return error
+    def _problem(self, error: Exception) -> NodeError:
         if isinstance(error, CannotConnect):
             self._leave()  # the node finds out whether it is down
-            return NodeUnavailable(str(error), self.name)
-        if isinstance(error, TimeoutError):
-            return NodeTimeout("no reply in time", self.name)
-        if isinstance(error, asyncio.IncompleteReadError):
-            return ConnectionLost("closed by the server", self.name)
-        if isinstance(error, OSError):
-            return ConnectionLost(f"lost: {error}", self.name)
-        if isinstance(error, Refused):
-            # A proxy's SERVER_ERROR is its own answer. After the others nobody knows what the server will read next.
-            if error.line.startswith(b"SERVER_ERROR"):
-                return ServerError(error.line.decode("ascii", "backslashreplace"), self.name)
-            return ProtocolError(
-                f"the server lost the thread: {error.line[:200].decode('ascii', 'backslashreplace')}", self.name
-            )
-        if not isinstance(error, ClientException | asyncio.LimitOverrunError):
-            _log.error("a request to %s ended with a bug", self.name, exc_info=error)
-        return ProtocolError(f"closed, since the server broke the protocol: {error}", self.name)
+        return node_error(error, self.name)
 
     # Life.
 

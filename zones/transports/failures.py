@@ -1,0 +1,40 @@
+"""What went wrong on a connection of the classic client, as an error of the node."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aiomcache.exceptions import ClientException
+
+from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError, ServerError
+from zones.transports.hardened import Refused
+from zones.transports.pool import CannotConnect
+
+_log = logging.getLogger(__name__)
+
+
+def node_error(error: Exception, name: str) -> NodeError:
+    """Return the error that callers get for one that a request ended with. `name` is the node's label.
+
+    An error that no server can cause is a bug of this client. It is logged with its traceback.
+    """
+    if isinstance(error, NodeError):  # by a translation
+        error.node = name
+        return error
+    if isinstance(error, CannotConnect):
+        return NodeUnavailable(str(error), name)
+    if isinstance(error, TimeoutError):
+        return NodeTimeout("no reply in time", name)
+    if isinstance(error, asyncio.IncompleteReadError):
+        return ConnectionLost("closed by the server", name)
+    if isinstance(error, OSError):
+        return ConnectionLost(f"lost: {error}", name)
+    if isinstance(error, Refused):
+        # A proxy's SERVER_ERROR is its own answer. After the others nobody knows what the server will read next.
+        if error.line.startswith(b"SERVER_ERROR"):
+            return ServerError(error.line.decode("ascii", "backslashreplace"), name)
+        return ProtocolError(f"the server lost the thread: {error.line[:200].decode('ascii', 'backslashreplace')}", name)
+    if not isinstance(error, ClientException | asyncio.LimitOverrunError):
+        _log.error("a request to %s ended with a bug", name, exc_info=error)
+    return ProtocolError(f"closed, since the server broke the protocol: {error}", name)
