@@ -17,13 +17,12 @@ import shutil
 import statistics
 import subprocess
 import time
-import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import zones.testing
+from benchmarks.resources import longest_hold, median_seconds, memory_of, resident
 from evcache import EVCache, NodeSettings
 from zones import Endpoint, Mode, Topology, Zone
 from zones.cluster import Cluster
@@ -93,54 +92,6 @@ def topology(nodes: int) -> Topology:
     return Topology(tuple(zone(name, range(nodes)) for name in ZONES))
 
 
-def median_seconds(work: Callable[[], object], times: int = REPEATS) -> float:
-    taken = []
-    for _ in range(times):
-        began = time.thread_time()
-        work()
-        taken.append(time.thread_time() - began)
-    return statistics.median(taken)
-
-
-@contextmanager
-def memory_of() -> Iterator[Callable[[], int]]:
-    """Bytes that this process has taken since, but for those of the fake servers."""
-    hidden = tracemalloc.Filter(inclusive=False, filename_pattern=f"{Path(zones.testing.__file__).parent}/*")
-
-    def taken() -> int:
-        gc.collect()
-        traces = tracemalloc.take_snapshot().filter_traces([hidden]).statistics("filename")
-        return sum(one.size for one in traces if "tracemalloc" not in one.traceback[0].filename)
-
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = taken()
-        yield lambda: taken() - before
-    finally:
-        tracemalloc.stop()
-
-
-async def longest_hold(work: Callable[[], Awaitable[object]]) -> float:
-    """Seconds for which the loop was held at one time while this was done."""
-    worst, running = 0.0, True
-
-    async def look() -> None:
-        nonlocal worst
-        before = time.thread_time()
-        while running:
-            await asyncio.sleep(0)
-            now = time.thread_time()
-            worst, before = max(worst, now - before), now
-
-    looking = asyncio.create_task(look())
-    await asyncio.sleep(0)
-    await work()
-    running = False
-    await looking
-    return worst
-
-
 def ring(nodes: int) -> Row:
     """A zone's ring by itself."""
     turn = iter(range(REPEATS + 1))
@@ -150,7 +101,7 @@ def ring(nodes: int) -> Row:
         return [f"{name}-{number}.cache.example.com:11211" for number in range(nodes)]
 
     fresh = [labels() for _ in range(REPEATS)]
-    build = median_seconds(lambda: Ring(fresh.pop()))
+    build = median_seconds(lambda: Ring(fresh.pop()), REPEATS)
     with memory_of() as taken:
         names = labels()
         before = taken()
@@ -158,8 +109,8 @@ def ring(nodes: int) -> Row:
         size = taken() - before
     keys = [b"namespace:key:%d" % number for number in range(LOOKUPS)]
     places = [position(key) for key in keys]
-    lookup = median_seconds(lambda: list(map(made.owner, places)))
-    hashing = median_seconds(lambda: list(map(position, keys)))
+    lookup = median_seconds(lambda: list(map(made.owner, places)), REPEATS)
+    hashing = median_seconds(lambda: list(map(position, keys)), REPEATS)
     return {
         "nodes in a zone": nodes,
         "ring built, ms": build * 1e3,
@@ -353,12 +304,6 @@ async def real_connections(count: int) -> Row | None:
         "bytes here for each": here / (count - 1),
         "bytes of its RSS for each": there / (count - 1),
     }
-
-
-def resident(process: int) -> int:
-    """RSS in bytes."""
-    lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) * 1024
 
 
 def show(rows: list[Row]) -> None:
