@@ -31,7 +31,6 @@ class Round:
         "_acknowledged",
         "_began",
         "_counted",
-        "_decided",
         "_enough",
         "_failed",
         "_hooks",
@@ -44,6 +43,7 @@ class Round:
         "_undecided",
         "answered",
         "background",
+        "decision",
         "failures",
         "outcomes",
         "required",
@@ -95,7 +95,8 @@ class Round:
         If it returns False or is None, such a zone counts as one that has the write."""
         self.background = background
         self._hooks = hooks
-        self._decided = decided or asyncio.get_running_loop().create_future()
+        self.decision = decided or asyncio.get_running_loop().create_future()
+        """Done when the round is decided. It has no result."""
 
     @property
     def met(self) -> bool:
@@ -157,8 +158,8 @@ class Round:
 
     async def decided(self) -> None:
         """Wait until enough zones have it, or until that has become impossible; the deadline makes it so at the latest."""
-        if not self._decided.done():
-            await self._decided
+        if not self.decision.done():
+            await self.decision
 
     def report(self, part: _Part, outcome: Outcome, error: CacheError | None = None) -> None:
         """What became of one zone's part."""
@@ -190,26 +191,26 @@ class Round:
         if not self._open:
             self._ended()
         if self._hooks.of_writes:
-            self._hooks.zone_wrote(part.zone, outcome, late=self._decided.done())
+            self._hooks.zone_wrote(part.zone, outcome, late=self.decision.done())
         if outcome is not Outcome.SUPERSEDED or not self._is_sent_again():
             self._decide()
 
     def _is_sent_again(self) -> bool:
         """Send the write again if it was refused for a version that its client had not seen, and the caller still waits."""
         store, send_again = self._store, self.send_again
-        if send_again is None or store is None or not store.unseen or self._decided.done():
+        if send_again is None or store is None or not store.unseen or self.decision.done():
             return False
         self.send_again = None
         sent = True
         try:
             sent = send_again()
-        finally:  # whatever goes wrong, the caller must not wait for this round
+        finally:  # also after an error, because the caller must not wait for this round
             if sent:
-                self._decided.set_result(None)
+                self.decision.set_result(None)
         return sent
 
     def _ended(self) -> None:
-        """Every part has ended: a zone that has been added since it began had none."""
+        """Keep hints when every part has ended: for zones that were added since the round began, and for a touch."""
         replay, store, touch = self._replay, self._store, self._touch
         if replay is None:
             return
@@ -223,8 +224,8 @@ class Round:
 
     def _decide(self) -> None:
         required = self.required
-        if (self.answered >= required or self.answered + self._undecided < required) and not self._decided.done():
-            self._decided.set_result(None)
+        if (self.answered >= required or self.answered + self._undecided < required) and not self.decision.done():
+            self.decision.set_result(None)
 
 
 class _Part:

@@ -62,7 +62,7 @@ class Sender:
 class Sending:
     """One write on its way: its latest round, and what that round sends."""
 
-    __slots__ = ("_began", "_options", "_rounds", "_sender", "_sent_at", "_view", "command", "deadline", "key", "round")
+    __slots__ = ("_began", "_options", "_rounds_left", "_sender", "_sent_at", "_view", "command", "deadline", "key", "round")
 
     round: Round
     command: Command
@@ -73,7 +73,7 @@ class Sending:
         self._view = view
         self._options = options
         self._sent_at = view.loop.time()
-        self._rounds = 0
+        self._rounds_left = MOST_ROUNDS - 1
         self.key = key
         self.deadline = self._sent_at + options.timeout
         self._send(command, None)
@@ -84,14 +84,11 @@ class Sending:
         self.command = command
         self._began = sender.changes.begin(self.key, command)
         round_ = self.round = sender.make_round(view, self._options, command)
-        if isinstance(command, Store):
+        if isinstance(command, Store) and command.newest_wins:
             if first is not None:
                 command.cause = first.cause  # the span that is current now is not the caller's
-            if command.newest_wins:
-                self._rounds += 1
-                if self._rounds < MOST_ROUNDS:
-                    round_.send_again = self._send_again
-                sender.latest[self.key] = self
+            round_.send_again = self._send_again
+            sender.latest[self.key] = self
         round_.send(command, view.writers, view.place(self.key), self.deadline, None if first else self._sent_at)
 
     def _send_again(self) -> bool:
@@ -105,8 +102,9 @@ class Sending:
         """
         first, sender = self.command, self._sender
         assert isinstance(first, Store)
-        if sender.latest.get(self.key) is not self:
+        if not self._rounds_left or sender.latest.get(self.key) is not self:
             return False
+        self._rounds_left -= 1
         sender.resent += 1
         elapsed = self._view.loop.time() - self._sent_at
         self._send(renewed(first, sender.clock, elapsed, sender.tombstone_ttl()), first)
@@ -114,10 +112,8 @@ class Sending:
 
     async def decided(self) -> None:
         """Wait until the latest round is decided."""
-        latest = None
-        while latest is not self.round:
-            latest = self.round
-            await latest.decided()
+        while not (decision := self.round.decision).done():
+            await decision
 
     def end(self) -> None:
         """Report the change. From now on nothing is sent again: the caller has its result, or does not wait for it."""
