@@ -1,4 +1,4 @@
-"""What each form of the guarded store costs: bytes for each zone, processor time of client and servers, sets per second.
+"""Measure each form of the guarded store: bytes for each zone, processor time of client and servers, sets per second.
 
 One client writes to three zones of one node. Its forms take turns, round after round and each time in another order, with
 values of one size after another. Processor time is that of this process and of the servers together. It is compared within
@@ -59,7 +59,7 @@ def _look_first(store: commands.Store, *_: Any) -> None:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn of one form came to, for each set."""
+    """Results of one turn of one form, for each set."""
 
     per_second: float
     client_us: float
@@ -73,7 +73,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Used:
-    """What servers have used since they began."""
+    """Return the processor time that the servers have used since they began."""
 
     cpu: float
     received: int

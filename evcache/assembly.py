@@ -127,7 +127,8 @@ class Assembly:
         ordering: "newest": the newest write wins in every zone; "arrival": the last to arrive, which is faster, and zones
             may disagree until the next write.
         interop: other kinds of clients write this namespace: no versions, no tombstones, no repair, no hashed keys.
-        codec: how values become bytes; None: `StandardCodec()`, which packs ints as EVCache does if `interop` is set.
+        codec: converts values to bytes and back. If None, `StandardCodec()`, which packs ints as EVCache does if `interop`
+            is set.
         tombstone_ttl: seconds that a delete is remembered by the zones.
         near_cache: keeps the hottest keys in this process's memory, `NearCache(max_bytes=..., ttl=...)`; None: off. This
             client's writes are seen at once, those of others after its `ttl` at the latest.
@@ -138,11 +139,12 @@ class Assembly:
         nodes: how nodes are connected to: connections, connect timeout, login, TLS (`SocketDialer`).
         transport: "auto": each node is asked which protocol it speaks; "meta" or "classic": that one, or it is not used;
             None: what `nodes` says, which is "auto" unless it says otherwise.
-        repair: whether zones that are seen to lack the newest version of a key are brought it, in the background.
+        repair: True copies the newest version of a key, in the background, to zones that a read found without it.
         check_share: of the keys that one zone has served, the share after which all zones are compared and repaired.
         hints: how many writes that a zone missed are kept for it, and where; None: none.
-        remember_versions: for how many keys this client remembers which version it wrote or saw, so that it never goes back
-            in time (twice as many at the most), and for as many of those that others announce; 0: it may.
+        remember_versions: number of keys whose newest version this client remembers after it wrote or read them (up to twice
+            as many), so that no later read returns an older one. It remembers the versions that other clients announce for
+            as many further keys. 0 remembers only deletes that are not delivered.
         failover: how much reads may ask of other zones than the local one.
         hedging: ask a second zone while the first is slow; None: off.
         gutter: servers that stand in when no zone can serve a key; None: none.

@@ -1,6 +1,6 @@
-"""What the coordinator of a key is asked to do: `add`, `replace`, `cas`, `append`, `prepend`, `incr`, `decr`.
+"""Conditional writes in the coordinator's zone: `add`, `replace`, `cas`, `append`, `prepend`, `incr`, `decr`.
 
-Each method is given what was seen in the coordinator's zone. It talks to the zone's node until it has an answer, or the
+Each method takes what the coordinator's zone was seen to hold. It talks to the zone's node until it has an answer, or the
 deadline ends it, and returns either a `Decision`, with the write for the other zones, or the outcome that says no.
 
 A counter is an int like any other: each step has a version, is decided by compare in the one zone, and copied as a write.
@@ -49,7 +49,7 @@ class Atomic:
         self._clock = clock
         self._codec = codec
         self._now = now
-        # What other kinds of clients count is text.
+        # Other kinds of clients store counters as text.
         self._counter_flags = FLAG_INT if versions else FLAG_STR
 
     async def add(self, node: Node, draft: Draft, seen: Seen | None, deadline: float) -> Decision | Outcome:
@@ -94,7 +94,7 @@ class Atomic:
             raise Unsupported("cas (the server is run without CAS)", node.label)
         versioned = self._coordinator.is_versioned(node)
         if isinstance(expected, int):
-            # By `is None` all the way down: a token of 0 is compared with, like any other.
+            # Later checks use `is None`, because 0 is a valid token to compare with.
             return cas_of(expected) if versioned else expected
         if versioned and expected.version is not None:
             return cas_of(expected.version)
@@ -129,7 +129,7 @@ class Atomic:
             hit = read_hit(await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
             if hit is None or hit.cas != seen.cas:
                 seen = await inspect(node, key, deadline)
-                continue  # it was written, or expired, since it was looked at
+                continue  # the item was written, or expired, after the look
             if hit.flags == FLAG_ENVELOPE:  # what comes out of it is a value like any other, for as long as it is fresh
                 content = content_of(Found(hit, zone, None), self._now(), key)
                 left = math.floor(content.life.expires_at - self._now())
@@ -172,7 +172,7 @@ class Atomic:
             return Outcome.NOT_STORED
         if reply.status != b"HD":
             return _refusal(reply)
-        # What it is now, with what others may have joined since, is what the other zones get.
+        # The other zones get the present value, which may contain later joins of other clients.
         joined = read_hit(await ask(node, requests.meta_get(draft.key), deadline))
         if joined is None:
             return Outcome.NOT_STORED  # evicted, or expired
@@ -265,7 +265,7 @@ class Atomic:
             seen = await inspect(node, key, deadline, value=True)
 
     def _copy_of(self, key: bytes, counted: Counted, ttl: int, asked_at: float, deadline: float) -> Store | None:
-        """Return what the other zones are sent of a counter: the step, or what has followed it."""
+        """Return the store of a counter for the other zones: the step, or the write that followed it."""
         found = counted.followed_by
         if found is None:
             left = counted.ttl
@@ -289,7 +289,7 @@ class Atomic:
         return exptime_of_copy(left, spent, self._now()) or (NEVER if left < 0 else 1)
 
     def _copy(self, draft: Draft, version: int | None) -> Store:
-        """Return what the other zones are sent."""
+        """Return the store for the other zones."""
         store = Store(self._clock, draft.key, draft.data, draft.flags, ttl=draft.ttl, version=version)
         store.carried = version is not None
         store.believed = version is None or self._clock.believes(version)
@@ -352,7 +352,7 @@ class Atomic:
 
 
 def _plain(value: str | bytes) -> bytes:
-    """A str or bytes value as codecs write it that do nothing to it."""
+    """Return the bytes that a codec without any transformation writes for a str or bytes value."""
     return value.encode() if isinstance(value, str) else value
 
 

@@ -49,9 +49,9 @@ class Background:
             _log.error("background work ended with a bug", exc_info=error)
 
     async def close(self, drain: float) -> int:
-        """Take no more work, give what runs `drain` seconds, then cancel it and wait. How many were cancelled.
+        """Take no more work, wait up to `drain` seconds for running tasks, then cancel them. Return how many were cancelled.
 
-        Cancelled, it cancels all of it at once. Called again, it waits for what has not ended.
+        A cancelled call cancels all tasks at once. A further call waits for the tasks that have not ended.
         """
         self._closed = True
         if not self._tasks:

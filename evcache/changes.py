@@ -1,4 +1,4 @@
-"""Who has to hear that a key changes: the near cache, loads that are under way, later reads, and other processes."""
+"""Reports of changed keys to the near cache, loads that are under way, later reads, and other processes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Changes:
         if self._throttled and version != NOTHING_NEWER:
             self._throttle.end(key)
         if version is not None and version != NOTHING_NEWER:
-            # By the clock, which does not believe what is too far ahead: nothing that exists would be new enough for it.
+            # Only if the clock believes the version: no item would be new enough for a version that is too far ahead.
             believed = self._clock.version_of(cas_of(version))
             if believed is not None:
                 self._remembered.hear(key, believed)
@@ -146,6 +146,6 @@ def _is_held(command: Command | None, round_: Round) -> TypeGuard[Store]:
     """Whether enough zones hold exactly this, by its version."""
     if not isinstance(command, Store):
         return False
-    # A version that no server was sent says nothing about what they hold.
+    # If no server received the version, it says nothing about what they hold.
     ordered = command.carried and command.newest_wins and command.believed and command.version is not None
     return ordered and round_.met and Outcome.SUPERSEDED not in round_.outcomes.values()

@@ -276,7 +276,7 @@ async def ask_both(
     try:
         for (line, data), reply in zip((first, second), replies, strict=True):
             connection.request(line, reply, deadline, data)
-    except CacheError:  # the second one found no place in the queue: no one waits for the first
+    except CacheError:  # the queue had no place for the second request, so nothing waits for the first
         replies[0].cancel()
         raise
     return await asyncio.gather(*replies)

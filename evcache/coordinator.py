@@ -3,8 +3,8 @@
 If every zone decided for itself, two callers could both win, each in another zone. So one zone decides: the *coordinator* of
 the key, the same for every client as long as it is healthy. What it decided is then an ordinary write to the others.
 
-`Coordinator.elect` says which zone it is, and `Coordinator.look` makes sure that it holds the newest version that a zone
-within reach does. `evcache.atomic` has what is done there.
+`Coordinator.elect` returns the zone, and `Coordinator.look` makes sure that it holds the newest version that a zone within
+reach holds. `evcache.atomic` has the writes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Decision(NamedTuple):
     """What the coordinator has stored."""
 
     store: Store | None
-    """The write for the other zones; None: what followed it will be sent there."""
+    """The write for the other zones. If None, its client sends the write that followed it there."""
     value: int = 0
     """A counter's new value."""
 
@@ -79,12 +79,12 @@ class Coordinator:
     async def look(
         self, view: View, key: bytes, pool: ZonePool, node: Node, deadline: float, *, value: bool = False
     ) -> Seen | None:
-        """Return what the coordinator's zone holds, after it has been brought up to date; None for nothing.
+        """Return what the coordinator's zone holds after it received the newest version; None if it holds nothing.
 
-        A decision on an older version would undo the newer one. So all readable zones are asked what they hold, at once and
-        without the value, and where another one has a newer version, that is copied first. This takes a round trip, and is
-        not left to signs that a zone may be behind: it can have missed a write of another client, of which this one knows
-        nothing. Without versions there is no newer and older, and the zone decides on what it holds.
+        A decision on an older version would undo the newer one. So the client asks all readable zones at once for the
+        version that they hold, without the value. If another zone has a newer version, the client copies that first. The
+        client always takes this round trip, because the zone can have missed a write of another client, of which this
+        client knows nothing. Without versions, the zone decides on what it holds.
 
         Args:
             view: The zones.
@@ -95,12 +95,12 @@ class Coordinator:
             value: Ask for the value that it holds, too.
 
         Raises:
-            NodeError: The coordinator's zone did not answer, or refused the newest version; or this client knows of a newer
-                one that a zone may have which did not answer.
+            NodeError: The coordinator's zone did not answer, or refused the newest version. Or it holds an older version
+                than this client knows of, and a zone that may hold the newer one did not answer.
         """
         if not self.is_versioned(node):
             return await inspect(node, key, deadline, value=value)
-        # What this client learns while it waits, by a concurrent call of its own, may be newer than what is seen.
+        # Read before the look, because a concurrent call of this client may write a newer version while the zones answer.
         known = self._remembered.newest(key)
         seen, compared = await self._repair.bring_up_to_date(view, key, pool.name, node, deadline, value=value)
         newest = compared.newest or 0
@@ -113,5 +113,5 @@ class Coordinator:
             return seen
         if compared.failures:
             raise NodeUnavailable("a newer version is known, and a zone that may have it does not answer", node.label)
-        # What this client knows of is newer, and gone from every zone: as in a read, that is nothing.
+        # This client knows of a newer version, which is gone from every zone. The key counts as absent, as in a read.
         return seen._replace(absent=True)

@@ -5,8 +5,8 @@ store can do: a store sets a new time to live, in whole seconds, and a counter t
 too early. In three cases it leaves something to be put right, which a look in the same packet shows:
 
 - A number that lost a digit is padded with spaces.
-- A number that was being sent to another connection is a new item. The server chooses its CAS, whatever it was told, and
-  does not say so. Until it gets a version, other clients that count wait for that.
+- A number that was being sent to another connection is a new item. The server chooses its CAS, ignores the CAS
+  in the request, and does not report this. Other clients wait to count until the item gets a version.
 
 A number that gains a digit would be such a new item, too, so it gets room first: a space behind it.
 """
@@ -32,10 +32,10 @@ class Counted(NamedTuple):
 
     digits: bytes
     ttl: int | None
-    """Seconds left, -1: it does not expire; None: the server does not tell."""
+    """Seconds left; -1 if it does not expire. If None, the server does not report it."""
     version: int | None = None
     followed_by: Seen | None = None
-    """What another write left that followed before this step was done. It is newer."""
+    """Item that a later write left before this step was complete. It is newer."""
 
 
 async def count(

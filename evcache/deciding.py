@@ -132,11 +132,11 @@ class Deciding(Lifecycle):
         consistency: Level | None = None,
         timeout: float | None = None,
     ) -> WriteResult:
-        """Put more behind a str or bytes value that is there. Its time to live stays.
+        """Append to a str or bytes value. Its time to live stays.
 
         Args:
             key: The key.
-            value: What is put behind, of the same type as the value.
+            value: The str or bytes to append, of the same type as the value that is there.
             consistency: How many zones must have the result; None: the client's default.
             timeout: Seconds for the whole call; None: the client's default.
 
@@ -146,7 +146,7 @@ class Deciding(Lifecycle):
             repeat the call.
 
         Raises:
-            InvalidArgument: One is str and the other bytes.
+            InvalidArgument: One value is str and the other bytes.
             CacheUnavailable: As for `add`.
         """
         return await self._join("append", key, value, consistency, timeout)
@@ -159,7 +159,7 @@ class Deciding(Lifecycle):
         consistency: Level | None = None,
         timeout: float | None = None,
     ) -> WriteResult:
-        """Put more in front of a str or bytes value that is there. Args, Returns and Raises as for `append`."""
+        """Prepend to a str or bytes value. Args, Returns and Raises as for `append`."""
         return await self._join("prepend", key, value, consistency, timeout)
 
     async def incr(

@@ -65,7 +65,7 @@ class Flight:
         self.needed = False
         """Whether somebody waits for it who has nothing else to serve."""
         self.detached = False
-        """Whether the key was, or may have been, written since it began."""
+        """True if the key was, or may have been, written since the flight began."""
         self.written: float = 0
         """The newest version of the key that this process has heard of since it began; `math.inf`: one that is not known."""
         self.result: Result = None

@@ -75,7 +75,7 @@ class GutterWrites:
     async def store(self, view: View, store: Store, deadline: float, age: float) -> Outcome:
         """Have the gutter take a write that no zone took, `age` seconds after it was sent first.
 
-        Raises nothing: what went wrong is the outcome.
+        Raises nothing: the outcome says what went wrong.
         """
         assert view.spare is not None
         ttl = self._ttl

@@ -50,12 +50,12 @@ class HintFile(SqliteFile[Hint]):
         self._given_up = False
 
     def put(self, hint: Hint) -> None:
-        """Have it written, soon. No effect after `close` and `give_up`."""
+        """Queue a hint to be written. No effect after `close` and `give_up`."""
         if not self._given_up:
             self._change((hint.zone, hint.key), _row(hint))
 
     def remove(self, hint: Hint) -> None:
-        """Have it removed, soon. No effect after `close` and `give_up`."""
+        """Queue a hint to be removed. No effect after `close` and `give_up`."""
         if not self._given_up:
             self._change((hint.zone, hint.key), None)
 
@@ -91,7 +91,7 @@ class HintFile(SqliteFile[Hint]):
         return _hint(*row)
 
 
-_is_key = re.compile(rb"[^\0- ]{1,250}").fullmatch  # what could end it, or the line, is not in it
+_is_key = re.compile(rb"[^\0- ]{1,250}").fullmatch  # no byte that could end the key or the line
 
 
 def _row(hint: Hint) -> Row:
@@ -113,7 +113,7 @@ def _hint(
     numbers = (
         isinstance(flags, int) and isinstance(ttl, int) and isinstance(made_at, float) and isinstance(expires_at, float)
     )
-    # sqlite takes any type in any column. A key goes out as it is here, so a damaged one could be a command.
+    # sqlite takes any type in any column. The client sends the key as it is here, so a damaged key could be a command.
     if not texts or not numbers or len(version) != _VERSION_BYTES or not 0 <= flags < 2**32 or not _is_key(key):
         raise ValueError(f"it is damaged: {(zone, key)!r} is no hint")
     return Hint(zone, key, Kind(kind), int.from_bytes(version, "big"), data, flags, ttl, made_at, expires_at)

@@ -1,4 +1,4 @@
-"""The hint file of one client: opened while calls go on, and done without if it cannot be used."""
+"""The hint file of one client. It opens while calls go on, and calls go on without it if it cannot be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class HintJournal:
     """Keeps hints in the file that the settings name. Has no effect if they name none, and while the file is not open."""
 
     def __init__(self, settings: Hints, take_over: Callable[[list[Hint]], None]) -> None:
-        """`take_over` gets what a former process has left, when the file is open."""
+        """`take_over` gets the hints that a former process has left, when the file is open."""
         self._path = settings.path
         self._strict = settings.strict
         self._take_over = take_over
@@ -25,12 +25,12 @@ class HintJournal:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether hints are to outlive the process."""
+        """True if hints are to outlive the process."""
         return self._path is not None
 
     @property
     def is_opening(self) -> bool:
-        """Whether the file is being opened."""
+        """True while the file is being opened."""
         return self._opening is not None and not self._opening.done()
 
     @property
@@ -39,7 +39,7 @@ class HintJournal:
         return None if self._file is None else self._file.error
 
     async def open(self) -> None:
-        """Open the file and have what is in it taken over. May be called again.
+        """Open the file and take over the hints in it. May be called again.
 
         Without `strict`, return when `wait_no_longer` is called: the file is used as soon as it is open.
         Raises `InvalidArgument` if it is `strict`, and the file can't be used.
@@ -79,17 +79,17 @@ class HintJournal:
         self._take_over(found)
 
     def put(self, hint: Hint) -> None:
-        """Have a hint written, soon."""
+        """Queue a hint to be written."""
         if self._file is not None:
             self._file.put(hint)
 
     def remove(self, hint: Hint) -> None:
-        """Have a hint removed, soon."""
+        """Queue a hint to be removed."""
         if self._file is not None:
             self._file.remove(hint)
 
     async def close(self) -> bool:
-        """Write what is to be written and close the file. Return whether all hints are in it. May be called again."""
+        """Write the queued changes and close the file. Return whether all hints are in it. May be called again."""
         try:
             if self._opening is not None and not self._opening.done():
                 cancel_once([self._opening])

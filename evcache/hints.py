@@ -9,10 +9,11 @@ For each zone and key the latest write only, since an older one could not replac
     check    the key and the version: when the zone is back, all zones are compared, and those behind are repaired
     touch    the version and its new time to live
 
-A set, touch or check whose item has expired by the time of delivery takes from the zone what is older: its readers would
-see a value again that others saw replaced.
+If the item of a set, touch or check has expired by the time of delivery, the delivery removes an older version from the
+zone. Otherwise readers of the zone would see a value again that other readers saw replaced.
 
-When there are too many, the oldest sets become checks, then the oldest touches and checks go, and deletes last of all.
+When hints take too many bytes, the oldest sets become checks. After that, or when there are too many keys, the oldest
+touches go first, then checks, then sets, and deletes last.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Hints:
     """A file that keeps them beyond the end of this process, sqlite's; one for each process. None: in memory only."""
 
     strict: bool = False
-    """Whether a file that cannot be opened is an error. If False, hints are kept in memory only, which is logged."""
+    """True if a file that cannot be opened is an error. If False, the client keeps hints in memory only and logs this."""
 
     def __post_init__(self) -> None:
         at_least_one(self.max_keys, "max_keys")

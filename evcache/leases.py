@@ -7,9 +7,9 @@ back, or, if that has died, by itself. A store that names the stub's CAS fails i
 meanwhile, so a value that was loaded before a change does not hide it.
 
 Where the key holds something already, a value that is out of date or the tombstone of a delete, no stub can be made of
-it. Then the stub is made beside it, under a name that no key can have. The name contains the CAS of what is to be
-replaced. So when the key is written or deleted, the stub has no meaning any more: neither a load that began before nor a
-loader that has failed before, and whose stub is kept for a while, is in the way of the next load.
+it. Then the stub is made beside it, under a name that no key can have. The name contains the CAS of the item to
+replace. So when the key is written or deleted, the stub has no meaning any more: neither a load that began before nor a
+loader that has failed before, and whose stub is kept for a while, delays the next load.
 
 A lease lives in one zone: the local one, so that one process in each zone loads. Where the local one can't be reached, in
 the first of an order that is the same for all clients.

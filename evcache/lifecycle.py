@@ -34,7 +34,7 @@ class Lifecycle(Assembly):
 
     _watch: Watch | None = None
     _ended = False
-    """Whether a call of `close` has finished."""
+    """True if a call of `close` has finished."""
 
     @property
     def namespace(self) -> str:
@@ -96,10 +96,10 @@ class Lifecycle(Assembly):
         """Wait up to `drain` seconds for writes that are on their way, then end every connection and task.
 
         May be called again. Calls that are under way after that fail with `CacheUnavailable`; later ones with `UsageError`.
-        What could not be finished in time is logged, and told to the hooks. Cancelled, it ends everything without waiting;
-        another call waits until nothing is left.
+        The client logs what it could not finish in time, and reports it to the hooks. A cancelled call ends everything
+        without waiting; another call waits until nothing is left.
         """
-        # Every step may be repeated: it does what is left to do, and waits for what another call has begun.
+        # Every step may be repeated. A step does the work that is left, and waits for the work that another call has begun.
         if self._ended or not self._owner.close():
             return
         loop = asyncio.get_running_loop()
@@ -169,7 +169,7 @@ class Lifecycle(Assembly):
         starting = self._starting
         loop = asyncio.get_running_loop()
         deadline = loop.time() + options.timeout
-        # Half of its time is the most that a call waits for a file of hints: with a slow disk it goes on without.
+        # A call waits for the hint file for half of its time at the most. With a slow disk it goes on without the file.
         timer = (
             None
             if self._replay is None

@@ -147,7 +147,7 @@ class ManyPath:
         known: Mapping[bytes, int],
         required: int,
     ) -> Answers:
-        """Ask every zone for every key, and return when each key has answers enough, or can't get enough any more.
+        """Ask every zone for every key, and return when each key has enough answers, or can't get enough any more.
 
         A node that is slow delays only keys that need it.
         """

@@ -170,7 +170,7 @@ class Near:
         return None if entry is None or entry.size < limit or entry.version is None else entry.value
 
     def renew(self, flight: Flight, kept: Kept, ttl: int, age: float = 0.0) -> bool:
-        """Keep an item on that the zone still has, with `ttl` seconds left. False: it has to be fetched after all.
+        """Keep an item that the zone still has, with `ttl` seconds left. Return False if it has to be fetched after all.
 
         `age`: seconds since the zone was asked.
         """
@@ -197,7 +197,7 @@ class Near:
         return 0.0
 
     def written(self, key: bytes, store: Store, zone: str | None, began: float, age: float = 0.0) -> None:
-        """A write of this client's ended, and the zones hold this, by its version. `zone` is what reads report.
+        """Keep a write of this client that ended with its version in the zones. `zone` is what reads report.
 
         `age`: seconds since it was sent.
         """
@@ -308,7 +308,7 @@ class Near:
             self._sweeper.wake()
 
     def _seconds_to_keep(self, ttl: int, life: Life, age: float) -> float:
-        """For as long as the item is there, as its server said `age` seconds ago, and not out of date."""
+        """Return the seconds for which the item is there, as its server said `age` seconds ago, and not out of date."""
         there = math.inf if ttl < 0 else ttl - TTL_GRANULARITY_SECONDS - age
         return min(there, life.expires_at - self._wall())
 

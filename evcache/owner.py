@@ -32,7 +32,7 @@ class Owner:
             self._check(self._loop)
 
     def close(self) -> bool:
-        """No more calls. False when there is nothing to close, since no call was ever made.
+        """Refuse further calls. Return False if no call was ever made, so that there is nothing to close.
 
         Raises `UsageError` when the client belongs to another loop or process, whose sockets can't be closed from here.
         """

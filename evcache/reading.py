@@ -222,6 +222,8 @@ class Reading(Lifecycle):
     ) -> Any:
         """Return the value as `get` does, and give it a new time to live in the background.
 
+        The touch looks at each zone first, and touches only a value there, as `touch` does.
+
         Args:
             key: The key.
             ttl: Seconds or a timedelta from now; None: the client's default.
@@ -231,7 +233,7 @@ class Reading(Lifecycle):
             errors: "raise" or "miss"; None: the client's default.
 
         Returns:
-            The value, or `default`. A touch that fails is not reported; a zone that misses it gets it later.
+            The value, or `default`. A failed touch is not reported; a zone that misses the touch gets it later.
 
         Raises:
             CacheUnavailable: As for `get`; so are `ConsistencyError` and `DecodeError`.

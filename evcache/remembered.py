@@ -69,7 +69,7 @@ class Remembered:
         self.recent[key] = version
 
     def hear(self, key: bytes, version: int) -> None:
-        """Another client has announced that this version was written. No effect when a newer one is known."""
+        """Remember a version that another client has announced. No effect if a newer one is known."""
         if not self._limit or version <= self.newest(key):
             return
         if key in self.recent:

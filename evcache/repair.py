@@ -68,7 +68,7 @@ class Lack(NamedTuple):
     source: Node
     node: Node
     holds_older: bool
-    """Whether the zone holds an older version, and not nothing."""
+    """True if the zone holds an older version, and False if it holds nothing."""
     hit: Hit | None = None
     """What was read there, if the seconds that it has left were read too."""
     asked_at: float = 0.0
@@ -233,7 +233,7 @@ class Repair:
     async def settle(self, view: View, key: bytes, deadline: float, *, least: int = 0) -> Comparison:
         """Compare all zones, and bring those that are behind the newest version; done when they have it.
 
-        For few: it is not counted among the repairs under way.
+        Meant for few keys at once: it is not counted among the repairs under way.
 
         Args:
             view: The zones.
@@ -375,10 +375,10 @@ class Repair:
         return outcome
 
     def _announce_repaired(self, lack: Lack, outcome: Outcome) -> None:
-        """Have other processes told, if the zone held an older version."""
+        """Announce a repair to other processes if the zone held an older version."""
         if outcome is Outcome.STORED and lack.holds_older and self.announce is not None:
             # A near cache of another process may have kept the older value, read here after the write was announced. An
-            # announcement for each copy to an empty zone would be a flood that says nothing.
+            # announcement for each copy to an empty zone would be a flood without use.
             self.announce(lack.key, lack.version)
 
     async def _remove_older(self, lack: Lack, deadline: float) -> Outcome:

@@ -1,4 +1,4 @@
-"""Choose a share of the keys that reads serve. Plain: no I/O, no clock."""
+"""Choice of a share of the keys that reads serve. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST = 2.0**53
 
 
 class Sampler:
-    """Choice of keys at random: each key has the same chance, whichever other keys are read with it, before it or after it.
+    """Choice of keys at random. Each key has the same chance, independent of the keys read with it, before it or after it.
 
     The sampler draws how many keys pass until the next one that is chosen (a geometric distribution). So a key that is not
     chosen costs one subtraction and one comparison, in a batch of keys too.

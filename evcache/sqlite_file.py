@@ -33,7 +33,7 @@ class Table:
     """What is in a file, and how it is told from what other programs and releases have written."""
 
     name: str
-    """Of the only table in the file."""
+    """Name of the only table in the file."""
     application: int
     """sqlite's `application_id`; 0 in a file that says nothing of it."""
     format: int
@@ -78,7 +78,7 @@ class SqliteFile(ABC, Generic[Found]):
         """What a row says. Raises ValueError, TypeError or AttributeError for one that can't be meant."""
 
     async def open(self) -> list[Found]:
-        """Open or make the file; what it holds, the oldest first. An empty file is a new one.
+        """Open or make the file, and return what it holds, the oldest first. An empty file counts as a new one.
 
         Raises `InvalidArgument` when it can't be used: another process has it, it is no such file, or can't be written. A
         file of another kind is left as it is.
@@ -135,7 +135,7 @@ class SqliteFile(ABC, Generic[Found]):
         self._step = asyncio.Event()
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        # Shielded: what the thread does can't be taken back, and closing must not overtake it.
+        # Shielded: the thread's work can't be undone, and closing must not overtake it.
         done = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
         done.add_done_callback(lambda done: done.cancelled() or done.exception())  # the caller may be cancelled before
         return await asyncio.shield(done)
@@ -148,7 +148,7 @@ class SqliteFile(ABC, Generic[Found]):
         # Set before the first access: the lock is kept until the file is closed, also between transactions.
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("BEGIN EXCLUSIVE")
-        self._check_kind(database)  # before anything is changed: the file may be of another program
+        self._check_kind(database)  # before any change, because the file may belong to another program
         database.execute("COMMIT")
         database.execute("PRAGMA journal_mode = WAL")
         # Commits survive the process; only a crash of the machine may take the last ones.
@@ -177,7 +177,7 @@ class SqliteFile(ABC, Generic[Found]):
         try:
             if self._unsaved:
                 self._save_all()
-        except Exception as error:  # whatever it is, calls go on without the file
+        except Exception as error:  # calls go on without the file after any error
             # A full disk, say. They are tried again with the next change; what is in memory is done from there.
             self._save_failed(error)
             return False
@@ -185,7 +185,7 @@ class SqliteFile(ABC, Generic[Found]):
         return True
 
     def _save_failed(self, error: Exception) -> None:
-        """Say that `_unsaved` could not be written. Called in the thread."""
+        """Report that `_unsaved` could not be written. Called in the thread."""
         self._log.error("%d changes could not be written to %s: %s", len(self._unsaved), self.path, error)
 
     def _save_all(self) -> None:

@@ -29,11 +29,11 @@ class Throttle:
             self.until.popitem(last=False)
 
     def end(self, key: bytes) -> None:
-        """Leave this key alone no longer: it was loaded, or written."""
+        """End the pause of a key that was loaded or written."""
         self.until.pop(key, None)
 
     def end_all(self) -> None:
-        """Leave no key alone any longer: each may have been written."""
+        """End the pause of every key, because each may have been written."""
         self.until.clear()
 
     def holds(self, key: bytes, now: float) -> bool:

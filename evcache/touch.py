@@ -1,10 +1,11 @@
 """Touch: a new time to live for a value, in every zone that holds it.
 
 A touch applies to values alone. It must not prolong a tombstone, a remembered absence or the stub of a lease, nor shorten
-a tombstone, by which deletes would be forgotten. memcached's own touch does not ask what it touches, so each zone is looked
-at first. Where zones keep versions, the touch then names the version that was seen.
+a tombstone, by which deletes would be forgotten. memcached's own touch does not check what it touches, so the client
+looks at each zone first. Where zones keep versions, the touch then names the version that was seen.
 
-A touch makes no new version. A zone that misses it is sent it later, for the version that the other zones touched.
+A touch makes no new version. The client sends it later to a zone that missed it, for the version that the other zones
+touched.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Touch:
         self.version: int | None = None
         """The newest version that a zone has touched."""
         self.is_wrapped = False
-        """Whether a zone holds an envelope, which has times of its own: it must be written with new ones."""
+        """True if a zone holds an envelope, which has times of its own: the client must write it with new times."""
 
     def send(
         self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float
@@ -71,10 +72,10 @@ class Touch:
                 self.version = max(version, self.version or 0)
             if outcome is not Outcome.EXISTS:
                 return outcome
-            # It was written between the look and the touch: look again.
+            # A client wrote the key between the look and the touch: look again.
 
     async def looked(self, deadline: float) -> None:
-        """Wait until a zone has said what it holds, or until the deadline, on the loop's clock."""
+        """Wait until a zone has answered the look, or until the deadline, on the loop's clock."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 await self._looked.wait()
@@ -112,7 +113,7 @@ def _judge_compared(reply: Reply) -> Outcome:
 
 
 def _judge_plain(reply: Any) -> Outcome:
-    """A touch without a compare. A server that does not show what it touched keeps no tombstones."""
+    """Judge a touch without a compare. A server that does not show what it touched keeps no tombstones."""
     if reply.status == b"EN":
         return Outcome.NOT_FOUND
     if reply.status == b"HD":

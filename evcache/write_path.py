@@ -33,7 +33,7 @@ from zones.pool import ZonePool
 
 AnyKey = TypeVar("AnyKey", bound=Hashable)
 T = TypeVar("T")
-# Decides about a key on its coordinator's node (zone name, node, what it holds, deadline).
+# Decides a write of a key on its coordinator's node (zone name, node, what it holds, deadline).
 Decide = Callable[[str, Node, Seen | None, float], Awaitable[Decision | Outcome]]
 
 
@@ -112,7 +112,7 @@ class WritePath:
     async def write(self, operation: str, view: View, key: bytes, command: Command, options: Options) -> WriteResult:
         """Send a command to every zone, and wait for as many as the options ask for.
 
-        A write that turns out to be older than one that this client had not seen is sent again (see `Sending`).
+        If a zone has a newer version that this client had not seen, the write is sent again (see `Sending`).
         Raises `CacheUnavailable` when no zone could be reached, unless errors are to be misses.
         """
         sending = Sending(self._sender, view, key, command, options)
@@ -202,13 +202,13 @@ class WritePath:
         """
         work = self._coordinate(operation, view, key, decide, options, value=True)
         _, decided, _ = await self._shielded(operation, work)
-        # The number has been decided: too few copies in time are no reason to hide it from a caller who would count again.
+        # The number has been decided. A caller who did not get it, because too few copies were in time, would count again.
         return None if isinstance(decided, Outcome) else decided.value
 
     async def _coordinate(
         self, operation: str, view: View, key: bytes, decide: Decide, options: Options, *, value: bool = False
     ) -> tuple[str, Decision | Outcome, Round | None]:
-        """Return the zone that has decided, what it decided, and how the other zones were sent that.
+        """Return the zone that has decided, its decision, and the round that sends the decision to the other zones.
 
         `value`: whether the decision needs the value that is there.
         """
@@ -279,7 +279,7 @@ class WritePath:
         deadline = view.loop.time() + options.timeout
         command = Touch(self._clock, key, ttl=self.wire_ttl(ttl), known=self._remembered.newest(key))
         result = await self.write("touch", view, key, command, options)
-        if not result:  # it may be decided, by a zone that is down, before another has said what it holds
+        if not result:  # a zone that is down may decide it before another zone has answered the look
             await command.looked(deadline)
         if not command.is_wrapped:
             return result
@@ -290,7 +290,7 @@ class WritePath:
         return await self.decide("touch", view, key, decide, options._replace(timeout=max(0.0, deadline - view.loop.time())))
 
     def touch_in_background(self, view: View, key: bytes, ttl: float, options: Options) -> None:
-        """Give a value a new time to live, which no caller waits for."""
+        """Start to give a value a new time to live. Returns at once, and no caller waits for the end."""
         # At ALL, since it must see what each zone holds.
         self._background.spawn(self.touch(view, key, ttl, options._replace(consistency=Consistency.ALL)))
 

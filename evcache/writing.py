@@ -110,7 +110,7 @@ class Writing(Lifecycle):
         timeout: float | None = None,
         errors: Errors | None = None,
     ) -> WriteResult:
-        """Give the value a new time to live in every zone that has it. A zone that misses it gets it later.
+        """Give the value a new time to live in every zone that has it. A zone that misses the touch gets it later.
 
         Values alone are touched: not a deleted key, a remembered absence, or a key that is being loaded. The times of a
         value that is kept for longer than it is fresh (`stale_for`, `fail_safe`) move as a whole.
@@ -118,12 +118,12 @@ class Writing(Lifecycle):
         Args:
             key: The key.
             ttl: Seconds or a timedelta from now; None: the client's default.
-            consistency: How many zones must have done so; None: the client's default.
+            consistency: How many zones must have touched the value; None: the client's default.
             timeout: Seconds for the whole call; None: the client's default.
             errors: "raise" or "miss"; None: the client's default.
 
         Returns:
-            True if enough zones had the value. False with `not_found` for zones that have none.
+            True if enough zones touched the value. False with `not_found` for zones that have none.
 
         Raises:
             CacheUnavailable: No zone could be reached; not with `errors="miss"`.

@@ -31,7 +31,7 @@ def versioned_zones(zones):
 
 @pytest.fixture(scope="module")
 def report(servers):
-    """Of a run with every kind of fault."""
+    """Report of a run with every kind of fault."""
     with servers.best.local_zones().running() as zones:
         return chaos(checked_for_versions(zones), seconds=20.0)
 
@@ -44,13 +44,13 @@ def chaos(zones, **settings):
 
 
 def test_a_run_has_faults_and_exercises_every_promise(report):
-    """So that no violation says something."""
+    """A report without violations counts only if the checks looked at facts."""
     assert sum(report.faults.values()) >= LEAST_FAULTS
     assert {promise for promise, _ in report.checked} >= set(Promise)
 
 
 def test_promises_are_kept_through_every_fault(report):
-    """What clients were told, what servers held, and what zones hold in the end."""
+    """Return the results that clients got, the items that servers held, and the items that zones hold in the end."""
     assert report.converged_after is not None
     assert report.broken == {}
 

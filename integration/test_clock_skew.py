@@ -14,12 +14,12 @@ from integration.raw import item
 WRITES = 20
 # Seconds between the end of a set and the beginning of the delete that follows it.
 PAUSE = 0.01
-# 0 is in order by itself; a version that is over 60 s ahead is not believed, and gone past all the same.
+# With 0, clocks agree. Clients do not believe a version that is over 60 s ahead, and their writes go past it all the same.
 SKEWS = [0.0, 0.02, 0.05, 0.2, 10.0, 100.0]
 
 
 async def two_clients(stack, zones, namespace, skew):
-    """One whose clock is right, and one whose clock is that slow; both are connected to every zone."""
+    """Make a client whose clock is right, and one whose clock is that slow, both connected to every zone."""
     clients = []
     for wall_clock, zone in ((time.time, "eu-1a"), (lambda: time.time() - skew, "eu-1b")):
         cache = EVCache(
@@ -33,7 +33,7 @@ async def two_clients(stack, zones, namespace, skew):
 @pytest.mark.parametrize("skew", SKEWS)
 @pytest.mark.parametrize("level", ["one", "quorum", "all_minus_one", "all"])
 def test_an_acknowledged_delete_after_a_set_leaves_no_value(versioned_zones, namespace, skew, level):
-    """Made 10 ms after the set had returned, by a client whose clock is slow and that has not read the key."""
+    """A client whose clock is slow, and that has not read the key, deletes it 10 ms after the set has returned."""
 
     async def main():
         async with AsyncExitStack() as stack:
@@ -57,7 +57,7 @@ def test_an_acknowledged_delete_after_a_set_leaves_no_value(versioned_zones, nam
 
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_sets_of_two_clients_in_turn(versioned_zones, namespace, size):
-    """Each reads nothing, and each write that has returned is in place until the next one."""
+    """No client reads, and each write that has returned is in place until the next one."""
 
     async def main():
         async with AsyncExitStack() as stack:

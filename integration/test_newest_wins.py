@@ -38,7 +38,7 @@ class Watch:
 
 
 def value_of(key: str, writer: int, number: int, fills: list[int]) -> bytes:
-    """A value whose parts say whose it is: no half of it, and no mixture with another one, is whole."""
+    """Make a value whose parts name its writer: no half of it, and no mixture with another value, is whole."""
     fill = fills[(number + writer) % len(fills)]
     head = b"%s %d %d %d " % (key.encode(), writer, number, fill)
     return head + bytes([97 + number % 26]) * fill + b" " + head
@@ -79,7 +79,7 @@ def look(address: str, keys: list[str], watch: Watch) -> None:
 
 
 def ttl_of(writer: int) -> int:
-    """A TTL that says whose value it belongs to."""
+    """Return a TTL that names the value it belongs to."""
     return 10_000 + 100 * writer
 
 
@@ -99,7 +99,7 @@ class End:
 
 
 async def race(zones, namespace: str, seed: int, ordering: str, fills: list[int]) -> tuple[Watch, End]:
-    """Let writers race; what a polling reader saw, and what zones hold at the end."""
+    """Let writers race. Return what a polling reader saw, and what zones hold at the end."""
     chooser = random.Random(seed)
     keys = [f"key-{number}" for number in range(KEYS)]
     full = [f"{namespace}:{key}" for key in keys]

@@ -96,7 +96,7 @@ def test_nothing_outlives_its_time_however_it_is_read(ticking_zones, namespace):
 
 @pytest.mark.parametrize("operation", ["add", "replace", "cas", "append", "incr"])
 def test_a_zone_that_missed_the_last_write_does_not_decide_without_it(ticking_zones, namespace, operation):
-    """Its request got lost once, no client knows of it but the one that wrote, and that one has no hint either."""
+    """The request to the deciding zone got lost. Only the writing client knows of the write, and it keeps no hint."""
     key = next(f"k{n}" for n in range(100) if coordinator_order(f"{namespace}:k{n}".encode(), NAMES)[0] == "a")
     old, new = (1, 100) if operation == "incr" else ("old", "new")
 
@@ -133,7 +133,7 @@ def test_a_zone_that_missed_the_last_write_does_not_decide_without_it(ticking_zo
 
 
 def test_counters_end_equal_though_copies_are_late(ticking_zones, namespace):
-    """Three clients, each further from another zone, count the same keys; then digits are lost, and a delete stays."""
+    """Three clients, each far from another zone, count the same keys. Then numbers lose digits, and a delete stays."""
 
     async def main():
         async with AsyncExitStack() as stack:
@@ -173,7 +173,7 @@ def test_counters_end_equal_though_copies_are_late(ticking_zones, namespace):
 
 
 def test_a_counter_that_is_being_read_keeps_its_versions(ticking_zones, namespace):
-    """memcached makes a new item of a number that it is sending to someone, and then chooses the CAS itself."""
+    """memcached makes a new item of a number that it is sending to another connection, and chooses the CAS itself."""
 
     async def main():
         async with AsyncExitStack() as stack:

@@ -205,7 +205,7 @@ def test_subscribing_that_is_cancelled_leaves_nothing(server):
 
 
 def test_a_close_that_is_cancelled_is_finished_by_another(server):
-    """At whatever moment: no subscription, connection or task is left."""
+    """No subscription, connection or task is left, whenever the close was cancelled."""
 
     async def scenario(channel):
         for turns in range(12):

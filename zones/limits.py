@@ -13,7 +13,7 @@ class ConnectionLimits:
 
     max_pending: int = 16_384
     """Requests without a reply. At 100,000 requests a second on one connection, 0.16 s of work: longer than the default
-    read timeout, so whoever queued behind that would time out anyway."""
+    read timeout, so a request queued behind that would time out anyway."""
 
     max_queued_bytes: int = 64 * 1024 * 1024
     """Request bytes that the server has not taken yet: 64 values of the largest default size."""

@@ -124,7 +124,7 @@ class RedisChannel:
         return inbox
 
     async def close(self) -> None:
-        """End every subscription, and close every connection. May be called again, and then finishes what was cancelled."""
+        """End every subscription, and close every connection. A further call finishes a call that was cancelled."""
         self._closed = True
         listeners = list(self._listeners)
         for listener in listeners:

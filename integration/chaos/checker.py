@@ -175,7 +175,7 @@ def _version(call: Call, versions: Versions) -> int | None:
 
 
 def _least_version(call: Call, versions: Versions, floors: Mapping[Value, int]) -> int | None:
-    """Return the oldest version that a call can have seen, where it was not told which."""
+    """Return the oldest version that a call can have seen, if its result did not name the version."""
     if call.version is None and call.value in floors:
         return floors[call.value]
     return _version(call, versions)

@@ -2,7 +2,7 @@
 
 `count-*` keys are only counted up by one from 1, so a result is the number of increments until then. Results of `incr` that
 returned one after the other grow, none comes twice, and what is read later is not lower. An increment may be lost only while
-clients could disagree about the deciding zone, or with the zones that had it: the client is not told which ones had. At most one
+clients could disagree about the deciding zone, or with the zones that had it: the client does not know which ones had. At most one
 of the zones that it could reach lacks a copy, so two of them that the later call can reach, and that were not emptied, suffice.
 """
 

@@ -21,7 +21,7 @@ from zones.protocol import requests
 from zones.protocol.replies import number
 
 LONGEST_TTL_SECONDS = 5.0
-"""Lifetime of a delete's hint. It was the longest ttl that the deleting client had used."""
+"""Return the lifetime of a delete's hint: the longest ttl that the deleting client had used."""
 
 
 def exptime_of_copy(_: object) -> Callable[[int, float, float], int | None]:

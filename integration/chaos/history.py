@@ -58,7 +58,7 @@ SHORTER_SECONDS = 2.0
 """Time by which a server may forget an item before its ttl: a tick, and a second if the write was sent again."""
 
 FLOOR_SECONDS = 0.02
-"""Between the readings of two clocks, and for corrections of the wall clock."""
+"""Tolerance in seconds between the readings of two clocks, and for corrections of the wall clock."""
 
 MAX_SKEW_SECONDS = 1.0
 """Largest difference between the clocks of two clients: half a second each."""

@@ -66,7 +66,7 @@ def _lost_from(
             if added is not first:
                 yield None, added
             continue
-        # The first element that was put in without it: its client decided on a value that lacked an acknowledged one.
+        # The first element that was added without it: its client decided on a value without an acknowledged element.
         builder = next((call for call in content if call.version is not None and call.version > added.version), None)
         if builder is None or builder.outcome is not Outcome.OK:
             continue  # the time of its decision is not known

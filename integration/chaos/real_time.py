@@ -1,4 +1,4 @@
-"""The order of acknowledged writes in real time, whatever clients' clocks say. Plain functions: no I/O, no clock.
+"""The order of acknowledged writes in real time, for any clocks of the clients. Plain functions: no I/O, no clock.
 
 Two writes are compared if one was acknowledged before the other began, and the other cannot have succeeded without a zone that
 had acknowledged the first and was not emptied in between: so it must have met the first, and must be the newer one. Writes that

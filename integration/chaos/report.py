@@ -87,7 +87,7 @@ class Report:
                 yield f"         {key}: {story}"
 
     def _tell_disagreements(self) -> Iterator[str]:
-        """Say when clients could disagree about a node, and after which faults: no single zone decided then."""
+        """List when clients could disagree about a node, and after which faults. No single zone decided then."""
         spans = [(span, zone, node) for (zone, node), of_node in self.disagreements.items() for span in of_node]
         yield f"{len(spans)} intervals in which clients could disagree about a node, {_seconds(spans):.0f} s of nodes in all"
         causes: Counter[Fault] = Counter()

@@ -27,7 +27,7 @@ TTL_SECONDS = 3600
 FORGOTTEN_DELETE_SECONDS = 1
 
 TICKS_APART_SECONDS = 0.33
-"""Between the moments at which the clocks of two zones' servers tick: a server counts seconds from its own start."""
+"""Seconds between the ticks of two zones' servers. A server counts seconds from its own start."""
 
 # For all clients to see a new topology. It takes a turn of the loop, or so.
 TOPOLOGY_SECONDS = 5.0

@@ -169,7 +169,7 @@ class _Client:
             read_timeout=TIMEOUT,
             write_timeout=TIMEOUT,
             wall_clock=lambda: zones.wall_clock() + skew,
-            # What was announced is remembered, too, and near hits that are older are dropped: a guard of its own.
+            # The client also remembers announced versions and drops older near hits. That is a separate guard.
             remember_versions=REMEMBERED_KEYS if settings.guard is Guard.ALL else 0,
         )
         # Drawn at random otherwise: the neighbour that is asked after a miss, and who wins in the same millisecond.

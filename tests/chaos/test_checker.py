@@ -354,7 +354,7 @@ def test_an_expired_item_need_not_be_replaced_in_its_zone():
 
 
 def test_an_older_long_lived_value_after_a_short_lived_one_has_its_own_promise():
-    """It is told apart from an older value that replaces one without a short life."""
+    """The check reports it as another promise than an older value that replaces a long-lived one."""
     calls = [wrote(ONE, OLD, 0.1, 0.2), wrote(TWO, NEW), read(ONE, OLD, 9.0, 9.1)]
     assert [each.promise for each in violations_of(check_calls(calls, {TWO}))] == [Promise.SHORT_LIVED]
     assert [each.promise for each in violations_of(check_calls(calls, {ONE, TWO}))] == [Promise.OWN_WRITES]
@@ -387,7 +387,7 @@ RENEWED = wrote(ONE, AGAIN, 1.0, 2.0, client=YOU, floor=FLOOR)
     ],
 )
 def test_a_write_that_was_sent_again_had_former_versions(calls, promises):
-    """Readers may see it as any of them. A read that is not told which counts as the oldest, and later as the newest."""
+    """Readers may see it under any version. A read without a version counts as the oldest, and later as the newest."""
     assert {violation.promise for violation in violations_of(check_calls(calls))} == promises
 
 

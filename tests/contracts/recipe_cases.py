@@ -362,7 +362,7 @@ LEASE_CASES: list[Case] = [
     ),
 ]
 
-# The time to live of a number stays what it was, and so must its version be what the client said.
+# The time to live of a number stays what it was, and its version must be the one that the client sent.
 COUNTER_CASES: list[Case] = [
     case(
         "counter: compared, and versioned",

@@ -56,7 +56,7 @@ async def _load(*_):
 
 
 def checked_by(cache, seed=1):
-    """What the client has compared from now on, its chance seeded."""
+    """Return the list of keys that the client compares from now on, with a seeded choice."""
     checked = Counter()
     cache._repair.check = lambda _, key: checked.update([key])
     sampler = cache._reads._sampler

@@ -167,7 +167,7 @@ def test_get_and_set_take_a_transport_too(mixed):
 
 
 def test_a_server_without_cas_says_that_it_has_no_leases():
-    """Nor what else needs a CAS."""
+    """It has none of the other features that need a CAS, either."""
     with servers(a={"cas_enabled": False}, b={"cas_enabled": False, "classic_only": True}) as at:
         found = explained(f"eu-1a={at['a']};eu-1b={at['b']}")
     for zone in found["zones"].values():

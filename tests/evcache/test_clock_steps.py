@@ -25,7 +25,7 @@ from tests.evcache.near_clients import follow_loop
 NOW = 1_800_000_000_000
 STORED = dict.fromkeys("abc", Outcome.STORED)
 FAR = MAX_AHEAD_MS / 1000 + 60
-"""Seconds that are too many to be believed."""
+"""Seconds ahead at which a version is not believed."""
 STEPS = [0.01, 30.0, FAR, 3600.0]
 
 
@@ -39,7 +39,7 @@ class Wall:
     def __init__(self, zones, seconds=0.0):
         self._zones = zones
         self.seconds = seconds
-        """How far it is ahead."""
+        """Seconds by which the clock is ahead."""
 
     def __call__(self):
         return self._zones.wall_clock() + self.seconds
@@ -90,7 +90,7 @@ def test_more_than_256_versions_a_millisecond_run_ahead_of_the_wall_clock():
 @pytest.mark.parametrize("step", STEPS)
 @on_zones()
 async def test_a_clock_that_is_set_back_under_a_client(zones, step):
-    """Its own writes stay in order. Against those of others it counts as slow, and is sent again where they are newer."""
+    """The client's own writes stay in order. Where writes of other clients are newer, its write is sent again."""
     cache, wall = await client(zones)
     other, _ = await client(zones)
     first = await cache.set("k", 1, consistency="all")
@@ -114,7 +114,7 @@ async def test_a_clock_that_is_set_back_under_a_client(zones, step):
 @pytest.mark.parametrize("name", ["set", "delete"])
 @on_zones()
 async def test_a_process_that_restarts_with_a_clock_set_back(zones, step, name):
-    """What its former self wrote is newer than what it makes: it is sent again, whether or not that can be believed."""
+    """Versions of the former process are newer, so the new process sends its write again, believed or not."""
     former, _ = await client(zones)
     old = await former.set("k", "old", consistency="all")
     await former.close()
@@ -175,7 +175,7 @@ async def test_a_step_forward_that_is_not_believed_stays_with_the_keys_it_was_wr
     assert ahead_of(zones, (await broken.set("m", 1, consistency="all")).version) > 3599
     restarted, _ = await client(zones)
     assert abs(ahead_of(zones, (await restarted.set("n", 1, consistency="all")).version)) < 0.01
-    # With the last item that has such a version all is well.
+    # When the last item with such a version is gone, every client works normally.
     await other.delete("k", consistency="all")
     assert await restarted.get("k", consistency="all") is None
     await pass_time(61)
@@ -242,7 +242,7 @@ async def test_a_client_whose_clock_is_slow_writes_past_what_is_there(zones, wri
 @pytest.mark.parametrize("name", ["add", "replace", "append", "cas"])
 @on_zones()
 async def test_conditional_writes_go_past_what_is_not_believed_too(zones, name, seconds):
-    """Whichever clock is wrong: what the deciding zone took is newer than what the others hold."""
+    """The deciding zone's new item is newer than the items of the other zones, whichever clock is wrong."""
     cache, _ = await client(zones)
     other, _ = await client(zones, seconds)
     if name == "add":
@@ -343,7 +343,7 @@ async def test_what_is_refused_is_said_once_and_counted(zones, caplog):
 
 @on_zones()
 async def test_a_slow_clock_is_set_right(zones):
-    """From then on all is as it should be, without a restart."""
+    """From then on the client works normally, without a restart."""
     slow, wall = await client(zones, -FAR)
     right, _ = await client(zones)
     await right.set("k", "theirs", consistency="all")
@@ -361,7 +361,7 @@ async def test_a_slow_clock_is_set_right(zones):
 
 @pytest.mark.parametrize("ahead", [0, 1, MAX_AHEAD_MS, 10 * MAX_AHEAD_MS, 2**40])
 def test_one_version_goes_past_another_and_the_clock_stays(ahead):
-    """The next one is of this clock's time again, unless the other is to be believed."""
+    """The next version has this clock's time again, unless the clock believes the other version."""
     clock = VersionClock(1, lambda: NOW)
     other = (NOW + ahead << COUNTER_BITS | 255) << WRITER_BITS | 4095
     assert clock.version_on_server(cas_of(other)) == other
@@ -374,7 +374,7 @@ def test_one_version_goes_past_another_and_the_clock_stays(ahead):
 
 @given(st.integers(0, MAX_CAS))
 def test_what_can_be_gone_past_stays_a_version(cas):
-    """Whatever number another kind of client may have stored: what replaces it is a version, and newer."""
+    """The number that replaces any number of another kind of client is a version, and newer."""
     clock = VersionClock(1, lambda: NOW)
     other = clock.version_on_server(cas)
     if other is None:

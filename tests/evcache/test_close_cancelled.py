@@ -163,7 +163,7 @@ async def test_a_close_that_is_cancelled_twice(zones, state, first, second, tmp_
 @pytest.mark.parametrize("turns", [0, 1, 3, 6])
 @on_zones()
 async def test_closes_at_once_end_together(zones, state, turns, tmp_path):
-    """None returns before nothing is left, whichever began first."""
+    """No close returns while anything is left open, whichever began first."""
     made = Made(zones, tmp_path, circuit=QUICK if state is down else PATIENT)
     await state(made)
 
@@ -207,7 +207,7 @@ async def test_a_watcher_cleans_up_once(zones):
 
 @on_zones()
 async def test_a_call_that_is_under_way_when_the_client_is_closed_is_not_cancelled(zones, tmp_path):
-    """It gets an error of the cache, because its own task was not cancelled."""
+    """The caller gets an error of the cache, because the caller's task was not cancelled."""
 
     class Never(ChangingTopology):
         async def load(self):

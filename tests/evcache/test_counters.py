@@ -23,7 +23,7 @@ def raw_values(zones):
 @pytest.mark.parametrize("value", [0, 1, 9, 10, 42, 48, 99, 12345, 825373492, 2**32, 2**63, MAX_COUNTER])
 @on_zones()
 async def test_an_int_that_was_set_can_be_counted(zones, value):
-    """And is an int afterwards, in every zone, in its shortest form and under one version."""
+    """Every zone then has the int in its shortest form and under one version."""
     cache = await zones.ready()
     await cache.set("n", value, consistency="all")
     for _ in range(2):
@@ -54,7 +54,7 @@ async def test_a_number_that_loses_digits_keeps_no_padding(zones, steps):
 @pytest.mark.parametrize("value", [True, False, b"5", "5", " 5", "", b"", -1, 2.5, None, [1]])
 @on_zones()
 async def test_what_is_no_int_from_0_up_is_refused(zones, value):
-    """By every client in the same way; and it stays as it is."""
+    """Every client refuses it in the same way, and the value stays unchanged."""
     clients = [await zones.ready(local_zone=zone) for zone in "abc"]
     await clients[0].set("n", value, consistency="all")
     for cache in clients:
@@ -106,7 +106,7 @@ async def test_a_late_copy_undoes_neither_a_set_nor_a_delete(zones, what):
 
 @on_zones()
 async def test_counters_that_several_clients_move_end_equal(zones):
-    """Without a lost or a doubled step, whatever order the copies arrive in."""
+    """No step is lost or doubled, in any order in which the copies arrive."""
     clients = [await zones.ready(local_zone=zone) for zone in "abc"]
     await clients[0].incr("n", initial=0, consistency="all")
     counts = await asyncio.gather(*(clients[number % 3].incr("n") for number in range(90)))

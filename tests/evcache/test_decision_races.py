@@ -37,7 +37,7 @@ def before_the_next(monkeypatch, name, what):
 @pytest.mark.parametrize("skew", [0.0, 2.0, -2.0])
 @on_zones()
 async def test_a_number_gains_a_digit_while_another_client_counts(zones, monkeypatch, skew, between):
-    """Room is made first, under a version: whatever comes in between is another step, and none is lost."""
+    """The client makes room first, under a version. A write in between is another step, and no step is lost."""
     one = await zones.ready(hints=None, wall_clock=lambda: zones.wall_clock() + skew)
     other = await zones.ready(hints=None, local_zone="b")
     await one.set("k", 9, consistency="all")
@@ -157,7 +157,7 @@ async def test_a_step_that_another_one_follows_at_once_reaches_the_level_asked_f
     async def followed(node, first, second, deadline):
         monkeypatch.setattr(evcache.counting, "ask_both", both)
         reply, _ = await both(node, first, second, deadline)
-        other._writes._spread = None  # its caller and all are gone before it can send anything
+        other._writes._spread = None  # its process ends before it can send anything
         with pytest.raises(TypeError):
             await other._writes._coordinate(
                 "incr", other._cluster.view, full("k"), _counts(other), other._defaults.write(None, None, None), value=True

@@ -18,7 +18,7 @@ class Cutter:
 
     def __init__(self, zones):
         self._dial = zones.dial
-        self.commands = None  # so many of the packet's arrive; None: all
+        self.commands = None  # number of the packet's commands that arrive; None for all
         zones.dial = self.dial
 
     async def dial(self, endpoint, factory):
@@ -66,7 +66,7 @@ async def test_hint_completes_a_store_whose_connection_ended_in_the_middle(zones
 
 
 def leave_stub(zones, *names):
-    """What a writer leaves whose connection ended behind the first command of its packet."""
+    """Make the stub of a writer whose connection ended after the first command of its packet."""
     for zone in names:
         line = b"mg %b N%d E%d\r\n" % (full("k"), STUB_SECONDS, GUARD_STUB_CAS)
         assert zones.one(zone).session().receive(line) == b"HD W\r\n"
@@ -96,7 +96,7 @@ async def test_stub_of_the_local_zone_does_not_hide_the_value_of_another(zones):
 
 @on_zones()
 async def test_stub_that_was_left_behind_holds_up_a_load_for_its_seconds_at_most(zones):
-    """Its process is taken for one that loads. Once the stub is gone the next one gets the lease, and stores."""
+    """Readers take the writer for a process that loads. When the stub is gone, the next reader gets the lease, and stores."""
     cache = await zones.ready()
     leave_stub(zones, *"abc")
     source = Source()
@@ -113,7 +113,7 @@ async def test_stub_that_was_left_behind_holds_up_a_load_for_its_seconds_at_most
 @pytest.mark.parametrize(("size", "left"), [(300_000, None), (700_000, "older")])
 @on_zones(max_bytes=200_000)
 async def test_value_that_a_server_has_no_memory_for_is_not_stored(zones, size, left):
-    """The server takes away what is there first, unless the value is so large that it is kept in chunks."""
+    """The server first removes the item that is there, unless it keeps the large value in chunks."""
     cache = await zones.ready()
     await cache.set("k", "older", consistency="all")
     connections = zones.connections_made()

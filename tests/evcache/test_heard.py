@@ -1,4 +1,4 @@
-"""Versions that other clients announce: no zone's older answer is believed from then on, whatever reads the key."""
+"""Versions that other clients announce: from then on no read of the key believes a zone's older answer."""
 
 import pytest
 
@@ -66,7 +66,7 @@ writes = pytest.mark.parametrize(("write", "new"), WRITES.values(), ids=WRITES)
 
 
 async def two_clients(zones, **options):
-    """A writer in zone b and a reader in zone a who hear each other, and a value in every zone."""
+    """Make a writer in zone b and a reader in zone a that hear each other, and a value in every zone."""
     channel = LocalChannel()
     clients = [await zones.ready(local_zone=zone, invalidation=channel, **options) for zone in "ba"]
     for client in clients:
@@ -84,7 +84,7 @@ async def two_clients(zones, **options):
 @pytest.mark.parametrize("near", [None, NearCache()], ids=["no near cache", "near cache"])
 @on_zones()
 async def test_a_zone_that_lacks_what_was_heard_is_not_believed(zones, write, new, read, read_before, near):
-    """Another zone has it, or the loader is called: the local zone gets the write late."""
+    """The local zone gets the write late, so another zone serves it, or the client calls the loader."""
     writer, reader = await two_clients(zones, near_cache=near, hints=None)
     old = zones.held("k", "a")
     if read_before:
@@ -99,7 +99,7 @@ async def test_a_zone_that_lacks_what_was_heard_is_not_believed(zones, write, ne
 
 @on_zones()
 async def test_the_zone_that_was_behind_is_repaired(zones):
-    """As after own writes, and the hook is told."""
+    """The client repairs the zone, as after its own writes, and calls the hook."""
     listener = Listener()
     writer, reader = await two_clients(zones, hooks=listener, hints=None)
     old = zones.held("k", "a")
@@ -114,7 +114,7 @@ async def test_the_zone_that_was_behind_is_repaired(zones):
 
 @on_zones()
 async def test_what_is_loaded_after_a_delete_was_heard_is_stored(zones):
-    """Though the local zone lacks the delete, and the clock of who deleted is ahead: the load began after it."""
+    """The local zone lacks the delete, and the clock of the deleting client is ahead. The load began after the delete."""
     writer, reader = await two_clients(zones, hints=None)
     ahead = await zones.ready(
         local_zone="b", invalidation=writer._bus._channel, hints=None, wall_clock=lambda: zones.wall_clock() + 30
@@ -134,7 +134,7 @@ async def test_what_is_loaded_after_a_delete_was_heard_is_stored(zones):
 @pytest.mark.parametrize("write", ["set", "delete", "set, not waited for"])
 @on_zones()
 async def test_a_write_that_no_zone_has_taken_makes_no_zone_look_behind(zones, write):
-    """It is announced, since a zone may have it, and not by its version: the old value is still the newest there is."""
+    """A zone may have it, so the client announces the key without the version: the old value is still the newest."""
     pair = await Pair.on(zones, hints=None, errors="miss", write_timeout=0.3)
     for zone in "abc":
         pair.to_writer.requests[zone].hold()
@@ -151,7 +151,7 @@ async def test_a_write_that_no_zone_has_taken_makes_no_zone_look_behind(zones, w
 
 @on_zones()
 async def test_a_version_that_is_too_far_ahead_is_not_believed(zones):
-    """A broken clock must not make everything look behind."""
+    """A wrong clock must not make every zone look behind."""
     _, reader = await two_clients(zones)
     reader._changes.changed(full("k"), (int(zones.wall_clock() * 1000) + 3_600_000) << 20)
     assert reader._reads._clock.refused == 1
@@ -178,7 +178,7 @@ async def test_nothing_is_remembered_where_that_is_off(zones):
 
 @on_zones(zones=2)
 async def test_a_flood_of_announcements_does_not_make_a_client_forget_its_own_writes(zones):
-    """It has written one key, and another process writes many."""
+    """The client has written one key, and another process writes many."""
     writer, reader = await two_clients(zones, remember_versions=10, hints=None)
     assert await reader.set("own", "first", consistency="all")
     old = zones.held("own", "a")

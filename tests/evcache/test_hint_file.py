@@ -379,7 +379,7 @@ def fail_with_a_bug(file):
 
 @pytest.mark.parametrize(("fail", "says"), [(damage_under, "malformed"), (fail_with_a_bug, "division by zero")])
 def test_a_file_that_is_damaged_in_use_is_given_up(path, caplog, fail, says):
-    """What is in it can't be trusted, and does not heal. Nothing more is kept for it."""
+    """Its content can't be trusted and cannot recover. The client keeps no more changes for it."""
 
     async def main():
         file = await filled(path, *[hint(number, data=b"x" * 500) for number in range(100)])
@@ -401,7 +401,7 @@ def test_a_file_that_is_damaged_in_use_is_given_up(path, caplog, fail, says):
 
 
 def test_a_file_that_fails_for_long_is_given_up(path, monkeypatch):
-    """What waits for it must not fill the memory."""
+    """Changes that wait for the file must not fill the memory."""
     monkeypatch.setattr("evcache.hint_file.MAX_UNSAVED", 10)
 
     async def main():
@@ -424,7 +424,7 @@ def test_a_file_that_fails_for_long_is_given_up(path, monkeypatch):
 
 
 def test_an_open_that_fails_after_it_was_cancelled_is_no_lost_error(tmp_path):
-    """asyncio reports errors that nothing has looked at."""
+    """asyncio reports errors that no code has retrieved."""
     problems = []
 
     async def main():

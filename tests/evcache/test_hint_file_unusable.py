@@ -1,4 +1,4 @@
-"""A client whose hint file cannot be used, or is slow: calls go on without it, which is said once.
+"""A client whose hint file cannot be used, or is slow: calls go on without it, and the log says so once.
 
 Files are read and written on a thread, so tests with a real one run on an ordinary loop, and wait for nothing but it.
 """
@@ -34,7 +34,7 @@ def run_sql(path, *statements):
     database.close()
 
 
-# What makes a file unusable: each gives a path and what is said of it, and repairs it in the end.
+# Causes of an unusable file: each gives a path and the expected error, and repairs the file in the end.
 
 
 @contextlib.contextmanager
@@ -174,7 +174,7 @@ def test_a_strict_client_says_why_the_hint_file_is_unusable(tmp_path, caplog, ca
 
 
 def test_nothing_is_lost_by_a_file_of_others(tmp_path):
-    """It stays as it was, whatever is kept in memory."""
+    """The file stays as it was, although the client keeps hints in memory."""
     with other_kind(tmp_path) as (path, _):
         before = path.read_bytes()
 
@@ -355,7 +355,7 @@ async def test_a_call_waits_for_a_slow_file_for_half_of_its_time(zones, timeout)
 @pytest.mark.usefixtures("_slow")
 @on_zones()
 async def test_of_several_calls_none_waits_longer_than_half_of_its_time(zones):
-    """Those that have little time are not kept waiting by one that has more."""
+    """A call with more time does not delay calls with less."""
     cache = zones.client(hints=Hints(path="slow"))
     calls = [asyncio.create_task(cache.get("k", timeout=timeout)) for timeout in (10, 0.2, 1)]
     await pass_time(0.1001)
@@ -365,7 +365,7 @@ async def test_of_several_calls_none_waits_longer_than_half_of_its_time(zones):
 @pytest.mark.usefixtures("_slow")
 @on_zones()
 async def test_a_strict_client_waits_for_a_slow_file(zones):
-    """As long as the call may take, and the error says for what."""
+    """The call waits for its whole time, and the error names the file."""
     cache = zones.client(hints=Hints(path="slow", strict=True))
     with pytest.raises(CacheUnavailable, match="opening the hint file"):
         await cache.get("k", timeout=1)

@@ -71,7 +71,7 @@ STATUSES = [
 
 
 def test_one_copy_store_is_called_stored_or_refused_only_where_the_replies_prove_it():
-    """Stored: TTL and mark of this version were set. Refused: the server said so and holds nothing."""
+    """Stored: the TTL was set and the mark cleared for this version. Refused: the server replied so and holds nothing."""
     for lines in product(*STATUSES):
         took_over, ttl, unmark = lines[1:]
         if (ttl, unmark) == (HD, HD):

@@ -43,7 +43,7 @@ each_repair = pytest.mark.parametrize("repair", [True, False], ids=["repair", "n
 
 
 async def prepared(zones, state, old, new, **options):
-    """A client that has seen nothing of all this, and what was written last."""
+    """Make a client that has seen none of this, and return it with the value that was written last."""
     writer = await zones.ready(hints=None, local_zone=OTHERS[0])
     written = await state(zones, writer, old, new)
     cache = zones.client(hints=None, local_zone=OTHERS[0], write_timeout=3, write_consistency="quorum", **options)
@@ -175,7 +175,7 @@ async def test_a_cas_loop_makes_progress(zones, near, update):
 
 @on_zones()
 async def test_what_this_client_knows_of_and_no_zone_has_is_not_decided_on(zones):
-    """The newest version was evicted everywhere, and an older one is left in a zone: to this client that is a miss."""
+    """Every zone evicted the newest version, and one zone has an older one. To this client the key is a miss."""
     cache = await zones.ready(repair=False, hints=None)
     await cache.set("k", "older", consistency="all")
     held = zones.held("k", DECIDES)
@@ -244,7 +244,7 @@ TWO_AT_ONCE = {
 @pytest.mark.parametrize("operation", TWO_AT_ONCE)
 @on_zones()
 async def test_two_calls_of_one_client_at_once(zones, operation):
-    """One waits for a slow zone to compare, and the other one writes: the first has not found nothing."""
+    """One call waits for a slow zone to compare while another call writes. The first call must not find the key absent."""
     value, call = TWO_AT_ONCE[operation]
     cache = await zones.ready(local_zone=OTHERS[0])
     await cache.set("k", value, consistency="all")

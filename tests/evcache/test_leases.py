@@ -16,7 +16,7 @@ from zones.protocol.replies import Hit
 
 KEY = full("k")
 OLD = Found(Hit(b"old", 0, 7, 100, stale=False, leased=False), "a", None)
-"""What a lease beside the key is to replace, unless a test says otherwise."""
+"""The item that a lease beside the key replaces, unless a test names another."""
 
 
 class Process:
@@ -167,7 +167,7 @@ async def test_without_a_zone_there_is_no_lease(zones, how):
 
 @on_zones(zones=1, cas_enabled=False)
 async def test_a_server_without_cas_gives_no_leases(zones):
-    """A stub could not be told from another one there, nor be replaced by what was loaded."""
+    """Without a CAS, a stub looks like any other, and the loaded value cannot replace exactly that stub."""
     one = await process(zones)
     assert await one.take() is NoLease.UNREACHABLE
     assert await one.take_beside() is NoLease.UNREACHABLE
@@ -205,7 +205,7 @@ async def test_a_lease_can_be_made_to_last(zones):
 
 @on_releases("1.6.38", "1.6.18", zones=1)
 async def test_a_lease_beside_an_item_is_for_replacing_that_item(zones):
-    """When the key holds another item, the lease of the first one is in nobody's way."""
+    """When the key holds another item, the lease for the first item blocks no client."""
     one, two = await process(zones), await process(zones)
     await one.cache.set("k", "first")
     first = await one.take()
@@ -221,7 +221,7 @@ async def test_a_lease_beside_an_item_is_for_replacing_that_item(zones):
 
 @on_zones(zones=2)
 async def test_a_lease_in_a_zone_that_is_behind_is_for_replacing_what_is_known(zones):
-    """The same for all who know of it, and for those who find it there later. Its version decides about the loaded value."""
+    """Clients that know of it and clients that find it later use one lease. The version decides about the loaded value."""
     one, two, three = [await process(zones) for _ in range(3)]
     await one.cache.set("k", "old", consistency="all")
     old = await one.take()

@@ -41,7 +41,7 @@ READS = [get, get_item, get_many, get_all, for_update]
 
 
 async def last_seen(zones, clients, read, seconds=READ_FOR_SECONDS):
-    """When each client read a value last, in seconds from now."""
+    """Return when each client last read a value, in seconds from now."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     last = dict.fromkeys(clients, 0.0)
@@ -64,7 +64,7 @@ async def client_in_each_zone(zones, **options):
 @pytest.mark.parametrize("read", READS, ids=lambda read: read.__name__)
 @on_zones(ticking=True)
 async def test_an_item_that_is_read_in_every_zone_is_gone_when_its_time_is_over(zones, read, missing):
-    """Whichever zones lack it at first, and though every read has the zones compared and repaired."""
+    """This holds for any zones without the item at first, although every read compares and repairs the zones."""
     clients = await client_in_each_zone(zones)
     assert await clients["a"].set("k", "value", ttl=TTL, consistency="all")
     if missing:
@@ -183,7 +183,7 @@ async def test_a_short_life_is_one_in_every_zone(zones, ttl):
 @pytest.mark.parametrize("how", ["get", "get_many", "set", "get_or_load"])
 @on_zones(ticking=True)
 async def test_a_near_entry_ends_before_its_item(zones, how, slow):
-    """Also when the call that filled it took long: what the zone said was left counts from when it was asked."""
+    """This holds after a slow call, too: the time left that the zone reported counts from the request."""
     cache, _ = near_client(zones, near_cache=NearCache(ttl=60), read_timeout=5, write_timeout=5)
     await settled(zones, cache)
     loop = asyncio.get_running_loop()

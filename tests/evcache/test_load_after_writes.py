@@ -1,5 +1,5 @@
-"""After a write or a delete the first reader has the key loaded at once, and the value is stored: whatever became of loads
-that began before it, in this process or another.
+"""After a write or a delete the first reader loads the key at once and stores the value, regardless of loads that began
+before, in this process or another.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ loads = pytest.mark.parametrize("read", [load, load_many], ids=["get_or_load", "
 
 
 async def failed_refresh(cache, policy):
-    """A value whose loader has just failed when it was to be loaded anew; the source of it, which works again."""
+    """Store a value, let its refresh fail, and return the value's source, which works again."""
     source = Source("old")
     assert await load(cache, source, policy) == "old"
     await pass_time(8.6 if policy is EXACT else 11)
@@ -58,7 +58,7 @@ async def failed_refresh(cache, policy):
 @pytest.mark.parametrize("deleter", [0, 1], ids=["this process deletes", "another process deletes"])
 @pytest.mark.parametrize("reader", [0, 1], ids=["this process reads", "another process reads"])
 def test_after_a_delete_a_failed_refresh_is_forgotten(read, policy, delete, deleter, reader):
-    """By all processes of the zone, whichever deletes and whichever reads first; in zones without versions, too."""
+    """All processes of the zone forget it, whichever deletes or reads first, also in zones without versions."""
 
     async def check(zones):
         caches = [await zones.ready() for _ in range(2)]
@@ -80,7 +80,7 @@ def test_after_a_delete_a_failed_refresh_is_forgotten(read, policy, delete, dele
 
 @on_releases("1.6.38", "1.6.18", zones=2)
 async def test_without_a_write_a_failed_refresh_holds(zones):
-    """For `throttle` seconds, for every process of the zone: that is what it is for."""
+    """The pause lasts `throttle` seconds for every process of the zone."""
     caches = [await zones.ready() for _ in range(2)]
     source = await failed_refresh(caches[0], STALE)
     for cache in caches:
@@ -97,7 +97,7 @@ async def test_without_a_write_a_failed_refresh_holds(zones):
 
 @on_zones(zones=2)
 async def test_a_touch_does_not_end_the_time_for_which_a_loader_is_left_alone(zones):
-    """It writes nothing, and sessions are touched with every read."""
+    """A touch writes nothing, and a service may touch a key with every read."""
     cache = await zones.ready()
     source = await failed_refresh(cache, ALONE)
     await cache.touch("k", 100)
@@ -111,7 +111,7 @@ async def test_a_touch_does_not_end_the_time_for_which_a_loader_is_left_alone(zo
 @pytest.mark.parametrize("channel", [True, False], ids=["heard", "not heard"])
 @on_zones(zones=2)
 async def test_after_invalidate_with_stale_for_the_first_reader_has_it_loaded(zones, policy, invalidator, channel):
-    """In the background; in another process that has not heard of it, by a reader of the one that has invalidated it."""
+    """The load runs in the background. Without a channel, a reader of the invalidating process begins it."""
     options = {"invalidation": LocalChannel()} if channel else {}
     caches = [await zones.ready(**options) for _ in range(2)]
     source = await failed_refresh(caches[0], policy)
@@ -127,7 +127,7 @@ async def test_after_invalidate_with_stale_for_the_first_reader_has_it_loaded(zo
 
 @on_zones(zones=2)
 async def test_a_set_ends_the_time_for_which_a_loader_is_left_alone(zones):
-    """What was set is loaded anew like any other value when it is due."""
+    """The client refreshes a value that was set, like any other value, when it is due."""
     cache = await zones.ready()
     source = await failed_refresh(cache, EXACT)
     await cache.set("k", "set", ttl=10)
@@ -176,7 +176,7 @@ async def test_a_load_that_fails_after_a_write_says_nothing_about_the_next_one(z
 @pytest.mark.parametrize("before", ["nothing", "due", "stale"])
 @on_releases("1.6.38", "1.6.18", zones=2)
 async def test_a_load_of_the_old_state_does_not_hold_up_loads_of_the_new_one(zones, delete, before):
-    """Its process lives, takes its time, and has not heard of the delete. Of all others that ask after it one loads, at once."""
+    """The first process still loads and has not heard of the delete. Of the later readers one loads, at once."""
     caches = [await zones.ready() for _ in range(4)]
     policy = STALE if before == "stale" else EXACT
     slow, quick = Source("old", seconds=0.0), Source("new", seconds=0.5)
@@ -205,7 +205,7 @@ async def test_a_load_of_the_old_state_does_not_hold_up_loads_of_the_new_one(zon
 @policies
 @on_zones()
 async def test_in_a_zone_that_lacks_the_delete_too(zones, policy, arrives, who):
-    """It has been acknowledged by the others, and the local zone still shows the value whose refresh has failed."""
+    """The other zones acknowledged it, and the local zone still has the value whose refresh failed."""
     channel = LocalChannel()
     cache, other = [await zones.ready(local_zone=zone, invalidation=channel, hints=None, repair=False) for zone in "ab"]
     source = await failed_refresh(cache, policy)

@@ -98,7 +98,7 @@ def test_without_cas_each_process_loads_once_and_its_value_is_kept(classic):
 
 @on_zones(zones=2, cas_enabled=False)
 async def test_without_cas_a_value_is_loaded_anew_before_it_goes(zones):
-    """In the background, and what is loaded replaces it."""
+    """The load runs in the background, and the loaded value replaces the old one."""
     cache, source = await zones.ready(), Source("old")
     await cache.get_or_load("k", source.load, ttl=10, policy=EXACT)
     await pass_time(8.5)

@@ -37,7 +37,7 @@ async def filled(zones, **options):
 @pytest.mark.parametrize("level", ["quorum", "all_minus_one"])
 @on_zones()
 async def test_a_zone_that_hangs_is_not_waited_for(zones, read, level, slow):
-    """Whichever it is; what it says later is dropped, and the connection serves the next call."""
+    """Any zone may be the slow one. The client drops its late reply, and the connection serves the next call."""
     cache = await filled(zones)
     zones.pause(slow)
     watch = Stopwatch()
@@ -81,7 +81,7 @@ async def test_all_waits_for_the_slowest(zones, read):
 
 @on_zones()
 async def test_keys_that_are_behind_what_this_client_knows_wait_for_a_zone_that_is_not(zones):
-    """Two zones are behind, which makes no quorum of theirs; the third is slow."""
+    """Two zones are behind, and together they make no quorum. The third is slow."""
     cache = await zones.ready(circuit=PATIENT, hints=None, read_timeout=2.0)
     await cache.set("k", "old", consistency="all")
     old = zones.held("k", "a")

@@ -147,7 +147,7 @@ def test_the_default_limit(keys):
 
 
 def test_what_was_heard_is_known():
-    """As what was seen: the newest counts, in whatever order."""
+    """The newest version counts, in any order, as for versions that the client read."""
     remembered = Remembered()
     for step, version, newest in [
         ("hear", 5, 5),
@@ -208,8 +208,8 @@ STEPS = st.lists(
 
 @given(st.integers(0, 4), STEPS)
 def test_whatever_is_heard_what_is_known_stays_bounded_and_true(limit, steps):
-    """What is known of a key never goes back by hearing, is never more than what was said of it, and the young generation
-    never says less than all that is known."""
+    """Announcements never lower the known version of a key. The known version is never newer than all that was announced or
+    noted, and the young generation always has the newest one."""
     remembered = Remembered(limit)
     model = {}
     pins = set()

@@ -14,7 +14,7 @@ def seeded(share, seed=1):
 
 
 def choose_one_by_one(sampler, keys):
-    """What a read of one key does."""
+    """Count one key, as a read of one key does."""
     chosen = []
     for key in keys:
         sampler.left -= 1
@@ -40,7 +40,7 @@ def test_the_share_of_keys_is_chosen_in_batches_of_any_size(share, batch):
 
 @pytest.mark.parametrize("batch", [1, 3, 64, 1_000])
 def test_a_batch_is_chosen_from_as_the_same_keys_one_by_one(batch):
-    """A key does not care which keys it is read with."""
+    """The chance of a key does not depend on the keys that are read with it."""
     keys = keys_of(batch)
     alone, together = seeded(0.1), seeded(0.1)
     for _ in range(50):

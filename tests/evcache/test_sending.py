@@ -76,7 +76,7 @@ operations = pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("skew", SKEWS)
 @on_zones()
 async def test_a_write_after_one_that_its_client_had_not_seen_takes_effect(zones, name, skew):
-    """The version of a write that begins after another one has ended is newer in the end, by however much clocks differ."""
+    """A write that begins after another one has ended gets the newer version in the end, for any clock difference."""
     slow, right = await slow_and_right(zones, skew)
     theirs = await right.set("k", "theirs", consistency="all")
     await pass_time(skew / 5)
@@ -252,7 +252,7 @@ async def test_a_late_zone_does_not_send_a_write_again_that_has_been_acknowledge
 
 @on_zones()
 async def test_an_own_newer_write_supersedes(zones):
-    """It was made later by the same client, and must not be undone by the one before it."""
+    """The same client made it later, so the earlier write must not undo it."""
     cache = await zones.ready(circuit=PATIENT)
     zones.pause("a")
     first = asyncio.ensure_future(cache.set("k", "first", consistency="all", timeout=10))
@@ -377,7 +377,7 @@ def test_what_is_reported_after_the_decision_sends_nothing_again():
 
 
 def test_a_second_round_that_can_not_be_sent_does_not_leave_the_caller_waiting():
-    """Whatever is raised, the first round is decided."""
+    """The first round is decided after any error."""
 
     async def main():
         round_, store, _ = a_round()
@@ -396,7 +396,7 @@ def test_a_second_round_that_can_not_be_sent_does_not_leave_the_caller_waiting()
 @pytest.mark.parametrize(("writer", "noted"), [(1, False), (2, True)])
 @on_zones(zones=1)
 async def test_a_store_notes_what_other_writers_were_newer_with(zones, writer, noted):
-    """A version of its own client it had made itself."""
+    """The store notes a newer version of another writer, and not one that its own client has made."""
     cache = await zones.ready()
     await cache.set("k", "theirs", ttl=50)
     item = zones.one("a").store.get(full("k"))
@@ -432,7 +432,7 @@ async def test_two_writers_that_both_send_again_end(zones):
 @pytest.mark.parametrize("rounds", [2, 3])
 @on_zones()
 async def test_the_last_round_that_is_superseded_counts_as_acknowledged(zones, monkeypatch, rounds):
-    """What is newer than the version of each round is gone past, a few times: it may be older than the call."""
+    """Each round goes past the newer version that it met, up to a limit. That version may be older than the call."""
     monkeypatch.setattr("evcache.sending.MOST_ROUNDS", rounds)
     slow, right = await slow_and_right(zones, circuit=PATIENT)
     await right.set("k", "theirs", consistency="all")
@@ -644,7 +644,7 @@ async def test_hints_of_both_rounds_leave_the_newer_one(zones):
 
 @on_zones()
 async def test_a_hint_of_the_second_round_belongs_to_the_same_call(zones):
-    """Its delivery is linked to the span of the call, whatever is current where the second round is sent."""
+    """Its delivery is linked to the span of the call, for any span that is current when the second round is sent."""
     causes = iter(["the call"])
     ends = []
 
@@ -668,7 +668,7 @@ async def test_a_hint_of_the_second_round_belongs_to_the_same_call(zones):
 
 @on_zones()
 async def test_a_caller_cancelled_during_the_first_round_sends_nothing_again(zones):
-    """It has no result, and what others do from then on must not be undone. The first round goes on."""
+    """The caller has no result, and nothing may undo later writes of other clients. The first round goes on."""
     slow, right = await slow_and_right(zones, circuit=PATIENT)
     await right.set("k", "theirs", consistency="all")
     zones.pause(*"abc")
@@ -688,7 +688,7 @@ async def test_a_caller_cancelled_during_the_first_round_sends_nothing_again(zon
 
 @on_zones()
 async def test_a_caller_cancelled_during_the_second_round_leaves_it_to_end(zones):
-    """It is on its way to every zone: half a write is what makes zones differ."""
+    """The write goes on to every zone, because half a write would leave the zones different."""
     slow, right = await slow_and_right(zones, circuit=PATIENT)
     await right.set("k", "theirs", consistency="all")
     zones.pause("c")

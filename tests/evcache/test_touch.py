@@ -201,7 +201,7 @@ async def test_a_zone_that_missed_a_touch_gets_it(zones, touches, ttl):
 @each_touch
 @on_zones()
 async def test_a_value_that_was_to_expire_does_not_return_with_its_zone(zones, touches):
-    """Its life was cut short, it is gone from the other zones, and one that missed that comes back with it."""
+    """A touch cut a life short. The other zones no longer have the value, and a zone that missed the touch comes back with it."""
     cache = await zones.ready(circuit=QUICK)
     reader = await zones.ready(circuit=QUICK, local_zone="c", hints=None)
     await cache.set("k", "value", ttl=600, consistency="all")
@@ -247,7 +247,7 @@ async def test_a_zone_that_missed_value_and_touch_gets_the_value_with_its_new_ti
 
 @on_zones()
 async def test_a_touch_costs_no_value(zones):
-    """Whatever its size: two small packets for each zone."""
+    """For a value of any size, each zone gets two small packets."""
     cache = await zones.ready()
     await cache.set("k", b"x" * 50_000, consistency="all")
     zones.forget()
@@ -258,7 +258,7 @@ async def test_a_touch_costs_no_value(zones):
 
 @on_zones(zones=1)
 async def test_the_queue_has_room_for_the_first_of_two_requests_only(zones):
-    """The reply to the first one, or its timeout, is for no one, and is not reported as lost."""
+    """The reply to the first request, or its timeout, has no receiver, and asyncio does not report it as lost."""
     cache = await zones.ready(circuit=PATIENT)
     view, _ = await cache._open(cache._defaults.write(None, None, None))
     node = view.readers[0].node(view.place(full("k")))

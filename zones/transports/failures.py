@@ -31,7 +31,7 @@ def node_error(error: Exception, name: str) -> NodeError:
     if isinstance(error, OSError):
         return ConnectionLost(f"lost: {error}", name)
     if isinstance(error, Refused):
-        # A proxy's SERVER_ERROR is its own answer. After the others nobody knows what the server will read next.
+        # A proxy's SERVER_ERROR is its own answer. After the other errors it is unknown what the server will read next.
         if error.line.startswith(b"SERVER_ERROR"):
             return ServerError(error.line.decode("ascii", "backslashreplace"), name)
         return ProtocolError(f"the server lost the thread: {error.line[:200].decode('ascii', 'backslashreplace')}", name)
