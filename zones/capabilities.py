@@ -139,12 +139,6 @@ FEATURES = (
         without="`append` and `prepend` to a compressed value raise `Unsupported`",
     ),
     Feature(
-        "reading and touching in one command",
-        _META,
-        classic=False,
-        without="`get_and_touch` sends two; the second may meet another value than the first",
-    ),
-    Feature(
         "checked replies",
         _META,
         classic=False,
