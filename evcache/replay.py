@@ -283,7 +283,8 @@ class Replay:
         """Bring one hint to its node. False when it is to be tried again."""
         if self.book.get(hint.zone, hint.key) is not hint:
             return True  # ended meanwhile
-        if hint.expires_at <= self._now():  # its turn came too late
+        # Only a set can come too late. A file of an earlier release may give a delete an end, which no longer counts.
+        if hint.kind is Kind.SET and hint.expires_at <= self._now():
             self.book.take_out(hint)
             self._dropped(hint, "expired")
             return True

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 
 import pytest
 from hypothesis import given
@@ -434,11 +433,3 @@ async def test_two_clients_with_one_writer_id_may_write_one_version(zones):
     result = await other.set("k", "next", consistency="all")
     assert zones.values("k") == everywhere("next")
     assert zones.stored_versions("k") == everywhere(result.version)
-
-
-def test_how_often_two_clients_share_a_writer_id():
-    """12 bits: one pair in 4,096. Of n clients, some pair does with a chance of n^2 / 8,192, about."""
-    assert 2**WRITER_BITS == 4096
-    clients = 30
-    none = math.prod(1 - taken / 4096 for taken in range(clients))
-    assert 1 - none == pytest.approx(clients**2 / 8192, rel=0.1)

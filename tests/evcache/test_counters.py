@@ -126,14 +126,13 @@ async def test_a_step_that_was_decided_and_not_heard_of_is_counted_once(zones):
         await cache.incr("n", timeout=0.3)
     zones.resume(DECIDES)
     await pass_time(10)
-    values = set(zones.values("n").values())
-    assert values in ({5}, {6})
+    assert zones.values("n") == dict.fromkeys("abc", 6)
     assert len(set(raw_values(zones).values())) == 1
 
 
 @on_zones()
 async def test_a_counter_is_read_near_as_what_it_is(zones):
-    """The client that counts sees its own count; another one after its near cache's time at the latest."""
+    """The client that counts sees its own count."""
     cache, _ = near_client(zones, "a")
     await settled(zones, cache)
     assert await cache.incr("n", initial=1, consistency="all") == 1

@@ -431,7 +431,7 @@ def test_an_open_that_fails_after_it_was_cancelled_is_no_lost_error(tmp_path):
         asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
         file = HintFile(str(tmp_path / "nowhere" / "hints"))
         go_on = threading.Event()
-        file._thread.submit(go_on.wait)
+        file._thread.submit(go_on.wait, 10)
         opening = asyncio.create_task(file.open())
         await asyncio.sleep(0)
         opening.cancel()
@@ -490,7 +490,7 @@ def test_a_cancelled_close_hands_over_what_is_not_written_yet(path, fails):
         go_on = threading.Event()
         if fails:
             file._thread.submit(file._database.execute, "PRAGMA query_only = ON").result()
-        file._thread.submit(go_on.wait)
+        file._thread.submit(go_on.wait, 10)
         file.put(hint(1))
         await asyncio.sleep(0)  # now the thread has it, after the wait
         if fails:
@@ -517,7 +517,7 @@ def test_what_the_thread_was_given_is_written_whatever_becomes_of_the_task(path)
     async def main():
         file = await filled(path, hint(0))
         go_on = threading.Event()
-        file._thread.submit(go_on.wait)
+        file._thread.submit(go_on.wait, 10)
         file.put(hint(1))
         await asyncio.sleep(0)  # now the thread has it, after the wait
         file._writing.cancel()

@@ -279,7 +279,7 @@ def test_a_client_that_is_closed_while_a_slow_file_opens_leaves_nothing(tmp_path
         cache = patient(zones, hints=Hints(path=path))
         with pytest.MonkeyPatch.context() as patch:
             opened = HintFile._open
-            patch.setattr(HintFile, "_open", lambda file: (go_on.wait(), opened(file))[1])
+            patch.setattr(HintFile, "_open", lambda file: (go_on.wait(10), opened(file))[1])
             getting = asyncio.create_task(cache.get("k", timeout=5))
             await settle()
             cache._replay.journal.wait_no_longer()
@@ -333,7 +333,8 @@ def _slow(monkeypatch):
 
 
 def delete_of(key, version):
-    return Hint("c", full(key), Kind.DELETE, version, b"", FLAG_TOMBSTONE, 60, WALL_START, WALL_START + 60)
+    """A delete of an earlier release, which gave it an end. That is over."""
+    return Hint("c", full(key), Kind.DELETE, version, b"", FLAG_TOMBSTONE, 60, WALL_START - 90, WALL_START - 30)
 
 
 @pytest.mark.parametrize("timeout", [0.1, 2.0])
@@ -360,6 +361,7 @@ async def test_of_several_calls_none_waits_longer_than_half_of_its_time(zones):
     calls = [asyncio.create_task(cache.get("k", timeout=timeout)) for timeout in (10, 0.2, 1)]
     await pass_time(0.1001)
     assert [call.done() for call in calls] == [True] * 3
+    assert await asyncio.gather(*calls) == [None] * 3
 
 
 @pytest.mark.usefixtures("_slow")

@@ -140,6 +140,14 @@ def test_a_set_that_expires_lives_on_as_a_check():
     assert kept.expired(10) == []
 
 
+def test_a_delete_stays_whatever_end_it_has():
+    """A file of an earlier release gives deletes an end."""
+    one = hint(kind=DELETE, expires_at=10)
+    kept = filled(one)
+    assert kept.expired(10) == []
+    assert list(kept) == [one]
+
+
 def test_checks_and_what_never_expires_stay():
     """Whatever the time."""
     kept = filled(hint(b"1", kind=CHECK, expires_at=math.inf), hint(b"2", kind=DELETE, expires_at=math.inf))

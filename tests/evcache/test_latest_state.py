@@ -231,7 +231,7 @@ async def test_of_two_cas_over_one_item_one_succeeds_before_and_after_an_outage(
     starts_after = await zones.ready(local_zone=OTHERS[0])
     for cache in (late, starts_after):
         assert (await cache.cas("k", "second's", item)).zones == {DECIDES: Outcome.EXISTS}
-    assert zones.values("k") == dict.fromkeys("abc", "first's") | {OTHERS[1]: "first's"}
+    assert zones.values("k") == dict.fromkeys("abc", "first's")
 
 
 TWO_AT_ONCE = {
@@ -278,5 +278,4 @@ async def test_a_decision_with_a_lost_reply_where_the_zone_had_missed_a_write(zo
         await cache.incr("k", timeout=0.1)
     zones.resume(DECIDES)
     await pass_time(20)
-    counted = zones.values("k")[DECIDES]
-    assert zones.values("k") == dict.fromkeys("abc", counted)
+    assert zones.values("k") == dict.fromkeys("abc", 6 if missed == "set" else 5)

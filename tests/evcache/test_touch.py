@@ -96,6 +96,7 @@ async def test_the_stub_of_a_lease_keeps_its_time(zones, touches):
     assert not await touches(other, 900)
     assert times(zones)["a"] <= before["a"] <= 3
     loading.cancel()
+    await asyncio.gather(loading, return_exceptions=True)
 
 
 @each_touch
@@ -113,7 +114,8 @@ async def test_an_envelope_gets_new_times_as_a_whole(zones, touches):
     policy = LoadPolicy(stale_for=20, soft=1.0, jitter=0)
     assert await cache.get_or_load("k", loader, ttl=10, policy=policy) == "value 1"
     await pass_time(5)
-    assert await touches(cache, 100) is not False
+    result = await touches(cache, 100)
+    assert result is None or result
     assert (await cache.get_item("k")).ttl in (99, 100)
     await pass_time(90)
     assert await cache.get("k") == "value 1", "fresh for as long as the touch said"
