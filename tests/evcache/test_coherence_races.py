@@ -393,6 +393,25 @@ async def test_a_repair_of_a_zone_that_was_behind_is_announced(zones, how):
 
 
 @on_zones()
+async def test_the_removal_of_an_older_value_is_announced(zones):
+    """What is about to expire is not copied, and a zone that holds an older value loses that instead."""
+    pair = await Pair.on(zones, remember_versions=0)
+    other, _ = near_client(zones, "b", invalidation=pair.channel, check_share=0, **PATIENT)
+    await settled(zones, other)
+    old = pair.in_zone()
+    await pair.writer.set(KEY, "new", ttl=GRACE + 4, consistency="all")
+    await heard()
+    pair.set_zone(old)
+    await pass_time(GRACE + 2)
+    assert await pair.reader.get(KEY) == OLD
+    assert kept(pair.reader, KEY) is not None
+    assert await other.get(KEY, consistency="all") == "new"
+    await pass_time(0.5)
+    assert zones.values(KEY)["a"] is None
+    assert kept(pair.reader, KEY) is None
+
+
+@on_zones()
 async def test_a_copy_to_a_zone_that_holds_nothing_is_not_announced(zones):
     """Nothing older can have been read there; a zone that has come back empty would cause a flood."""
     pair = await Pair.on(zones)

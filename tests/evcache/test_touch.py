@@ -6,7 +6,8 @@ from contextlib import suppress
 import pytest
 
 from evcache import LoadPolicy, Outcome
-from evcache.commands import ask_both
+from evcache.codec import FLAG_ABSENT
+from evcache.commands import ask_both, inspect
 from tests.evcache.memory_zones import PATIENT, QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time
 from zones.errors import QueueFull
 
@@ -175,6 +176,23 @@ async def test_a_write_between_the_look_and_the_touch_is_not_touched_by_mistake(
     await pass_time(0.1)
     assert zones.values("k") == dict.fromkeys("abc", TOMBSTONE)
     assert times(zones) == dict.fromkeys("abc", 60)
+
+
+@on_zones(versions="1.6.18")
+async def test_an_absence_that_comes_between_the_look_and_the_touch_is_none_to_touch(zones):
+    """Without versions nothing is compared, but the reply shows what was touched."""
+    cache = await zones.ready()
+    await cache.set("k", "value", ttl=10, consistency="all")
+
+    async def look_then_write(node, key, deadline):
+        seen = await inspect(node, key, deadline)
+        zones.write_as_another_client("k", b"", FLAG_ABSENT, *"abc")
+        return seen
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evcache.touch.inspect", look_then_write)
+        result = await cache.touch("k", 500, consistency="all")
+    assert result.zones == dict.fromkeys("abc", Outcome.NOT_FOUND)
 
 
 # A zone that misses a touch.
