@@ -80,7 +80,7 @@ def settle_touch(_: object) -> Callable[..., Any]:
 
 
 def put_hint(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Drop the hint of a delete when the client's own longest ttl has passed."""
+    """Give the hint of a delete an end: the client's own longest ttl from now."""
 
     def put_hint(self: Any, hint: Hint) -> Any:
         if hint.kind is Kind.DELETE and math.isinf(hint.expires_at):
@@ -88,6 +88,18 @@ def put_hint(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(self, hint)
 
     return put_hint
+
+
+def deliver_delete(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Drop the hint of a delete whose end has passed."""
+
+    async def deliver_delete(self: Any, view: Any, hint: Hint, node: Any) -> Any:
+        if hint.kind is Kind.DELETE and hint.expires_at <= self._now():
+            self._end(hint, "expired")
+            return True
+        return await original(self, view, hint, node)
+
+    return deliver_delete
 
 
 def deliver(original: Callable[..., Any]) -> Callable[..., Any]:

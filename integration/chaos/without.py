@@ -127,7 +127,10 @@ FIXES: Mapping[str, Fix] = {
     ),
     "delete-hints": Fix(  # other clients of a run know of the delete, and their reads repair the zone
         "the hint of a delete never expires",
-        (Patch("evcache.replay:Replay._put", former.put_hint),),
+        (
+            Patch("evcache.replay:Replay._put", former.put_hint),
+            Patch("evcache.replay:Replay._deliver", former.deliver_delete),
+        ),
     ),
     "lapsed-hints": Fix(  # a client that knew the short-lived value does not believe the older one either way
         "a hint whose item has expired is delivered as a tombstone",
