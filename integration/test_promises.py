@@ -34,10 +34,20 @@ def ticking_zones(servers):
         yield addresses
 
 
+COPIED_SECONDS = 5.0
+
+
 def held(zones, namespace, key):
     """The bytes that each zone holds."""
     found = {name: item(nodes[0], f"{namespace}:{key}") for name, nodes in zones.items()}
     return {name: None if one is None else one[0] for name, one in found.items()}
+
+
+async def until_held(zones, namespace, key, data):
+    """Wait until every zone holds these bytes; fail if that takes longer than copies may."""
+    async with asyncio.timeout(COPIED_SECONDS):
+        while held(zones, namespace, key) != dict.fromkeys(NAMES, data):
+            await asyncio.sleep(0.01)
 
 
 async def clients(stack, zones, namespace, **options):
@@ -69,19 +79,22 @@ def test_nothing_outlives_its_time_however_it_is_read(ticking_zones, namespace):
 
             async def read(name, cache):
                 while time.monotonic() - began < 3 * TTL:
-                    found = {
-                        "get": await cache.get("get"),
-                        "get_many": (await cache.get_many(["get_many"])).get("get_many"),
-                        "all": await cache.get("all", consistency="all"),
-                        "for_update": await cache.get_item("for_update", for_update=True),
+                    reads = {
+                        "get": lambda: cache.get("get"),
+                        "get_many": lambda: cache.get_many(["get_many"]),
+                        "all": lambda: cache.get("all", consistency="all"),
+                        "for_update": lambda: cache.get_item("for_update", for_update=True),
                     }
+                    for how, make in reads.items():
+                        asked_at = time.monotonic() - began
+                        if await make():
+                            last[name, how] = asked_at
                     await cache.get("deleted")
                     await cache.get("absent")
-                    now = time.monotonic() - began
-                    last.update({(name, how): now for how, value in found.items() if value is not None})
                     for key in ("deleted", "absent"):
+                        asked_at = time.monotonic() - began
                         if any(value is not None for value in held(ticking_zones, namespace, key).values()):
-                            last["zones", key] = time.monotonic() - began
+                            last["zones", key] = asked_at
                     await asyncio.sleep(0.05)
 
             await asyncio.gather(*(read(name, cache) for name, cache in caches.items()))
@@ -157,17 +170,15 @@ def test_counters_end_equal_though_copies_are_late(ticking_zones, namespace):
                 assert sorted(sum(counted, [])) == list(range(1, 121))
                 assert await caches[1].get(key, consistency="all") == 120
                 assert await caches[2].get(key, consistency="quorum") == 120
-            await asyncio.sleep(0.5)
             for key in keys:
-                assert held(ticking_zones, namespace, key) == dict.fromkeys(NAMES, b"120")
+                await until_held(ticking_zones, namespace, key, b"120")
                 assert await caches[0].decr(key, 21, consistency="all") == 99
                 assert held(ticking_zones, namespace, key) == dict.fromkeys(NAMES, b"99")
                 assert await caches[0].incr(key, consistency="all") == 100
                 await caches[1].delete(key, consistency="all")
-            await asyncio.sleep(0.5)
             for key in keys:
+                await until_held(ticking_zones, namespace, key, b"")
                 assert await caches[2].get(key, consistency="all") is None
-                assert held(ticking_zones, namespace, key) == dict.fromkeys(NAMES, b"")
 
     asyncio.run(main())
 
@@ -186,10 +197,12 @@ def test_a_counter_that_is_being_read_keeps_its_versions(ticking_zones, namespac
                     await asyncio.gather(*(cache.get("n") for _ in range(50)))
 
             readers = [asyncio.create_task(read(cache)) for cache in caches.values()]
-            for _ in range(500):
-                await caches["b"].incr("n", consistency="all")
-            reading = False
-            await asyncio.gather(*readers)
+            try:
+                for _ in range(500):
+                    await caches["b"].incr("n", consistency="all")
+            finally:
+                reading = False
+                await asyncio.gather(*readers)
             assert held(ticking_zones, namespace, "n") == dict.fromkeys(NAMES, b"%d" % (10**6 + 500))
             versions = {MAX_CAS - item(nodes[0], f"{namespace}:n")[2] for nodes in ticking_zones.values()}
             assert len(versions) == 1

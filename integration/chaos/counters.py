@@ -116,18 +116,15 @@ def _must_be_seen(counted: Call, call: Call, disputed: Sequence[Span], circumsta
     if _overlap(disputed, Span(counted.invoked, until)):
         return False
     had = circumstances.well(call.key, counted.client, Span(counted.invoked, counted.sent_by))
-    if call.kind is Kind.READ:
-        # Of a quorum one zone must be among those that acknowledged the increment, so all were well and none has forgotten.
-        if len(had) < len(circumstances.zones):
-            return False
-        reached = set(circumstances.zones)
-    else:
-        reached = circumstances.well(call.key, call.client, Span(call.invoked, call.completed))
+    # Of a quorum one zone must be among those that acknowledged the increment, so all were well and none has forgotten.
+    if call.kind is Kind.READ and len(had) < len(circumstances.zones):
+        return False
     lost = {zone for zone in had if circumstances.lost(zone, call.key, Span(counted.invoked, until))}
     if call.kind is Kind.READ:
         return not lost and not any(
             circumstances.had_trouble(zone, call.key, call.client, Span(call.invoked, until)) for zone in circumstances.zones
         )
+    reached = circumstances.well(call.key, call.client, Span(call.invoked, call.completed))
     return len((had & reached) - lost) >= ENOUGH_ZONES
 
 

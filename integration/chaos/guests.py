@@ -54,6 +54,7 @@ class Guests:
         finally:
             for each in waiting:
                 each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
         return not system.over.is_set()
 
     async def _join(self, kind: str) -> Worker:

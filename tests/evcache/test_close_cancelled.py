@@ -89,7 +89,7 @@ async def down(made):
 async def opening(made):
     """The first call is on its way."""
     made.zones.pause("a", "b", "c")
-    asyncio.ensure_future(made.cache.get("k", errors="miss"))
+    made.first_call = asyncio.ensure_future(made.cache.get("k", errors="miss"))
     await settle(1)
 
 
