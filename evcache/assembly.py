@@ -56,6 +56,7 @@ from evcache.telemetry import Telemetry
 from evcache.throttle import Throttle
 from evcache.ttl import DEFAULT_TTL_SECONDS, seconds_to_live
 from evcache.turns import Turns
+from evcache.version_support import VersionSupport
 from evcache.versions import VersionClock
 from evcache.write_path import WritePath
 from zones.checks import at_least_one
@@ -167,7 +168,6 @@ class Assembly:
         self._fallback_on_miss = fallback_on_miss
         self._codec = _codec(codec, interop=interop)
         self._hooks = Listeners()
-        self._hooks.home = self._local_zone
         if hooks is not None:
             self._hooks.add(hooks)
         self._versions = not interop
@@ -189,6 +189,7 @@ class Assembly:
         self._cluster = Cluster(
             settings, self._local_zone, events=self._hooks, spare=None if gutter is None else gutter.zone()
         )
+        self._cluster.on_handshake(VersionSupport(is_needed=ordering == "newest" and not interop).check)
         self._starting: asyncio.Task[View] | None = None
         clock = self._clock = VersionClock(wall_ms=lambda: int(wall_clock() * 1000))
         tombstones = self._tombstone_ttl = seconds_to_live(tombstone_ttl, "tombstone_ttl")
@@ -216,7 +217,12 @@ class Assembly:
         remembered = Remembered(not_negative(remember_versions, "remember_versions"))
         throttle = Throttle()
         self._changes = Changes(
-            self._near, self._flights, self._local_zone, clock=clock, remembered=remembered, throttle=throttle
+            self._near,
+            self._flights,
+            lambda: None if self._cluster.view is None else self._cluster.view.home,
+            clock=clock,
+            remembered=remembered,
+            throttle=throttle,
         )
         self._bus = None if invalidation is None else Bus(invalidation, f"evcache:{namespace}", self._changes)
         if self._bus is not None:

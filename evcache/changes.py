@@ -27,14 +27,21 @@ class Changes:
         self,
         near: Near | None,
         flights: Flights,
-        zone: str | None,
+        zone: Callable[[], str | None],
         *,
         clock: VersionClock,
         remembered: Remembered,
         throttle: Throttle,
     ) -> None:
-        """`zone`: the local one. `remembered`: the versions that reads must not go behind. `throttle`: the keys whose loader
-        has failed, which a write ends.
+        """Make it for one client.
+
+        Args:
+            near: The near cache, or None.
+            flights: Loads that are under way.
+            zone: Returns the zone that reads go to first, or None before the zones are known.
+            clock: The client's clock of versions.
+            remembered: The versions that reads must not go behind.
+            throttle: The keys whose loader has failed. A write ends the entry of its key.
         """
         self._near = near
         self._flights = flights
@@ -77,7 +84,7 @@ class Changes:
             if version == NOTHING_NEWER:
                 self._near.changed(key, version)
             elif round_ is not None and _is_held(command, round_):
-                self._near.written(key, command, self._zone, began, round_.age)
+                self._near.written(key, command, self._zone(), began, round_.age)
             else:
                 self._near.doubtful(key, version, began, everywhere=round_ is not None and round_.everywhere)
         if self.announce is not None:

@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from evcache.near_cache import Removal
-from evcache.results import Outcome, Source
+from evcache.results import Outcome, Source, source_of
+from zones.cluster import View
 from zones.errors import CacheError
 
 HintEnd = Literal["delivered", "superseded", "refused", "expired", "overflow", "closed"]
@@ -90,8 +91,6 @@ class Listeners(Hooks):
         """Whether anybody listens to `read`: there is one for every key, so it is not called for nobody."""
         self.of_writes = False
         """The same of `zone_wrote`, of which there is one for every zone."""
-        self.home: str | None = None
-        """The client's zone."""
         self.cause: Callable[[], object] | None = None
         """Asked when a write begins: what it says is handed on to `replayed`."""
         self.background: Callable[[str], AbstractContextManager[None]] | None = None
@@ -113,9 +112,9 @@ class Listeners(Hooks):
     def _note_what_is_heard(self) -> None:
         self.of_reads, self.of_writes = self.hears("read"), self.hears("zone_wrote")
 
-    def looked_up(self, key: bytes, zone: str, *, hit: bool) -> None:
-        """A key was read from the zones; empty: none has it. Only if somebody listens (`of_reads`)."""
-        source: Source = "none" if not zone else "local" if zone == self.home else "fallback"
+    def looked_up(self, view: View, key: bytes, zone: str, *, hit: bool) -> None:
+        """Report a key that was read from the zones, if `of_reads` says that a listener wants it. Empty `zone`: a miss."""
+        source: Source = source_of(zone, view.local, view.home) if zone else "none"
         for listener, read in self._heard["read"]:
             try:
                 read(key, zone, source, hit=hit)

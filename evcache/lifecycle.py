@@ -17,6 +17,7 @@ from evcache.metrics import Client
 from evcache.options import Options, Seconds
 from evcache.stats import Stats
 from evcache.telemetry import Subject, Watch
+from evcache.version_support import zones_without_versions
 from zones.cluster import View
 from zones.discovery import StaticDiscovery
 from zones.tasks import cancel_once
@@ -52,6 +53,7 @@ class Lifecycle(Assembly):
         return Stats(
             nodes_down=sum(node.is_down for node in self._cluster.nodes.values()),
             zones_out=() if view is None else tuple(sorted(view.out)),
+            zones_without_versions=zones_without_versions(self._cluster.nodes),
             writes_resent=self._writes.resent,
             versions_refused=self._clock.refused,
             hints=0 if replay is None else len(replay.book),

@@ -203,7 +203,7 @@ class LoadPath:
             self._hooks.error_as_miss(error)
             return None, isinstance(error, ConsistencyError)
         if self._hooks.of_reads:
-            self._hooks.looked_up(key, "" if found is None else found.zone, hit=found is not None and found.is_value)
+            self._hooks.looked_up(view, key, "" if found is None else found.zone, hit=found is not None and found.is_value)
         if found is None or found.hit.flags == FLAG_TOMBSTONE:
             return None, True
         return self._content(found, self._wall(), key), True
@@ -217,7 +217,8 @@ class LoadPath:
         if self._hooks.of_reads:
             for key in keys:
                 item = found.get(key)
-                self._hooks.looked_up(key, "" if item is None else item.zone, hit=item is not None and item.is_value)
+                zone = "" if item is None else item.zone
+                self._hooks.looked_up(view, key, zone, hit=item is not None and item.is_value)
         required = asked.reads.consistency.required(len(view.readers))
         unavailable = not answered and len(failures) == len(view.readers)  # else some zone was not waited for
         if unavailable:

@@ -125,13 +125,18 @@ def _zones(client: Client) -> list[str]:
     return sorted({zone for (zone, _), _ in _copy(client.nodes())})
 
 
+def _zones_without_versions(client: Client) -> Iterable[Value]:
+    without = client.stats().zones_without_versions
+    return [(zone in without, (zone,)) for zone in _zones(client)]
+
+
 METRICS = (
     Metric(
         "evcache.reads",
         "counter",
         "{key}",
         ("evcache.source", "evcache.result"),
-        "keys that were looked for: where they were found (`near`, `local`, `fallback`, `none`); `hit` or `miss`",
+        "keys that were read, by origin (`near`, `local`, `preferred`, `fallback`, `none`); `hit` or `miss`",
         lambda client: [(count, (source, _HIT[hit])) for (source, hit), count in _copy(client.counts.reads)],
     ),
     Metric(
@@ -248,6 +253,15 @@ METRICS = (
         ("evcache.zone",),
         "1 for a zone that is read last, since too many of its nodes are down",
         lambda client: [(zone in client.stats().zones_out, (zone,)) for zone in _zones(client)],
+        max,
+    ),
+    Metric(
+        "evcache.zone.without_versions",
+        "gauge",
+        "{zone}",
+        ("evcache.zone",),
+        "1 for a zone in which at least one server keeps no versions",
+        _zones_without_versions,
         max,
     ),
     Metric(

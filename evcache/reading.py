@@ -15,7 +15,7 @@ from evcache.life import Content, content_of
 from evcache.lifecycle import Lifecycle
 from evcache.near_path import UNDECODED, Kept
 from evcache.options import Key, Level, Options, Seconds, several
-from evcache.results import Item
+from evcache.results import Item, source_of
 from zones.cluster import View
 from zones.errors import CacheError, NodeError
 from zones.protocol.requests import COPY_FLAGS
@@ -72,7 +72,7 @@ class Reading(Lifecycle):
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
         if self._hooks.of_reads:
-            self._tell_read(full, found)
+            self._tell_read(view, full, found)
         if found is None:
             return default
         if found.hit.flags in UNUSUAL:
@@ -123,7 +123,7 @@ class Reading(Lifecycle):
             self._unavailable(error, options, None)
             return None
         if self._hooks.of_reads:
-            self._tell_read(full, found)
+            self._tell_read(view, full, found)
         content = None if found is None else self._content(full, found)
         if found is None or content is None:
             return None
@@ -135,7 +135,7 @@ class Reading(Lifecycle):
             version=found.version if self._versions else None,
             ttl=None if left is None or left < 0 else left,
             zone=found.zone,
-            source="local" if found.zone == self._local_zone else "fallback",
+            source=source_of(found.zone, view.local, view.home),
             stale=found.hit.stale,
             cas_token=found.hit.cas,
         )
@@ -186,7 +186,7 @@ class Reading(Lifecycle):
         )
         if self._hooks.of_reads:
             for full in wanted:
-                self._tell_read(full, found.get(full))
+                self._tell_read(view, full, found.get(full))
         decode = self._codec.decode
         for full, key in zip(names, given, strict=True):
             item = found.get(full)
@@ -248,7 +248,7 @@ class Reading(Lifecycle):
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
         if self._hooks.of_reads:
-            self._tell_read(full, found)
+            self._tell_read(view, full, found)
         content = None if found is None else self._content(full, found)
         return default if found is None or content is None else self._decode(full, content.data, content.flags, found.zone)
 
@@ -280,12 +280,12 @@ class Reading(Lifecycle):
                     self._hooks.read(full, kept.zone, "near", hit=kept.is_value)
         return found
 
-    def _tell_read(self, full: bytes, found: Found | None) -> None:
+    def _tell_read(self, view: View, full: bytes, found: Found | None) -> None:
         """As the caller sees it: what is out of date is none."""
         hit = found is not None and found.is_value
         if hit and found is not None and found.hit.flags == FLAG_ENVELOPE:  # no other kind says when it is out of date
             hit = self._content(full, found) is not None
-        self._hooks.looked_up(full, "" if found is None else found.zone, hit=hit)
+        self._hooks.looked_up(view, full, "" if found is None else found.zone, hit=hit)
 
     def _content(self, full: bytes, found: Found) -> Content | None:
         """What a caller may see of what was found; None for an absence, and for a value that is out of date."""

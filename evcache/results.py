@@ -31,8 +31,25 @@ ACKNOWLEDGED = frozenset({Outcome.STORED, Outcome.SUPERSEDED})
 # After a delete the key is gone, whether or not it was there.
 ACKNOWLEDGED_DELETE = ACKNOWLEDGED | {Outcome.NOT_FOUND}
 
-Source = Literal["near", "local", "fallback", "none"]
-"""Where a key was found: in this process's memory, in its zone, in another one, nowhere."""
+Source = Literal["near", "local", "preferred", "fallback", "none"]
+"""Origin of a read.
+
+`near` is this process's memory, and `local` is its zone. `preferred` is the zone that the client reads first if it has no
+local zone that can be read. `fallback` is any other zone or the gutter. `none`: no zone has the key.
+"""
+
+
+def source_of(zone: str, local: str | None, preferred: str) -> Source:
+    """Return the source of an item that a zone returned.
+
+    Args:
+        zone: The zone that returned it.
+        local: The client's own zone, or None if the client has none that can be read.
+        preferred: The zone that the client reads first while it is healthy.
+    """
+    if zone != preferred:
+        return "fallback"
+    return "preferred" if local is None else "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +63,7 @@ class Item:
     """Whole seconds left; None when it does not expire, and on servers that don't tell (see docs/capabilities.md)."""
     zone: str
     source: Source
-    """`local`: this process's zone; `fallback`: another one; `near`: this process's memory."""
+    """Where the value came from, as `Source` says."""
     stale: bool
     """Known to be out of date, and kept because that beats nothing."""
     cas_token: int

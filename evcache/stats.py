@@ -35,6 +35,11 @@ class Stats:
     """Nodes that are not asked."""
     zones_out: tuple[str, ...]
     """Zones that are read last, since too many of their nodes are down."""
+    zones_without_versions: tuple[str, ...]
+    """Zones in which at least one server keeps no versions: memcached before 1.6.27, a classic one, or one run with `-C`.
+
+    There writes are ordered by arrival. Tombstones, repair, hints and monotonic reads are off.
+    """
     writes_resent: int
     """Writes that were sent again, since a zone held a newer version that this client had not seen."""
     versions_refused: int
@@ -54,7 +59,7 @@ class Stats:
     repairs_skipped: int
     """Left to a later read: too many at once, or in a second."""
     failovers: int
-    """Requests of reads to other zones than the client's own."""
+    """Requests of reads to other zones than the local one or, without a local zone, the preferred one."""
     failovers_denied: int
     """Requests that the failover budget did not allow."""
     hedges: int

@@ -98,6 +98,7 @@ class Cluster:
         self._spare_pool: ZonePool | None = None
         self._lag: LoopLag | None = None
         self._back: list[Callable[[], None]] = []
+        self._handshake: Callable[[str, Node], None] = lambda _zone, _node: None
         self._settings = settings
         self._local_zone = local_zone
         self._seed = secrets.token_bytes(8)  # which neighbour this client's reads fall back to first
@@ -137,7 +138,12 @@ class Cluster:
         for place in change.added:
             zone, endpoint = place
             self._nodes[place] = Node(
-                endpoint, self._settings, self._tally, lag=self._lag, on_change=partial(self._node_changed, zone)
+                endpoint,
+                self._settings,
+                self._tally,
+                lag=self._lag,
+                on_change=partial(self._node_changed, zone),
+                on_handshake=partial(self._handshake, zone),
             )
         pools = {
             zone.name: ZonePool(zone, [self._nodes[zone.name, endpoint] for endpoint in zone.nodes])
@@ -195,6 +201,10 @@ class Cluster:
     def when_back(self, callback: Callable[[], None]) -> None:
         """Have `callback()` called each time that a node is back."""
         self._back.append(callback)
+
+    def on_handshake(self, callback: Callable[[str, Node], None]) -> None:
+        """Call `callback(zone, node)` after each handshake with a node of a zone. Call this before `apply` or `start`."""
+        self._handshake = callback
 
     def _node_changed(self, zone: str, node: Node) -> None:
         down = node.failure is not None

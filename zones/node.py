@@ -41,8 +41,9 @@ class Node:
         *,
         lag: LoopLag | None = None,
         on_change: Callable[[Node], None] | None = None,
+        on_handshake: Callable[[Node], None] = lambda _: None,
     ) -> None:
-        """`on_change(node)` is called when it has gone down, and when it is back."""
+        """`on_change(node)` is called when it goes down and when it is back, `on_handshake(node)` after each handshake."""
         self.endpoint = endpoint
         self.label = endpoint.label
         self.capabilities: Capabilities | None = None
@@ -52,6 +53,7 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self._lag = lag
         self._on_change = on_change
+        self._on_handshake = on_handshake
         self._standing = Standing(self._loop, Tally() if tally is None else tally, self._changed)
         self._circuit = Circuit(settings.circuit, self._loop.time())
         self._ready: list[Transport] = []
@@ -306,6 +308,7 @@ class Node:
         self.capabilities = capabilities
         # A classic transport has a pool of its own, and keeps the order of writes only among its own requests.
         self._wanted = 1 if capabilities.transport == "classic" else self._settings.connections
+        self._on_handshake(self)
 
     def _failed(self, retry: RetryCallState) -> None:
         self._circuit.probe_failed()

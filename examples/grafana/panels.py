@@ -79,7 +79,8 @@ ROWS = (
         (
             Panel(
                 "Keys read, by where they were found",
-                "near: in this process's memory; local: in its zone; fallback: in another zone; none: nowhere.",
+                "near: in this process's memory; local: in its zone; preferred: in its first, without a local zone; "
+                "fallback: in another; none: nowhere.",
                 PER_SECOND,
                 (by("evcache_source, evcache_result", "evcache_reads_total"),),
                 stacked=True,
@@ -254,14 +255,18 @@ ROWS = (
                 "Of all kinds, those of repairs and hints too.",
                 PER_SECOND,
                 (by(NODE, "evcache_node_requests_total", legend=NODE_LEGEND),),
-                12,
             ),
             Panel(
                 "Requests that wait for a reply",
                 "A node that is slow shows here.",
                 "none",
                 (gauge("sum", NODE, "evcache_node_requests_pending", legend=NODE_LEGEND),),
-                12,
+            ),
+            Panel(
+                "Zones without versions",
+                "1: a server of the zone keeps no versions, so hints, repair, tombstones and newest-wins are off there.",
+                "none",
+                (gauge("max", "evcache_zone", "evcache_zone_without_versions"),),
             ),
         ),
     ),

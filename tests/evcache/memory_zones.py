@@ -287,6 +287,14 @@ class MemoryZones:
             for fake in self.servers[zone]:
                 await fake.kill()
 
+    async def replace(self, zone: str, number: int = 0, **server: Any) -> None:
+        """Kill one server of a zone and start another one, empty, at its address. The options are those of `FakeMemcached`."""
+        old = self.servers[zone][number]
+        await old.kill()
+        new = FakeMemcached(clock=self._loop.time, wall_clock=self.wall_clock, **server)
+        self.servers[zone][number] = new
+        self._by_label = {label: (name, new if fake is old else fake) for label, (name, fake) in self._by_label.items()}
+
     def restart(self, *zones: str) -> None:
         """The servers of these zones run again, empty."""
         for zone in zones:

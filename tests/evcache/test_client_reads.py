@@ -828,7 +828,7 @@ async def test_a_local_zone_that_is_write_only_is_not_read(zones):
     cache = await zones.ready(local_zone="a")
     await cache.set("k", "value", consistency="all")
     zones.forget()
-    assert (await cache.get_item("k")).source == "fallback"
+    assert (await cache.get_item("k")).source == "preferred"
     assert "mg" not in zones.commands("a")
 
 

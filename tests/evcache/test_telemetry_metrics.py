@@ -134,6 +134,15 @@ async def test_a_zone_is_down(zones, bench):
     assert bench.points("evcache.zone.out") == {("a",): 0, ("b",): 0}
 
 
+@produces("evcache.zone.without_versions", zones=2, versions={"a": "1.6.18", "b": "1.6.38"})
+async def test_a_zone_that_keeps_no_versions(zones, bench):
+    await client(zones, bench)
+    assert bench.points("evcache.zone.without_versions") == {("a",): 1, ("b",): 0}
+    await zones.replace("a", version="1.6.38")
+    await pass_time(20)
+    assert bench.points("evcache.zone.without_versions") == {("a",): 1, ("b",): 0}  # not asked again yet
+
+
 @produces("evcache.read.failovers_denied", zones=2)
 async def test_failovers_that_are_denied(zones, bench):
     cache = await client(zones, bench, failover=Failover(ratio=0, burst=0))
