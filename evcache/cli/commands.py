@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from evcache.cli import demo as show
-from evcache.cli import explain, items
+from evcache.cli import explain, items, writes
 from evcache.cli.demo_record import Record, problems
 from evcache.cli.demo_view import LiveScreen, PlainScreen, Screen, summary
 from evcache.cli.running import Status, Stopped, run
@@ -54,8 +54,8 @@ def _backend_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def evcache() -> None:
     """Memcached across availability zones: try it out, run zones on this machine, look into a cache.
 
-    Exit statuses: 0 done; 1 the answer is no (a miss, too few zones took a write, a demo lost a read); 2 arguments that
-    can't be used; 3 no zone could answer.
+    Exit statuses: 0 done; 1 the answer is no (a miss, too few zones have a write, a demo lost a read); 2 arguments that
+    can't be used; 3 no zone could answer; 128 and the number of a signal that stopped it.
     """
     # A library logs for services; here commands say themselves what zones did, and lines in between would tear the table.
     for package in ("evcache", "zones"):
@@ -119,7 +119,7 @@ def up(backend: BackendName, count: int, nodes: int) -> None:
         click.echo("# stopped")
 
 
-for _command in (items.get, items.set_, items.delete, explain.explain):
+for _command in (items.get, writes.set_, writes.delete, explain.explain):
     evcache.add_command(_command)
 
 

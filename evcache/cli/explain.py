@@ -62,7 +62,7 @@ class Explanation:
 
 
 def _without_levels(command: Any) -> Any:
-    return targeted(command, levels=False)
+    return targeted(command, levels=None)
 
 
 @click.command()

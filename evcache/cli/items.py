@@ -1,8 +1,8 @@
-"""`evcache get`, `set` and `delete`: one operation of a client, and what each zone did."""
+"""`evcache get`, and what it shares with other commands for one key: options, a client, printing."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
@@ -13,8 +13,9 @@ from evcache.cli.running import Status, Stopped, run
 from evcache.client import EVCache
 from evcache.consistency import Consistency
 from evcache.hooks import Hooks
-from evcache.results import Item, Outcome, WriteResult
+from evcache.results import Item
 from zones.discovery import NODES_VARIABLE, ZONE_VARIABLE
+from zones.settings import NodeSettings
 from zones.transports.base import TransportChoice
 
 T = TypeVar("T")
@@ -24,6 +25,8 @@ NAMESPACE_VARIABLE = "EVCACHE_NAMESPACE"
 # For the whole command. Much longer than a client's 0.1 s, for here every call also opens its connections, perhaps from a
 # desk far from the zones, and a person at a terminal would rather wait than be told of a timeout.
 TIMEOUT_SECONDS = 2.0
+
+READ_LEVELS = "How many zones must answer. By default one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,13 @@ class Target:
     as_json: bool
 
 
-def targeted(command: Callable[..., None], *, levels: bool = True) -> Callable[..., None]:
-    """Give a command the options that all have; it gets them as one argument, `target`. `levels`: consistency among them."""
+def targeted(command: Callable[..., None], *, levels: str | None = READ_LEVELS) -> Callable[..., None]:
+    """Give a command the options that all have. It gets them as one argument, `target`.
+
+    Args:
+        command: The command's function.
+        levels: The help text of `--consistency`. If None, the command has no such option.
+    """
 
     def gathered(
         *,
@@ -82,12 +90,12 @@ def targeted(command: Callable[..., None], *, levels: bool = True) -> Callable[.
         ),
         click.option("--json", "as_json", is_flag=True, help="Print a JSON object."),
     ]
-    if levels:
+    if levels is not None:
         options.append(
             click.option(
                 "--consistency",
                 type=click.Choice([level.value for level in Consistency], case_sensitive=False),
-                help="How many zones must answer. By default one for a read, all but one for a write.",
+                help=levels,
             )
         )
     gathered.__doc__ = command.__doc__
@@ -104,10 +112,11 @@ def targeted(command: Callable[..., None], *, levels: bool = True) -> Callable[.
 def get(target: Target, key: str) -> None:
     """Print the value of KEY. Status 1: there is none; 3: no zone could answer."""
 
-    async def read(cache: EVCache) -> Item | None:
-        return await cache.get_item(key, consistency=target.consistency, timeout=target.timeout)
+    async def read() -> Item | None:
+        async with connected(target, Hooks()) as cache:
+            return await cache.get_item(key, consistency=target.consistency, timeout=target.timeout)
 
-    item = _run(target, read, Hooks())
+    item = finish(read())
     if item is None:
         click.echo(f"no value for {key}", err=True)
     if target.as_json:
@@ -115,46 +124,6 @@ def get(target: Target, key: str) -> None:
     elif item is not None:
         click.echo(printable(item.value))
     raise SystemExit(Status.NO if item is None else Status.DONE)
-
-
-@click.command(name="set")
-@click.argument("key")
-@click.argument("value")
-@click.option("--ttl", type=float, help="Seconds to live ('inf': does not expire). By default 900.")
-@click.option("--json-value", is_flag=True, help="VALUE is JSON; without this it is stored as text.")
-@targeted
-def set_(target: Target, key: str, value: str, ttl: float | None, *, json_value: bool) -> None:
-    """Store VALUE under KEY in every zone. Status 1: too few zones took it; 3: none could be reached."""
-    stored = parsed(value) if json_value else value
-
-    async def write(cache: EVCache) -> WriteResult:
-        return await cache.set(key, stored, ttl=ttl, consistency=target.consistency, timeout=target.timeout)
-
-    _write(target, write)
-
-
-@click.command()
-@click.argument("key")
-@targeted
-def delete(target: Target, key: str) -> None:
-    """Make KEY absent in every zone. Status 1: too few zones did so; 3: none could be reached."""
-
-    async def write(cache: EVCache) -> WriteResult:
-        return await cache.delete(key, consistency=target.consistency, timeout=target.timeout)
-
-    _write(target, write)
-
-
-class LateZones(Hooks):
-    """Keeps what zones did after the call had returned: closing the client waits for them."""
-
-    def __init__(self) -> None:
-        self.outcomes: dict[str, Outcome] = {}
-
-    def zone_wrote(self, zone: str, outcome: Outcome, *, late: bool) -> None:
-        """Keep it, late or not."""
-        del late
-        self.outcomes[zone] = outcome
 
 
 def described(item: Item) -> dict[str, Any]:
@@ -187,29 +156,21 @@ def parsed(text: str) -> Any:
         raise click.BadParameter(f"not JSON: {error}", param_hint="VALUE") from None
 
 
-def _write(target: Target, write: Callable[[EVCache], Awaitable[WriteResult]]) -> None:
-    late = LateZones()
-    result = _run(target, write, late)
-    zones = {**result.zones, **late.outcomes}
-    if target.as_json:
-        click.echo(json_of({"met": result.met, "version": result.version, "zones": zones}))
-    else:
-        version = "" if result.version is None else f", version {result.version}"
-        click.echo(f"done{version}" if result.met else "not done: too few zones acknowledged")
-        width = max(map(len, zones))
-        for zone, outcome in zones.items():
-            click.echo(f"  {zone:<{width}}  {outcome.value}")
-    raise SystemExit(Status.DONE if result.met else Status.NO)
+def connected(target: Target, hooks: Hooks, nodes: NodeSettings | None = None) -> EVCache:
+    """Return a client of the cache that a command talks to. `nodes`: None is the library's default."""
+    return EVCache(
+        target.namespace,
+        target.zones,
+        local_zone=target.local_zone,
+        transport=target.transport,
+        hooks=hooks,
+        nodes=nodes,
+    )
 
 
-def _run(target: Target, operation: Callable[[EVCache], Awaitable[T]], hooks: Hooks) -> T:
-    async def main() -> T:
-        async with EVCache(
-            target.namespace, target.zones, local_zone=target.local_zone, transport=target.transport, hooks=hooks
-        ) as cache:
-            return await operation(cache)
-
+def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work to its end. A stop signal ends the process with the status that shells expect."""
     try:
-        return run(main())
+        return run(work)
     except Stopped as stopped:
         raise SystemExit(stopped.status) from None
