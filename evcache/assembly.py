@@ -146,7 +146,7 @@ class Assembly:
         remember_versions: number of keys whose newest version this client remembers after it wrote or read them (up to twice
             as many), so that no later read returns an older one. It remembers the versions that other clients announce for
             as many further keys. 0 remembers only deletes that are not delivered.
-        failover: how much reads may ask of other zones than the local one.
+        failover: how much reads may ask of other zones than the one that they go to first.
         hedging: ask a second zone while the first is slow; None: off.
         gutter: servers that stand in when no zone can serve a key; None: none.
         telemetry: what OpenTelemetry is told, when the service has installed an SDK; None: nothing.

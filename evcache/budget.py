@@ -14,7 +14,7 @@ from zones.errors import InvalidArgument
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """What reads may ask of zones that are not this process's own."""
+    """Limit on requests of reads to other zones than the local one or, without a local zone, the preferred one."""
 
     ratio: float = 1.0
     """Requests to other zones for each read, on average. 1: with the own zone gone every read is served by another, and

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.evcache.memory_zones import ChangingTopology, on_zones, pass_time
+from tests.evcache.memory_zones import TOMBSTONE, ChangingTopology, Listener, cut_off, on_zones, pass_time
 from zones import Topology
 
 OLD = {"version": "1.6.18"}
@@ -143,3 +143,46 @@ async def test_servers_that_were_never_reached_are_not_judged(zones, caplog):
     await cache.set("k", 1, errors="miss")
     assert cache.stats().zones_without_versions == ()
     assert warnings(caplog) == []
+
+
+# What such a zone misses.
+
+MIXED = {"a": "1.6.38", "b": "1.6.18", "c": "1.6.38"}
+
+
+@pytest.mark.parametrize(
+    ("server", "end", "held"),
+    [(OLD, "refused", {"a": "new", "b": None, "c": "new"}), (NEW, "delivered", {"a": "new", "b": "new", "c": "new"})],
+)
+@on_zones(versions=MIXED)
+async def test_hint_is_delivered_only_if_the_server_came_back_newer(zones, server, end, held):
+    hooks = Listener()
+    cache = await zones.ready(hooks=hooks)
+    await cut_off(zones, cache, "b")
+    assert await cache.set("k", "new")
+    assert hooks.hints == ["b"]
+    await zones.replace("b", **server)
+    await pass_time(60)
+    assert hooks.ended == [("b", end)]
+    stats = cache.stats()
+    assert (stats.hints, stats.hints_delivered, stats.hints_dropped) == ((0, 1, 0) if server is NEW else (0, 0, 1))
+    assert zones.values("k") == held
+    assert stats.zones_without_versions == (("b",) if server is OLD else ())
+
+
+@on_zones(versions=MIXED)
+async def test_other_zones_keep_what_versions_give(zones):
+    """Hints and repair of a zone do not depend on the servers of another one."""
+    hooks = Listener()
+    cache = await zones.ready(hooks=hooks)
+    assert await cache.set("k", "v", consistency="all")
+    zones.evict("k", "a", "b")
+    assert await cache.get("k", consistency="all") == "v"
+    await pass_time(1)
+    assert zones.values("k") == {"a": "v", "b": None, "c": "v"}
+    await cut_off(zones, cache, "a")
+    assert await cache.delete("k")
+    zones.resume("a")
+    await pass_time(20)
+    assert zones.values("k") == {"a": TOMBSTONE, "b": None, "c": TOMBSTONE}
+    assert hooks.ended == [("a", "delivered")]
