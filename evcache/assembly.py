@@ -191,6 +191,7 @@ class Assembly:
         )
         self._cluster.on_handshake(VersionSupport(is_needed=ordering == "newest" and not interop).check)
         self._starting: asyncio.Task[View] | None = None
+        self._closers: set[asyncio.Future[None]] = set()  # calls of `close` that are under way
         clock = self._clock = VersionClock(wall_ms=lambda: int(wall_clock() * 1000))
         tombstones = self._tombstone_ttl = seconds_to_live(tombstone_ttl, "tombstone_ttl")
         self._repair = Repair(

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from zones.errors import CacheError
-from zones.tasks import cancel_once
+from zones.tasks import abandon, cancel_once
 
 T = TypeVar("T")
 
@@ -39,6 +39,12 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def reopen(self) -> None:
+        """Take work again after `close`, or on another loop if the loop of the present tasks is closed."""
+        abandon(self._tasks)
+        self._tasks = set()
+        self._closed = False
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

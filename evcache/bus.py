@@ -33,7 +33,7 @@ from evcache.speaker import (
 )
 from zones.checks import at_least_one, seconds, zero_or_more
 from zones.errors import InvalidArgument, UsageError
-from zones.tasks import cancel_once
+from zones.tasks import abandon, cancel_once
 
 # Heartbeats that may be missed in a row.
 MISSED_HEARTBEATS = 3
@@ -175,10 +175,11 @@ class Bus:
         if not self._closing:
             self._speaker.announce(key, version)
 
-    async def close(self, drain: float) -> None:
+    async def close(self, drain: float, *, level: int = logging.WARNING) -> None:
         """Send what waits, and that nothing more comes, within `drain` seconds; then end. May be called again.
 
         What was not sent is lost, and is noticed by others as a silence. Being cancelled ends everything at once.
+        `level`: of the log line about what was not sent.
         """
         zero_or_more(drain, "drain")
         self._closing = True
@@ -192,7 +193,15 @@ class Bus:
             await asyncio.wait(self._tasks)
         closed, self._closed = self._closed, True
         if (pending := self._speaker.pending) and not closed:
-            _log.warning("closed with %d changes that were not announced", pending)
+            _log.log(level, "closed with %d changes that were not announced", pending)
+
+    def reopen(self) -> None:
+        """Allow another `start`, on any loop: after `close`, or when the loop is closed."""
+        abandon(self._tasks)
+        self._tasks = []
+        self._closing = self._closed = self._up = self._deaf = False
+        self._speaker.reopen()
+        self._echoed_at, self._echo_due = -math.inf, None
 
     # Listening.
 

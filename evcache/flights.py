@@ -139,6 +139,11 @@ class Flights:
             flight.detached = True
         self._by_key.clear()
 
+    def reopen(self) -> None:
+        """Forget the loads of the last opening, whose tasks have ended."""
+        self._by_key.clear()
+        self._by_task.clear()
+
     def land(self, flight: Flight, result: Result) -> None:
         """It has been loaded: everybody who waits gets it, and so does whoever joins before `settle`."""
         if not flight.landed:
@@ -212,7 +217,9 @@ class Flights:
         self._close(flight)
         task = flight.task
         together = () if task is None else self._by_task.get(task, ())
-        if task is not None and not any(other.waiters or other.background for other in together if not other.landed):
+        if task is None or task.get_loop().is_closed():
+            return
+        if not any(other.waiters or other.background for other in together if not other.landed):
             task.cancel()
 
     def _close(self, flight: Flight) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from evcache.hint_file import HintFile
 from evcache.hints import Hint, Hints
 from zones.errors import InvalidArgument
-from zones.tasks import cancel_once
+from zones.tasks import abandon, cancel_once
 
 
 class HintJournal:
@@ -20,6 +20,7 @@ class HintJournal:
         self._strict = settings.strict
         self._take_over = take_over
         self._file: HintFile | None = None
+        self._made: HintFile | None = None  # it, or one that is being opened
         self._opening: asyncio.Task[None] | None = None
         self._enough: asyncio.Future[None] | None = None  # done: calls wait for the file no longer
 
@@ -61,8 +62,16 @@ class HintJournal:
         if self._enough is not None and not self._enough.done():
             self._enough.set_result(None)
 
+    def reopen(self) -> None:
+        """Allow another opening, on any loop: after `close`, or when the loop is closed."""
+        if self._opening is not None:
+            abandon([self._opening])
+        if self._made is not None:
+            self._made.abandon()
+        self._file = self._made = self._opening = self._enough = None
+
     async def _open(self, path: str) -> None:
-        file = HintFile(path)
+        file = self._made = HintFile(path)
         found: list[Hint] = []
         try:
             found = await file.open()

@@ -13,6 +13,7 @@ from evcache.config import CLOSE_SECONDS
 from evcache.coordinator import Draft
 from evcache.counts import Counts
 from evcache.errors import CacheUnavailable
+from evcache.loop_end import LoopEnd
 from evcache.metrics import Client
 from evcache.options import Options, Seconds
 from evcache.stats import Stats
@@ -20,7 +21,7 @@ from evcache.telemetry import Subject, Watch
 from evcache.version_support import zones_without_versions
 from zones.cluster import View
 from zones.discovery import StaticDiscovery
-from zones.tasks import cancel_once
+from zones.tasks import abandon, cancel_once
 from zones.topology import Topology
 
 # For what was written last to be announced, when the writes have taken all the time there was: one message, a millisecond
@@ -34,8 +35,11 @@ class Lifecycle(Assembly):
     """A client that can be opened and closed."""
 
     _watch: Watch | None = None
-    _ended = False
-    """True if a call of `close` has finished."""
+    _loop_end: LoopEnd | None = None
+    _was_open = False
+    """True from the first opening on."""
+    _ended = True
+    """True if nothing is open: before the first opening, and after a call of `close` has finished."""
 
     @property
     def namespace(self) -> str:
@@ -84,7 +88,20 @@ class Lifecycle(Assembly):
     # Opening and closing.
 
     async def __aenter__(self) -> Self:
-        """Load the topology. Nodes are connected to when they are first asked."""
+        """Load the topology. Nodes are connected to when they are first asked.
+
+        A client that was closed is opened again, on the running event loop. An opening that ends with a cancelled `close` is
+        ended first.
+
+        Raises:
+            UsageError: The client is open on another event loop, or in another process.
+            CacheUnavailable: The zones are not known in time.
+            InvalidTopology: The zones cannot be used.
+        """
+        while self._owner.is_closed:
+            await (self.close() if not self._closers or self._owner.is_lost else asyncio.wait(list(self._closers)))
+            if self._ended and not self._closers:
+                self._owner.reopen()
         await self._open(self._defaults.write(None, None, None))
         return self
 
@@ -97,13 +114,30 @@ class Lifecycle(Assembly):
     async def close(self, drain: float = CLOSE_SECONDS) -> None:
         """Wait up to `drain` seconds for writes that are on their way, then end every connection and task.
 
-        May be called again. Calls that are under way after that fail with `CacheUnavailable`; later ones with `UsageError`.
-        The client logs what it could not finish in time, and reports it to the hooks. A cancelled call ends everything
-        without waiting; another call waits until nothing is left.
+        May be called again. Calls that are under way after that fail with `CacheUnavailable`; later ones with `UsageError`,
+        until `async with` opens the client again. The client logs what it could not finish in time, and reports it to the
+        hooks. A cancelled call ends everything without waiting; another call waits until nothing is left.
         """
-        # Every step may be repeated. A step does the work that is left, and waits for the work that another call has begun.
-        if self._ended or not self._owner.close():
+        if not self._owner.close() or self._ended:
             return
+        if self._owner.is_lost:
+            self._reset()
+            self._owner.leave()
+            self._ended = True
+            return
+        done = asyncio.get_running_loop().create_future()
+        self._closers.add(done)
+        try:
+            await self._end(drain)
+        finally:
+            self._closers.discard(done)
+            done.set_result(None)
+        self._owner.leave()
+
+    async def _end(self, drain: float, *, loop_ends: bool = False) -> None:
+        # Every step may be repeated. A step does the work that is left, and waits for the work that another call has begun.
+        if self._loop_end is not None:
+            self._loop_end.stop()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + drain
         if self._starting is not None:
@@ -115,7 +149,8 @@ class Lifecycle(Assembly):
                 self._replay.finish()
             cut_short = await self._background.close(drain)
             if cut_short:
-                _log.warning("closed with %d background writes unfinished", cut_short)
+                # A program that does not close its client does not wait for its writes.
+                _log.log(_level(loop_ends), "closed with %d background writes unfinished", cut_short)
         except asyncio.CancelledError:
             deadline = loop.time()
             raise
@@ -123,7 +158,7 @@ class Lifecycle(Assembly):
             try:
                 await self._end_of_zones(deadline)
             finally:  # last, since the writes that have no answer by now are missed, and told to others, like any other
-                await self._end_of_writes(deadline if drain else 0.0)
+                await self._end_of_writes(deadline if drain else 0.0, loop_ends=loop_ends)
         self._ended = True
 
     async def _end_of_zones(self, deadline: float) -> None:
@@ -139,24 +174,64 @@ class Lifecycle(Assembly):
         finally:
             await self._cluster.close(max(0.0, deadline - loop.time()))
 
-    async def _end_of_writes(self, deadline: float) -> None:
+    async def _loop_ends(self) -> None:
+        """End the opening with its event loop, in a program that does not close its client."""
+        if self._owner.open_in is asyncio.get_running_loop():
+            self._owner.leave()
+            await self._end(0.0, loop_ends=True)
+
+    def _begin(self) -> None:
+        """Begin an opening on the running loop."""
+        if self._was_open:
+            self._reset()
+        self._was_open = True
+        self._ended = False
+        self._loop_end = LoopEnd(self._loop_ends)
+        self._loop_end.watch()
+
+    def _reset(self) -> None:
+        """Forget the state of the last opening: its tasks, its nodes, and the content of the near cache.
+
+        Awaits nothing, because the loop of that opening may be closed.
+        """
+        if self._starting is not None:
+            abandon([self._starting])
+        self._starting = None
+        self._closers.clear()
+        if self._watch is not None:
+            self._watch.stop()
+        self._background.reopen()
+        self._cluster.reopen()
+        self._repair.reopen()
+        self._loads.reopen()
+        self._writes.reopen()
+        self._turns.reopen()
+        if self._near is not None:
+            self._near.reopen()
+        if self._bus is not None:
+            self._bus.reopen()
+        if self._replay is not None:
+            self._replay.reopen()
+
+    async def _end_of_writes(self, deadline: float, *, loop_ends: bool) -> None:
         try:
             if self._bus is not None:
                 try:
                     await asyncio.sleep(0)  # the calls that have just been cut off say what they were writing
                 finally:
                     left = deadline - asyncio.get_running_loop().time()
-                    await self._bus.close(max(LAST_WORDS_SECONDS, left) if deadline else 0.0)
+                    await self._bus.close(max(LAST_WORDS_SECONDS, left) if deadline else 0.0, level=_level(loop_ends))
         finally:
             if self._replay is not None:
-                await self._replay.close()
+                await self._replay.close(keep=loop_ends)
 
     async def _open(self, options: Options) -> tuple[View, Options]:
         """The zones, for a call that did not find them ready, and its options with the time that is left.
 
         Raises `UsageError`, `CacheUnavailable` when the zones are not known in time, or what the discovery raises.
         """
-        self._owner.enter()
+        if self._owner.enter():
+            self._begin()
         view = self._cluster.view
         if view is None and isinstance(self._discovery, StaticDiscovery) and not self._has_file:
             view = self._cluster.apply(self._discovery.topology)
@@ -202,8 +277,6 @@ class Lifecycle(Assembly):
             await self._replay.journal.open()
         view = await self._cluster.start(self._discovery)
         self._start_companions()
-        if self._replay is not None:
-            self._replay.wake()
         return view
 
     def _start_companions(self) -> None:
@@ -211,7 +284,10 @@ class Lifecycle(Assembly):
             self._bus.start()
         if self._watch is None and self._telemetry is not None:
             self._watch = Watch(self._telemetry, self._subject)
+        if self._watch is not None:
             self._watch.start()
+        if self._replay is not None:
+            self._replay.wake()
 
     def _subject(self, counts: Counts) -> Subject:
         client = Client(self.namespace, counts, self.stats, lambda: self._cluster.nodes)
@@ -223,3 +299,7 @@ class Lifecycle(Assembly):
 
     def _draft(self, key: str | bytes, value: Any, ttl: Seconds | None) -> Draft:
         return self._writes.draft(self._keys.full(key), self._codec.encode(value), self._defaults.ttl(ttl))
+
+
+def _level(loop_ends: bool) -> int:  # noqa: FBT001  # one fact, passed on
+    return logging.INFO if loop_ends else logging.WARNING

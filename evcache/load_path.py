@@ -58,6 +58,12 @@ class LoadPath:
         self.stale_served = 0
         """Values that were served after they had gone out of date."""
 
+    def reopen(self) -> None:
+        """Forget the loads of the last opening, whose tasks have ended."""
+        self._flights.reopen()
+        self._loads.reopen()
+        self._refreshing = 0
+
     def stats(self) -> LoadStats:
         """What has been done so far."""
         loads = self._loads

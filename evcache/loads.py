@@ -12,7 +12,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -97,6 +97,12 @@ class Loads:
     def is_throttled(self, key: bytes) -> bool:
         """Whether the loader of this key has just failed, and is left alone as long as there is a value to serve."""
         return self._throttle.holds(key, asyncio.get_running_loop().time())
+
+    def reopen(self) -> None:
+        """Forget the loaders of the last opening, which have ended."""
+        self._slots.reopen()
+        self._throttle.end_all()  # its times are those of the last loop
+        self.running = 0
 
     @property
     def is_busy(self) -> bool:
@@ -252,6 +258,8 @@ class Loads:
         try:
             values = await self._call(asked, [errand.flight for errand in errands])
         except BaseException as error:
+            if isinstance(error, GeneratorExit):
+                raise  # the event loop is closed: no lease can be given back
             self.failed += 1
             self._drop(kept)
             self._give_back(errands, asked, failed=isinstance(error, Exception))
@@ -323,7 +331,8 @@ class Loads:
             # Not this task was cancelled, but something that the loader awaited: an error like any other.
             raise LoadAborted("the loader was cancelled from within") from error
         finally:
-            _inside_loader.reset(outside)
+            with suppress(ValueError):  # a coroutine that is never run again is closed in another context
+                _inside_loader.reset(outside)
             self.running -= 1
             self._slots.free()
 

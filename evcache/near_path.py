@@ -270,6 +270,16 @@ class Near:
         if self._sweeper is not None:
             self._sweeper.stop()
 
+    def reopen(self) -> None:
+        """Begin empty on another loop. Announcements are missed while the client is closed."""
+        self._store.clear()
+        for flight in self._flights.values():
+            flight.spoiled = True
+        self._flights.clear()
+        if self._sweeper is not None:
+            self._sweeper = Sweeper(self._store)
+        self.channel_up(False)
+
     def _drop(self, key: bytes, version: int | None) -> None:
         """What is held, and what is being fetched, is older than this."""
         self._drop_older(key, version)

@@ -134,6 +134,13 @@ class Outbox:
         self._spell = (self._spell + 1) % (1 << _SPELL_BITS)
         self.number = 0
 
+    def reopen(self) -> None:
+        """Begin another spell, without what waits: receivers notice that the last one fell silent."""
+        self._versions, self._drops = {}, {}
+        self._skip = 0
+        if self.number:
+            self.end_spell()
+
     def _all(self) -> Iterator[Change]:
         yield from self._versions.items()
         for key in self._drops:

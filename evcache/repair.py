@@ -13,6 +13,7 @@ brought to no zone unless another one holds the key too, in whatever version: th
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -131,6 +132,11 @@ class Repair:
         self._checking: set[bytes] = set()
         self._second = 0.0  # when the present second began, on the loop's clock, and the repairs in it
         self._in_second = 0
+
+    def reopen(self) -> None:
+        """Forget the repairs of the last opening."""
+        self._running, self._checking = set(), set()
+        self._second, self._in_second = -math.inf, 0  # the clock of another loop may be behind
 
     @property
     def running(self) -> int:

@@ -98,21 +98,30 @@ class Replay:
         self._overflowed = False
 
     def _take_over(self, found: list[Hint]) -> None:
-        missed = list(self.book)  # while the file was being opened
+        missed = list(self.book)  # while the file was being opened, and from an earlier opening
         for hint in found:
-            self._put(hint)
+            known = self.book.get(hint.zone, hint.key)
+            if known is None or known._replace(cause=None) != hint:
+                self._put(hint)
         for hint in missed:
             if self.book.get(hint.zone, hint.key) is hint:
                 self.journal.put(hint)
 
-    async def close(self) -> None:
-        """Let go of what could not be delivered: the file keeps it, or it is lost, which is said.
+    async def close(self, *, keep: bool = False) -> None:
+        """Stop to keep writes. Call it when the last request has ended. May be called again.
 
-        Nothing is kept from now on: to be called when the last request has ended. May be called again.
+        The file keeps what was not delivered. Without a file it is dropped and logged.
+
+        Args:
+            keep: Leave it in memory for the next opening.
         """
         self._closed = True
         is_kept = await self.journal.close()
         left = list(self.book)
+        if keep:
+            if left:
+                _log.info("the event loop ended with %d writes to deliver; the next loop delivers them", len(left))
+            return
         if is_kept:
             if left:
                 _log.info("closed with %d writes to deliver, kept in %s", len(left), self._limits.path)
@@ -122,6 +131,13 @@ class Replay:
             _log.warning("closed with %d writes that zone %s has not got", count, zone)
         for hint in left:
             self._end(hint, "closed")
+
+    def reopen(self) -> None:
+        """Allow another opening, on any loop. What is in the book is delivered then."""
+        self.journal.reopen()
+        self._task = None
+        self._hurry = asyncio.Event()  # an event belongs to the loop that has waited for it
+        self._closing = self._closed = False
 
     # Keeping.
 
@@ -217,6 +233,8 @@ class Replay:
                 self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        if task is not self._task:
+            return  # of an earlier opening
         self._task = None
         # A write may have been missed since the last look. After a bug, which is logged, no new attempt is made by itself.
         if not task.cancelled() and task.exception() is None:

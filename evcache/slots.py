@@ -26,6 +26,11 @@ class Slots:
         """Whether whoever comes has to wait."""
         return self.taken >= self._limit or bool(self._queue)
 
+    def reopen(self) -> None:
+        """Forget the tickets of the last opening, whose loaders have ended."""
+        self._queue.clear()
+        self.taken = 0
+
     def ticket(self, *, at_once: bool) -> Ticket:
         """A place in the queue; a ticket that is done is a slot. `at_once`: whatever the limit says."""
         ticket: Ticket = asyncio.get_running_loop().create_future()

@@ -85,6 +85,14 @@ class Speaker:
                 _log.warning("too many changes wait to be announced: others will forget all they hold")
         self._wake.set()
 
+    def reopen(self) -> None:
+        """Allow another `run`, on any loop."""
+        self._outbox.reopen()
+        self._closing = self._full = False
+        self._wake, self._hurry = asyncio.Event(), asyncio.Event()  # an event belongs to the loop that has waited for it
+        self._sending = 0
+        self._spoke_at = self._announced_at = 0.0
+
     def finish(self) -> None:
         """Send what waits, now, and say BYE: `run` ends then."""
         self._closing = True

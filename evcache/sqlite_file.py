@@ -12,11 +12,13 @@ import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from zones.errors import InvalidArgument
+from zones.tasks import abandon
 
 T = TypeVar("T")
 Found = TypeVar("Found")
@@ -116,6 +118,15 @@ class SqliteFile(ABC, Generic[Found]):
                 self._thread.shutdown(wait=False)
             complete = await asyncio.shield(self._closing)
         return complete
+
+    def abandon(self) -> None:
+        """Close the file after its event loop was closed, so that nothing can be awaited. The thread writes what is left."""
+        if self._writing is not None:
+            abandon([self._writing])
+        if self._closing is None:
+            with suppress(RuntimeError):  # the thread ends already
+                self._thread.submit(self._finish, self._changes)
+        self._thread.shutdown(wait=False)
 
     async def _write(self) -> None:
         try:

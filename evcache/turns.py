@@ -25,6 +25,10 @@ class Turns:
         """Keys that somebody holds or waits for."""
         return len(self._turns)
 
+    def reopen(self) -> None:
+        """Forget all turns. Locks cannot move to another loop, and their holders may never run again."""
+        self._turns = {}
+
     @asynccontextmanager
     async def of(self, key: bytes, deadline: float | None = None) -> AsyncIterator[bool]:
         """Hold a key. A caller that is cancelled while it waits lets those behind move up.
@@ -49,5 +53,5 @@ class Turns:
                 turn.lock.release()
         finally:
             turn.users -= 1
-            if not turn.users:
+            if not turn.users and self._turns.get(key) is turn:
                 del self._turns[key]

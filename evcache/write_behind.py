@@ -24,7 +24,7 @@ from evcache.write_behind_file import WriteBehindFile
 from evcache.write_behind_flushes import Flushes, Writer
 from evcache.write_behind_room import Room
 from zones.checks import at_least_one, seconds, zero_or_more
-from zones.errors import CacheError, InvalidArgument, InvalidKey
+from zones.errors import CacheError, InvalidArgument, InvalidKey, UsageError
 
 MAX_BATCH = 500  # rows of one statement that databases take without trouble
 INTERVAL_SECONDS = 1.0
@@ -237,6 +237,7 @@ class WriteBehind:
     async def _enter(self) -> None:
         """Open what is to be open, with the first call. Raises `UsageError` for one from elsewhere, or after `close`."""
         if self._owner.open_in is not asyncio.get_running_loop():
+            self._check_loop()
             self._owner.enter()
         if self._flushes.task is not None:
             return
@@ -246,6 +247,10 @@ class WriteBehind:
                 await self._load(self._file)
             self._is_open = True
             self._flushes.begin()
+
+    def _check_loop(self) -> None:
+        if self._owner.is_lost:
+            raise UsageError("the buffer belongs to another event loop, which is closed")
 
     async def _load(self, file: WriteBehindFile) -> None:
         try:
@@ -278,6 +283,7 @@ class WriteBehind:
         zero_or_more(drain, "drain")
         if self._unflushed is not None:
             return dict(self._unflushed)
+        self._check_loop()
         self._owner.close()
         self._flushes.closing = True
         self._room.call_all()

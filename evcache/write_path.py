@@ -76,6 +76,10 @@ class WritePath:
         """Number of writes that were sent again with a newer version."""
         return self._sender.resent
 
+    def reopen(self) -> None:
+        """Forget the turns of the last opening."""
+        self._turns.reopen()
+
     # Commands, made once for all zones.
 
     def draft(self, key: bytes, encoded: tuple[bytes, int], ttl: float) -> Draft:

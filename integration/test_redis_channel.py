@@ -1,6 +1,7 @@
 """The channel through Redis, on a real server: the contract, and that a loss is always noticed."""
 
 import asyncio
+import gc
 import re
 import time
 
@@ -242,6 +243,26 @@ def test_another_event_loop_is_refused(shared_server):
         with pytest.raises(UsageError):
             asyncio.run(use())
         runner.run(close())
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["closed", "not closed"])
+def test_one_event_loop_after_another(shared_server, closes, recwarn):
+    """A channel of a module works on the next loop, whether it was closed on the last one or ended with it."""
+    channel = RedisChannel(shared_server.url)
+
+    async def use():
+        subscription = await channel.subscribe("topic")
+        await channel.publish("topic", b"x")
+        assert await received(subscription, 1) == [b"x"]
+        if closes:
+            await channel.close()
+            with pytest.raises(ChannelError):
+                await channel.publish("topic", b"x")
+
+    for _ in range(3):
+        asyncio.run(use(), debug=True)
+    gc.collect()
+    assert [warning.message for warning in recwarn if issubclass(warning.category, ResourceWarning)] == []
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from zones.ring import position, ring_in_steps
 from zones.selector import coordinator_order, is_urgent, last, read_order
 from zones.settings import NodeSettings
 from zones.standing import Tally
-from zones.tasks import cancel_once
+from zones.tasks import abandon, cancel_once
 from zones.topology import Endpoint, Mode, Topology, Zone, difference
 
 # How long a node that left the topology may take to answer what it was asked before: longer than any sensible write timeout.
@@ -266,6 +266,18 @@ class Cluster:
                 node.abort()
             cancel_once([*self._closing, *self._retiring])
         self._nodes = {}
+
+    def reopen(self) -> None:
+        """Forget the nodes, after `close` or when the loop is closed: `start` and `apply` make them again."""
+        abandon([*self._closing, *self._retiring, *([] if self._watcher is None else [self._watcher])])
+        for node in [*self._nodes.values(), *self._retiring.values()]:
+            node.abandon()
+        if self._spare_pool is not None:
+            for node in self._spare_pool.nodes:
+                node.abandon()
+        self.view = self._watcher = self._spare_pool = self._lag = None
+        self._tally = Tally()
+        self._nodes, self._retiring, self._closing = {}, {}, set()
 
     def _retire(self, node: Node) -> None:
         node.retire()

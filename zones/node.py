@@ -21,7 +21,7 @@ from zones.loop_lag import LoopLag
 from zones.opening import open_transport
 from zones.settings import NodeSettings
 from zones.standing import Outage, Standing, Tally
-from zones.tasks import cancel_once
+from zones.tasks import abandon, cancel_once
 from zones.topology import Endpoint
 from zones.transports.base import Transport, TransportName
 
@@ -220,6 +220,11 @@ class Node:
         self.retire()
         for connection in list(self._retiring):
             connection.abort()
+
+    def abandon(self) -> None:
+        """End the node when its loop is closed, so that nothing can be awaited."""
+        self._closed = True
+        abandon(self._keepers)
 
     async def _drained(self, seconds: float) -> None:
         if self._all_retired is None:

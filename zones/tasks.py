@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -21,3 +22,24 @@ def cancel_once(tasks: Iterable[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
         _cancelled.add(task)
         task.cancel()
     return cancelled
+
+
+# `finally` blocks of one coroutine that may try to wait. More than any function of this project has.
+_MAX_WAITS = 10
+
+
+def abandon(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """End tasks that will never run again, because their event loop is closed.
+
+    This runs their `finally` blocks now. Garbage collection would run them later, on the state of the next opening.
+    """
+    for task in tasks:
+        coroutine = task.get_coro()
+        if task.done() or not isinstance(coroutine, Coroutine):
+            continue
+        for _ in range(_MAX_WAITS):
+            # Much of what the blocks do fails without the loop. An error ends a block, and the next attempt the one around
+            # it.
+            with suppress(Exception):
+                coroutine.close()
+                break

@@ -11,11 +11,13 @@ for signs of life on itself: Redis answers a PING between messages.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 from evcache.channels.base import ChannelError
 from evcache.channels.inbox import MAX_WAITING_MESSAGES, Inbox
+from evcache.loop_end import LoopEnd
 from zones.checks import at_least_one, seconds
 from zones.errors import InvalidArgument, UsageError
 from zones.tasks import cancel_once
@@ -40,7 +42,10 @@ LATE_SECONDS = 0.5
 
 
 class RedisChannel:
-    """Sends and listens through one Redis server, or what stands for one. For one event loop, that of its first call."""
+    """Sends and listens through one Redis server, or what stands for one.
+
+    It belongs to the event loop of its first call, until `close` or until that loop is closed. Then another loop may use it.
+    """
 
     def __init__(
         self,
@@ -78,7 +83,8 @@ class RedisChannel:
         }
         try:
             settings: dict[str, Any] = {**options, **parse_url(url), **ours}  # from_url() gives the URL the last word
-            pool = ConnectionPool(**settings)
+            self._new_pool = functools.partial(ConnectionPool, **settings)
+            pool = self._new_pool()
             pool.connection_class(**pool.connection_kwargs)  # opens nothing, and refuses options that it does not know
         except (ValueError, AttributeError, TypeError) as error:
             raise InvalidArgument("url", f"redis-py can't use it, or one of the options: {error}") from error
@@ -91,6 +97,7 @@ class RedisChannel:
         self._sender: Redis = Redis(connection_pool=pool)
         self._listeners: set[_Listener] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_end = LoopEnd(self._end)
         self._closed = False
 
     async def publish(self, topic: str, message: bytes) -> None:
@@ -124,8 +131,16 @@ class RedisChannel:
         return inbox
 
     async def close(self) -> None:
-        """End every subscription, and close every connection. A further call finishes a call that was cancelled."""
-        self._closed = True
+        """End every subscription, and close every connection. A further call finishes a call that was cancelled.
+
+        After that the channel is of no use on this event loop. Another loop may use it.
+        """
+        self._loop_end.stop()
+        if self._loop is None or not self._loop.is_closed():
+            self._closed = True
+            await self._end()
+
+    async def _end(self) -> None:
         listeners = list(self._listeners)
         for listener in listeners:
             listener.inbox.end()
@@ -142,13 +157,18 @@ class RedisChannel:
             await listener.stop()
 
     def _check_usable(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop and self._loop is not None:
+            if not self._closed and not self._loop.is_closed():
+                raise UsageError("the RedisChannel belongs to another event loop: close it there first")
+            self._listeners = set()
+            self._sender = Redis(connection_pool=self._new_pool())  # connections belong to a loop
+            self._loop, self._closed = None, False
         if self._closed:
             raise ChannelError("the channel is closed")
-        loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
-        elif self._loop is not loop:
-            raise UsageError("a RedisChannel is for one event loop, and was used on another")
+            self._loop_end.watch()
 
 
 async def _subscribe(connection: Any, topic: str) -> None:

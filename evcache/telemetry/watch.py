@@ -37,7 +37,12 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Look for an SDK now, and again every second until all that is wanted of it is there, or has raised."""
+        """Look for an SDK now, and again every second until all that is wanted of it is there, or has raised.
+
+        May be called again after `stop`, on any loop. What was turned on before is not turned on twice.
+        """
+        if self._instruments is not None and self._client is not None:
+            self._instruments.add(self._client)
         tracer, instruments = None, None
         if self._traces:
             try:
@@ -76,6 +81,7 @@ class Watch:
         """Leave no timer behind, and report nothing more."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if self._instruments is not None and self._client is not None:
             self._instruments.remove(self._client)
 
