@@ -1,6 +1,7 @@
 """The ways to a server: TCP over IPv4 and IPv6, unix sockets, TLS, and servers that ask for a login."""
 
 import asyncio
+import os
 import shutil
 import socket
 import ssl
@@ -36,8 +37,8 @@ def free_port(host="127.0.0.1"):
         return probe.getsockname()[1]
 
 
-def memcached(*arguments):
-    return subprocess.Popen([BINARY, "-U", "0", "-u", "root", *arguments])
+def memcached(*arguments, environment=None):
+    return subprocess.Popen([BINARY, "-U", "0", "-u", "root", *arguments], env={**os.environ, **(environment or {})})
 
 
 async def until_it_works(zones, **settings):
@@ -87,6 +88,53 @@ def test_login(tmp_path):
             asyncio.run(works(zones, auth=("ada", "s3cr:et"), transport="classic"))
         with pytest.raises(CacheUnavailable, match="unauthenticated"):
             asyncio.run(works(zones, transport="classic"))
+    finally:
+        server.kill()
+        server.wait()
+
+
+def keys_of(address):
+    """The keys of a server, as its crawler shows them."""
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port))) as raw, raw.makefile("rwb") as stream:
+        stream.write(b"lru_crawler metadump all\r\n")
+        stream.flush()
+        return [line.split()[0] for line in iter(stream.readline, b"END\r\n")]
+
+
+def test_a_login_is_not_stored_by_a_server_that_asks_for_none(transport):
+    port = free_port()
+    server = memcached("-l", "127.0.0.1", "-p", str(port))
+    address = f"127.0.0.1:{port}"
+    try:
+        assert asyncio.run(until_it_works({"only": [address]}, auth=("ada", "s3cr:et"), transport=transport))
+        assert keys_of(address) == [b"key=ns%3Akey"]
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.parametrize("auth", [None, ("ada", "s3cr:et")], ids=["no login", "login"])
+@pytest.mark.parametrize("option", [("-B", "binary"), ("-S",)], ids=" ".join)
+def test_a_server_of_the_binary_protocol_is_told_apart(tmp_path, transport, option, auth):
+    (tmp_path / "memcached.conf").write_text(f"mech_list: plain\nsasldb_path: {tmp_path}/users\n")
+    port = free_port()
+    server = memcached("-l", "127.0.0.1", "-p", str(port), *option, environment={"SASL_CONF_PATH": str(tmp_path)})
+
+    async def refused():
+        for _ in range(100):
+            try:
+                await works({"only": [f"127.0.0.1:{port}"]}, transport=transport, auth=auth)
+            except CacheUnavailable as error:
+                if "refused" not in str(error) and "Connect call failed" not in str(error):
+                    return str(error)
+            if server.poll() is not None:
+                pytest.skip("this memcached has no SASL")
+            await asyncio.sleep(0.05)
+        return "it works"
+
+    try:
+        assert ("in place of `-S`" if option == ("-S",) else 'without "-B binary"') in asyncio.run(refused())
     finally:
         server.kill()
         server.wait()

@@ -145,7 +145,7 @@ FEATURES = (
         without="a reply is known by its place and its key, not by a number of its request's own; one request at a time on "
         "a connection, so a node gets a pool of them",
     ),
-    Feature("text login (`-Y`)", _META, classic=False, without="`auth` makes connecting fail with `Unsupported`"),
+    Feature("text login (`-Y`)", _META, classic=False, without="a server that asks for a login cannot be used"),
     Feature(
         "leases",
         _META,

@@ -173,7 +173,7 @@ class Connection(asyncio.BufferedProtocol):
         """Send a command that can't carry an opaque: a classic one, or `mn`.
 
         The waiter gets the list of replies: one, or with `until` all up to the one of that status, or an error.
-        `may_be_unknown`: a server that does not know the command may say so, and is not taken to have lost the thread.
+        If `may_be_unknown`, any refusal is an answer too, and the connection stays open (see `PendingText`).
         """
         self._send(
             b"%b\r\n" % line if data is None else b"%b\r\n%b\r\n" % (line, data),

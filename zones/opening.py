@@ -1,4 +1,4 @@
-"""How a connection to a node comes to be: dial, find out which transport the server can take, have the first words."""
+"""Opening of a connection to a node: dial, find out which transport the server can take, do the handshake."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Protocol
 
 from zones.capabilities import Capabilities
 from zones.connection import Connection
+from zones.diagnosis import CLOSES_ON_UNKNOWN, diagnose
 from zones.errors import NodeTimeout, NodeUnavailable
-from zones.handshake import SpeaksNoMeta, meet_classic, shake_hands
+from zones.handshake import HungUp, SpeaksNoMeta, meet_classic, shake_hands
 from zones.loop_lag import LoopLag
 from zones.settings import NodeSettings
 from zones.topology import Endpoint
@@ -45,19 +46,35 @@ async def open_transport(
     """
     made: list[Transport] = []
     timeout = settings.connect_timeout
+    began = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(timeout):
-            capabilities = await _meet(endpoint, settings, listener, lag, made)
+            try:
+                capabilities = await _meet(endpoint, settings, listener, lag, made)
+            except HungUp as error:
+                remedy = await _remedy(endpoint, settings, began)
+                if remedy is None:
+                    raise
+                raise NodeUnavailable(remedy, endpoint.label) from error
     except BaseException as error:
         for connection in made:
-            connection.abort("the first words failed")
+            connection.abort("the handshake failed")
         if isinstance(error, TimeoutError):
             raise NodeTimeout(f"no connection in {timeout:g} s", endpoint.label) from None
         raise
     opened = made.pop()
     if not opened.is_open:
-        raise NodeUnavailable("closed right after the first words", endpoint.label)
+        raise NodeUnavailable("the server closed the connection right after the handshake", endpoint.label)
     return opened, capabilities
+
+
+async def _remedy(endpoint: Endpoint, settings: NodeSettings, began: float) -> str | None:
+    """Return the text for a server that closed at the first question, or None if nothing is known of it."""
+    # A quarter of the connect timeout, since calls wait for the result of this attempt, and well before its end.
+    now, timeout = asyncio.get_running_loop().time(), settings.connect_timeout
+    deadline = min(now + timeout / 4, began + 0.9 * timeout)
+    remedy = await diagnose(endpoint, settings.dialer, deadline)
+    return None if remedy == CLOSES_ON_UNKNOWN and settings.transport == "classic" else remedy
 
 
 async def _meet(

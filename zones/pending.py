@@ -138,7 +138,15 @@ class PendingText(Pending):
     __slots__ = ("may_be_unknown", "replies", "until")
 
     def __init__(self, waiter: Waiter, deadline: float, until: bytes | None, *, may_be_unknown: bool = False) -> None:
-        """`may_be_unknown`: that the server does not know the command is an answer too."""
+        """Create the entry of one text request.
+
+        Args:
+            waiter: receives the list of replies.
+            deadline: on the loop's clock.
+            until: status of the last reply. If None, the request has one reply.
+            may_be_unknown: accept any refusal, and the status of any meta command, as the answer. The caller judges it. The
+                request must have no payload: after a refusal, the server then reads the next request.
+        """
         super().__init__(waiter, deadline, b"")
         self.until = until
         self.may_be_unknown = may_be_unknown
@@ -149,7 +157,7 @@ class PendingText(Pending):
         if reply.status in ERROR_STATUSES:
             if not self.may_be_unknown:
                 check_harmless(reply)
-        elif reply.status in META_STATUSES and reply.status != b"MN":
+        elif reply.status in META_STATUSES and reply.status != b"MN" and not self.may_be_unknown:
             raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}")
         self.replies.append(reply)
         if self.until is not None and reply.status != self.until and reply.status not in ERROR_STATUSES:

@@ -31,7 +31,7 @@ class NodeSettings:
     """Seconds for connecting, TLS, login and the first questions. Between zones a TCP connect takes a few milliseconds."""
 
     auth: tuple[str, str] | None = field(default=None, repr=False)
-    """User and password for servers run with `-Y`. They travel in clear text unless TLS is on."""
+    """User and password for servers run with `-Y`, sent only to a server that asks for it. Clear text unless TLS is on."""
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     classic: PoolLimits = field(default_factory=PoolLimits)

@@ -25,6 +25,7 @@ from zones.limits import ConnectionLimits
 from zones.node import Node
 from zones.protocol import requests
 from zones.protocol.replies import Hit, Reply, read_hit
+from zones.protocol.requests import PROBE_KEY
 from zones.settings import NodeSettings
 from zones.testing import FakeMemcached
 from zones.topology import Endpoint
@@ -111,6 +112,19 @@ async def test_a_value_that_is_refused_is_a_reply():
         reply = await bench.reply(requests.meta_set(b"k", 4_096, ttl=0, flags=0), b"x" * 4_096)
         assert reply.line == b"SERVER_ERROR object too large for cache"
         assert (await bench.connected()).is_open
+
+
+@in_virtual_time
+async def test_no_line_of_a_batch_is_longer_than_servers_take():
+    """ElastiCache Serverless refuses lines of `gets` over 16 KiB: 65 of the longest keys."""
+    async with Bench(FakeMemcached(classic_only=True, serverless=True)) as bench:
+        keys = [b"k%0249d" % number for number in range(150)]
+        await (await bench.set(keys[-1], b"v"))
+        connection = await bench.connected()
+        answer = bench.loop.create_future()
+        lines = [requests.meta_get(key, requests.COPY_FLAGS) for key in keys]
+        connection.request_quietly(lines, answer, bench.loop.time() + FAR)
+        assert [index for index, _ in await answer] == [149]
 
 
 @in_virtual_time
@@ -364,12 +378,13 @@ def test_any_other_transport_is_an_argument_error(name):
 
 
 @in_virtual_time
-async def test_there_is_no_login_on_a_classic_server():
-    async with Bench(transport="classic", auth=("ada", "secret")) as bench:
-        with pytest.raises(NodeUnavailable, match="does not support a login over the classic protocol") as caught:
-            await bench.connected()
-        assert "secret" not in str(caught.value)
-        assert bench.server.connections_total == 0
+async def test_there_is_no_login_on_a_classic_server_that_asks_for_one():
+    for auth in (("ada", "secret"), None):
+        async with Bench(FakeMemcached(auth=("ada", "secret")), transport="classic", auth=auth) as bench:
+            with pytest.raises(NodeUnavailable, match="does not support a login over the classic protocol") as caught:
+                await bench.connected()
+            assert "secret" not in str(caught.value)
+            assert bench.server.commands["set"] == 0
 
 
 @in_virtual_time
@@ -543,7 +558,7 @@ async def test_a_proxy_that_closes_on_questions_it_does_not_know_is_used_all_the
         node = await node_on(server)
         assert (await told(node, requests.meta_get(b"k"))).status == b"EN"
         assert node.capabilities == Capabilities("unknown", explicit_cas=False, cas=True, transport="classic")
-        assert server.lines == [b"gets !p\r\n", b"version\r\n", b"stats settings\r\n", b"gets k\r\n"]
+        assert server.lines == [b"gets %b\r\n" % PROBE_KEY, b"version\r\n", b"stats settings\r\n", b"gets k\r\n"]
         await node.close()
 
 
@@ -574,7 +589,8 @@ async def test_one_that_closes_at_the_first_question_is_not_taken_for_a_classic_
         node = await node_on(server, transport="auto")
         with pytest.raises(NodeUnavailable):
             await node.connected(asyncio.get_running_loop().time() + SOON)
-        assert server.total == 1
+        assert node.transport is None
+        assert server.total == 3  # two of them find out why it closes
         await node.close()
 
 

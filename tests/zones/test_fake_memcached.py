@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -33,6 +34,62 @@ def make_server(version: str = "1.6.38", server: str = "plain", clock: Clock | N
         auth=("alice", "s3cret") if server == "auth" else None,
         clock=clock or Clock(),
     )
+
+
+# Commands that Amazon ElastiCache Serverless does not have, by how they begin, and its answers.
+NOT_SERVERLESS = {
+    b"stats settings": b"ERROR\r\n",
+    b"stats items": b"ERROR\r\n",
+    b"stats nonsense": b"ERROR\r\n",
+    b"me k": b"ERROR\r\n",
+    b"verbosity 1": b"ERROR\r\n",
+    b"lru_crawler metadump all": b"ERROR\r\n",
+    b"watch fetchers": b"ERROR\r\n",
+    b"flush_all 2": b"CLIENT_ERROR delayed flush_all is not supported\r\n",
+}
+
+
+@pytest.mark.parametrize("command", NOT_SERVERLESS)
+def test_serverless_refuses_what_its_documentation_says(command):
+    session = FakeMemcached(serverless=True).session()
+    assert session.receive(command + b"\r\nmn\r\n") == NOT_SERVERLESS[command] + b"MN\r\n"
+
+
+def test_serverless_has_the_plain_statistics():
+    session = FakeMemcached(serverless=True).session()
+    assert session.receive(b"stats\r\n").endswith(b"END\r\n")
+    assert session.receive(b"stats reset\r\n") == b"RESET\r\n"
+    assert session.receive(b"flush_all\r\n") == b"OK\r\n"
+
+
+@pytest.mark.parametrize(("command", "keys", "taken"), [(b"get", 65, True), (b"gets", 65, True), (b"get", 66, False)])
+def test_serverless_takes_16_kib_of_keys(command, keys, taken):
+    session = FakeMemcached(serverless=True).session()
+    answer = session.receive(b" ".join([command, *[b"k" * 250] * keys]) + b"\r\n")
+    assert (answer, session.closed) == ((b"END\r\n", False) if taken else (b"CLIENT_ERROR line too long\r\n", True))
+
+
+def test_refused_commands_are_answered_in_the_given_words_and_nothing_else_is():
+    session = FakeMemcached(refuse={"stats settings": "SERVER_ERROR no"}).session()
+    assert session.receive(b"stats settings\r\nmn\r\nstats reset\r\n") == b"SERVER_ERROR no\r\nMN\r\nRESET\r\n"
+
+
+def serverless_cases():
+    restricted = re.compile(rb"(^|\n)(me|stats \w+|verbosity|shutdown|flush_all 2)\b")
+
+    def sent(case):
+        return b"".join(step[0] for step in case.steps if isinstance(step, tuple))
+
+    return [
+        pytest.param(case, id=case.name) for case in cases_for("1.6.38", "plain") if restricted.search(sent(case)) is None
+    ]
+
+
+@pytest.mark.parametrize("case", serverless_cases())
+def test_serverless_is_a_memcached_in_all_else(case):
+    clock = Clock()
+    client = SessionClient(FakeMemcached(serverless=True, clock=clock))
+    asyncio.run(run_case(case, client, wait=clock.advance))
 
 
 class SessionClient:

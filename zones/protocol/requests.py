@@ -22,6 +22,15 @@ STATS_SETTINGS = b"stats settings"
 # Asks whether the client may choose an item's CAS, and changes nothing: servers that know `E` (1.6.27 and newer) say that
 # the key is unknown, older ones that the flag is.
 PROBE_EXPLICIT_CAS = b"mg !p E1"
+# The same question under other keys, for a proxy whose backend of the first key does not answer.
+PROBES_OF_OTHER_BACKENDS = (b"mg !q E1", b"mg !r E1", b"mg !s E1")
+
+# A key that no caller uses. `gets` with it has 24 bytes or more, for the reason below.
+PROBE_KEY = b"!evcache-probe-key"
+
+# `mn`, padded with spaces to 24 bytes. A server of the binary protocol says nothing before it has read a header of 24 bytes,
+# and closes the connection then.
+NOOP_PADDED = NOOP.ljust(22)
 
 # Value, client flags, CAS: what a read needs to decode a value, and to know which of two is newer.
 READ_FLAGS = b"v f c"

@@ -199,6 +199,8 @@ def flush_all(caller: Caller, tokens: list[bytes]) -> bytes:
         delay = read_int32(tokens[1])
         if delay is None:
             return b"" if quiet else _BAD_EXPTIME
+    if delay and caller.server.dialect.serverless:
+        return b"" if quiet else b"CLIENT_ERROR delayed flush_all is not supported\r\n"
     if not caller.server.dialect.cas_taken_with_line:
         caller.server.store.next_cas()  # these releases remember the moment of a flush by a number
     caller.server.store.flush(delay or 0)

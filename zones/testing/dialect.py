@@ -12,6 +12,7 @@ class Dialect:
 
     version: str
     classic_only: bool  # the meta commands do not exist, each one answers ERROR
+    serverless: bool  # the restrictions of Amazon ElastiCache Serverless, see `FakeMemcached`
 
     explicit_cas: bool  # 1.6.27: `E` sets the CAS, `x` drops a value
     append_creates: bool  # 1.6.20: `ms MA N60` makes a missing item
@@ -21,7 +22,7 @@ class Dialect:
     cas_taken_with_line: bool  # 1.6.27: an `ms` line takes its CAS number, stored or not; before it, only a store does
 
     @classmethod
-    def of(cls, version: str, *, classic_only: bool = False) -> Dialect:
+    def of(cls, version: str, *, classic_only: bool = False, serverless: bool = False) -> Dialect:
         """Read `1.6.38`, or any text that contains three numbers with dots; ValueError otherwise."""
         match = re.search(r"(\d+)\.(\d+)\.(\d+)", version)
         if match is None:
@@ -30,6 +31,7 @@ class Dialect:
         return cls(
             version=version,
             classic_only=classic_only,
+            serverless=serverless,
             explicit_cas=number >= (1, 6, 27),
             append_creates=number >= (1, 6, 20),
             reports_stored_size=number >= (1, 6, 20),

@@ -20,7 +20,7 @@ from zones.testing.store import Store
 if TYPE_CHECKING:
     import ssl as ssl_module
     from collections import Counter
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
 _AnyProtocol = TypeVar("_AnyProtocol", bound=asyncio.BaseProtocol)
@@ -37,6 +37,12 @@ class FakeMemcached:
     version: the release to imitate; what differs for a client is in `Dialect`.
     classic_only: no meta protocol, as servers before 1.6 and most proxies; `mg` and the like answer ERROR.
     auth: user and password, as a server with `-Y`.
+    serverless: the restrictions that the documentation of Amazon ElastiCache Serverless names. `stats` with an argument
+        other than `reset`, `me`, `verbosity` and commands for the engine answer ERROR. A delayed `flush_all` answers
+        CLIENT_ERROR. A line of `get` or `gets` over 16 KiB answers CLIENT_ERROR and closes the connection; the
+        documentation names the limit, not the answer. TLS, which it demands, is up to `start(ssl=...)`.
+    refuse: the answers to commands that the server refuses, by the beginning of their lines, such as
+        `{"stats settings": "ERROR"}`. For commands without a payload.
     max_bytes: memory for items, after which the least recently used are evicted; None: no limit.
     clock: seconds, for TTLs, which are exact here; memcached's own clock ticks once a second.
     wall_clock: unix time, for TTLs that are given as a date (over 30 days).
@@ -57,6 +63,8 @@ class FakeMemcached:
         cas_enabled: bool = True,
         classic_only: bool = False,
         auth: tuple[str, str] | None = None,
+        serverless: bool = False,
+        refuse: Mapping[str, str] | None = None,
         max_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -68,8 +76,8 @@ class FakeMemcached:
             max_bytes=max_bytes,
             cas_enabled=cas_enabled,
         )
-        dialect = Dialect.of(version, classic_only=classic_only)
-        self._state = ServerState(self.store, dialect, auth, wall_clock=wall_clock)
+        dialect = Dialect.of(version, classic_only=classic_only, serverless=serverless)
+        self._state = ServerState(self.store, dialect, auth, refuse or {}, wall_clock=wall_clock)
         self._paused = False
         self._alive = True
         self._address: str | None = None

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 # gets may be longer.
 MAX_LINE: Final = 2048
 
+# What Amazon ElastiCache Serverless documents: the longest line of `get` and `gets`, and commands that it does not have.
+SERVERLESS_MAX_GET: Final = 16 * 1024
+_NOT_SERVERLESS: Final = frozenset({b"me", b"verbosity", b"shutdown"})
+
 _META: Final[dict[bytes, Command]] = {
     b"mg": meta.meta_get,
     b"ms": meta.meta_set,
@@ -51,7 +55,7 @@ class Session:
 
     def __init__(self, server: ServerState) -> None:
         self._caller = Caller(server)
-        self._commands = _CLASSIC if server.dialect.classic_only else _CLASSIC | _META
+        self._commands = _commands(server)
         self._login = None if server.auth is None else Login(*server.auth)
         self._buffer = bytearray()
         self._body: Body | None = None  # the command that waits for its payload
@@ -113,6 +117,8 @@ class Session:
             return ERROR
         name = tokens[0]
         self._caller.server.commands[name.decode("ascii", "replace")] += 1
+        if (refusal := self._refusal(line)) is not None:
+            return refusal
         command = self._commands.get(name)
         if command is None:
             self._caller.closing = _is_http(tokens)
@@ -123,6 +129,17 @@ class Session:
         self._body = outcome
         self._missing = outcome.size if outcome.discard else 0
         return b""
+
+    def _refusal(self, line: bytes) -> bytes | None:
+        """Return the answer to a command that this server refuses although memcached has it; None if it does not."""
+        server = self._caller.server
+        for beginning, answer in server.refuse.items():
+            if line.startswith(beginning.encode()):
+                return answer.encode() + b"\r\n"
+        if server.dialect.serverless and line.startswith((b"get ", b"gets ")) and len(line) > SERVERLESS_MAX_GET:
+            self._caller.closing = True
+            return b"CLIENT_ERROR line too long\r\n"
+        return None
 
     def _read_body(self) -> bytes | None:
         """Finish the command whose payload is complete; None when it is not."""
@@ -142,6 +159,14 @@ class Session:
             del self._buffer[: body.size]
         self._body = None
         return body.finish(data)
+
+
+def _commands(server: ServerState) -> dict[bytes, Command]:
+    dialect = server.dialect
+    known = _CLASSIC if dialect.classic_only else _CLASSIC | _META
+    if dialect.serverless:
+        return {name: command for name, command in known.items() if name not in _NOT_SERVERLESS}
+    return known
 
 
 def _is_http(tokens: list[bytes]) -> bool:

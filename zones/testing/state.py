@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from zones.testing.dialect import Dialect
     from zones.testing.store import Store
@@ -30,6 +30,7 @@ class ServerState:
     store: Store
     dialect: Dialect
     auth: tuple[str, str] | None = None
+    refuse: Mapping[str, str] = field(default_factory=dict)
     wall_clock: Callable[[], float] = field(kw_only=True)
     commands: Counter[str] = field(default_factory=Counter)
     connections: int = 0

@@ -33,6 +33,8 @@ _MAX_CONNECTIONS = 1024
 def stats(caller: Caller, tokens: list[bytes]) -> bytes:
     """Answer `stats [settings|items|slabs|sizes|conns|reset]`."""
     server = caller.server
+    if server.dialect.serverless and tokens[1:2] not in ([], [b"reset"]):
+        return ERROR
     match tokens[1:2]:
         case []:
             return _lines(_general(server))

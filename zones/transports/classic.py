@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ from zones.loop_lag import LoopLag
 from zones.pending import Waiter
 from zones.protocol.packet import Packet
 from zones.protocol.replies import Reply
+from zones.protocol.requests import PROBE_KEY
 from zones.transports import translation
 from zones.transports.failures import node_error
 from zones.transports.hardened import HardenedClient
@@ -47,8 +48,8 @@ from zones.transports.translation import CompareAndStore, Count, Delete, Fetched
 # millisecond of a fast network. More keys take several, one after another.
 KEYS_PER_GET = 100
 
-# A key that nobody uses, to see whether the server answers at all; the same that the meta handshake asks for.
-_PROBE_KEY = b"!p"
+# Bytes of the line of one `gets`: Amazon ElastiCache Serverless takes no longer ones.
+BYTES_PER_GET = 16 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ class ClassicConnection:
         """Make sure that a memcached answers, by the deadline if there is one. Raises a `NodeError`."""
         try:
             async with asyncio.timeout_at(deadline):
-                await self._client.fetch([_PROBE_KEY])
+                await self._client.fetch([PROBE_KEY])
         except Exception as error:
             raise self._problem(error) from error
 
@@ -333,8 +334,8 @@ class ClassicConnection:
 
     async def _fetch_all(self, gets: Sequence[Get], keys: Sequence[bytes]) -> list[tuple[int, Reply]]:
         items: dict[bytes, Fetched] = {}
-        for first in range(0, len(keys), KEYS_PER_GET):
-            items.update(await self._client.fetch(keys[first : first + KEYS_PER_GET]))
+        for batch in _batches(keys):
+            items.update(await self._client.fetch(batch))
         return [(index, translation.found(get, items[get.key])) for index, get in enumerate(gets) if get.key in items]
 
     def _problem(self, error: Exception) -> NodeError:
@@ -384,3 +385,15 @@ class ClassicConnection:
             if not request.waiter.done():
                 request.waiter.set_exception(ConnectionLost(why.problem, self.name))
             task.cancel()
+
+
+def _batches(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Yield the keys in groups, each for one `gets`."""
+    first, size = 0, len(b"gets\r\n")
+    for index, key in enumerate(keys):
+        size += 1 + len(key)
+        if index > first and (index - first == KEYS_PER_GET or size > BYTES_PER_GET):
+            yield keys[first:index]
+            first, size = index, len(b"gets\r\n") + 1 + len(key)
+    if keys:
+        yield keys[first:]
