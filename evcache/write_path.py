@@ -162,8 +162,8 @@ class WritePath:
     async def check_size(self, view: View, draft: Draft, options: Options) -> Options:
         """Raise `ValueTooLarge` when a zone's server would not take the value: refusing, it would delete what it has.
 
-        A server that has not been connected to is asked first, if the value is near memcached's default. Returns the
-        options with the time that is left.
+        The limit is that of an open connection. If the value seems too large for a node without one, the client connects
+        and asks again, since the server may have been restarted with another limit. Returns the options with the time left.
         """
         size = len(draft.data)
         if size <= FITS_ANYWHERE_BYTES:
@@ -173,7 +173,9 @@ class WritePath:
         deadline = loop.time() + options.timeout
         for pool in view.writers:
             node = pool.node(place)
-            if node.capabilities is None and size > DEFAULT_ITEM_BYTES // 2 and not node.is_down:
+            known = node.capabilities
+            doubtful = size > (DEFAULT_ITEM_BYTES // 2 if known is None else known.largest_value(draft.key))
+            if doubtful and node.state != "ready" and not node.is_down:
                 try:
                     await node.connected(deadline)
                 except NodeError:

@@ -634,6 +634,30 @@ async def test_a_value_over_a_small_limit_harms_nothing(zones, known, operation)
     assert zones.values("k") == everywhere("before")
 
 
+@pytest.mark.parametrize("operation", ["set", "set_many", "add", "replace", "cas", "append"])
+@on_zones(item_size_max=2048)
+async def test_the_item_limit_is_asked_again_after_a_restart(zones, operation):
+    """The limit of a connection that is gone refuses nothing, also if the client only ever stores large values."""
+    cache = await zones.ready()
+    large = b"x" * 4000
+    with pytest.raises(ValueTooLarge):
+        await cache.set("k", large)
+    if operation not in ("set", "add"):
+        before = await cache.set("k", b"before", consistency="all")
+    for zone in zones.names:
+        await zones.one(zone).stop()
+        zones.one(zone).store.item_size_max = 8192
+        zones.one(zone).revive()
+    await pass_time(0.01)
+    arguments = {
+        "set_many": ({"j": 1, "k": large},),
+        "cas": ("k", large, before.version if operation == "cas" else None),
+    }.get(operation, ("k", large))
+    result = await getattr(cache, operation)(*arguments, consistency="all")
+    assert result["k"] if operation == "set_many" else result
+    assert zones.values("k") == everywhere(b"before" + large if operation == "append" else large)
+
+
 @on_zones()
 async def test_the_largest_value_fits(zones):
     """Values up to what the client takes are taken by the server, to the byte that the client allows."""
