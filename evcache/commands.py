@@ -253,6 +253,17 @@ async def ask(node: Node, line: bytes, deadline: float, data: bytes | None = Non
     return await answer
 
 
+async def read_elsewhere_if_silent(node: Node, line: bytes, deadline: float, latest: float) -> Reply:
+    """Send one read, and return its reply. Raises a `NodeError`, early a `NodeSilent` if the node stands still.
+
+    `latest`: when its call ends.
+    """
+    connection = await node.connected(deadline)
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    connection.read(line, answer, deadline, latest)
+    return await answer
+
+
 def ask_soon(node: Node, line: bytes, deadline: float, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Reply]:
     """Send a request, and return what its reply will be in; a `NodeError` if there is none. No task where none is needed."""
     connection = node.connection()

@@ -6,15 +6,16 @@ The way of a read whose first zone failed or missed, and of every read while a n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from evcache.answers import Found
-from evcache.commands import ask
+from evcache.commands import ask, read_elsewhere_if_silent
 from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable, FailoverDenied, ZoneBehind
 from evcache.options import Options
 from evcache.read_parts import ReadParts
 from zones.cluster import View
-from zones.errors import CacheError, NodeUnavailable
+from zones.errors import CacheError, NodeSilent, NodeTimeout, NodeUnavailable
 from zones.node import Node
 from zones.pool import ZonePool
 from zones.protocol import requests
@@ -23,7 +24,7 @@ from zones.protocol import requests
 class Attempts:
     """What came of asking zones for a key, so far."""
 
-    __slots__ = ("behind", "failures", "known", "missed")
+    __slots__ = ("abroad", "behind", "failures", "known", "missed")
 
     def __init__(self, known: int) -> None:
         self.known = known
@@ -35,9 +36,12 @@ class Attempts:
         """The nodes of zones that do not have it."""
         self.behind: dict[str, tuple[Node, ZoneBehind]] = {}
         """The nodes of zones that have an older version than this client knows of."""
+        self.abroad = 0
+        """Number of requests to other zones than the home zone."""
 
     def enter(self, pool: ZonePool, node: Node, outcome: CacheError | None) -> None:
-        """Note that a zone did not have it: why, None for a miss."""
+        """Note that a zone did not have it: why, None for a miss. The latest answer of a zone counts."""
+        self.failures.pop(pool.name, None)
         if outcome is None:
             self.missed[pool.name] = node
         elif isinstance(outcome, ZoneBehind):
@@ -48,6 +52,13 @@ class Attempts:
     def why(self, zone: str) -> CacheError | None:
         """Why a zone did not have it; None for a miss."""
         return self.behind[zone][1] if zone in self.behind else self.failures.get(zone)
+
+
+class Ended(NamedTuple):
+    """End of a read."""
+
+    found: Found | None
+    """None is a miss."""
 
 
 class Fallback:
@@ -64,10 +75,16 @@ class Fallback:
         options: Options,
         fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> Found | None:
-        """Read while not all is well: a node that warms up is asked first for a share of its reads, else last."""
-        order = view.readers
-        first = order[0].node(view.place(key))
-        if not first.admits_read():
+        """Read while not all is well.
+
+        A node that warms up is asked first for a share of its reads, else last. A silent node is asked last.
+        """
+        place = view.place(key)
+        order = silent_last(view.readers, place)
+        first = order[0].node(place)
+        if order[0] is not view.readers[0]:
+            self._parts.hooks.fell_back(view.readers[0].name, unasked(view.readers[0].node(place)))
+        elif not first.admits_read():
             self._parts.hooks.fell_back(order[0].name, unasked(first))
             order = (*order[1:], order[0])
         deadline = view.loop.time() + options.timeout
@@ -88,36 +105,72 @@ class Fallback:
     ) -> Found | None:
         """Ask the zones from `start` on. Those before have been asked, and `attempts` says what came of it.
 
-        Raises `CacheUnavailable` when no zone answered.
+        A zone whose node fell silent is asked once more at the end, since it may go on before the deadline. If no zone
+        answered in time and the event loop stood still meanwhile, the first zone that was late is asked once more, with the
+        time that was lost. Raises `CacheUnavailable` when no zone answered.
+        """
+        zones = list(order[start:])
+        left = None
+        if start:
+            left = order[start - 1]
+            zones += [pool for pool in order[:start] if type(attempts.failures.get(pool.name)) is NodeSilent]
+        ended = await self._ask_each(view, zones, left, key, line, fallback_on_miss, deadline, attempts)
+        if ended is None and not attempts.missed and not attempts.behind:
+            now = view.loop.time()
+            lost = view.lag.lost_since(deadline - options.timeout, now)
+            late = [pool for pool in view.readers if isinstance(attempts.why(pool.name), NodeTimeout)]
+            if lost and late:
+                ended = await self._ask_each(view, late[:1], None, key, line, fallback_on_miss, now + lost, attempts)
+        return await self._nowhere(view, key, options, deadline, attempts) if ended is None else ended.found
+
+    async def _ask_each(
+        self,
+        view: View,
+        zones: list[ZonePool],
+        left: ZonePool | None,
+        key: bytes,
+        line: bytes,
+        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
+        deadline: float,
+        attempts: Attempts,
+    ) -> Ended | None:
+        """Ask these zones one after another until the read has ended. Return None if they did not end it.
+
+        `left`: the zone that was asked before. A zone that falls silent is added at the end.
         """
         parts = self._parts
         place = view.place(key)
-        asked_abroad = sum(pool.name != view.home for pool in order[:start])
-        left = None if not start else order[start - 1].name
-        for index in range(start, len(order)):
-            pool = order[index]
+        again = {zone for zone, error in attempts.failures.items() if isinstance(error, NodeTimeout)}
+        for index, pool in enumerate(zones):  # which may grow
             node = pool.node(place)
             if left is not None:
-                parts.hooks.fell_back(left, attempts.why(left))
-            left = pool.name
+                parts.hooks.fell_back(left.name, attempts.why(left.name))
+            left = pool
             abroad = pool.name != view.home
-            if node.is_down:
+            if not node.may_answer:
                 attempts.enter(pool, node, node.unavailable())  # at once, and it costs the budget nothing
                 continue
-            if abroad and not self._may_go_abroad(pool, attempts, further=asked_abroad > 0):
+            if abroad and not self._may_go_abroad(pool, attempts):
                 attempts.enter(pool, node, FailoverDenied())
                 continue
-            asked_abroad += abroad
+            attempts.abroad += abroad
             now = view.loop.time()
-            until = now + (deadline - now) / _attempts_left(view, order, index, place)
+            until = now + (deadline - now) / _attempts_left(view, zones, index, place)
             if attempts.missed or attempts.behind:
                 # What is found now will be brought there, which takes the seconds that it has left.
                 line = requests.meta_get(key, requests.COPY_FLAGS)
             outcome: CacheError | None = None
             try:
-                found = parts.found(pool.name, await ask(node, line, until))
+                if pool.name in again or view.places == 1:
+                    reply = await ask(node, line, until)
+                else:
+                    reply = await read_elsewhere_if_silent(node, line, until, deadline)
+                found = parts.found(pool.name, reply)
             except CacheError as error:
                 found, outcome = None, error
+                if isinstance(error, NodeSilent):
+                    again.add(pool.name)
+                    zones.append(pool)
             else:
                 if found is not None and found.version is not None and found.version < attempts.known:
                     outcome = ZoneBehind(found.version, attempts.known)
@@ -131,16 +184,16 @@ class Fallback:
                 behind = {zone: node for zone, (node, _) in attempts.behind.items()}
                 parts.repair.bring(view, key, found, node, attempts.missed, behind, now)
                 parts.served(view, key)
-                return found
+                return Ended(found)
             attempts.enter(pool, node, outcome)
             if outcome is None and not fallback_on_miss:
-                return None
-        return await self._nowhere(view, key, options, deadline, attempts)
+                return Ended(None)
+        return None
 
-    def _may_go_abroad(self, pool: ZonePool, attempts: Attempts, *, further: bool) -> bool:
+    def _may_go_abroad(self, pool: ZonePool, attempts: Attempts) -> bool:
         if any(isinstance(failure, FailoverDenied) for failure in attempts.failures.values()):
             return False  # once for each read
-        if self._parts.budget.take(spare=further):
+        if self._parts.budget.take(spare=attempts.abroad > 0):
             return True
         self._parts.hooks.failover_denied(pool.name)
         return False
@@ -167,10 +220,18 @@ class Fallback:
 
 def _attempts_left(view: View, order: Sequence[ZonePool], index: int, place: int) -> int:
     """This zone, those after it that are not known to be down, and the gutter: none may use up the time of the next."""
-    later = sum(not pool.node(place).is_down for pool in order[index + 1 :])
+    later = sum(pool.node(place).may_answer for pool in order[index + 1 :])
     return 1 + later + (view.spare is not None)
 
 
+def silent_last(readers: Sequence[ZonePool], place: int) -> Sequence[ZonePool]:
+    """Return the zones in their order, but those last whose node for this place is silent."""
+    silent = [pool for pool in readers if pool.node(place).is_silent]
+    return [pool for pool in readers if pool not in silent] + silent if silent else readers
+
+
 def unasked(node: Node) -> NodeUnavailable:
-    """Why a node was not asked that gets a share of its reads only."""
+    """Return the reason why a node was not asked first."""
+    if node.is_silent:
+        return NodeUnavailable("reads wait on it, and no byte arrives", node.label)
     return NodeUnavailable("it has just come back, and gets a share of the reads", node.label)

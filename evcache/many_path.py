@@ -16,7 +16,7 @@ from evcache.options import Options
 from evcache.read_parts import ReadParts
 from evcache.several_path import in_order, wait_until
 from zones.cluster import View
-from zones.errors import CacheError
+from zones.errors import CacheError, NodeSilent
 from zones.node import Node
 from zones.pool import ZonePool
 from zones.protocol import requests
@@ -60,7 +60,7 @@ class ManyPath:
             # The first zone has nearly all of them, and they are done with.
             asked = 1
             found, answers = await self._ask_first(view, batches, keys, flags, deadline, known)
-            orders = [(view.readers, list(answers))] if answers else []
+            orders = _orders_after_the_first(view.readers, answers)
         if orders:
             await asyncio.gather(
                 *(
@@ -75,7 +75,7 @@ class ManyPath:
 
     def _goes_straight(self, view: View, batches: Batches) -> bool:
         """Whether the first zone can be asked for all of it, although some node is down: of thousands, one always is."""
-        if any(node.is_down or node.is_warming for node, _ in batches):
+        if any(node.is_down or node.is_warming or node.is_silent for node, _ in batches):
             return False
         if view.readers[0].name == view.home:
             return True
@@ -99,7 +99,8 @@ class ManyPath:
         now = view.loop.time()
         found: dict[bytes, Found] = {}
         others: Answers = {}
-        for some, outcome in await _ask_all_nodes(view, batches, flags, now + (deadline - now) / view.places):
+        until = now + (deadline - now) / view.places
+        for some, outcome in await _ask_all_nodes(view, batches, flags, until, deadline):
             error = outcome if isinstance(outcome, CacheError) else self._enter(zone, some, outcome, known, found, others)
             if error is not None:
                 others.update((key, {zone: error}) for key in some if key not in found)
@@ -181,12 +182,18 @@ class ManyPath:
         return answers
 
     def _orders(self, view: View, keys: Sequence[bytes]) -> list[tuple[Sequence[ZonePool], list[bytes]]]:
-        """In which order zones are asked for which keys: a node that warms up comes last for most of its own."""
+        """Return the orders in which zones are asked, each with its keys.
+
+        A node that warms up comes last for most of its keys, and a silent node for all, if the next zone's is not silent.
+        """
         first, *others = view.readers
         admitted: list[bytes] = []
         held_back: list[bytes] = []
         for key in keys:
-            (admitted if first.node(view.place(key)).admits_read() else held_back).append(key)
+            place = view.place(key)
+            node = first.node(place)
+            is_silent = node.is_silent and bool(others) and not others[0].node(place).is_silent
+            (admitted if not is_silent and node.admits_read() else held_back).append(key)
         if held_back:
             self._parts.hooks.fell_back(first.name, unasked(first.node(view.place(held_back[0]))))
         return [(order, some) for order, some in ((view.readers, admitted), ((*others, first), held_back)) if some]
@@ -209,7 +216,7 @@ class ManyPath:
         for index, pool in enumerate(order):
             if index >= asked:
                 now = view.loop.time()
-                until = now + (deadline - now) / (view.places - index)
+                until = now + (deadline - now) / max(1, view.places - index)
                 to_be_asked = self._to_be_asked(view, pool, wanted, answers, asked_abroad)
                 for key, answer in (await self._answers(view, pool, to_be_asked, flags, until)).items():
                     answers[key][pool.name] = judged(answer, known[key])
@@ -234,7 +241,7 @@ class ManyPath:
         further: list[bytes] = []
         for key in wanted:
             node = pool.node(view.place(key))
-            if node.is_down:
+            if not node.may_answer:
                 answers[key][pool.name] = node.unavailable()  # at once, and it costs the budget nothing
             elif abroad and any(isinstance(answer, FailoverDenied) for answer in answers[key].values()):
                 answers[key][pool.name] = FailoverDenied()  # once for each read
@@ -332,11 +339,22 @@ class ManyPath:
         return answers
 
 
+def _orders_after_the_first(readers: Sequence[ZonePool], answers: Answers) -> list[tuple[Sequence[ZonePool], list[bytes]]]:
+    """Return the orders in which zones are asked for keys that the first zone has nothing of.
+
+    For keys of a node that fell silent the first zone is asked once more at the end: it may go on before the deadline.
+    """
+    first = readers[0]
+    silent = [key for key, of_key in answers.items() if isinstance(of_key[first.name], NodeSilent)]
+    others = [key for key, of_key in answers.items() if not isinstance(of_key[first.name], NodeSilent)]
+    return [(order, keys) for order, keys in ((readers, others), ((*readers, first), silent)) if keys]
+
+
 async def _ask_all_nodes(
-    view: View, batches: Batches, flags: bytes, deadline: float
+    view: View, batches: Batches, flags: bytes, deadline: float, latest: float | None = None
 ) -> list[tuple[Sequence[bytes], Hits | CacheError]]:
     """Ask nodes for keys, all at once; for each which keys it was asked for, and what came of it."""
-    asked = [_ask(node, some, flags, deadline, view.loop) for node, some in batches]
+    asked = [_ask(node, some, flags, deadline, view.loop, latest) for node, some in batches]
     if len(asked) == 1:
         keys = batches[0][1]
         try:
@@ -352,7 +370,12 @@ async def _ask_all_nodes(
 
 
 def _ask(
-    node: Node, keys: Sequence[bytes], flags: bytes, deadline: float, loop: asyncio.AbstractEventLoop
+    node: Node,
+    keys: Sequence[bytes],
+    flags: bytes,
+    deadline: float,
+    loop: asyncio.AbstractEventLoop,
+    latest: float | None = None,
 ) -> Awaitable[Hits]:
     """Ask one node; what comes of it is to be awaited. Where there is a connection, that takes no task."""
     connection = node.connection()
@@ -360,7 +383,7 @@ def _ask(
         return _connect_and_ask(node, keys, flags, deadline, loop)
     answer: asyncio.Future[Hits] = loop.create_future()
     try:
-        connection.request_quietly(requests.meta_gets(keys, flags), answer, deadline)
+        connection.request_quietly(requests.meta_gets(keys, flags), answer, deadline, latest)
     except CacheError as error:
         answer.set_exception(error)
     return answer

@@ -178,7 +178,7 @@ class ReadPath:
             else:
                 connection = node.connection() or await node.connected(until)
                 answer: asyncio.Future[Reply] = loop.create_future()
-                connection.request(line, answer, until)
+                connection.read(line, answer, until, now + options.timeout)
                 hit = read_hit(await answer)
         except CacheError as error:
             failure = error
@@ -200,13 +200,14 @@ class ReadPath:
                 return None
         attempts = Attempts(known)
         attempts.enter(local, node, failure)
+        attempts.abroad = int(local.name != view.home)
         order = readers if local is readers[0] else _first(local, readers)
         deadline = now + options.timeout
         return await self._fallback.go_on(view, order, 1, key, line, options, fallback_on_miss, deadline, attempts)
 
     def _goes_straight(self, view: View, first: ZonePool, node: Node) -> bool:
         """Whether a read can go to its first node as ever, although some node is down: of thousands, one always is."""
-        if node.is_down or node.is_warming:
+        if node.is_down or node.is_warming or node.is_silent:
             return False
         if first.name == view.home:
             return True

@@ -246,7 +246,7 @@ class _Part:
     def start(self) -> None:
         connection = self._node.connection()
         if connection is None:
-            if self._node.is_down:
+            if not self._node.may_answer:
                 self.set_exception(self._node.unavailable())
             else:  # it has to be connected first, and waiting for that takes a task
                 self._spawn(carry_out(self.command, self._node, self._deadline))

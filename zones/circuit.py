@@ -47,9 +47,9 @@ class CircuitLimits:
     """Seconds up to which they double (Finagle: 32, mcrouter: 60)."""
 
     urgent_pause: float = 2.0
-    """Seconds at the most while calls have nowhere to go: all zones are out, or more than one. Pauses are then a tenth of
-    what they would be, beginning at 0.1 s: a cache of one zone that stood still for a moment must not be gone for a second,
-    nor for a minute after its client's own network was."""
+    """Longest pause in seconds while calls have nowhere to go: all zones are out, or more than one. Pauses are then a tenth
+    of an ordinary pause, at first 0.1 s, and do not double. A cache of one zone that stood still for a moment must not be
+    out for a second, and an outage of the client's own network must not keep every zone out after its end."""
 
     jitter: float = 0.5
     """The share of a pause by which it may be longer, drawn at random: the clients of a node must not all knock at once."""
@@ -87,6 +87,9 @@ class Circuit:
         """`now`: when the node is asked from. `draw` gives a number from 0 to 1."""
         self.state: CircuitState = "closed"
         self._limits = limits
+        self.ends_early = False
+        """True if a sign of life from the node may end the present pause. Only the first pause of an outage ends early, and
+        any pause while calls have nowhere to go: a node that always answers late would else be probed with each answer."""
         self._draw = draw
         self._pause = limits.first_pause  # seconds before the next probe, without jitter
         self._closed_at: float | None = None  # when it last closed again
@@ -140,22 +143,22 @@ class Circuit:
         self.state = "open"
 
     def pause(self, *, urgent: bool = False) -> float:
-        """Seconds to wait before the next probe; twice as long the next time.
+        """Return the seconds to wait before the next probe, and double the pause after it.
 
-        `urgent`: calls have nowhere else to go. With the circuit closed the node is only short of a connection, and that is
-        tried again at an even pace.
+        `urgent`: calls have nowhere else to go, and the pause does not double. With the circuit closed the node is only
+        short of a connection, and the client tries that again at an even pace.
         """
         limits = self._limits
         longer = 1 + limits.jitter * self._draw()
         if self.state == "closed":
+            self.ends_early = False
             return limits.first_pause * longer
         pause = self._pause
+        self.ends_early = urgent or pause == limits.first_pause
+        if urgent:
+            return min(pause * URGENT_SHARE, limits.urgent_pause) * longer
         self._pause = min(2 * pause, limits.longest_pause)
-        return (min(pause * URGENT_SHARE, limits.urgent_pause) if urgent else pause) * longer
-
-    def urgent_pause(self) -> float:
-        """Seconds after which to look whether it has become urgent."""
-        return self._limits.urgent_pause * (1 + self._limits.jitter * self._draw())
+        return pause * longer
 
     def probe(self) -> None:
         """A probe is on its way."""

@@ -163,7 +163,7 @@ class Cluster:
             )
         order = read_order(local, readable, self._seed)
         out = frozenset(name for name in readable if pools[name].is_out)
-        self._tally.urgent = is_urgent(len(out), len(readable))
+        self._count_out(len(out), len(readable))
         before = self.view
         self.view = View(
             topology=topology,
@@ -222,10 +222,20 @@ class Cluster:
     def _zones_changed(self, view: View, out: frozenset[str]) -> None:
         # Calls take a view and keep it: the order of the zones changes for those that begin from now on.
         pools = {pool.name: pool for pool in view.readers}
-        self._tally.urgent = is_urgent(len(out), len(pools))
+        self._count_out(len(out), len(pools))
         order = read_order(view.local, sorted(pools), self._seed)
         self.view = replace(view, out=out, readers=tuple(pools[name] for name in last(out, order)))
         self._tell_of_zones(out ^ view.out)
+
+    def _count_out(self, out: int, readable: int) -> None:
+        """Note how many of the readable zones are out, and probe at once if calls have nowhere to go from now on."""
+        tally, was_urgent = self._tally, self._tally.urgent
+        tally.urgent = is_urgent(out, readable)
+        tally.all_out = out == readable
+        tally.elsewhere = readable - out > 1
+        if tally.urgent and not was_urgent:
+            for node in self._nodes.values():
+                node.hurry()
 
     def _tell_of_zones(self, changed: Collection[str]) -> None:
         """Those of them that are read are out, or are not any more; of others there is nothing to say."""

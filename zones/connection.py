@@ -20,14 +20,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
+from zones.errors import ConnectionLost, NodeError, NodeSilent, NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
 from zones.limits import ConnectionLimits
-from zones.loop_lag import STALL_SECONDS, LoopLag
-from zones.pending import Pending, PendingAll, PendingQuiet, PendingText, Waiter
+from zones.loop_lag import LOOK_SECONDS, STALL_SECONDS, LoopLag
+from zones.pending import (
+    Pending,
+    PendingAll,
+    PendingQuiet,
+    PendingRead,
+    PendingText,
+    Waiter,
+    movable,
+    move_away,
+)
 from zones.protocol import requests
 from zones.protocol.decoder import Decoder
 from zones.protocol.packet import LARGE_BYTES, Packet
 from zones.read_buffer import read_buffer_of
+from zones.silence import SilenceDetector
 
 _NEVER = float("inf")
 
@@ -35,9 +45,14 @@ _NEVER = float("inf")
 # so that it begins while the rest are made: a tenth more gets a second with 32 callers, and nothing lost with 256.
 EAGER_REQUESTS = 8
 
-# After the loop stood still, so long may pass before timeouts are blamed on the server: replies that are here already are
-# read first.
-BENEFIT_OF_DOUBT_SECONDS = 0.01
+# Seconds before timeouts are blamed on the server if the loop stood still lately. Replies that are here already are read
+# first. A process that has too little of the processor stands still again and again, and its servers on the same machine
+# do so, too: with three busy processes for each core, Linux lets each of them wait for 10 to 25 ms at a time.
+BENEFIT_OF_DOUBT_SECONDS = 0.1
+
+# A server is in the middle of a reply if bytes of a value have arrived within this time, and more of the value is to come.
+# Requests that wait behind large values are late because of the bytes in front of them, and say nothing about the server.
+RECEIVING_SECONDS = 0.02
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -51,11 +66,18 @@ class Connection(asyncio.BufferedProtocol):
         on_lost: Callable[[Connection, NodeUnavailable], None],
         on_late: Callable[[Connection, int, int], None] | None = None,
         lag: LoopLag | None = None,
+        *,
+        on_silent: Callable[[Connection], bool] | None = None,
+        on_heard: Callable[[Connection], None] | None = None,
     ) -> None:
         """`name` is the node's label, for errors. `on_lost(connection, why)` is called once, when it has ended.
 
         `on_late(connection, timeouts, in_a_row)`: so many requests have just had no reply in time, and so many since one
         was last answered; callers who gave up are not among them, nor timeouts for which `lag` says the loop is to blame.
+
+        `on_silent(connection)` is called when reads wait and no byte arrives (`zones.silence`). If it returns True, the
+        reads fail with `NodeSilent`, so that their callers can ask another zone. `on_heard(connection)` is called with the
+        first byte after that, after timeouts, and of all.
         """
         self.name = name
         self._loop = loop
@@ -80,7 +102,12 @@ class Connection(asyncio.BufferedProtocol):
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
-        self._heard = 0.0
+        self.heard_at = 0.0
+        self._on_silent = on_silent
+        self._on_heard = on_heard
+        self._silence = SilenceDetector(loop, limits.patience, self, self._fell_silent)
+        self._awaits_sign = True  # whether the next byte is worth a call of `on_heard`
+        self._mid_value_at = -_NEVER  # when more of a value was last to come
         # Requests that may wait: none before there is a transport, and after `retire` or the end.
         self._room = 0
         self._retiring = False
@@ -135,6 +162,15 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._send(b"%b %b\r\n" % (line, opaque), pending, (memoryview(data), b"\r\n"))
 
+    def read(self, line: bytes, waiter: Waiter, deadline: float, latest: float) -> None:
+        """Send one read that another zone can answer as well; the waiter gets its `Reply`, or early a `NodeSilent`.
+
+        `latest`: when its call ends. While the server is in the middle of a reply, the read waits beyond its deadline.
+        """
+        self._opaque = number = self._opaque + 1
+        opaque = b"O%d" % number
+        self._send(b"%b %b\r\n" % (line, opaque), PendingRead(waiter, deadline, opaque, latest))
+
     def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
         """Send the commands of a packet together; the waiter gets the list of their replies."""
         self._opaque = number = self._opaque + 1
@@ -147,10 +183,11 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._send(data, pending)
 
-    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:
+    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float, latest: float | None = None) -> None:
         """Send several reads that are silent on a miss; the waiter gets the list of `(index, Reply)` of the hits.
 
-        A no-op closes the batch: when its answer is here, whatever has not been answered was a miss.
+        A no-op closes the batch: when its answer is here, whatever has not been answered was a miss. `latest`: another zone
+        can answer them as well, and the waiter may get a `NodeSilent` early; when their call ends.
         """
         first = self._opaque + 1
         self._opaque += len(lines)
@@ -158,7 +195,7 @@ class Connection(asyncio.BufferedProtocol):
         opaques = [b"O%d" % number for number in range(first, first + len(lines))]
         parts = [b"%b q %b\r\n" % part for part in zip(lines, opaques, strict=True)]
         parts.append(b"mn\r\n")
-        self._send(b"".join(parts), PendingQuiet(waiter, deadline, opaques, self.name))
+        self._send(b"".join(parts), PendingQuiet(waiter, deadline, opaques, self.name, latest=latest))
 
     def request_text(
         self,
@@ -187,8 +224,10 @@ class Connection(asyncio.BufferedProtocol):
         if len(waiting) >= self._room or self._out_bytes >= self._max_queued_bytes:
             raise self._refusal()
         if not waiting:
-            self._heard = self._loop.time()  # silence begins when there is something to answer
-            when = min(when, self._heard + self._limits.silence)
+            self.heard_at = self._loop.time()  # silence begins when there is something to answer
+            when = min(when, self.heard_at + self._limits.silence)
+            if not self._silence.is_watching:
+                self._silence.watch()
         waiting.append(pending)
         self._out.append(data)
         self._out_bytes += len(data)
@@ -260,7 +299,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Match what arrived with who waits."""
-        self._heard = self._loop.time()
+        now = self._loop.time()
+        if self._awaits_sign:
+            self._sign_of_life(now - self.heard_at)
+        self.heard_at = now
         waiting = self._pending
         try:
             for reply in self._decoder.feed(data):
@@ -276,8 +318,27 @@ class Connection(asyncio.BufferedProtocol):
             error.node = self.name
             self._end(ConnectionLost(f"closed, since the server broke the protocol: {error.problem}", self.name), error)
             return
+        if self._decoder.awaited:
+            self._mid_value_at = now
         if self._retiring:
             self._close_if_nobody_waits()
+
+    def _sign_of_life(self, quiet: float) -> None:
+        self._awaits_sign = False
+        self._silence.heard(quiet)
+        if self._on_heard is not None:
+            self._on_heard(self)
+
+    def movable_reads(self) -> int:
+        """Count the reads that wait and that another zone could answer."""
+        return len(movable(self._pending))
+
+    def _fell_silent(self) -> None:
+        self._awaits_sign = True
+        if self._on_silent is not None and self._on_silent(self):
+            reads = movable(self._pending)
+            problem = f"no byte in {self._loop.time() - self.heard_at:.3f} s, and {len(reads)} reads wait"
+            move_away(reads, lambda: NodeSilent(problem, self.name))
 
     # Time.
 
@@ -293,25 +354,33 @@ class Connection(asyncio.BufferedProtocol):
         now = self._loop.time()
         held_up = now - self._timer_at > STALL_SECONDS
         self._timer, self._timer_at = None, _NEVER
+        lost = 0.0 if self._lag is None else self._lag.lost_since(self._mid_value_at, now)
+        # A stall is seen by up to `LOOK_SECONDS` too short.
+        is_receiving = now - self._mid_value_at - lost < RECEIVING_SECONDS + (LOOK_SECONDS if lost else 0.0)
+        is_slow = is_receiving and self._lag is not None and self._lag.stalled_lately(now)
+        if self._lag is not None and self._pending:
+            self._lag.watch()
         nearest = _NEVER
         late: list[Pending] = []
         for pending in self._pending:
             if pending.waiter.done():
                 continue
-            if pending.deadline <= now:
+            if pending.deadline <= now and not (
+                is_receiving and pending.wait_on(now + RECEIVING_SECONDS / 2, to_the_end=is_slow)
+            ):
                 late.append(pending)
             else:
                 nearest = min(nearest, pending.deadline)
         for pending in late:
             pending.fail(NodeTimeout("no reply in time", self.name))
-        if late:
+        if late and not is_receiving:
             if self._lag is not None and (held_up or self._lag.stalled_lately(now)):
                 self._loop.call_later(BENEFIT_OF_DOUBT_SECONDS, self._blame, len(late), late[0])
             else:
                 self._blame(len(late), late[0])
         self._close_if_nobody_waits()
         if self._pending and self._why_ended is None:
-            give_up = self._heard + self._limits.silence
+            give_up = self.heard_at + self._limits.silence
             if give_up <= now:
                 self._end(ConnectionLost(f"no byte in {self._limits.silence:g} s", self.name))
                 return
@@ -321,6 +390,7 @@ class Connection(asyncio.BufferedProtocol):
         """Report timeouts, unless the first of them has been answered since: then it was the loop that was late."""
         if first in self._pending:
             self._late_in_a_row += timeouts
+            self._awaits_sign = True
             if self._on_late is not None:
                 self._on_late(self, timeouts, self._late_in_a_row)
 
@@ -345,7 +415,7 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Called by the event loop."""
         self._paused = False
-        self._heard = self._loop.time()  # it took bytes: silent, but not gone
+        self.heard_at = self._loop.time()  # it took bytes: silent, but not gone
         self._flush()
 
     def retire(self) -> None:
@@ -370,6 +440,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._silence.stop()
         self._out.clear()
         self._out_bytes = 0
         if self._transport is not None:

@@ -95,6 +95,10 @@ class NodeTimeout(NodeError):
     """No reply before the deadline. The command may have been carried out."""
 
 
+class NodeSilent(NodeTimeout):
+    """Several reads wait on the node and no byte arrives. The deadline has not passed: another zone may answer in time."""
+
+
 class ProtocolError(NodeError):
     """The server sent what the protocol does not allow. The connection can't be trusted any more."""
 

@@ -23,7 +23,13 @@ class ConnectionLimits:
     without a word (a partition, a stopped process) would otherwise hold it until TCP gives up, after a quarter of an
     hour. Well over any timeout of a call, so that a short stall does not cost the connection."""
 
+    patience: float = 0.005
+    """Seconds without a byte, beyond two round trips, after which a server is taken to stand still if at least three reads
+    wait on it. Reads then go to another zone until a byte arrives. A zone's server answers within a millisecond. EVCache
+    moves reads once five wait on a node, whatever their age; a pipeline has more than five in its ordinary state."""
+
     def __post_init__(self) -> None:
         at_least_one(self.max_pending, "max_pending")
         at_least_one(self.max_queued_bytes, "max_queued_bytes")
         seconds(self.silence, "silence")
+        seconds(self.patience, "patience")

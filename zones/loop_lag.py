@@ -7,6 +7,7 @@ requests are under way and not at other times: an idle process is not woken.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 # How often the loop is looked at. A stall is noticed when it is longer than this, or happens to hold up this timer.
 LOOK_SECONDS = 0.02
@@ -21,7 +22,7 @@ REMEMBER_SECONDS = 1.0
 class LoopLag:
     """The lag of one event loop."""
 
-    __slots__ = ("_closed", "_due", "_last_stall", "_loop", "_lost", "_timer", "_wanted", "latest", "worst")
+    __slots__ = ("_closed", "_due", "_last_stall", "_loop", "_lost", "_stalls", "_timer", "_wanted", "latest", "worst")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.latest = 0.0
@@ -35,6 +36,7 @@ class LoopLag:
         self._closed = False
         self._lost = 0.0
         self._last_stall = -REMEMBER_SECONDS
+        self._stalls: deque[tuple[float, float]] = deque()  # of the last second: when each was seen, and its seconds
 
     def watch(self) -> None:
         """Requests are being sent: look at the loop for a while."""
@@ -47,6 +49,12 @@ class LoopLag:
         if self._timer is not None and now - self._due > STALL_SECONDS:
             self._last_stall = now
         return now - self._last_stall < REMEMBER_SECONDS
+
+    def lost_since(self, since: float, now: float) -> float:
+        """Return the seconds for which the loop stood still since then; of the last second alone."""
+        lost = sum(min(stall, seen_at - since) for seen_at, stall in self._stalls if seen_at > since)
+        late = now - self._due if self._timer is not None else 0.0
+        return lost + (min(late, now - since) if late > STALL_SECONDS else 0.0)
 
     def lost(self, now: float) -> float:
         """Seconds for which it was seen to stand still, ever, this moment included."""
@@ -72,6 +80,9 @@ class LoopLag:
         if self.latest > STALL_SECONDS:
             self._last_stall = now
             self._lost += self.latest
+            self._stalls.append((now, self.latest))
+            while self._stalls[0][0] < now - REMEMBER_SECONDS:
+                self._stalls.popleft()
         self._timer = None
         if self._wanted:
             self._look_later()

@@ -8,6 +8,7 @@ time to time whether it answers; callers never do.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Literal
@@ -61,8 +62,11 @@ class Node:
         self._wanted = settings.connections  # how many are to be ready
         self._turn = 0
         self._retiring: set[Transport] = set()
+        self._silent: set[Transport] = set()  # of those that are ready
         self._keeper: asyncio.Task[None] | None = None
         self._keepers: set[asyncio.Task[None]] = set()  # it, and those before it that have not ended
+        self._pause_ends = 0.0  # when the next probe is due
+        self._pause_changed = asyncio.Event()
         self._attempt: asyncio.Future[None] | None = None
         self._in_vain = 0  # calls that had no connection in time, since there was one
         self._asked_before = 0  # requests on connections that have ended, less the first words of all
@@ -101,6 +105,20 @@ class Node:
         return not self._ready and (self._standing.failure is not None or self._closed)
 
     @property
+    def may_answer(self) -> bool:
+        """True if a call to this node has a chance: the node is not down, or it stands still and every zone is out.
+
+        A node that stands still has a connection open. It answers as soon as it goes on, perhaps before the deadline of a
+        call, and the call has nowhere else to go. A node that refuses connections is no such node.
+        """
+        return not self.is_down or (self._standing.all_out and bool(self._suspended) and not self._closed)
+
+    @property
+    def is_silent(self) -> bool:
+        """True if reads wait on the node and no byte arrives."""
+        return self._standing.is_silent
+
+    @property
     def failure(self) -> Exception | None:
         """Why it is down; None when it is not."""
         return self._standing.failure
@@ -131,26 +149,25 @@ class Node:
         return connection if self._tap is None else self._tap.over(connection, self.endpoint)
 
     async def connected(self, deadline: float) -> Transport:
-        """An open connection, waiting for one if the node is not known to be down.
+        """Return an open connection, and wait for one if the node may answer.
 
         Raises `NodeUnavailable` at once when it is down, or when connecting fails; `NodeTimeout` at the deadline (on the
         loop's clock). Connecting goes on in the background, also when this call is cancelled.
         """
         connection = self.connection()
-        if connection is not None:
-            return connection
-        if self._standing.failure is not None or self._closed:
-            raise self.unavailable()
-        attempt = self._keep_connected()
-        try:
-            async with asyncio.timeout_at(deadline):
-                await asyncio.shield(attempt)
-        except TimeoutError:
-            self._waited_in_vain()
-            raise NodeTimeout("no connection in time", self.label) from None
-        connection = self.connection()
-        if connection is None:
-            raise self.unavailable()
+        while connection is None:
+            if self._closed or (self._standing.failure is not None and not self.may_answer):
+                raise self.unavailable()
+            attempt = self._keep_connected()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await asyncio.shield(attempt)
+            except TimeoutError:
+                self._waited_in_vain()
+                raise NodeTimeout("no connection in time", self.label) from None
+            connection = self.connection()
+            if connection is None and self._standing.failure is None:
+                raise self.unavailable()
         return connection
 
     def _waited_in_vain(self) -> None:
@@ -261,13 +278,22 @@ class Node:
             await retrying(self._get_ready)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait before the next probe; not for long while calls have nowhere to go."""
-        until = self._loop.time() + seconds
-        while (left := until - self._loop.time()) > 0:
-            was_urgent = self._standing.is_urgent
-            await asyncio.sleep(min(left, self._circuit.urgent_pause()))
-            if self._standing.is_urgent and not was_urgent:
-                return  # it has become so in the middle of a long pause
+        """Wait before the next probe."""
+        self._pause_ends = self._loop.time() + seconds
+        while self._loop.time() < self._pause_ends:
+            self._pause_changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._pause_ends):
+                    await self._pause_changed.wait()
+
+    def hurry(self) -> None:
+        """Shorten the pause before the next probe, if there is one: calls have nowhere to go from now on."""
+        self._probe_by(self._loop.time() + self._circuit.pause(urgent=True))
+
+    def _probe_by(self, when: float) -> None:
+        if when < self._pause_ends:
+            self._pause_ends = when
+            self._pause_changed.set()
 
     async def _get_ready(self) -> None:
         """One more connection that can be used; with the circuit open, one that has answered a probe."""
@@ -361,6 +387,25 @@ class Node:
             _log.debug("node %s: its server ended a connection; it is asked again what it is", self.endpoint)
             self._keep_connected()
 
+    def silent(self, connection: Transport) -> bool:
+        """Reads wait, and no byte arrives: send further reads elsewhere, and those that wait, if there is an elsewhere."""
+        self._silent.add(connection)
+        if not self._silent.issuperset(self._ready):
+            return False
+        self._standing.is_silent = True
+        return self._standing.elsewhere
+
+    def heard(self, connection: Transport) -> None:
+        """A byte has arrived after silence or after timeouts: the server goes on."""
+        self._unsilence(connection)
+        if connection in self._suspended and self._circuit.ends_early:
+            self._probe_by(self._loop.time())
+
+    def _unsilence(self, connection: Transport) -> None:
+        self._silent.discard(connection)
+        if self._standing.is_silent and not (self._ready and self._silent.issuperset(self._ready)):
+            self._standing.is_silent = False
+
     def late(self, connection: Transport, timeouts: int, in_a_row: int) -> None:
         """Requests had no reply in time, or were lost: enough of them open the circuit."""
         # One that leaves, since its server ends connections, still reports what it loses by that.
@@ -373,6 +418,8 @@ class Node:
         """Keep the connections, and what waits on them: a server that only stood still answers on them when it goes on."""
         suspended, self._ready = self._ready, []
         self._suspended.extend(suspended)
+        self._silent.clear()
+        self._standing.is_silent = False
         self._go_down(why)
         if self._keeper is not None:  # it was after one more connection: that is no probe, and its pause may be a long one
             self._keeper.cancel()
@@ -381,6 +428,7 @@ class Node:
 
     def lost(self, connection: Transport, why: NodeUnavailable) -> None:
         """It has ended: connect anew if it was in use."""
+        self._unsilence(connection)
         known = connection in self._ready or connection in self._suspended or connection in self._retiring
         self._retiring.discard(connection)
         if known:

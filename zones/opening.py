@@ -29,6 +29,14 @@ class Listener(Protocol):
         """It has ended."""
         ...
 
+    def silent(self, connection: Transport) -> bool:
+        """Reads wait, and no byte arrives. Return True if they can ask another zone."""
+        ...
+
+    def heard(self, connection: Transport) -> None:
+        """A byte has arrived, the first after silence or after timeouts."""
+        ...
+
     def late(self, connection: Transport, timeouts: int, in_a_row: int) -> None:
         """So many requests have just had no reply in time, so many since one was last answered.
 
@@ -85,7 +93,16 @@ async def _meet(
     deadline = loop.time() + settings.connect_timeout
 
     def make() -> Connection:
-        connection = Connection(endpoint.label, loop, settings.limits, listener.lost, listener.late, lag)
+        connection = Connection(
+            endpoint.label,
+            loop,
+            settings.limits,
+            listener.lost,
+            listener.late,
+            lag,
+            on_silent=listener.silent,
+            on_heard=listener.heard,
+        )
         made.append(connection)
         return connection
 

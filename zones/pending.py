@@ -6,7 +6,7 @@ belong to it raises `ProtocolError`, and the connection closes: it is never give
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from zones.errors import NodeError, ProtocolError
@@ -51,10 +51,37 @@ class Pending:
             self.waiter.set_result(reply)
         return True
 
+    def wait_on(self, until: float, *, to_the_end: bool) -> bool:
+        """Move the deadline, for a server that is in the middle of a reply. Return False if it has passed for good.
+
+        A read waits half of the time that is left to the zones after this one: asking the next zone for the same large value
+        costs more than to wait, but a zone that sends too slowly must not use up the time of the next. `to_the_end`: this
+        process is the slow one, and a read waits until its call ends.
+        """
+        del until, to_the_end
+        return False
+
     def fail(self, error: NodeError) -> None:
         """Tell the waiter that there will be no answer."""
         if not self.waiter.done():
             self.waiter.set_exception(error)
+
+
+class PendingRead(Pending):
+    """One read, one reply. Another zone can answer it if this node falls silent."""
+
+    __slots__ = ("latest", "share_ends")
+
+    def __init__(self, waiter: Waiter, deadline: float, opaque: bytes, latest: float) -> None:
+        """`deadline`: when the share of this zone ends. `latest`: when the call ends."""
+        self.waiter = waiter
+        self.deadline = self.share_ends = deadline
+        self.opaque = opaque
+        self.latest = latest
+
+    def wait_on(self, until: float, *, to_the_end: bool) -> bool:
+        """Wait on this zone until then, beyond its share, but not too long. Return False if that is over."""
+        return _wait_on(self, until, self.latest if to_the_end else (self.share_ends + self.latest) / 2)
 
 
 class PendingAll(Pending):
@@ -82,16 +109,28 @@ class PendingAll(Pending):
 class PendingQuiet(Pending):
     """Reads that are silent on a miss, closed by a no-op: the list of `(index, Reply)` of those that were not."""
 
-    __slots__ = ("error", "following", "hits", "node", "opaques")
+    __slots__ = ("error", "following", "hits", "latest", "node", "opaques", "share_ends")
 
-    def __init__(self, waiter: Waiter, deadline: float, opaques: Sequence[bytes], node: str = "") -> None:
-        """`opaques`: what the reply to each of the reads must repeat."""
+    def __init__(
+        self, waiter: Waiter, deadline: float, opaques: Sequence[bytes], node: str = "", latest: float | None = None
+    ) -> None:
+        """`opaques`: what the reply to each of the reads must repeat. `latest`: see `PendingRead`; None: no other zone can
+        answer them.
+        """
         super().__init__(waiter, deadline, b"")
+        self.share_ends = deadline
+        self.latest = latest
         self.node = node
         self.opaques = opaques
         self.following = 0  # replies come in the order of the reads, so a repeated one is noticed too
         self.hits: list[tuple[int, AnyReply]] = []
         self.error: NodeError | None = None
+
+    def wait_on(self, until: float, *, to_the_end: bool) -> bool:
+        """Wait as a single read does, if another zone can answer."""
+        if self.latest is None:
+            return False
+        return _wait_on(self, until, self.latest if to_the_end else (self.share_ends + self.latest) / 2)
 
     def take(self, reply: AnyReply) -> bool:
         """Keep a hit; the no-op's answer ends the batch. An error in it fails all of it: nothing says whose it is."""
@@ -165,6 +204,54 @@ class PendingText(Pending):
         if not self.waiter.done():
             self.waiter.set_result(self.replies)
         return True
+
+
+def _wait_on(pending: Pending, until: float, latest: float) -> bool:
+    may_wait = pending.deadline < latest
+    if may_wait:
+        pending.deadline = min(until, latest)
+    return may_wait
+
+
+class MovedAway:
+    """The waiter in place of a caller that asks another zone. The connection still sees when the reply is late."""
+
+    __slots__ = ("_done",)
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def done(self) -> bool:
+        """Return True once a reply or an error has come."""
+        return self._done
+
+    def set_result(self, result: object, /) -> None:
+        """Drop a reply."""
+        del result
+        self._done = True
+
+    def set_exception(self, error: object, /) -> None:
+        """Drop an error."""
+        del error
+        self._done = True
+
+
+def movable(waiting: Iterable[Pending]) -> list[Pending]:
+    """Return the reads whose caller still waits here and can ask another zone."""
+    return [
+        pending
+        for pending in waiting
+        if (type(pending) is PendingRead or (type(pending) is PendingQuiet and pending.latest is not None))
+        and not pending.waiter.done()
+        and type(pending.waiter) is not MovedAway
+    ]
+
+
+def move_away(reads: Iterable[Pending], error: Callable[[], NodeError]) -> None:
+    """Fail these reads at once, each with an error of its own, and keep their places in the queue."""
+    for pending in reads:
+        waiter, pending.waiter = pending.waiter, MovedAway()
+        waiter.set_exception(error())
 
 
 def check_ours(reply: AnyReply, opaque: bytes) -> None:

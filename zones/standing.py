@@ -20,14 +20,19 @@ class Outage(NamedTuple):
 
 
 class Tally:
-    """How many of a cluster's nodes are down, or have just come back: while it is 0, calls need not ask each node."""
+    """State of a cluster's nodes and zones as far as single nodes and calls depend on it."""
 
-    __slots__ = ("unsettled", "urgent")
+    __slots__ = ("all_out", "elsewhere", "unsettled", "urgent")
 
     def __init__(self) -> None:
         self.unsettled = 0
+        """Number of nodes that are down, silent, or have just come back. While it is 0, calls need not ask each node."""
         self.urgent = False
-        """Whether calls have nowhere to go: so many zones are out that nodes are to be probed more often."""
+        """True if so many zones are out that calls have nowhere to go. The client then probes nodes more often."""
+        self.all_out = False
+        """True if every readable zone is out."""
+        self.elsewhere = False
+        """True if a read that leaves one zone finds another one that is not out."""
 
 
 class Standing:
@@ -45,12 +50,33 @@ class Standing:
         self._down_since = 0.0
         self._slow_start: SlowStart | None = None
         self._warm_up_ends: asyncio.TimerHandle | None = None
+        self._is_silent = False
         self._counted = False  # whether the tally counts this node
 
     @property
     def is_urgent(self) -> bool:
         """Whether calls have nowhere to go."""
         return self._tally.urgent
+
+    @property
+    def all_out(self) -> bool:
+        """True if every readable zone is out."""
+        return self._tally.all_out
+
+    @property
+    def elsewhere(self) -> bool:
+        """True if a read that leaves this node's zone finds another one that is not out."""
+        return self._tally.elsewhere
+
+    @property
+    def is_silent(self) -> bool:
+        """True if reads wait on the node and no byte arrives."""
+        return self._is_silent
+
+    @is_silent.setter
+    def is_silent(self, silent: bool) -> None:
+        self._is_silent = silent
+        self._count()
 
     def go_down(self, why: Exception) -> None:
         """It is down; when it was already, only the reason is another."""
@@ -76,6 +102,7 @@ class Standing:
     def end(self) -> None:
         """It is closed: no more of all this."""
         self.failure = None
+        self._is_silent = False
         self._end_slow_start()
 
     # After a return, reads come back little by little.
@@ -104,6 +131,6 @@ class Standing:
         self._count()
 
     def _count(self) -> None:
-        unsettled = self.failure is not None or self._slow_start is not None
+        unsettled = self.failure is not None or self._slow_start is not None or self._is_silent
         self._tally.unsettled += unsettled - self._counted
         self._counted = unsettled

@@ -58,15 +58,20 @@ class _Tapped:
         seen = self._seen(_name_of(line), 1, waiter)
         self._sent(seen, lambda: self._connection.request(line, seen, deadline, data))
 
+    def read(self, line: bytes, waiter: Waiter, deadline: float, latest: float) -> None:
+        """As the connection's."""
+        seen = self._seen(_name_of(line), 1, waiter)
+        self._sent(seen, lambda: self._connection.read(line, seen, deadline, latest))
+
     def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
         """As the connection's."""
         seen = self._seen(packet.name, 1, waiter)
         self._sent(seen, lambda: self._connection.request_all(packet, seen, deadline))
 
-    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:
+    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float, latest: float | None = None) -> None:
         """As the connection's."""
         seen = self._seen(_name_of(lines[0]), len(lines), waiter)
-        self._sent(seen, lambda: self._connection.request_quietly(lines, seen, deadline))
+        self._sent(seen, lambda: self._connection.request_quietly(lines, seen, deadline, latest))
 
     def _seen(self, command: str, requests: int, waiter: Waiter) -> Waiter:
         try:

@@ -217,12 +217,30 @@ def test_a_node_that_is_only_short_of_a_connection_is_tried_at_an_even_pace():
 
 
 def test_pauses_are_a_tenth_while_calls_have_nowhere_to_go():
-    """And no more than a few seconds, however long it has lasted."""
+    """They do not double, and the ordinary pauses go on where they were."""
     circuit = Circuit(CircuitLimits(urgent_pause=2.0), START, lambda: 0.0)
     circuit.open(START)
-    pauses = [circuit.pause(urgent=True) for _ in range(7)]
-    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
-    assert circuit.pause() == 30.0, "the others go on as if it had never been"
+    assert [circuit.pause(urgent=True) for _ in range(7)] == pytest.approx([0.1] * 7)
+    assert [circuit.pause() for _ in range(6)] == [1, 2, 4, 8, 16, 30]
+    assert circuit.pause(urgent=True) == 2.0, "the longest urgent pause"
+
+
+def test_a_sign_of_life_ends_the_first_pause_of_an_outage_and_urgent_ones():
+    """A node that answers late all the time is not probed with each answer."""
+    circuit = Circuit(CircuitLimits(calm=10.0), START, lambda: 0.0)
+    ends_early = []
+    for now, urgent in ((START, False), (START, False), (START, True)):
+        circuit.open(now)
+        circuit.pause(urgent=urgent)
+        ends_early.append(circuit.ends_early)
+    circuit.close(START, 0)
+    circuit.open(START + 0.1)  # soon after the return: the same outage
+    circuit.pause()
+    ends_early.append(circuit.ends_early)
+    circuit.close(START, 0)
+    circuit.pause()  # the node is only short of a connection
+    ends_early.append(circuit.ends_early)
+    assert ends_early == [True, False, True, False, False]
 
 
 def test_pauses_do_not_shrink():

@@ -122,7 +122,8 @@ async def test_a_busy_loop_does_not_hide_a_silent_server(classic_only):
             for _ in range(6):
                 bench.loop.advance(0.03)  # by a computation
                 await asyncio.sleep(0.001)
-        assert len(waiters) == 3
+        # The classic transport blames at once. The meta transport waits 0.1 s for a late reply, and the next request is sent.
+        assert len(waiters) == (3 if classic_only else 4)
 
 
 @kinds

@@ -39,7 +39,7 @@ _usual_item = re.compile(rb"VA (\d{1,10}) f(\d{1,10}) c(\d{1,20})(?: t(-?\d{1,10
 class Decoder:
     """One for each connection. Feed it what arrives; it gives the replies that are complete."""
 
-    __slots__ = ("_chunks", "_have", "_make", "_max_line", "_max_value", "_need", "_rest")
+    __slots__ = ("_chunks", "_have", "_make", "_max_line", "_max_value", "_rest", "awaited")
 
     def __init__(self, *, max_line: int = MAX_LINE_BYTES, max_value: int = MAX_VALUE_BYTES) -> None:
         self._max_line = max_line
@@ -47,7 +47,8 @@ class Decoder:
         self._rest = b""  # the beginning of a line
         # A value that has not arrived in full: its parts are collected and joined once, so that a large value in many slices
         # is copied once.
-        self._need = 0  # bytes of value and line end that are awaited in all, 0: between replies
+        self.awaited = 0
+        """Bytes of the value that is arriving, with its line end; 0 between replies."""
         self._have = 0
         self._chunks: list[bytes] = []
         self._make: Callable[[bytes], AnyReply] | None = None  # what the value becomes
@@ -55,7 +56,7 @@ class Decoder:
     @property
     def idle(self) -> bool:
         """Whether the stream is between two replies: nothing of the next one has arrived."""
-        return not self._need and not self._rest
+        return not self.awaited and not self._rest
 
     def feed(self, data: bytes) -> Iterator[AnyReply]:
         """The replies that `data` completes, in order.
@@ -64,12 +65,12 @@ class Decoder:
         they are whole and belong to requests of their own.
         """
         position = 0
-        if self._need:
+        if self.awaited:
             self._chunks.append(data)
             self._have += len(data)
-            if self._have < self._need:
+            if self._have < self.awaited:
                 return
-            position = len(data) - (self._have - self._need)
+            position = len(data) - (self._have - self.awaited)
             yield self._whole_value()
         elif self._rest:
             data = self._rest + data
@@ -115,7 +116,7 @@ class Decoder:
             position = start + size + _END_BYTES
             if position > len(data):
                 self._make = make
-                self._need = size + _END_BYTES
+                self.awaited = size + _END_BYTES
                 self._chunks.append(data[start:])
                 self._have = len(data) - start
                 return
@@ -126,7 +127,7 @@ class Decoder:
     def _whole_value(self) -> AnyReply:
         """The reply whose value has arrived in full, with whatever follows it."""
         chunks, self._chunks = self._chunks, []
-        size, self._need = self._need - _END_BYTES, 0
+        size, self.awaited = self.awaited - _END_BYTES, 0
         last = chunks.pop()
         while (in_last := size - (self._have - len(last))) < 0:  # bytes of the value: its line end is in several parts
             last = chunks.pop() + last

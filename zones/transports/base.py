@@ -60,12 +60,22 @@ class Transport(Protocol):
         """Send one command; the waiter gets its `Reply`."""
         ...
 
+    def read(self, line: bytes, waiter: Waiter, deadline: float, latest: float) -> None:
+        """Send one read that another zone can answer as well; the waiter gets its `Reply`, or early a `NodeSilent`.
+
+        `latest`: when its call ends. While the server is in the middle of a reply, the read waits beyond its deadline.
+        """
+        ...
+
     def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
         """Send the commands of a packet together; the waiter gets the list of their replies."""
         ...
 
-    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:
-        """Send several reads; the waiter gets the list of `(index, Reply)` of the hits."""
+    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float, latest: float | None = None) -> None:
+        """Send several reads; the waiter gets the list of `(index, Reply)` of the hits.
+
+        `latest`: another zone can answer them as well, and the waiter may get a `NodeSilent` early; when their call ends.
+        """
         ...
 
     def retire(self) -> None:

@@ -196,13 +196,19 @@ class ClassicConnection:
             writes=not isinstance(command, Get),
         )
 
+    def read(self, line: bytes, waiter: Waiter, deadline: float, latest: float) -> None:
+        """Send one read; the waiter gets its `Reply`. A pool of connections does not notice silence."""
+        del latest
+        self.request(line, waiter, deadline)
+
     def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
         """Raise `Unsupported`: several commands in one packet are the guarded store, which needs versions."""
         del packet, waiter, deadline
         raise Unsupported("versions", self.name)
 
-    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float) -> None:
-        """Read several keys; the waiter gets the list of `(index, Reply)` of the hits."""
+    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float, latest: float | None = None) -> None:
+        """Read several keys; the waiter gets the list of `(index, Reply)` of the hits. `latest` has no effect."""
+        del latest
         gets: list[Get] = []
         for line in lines:
             command = translate(line, self.name)
