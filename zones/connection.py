@@ -20,22 +20,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from zones.errors import ConnectionLost, NodeError, NodeSilent, NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
+from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
+from zones.lateness import Lateness
 from zones.limits import ConnectionLimits
-from zones.loop_lag import LOOK_SECONDS, STALL_SECONDS, LoopLag
-from zones.pending import (
-    Pending,
-    PendingAll,
-    PendingQuiet,
-    PendingRead,
-    PendingText,
-    Waiter,
-    movable,
-    move_away,
-)
+from zones.loop_lag import STALL_SECONDS, LoopLag
+from zones.pending import Pending, PendingAll, PendingQuiet, PendingRead, PendingText, Waiter
 from zones.protocol import requests
 from zones.protocol.decoder import Decoder
-from zones.protocol.packet import LARGE_BYTES, Packet
+from zones.protocol.packet import LARGE_BYTES, Packet, runs
 from zones.read_buffer import read_buffer_of
 from zones.silence import SilenceDetector
 
@@ -44,15 +36,6 @@ _NEVER = float("inf")
 # The requests of a tick leave in one write at its end. But a server that waits for work is given the first of them at once,
 # so that it begins while the rest are made: a tenth more gets a second with 32 callers, and nothing lost with 256.
 EAGER_REQUESTS = 8
-
-# Seconds before timeouts are blamed on the server if the loop stood still lately. Replies that are here already are read
-# first. A process that has too little of the processor stands still again and again, and its servers on the same machine
-# do so, too: with three busy processes for each core, Linux lets each of them wait for 10 to 25 ms at a time.
-BENEFIT_OF_DOUBT_SECONDS = 0.1
-
-# A server is in the middle of a reply if bytes of a value have arrived within this time, and more of the value is to come.
-# Requests that wait behind large values are late because of the bytes in front of them, and say nothing about the server.
-RECEIVING_SECONDS = 0.02
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -102,12 +85,11 @@ class Connection(asyncio.BufferedProtocol):
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
-        self.heard_at = 0.0
         self._on_silent = on_silent
         self._on_heard = on_heard
-        self._silence = SilenceDetector(loop, limits.patience, self, self._fell_silent)
+        self._silence = SilenceDetector(name, loop, limits.patience, lambda: self._pending, self._fell_silent)
         self._awaits_sign = True  # whether the next byte is worth a call of `on_heard`
-        self._mid_value_at = -_NEVER  # when more of a value was last to come
+        self._lateness = Lateness(lag)
         # Requests that may wait: none before there is a transport, and after `retire` or the end.
         self._room = 0
         self._retiring = False
@@ -224,10 +206,11 @@ class Connection(asyncio.BufferedProtocol):
         if len(waiting) >= self._room or self._out_bytes >= self._max_queued_bytes:
             raise self._refusal()
         if not waiting:
-            self.heard_at = self._loop.time()  # silence begins when there is something to answer
-            when = min(when, self.heard_at + self._limits.silence)
-            if not self._silence.is_watching:
-                self._silence.watch()
+            silence = self._silence
+            silence.heard_at = now = self._loop.time()  # silence begins when there is something to answer
+            when = min(when, now + self._limits.silence)
+            if not silence.is_watching:
+                silence.watch()
         waiting.append(pending)
         self._out.append(data)
         self._out_bytes += len(data)
@@ -272,16 +255,12 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def _write_in_parts(self, transport: asyncio.Transport, out: list[bytes | memoryview]) -> None:
-        """Large values by themselves, what is between them together. What the transport has no room for stays."""
+        """Write until the transport has no room. What follows stays."""
         following = 0
-        while following < len(out) and not self._paused:
-            begin, following = following, following + 1
-            if isinstance(out[begin], memoryview):
-                transport.write(out[begin])
-                continue
-            while following < len(out) and not isinstance(out[following], memoryview):
-                following += 1
-            transport.write(b"".join(out[begin:following]))
+        for following, run in runs(out):  # noqa: B007  # used after the loop
+            transport.write(run)
+            if self._paused:
+                break
         self._out = out[following:]
         self._out_bytes = sum(map(len, self._out))
         self._has_large = bool(self._out)
@@ -301,8 +280,8 @@ class Connection(asyncio.BufferedProtocol):
         """Match what arrived with who waits."""
         now = self._loop.time()
         if self._awaits_sign:
-            self._sign_of_life(now - self.heard_at)
-        self.heard_at = now
+            self._sign_of_life(now - self._silence.heard_at)
+        self._silence.heard_at = now
         waiting = self._pending
         try:
             for reply in self._decoder.feed(data):
@@ -319,7 +298,7 @@ class Connection(asyncio.BufferedProtocol):
             self._end(ConnectionLost(f"closed, since the server broke the protocol: {error.problem}", self.name), error)
             return
         if self._decoder.awaited:
-            self._mid_value_at = now
+            self._lateness.mid_value_at = now
         if self._retiring:
             self._close_if_nobody_waits()
 
@@ -329,16 +308,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._on_heard is not None:
             self._on_heard(self)
 
-    def movable_reads(self) -> int:
-        """Count the reads that wait and that another zone could answer."""
-        return len(movable(self._pending))
-
-    def _fell_silent(self) -> None:
+    def _fell_silent(self) -> bool:
         self._awaits_sign = True
-        if self._on_silent is not None and self._on_silent(self):
-            reads = movable(self._pending)
-            problem = f"no byte in {self._loop.time() - self.heard_at:.3f} s, and {len(reads)} reads wait"
-            move_away(reads, lambda: NodeSilent(problem, self.name))
+        return self._on_silent is not None and self._on_silent(self)
 
     # Time.
 
@@ -354,33 +326,18 @@ class Connection(asyncio.BufferedProtocol):
         now = self._loop.time()
         held_up = now - self._timer_at > STALL_SECONDS
         self._timer, self._timer_at = None, _NEVER
-        lost = 0.0 if self._lag is None else self._lag.lost_since(self._mid_value_at, now)
-        # A stall is seen by up to `LOOK_SECONDS` too short.
-        is_receiving = now - self._mid_value_at - lost < RECEIVING_SECONDS + (LOOK_SECONDS if lost else 0.0)
-        is_slow = is_receiving and self._lag is not None and self._lag.stalled_lately(now)
         if self._lag is not None and self._pending:
             self._lag.watch()
-        nearest = _NEVER
-        late: list[Pending] = []
-        for pending in self._pending:
-            if pending.waiter.done():
-                continue
-            if pending.deadline <= now and not (
-                is_receiving and pending.wait_on(now + RECEIVING_SECONDS / 2, to_the_end=is_slow)
-            ):
-                late.append(pending)
-            else:
-                nearest = min(nearest, pending.deadline)
+        late, nearest, blame_after = self._lateness.sort(self._pending, now, held_up=held_up)
         for pending in late:
             pending.fail(NodeTimeout("no reply in time", self.name))
-        if late and not is_receiving:
-            if self._lag is not None and (held_up or self._lag.stalled_lately(now)):
-                self._loop.call_later(BENEFIT_OF_DOUBT_SECONDS, self._blame, len(late), late[0])
-            else:
-                self._blame(len(late), late[0])
+        if blame_after:
+            self._loop.call_later(blame_after, self._blame, len(late), late[0])
+        elif blame_after is not None:
+            self._blame(len(late), late[0])
         self._close_if_nobody_waits()
         if self._pending and self._why_ended is None:
-            give_up = self.heard_at + self._limits.silence
+            give_up = self._silence.heard_at + self._limits.silence
             if give_up <= now:
                 self._end(ConnectionLost(f"no byte in {self._limits.silence:g} s", self.name))
                 return
@@ -415,7 +372,7 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Called by the event loop."""
         self._paused = False
-        self.heard_at = self._loop.time()  # it took bytes: silent, but not gone
+        self._silence.heard_at = self._loop.time()  # it took bytes: silent, but not gone
         self._flush()
 
     def retire(self) -> None:

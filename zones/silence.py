@@ -1,72 +1,83 @@
 """Detector of a server that stands still: reads wait on its connection, and no byte arrives.
 
 A circuit opens after timeouts, and the deadline of a read is long compared with a usual answer. The reads of that time would
-all wait. This detector speaks up after some milliseconds of silence; a circuit is not opened by it.
+all wait. This detector moves them on after some milliseconds of silence; it opens no circuit.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Collection
 
+from zones.errors import NodeSilent
 from zones.loop_lag import STALL_SECONDS
+from zones.pending import Pending, movable, move_away
 
-# Reads that must wait at least. With fewer, one late reply would look like a server that stands still. The number of
+# Number of reads that must wait. With fewer, one late reply would look like a server that stands still. The number of
 # timeouts after which a circuit opens is the same.
 SUSPICIOUS_READS = 3
-
-
-class Heard(Protocol):
-    """What the detector looks at: a connection."""
-
-    @property
-    def heard_at(self) -> float:
-        """Time of the last byte, or of the first request since nothing waited, on the loop's clock."""
-        ...
-
-    @property
-    def pending(self) -> int:
-        """Number of requests whose reply has not been read."""
-        ...
-
-    def movable_reads(self) -> int:
-        """Count the reads that wait and that another zone could answer."""
-        ...
 
 
 class SilenceDetector:
     """The detector of one connection. It has at most one timer, and none while nothing waits."""
 
-    __slots__ = ("_due", "_heard", "_loop", "_on_silence", "_patience", "_timer", "is_silent", "is_watching", "round_trip")
+    __slots__ = (
+        "_due",
+        "_is_silent",
+        "_loop",
+        "_may_move",
+        "_name",
+        "_patience",
+        "_round_trip",
+        "_timer",
+        "_waiting",
+        "heard_at",
+        "is_watching",
+    )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, patience: float, heard: Heard, on_silence: Callable[[], None]
+        self,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        patience: float,
+        waiting: Callable[[], Collection[Pending]],
+        may_move: Callable[[], bool],
     ) -> None:
-        self.is_silent = False
-        """True from the call of `on_silence` until `heard` is called."""
+        """Make the detector of a connection.
+
+        Args:
+            name: Label of the node, for errors.
+            loop: Event loop of the connection.
+            patience: Seconds without a byte, beyond two round trips, after which the server is silent.
+            waiting: Returns the requests that wait.
+            may_move: Called when the server falls silent. If it returns True, the reads that wait fail with `NodeSilent`.
+        """
+        self.heard_at = 0.0
+        """Time of the last byte, or of the first request since nothing waited, on the loop's clock."""
         self.is_watching = False
         """True while a timer runs."""
-        self.round_trip: float | None = None
-        """Seconds that the first reply took; None before it. A far server is silent for as long after each burst."""
+        self._name = name
         self._loop = loop
         self._patience = patience
-        self._heard = heard
-        self._on_silence = on_silence
+        self._waiting = waiting
+        self._may_move = may_move
+        self._is_silent = False
+        # Seconds that the first reply took; None before it. A far server is silent for as long after each burst.
+        self._round_trip: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
     def watch(self) -> None:
         """Begin to watch: a request waits."""
-        if self.round_trip is not None:
+        if self._round_trip is not None:
             self._look_at(self._loop.time() + self._limit)
 
     def heard(self, quiet: float) -> None:
         """Note that a byte arrived after so many quiet seconds."""
-        if self.round_trip is None:
-            self.round_trip = quiet
-        self.is_silent = False
-        if not self.is_watching and self._heard.pending:
+        if self._round_trip is None:
+            self._round_trip = quiet
+        self._is_silent = False
+        if not self.is_watching and self._waiting():
             self.watch()
 
     def stop(self) -> None:
@@ -78,7 +89,7 @@ class SilenceDetector:
 
     @property
     def _limit(self) -> float:
-        return self._patience + 2 * (self.round_trip or 0.0)
+        return self._patience + 2 * (self._round_trip or 0.0)
 
     def _look_at(self, when: float) -> None:
         self._due = when
@@ -88,16 +99,23 @@ class SilenceDetector:
     def _look(self) -> None:
         self._timer = None
         self.is_watching = False
-        if self.is_silent or not self._heard.pending:
+        waiting = self._waiting()
+        if self._is_silent or not waiting:
             return
         now = self._loop.time()
-        silent_at = self._heard.heard_at + self._limit
+        silent_at = self.heard_at + self._limit
         if now - self._due > STALL_SECONDS:  # the loop stood still: what has arrived may not have been read yet
             self._look_at(now + self._limit)
         elif now < silent_at:
             self._look_at(silent_at)
-        elif self._heard.movable_reads() < SUSPICIOUS_READS:
+        elif len(movable(waiting)) < SUSPICIOUS_READS:
             self._look_at(now + self._limit)
         else:
-            self.is_silent = True
-            self._on_silence()
+            self._is_silent = True
+            if self._may_move():
+                self._move(now)
+
+    def _move(self, now: float) -> None:
+        reads = movable(self._waiting())
+        problem = f"no byte in {now - self.heard_at:.3f} s, and {len(reads)} reads wait"
+        move_away(reads, lambda: NodeSilent(problem, self._name))

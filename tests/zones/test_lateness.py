@@ -6,8 +6,8 @@ import pytest
 
 from tests.virtual_time import in_virtual_time, now, settle
 from tests.zones.scripted import FAR, Notes, Peer, outcome
-from zones.connection import BENEFIT_OF_DOUBT_SECONDS
 from zones.errors import NodeTimeout
+from zones.lateness import BENEFIT_OF_DOUBT_SECONDS
 from zones.loop_lag import REMEMBER_SECONDS, LoopLag
 
 

@@ -6,7 +6,7 @@ Each connection has its own opaques, so the bytes are kept in pieces, and the co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 # Payloads from this size on are not copied into a packet. The connection hands them to the transport as they are, when the
@@ -27,3 +27,16 @@ class Packet(NamedTuple):
     """Large payloads as views, and the pieces between and behind them."""
     name: str = "ms"
     """Name of the command that carries the value."""
+
+
+def runs(parts: Sequence[bytes | memoryview]) -> Iterator[tuple[int, bytes | memoryview]]:
+    """Yield what is written at once, and the index of the part after it. Large values are alone, parts between them joined."""
+    following = 0
+    while following < len(parts):
+        begin, following = following, following + 1
+        if isinstance(parts[begin], memoryview):
+            yield following, parts[begin]
+            continue
+        while following < len(parts) and not isinstance(parts[following], memoryview):
+            following += 1
+        yield following, b"".join(parts[begin:following])
