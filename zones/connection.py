@@ -16,22 +16,21 @@ when it fires is failed. Requests of one loop tick leave in one write.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
+from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError
 from zones.lateness import Lateness
 from zones.limits import ConnectionLimits
-from zones.loop_lag import STALL_SECONDS, LoopLag
+from zones.loop_lag import LoopLag
 from zones.pending import Pending, PendingAll, PendingQuiet, PendingRead, PendingText, Waiter
 from zones.protocol import requests
 from zones.protocol.decoder import Decoder
 from zones.protocol.packet import LARGE_BYTES, Packet, runs
 from zones.read_buffer import read_buffer_of
 from zones.silence import SilenceDetector
-
-_NEVER = float("inf")
 
 # The requests of a tick leave in one write at its end. But a server that waits for work is given the first of them at once,
 # so that it begins while the rest are made: a tenth more gets a second with 32 callers, and nothing lost with 256.
@@ -84,7 +83,7 @@ class Connection(asyncio.BufferedProtocol):
         self._alone = False  # whether the last tick had no more than one request, and nothing else was under way
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = _NEVER
+        self._timer_at = math.inf
         self._on_silent = on_silent
         self._on_heard = on_heard
         self._silence = SilenceDetector(name, loop, limits.patience, lambda: self._pending, self._fell_silent)
@@ -204,7 +203,9 @@ class Connection(asyncio.BufferedProtocol):
         waiting = self._pending
         when = pending.deadline
         if len(waiting) >= self._room or self._out_bytes >= self._max_queued_bytes:
-            raise self._refusal()
+            if not self._room:
+                raise ConnectionLost("the connection is closed", self.name)
+            raise self._limits.refusal(len(waiting), self._out_bytes, self.name)
         if not waiting:
             silence = self._silence
             silence.heard_at = now = self._loop.time()  # silence begins when there is something to answer
@@ -231,13 +232,6 @@ class Connection(asyncio.BufferedProtocol):
                 self._lag.watch()  # from now on: what holds up the flush makes late what has not even left
         if when < self._timer_at:
             self._wake_at(when)
-
-    def _refusal(self) -> NodeUnavailable:
-        if not self._room:
-            return ConnectionLost("the connection is closed", self.name)
-        if self._out_bytes >= self._limits.max_queued_bytes:
-            return QueueFull(f"{self._out_bytes} bytes are waiting to be sent already", self.name)
-        return QueueFull(f"{len(self._pending)} requests are waiting already", self.name)
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -324,11 +318,8 @@ class Connection(asyncio.BufferedProtocol):
         # Replies that arrived before this ran have been delivered: the loop handles sockets before timers, so a loop that
         # was busy is not mistaken for a slow server.
         now = self._loop.time()
-        held_up = now - self._timer_at > STALL_SECONDS
-        self._timer, self._timer_at = None, _NEVER
-        if self._lag is not None and self._pending:
-            self._lag.watch()
-        late, nearest, blame_after = self._lateness.sort(self._pending, now, held_up=held_up)
+        late, nearest, blame_after = self._lateness.sort(self._pending, now, due=self._timer_at)
+        self._timer, self._timer_at = None, math.inf
         for pending in late:
             pending.fail(NodeTimeout("no reply in time", self.name))
         if blame_after:
@@ -406,10 +397,5 @@ class Connection(asyncio.BufferedProtocol):
         self._on_lost(self, why)
         waiting, self._pending = self._pending, deque()
         for pending in waiting:
-            pending.fail(first or _copy(why))
+            pending.fail(first or why.copy())
             first = None
-
-
-def _copy(error: NodeError) -> NodeError:
-    # One exception object raised in many tasks would collect the tracebacks of all of them.
-    return type(error)(error.problem, error.node)

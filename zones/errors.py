@@ -14,6 +14,7 @@ Split by what the caller should do about it:
         |   |-- ConnectionLost     there was one, and it ended before the reply; the command may have been carried out
         |   `-- QueueFull          too much is waiting for this node already; nothing was sent
         |-- NodeTimeout            no reply before the deadline; the command may have been carried out
+        |   `-- NodeSilent         no byte for some milliseconds while reads wait; another zone may answer in time
         |-- ProtocolError          what it sent makes no sense; the connection is closed, nothing of it was returned
         `-- ServerError            it refused the command, in its own words
 
@@ -21,6 +22,8 @@ Split by what the caller should do about it:
 """
 
 from __future__ import annotations
+
+from typing import Self
 
 
 class CacheError(Exception):
@@ -77,6 +80,10 @@ class NodeError(CacheError):
 
     def __str__(self) -> str:
         return f"{self.node}: {self.problem}" if self.node else self.problem
+
+    def copy(self) -> Self:
+        """Return an error like this. One error raised in many tasks would collect the tracebacks of all of them."""
+        return type(self)(self.problem, self.node)
 
 
 class NodeUnavailable(NodeError):

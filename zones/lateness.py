@@ -7,10 +7,10 @@ stood still. No I/O; the connection does what is decided.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import NamedTuple
 
-from zones.loop_lag import LOOK_SECONDS, LoopLag
+from zones.loop_lag import LOOK_SECONDS, STALL_SECONDS, LoopLag
 from zones.pending import Pending
 
 # A server is in the middle of a reply if bytes of a value have arrived within this time, and more of the value is to come.
@@ -44,12 +44,14 @@ class Lateness:
         """Time when bytes of a value last arrived, with more to come."""
         self._lag = lag
 
-    def sort(self, waiting: Iterable[Pending], now: float, *, held_up: bool) -> Late:
+    def sort(self, waiting: Collection[Pending], now: float, *, due: float) -> Late:
         """Sort out the requests that are late. Moves the deadline of those that wait on.
 
-        `held_up`: the loop was late to look.
+        `due`: when the loop should have looked.
         """
         lag = self._lag
+        if lag is not None and waiting:
+            lag.watch()
         stalled = lag is not None and lag.stalled_lately(now)
         lost = 0.0 if lag is None else lag.lost_since(self.mid_value_at, now)
         # `LoopLag` sees a stall by up to `LOOK_SECONDS` too short.
@@ -66,4 +68,5 @@ class Lateness:
                 late.append(pending)
         if not late or is_receiving:
             return Late(late, nearest, None)
-        return Late(late, nearest, BENEFIT_OF_DOUBT_SECONDS if lag is not None and (held_up or stalled) else 0.0)
+        is_doubtful = lag is not None and (stalled or now - due > STALL_SECONDS)
+        return Late(late, nearest, BENEFIT_OF_DOUBT_SECONDS if is_doubtful else 0.0)

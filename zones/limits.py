@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zones.checks import at_least_one, seconds
+from zones.errors import QueueFull
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,12 @@ class ConnectionLimits:
     """Seconds without a byte, beyond two round trips, after which a server is taken to stand still if at least three reads
     wait on it. Reads then go to another zone until a byte arrives. A zone's server answers within a millisecond. EVCache
     moves reads once five wait on a node, whatever their age; a pipeline has more than five in its ordinary state."""
+
+    def refusal(self, pending: int, queued_bytes: int, node: str) -> QueueFull:
+        """Return the error for a request that finds so much waiting."""
+        if queued_bytes >= self.max_queued_bytes:
+            return QueueFull(f"{queued_bytes} bytes are waiting to be sent already", node)
+        return QueueFull(f"{pending} requests are waiting already", node)
 
     def __post_init__(self) -> None:
         at_least_one(self.max_pending, "max_pending")

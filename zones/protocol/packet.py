@@ -30,7 +30,7 @@ class Packet(NamedTuple):
 
 
 def runs(parts: Sequence[bytes | memoryview]) -> Iterator[tuple[int, bytes | memoryview]]:
-    """Yield what is written at once, and the index of the part after it. Large values are alone, parts between them joined."""
+    """Yield what is written at once, and the index of the part after it. Large values stay alone, the rest is joined."""
     following = 0
     while following < len(parts):
         begin, following = following, following + 1

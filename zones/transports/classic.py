@@ -29,7 +29,6 @@ from zones.errors import (
     NodeError,
     NodeTimeout,
     NodeUnavailable,
-    QueueFull,
     Unsupported,
 )
 from zones.limits import ConnectionLimits
@@ -230,10 +229,8 @@ class ClassicConnection:
     ) -> None:
         if not self._usable:
             raise ConnectionLost("the connection is closed", self.name)
-        if len(self._requests) >= self._limits.max_pending:
-            raise QueueFull(f"{len(self._requests)} requests are waiting already", self.name)
-        if self._bytes >= self._limits.max_queued_bytes:
-            raise QueueFull(f"{self._bytes} bytes are waiting to be sent already", self.name)
+        if len(self._requests) >= self._limits.max_pending or self._bytes >= self._limits.max_queued_bytes:
+            raise self._limits.refusal(len(self._requests), self._bytes, self.name)
         self._asked += 1
         now, lost = self._loop.time(), 0.0
         if self._lag is not None:
