@@ -89,6 +89,11 @@ class Wire(asyncio.StreamReaderProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
         super().connection_lost(exc)
+        # asyncio looks at the error of its future in `__del__`. If the garbage collector finds both in one cycle and takes
+        # the future first, asyncio reports an exception that was never retrieved.
+        closed: asyncio.Future[None] | None = getattr(self, "_closed", None)
+        if exc is not None and closed is not None:
+            closed.exception()
         self._ended()
 
     def _ended(self) -> None:
