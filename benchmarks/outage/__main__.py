@@ -5,6 +5,8 @@
     kill, pause, delay   the local zone dies, is stopped (accepts, never answers), or answers 200 ms late: see fault.py
     cold                 the local zone comes back empty: see cold.py
     offered              as many reads as ever are wanted while one, two or all zones are gone: see offered.py
+    troubles             zones that stand still for a moment, too little of the processor, connections that a NAT has
+                         forgotten, large values: see troubles.py
 
 Each of these modules says what its figures mean. Servers, proxies and client share this machine: what is worth quoting is
 what is counted, the ratios, and the waiting that is longer than a few milliseconds. All traffic stays on 127.0.0.1.
@@ -18,11 +20,11 @@ import os
 import signal
 from pathlib import Path
 
-from benchmarks.outage import cold, fault, offered
+from benchmarks.outage import cold, fault, offered, troubles
 from benchmarks.outage.common import find_kind
 from benchmarks.outage.table import columns, median_of, plain, seconds_table
 
-SCENARIOS = (*fault.FAULTS, "cold", "offered")
+SCENARIOS = (*fault.FAULTS, "cold", "offered", "troubles")
 
 
 def run(options: argparse.Namespace) -> dict[str, object]:
@@ -52,6 +54,13 @@ def run(options: argparse.Namespace) -> dict[str, object]:
             variants[variant] = median_of(rounds)
         print(columns(f"{options.rate:,} reads offered each second, whatever is answered", variants), flush=True)
         result["offered"] = variants
+    if "troubles" in wanted:
+        found: dict[str, dict[str, object]] = {}
+        for trouble in troubles.TROUBLES:
+            rounds = [troubles.run(kind, trouble, options.seconds) for _ in range(options.rounds)]
+            found[trouble] = median_of(rounds)
+        print(columns("troubles that are no outage, under 32 callers", found), flush=True)
+        result["troubles"] = found
     return result
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.outage.proxies 127.0.0.1:11211 ...
 
-Says the addresses of the proxies as a JSON list; then each line of input is a number of seconds that replies are delayed by
-from now on. Ends with its input.
+Prints the addresses of the proxies as a JSON list. Each line of input is then a number of seconds by which replies are
+delayed from now on, or `forget`, which makes the proxies forget their connections. Ends with its input.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from evcache.testing import FaultProxy
 
 END_SECONDS = 5.0
+FORGET = "forget"
 
 
 class Proxies:
@@ -29,9 +30,16 @@ class Proxies:
 
     async def delay(self, seconds: float) -> None:
         """Delay replies; returns when it is so."""
+        await self._tell(str(seconds))
+
+    async def forget(self) -> None:
+        """Forget the connections that are open; returns when it is so."""
+        await self._tell(FORGET)
+
+    async def _tell(self, command: str) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{seconds}\n".encode())
+        self._process.stdin.write(f"{command}\n".encode())
         await self._process.stdout.readline()
 
 
@@ -69,7 +77,10 @@ async def serve(targets: list[str]) -> None:
         print(json.dumps([proxy.address for proxy in proxies]), flush=True)
         while command := await commands.readline():
             for proxy in proxies:
-                proxy.delay = float(command)
+                if command.decode().strip() == FORGET:
+                    proxy.forget_connections()
+                else:
+                    proxy.delay = float(command)
             print("done", flush=True)
 
 

@@ -210,6 +210,25 @@ def test_a_stall_holds_both_directions_and_new_connections_until_it_is_over():
     run(scenario)
 
 
+def test_forgotten_connections_stay_open_and_carry_nothing():
+    """Neither side hears of it, and a new connection works."""
+
+    async def scenario(proxy, echo, client):
+        client.send(b"before")
+        await client.receive(b"before")
+        proxy.forget_connections()
+        client.send(b"lost")
+        late = await Client.connect(proxy.address)
+        late.send(b"late")
+        await late.receive(b"late")
+        await turns_of_the_loop()
+        assert (client.got, client.ended, bytes(echo.got)) == (b"", None, b"beforelate")
+        assert proxy.connections == 2
+        late.transport.abort()
+
+    run(scenario)
+
+
 def test_stalled_replies_let_requests_through():
     async def scenario(proxy, echo, client):
         proxy.stall_replies = True

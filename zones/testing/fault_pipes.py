@@ -89,6 +89,8 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._client_reader = reader
         self._writers = [writer]
+        self.is_forgotten = False
+        """True if what arrives is dropped, in either direction, and neither side hears of it."""
         self._over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  # True: by reset
 
     def end(self, *, reset: bool) -> None:
@@ -175,7 +177,7 @@ class _Pipe:
             if not data:
                 self._writer.write_eof()
                 return
-            if not await self._write(arrived, data):
+            if not self._connection.is_forgotten and not await self._write(arrived, data):
                 return
             async with self._moved:
                 self._held_bytes -= len(data)

@@ -170,6 +170,14 @@ class FaultProxy:
         if self._open:
             await asyncio.wait(list(self._open))
 
+    def forget_connections(self) -> None:
+        """Drop whatever arrives on the connections that are open now, as a NAT does that has forgotten them.
+
+        Neither side hears of it. New connections work.
+        """
+        for connection in self._open.values():
+            connection.is_forgotten = True
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refuse or self._server is None:
             close_now(writer, reset=True)
