@@ -13,6 +13,7 @@ from evcache.budget import Budget, Failover
 from evcache.bus import Bus
 from evcache.changes import Changes
 from evcache.channels import InvalidationChannel
+from evcache.checked_codec import checked
 from evcache.codec import Codec, StandardCodec
 from evcache.config import (
     CHECK_SHARE,
@@ -30,6 +31,7 @@ from evcache.config import (
 )
 from evcache.consistency import Consistency
 from evcache.coordinator import Coordinator
+from evcache.decoding import Decoding
 from evcache.fill import Fill
 from evcache.flights import Flights
 from evcache.gutter import GUTTER, Gutter, GutterReads, GutterWrites
@@ -168,6 +170,7 @@ class Assembly:
         self._fallback_on_miss = fallback_on_miss
         self._codec = _codec(codec, interop=interop)
         self._hooks = Listeners()
+        self._decoding = Decoding(self._codec, self._hooks)
         if hooks is not None:
             self._hooks.add(hooks)
         self._versions = not interop
@@ -277,10 +280,11 @@ class Assembly:
         self._turns = Turns()
         self._loads = LoadPath(
             self._reads,
+            self._decoding,
             Loads(
                 clock=clock,
                 pack=Packer(
-                    self._codec,
+                    self._decoding,
                     versions=not interop,
                     tombstone_ttl=tombstones,
                     wire_ttl=self._writes.wire_ttl,
@@ -308,7 +312,7 @@ class Assembly:
 
 def _codec(codec: Codec | None, *, interop: bool) -> Codec:
     chosen = StandardCodec() if codec is None else codec
-    return chosen.with_packed_ints() if interop and isinstance(chosen, StandardCodec) else chosen
+    return checked(chosen.with_packed_ints() if interop and isinstance(chosen, StandardCodec) else chosen)
 
 
 def _settings(nodes: NodeSettings | None, transport: TransportChoice | None, read_timeout: float) -> NodeSettings:

@@ -8,11 +8,13 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
+from evcache.annotations import return_type
 from evcache.call_keys import CallKey, MakeKey, automatic_name, call_keys
-from evcache.load_policy import LoadPolicy
+from evcache.load_policy import Loaded, LoadPolicy
 from evcache.results import WriteResult
 from evcache.ttl import seconds_to_live
 from zones.checks import seconds
@@ -29,6 +31,12 @@ Loader = Callable[[], Coroutine[Any, Any, Any]]
 _named: dict[str, Callable[..., Any]] = {}
 
 
+CheckType = Callable[[Any, str], object]
+"""Raises `InvalidArgument`, naming the argument, for a type whose values a cache cannot return; NameError for a type that
+refers to a name that is not defined yet.
+"""
+
+
 class LoadingCache(Protocol):
     """What a cached function asks of a cache; an `EVCache` is one."""
 
@@ -38,6 +46,7 @@ class LoadingCache(Protocol):
         loader: Loader,
         /,
         *,
+        as_: Any = None,
         ttl: float | timedelta | None = None,
         policy: LoadPolicy | None = None,
         timeout: float | None = None,
@@ -72,6 +81,7 @@ class Cached(Generic[P, R]):
         make_key: MakeKey,
         options: dict[str, Any],
         stale_for: float | timedelta | None,
+        check_type: CheckType | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self._takes_class = _takes_class(function)
@@ -79,6 +89,7 @@ class Cached(Generic[P, R]):
         self._cache = cache
         self._make_key = make_key
         self._options = options
+        self._returns = None if check_type is None else _Returns(self.uncached, options, check_type)
         self._stale_for = stale_for
         # Frameworks ask whether what they are given is to be awaited.
         if sys.version_info >= (3, 12):
@@ -93,6 +104,8 @@ class Cached(Generic[P, R]):
         argument that no key can be made of; TypeError for arguments that the function does not take. Cancelling is up to
         `get_or_load`.
         """
+        if self._returns is not None and not self._returns.known:
+            self._returns.find_out()
         key = self._make_key(self._bound + args, kwargs)
         value: R = await self._cache.get_or_load(key, functools.partial(self.uncached, *args, **kwargs), **self._options)
         return value
@@ -144,6 +157,46 @@ class Cached(Generic[P, R]):
         return f"<cached {self.uncached!r}>"
 
 
+class _Returns:
+    """The type that a function is annotated to return. All methods that are bound to one function share it."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any], check_type: CheckType) -> None:
+        self._function = function
+        self._options = options
+        self._check_type = check_type
+        self.known = False
+        with suppress(NameError):  # a class further down in the module, or the one that this is a method of
+            self._settle()
+
+    def find_out(self) -> None:
+        """Look for the type again. Raises `InvalidArgument` while a name in it is not defined."""
+        try:
+            self._settle()
+        except NameError as error:
+            problem = f"the type that {self._function!r} returns cannot be resolved: {error}"
+            raise InvalidArgument("function", problem) from error
+
+    def _settle(self) -> None:
+        try:
+            as_ = return_type(self._function)
+            self._check_type(as_, "function")
+        except (InvalidArgument, TypeError) as error:
+            problem = error.problem if isinstance(error, InvalidArgument) else error
+            name = getattr(self._function, "__qualname__", repr(self._function))
+            raise InvalidArgument("function", f"{name}() returns what cannot be kept: {problem}") from error
+        self._options["as_"] = as_
+        self.known = True
+
+
+class CachedDecorator(Protocol):
+    """What `cached` returns: it makes a cached function of an async one."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, Loaded[R]]], /) -> Cached[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Cached[P, R]: ...
+
+
 def cached(
     cache: LoadingCache,
     *,
@@ -153,7 +206,8 @@ def cached(
     timeout: float | None = None,
     near_cache: bool = True,
     stale_for: float | timedelta | None = None,
-) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Cached[P, R]]:
+    check_type: CheckType | None = None,
+) -> CachedDecorator:
     """Keep the results of an async function in a cache, by its arguments.
 
     `key` says what a result is stored under:
@@ -166,11 +220,16 @@ def cached(
       letters, digits and `-_.` as %XX; 42 and "42" are the same. Other types of the list above are marked with a `~`.
     - A callable: gets the arguments of the call, returns a str or bytes, and has to tell apart what must not be mixed.
 
+    Values come back as the type that the function is annotated to return, and as the codec makes them if it says nothing.
+    A type with a name that is not defined yet is resolved in the first call.
+
     `ttl` (seconds), `policy`, `timeout` (seconds) and `near_cache` are those of `get_or_load`; None: the cache's own.
     `stale_for`: for how many seconds `invalidate` keeps what is there, as out of date; None: it deletes.
 
-    Raises `InvalidArgument` for what is no async function; for a key that can't tell calls apart; and without `key`, for a
-    name that another function of its module has had before.
+    `check_type`: raises `InvalidArgument` for a type whose values the cache cannot return. None: values are not typed.
+
+    Raises `InvalidArgument` for what is no async function; for a return type whose values can't be stored and read back; for
+    a key that can't tell calls apart; and without `key`, for a name that another function of its module has had before.
     """
     if not callable(getattr(cache, "get_or_load", None)):
         raise InvalidArgument("cache", f"a cache with get_or_load() is needed, not {cache!r}")
@@ -189,9 +248,9 @@ def cached(
         make_key = call_keys(function, key)
         if key is None:
             _claim_name(function)
-        return Cached(function, cache, make_key, options, stale_for)
+        return Cached(function, cache, make_key, dict(options), stale_for, check_type)
 
-    return decorate
+    return cast("CachedDecorator", decorate)
 
 
 def _check_async(function: Any) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Protocol, Self
 import msgspec
 
 from evcache.errors import DecodeError, EncodeError, InvalidArgument
+from evcache.models import to_plain
 
 try:
     import zstandard
@@ -52,6 +53,8 @@ FLAG_ENVELOPE = 0xEF00
 # zstd has no flag in EVCache, and the type has to read as unknown there, so the real one moves up.
 FLAG_ZSTD = 0xEE00
 _ZSTD_SHIFT = 16
+MSGPACK_FLAGS = frozenset({FLAG_MSGPACK, FLAG_MSGPACK | FLAG_GZIP, FLAG_ZSTD | FLAG_MSGPACK << _ZSTD_SHIFT})
+"""MessagePack, compressed or not."""
 
 _INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
@@ -86,9 +89,10 @@ class Codec(Protocol):
 class StandardCodec:
     """The default codec.
 
-    What goes through MessagePack follows msgspec's rules: dataclasses and Structs come back as dicts, tuples and sets as
-    lists, and a `date`, `time`, `timedelta`, `Decimal`, `UUID`, or `datetime` without a time zone inside a container as
-    the str that stands for it. A `datetime` that is itself the value needs a time zone; all come back in UTC.
+    Values that go through MessagePack keep their types only if the reader names the type (`as_=`). Otherwise a dataclass, a
+    Struct or a pydantic model comes back as a dict, a tuple or a set as a list. A `date`, `time`, `timedelta`, `Decimal`,
+    `UUID`, or a `datetime` without a time zone in a container comes back as its str. A `datetime` that is itself the value
+    needs a time zone. All with a time zone come back in UTC.
     """
 
     def __init__(self, *, compress_over: int | None = None, compression: str = "gzip", packed_ints: bool = False) -> None:
@@ -110,14 +114,20 @@ class StandardCodec:
             self._pack = _pack_zstd
         else:
             raise InvalidArgument("compression", f"'gzip' or 'zstd' are possible, not {compression!r}")
-        self._msgpack_encode = msgspec.msgpack.Encoder().encode
-        self._msgpack_decode = msgspec.msgpack.Decoder().decode
+        self._msgpack_encode = msgspec.msgpack.Encoder(enc_hook=to_plain).encode
+        self._msgpack_decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder().decode
 
     def with_packed_ints(self) -> Self:
         """Return a copy of this codec that stores an `int` in EVCache's packed form."""
         packing = copy.copy(self)
         packing._packed_ints = True  # noqa: SLF001
         return packing
+
+    def unpacking_with(self, decode: Callable[[bytes], Any]) -> Self:
+        """Return a copy of this codec that decodes MessagePack by a function."""
+        unpacking = copy.copy(self)
+        unpacking._msgpack_decode = decode  # noqa: SLF001
+        return unpacking
 
     def encode(self, value: Any) -> tuple[bytes, int]:
         """The bytes and flags of a value. Raises `EncodeError` naming what can't be stored."""
@@ -152,7 +162,7 @@ class StandardCodec:
             # Finer than EVCache's milliseconds: MessagePack's timestamp keeps it.
         try:
             return self._msgpack_encode(value), FLAG_MSGPACK
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        except Exception as error:  # a model's own serialiser may raise anything
             raise EncodeError(f"a value of type {kind.__name__} can't be stored: {error}") from error
 
     def decode(self, data: bytes, flags: int) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from evcache.errors import DecodeError
 from evcache.hooks import HintEnd, Hooks
 from evcache.results import Outcome, Source
 from zones.errors import CacheError
@@ -36,6 +37,8 @@ class Counts(Hooks):
         self.gutter: Counter[bool] = Counter()
         self.hidden: Counter[str] = Counter()
         """Errors that were returned as misses."""
+        self.decode_errors: Counter[str] = Counter()
+        """Values that could not be decoded, by the zone that they came from."""
 
     def read(self, key: bytes, zone: str, source: Source, *, hit: bool) -> None:
         del key, zone
@@ -74,6 +77,10 @@ class Counts(Hooks):
 
     def error_as_miss(self, error: CacheError) -> None:
         self.hidden[type(error).__qualname__] += 1
+
+    def decode_failed(self, zone: str, error: DecodeError) -> None:
+        del error
+        self.decode_errors[zone] += 1
 
 
 def reason(error: CacheError | None) -> str:

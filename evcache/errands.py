@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+from evcache.codec import FLAG_ABSENT
+from evcache.decoding import Decoder, can_read
 from evcache.flights import Flight
 from evcache.leases import Lease
+from evcache.life import Content
 from evcache.load_policy import LoadPolicy
 from evcache.options import Options
 
@@ -27,6 +31,21 @@ class Asked(NamedTuple):
     """Seconds that the caller waits for a load; None: the policy's."""
     fallback_on_miss: bool
     near: bool
+    decoder: Decoder
+    """The caller's."""
+    same_type: bool = False
+    """Whether a loaded value is refused that would come back as a value of another type."""
+    readable: Callable[[bytes, int], bool] | None = None
+    """Returns False for bytes and flags that count as absent because the caller cannot decode them. None: all count as
+    present, until the caller finds out."""
+
+    def only_readable(self) -> Asked:
+        """Return the same, with what the caller cannot decode as absent."""
+        return self._replace(readable=partial(can_read, self.decoder))
+
+    def can_read(self, content: Content) -> bool:
+        """Return False for a value that counts as absent because the caller cannot decode it."""
+        return self.readable is None or content.flags == FLAG_ABSENT or self.readable(content.data, content.flags)
 
     def patience(self, has_fallback: bool) -> float:  # noqa: FBT001  # the only argument
         """Seconds that the caller waits for a load."""

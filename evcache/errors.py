@@ -20,7 +20,7 @@ A miss is not an error: it is the value `default`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zones.errors import (
@@ -151,17 +151,32 @@ class EncodeError(CodecError, ValueError):
 
 
 class DecodeError(CodecError):
-    """The codec can't read what is stored. `key`, `zone` and `flags` say what and where."""
+    """The codec can't read what is stored, or it does not fit the type that the caller named.
 
-    def __init__(self, problem: str, *, key: bytes = b"", zone: str = "", flags: int = 0) -> None:
-        super().__init__(problem, key, zone, flags)
+    `key`, `zone` and `flags` say what and where. From a call for many keys, they belong to the first value that cannot be
+    read; `found` holds the values of the keys that can be read, and `unreadable` the keys that cannot, both as given.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        key: bytes = b"",
+        zone: str = "",
+        flags: int = 0,
+        found: Mapping[Any, Any] | None = None,
+        unreadable: Sequence[Any] = (),
+    ) -> None:
+        super().__init__(problem, key, zone, flags, found, unreadable)
         self.problem = problem
         self.key = key
         self.zone = zone
         self.flags = flags
+        self.found = {} if found is None else found
+        self.unreadable = unreadable
 
     def __str__(self) -> str:
-        return f"key {self.key!r} in zone {self.zone}, flags {self.flags}: {self.problem}"
+        more = f" (and of {len(self.unreadable) - 1} more keys)" if len(self.unreadable) > 1 else ""
+        return f"key {self.key!r} in zone {self.zone}, flags {self.flags}: {self.problem}{more}"
 
 
 def _reasons(failures: Mapping[str, CacheError]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
+from evcache.errors import DecodeError
 from evcache.near_cache import Removal
 from evcache.results import Outcome, Source, source_of
 from zones.cluster import View
@@ -73,6 +74,9 @@ class Hooks:
 
     def error_as_miss(self, error: CacheError) -> None:
         """An error was returned as a miss, as `errors="miss"` asks."""
+
+    def decode_failed(self, zone: str, error: DecodeError) -> None:
+        """A value was found that cannot be decoded. A read raises the error; `get_or_load` loads the value again."""
 
     def node_changed(self, zone: str, node: str, *, down: bool, why: Exception | None) -> None:
         """A node (its label) has gone down, because of `why`, or is back."""

@@ -70,6 +70,7 @@ class Lifecycle(Assembly):
             repairs_skipped=self._repair.skipped,
             failovers=self._failover.taken,
             failovers_denied=self._failover.denied,
+            decode_errors=self._decoding.errors,
             hedges=0 if self._hedge is None else self._hedge.budget.taken,
             background_tasks=len(self._background),
             loop_lag=0.0 if view is None else view.lag.latest,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from evcache.answers import Found
 from evcache.background import Background
 from evcache.codec import FLAG_ABSENT, FLAG_TOMBSTONE
+from evcache.decoding import Decoding
 from evcache.errands import Asked
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError, LoadAborted
 from evcache.flights import Flight, Flights
@@ -31,6 +32,10 @@ from zones.protocol.requests import COPY_FLAGS
 # Keys that are loaded in the background at once, nobody waiting for them. Those over that are left to a later reader.
 MAX_REFRESHES = 64
 
+# How often a call loads a key whose value it cannot decode. More than once, because it may join a load that a caller of
+# another type began, or that ends with what another process stored.
+_MAX_UNREADABLE = 3
+
 
 class LoadPath:
     """How one client gets what has to be loaded if the cache does not have it."""
@@ -38,6 +43,7 @@ class LoadPath:
     def __init__(
         self,
         reads: ReadPath,
+        decoding: Decoding,
         loads: Loads,
         flights: Flights,
         background: Background,
@@ -48,6 +54,7 @@ class LoadPath:
     ) -> None:
         """`wall`: the unix time. `draw`: uniform from 0 up to 1."""
         self._reads = reads
+        self._decoding = decoding
         self._loads = loads
         self._flights = flights
         self._background = background
@@ -157,6 +164,33 @@ class LoadPath:
             await self._load_many(view, missing, asked, held, fallbacks)
         return {key: None if content is None or content.flags == FLAG_ABSENT else content for key, content in held.items()}
 
+    # What the caller cannot decode.
+
+    async def get_over(self, view: View | None, key: bytes, asked: Asked) -> Content | None:
+        """Load a key again, because the caller cannot decode what is there, and store the result over it.
+
+        Returns:
+            A value, which the caller may still be unable to decode if another process keeps storing such values; None if
+            there is nothing.
+        """
+        asked = asked.only_readable()
+        for _ in range(_MAX_UNREADABLE - 1):
+            content = await self.get(view, key, asked)
+            if content is None or asked.can_read(content):
+                return content
+        return await self.get(view, key, asked)
+
+    async def get_many_over(self, view: View | None, keys: Sequence[bytes], asked: Asked) -> dict[bytes, Content | None]:
+        """Do for several keys what `get_over` does for one."""
+        asked = asked.only_readable()
+        contents = await self.get_many(view, keys, {}, asked)
+        for _ in range(_MAX_UNREADABLE - 1):
+            unread = [key for key, content in contents.items() if content is not None and not asked.can_read(content)]
+            if not unread:
+                break
+            contents |= await self.get_many(view, unread, {}, asked)
+        return contents
+
     async def _load_many(
         self,
         view: View | None,
@@ -212,7 +246,7 @@ class LoadPath:
             self._hooks.looked_up(view, key, "" if found is None else found.zone, hit=found is not None and found.is_value)
         if found is None or found.hit.flags == FLAG_TOMBSTONE:
             return None, True
-        return self._content(found, self._wall(), key), True
+        return self._content(found, self._wall(), key, asked), True
 
     async def _read_many(self, view: View | None, keys: Sequence[bytes], asked: Asked) -> tuple[dict[bytes, Content], bool]:
         if view is None or not keys:
@@ -232,16 +266,17 @@ class LoadPath:
         elif answered < required:
             self._hooks.error_as_miss(ConsistencyError("get_or_load_many", answered, required, failures))
         now = self._wall()
-        contents = {key: self._content(item, now, key) for key, item in found.items()}
+        contents = {key: self._content(item, now, key, asked) for key, item in found.items()}
         return {key: content for key, content in contents.items() if content is not None}, not unavailable
 
-    @staticmethod
-    def _content(found: Found, now: float, key: bytes) -> Content | None:
+    def _content(self, found: Found, now: float, key: bytes, asked: Asked) -> Content | None:
+        """Return what was found; None to load it again, if it cannot be read. The error would help no caller."""
         try:
-            return content_of(found, now, key)
-        except DecodeError:
-            # An envelope of a release to come, while processes of both run: loaded anew, as nobody else's error would help.
+            content = content_of(found, now, key)
+        except DecodeError as error:  # an envelope of a later release, while processes of both run
+            self._decoding.failed(error, key, found.hit.flags, found.zone)
             return None
+        return content if asked.readable is None or asked.can_read(content) else None
 
     # Deciding.
 

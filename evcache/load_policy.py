@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from evcache.config import share
 from zones.checks import seconds, zero_or_more
 from zones.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    V_co = TypeVar("V_co", default=Any, covariant=True)
+else:
+    from typing import TypeVar
+
+    V_co = TypeVar("V_co", covariant=True)
 
 # Servers count in whole seconds: a lease of one second may be over at once.
 LEAST_LEASE_SECONDS = 2
@@ -80,10 +89,10 @@ class LoadPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Generic[V_co]):
     """What a loader may return in place of a value, to say more about it."""
 
-    value: Any
+    value: V_co
     """None: there is none."""
     ttl: float | None = None
     """Seconds that this value lives; None: as the call says; 0: it is not to be kept at all."""

@@ -216,9 +216,9 @@ class Loads:
         try:
             content = content_of(found, self._wall(), key)
         except DecodeError:
-            return None, State.GONE  # whoever read it has been told
-        if found.version is not None and found.version < self._known(key):
-            return None, State.GONE  # this zone is behind what this client has written or seen
+            return None, State.GONE  # the read before counted it
+        if not asked.can_read(content) or (found.version is not None and found.version < self._known(key)):
+            return None, State.GONE  # unreadable, or this zone is behind what this client has written or seen
         return content, state_of(content.life, self._wall(), asked.policy, asked.ttl, 1.0)
 
     async def _await_other(self, view: View, flight: Flight, asked: Asked) -> None:

@@ -180,6 +180,14 @@ METRICS = (
         lambda client: [(count, (kind,)) for kind, count in _copy(client.counts.hidden)],
     ),
     Metric(
+        "evcache.decode_errors",
+        "counter",
+        "{value}",
+        ("evcache.zone",),
+        "values that were found and could not be decoded, by the zone that they came from",
+        lambda client: [(count, (zone,)) for zone, count in _copy(client.counts.decode_errors)],
+    ),
+    Metric(
         "evcache.writes",
         "counter",
         "{write}",

@@ -38,7 +38,7 @@ UNDECODED: Any = object()
 class Kept:
     """An item in the near cache."""
 
-    __slots__ = ("cas", "data", "expires_at", "flags", "life", "value", "version", "wrapped", "zone")
+    __slots__ = ("cas", "data", "expires_at", "flags", "life", "typed", "value", "version", "wrapped", "zone")
 
     def __init__(self, content: Content, found: Found, expires_at: float) -> None:
         self.data: bytes | None = content.data
@@ -46,6 +46,8 @@ class Kept:
         self.flags = content.flags
         self.value = UNDECODED
         """The decoded value, where one object may be given to every caller."""
+        self.typed: tuple[object, Any] | None = None
+        """The decoder of a type, and the value of that type, where callers that name the type may share one object."""
         self.life = content.life
         self.wrapped = found.hit.flags == FLAG_ENVELOPE
         """Whether it says itself how long it lives: its server may keep it for longer."""
@@ -134,6 +136,13 @@ class Near:
         if type(value) in self._shared or (type(value) in SCALARS and _is_as_small(value, kept.data)):
             kept.value = value
             kept.data = None
+
+    def decoded_as(self, kept: Kept, decoder: object, value: Any) -> None:
+        """Keep a value of the type that callers named beside the bytes, if its type is declared immutable. The bytes stay,
+        because other callers may name another type.
+        """
+        if type(value) in self._shared:
+            kept.typed = decoder, value
 
     # Fetches.
 

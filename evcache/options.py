@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypedDict, TypeVar
 
 from evcache.config import Errors, Ordering, one_of
 from evcache.consistency import Consistency
+from evcache.load_policy import LoadPolicy
 from evcache.ttl import seconds_to_live
 from zones.checks import seconds
 from zones.errors import InvalidArgument
@@ -15,6 +16,40 @@ from zones.errors import InvalidArgument
 Key = TypeVar("Key", str, bytes)
 Seconds = float | timedelta
 Level = Consistency | str
+
+
+class ReadOptions(TypedDict, total=False):
+    """The keyword arguments of `get` and `get_many`, for overloads."""
+
+    consistency: Level | None
+    timeout: float | None
+    fallback_on_miss: bool | None
+    errors: Errors | None
+    near_cache: bool
+
+
+class ItemOptions(ReadOptions, total=False):
+    """The keyword arguments of `get_item`, for overloads."""
+
+    for_update: bool
+
+
+class TouchOptions(TypedDict, total=False):
+    """The keyword arguments of `get_and_touch`, for overloads."""
+
+    consistency: Level | None
+    timeout: float | None
+    errors: Errors | None
+
+
+class LoadOptions(TypedDict, total=False):
+    """The keyword arguments of `get_or_load` and `get_or_load_many`, for overloads."""
+
+    ttl: Seconds | None
+    policy: LoadPolicy | None
+    consistency: Level | None
+    timeout: float | None
+    near_cache: bool
 
 
 class Options(NamedTuple):

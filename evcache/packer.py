@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from evcache.answers import Found
-from evcache.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE, Codec
+from evcache.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.coordinator import Draft
+from evcache.decoding import Decoding
 from evcache.envelope import Envelope, wrap
 from evcache.errands import Asked, Errand
 from evcache.fill import Filled
@@ -31,7 +32,7 @@ class Packer:
 
     def __init__(
         self,
-        codec: Codec,
+        decoding: Decoding,
         *,
         versions: bool,
         tombstone_ttl: float,
@@ -42,7 +43,7 @@ class Packer:
         """`versions`: whether this client's writes have them, and it is alone in its namespace. `wire_ttl`: seconds as
         servers want them said. `wall`: unix time. `draw`: uniform from 0 up to 1.
         """
-        self._codec = codec
+        self._decoding = decoding
         self._versions = versions
         self._tombstone_ttl = tombstone_ttl
         self._wire_ttl = wire_ttl
@@ -50,13 +51,20 @@ class Packer:
         self._draw = draw
 
     def loaded(self, errand: Errand, value: Any, took: float, asked: Asked) -> tuple[Result, Draft | None]:
-        """What callers get, and what is to be stored; None for what is not. `took`: seconds. Raises `EncodeError`."""
+        """What callers get, and what is to be stored; None for what is not. `took`: seconds.
+
+        Raises `EncodeError`, also for a value that would come back as something else than the loader returned.
+        """
         key, policy = errand.flight.key, asked.policy
         value, ttl = _with_ttl(value, asked)
         now = self._wall()
         ttl *= 1.0 - policy.jitter * self._draw()
         life = Life(now, now + ttl, now + ttl + policy.stale_for, took)
-        result = None if value is None else Content(*self._codec.encode(value), life)
+        result = None
+        if value is not None:
+            data, flags = self._decoding.codec.encode(value)
+            self._decoding.check(value, data, flags, asked.decoder, same_type=asked.same_type)
+            result = Content(data, flags, life)
         if not ttl:
             return result, self._removal(errand)
         if result is None:

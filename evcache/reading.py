@@ -5,50 +5,80 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar, Unpack, overload
 
 from evcache.answers import Found
-from evcache.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
+from evcache.codec import FLAG_ENVELOPE
 from evcache.config import Errors
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError
-from evcache.life import Content, content_of
-from evcache.lifecycle import Lifecycle
 from evcache.near_path import UNDECODED, Kept
-from evcache.options import Key, Level, Options, Seconds, several
+from evcache.options import ItemOptions, Key, Level, Options, ReadOptions, Seconds, TouchOptions, several
+from evcache.read_results import UNUSUAL, ReadResults
 from evcache.results import Item, source_of
+from evcache.type_forms import TypeForm
 from zones.cluster import View
 from zones.errors import CacheError, NodeError
 from zones.protocol.requests import COPY_FLAGS
 
-# Items that are not simply a value of the codec's.
-UNUSUAL = frozenset({FLAG_TOMBSTONE, FLAG_ABSENT, FLAG_ENVELOPE})
+T = TypeVar("T")
+D = TypeVar("D")
 
 
-class Reading(Lifecycle):
+class Reading(ReadResults):
     """The operations that read."""
 
+    @overload
+    async def get(
+        self, key: str | bytes, default: Any = None, *, as_: None = None, **options: Unpack[ReadOptions]
+    ) -> Any: ...
+    @overload
+    async def get(
+        self, key: str | bytes, default: None = None, *, as_: TypeForm[T], **options: Unpack[ReadOptions]
+    ) -> T | None: ...
+    @overload
+    async def get(self, key: str | bytes, default: D, *, as_: TypeForm[T], **options: Unpack[ReadOptions]) -> T | D: ...
     async def get(
         self,
         key: str | bytes,
         default: Any = None,
         *,
+        as_: Any = None,
         consistency: Level | None = None,
         timeout: float | None = None,
         fallback_on_miss: bool | None = None,
         errors: Errors | None = None,
         near_cache: bool = True,
     ) -> Any:
-        """The value, or `default` when there is none.
+        """Return the value, or `default` if there is none.
 
-        From the near cache, if there is one and `near_cache` is not False; from the local zone; from another when that one
-        fails, or (unless `fallback_on_miss` is False) misses. With `QUORUM` and above, the newest of what that many zones
-        hold. Never older than what this client wrote or saw before: a zone that is behind counts as one that failed, and a
-        miss is returned when all are.
+        The value comes from the near cache or the local zone. If the local zone fails or misses, another zone answers.
+        A zone that holds an older version than this client wrote or saw counts as failed. If all do, the result is a miss.
+        A cancelled call leaves nothing behind.
 
-        Raises `CacheUnavailable` when no zone could answer and
-        `ConsistencyError` when fewer than asked for did (`default` for both with `errors="miss"`); `DecodeError`.
+        Args:
+            key: The key.
+            default: Returned if there is no value.
+            as_: The type of the value: a class, or an expression such as `list[User]`. If None, the codec decides. See
+                docs/values.md.
+            consistency: How many zones must answer. With `QUORUM` and above, the newest of their values is returned. If
+                None, the client's default.
+            timeout: Seconds for the whole call. If None, the client's default.
+            fallback_on_miss: False to take the local zone's miss for an answer. If None, the client's default.
+            errors: "raise", or "miss" to return `default` in place of the first two errors. If None, the client's default.
+            near_cache: False to pass by the near cache.
+
+        Returns:
+            The value, or `default`.
+
+        Raises:
+            CacheUnavailable: No zone could answer.
+            ConsistencyError: Fewer zones answered than the call asked for.
+            DecodeError: The value cannot be decoded, or does not fit `as_`.
+            InvalidArgument: An argument cannot be used. For example, values of the type `as_` cannot be read back.
         """
         full = self._keys.full(key)
+        if as_ is not None:
+            as_ = self._decoding.typed(as_)
         options = self._defaults.read(consistency, timeout, errors)
         try:
             view = self._cluster.view
@@ -61,7 +91,9 @@ class Reading(Lifecycle):
                 if kept is not None:
                     if self._hooks.of_reads:
                         self._hooks.read(full, kept.zone, "near", hit=kept.is_value)
-                    return kept.value if kept.value is not UNDECODED else self._value_kept(full, kept, default)
+                    if kept.value is not UNDECODED and as_ is None:
+                        return kept.value
+                    return self._value_kept(full, kept, default, as_ or self._codec)
             found = await self._reads.get(
                 view,
                 full,
@@ -77,16 +109,21 @@ class Reading(Lifecycle):
             return default
         if found.hit.flags in UNUSUAL:
             content = self._content(full, found)
-            return default if content is None else self._decode(full, content.data, content.flags, found.zone)
+            return default if content is None else self._decoding.value(full, content, as_ or self._codec)
         try:
-            return self._codec.decode(found.hit.value, found.hit.flags)
+            return (self._codec if as_ is None else as_).decode(found.hit.value, found.hit.flags)
         except DecodeError as error:
-            raise DecodeError(error.problem, key=full, zone=found.zone, flags=found.hit.flags) from error
+            raise self._decoding.failed(error, full, found.hit.flags, found.zone) from error
 
+    @overload
+    async def get_item(self, key: str | bytes, *, as_: None = None, **options: Unpack[ItemOptions]) -> Item | None: ...
+    @overload
+    async def get_item(self, key: str | bytes, *, as_: TypeForm[T], **options: Unpack[ItemOptions]) -> Item[T] | None: ...
     async def get_item(
         self,
         key: str | bytes,
         *,
+        as_: Any = None,
         consistency: Level | None = None,
         timeout: float | None = None,
         fallback_on_miss: bool | None = None,
@@ -94,11 +131,13 @@ class Reading(Lifecycle):
         near_cache: bool = True,
         for_update: bool = False,
     ) -> Item | None:
-        """The value with its version, seconds left and origin; None when there is none. Raises as `get` does.
+        """Return the value with its version, seconds left and origin; None if there is none.
 
-        `for_update`: read it in the zone that will decide about a `cas` of this key; needed on servers without versions.
+        Arguments, errors and cancellation are those of `get`. With `for_update`, the client reads the zone that will decide
+        about a `cas` of this key. Servers without versions need it.
         """
         full = self._keys.full(key)
+        decoder = self._codec if as_ is None else self._decoding.typed(as_)
         options = self._defaults.read(consistency, timeout, errors)
         try:
             view, options = self._ready(options) or await self._open(options)
@@ -107,7 +146,7 @@ class Reading(Lifecycle):
                 if kept is not None:
                     if self._hooks.of_reads:
                         self._hooks.read(full, kept.zone, "near", hit=kept.is_value)
-                    return self._item_kept(full, kept)
+                    return self._item_kept(full, kept, decoder)
             if for_update:
                 found = await self._read_coordinator(view, full, options)
             else:
@@ -131,7 +170,7 @@ class Reading(Lifecycle):
         if found.hit.flags == FLAG_ENVELOPE:  # its server may keep it for longer than it is fresh
             left = max(0, math.floor(content.life.expires_at - self._wall_clock()))
         return Item(
-            value=self._decode(full, content.data, content.flags, found.zone),
+            value=self._decoding.value(full, content, decoder),
             version=found.version if self._versions else None,
             ttl=None if left is None or left < 0 else left,
             zone=found.zone,
@@ -140,21 +179,35 @@ class Reading(Lifecycle):
             cas_token=found.hit.cas,
         )
 
+    @overload
+    async def get_many(self, keys: Iterable[Key], *, as_: None = None, **options: Unpack[ReadOptions]) -> dict[Key, Any]: ...
+    @overload
+    async def get_many(self, keys: Iterable[Key], *, as_: TypeForm[T], **options: Unpack[ReadOptions]) -> dict[Key, T]: ...
     async def get_many(
         self,
         keys: Iterable[Key],
         *,
+        as_: Any = None,
         consistency: Level | None = None,
         timeout: float | None = None,
         fallback_on_miss: bool | None = None,
         errors: Errors | None = None,
         near_cache: bool = True,
     ) -> dict[Key, Any]:
-        """The values of the keys that have one, by key as it was given.
+        """Return the values of the keys that have one, by key as given.
 
-        All nodes are asked at once, the next zone only for what is missing. Raises as `get` does if any key had too few
-        answers, with what was read as `found`; with `errors="miss"` those keys are missing from the result.
+        The client asks all nodes of a zone at once, and the next zone only for keys that are still missing. Arguments and
+        cancellation are those of `get`.
+
+        Raises:
+            CacheUnavailable: No zone could answer. With `errors="miss"`, the keys are missing from the result.
+            ConsistencyError: Some key had too few answers. `found` holds the values that were read. With `errors="miss"`,
+                the keys with too few answers are missing from the result.
+            DecodeError: Some value cannot be decoded, or does not fit `as_`. `found` holds the values that can,
+                `unreadable` the keys whose values cannot.
+            InvalidArgument: An argument cannot be used.
         """
+        decoder = self._codec if as_ is None else self._decoding.typed(as_)
         given = list(several(keys))
         names = self._keys.full_of_each(given)
         # One key may be given twice, as str and as bytes: both are answered, and the zones asked once.
@@ -172,11 +225,15 @@ class Reading(Lifecycle):
             kept = self._all_kept(wanted)
             wanted = [full for full in wanted if full not in kept]
         values: dict[Key, Any] = {}
+        unread: dict[Key, DecodeError] = {}
         for full, key in zip(names, given, strict=True) if kept else ():
             if full in kept and kept[full].is_value:
-                values[key] = self._value_kept(full, kept[full], None)
+                try:
+                    values[key] = self._value_kept(full, kept[full], None, decoder)
+                except DecodeError as error:
+                    unread[key] = error
         if not wanted:
-            return values
+            return self._all_read(values, unread)
         found, failures, answered = await self._reads.get_many(
             view,
             wanted,
@@ -187,35 +244,70 @@ class Reading(Lifecycle):
         if self._hooks.of_reads:
             for full in wanted:
                 self._tell_read(view, full, found.get(full))
-        decode = self._codec.decode
+        decode = decoder.decode
         for full, key in zip(names, given, strict=True):
             item = found.get(full)
             if item is None:
                 continue
             data, flags = item.hit.value, item.hit.flags
-            if flags in UNUSUAL:
-                content = self._content(full, item)
-                if content is None:
-                    continue
-                data, flags = content.data, content.flags
             try:
+                if flags in UNUSUAL:
+                    content = self._content(full, item)
+                    if content is not None:
+                        values[key] = self._decoding.value(full, content, decoder)
+                    continue
                 values[key] = decode(data, flags)
-            except DecodeError as error:
-                raise DecodeError(error.problem, key=full, zone=item.zone, flags=flags) from error
+            except DecodeError as error:  # with a key, if it has been counted
+                unread[key] = error if error.key else self._decoding.failed(error, full, flags, item.zone)
         required = options.consistency.required(len(view.readers))
         if answered < required:
             problem: CacheError = ConsistencyError("get_many", answered, required, failures, values)
             if not answered and len(failures) == len(view.readers):  # else some zone was not waited for
                 problem = CacheUnavailable("get_many", failures, values)
             self._unavailable(problem, options, None)
-        return values
+        return self._all_read(values, unread)
 
+    @overload
     async def get_and_touch(
         self,
         key: str | bytes,
         ttl: Seconds | None = None,
         default: Any = None,
         *,
+        as_: None = None,
+        **options: Unpack[TouchOptions],
+    ) -> Any: ...
+    @overload
+    async def get_and_touch(
+        self,
+        key: str | bytes,
+        ttl: Seconds | None = None,
+        default: None = None,
+        *,
+        as_: TypeForm[T],
+        **options: Unpack[TouchOptions],
+    ) -> T | None: ...
+    @overload
+    async def get_and_touch(
+        self, key: str | bytes, ttl: Seconds | None, default: D, *, as_: TypeForm[T], **options: Unpack[TouchOptions]
+    ) -> T | D: ...
+    @overload
+    async def get_and_touch(
+        self,
+        key: str | bytes,
+        ttl: Seconds | None = None,
+        *,
+        default: D,
+        as_: TypeForm[T],
+        **options: Unpack[TouchOptions],
+    ) -> T | D: ...
+    async def get_and_touch(
+        self,
+        key: str | bytes,
+        ttl: Seconds | None = None,
+        default: Any = None,
+        *,
+        as_: Any = None,
         consistency: Level | None = None,
         timeout: float | None = None,
         errors: Errors | None = None,
@@ -228,6 +320,7 @@ class Reading(Lifecycle):
             key: The key.
             ttl: Seconds or a timedelta from now; None: the client's default.
             default: Returned if there is no value.
+            as_: The type of the value, as for `get`.
             consistency: How many zones must answer the read; None: the client's default.
             timeout: Seconds for the read; None: the client's default. The touch has as many.
             errors: "raise" or "miss"; None: the client's default.
@@ -239,6 +332,7 @@ class Reading(Lifecycle):
             CacheUnavailable: As for `get`; so are `ConsistencyError` and `DecodeError`.
         """
         full = self._keys.full(key)
+        decoder = self._codec if as_ is None else self._decoding.typed(as_)
         options = self._defaults.read(consistency, timeout, errors)
         seconds = self._defaults.ttl(ttl)
         try:
@@ -250,7 +344,7 @@ class Reading(Lifecycle):
         if self._hooks.of_reads:
             self._tell_read(view, full, found)
         content = None if found is None else self._content(full, found)
-        return default if found is None or content is None else self._decode(full, content.data, content.flags, found.zone)
+        return default if content is None else self._decoding.value(full, content, decoder)
 
     async def _read_coordinator(self, view: View, full: bytes, options: Options) -> Found | None:
         deadline = asyncio.get_running_loop().time() + options.timeout
@@ -268,63 +362,3 @@ class Reading(Lifecycle):
             raise error
         self._hooks.error_as_miss(error)
         return default
-
-    def _all_kept(self, keys: Iterable[bytes]) -> dict[bytes, Kept]:
-        """What the near cache has of the keys."""
-        found: dict[bytes, Kept] = {}
-        for full in keys:
-            kept = self._reads.kept(full)
-            if kept is not None:
-                found[full] = kept
-                if self._hooks.of_reads:
-                    self._hooks.read(full, kept.zone, "near", hit=kept.is_value)
-        return found
-
-    def _tell_read(self, view: View, full: bytes, found: Found | None) -> None:
-        """As the caller sees it: what is out of date is none."""
-        hit = found is not None and found.is_value
-        if hit and found is not None and found.hit.flags == FLAG_ENVELOPE:  # no other kind says when it is out of date
-            hit = self._content(full, found) is not None
-        self._hooks.looked_up(view, full, "" if found is None else found.zone, hit=hit)
-
-    def _content(self, full: bytes, found: Found) -> Content | None:
-        """What a caller may see of what was found; None for an absence, and for a value that is out of date."""
-        if not found.is_value:
-            return None
-        content = self._any_content(full, found)
-        return None if found.hit.flags == FLAG_ENVELOPE and content.life.expires_at <= self._wall_clock() else content
-
-    def _any_content(self, full: bytes, found: Found) -> Content:
-        """What was found, out of date or not."""
-        return content_of(found, self._wall_clock(), full)
-
-    def _decode(self, full: bytes, data: bytes, flags: int, zone: str) -> Any:
-        try:
-            return self._codec.decode(data, flags)
-        except DecodeError as error:
-            raise DecodeError(error.problem, key=full, zone=zone, flags=flags) from error
-
-    def _value_kept(self, full: bytes, kept: Kept, default: Any) -> Any:
-        """The value of what the near cache holds: made anew for each caller, unless nobody can change it."""
-        if kept.data is None:
-            return kept.value
-        if not kept.is_value:
-            return default
-        value = self._decode(full, kept.data, kept.flags, kept.zone)
-        assert self._near is not None
-        self._near.decoded(kept, value)
-        return value
-
-    def _item_kept(self, full: bytes, kept: Kept) -> Item | None:
-        if not kept.is_value:
-            return None
-        assert self._near is not None
-        return Item(
-            value=self._value_kept(full, kept, None),
-            version=kept.version if self._versions else None,
-            ttl=self._near.seconds_left(kept),
-            zone=kept.zone,
-            source="near",
-            stale=False,
-            cas_token=kept.cas,
-        )

@@ -5,7 +5,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    V_co = TypeVar("V_co", default=Any, covariant=True)
+else:
+    from typing import TypeVar
+
+    V_co = TypeVar("V_co", covariant=True)
 
 
 class Outcome(enum.StrEnum):
@@ -53,10 +62,10 @@ def source_of(zone: str, local: str | None, preferred: str) -> Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class Item(Generic[V_co]):
     """A value and where it came from."""
 
-    value: Any
+    value: V_co
     version: int | None
     """The version of the write; None for an item that another kind of client wrote, or on servers without versions."""
     ttl: int | None

@@ -62,6 +62,8 @@ class Stats:
     """Requests of reads to other zones than the local one or, without a local zone, the preferred one."""
     failovers_denied: int
     """Requests that the failover budget did not allow."""
+    decode_errors: int
+    """Values that were found and could not be decoded."""
     hedges: int
     """Reads that asked a second zone while they waited for the first."""
     background_tasks: int

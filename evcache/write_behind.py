@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from evcache.checked_codec import checked
 from evcache.codec import Codec, StandardCodec
 from evcache.errors import CodecError
 from evcache.options import Seconds
@@ -113,7 +114,7 @@ class WriteBehind:
             interval=seconds(interval, "interval"),
             max_attempts=max_attempts,
             merge=merge,
-            codec=None if path is None else codec or StandardCodec(),
+            codec=None if path is None else checked(StandardCodec() if codec is None else codec),
             note=None if path is None else self._note,
         )
         self._room = Room(self._buffer, max_keys)

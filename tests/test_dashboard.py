@@ -13,7 +13,7 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry
 
-from evcache import CacheError, EVCache, Failover, Gutter, Hedging, LoadPolicy, NearCache, Telemetry
+from evcache import CacheError, DecodeError, EVCache, Failover, Gutter, Hedging, LoadPolicy, NearCache, Telemetry
 from evcache.channels import LocalChannel
 from evcache.hedge import SAMPLES
 from evcache.metrics import DURATION, METRICS
@@ -91,7 +91,7 @@ async def _near_client(zones, channel, options):
 
 
 async def _ordinary_days(zones, options):
-    """Two processes that hear of each other; hits and misses; a caller that is cancelled."""
+    """Two processes that hear of each other; hits and misses; a value of another type; a caller that is cancelled."""
     channel = LocalChannel()
     one, two = [await _near_client(zones, channel, options) for _ in range(2)]
     await pass_time(5)
@@ -103,6 +103,8 @@ async def _ordinary_days(zones, options):
             await client.get("k")
             await client.get_many(["k", "a", "nothing"])
             await client.get_item("k", near_cache=False)
+    with suppress(DecodeError):
+        await one.get("k", as_=int)
     await one.get_and_touch("k", 10)
     await one.delete("k")
     zones.pause("a")

@@ -91,7 +91,7 @@ def test_the_readmes_code_runs_and_prints_what_it_says(readme_says):
     assert readme_says == ["{'name': 'Ada'} {'name': 'Ada'}", *said]
 
 
-@pytest.mark.parametrize("name", ["loading.md", "near-cache.md", "write-behind.md"])
+@pytest.mark.parametrize("name", ["loading.md", "near-cache.md", "values.md", "write-behind.md"])
 def test_the_code_of_a_page_runs_and_prints_what_its_comments_say(name):
     """From top to bottom, as if typed into one session, on embedded servers and without a Redis."""
     blocks = python_blocks(ROOT / "docs" / name)

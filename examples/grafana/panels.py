@@ -146,6 +146,12 @@ ROWS = (
                 (by("error_type", "evcache_errors_as_misses_total"),),
             ),
             Panel(
+                "Values that cannot be decoded",
+                "Another codec or release wrote them, or they do not fit the type that the caller names.",
+                PER_SECOND,
+                (by("evcache_zone", "evcache_decode_errors_total"),),
+            ),
+            Panel(
                 "Second zones, and the gutter",
                 "Hedges: a second zone was asked while the first was slow. Denied: the failover budget is used up.",
                 PER_SECOND,

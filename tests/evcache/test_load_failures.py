@@ -7,7 +7,7 @@ import pytest
 
 from evcache import LoadTimeout, NearCache, UsageError
 from evcache.codec import FLAG_ENVELOPE
-from evcache.errors import CacheUnavailable, DecodeError
+from evcache.errors import CacheUnavailable, DecodeError, EncodeError
 from evcache.load_policy import LoadPolicy
 from tests.evcache.loaders import (
     LoadListener,
@@ -119,7 +119,7 @@ async def test_a_codec_that_breaks_is_an_error_like_any_other(zones):
 
     cache = await zones.ready(codec=Broken(), near_cache=NearCache())
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="broken"):
+        with pytest.raises(EncodeError, match="RuntimeError: broken"):
             await cache.get_or_load("k", Source().load)
     await settle()
     assert no_stubs(zones)

@@ -12,6 +12,7 @@ from opentelemetry.sdk.metrics.export import Gauge, Histogram, Sum
 
 from evcache import (
     CacheUnavailable,
+    DecodeError,
     EVCache,
     Failover,
     Gutter,
@@ -349,6 +350,18 @@ async def test_loads(zones, bench):
     found = bench.points("evcache.leases")
     assert found["won",] == 2
     assert found["lost",] == cache.stats().loads.leases_lost >= 1
+
+
+@produces("evcache.decode_errors", zones=2)
+async def test_values_that_cannot_be_decoded(zones, bench):
+    """By reads, and by loads, which replace them."""
+    cache = await client(zones, bench)
+    await cache.set("k", "text", consistency="all")
+    for consistency in ("one", "all"):
+        with pytest.raises(DecodeError):
+            await cache.get("k", as_=int, consistency=consistency)
+    assert await cache.get_or_load("k", Source(3).load, as_=int) == 3
+    assert bench.points("evcache.decode_errors") == {("a",): 3}
 
 
 @produces("evcache.stale_served", zones=2)
