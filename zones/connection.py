@@ -31,6 +31,7 @@ from zones.protocol.decoder import Decoder
 from zones.protocol.packet import LARGE_BYTES, Packet, runs
 from zones.read_buffer import read_buffer_of
 from zones.silence import SilenceDetector
+from zones.transports.base import peers_of
 
 # The requests of a tick leave in one write at its end. But a server that waits for work is given the first of them at once,
 # so that it begins while the rest are made: a tenth more gets a second with 32 callers, and nothing lost with 256.
@@ -97,6 +98,20 @@ class Connection(asyncio.BufferedProtocol):
     def __repr__(self) -> str:
         state = "closed" if self._why_ended else "retiring" if self._retiring else "open"
         return f"<Connection {self.name} {state} pending={len(self._pending)} queued={self._out_bytes}B>"
+
+    @property
+    def heard_at(self) -> float:
+        """Time of the last byte, or of the first request since nothing waited, on the loop's clock."""
+        return self._silence.heard_at
+
+    @property
+    def renews_itself(self) -> bool:
+        """False: see `Transport`."""
+        return False
+
+    def peers(self) -> frozenset[tuple[str, int]]:
+        """Return the IP address and port that it is connected to."""
+        return peers_of(self._transport)
 
     @property
     def pending(self) -> int:

@@ -24,8 +24,8 @@ ALL_BEGUN = 0.3
 class Dialer(Protocol):
     """Opens connections.
 
-    A dialer may also have `async def addresses(endpoint) -> frozenset[str]`, which returns the addresses that the endpoint's
-    host name has now. The client then follows a name that moves.
+    A dialer may also have `async def addresses(endpoint) -> frozenset[tuple[str, int]]`, which returns the addresses
+    that the endpoint's host name has now, with the port. The client then follows a name that moves.
     """
 
     async def __call__(self, endpoint: Endpoint, factory: Callable[[], AnyProtocol]) -> AnyProtocol:
@@ -58,9 +58,9 @@ class SocketDialer:
             _, connection = await loop.create_connection(factory, sock=sock, ssl=self._tls, server_hostname=name)
         return connection
 
-    async def addresses(self, endpoint: Endpoint) -> frozenset[str]:
-        """Look up the addresses that the endpoint's host has now. Raises `OSError`."""
-        return frozenset(address[0] for _, address in await self._resolver(endpoint.host, endpoint.port))
+    async def addresses(self, endpoint: Endpoint) -> frozenset[tuple[str, int]]:
+        """Look up the addresses that the endpoint's host has now, with the port. Raises `OSError`."""
+        return frozenset((address[0], address[1]) for _, address in await self._resolver(endpoint.host, endpoint.port))
 
 
 def in_turn(addresses: Sequence[Address]) -> list[Address]:

@@ -181,7 +181,7 @@ async def _refusal(connection: Connection, reply: Reply, explicit_cas: asyncio.F
     """Return the error for a server that did not answer `mn` with `MN`."""
     name = connection.name
     if reply.line.startswith(_UNAUTHENTICATED):
-        # The server has dropped the other questions, and does not answer them.
+        # The server has dropped the questions behind it, and does not answer them.
         return NodeUnavailable(
             "the server asks for a login (unauthenticated): set `NodeSettings(auth=(user, password))`", name
         )

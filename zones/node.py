@@ -17,9 +17,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from zones.capabilities import Capabilities
 from zones.circuit import Circuit, CircuitState
-from zones.errors import NodeTimeout, NodeUnavailable
+from zones.errors import NodeError, NodeTimeout, NodeUnavailable
 from zones.loop_lag import LoopLag
 from zones.opening import open_transport
+from zones.renewal import Renewal
 from zones.settings import NodeSettings
 from zones.standing import Outage, Standing, Tally
 from zones.tasks import abandon, cancel_once
@@ -67,6 +68,7 @@ class Node:
         self._keepers: set[asyncio.Task[None]] = set()  # it, and those before it that have not ended
         self._pause_ends = 0.0  # when the next probe is due
         self._pause_changed = asyncio.Event()
+        self._renewal = Renewal(self, settings, self._keepers)
         self._attempt: asyncio.Future[None] | None = None
         self._in_vain = 0  # calls that had no connection in time, since there was one
         self._asked_before = 0  # requests on connections that have ended, less the first words of all
@@ -214,12 +216,10 @@ class Node:
     def retire(self) -> None:
         """Take no more requests; those that wait are still answered. `close` ends the node."""
         self._closed = True
+        self._renewal.close()
         self._standing.end()
         cancel_once(self._keepers)
-        open_ones, self._ready, self._suspended = [*self._ready, *self._suspended], [], []
-        self._retiring.update(open_ones)
-        for connection in open_ones:
-            connection.retire()
+        self._retire(self.in_use())
 
     async def close(self, drain: float = 0.0) -> None:
         """Wait up to `drain` seconds for requests that are waiting, then end every connection. May be called again."""
@@ -298,17 +298,69 @@ class Node:
     async def _get_ready(self) -> None:
         """One more connection that can be used; with the circuit open, one that has answered a probe."""
         self._circuit.probe()
-        if self._suspended:
-            connection = self._suspended[0]
-        else:
-            connection, capabilities = await open_transport(self.endpoint, self._settings, self, self._lag)
-            self._asked_before -= connection.requests  # the first words, which nobody asked for
+        connection = await self._suspended_that_answers()
+        if connection is None:
+            asked_at = self._loop.time()
+            connection, capabilities = await self.open()
+            self._asked_before -= connection.requests  # the handshake, which no caller asked for
             self._take_over(capabilities)
+            heard = [known for known in self._suspended if known.heard_at > asked_at]  # the server only stood still
+            self._retire([known for known in self._suspended if known not in heard[: self._wanted - 1]])
+            if self._standing.failure is not None:
+                await self._probe(connection)
         if self._standing.failure is not None:
-            await self._probe(connection)
             self._come_back()
         if connection not in self._ready and connection.is_open:
             self._ready.append(connection)
+        self._connected_again()
+
+    async def _suspended_that_answers(self) -> Transport | None:
+        """Probe a suspended connection. Return None if a new one is needed: the network may have forgotten the old one."""
+        if not self._suspended:
+            return None
+        connection = self._suspended[0]
+        try:
+            await self._probe(connection)
+        except NodeError:
+            if connection.renews_itself:
+                raise
+            return None
+        return connection
+
+    async def open(self) -> tuple[Transport, Capabilities]:
+        """Open a connection, which belongs to the caller. See `zones.opening.open_transport` for the errors."""
+        self._renewal.follow()
+        return await open_transport(self.endpoint, self._settings, self, self._lag)
+
+    def in_use(self) -> list[Transport]:
+        """Return the connections that are open and were not retired."""
+        return [*self._ready, *self._suspended]
+
+    def exchange(self, opened: Transport, capabilities: Capabilities, gone: list[Transport]) -> None:
+        """Use `opened` in place of the connections that are gone. Those still deliver the replies that they owe."""
+        self._asked_before -= opened.requests
+        self._take_over(capabilities)
+        self._ready.append(opened)
+        self._retire(gone)
+        if self._standing.failure is not None:
+            self._come_back()
+        if self._keeper is not None and len(self._ready) >= self._wanted:
+            self._keeper.cancel()
+            self._keeper = None
+        self._connected_again()
+
+    def _retire(self, connections: list[Transport]) -> None:
+        """Take connections out of use, as far as they are in use."""
+        connections = [connection for connection in self.in_use() if connection in connections]
+        self._ready = [connection for connection in self._ready if connection not in connections]
+        self._suspended = [connection for connection in self._suspended if connection not in connections]
+        self._retiring.update(connections)
+        for connection in connections:
+            self._unsilence(connection)
+            connection.retire()
+
+    def _connected_again(self) -> None:
+        self._retire(self._ready[self._wanted :])
         self._last_error = None
         self._in_vain = 0
         self._end_attempt()
@@ -332,10 +384,7 @@ class Node:
     def _take_over(self, capabilities: Capabilities) -> None:
         """Know from now on what the server has said, and use no connection that was made for a server of another kind."""
         if capabilities.transport != self.transport:
-            others, self._ready, self._suspended = [*self._ready, *self._suspended], [], []
-            self._retiring.update(others)
-            for connection in others:
-                connection.retire()
+            self._retire(self.in_use())
         self.capabilities = capabilities
         # A classic transport has a pool of its own, and keeps the order of writes only among its own requests.
         self._wanted = 1 if capabilities.transport == "classic" else self._settings.connections
@@ -410,6 +459,7 @@ class Node:
         """Requests had no reply in time, or were lost: enough of them open the circuit."""
         # One that leaves, since its server ends connections, still reports what it loses by that.
         if connection in self._ready or (connection in self._retiring and in_a_row == 0 and not self._closed):
+            self._renewal.doubt(connection)
             why = self._circuit.failed(self._loop.time(), timeouts, in_a_row, self.requests)
             if why is not None:
                 self._stop_asking(NodeTimeout(why, self.label))

@@ -48,8 +48,7 @@ class Resolver:
     async def __call__(self, host: str, port: int) -> list[Address]:
         """Look up a host. An address needs no look-up.
 
-        Cancellation leaves a look-up that is under way to itself. The next caller joins it, or gets its result if it ends
-        meanwhile.
+        Cancellation does not stop a look-up that is under way. The next caller joins it, or gets its result.
 
         Args:
             host: a host name, or an IPv4 or IPv6 address.

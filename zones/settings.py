@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
-from zones.checks import at_least_one, login, seconds
+from zones.checks import at_least_one, login, seconds, zero_or_more
 from zones.circuit import CircuitLimits
 from zones.dialer import Dialer, SocketDialer
 from zones.errors import InvalidArgument
@@ -42,6 +42,11 @@ class NodeSettings:
 
     dialer: Dialer = field(default_factory=SocketDialer)
 
+    lookup_interval: float | None = 30.0
+    """Seconds between look-ups of a node's host name while it is connected. If two in a row lack the address of a
+    connection, the client connects to a new one and retires the old one. If 0 or None, the client looks names up on connects
+    only. 30 s is the time to live of names in Kubernetes' CoreDNS."""
+
     tap: Tap | None = field(default=None, repr=False)
     """Where requests can be listened to; None: nowhere, which costs nothing."""
 
@@ -51,4 +56,6 @@ class NodeSettings:
             raise InvalidArgument("transport", f"{self.transport!r} is none of {names}")
         at_least_one(self.connections, "connections")
         seconds(self.connect_timeout, "connect_timeout")
+        if self.lookup_interval is not None:
+            zero_or_more(self.lookup_interval, "lookup_interval")
         login(self.auth, "auth")

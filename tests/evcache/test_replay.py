@@ -164,7 +164,8 @@ async def test_a_newer_write_that_reaches_the_zone_ends_the_hint(zones, operatio
     assert listener.ended == [("c", "superseded")]
     zones.forget()
     await pass_time(BACK_SECONDS)
-    assert zones.wire("c") == b""
+    # What there is, is the handshake of the connection that the client tried when the zone did not answer.
+    assert {name for name, times in zones.commands("c").items() if times} <= {"mn", "mg", "version", "stats"}
 
 
 @on_zones()

@@ -130,12 +130,13 @@ def test_a_name_whose_first_address_refuses_is_connected_to_on_sockets(monkeypat
         async with FakeMemcached() as server:
             with socket.socket() as closed:
                 closed.bind(("127.0.0.1", 0))
-                resolving_to(monkeypatch, closed.getsockname(), ("127.0.0.1", server.port))
+                closed_at = closed.getsockname()
+                resolving_to(monkeypatch, closed_at, ("127.0.0.1", server.port))
                 dial, endpoint = SocketDialer(), Endpoint.parse("cache.example")
                 protocol = asyncio.Protocol()
                 assert await dial(endpoint, lambda: protocol) is protocol
             assert server.connections_total == 1
-            assert await dial.addresses(endpoint) == {"127.0.0.1"}
+            assert await dial.addresses(endpoint) == {closed_at, ("127.0.0.1", server.port)}
 
     asyncio.run(main())
 

@@ -6,6 +6,7 @@ objects. That is the vocabulary of both transports: the one for classic servers 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -15,6 +16,12 @@ from zones.protocol.packet import Packet
 TransportName = Literal["meta", "classic"]
 TransportChoice = Literal["auto", "meta", "classic"]
 """Which transport a node gets; `auto`: the one that its server can take, asked on every connect."""
+
+
+def peers_of(transport: asyncio.BaseTransport | None) -> frozenset[tuple[str, int]]:
+    """Return the IP address and port that a socket is connected to; nothing for a unix socket, and without a socket."""
+    peer = None if transport is None else transport.get_extra_info("peername")
+    return frozenset({(peer[0], peer[1])}) if isinstance(peer, tuple) else frozenset()
 
 
 class Transport(Protocol):
@@ -27,6 +34,20 @@ class Transport(Protocol):
 
     name: str
     """The node's label, for errors."""
+
+    @property
+    def heard_at(self) -> float:
+        """Time of the last byte, or of the first request since nothing waited, on the loop's clock."""
+        ...
+
+    @property
+    def renews_itself(self) -> bool:
+        """True if it replaces sockets that the network has forgotten by itself. `heard_at` then says nothing."""
+        ...
+
+    def peers(self) -> frozenset[tuple[str, int]]:
+        """Return the IP addresses and ports that it is connected to."""
+        ...
 
     @property
     def is_open(self) -> bool:

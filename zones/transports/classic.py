@@ -146,6 +146,20 @@ class ClassicConnection:
         """Open connections to the server."""
         return self._client.connections
 
+    @property
+    def heard_at(self) -> float:
+        """Now. See `renews_itself`."""
+        return self._loop.time()
+
+    @property
+    def renews_itself(self) -> bool:
+        """True: after a timeout it uses none of the connections that were idle."""
+        return True
+
+    def peers(self) -> frozenset[tuple[str, int]]:
+        """Return the IP addresses and ports that its connections go to."""
+        return self._client.peers()
+
     def forgive(self) -> None:
         """Count timeouts in a row from the beginning."""
         self._late_in_a_row = 0
@@ -158,6 +172,9 @@ class ClassicConnection:
         try:
             async with asyncio.timeout_at(deadline):
                 await self._client.fetch([PROBE_KEY])
+        except TimeoutError as error:
+            self._client.drop_idle()
+            raise self._problem(error) from error
         except Exception as error:
             raise self._problem(error) from error
 
@@ -283,6 +300,10 @@ class ClassicConnection:
         except Exception as error:  # a waiter that is told nothing would wait for ever
             problem = self._problem(error)
         self._settle(task)  # first: what the waiter asks for next must find room
+        stalled = isinstance(problem, NodeTimeout) and self._stalled(request)
+        if isinstance(problem, NodeTimeout) and not stalled:
+            # A NAT may have forgotten the connections of this client. Those that were idle for longer are no better.
+            self._client.drop_idle()
         if waiter.done():
             return
         if problem is None:
@@ -290,7 +311,7 @@ class ClassicConnection:
             waiter.set_result(result)
             return
         waiter.set_exception(problem)
-        if isinstance(problem, NodeTimeout) and not self._stalled(request):
+        if isinstance(problem, NodeTimeout) and not stalled:
             self._late_in_a_row += 1
             self._report(self._late_in_a_row)
         elif isinstance(problem, ConnectionLost):

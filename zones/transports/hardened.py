@@ -79,6 +79,14 @@ class HardenedClient(aiomcache.FlagClient[tuple[bytes, int]]):
         """Open connections, in use and idle."""
         return self._pool.size()
 
+    def drop_idle(self) -> None:
+        """Close the connections that carry no request."""
+        self._pool.drop_idle()
+
+    def peers(self) -> frozenset[tuple[str, int]]:
+        """Return the IP addresses and ports that its connections go to."""
+        return self._pool.peers()
+
     def abort(self) -> None:
         """Close every connection now."""
         self._pool.close()

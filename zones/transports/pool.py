@@ -24,6 +24,8 @@ from typing import cast
 from aiomcache.exceptions import ClientException
 from aiomcache.pool import Connection, MemcachePool
 
+from zones.transports.base import peers_of
+
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
@@ -207,14 +209,23 @@ class HardenedPool(MemcachePool):
         """
         return Exchange(self._used[conn], self._limits.operation)
 
+    def peers(self) -> frozenset[tuple[str, int]]:
+        """Return the IP addresses and ports that its connections go to."""
+        wires = [*(wire for wire, _ in self._idle), *self._used.values()]
+        return frozenset().union(*(peers_of(wire.streams.writer.transport) for wire in wires if wire.streams is not None))
+
+    def drop_idle(self) -> None:
+        """Close the connections that carry no request."""
+        while self._idle:
+            self._drop(self._idle.pop()[0])
+
     def close(self) -> None:
         """Close every connection; requests that are on one end with `ConnectionError` or `IncompleteReadError`."""
         self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        while self._idle:
-            self._drop(self._idle.pop()[0])
+        self.drop_idle()
         for wire in self._used.values():
             self._drop(wire)
 
