@@ -101,9 +101,10 @@ class ManyPath:
         others: Answers = {}
         until = now + (deadline - now) / view.places
         for some, outcome in await _ask_all_nodes(view, batches, flags, until, deadline):
-            error = outcome if isinstance(outcome, CacheError) else self._enter(zone, some, outcome, known, found, others)
-            if error is not None:
-                others.update((key, {zone: error}) for key in some if key not in found)
+            if isinstance(outcome, CacheError):
+                others.update((key, {zone: outcome}) for key in some)
+            else:
+                self._enter(zone, some, outcome, known, found, others)
         if len(found) + len(others) < len(keys):
             others.update((key, {zone: None}) for key in keys if key not in found and key not in others)
         self._parts.served_many(view, found)
@@ -119,25 +120,25 @@ class ManyPath:
         known: Mapping[bytes, int],
         found: dict[bytes, Found],
         others: Answers,
-    ) -> CacheError | None:
-        """Enter what a node has of these keys where it belongs; what is wrong with its replies, if something is."""
+    ) -> None:
+        """Enter what a node has of these keys, or what is wrong with a reply, where it belongs."""
         remembered, version_of = self._parts.remembered, self._parts.clock.version_of
-        try:
-            for index, reply in hits:
+        for index, reply in hits:
+            key = keys[index]
+            try:
                 hit = read_hit(reply)
                 if hit is None or hit.leased:
                     continue
-                key = keys[index]
                 version = version_of(hit.cas)
-                if version is not None and version != known[key]:
-                    if version < known[key]:
-                        others[key] = {zone: ZoneBehind(version, known[key])}
-                        continue
-                    remembered.note(key, version)
-                found[key] = _new_found(Found, (hit, zone, version, False))
-        except CacheError as error:
-            return error
-        return None
+            except CacheError as error:
+                others[key] = {zone: error}
+                continue
+            if version is not None and version != known[key]:
+                if version < known[key]:
+                    others[key] = {zone: ZoneBehind(version, known[key])}
+                    continue
+                remembered.note(key, version)
+            found[key] = _new_found(Found, (hit, zone, version, False))
 
     async def _ask_several(
         self,
@@ -332,10 +333,11 @@ class ManyPath:
         if isinstance(outcome, CacheError):
             return dict.fromkeys(keys, outcome)
         answers: dict[bytes, Answer] = dict.fromkeys(keys)
-        try:
-            answers.update((keys[index], self._parts.found(zone, reply)) for index, reply in outcome)
-        except CacheError as error:
-            return dict.fromkeys(keys, error)
+        for index, reply in outcome:
+            try:
+                answers[keys[index]] = self._parts.found(zone, reply)
+            except CacheError as error:  # of this key alone
+                answers[keys[index]] = error
         return answers
 
 

@@ -16,7 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from evcache import EVCache
 from tests.contracts.memcached_contract import SocketClient, byte_by_byte, cases_for, run_case
+from tests.evcache.test_dead_backend import check_dead_backend
+from zones.testing import FakeMemcached
 
 pytestmark = pytest.mark.memcached
 
@@ -75,6 +78,37 @@ def options_for(server: str, directory: Path) -> list[str]:
     return []
 
 
+@contextlib.contextmanager
+def running_proxy(binary: str, directory: Path) -> Iterator[Target]:
+    """Start memcached as a proxy, with one backend that works and one, for keys under `dead/`, that does not."""
+    with running(binary) as living, socket.create_server(("127.0.0.1", 0)) as nothing:
+        dead = nothing.getsockname()[1]
+        nothing.close()
+        routes = directory / "routes.lua"
+        routes.write_text(
+            f"""
+            pools{{ here = {{ backends = {{"{living.host}:{living.port}"}} }}, gone = {{ backends = {{"127.0.0.1:{dead}"}} }} }}
+            routes{{ map = {{ dead = route_direct{{ child = "gone" }} }}, default = route_direct{{ child = "here" }} }}
+            """
+        )
+        with running(binary, "-o", f"proxy_config=routelib,proxy_arg={routes}") as proxy:
+            yield proxy
+
+
+def has_proxy(binary: str) -> bool:
+    """Return True if the binary was built with the proxy."""
+    return "proxy_config" in subprocess.run([binary, "-h"], capture_output=True, text=True, check=False).stdout
+
+
+@pytest.fixture
+def proxy_address(memcached_binary, tmp_path) -> Iterator[tuple[str, int]]:
+    """A proxy with a dead backend."""
+    if not has_proxy(memcached_binary):
+        pytest.skip(f"{memcached_binary} was built without the proxy")
+    with running_proxy(memcached_binary, tmp_path) as target:
+        yield target.host, target.port
+
+
 @pytest.fixture(scope="module", params=find_binaries() or [None])
 def memcached_binary(request) -> str:
     if request.param is None:
@@ -124,3 +158,84 @@ def test_contract(memcached_address, slices):
 def test_contract_of_servers_with_options(memcached_binary, server, tmp_path):
     with running(memcached_binary, *options_for(server, tmp_path)) as target:
         assert asyncio.run(run_all((target.host, target.port), server)) == []
+
+
+def test_contract_of_the_proxy(proxy_address):
+    assert asyncio.run(run_all(proxy_address, "proxy")) == []
+
+
+@pytest.mark.parametrize("transport", ["meta", "classic"])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_dead_backend_of_a_proxy_fails_its_own_keys_only(memcached_binary, tmp_path, transport, victim):
+    """With one victim or the other, the key that probes ask for is on the dead backend."""
+    if not has_proxy(memcached_binary):
+        pytest.skip(f"{memcached_binary} was built without the proxy")
+
+    async def scenario(proxy: Target, backends: list[Target], end_victim) -> None:
+        keys = [f"key-{number}" for number in range(60)]
+        zones = {"a": [f"{proxy.host}:{proxy.port}"]}
+        async with EVCache("p", zones, transport=transport, write_consistency="all", errors="raise") as cache:
+            await cache.set_many(dict.fromkeys(keys, 1), timeout=5)
+            survivor = backends[1 - victim]
+            living = [key for key in keys if is_there(survivor, f"p:{key}")]
+            end_victim()
+            await check_dead_backend(cache, living, [key for key in keys if key not in living])
+        if transport == "classic" or victim == 1:
+            async with EVCache("p", zones, transport=transport) as latecomer:
+                assert await latecomer.get(living[0], timeout=2) == 1
+
+    with contextlib.ExitStack() as servers:
+        ends = [servers.enter_context(contextlib.ExitStack()) for _ in range(2)]
+        backends = [end.enter_context(running(memcached_binary)) for end in ends]
+        addresses = ", ".join(f'"{backend.host}:{backend.port}"' for backend in backends)
+        routes = tmp_path / "routes.lua"
+        routes.write_text(
+            f'pools{{ one = {{ backends = {{{addresses}}} }} }}\nroutes{{ default = route_direct{{ child = "one" }} }}\n'
+        )
+        proxy = servers.enter_context(running(memcached_binary, "-o", f"proxy_config=routelib,proxy_arg={routes}"))
+        asyncio.run(scenario(proxy, backends, ends[victim].close))
+
+
+def is_there(server: Target, key: str) -> bool:
+    with socket.create_connection((server.host, server.port)) as connection:
+        connection.sendall(b"mg %b\r\n" % key.encode())
+        return connection.recv(100).startswith(b"HD")
+
+
+TOO_MANY = b"ERROR Too many open connections\r\n"
+
+
+def test_connections_over_the_limit_are_refused_as_by_the_fake(memcached_binary):
+    async def fake_says() -> bytes:
+        async with FakeMemcached(max_connections=1) as fake:
+            _, first = await asyncio.open_connection("127.0.0.1", fake.port)
+            reader, second = await asyncio.open_connection("127.0.0.1", fake.port)
+            said = await reader.read()
+            first.close()
+            second.close()
+            return said
+
+    assert asyncio.run(fake_says()) == TOO_MANY
+    with running(memcached_binary, "-c", "40") as target, contextlib.ExitStack() as sockets:
+        for _ in range(60):
+            connection = sockets.enter_context(socket.create_connection((target.host, target.port), timeout=START_TIMEOUT))
+            connection.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                said = connection.recv(100)
+                break
+        else:
+            pytest.fail("60 connections are fewer than 40")
+        assert said + connection.recv(100) == TOO_MANY
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "no_maxconns_fast")], ids=["refused", "silent"])
+def test_classic_calls_succeed_at_the_connection_limit(memcached_binary, options):
+    async def scenario(target: Target) -> None:
+        async with EVCache("c", {"a": [f"{target.host}:{target.port}"]}, transport="classic") as cache:
+            await cache.set("key", 1, timeout=2)
+            for _ in range(3):
+                assert set(await asyncio.gather(*(cache.get("key", timeout=2) for _ in range(200)))) == {1}
+                await asyncio.sleep(0.3)
+
+    with running(memcached_binary, "-c", "40", *options) as target:
+        asyncio.run(scenario(target))

@@ -25,7 +25,7 @@ from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable
 from zones.lateness import Lateness
 from zones.limits import ConnectionLimits
 from zones.loop_lag import LoopLag
-from zones.pending import Pending, PendingAll, PendingQuiet, PendingRead, PendingText, Waiter
+from zones.pending import Pending, PendingAll, PendingQuiet, PendingRead, PendingStore, PendingText, Waiter
 from zones.protocol import requests
 from zones.protocol.decoder import Decoder
 from zones.protocol.packet import LARGE_BYTES, Packet, runs
@@ -150,12 +150,12 @@ class Connection(asyncio.BufferedProtocol):
         """Send one meta command; the waiter gets its `Reply`."""
         self._opaque = number = self._opaque + 1
         opaque = b"O%d" % number
-        pending = Pending(waiter, deadline, opaque)
         if data is None:
-            self._send(b"%b %b\r\n" % (line, opaque), pending)
+            self._send(b"%b %b\r\n" % (line, opaque), Pending(waiter, deadline, opaque))
         elif len(data) < LARGE_BYTES:
-            self._send(b"%b %b\r\n%b\r\n" % (line, opaque, data), pending)
+            self._send(b"%b %b\r\n%b\r\n" % (line, opaque, data), PendingStore(waiter, deadline, opaque))
         else:
+            pending = PendingStore(waiter, deadline, opaque)
             self._send(b"%b %b\r\n" % (line, opaque), pending, (memoryview(data), b"\r\n"))
 
     def read(self, line: bytes, waiter: Waiter, deadline: float, latest: float) -> None:
@@ -180,10 +180,10 @@ class Connection(asyncio.BufferedProtocol):
             self._send(data, pending)
 
     def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float, latest: float | None = None) -> None:
-        """Send several reads that are silent on a miss; the waiter gets the list of `(index, Reply)` of the hits.
+        """Send several reads that are silent on a miss; the waiter gets the list of `(index, Reply)` of hits and errors.
 
-        A no-op closes the batch: when its answer is here, whatever has not been answered was a miss. `latest`: another zone
-        can answer them as well, and the waiter may get a `NodeSilent` early; when their call ends.
+        A no-op closes the batch: when its answer is here, whatever has not been answered was a miss, or an error. `latest`:
+        another zone can answer them as well, and the waiter may get a `NodeSilent` early; when their call ends.
         """
         first = self._opaque + 1
         self._opaque += len(lines)
@@ -191,7 +191,7 @@ class Connection(asyncio.BufferedProtocol):
         opaques = [b"O%d" % number for number in range(first, first + len(lines))]
         parts = [b"%b q %b\r\n" % part for part in zip(lines, opaques, strict=True)]
         parts.append(b"mn\r\n")
-        self._send(b"".join(parts), PendingQuiet(waiter, deadline, opaques, self.name, latest=latest))
+        self._send(b"".join(parts), PendingQuiet(waiter, deadline, opaques, lines, self._send, latest=latest))
 
     def request_text(
         self,
@@ -298,7 +298,13 @@ class Connection(asyncio.BufferedProtocol):
                     raise ProtocolError(f"a reply that nobody asked for: {reply.line[:64]!r}")  # noqa: TRY301
                 if self._late_in_a_row and not waiting[0].waiter.done():
                     self._late_in_a_row = 0  # in time: a reply that nobody waits for any more is none
-                if waiting[0].take(reply):
+                try:
+                    complete = waiting[0].take(reply)
+                except NodeUnavailable as error:  # the server answers, and what is behind it does not
+                    error.node = self.name
+                    waiting[0].fail(error)
+                    complete = True
+                if complete:
                     waiting.popleft()
                     if self._why_ended is not None:  # by what the waiter did with it
                         return

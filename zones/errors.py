@@ -10,7 +10,7 @@ Split by what the caller should do about it:
     |-- UsageError                 a client used after close(), from another loop, thread or process (also a RuntimeError)
     |-- Unsupported                the servers of this key can't do that
     `-- NodeError                  one node did not answer; another zone may
-        |-- NodeUnavailable        no connection to it: refused, unreachable, down
+        |-- NodeUnavailable        no connection to it: refused, unreachable, down; or a proxy has none
         |   |-- ConnectionLost     there was one, and it ended before the reply; the command may have been carried out
         |   `-- QueueFull          too much is waiting for this node already; nothing was sent
         |-- NodeTimeout            no reply before the deadline; the command may have been carried out
@@ -87,7 +87,7 @@ class NodeError(CacheError):
 
 
 class NodeUnavailable(NodeError):
-    """There is no connection to the node."""
+    """There is no connection to the node, or the node is a proxy that can't serve the key."""
 
 
 class ConnectionLost(NodeUnavailable):

@@ -7,10 +7,18 @@ belong to it raises `ProtocolError`, and the connection closes: it is never give
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from zones.errors import NodeError, ProtocolError
-from zones.protocol.replies import ERROR_STATUSES, META_STATUSES, AnyReply, Hit, leaves_connection_in_sync, unexpected
+from zones.protocol.replies import (
+    ERROR_STATUSES,
+    META_STATUSES,
+    AnyReply,
+    Hit,
+    is_unserved,
+    leaves_connection_in_sync,
+    unexpected,
+)
 
 
 class Waiter(Protocol):
@@ -37,6 +45,9 @@ class Pending:
 
     __slots__ = ("deadline", "opaque", "waiter")
 
+    payload: ClassVar[bool] = False
+    """True if the request carries a value."""
+
     def __init__(self, waiter: Waiter, deadline: float, opaque: bytes) -> None:
         self.waiter = waiter
         self.deadline = deadline
@@ -44,9 +55,16 @@ class Pending:
         """What every reply must repeat, but for errors, which can't."""
 
     def take(self, reply: AnyReply) -> bool:
-        """Give the waiter its reply. True: the request is complete."""
+        """Give the waiter its reply, and return True if the request is complete.
+
+        Raises:
+            NodeUnavailable: The request is complete, and was not served.
+            ProtocolError: The stream is of no more use.
+        """
         if (reply.opaque != self.opaque) if type(reply) is Hit else (self.opaque not in reply.tokens):
-            check_ours(reply, self.opaque)
+            check_ours(reply, self.opaque, payload=self.payload)
+            if is_unserved(reply):
+                raise unexpected(reply)
         if not self.waiter.done():
             self.waiter.set_result(reply)
         return True
@@ -84,47 +102,78 @@ class PendingRead(Pending):
         return _wait_on(self, until, self.latest if to_the_end else (self.share_ends + self.latest) / 2)
 
 
-class PendingAll(Pending):
+class PendingStore(Pending):
+    """One request with a value, one reply."""
+
+    __slots__ = ()
+
+    payload: ClassVar[bool] = True
+
+
+class PendingAll(PendingStore):
     """Several requests in one packet: the list of their replies."""
 
-    __slots__ = ("replies", "wanted")
+    __slots__ = ("replies", "unserved", "wanted")
 
     def __init__(self, waiter: Waiter, deadline: float, opaque: bytes, wanted: int) -> None:
         super().__init__(waiter, deadline, opaque)
         self.wanted = wanted
         self.replies: list[AnyReply] = []
+        self.unserved: AnyReply | None = None
 
     def take(self, reply: AnyReply) -> bool:
-        """Keep the reply; with the last one, give the waiter all of them."""
+        """Keep the reply; with the last one, give the waiter all of them. Raises as `Pending.take`."""
         if self.opaque not in reply.tokens:
-            check_ours(reply, self.opaque)
+            check_ours(reply, self.opaque, payload=self.payload)
+            if is_unserved(reply):
+                self.unserved = reply
         self.replies.append(reply)
         if len(self.replies) < self.wanted:
             return False
+        if self.unserved is not None:
+            raise unexpected(self.unserved)
         if not self.waiter.done():
             self.waiter.set_result(self.replies)
         return True
 
 
 class PendingQuiet(Pending):
-    """Reads that are silent on a miss, closed by a no-op: the list of `(index, Reply)` of those that were not."""
+    """Reads that are silent on a miss, closed by a no-op: the list of `(index, Reply)` of those that were not.
 
-    __slots__ = ("error", "following", "hits", "latest", "node", "opaques", "share_ends")
+    An error does not say which read it answers. After one, the reads without a hit are sent once more, and not quietly: the
+    list then holds the error replies of those that fail again.
+    """
+
+    __slots__ = ("following", "has_error", "hits", "latest", "lines", "opaques", "send", "share_ends")
 
     def __init__(
-        self, waiter: Waiter, deadline: float, opaques: Sequence[bytes], node: str = "", latest: float | None = None
+        self,
+        waiter: Waiter,
+        deadline: float,
+        opaques: Sequence[bytes],
+        lines: Sequence[bytes],
+        send: Callable[[bytes, Pending], None],
+        latest: float | None = None,
     ) -> None:
-        """`opaques`: what the reply to each of the reads must repeat. `latest`: see `PendingRead`; None: no other zone can
-        answer them.
+        """Create a batch that has been sent.
+
+        Args:
+            waiter: What gets the list.
+            deadline: Time on the loop's clock by which the waiter needs it.
+            opaques: What the reply to each of the reads must repeat.
+            lines: The reads, without the flag that makes them quiet.
+            send: Queues a request on the same connection. Raises a `NodeError` if it has no room.
+            latest: See `PendingRead`. If None, no other zone can answer the reads.
         """
         super().__init__(waiter, deadline, b"")
         self.share_ends = deadline
         self.latest = latest
-        self.node = node
         self.opaques = opaques
+        self.lines = lines
+        self.send = send
         self.following = 0  # replies come in the order of the reads, so a repeated one is noticed too
         self.hits: list[tuple[int, AnyReply]] = []
-        self.error: NodeError | None = None
+        self.has_error = False
 
     def wait_on(self, until: float, *, to_the_end: bool) -> bool:
         """Wait as a single read does, if another zone can answer."""
@@ -133,7 +182,7 @@ class PendingQuiet(Pending):
         return _wait_on(self, until, self.latest if to_the_end else (self.share_ends + self.latest) / 2)
 
     def take(self, reply: AnyReply) -> bool:
-        """Keep a hit; the no-op's answer ends the batch. An error in it fails all of it: nothing says whose it is."""
+        """Keep a hit; the no-op's answer ends the batch."""
         try:
             # The opaque was asked for last. The usual reply is the next hit, or some misses further on.
             opaque = reply.opaque if type(reply) is Hit else reply.tokens[-1]
@@ -148,17 +197,30 @@ class PendingQuiet(Pending):
 
     def _take_other(self, reply: AnyReply) -> bool:
         if reply.status != b"MN":
-            check_harmless(reply)
-            self.error = unexpected(reply)
-            self.error.node = self.node
+            check_harmless(reply, payload=False)
+            self.has_error = True
             return False
         if self.waiter.done():
             pass
-        elif self.error is not None:
-            self.waiter.set_exception(self.error)
+        elif self.has_error:
+            self._ask_each()
         else:
             self.waiter.set_result(self.hits)
         return True
+
+    def _ask_each(self) -> None:
+        """Send the reads without a hit once more, each with a reply of its own."""
+        hit = {index for index, _ in self.hits}
+        unclear = [index for index in range(len(self.lines)) if index not in hit]
+        if not unclear:
+            self.waiter.set_result(self.hits)
+            return
+        opaque = self.opaques[0]  # the batch is complete, so no other request in flight has it
+        data = b"".join([b"%b %b\r\n" % (self.lines[index], opaque) for index in unclear])
+        try:
+            self.send(data, PendingEach(self.waiter, self.deadline, opaque, unclear, self.hits))
+        except NodeError as error:
+            self.waiter.set_exception(error)
 
     def _index(self, reply: AnyReply) -> int:
         """Of a reply with something behind its opaque: the marks of a stale or leased item."""
@@ -169,6 +231,39 @@ class PendingQuiet(Pending):
                 except ValueError:
                     break
         raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}")
+
+
+class PendingEach(Pending):
+    """Reads that are never silent: the list of `(index, Reply)` of those that did not miss, error replies included."""
+
+    __slots__ = ("hits", "indices", "taken")
+
+    def __init__(
+        self,
+        waiter: Waiter,
+        deadline: float,
+        opaque: bytes,
+        indices: Sequence[int],
+        hits: list[tuple[int, AnyReply]],
+    ) -> None:
+        """`indices`: what the reads are called in the list. `hits`: what is in it already."""
+        super().__init__(waiter, deadline, opaque)
+        self.indices = indices
+        self.hits = hits
+        self.taken = 0
+
+    def take(self, reply: AnyReply) -> bool:
+        """Keep what is no miss; with the last reply, give the waiter the list, in the order of the reads."""
+        if (reply.opaque != self.opaque) if type(reply) is Hit else (self.opaque not in reply.tokens):
+            check_ours(reply, self.opaque, payload=False)
+        if reply.status != b"EN":
+            self.hits.append((self.indices[self.taken], reply))
+        self.taken += 1
+        if self.taken < len(self.indices):
+            return False
+        if not self.waiter.done():
+            self.waiter.set_result(sorted(self.hits, key=lambda hit: hit[0]))
+        return True
 
 
 class PendingText(Pending):
@@ -195,7 +290,7 @@ class PendingText(Pending):
         """Keep the reply; with the last one, give the waiter the list of them, the last included."""
         if reply.status in ERROR_STATUSES:
             if not self.may_be_unknown:
-                check_harmless(reply)
+                check_harmless(reply, payload=False)
         elif reply.status in META_STATUSES and reply.status != b"MN" and not self.may_be_unknown:
             raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}")
         self.replies.append(reply)
@@ -254,15 +349,15 @@ def move_away(reads: Iterable[Pending], error: Callable[[], NodeError]) -> None:
         waiter.set_exception(error())
 
 
-def check_ours(reply: AnyReply, opaque: bytes) -> None:
-    """Raise `ProtocolError` when the reply belongs to another request, or leaves the stream where nobody knows."""
+def check_ours(reply: AnyReply, opaque: bytes, *, payload: bool) -> None:
+    """Raise `ProtocolError` when the reply belongs to another request, or the stream may be out of sync after it."""
     if reply.status in ERROR_STATUSES:
-        check_harmless(reply)
+        check_harmless(reply, payload=payload)
     elif opaque not in reply.tokens:
         raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}, expected {opaque!r}")
 
 
-def check_harmless(reply: AnyReply) -> None:
-    """Raise `ProtocolError` for an error reply after which nobody knows what comes next."""
-    if not leaves_connection_in_sync(reply):
+def check_harmless(reply: AnyReply, *, payload: bool) -> None:
+    """Raise `ProtocolError` for an error reply after which the stream may be out of sync."""
+    if not leaves_connection_in_sync(reply, payload=payload):
         raise ProtocolError(f"the server lost the thread: {reply.line[:200].decode('ascii', 'backslashreplace')}")

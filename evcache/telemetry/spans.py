@@ -87,8 +87,8 @@ def type_of(error: BaseException) -> str:
 def failed(span: Span, error: BaseException, keys: KeyDisplay) -> None:
     """Say that it ended with this."""
     span.set_attribute("error.type", type_of(error))
-    code = error.problem.partition(" ")[0] if isinstance(error, ServerError) else ""
-    if code in _STATUS_CODES:
+    code = _status_code(error)
+    if code is not None:
         span.set_attribute("db.response.status_code", code)
     span.set_status(Status(StatusCode.ERROR, _described(error, keys)))
 
@@ -101,5 +101,14 @@ def _described(error: BaseException, keys: KeyDisplay) -> str:
     return str(error) if keys == "clear" or all(map(_names_no_key, told)) else type_of(error)
 
 
+def _status_code(error: BaseException) -> str | None:
+    """Return the first word of an error reply; None for an error that is no reply."""
+    code = error.problem.partition(" ")[0] if isinstance(error, NodeError) else ""
+    return code if code in _STATUS_CODES else None
+
+
 def _names_no_key(error: BaseException) -> bool:
-    return isinstance(error, NodeError | ZoneBehind | FailoverDenied) and not isinstance(error, ServerError)
+    # Nor is the text of a server shown: that of a proxy with routes of its own may name the key.
+    if isinstance(error, ServerError) or _status_code(error) is not None:
+        return False
+    return isinstance(error, NodeError | ZoneBehind | FailoverDenied)

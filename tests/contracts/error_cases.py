@@ -15,6 +15,7 @@ EITHER = b"CLIENT_ERROR invalid or duplicate flag\r\n"
 BAD_TOKEN = b"CLIENT_ERROR bad token in command line format\r\n"
 BAD_FORMAT = b"CLIENT_ERROR bad command line format\r\n"
 LONG_OPAQUE = b"O12345678901234567890123456789012"
+BACKEND_FAILURE = b"SERVER_ERROR backend failure\r\n"
 TOO_LARGE = b"SERVER_ERROR object too large for cache\r\n"
 SIXTEEN_FLAGS = b" q v k c t s f h l u N1 T1 R1 O1 P1 L1"
 
@@ -198,6 +199,40 @@ ERROR_CASES: list[Case] = [
         (b"gets @\r\nset @ 0 0 1\r\nx\r\ngets @\r\n", b"END\r\nSTORED\r\nVALUE @ 0 1 0\r\nx\r\nEND\r\n"),
         server="no-cas",
     ),
+    case(
+        "proxy: one dead backend fails its own keys",
+        (b"ms @ 1\r\nv\r\nms dead/@ 2\r\nmn\r\nset dead/@ 0 0 2\r\nmn\r\n", b"HD\r\n" + BACKEND_FAILURE * 2),
+        (b"mg dead/@ v\r\nmd dead/@\r\nma dead/@ N0\r\nme dead/@\r\n", BACKEND_FAILURE * 4),
+        (b"delete dead/@\r\ntouch dead/@ 1\r\nincr dead/@ 1\r\nget dead/@\r\ngat 5 dead/@\r\n", BACKEND_FAILURE * 5),
+        (b"mg @ v\r\nget @\r\n", b"VA 1\r\nv\r\nVALUE @ 0 1\r\nv\r\nEND\r\n"),
+        server="proxy",
+    ),
+    case(
+        "proxy: neither q nor noreply hides the failure",
+        (b"ms dead/@ 2 q\r\nab\r\nmd dead/@ q\r\nma dead/@ q N0\r\n", BACKEND_FAILURE * 3),
+        (b"set dead/@ 0 0 2 noreply\r\nab\r\ndelete dead/@ noreply\r\n", BACKEND_FAILURE * 2),
+        (b"ms @ 1\r\nv\r\n", b"HD\r\n"),
+        (
+            b"mg dead/@ v q O1\r\nmg @ v q O2\r\nmg dead/@ v q O3\r\nmg @-no v q O4\r\n",
+            BACKEND_FAILURE + b"VA 1 O2\r\nv\r\n" + BACKEND_FAILURE,
+        ),
+        server="proxy",
+    ),
+    case(
+        "proxy: of several keys each failure has a line of its own, and END ends them",
+        (
+            b"ms @ 1\r\nv\r\nget dead/@ @ dead/@ @-no\r\n",
+            b"HD\r\n" + BACKEND_FAILURE + b"VALUE @ 0 1\r\nv\r\n" + BACKEND_FAILURE + b"END\r\n",
+        ),
+        (b"gat 90 @ dead/@\r\n", b"VALUE @ 0 1\r\nv\r\n" + BACKEND_FAILURE + b"END\r\n"),
+        server="proxy",
+    ),
+    case(
+        "proxy: a value for the dead backend is read",
+        (b"ms dead/@ 2000000\r\n" + b"v" * 2000000 + b"\r\n", BACKEND_FAILURE),
+        server="proxy",
+    ),
+    case("proxy: what has no key is answered", (b"mn\r\nversion\r\n", b"MN\r\nVERSION <any>\r\n"), server="proxy"),
     case(
         "-Y: login",
         (b"mn\r\n", b"CLIENT_ERROR unauthenticated\r\n"),

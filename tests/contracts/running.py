@@ -66,7 +66,8 @@ class Case:
     steps: tuple[Step, ...]
     since: tuple[int, int, int] = (1, 6, 18)
     until: tuple[int, int, int] = NEVER  # inclusive
-    server: str = "plain"  # "no-cas": started with -C; "auth": with -Y, user `alice` and password `s3cret`
+    server: str = "plain"  # "no-cas": started with -C; "auth": with -Y, user `alice` and password `s3cret`;
+    # "proxy": memcached's proxy with two backends, of which the one of keys under "dead/" is dead
 
     def applies_to(self, version: str) -> bool:
         number = tuple(int(part) for part in re.findall(r"\d+", version)[:3])

@@ -125,6 +125,8 @@ class Notes:
 
     def __init__(self, on_result=None, on_error=None):
         self.told = []
+        self.sent = []  # (bytes, pending)
+        self.refusal = None  # what `send` raises
         self._on_result = on_result
         self._on_error = on_error
 
@@ -136,6 +138,12 @@ class Notes:
         self.told.append(result)
         if self._on_result is not None:
             self._on_result(result)
+
+    def send(self, data, pending):
+        """Queue a request, as a connection does."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.sent.append((data, pending))
 
     def set_exception(self, error):
         assert not self.told, "told twice"

@@ -67,6 +67,15 @@ class Bench:
     async def set(self, key, value):
         return await self.ask(requests.meta_set(key, len(value), ttl=0, flags=0), value)
 
+    async def warm(self):
+        """Open every connection of the pool."""
+        connection = await self.connected()
+        for answer in [await self.ask(requests.meta_get(b"k")) for _ in range(PoolLimits().connections)]:
+            await answer
+        await settle()
+        assert connection.connections == PoolLimits().connections
+        return connection
+
     def value(self, key):
         item = self.server.store.get(key)
         return None if item is None else item.value
@@ -465,12 +474,12 @@ async def test_a_request_whose_task_somebody_else_cancels_is_told():
 @in_virtual_time
 async def test_a_server_that_goes_while_calls_wait_is_connected_to_again():
     async with Bench() as bench:
-        await bench.connected()
+        await bench.warm()
         bench.server.pause()
         waiting = [await bench.ask(requests.meta_get(b"k%d" % number)) for number in range(40)]
         await settle()
         await bench.server.stop()
-        await settle()
+        await settle(100)
         errors = [outcome(answer) for answer in waiting]
         # Those that were on a connection lost it, those that waited for one found nobody there.
         assert {type(error) for error in errors} == {ConnectionLost, NodeUnavailable}
@@ -485,7 +494,7 @@ async def test_a_server_that_goes_while_calls_wait_is_connected_to_again():
 async def test_one_connection_that_ends_fails_its_own_call_only():
     """The others are answered where they are, while the node asks anew what its server is."""
     async with Bench(transport="classic") as bench:
-        old = await bench.connected()
+        old = await bench.warm()
         bench.server.pause()
         waiting = [await bench.set(b"k%d" % number, b"v") for number in range(20)]
         await settle()
@@ -610,7 +619,8 @@ WRONG = {
     "another key's value": (requests.meta_get(b"k"), None, (b"VALUE other 0 6 5\r\nsecret\r\nEND\r\n",), ProtocolError),
     "one of the meta protocol": (requests.meta_get(b"k"), None, (b"EN\r\n",), ProtocolError),
     "two": (requests.meta_delete(b"k"), None, (b"DELETED\r\nDELETED\r\n",), ProtocolError),
-    "a proxy without a server": (requests.meta_get(b"k"), None, (b"SERVER_ERROR unavailable\r\n",), ServerError),
+    "a proxy without a server": (requests.meta_get(b"k"), None, (b"SERVER_ERROR unavailable\r\n",), NodeUnavailable),
+    "a refusal": (requests.meta_get(b"k"), None, (b"SERVER_ERROR out of memory writing get response\r\n",), ServerError),
     "an unknown command": (requests.meta_delete(b"k"), None, (b"ERROR\r\n",), ProtocolError),
     "a lost thread": (
         requests.meta_set(b"k", 1, ttl=0, flags=0), b"x", (b"CLIENT_ERROR bad data chunk\r\n",), ProtocolError,

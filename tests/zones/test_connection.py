@@ -10,7 +10,8 @@ from tests import virtual_time
 from tests.virtual_time import in_virtual_time, now, settle
 from tests.zones.scripted import Notes, Peer, outcome
 from zones.connection import EAGER_REQUESTS
-from zones.errors import ConnectionLost, NodeTimeout, ProtocolError, QueueFull, ServerError
+from zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
+from zones.protocol.packet import LARGE_BYTES
 from zones.protocol.replies import Reply
 
 
@@ -222,7 +223,7 @@ async def test_the_reply_of_a_request_that_timed_out_is_dropped():
     "answer",
     [
         b"HD O2\r\n", b"HD O11\r\n", b"HD\r\n", b"VA 6 f0 O2\r\nsecret\r\n", b"MN\r\n", b"VERSION 1\r\n", b"END\r\n",
-        b"ERROR\r\n", b"CLIENT_ERROR bad data chunk\r\n", b"CLIENT_ERROR bad command line format\r\n", b"SERVER_ERROR no idea\r\n",
+        b"ERROR\r\n", b"CLIENT_ERROR bad data chunk\r\n", b"CLIENT_ERROR bad command line format\r\n",
         b"\r\n", b"garbage\r\n", b"VA x\r\n", b"VA 3 O1\r\nabcd\r\n", b"VALUE k 0 3\r\nabc\r\nEND\r\n", b"x" * 3_000,
         b"HD O1\nHD O2\nHD O3\nHD O4\r\n", b"HD O9 O8\r\n",
     ],
@@ -292,6 +293,34 @@ async def test_an_error_after_which_the_stream_is_in_sync_is_a_reply(line):
     peer.feed(line + b"\r\nEN O2\r\n")
     assert (outcome(first), outcome(second)) == (reply(line), reply(b"EN O2"))
     assert peer.connection.is_open
+
+
+@pytest.mark.parametrize("line", [b"SERVER_ERROR backend failure", b"SERVER_ERROR no idea", b"SERVER_ERROR"])
+@in_virtual_time
+async def test_request_that_a_proxy_did_not_serve_fails_alone(line):
+    peer = Peer()
+    first, second = peer.ask(), peer.ask()
+    peer.feed(line + b"\r\nEN O2\r\n")
+    error = outcome(first)
+    assert (type(error), error.problem, error.node) == (NodeUnavailable, line.decode(), "node-1")
+    assert outcome(second) == reply(b"EN O2")
+    assert peer.connection.is_open
+
+
+@pytest.mark.parametrize("size", [3, LARGE_BYTES])
+@in_virtual_time
+async def test_store_is_in_sync_after_known_errors_only(size):
+    """After any other, the server may read the value as commands."""
+    peer = Peer()
+    first, second, third = (peer.ask(b"ms k %d" % size, data=b"x" * size) for _ in range(3))
+    read = peer.ask()
+    peer.feed(b"SERVER_ERROR backend failure\r\nSERVER_ERROR out of memory storing object\r\n")
+    assert type(outcome(first)) is NodeUnavailable
+    assert outcome(second) == reply(b"SERVER_ERROR out of memory storing object")
+    assert peer.connection.is_open
+    peer.feed(b"SERVER_ERROR no idea\r\n")
+    assert [type(outcome(future)) for future in (third, read)] == [ProtocolError, ConnectionLost]
+    assert peer.transport.aborted
 
 
 # Time.
@@ -856,15 +885,31 @@ async def test_a_stranger_in_a_quiet_batch_ends_the_connection(stranger):
 
 
 @in_virtual_time
-async def test_an_error_inside_a_quiet_batch_fails_the_batch_and_names_the_node():
+async def test_error_in_a_quiet_batch_belongs_to_the_reads_that_fail_when_asked_again():
     peer = Peer()
-    answer, after = peer.ask_quietly([b"mg a v", b"mg b v"]), peer.ask()
-    peer.feed(b"VA 1 O1\r\na\r\nSERVER_ERROR out of memory writing\r\nMN\r\nEN O3\r\n")
-    error = outcome(answer)
-    assert type(error) is ServerError
-    assert outcome(after) == reply(b"EN O3")
+    answer, after = peer.ask_quietly([b"mg a v", b"mg b v", b"mg c v"]), peer.ask()
+    await settle()
+    peer.feed(b"VA 1 O1\r\na\r\nSERVER_ERROR backend failure\r\nMN\r\nEN O4\r\n")
+    assert outcome(after) == reply(b"EN O4")
+    assert outcome(answer) is None
+    await settle()
+    assert peer.transport.writes[-1] == b"mg b v O1\r\nmg c v O1\r\n"
+    later = peer.ask()
+    peer.feed(b"EN O1\r\nSERVER_ERROR backend failure\r\nEN O5\r\n")
+    assert outcome(answer) == [(0, reply(b"VA O1", b"a")), (2, reply(b"SERVER_ERROR backend failure"))]
+    assert outcome(later) == reply(b"EN O5")
     assert peer.connection.is_open
-    assert error.node == "node-1"
+
+
+@in_virtual_time
+async def test_batch_that_has_to_ask_again_fails_on_a_connection_that_retires():
+    peer = Peer()
+    answer = peer.ask_quietly([b"mg a v", b"mg b v"])
+    await settle()
+    peer.connection.retire()
+    peer.feed(b"SERVER_ERROR backend failure\r\nMN\r\n")
+    assert type(outcome(answer)) is ConnectionLost
+    assert peer.transport.aborted
 
 
 @in_virtual_time

@@ -13,7 +13,7 @@ from zones.testing import FakeMemcached
 
 VERSIONS = ["1.6.18", "1.6.38", "1.6.45"]
 # What the fake shows of 1.6.45 is `mg C`; the new parser's other answers are not imitated.
-SERVERS = ["plain", "no-cas", "auth"]
+SERVERS = ["plain", "no-cas", "auth", "proxy"]
 
 
 class Clock:
@@ -32,6 +32,7 @@ def make_server(version: str = "1.6.38", server: str = "plain", clock: Clock | N
         version=version,
         cas_enabled=server != "no-cas",
         auth=("alice", "s3cret") if server == "auth" else None,
+        dead_backend=(lambda key: key.startswith(b"dead/")) if server == "proxy" else None,
         clock=clock or Clock(),
     )
 

@@ -3,14 +3,16 @@
 import pytest
 
 from tests.zones.scripted import Notes
-from zones.errors import NodeTimeout, ProtocolError, ServerError
-from zones.pending import Pending, PendingAll, PendingQuiet, PendingText
+from zones.errors import NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
+from zones.pending import Pending, PendingAll, PendingEach, PendingQuiet, PendingStore, PendingText
 from zones.protocol.replies import Reply
 
 NEVER = float("inf")
 
 IN_SYNC = b"SERVER_ERROR object too large for cache"
 OUT_OF_SYNC = b"CLIENT_ERROR bad data chunk"
+UNKNOWN = b"SERVER_ERROR no route"  # in sync, unless the request carried a value
+FAILED = b"SERVER_ERROR backend failure"
 
 
 def reply(text, value=None):
@@ -32,7 +34,16 @@ def four(notes):
 
 def quiet(notes):
     """Requests 7, 8, 9 and a no-op."""
-    return PendingQuiet(notes, NEVER, [b"O7", b"O8", b"O9"])
+    return PendingQuiet(notes, NEVER, [b"O7", b"O8", b"O9"], [b"mg a v", b"mg b v", b"mg c v"], notes.send)
+
+
+def store(notes):
+    return PendingStore(notes, NEVER, b"O7")
+
+
+def each(notes):
+    """Reads 0 and 2 of three, of which read 1 was a hit."""
+    return PendingEach(notes, NEVER, b"O7", [0, 2], [(1, reply(b"VA f0 O8"))])
 
 
 def text(notes):
@@ -56,6 +67,14 @@ COMPLETE = {
         [b"HD O7 W", b"HD O7", b"HD O7", b"NS O7"],
         [reply(b"HD O7 W"), reply(b"HD O7"), reply(b"HD O7"), reply(b"NS O7")],
     ),
+    "a store": (store, [b"HD O7"], reply(b"HD O7")),
+    "a refused store": (store, [IN_SYNC], reply(IN_SYNC)),
+    "each, in the order of the reads": (
+        each,
+        [b"VA f0 O7", FAILED],
+        [(0, reply(b"VA f0 O7")), (1, reply(b"VA f0 O8")), (2, reply(FAILED))],
+    ),
+    "each, without those that miss": (each, [b"EN O7", UNKNOWN], [(1, reply(b"VA f0 O8")), (2, reply(UNKNOWN))]),
     "no hits": (quiet, [b"MN"], []),
     "every hit": (
         quiet,
@@ -114,6 +133,11 @@ NOT_OURS = {
     "a no-op's answer among all": (three, [b"HD O7"], b"MN"),
     "another opaque as the last of four": (four, [b"HD O7", b"HD O7", b"HD O7"], b"HD O8"),
     "an error out of sync among all": (three, [b"HD O7"], OUT_OF_SYNC),
+    "an unknown error to a store": (store, [], UNKNOWN),
+    "an unknown error among all": (three, [b"HD O7"], UNKNOWN),
+    "another opaque for a store": (store, [], b"HD O8"),
+    "another opaque among each": (each, [b"EN O7"], b"EN O8"),
+    "a no-op's answer among each": (each, [], b"MN"),
     "a hit before the batch": (quiet, [], b"VA O6"),
     "a hit after the batch": (quiet, [], b"VA O10"),
     "a hit twice": (quiet, [b"VA O8"], b"VA O8"),
@@ -156,20 +180,84 @@ def test_it_is_an_error_also_when_nobody_waits_any_more(name):
         pending.take(reply(stranger))
 
 
-@pytest.mark.parametrize("lines", [[IN_SYNC, b"MN"], [b"VA O7", IN_SYNC, b"VA O9", b"MN"], [IN_SYNC, IN_SYNC, b"MN"]])
-def test_an_error_in_a_quiet_batch_fails_all_of_it_at_its_end(lines):
+@pytest.mark.parametrize(
+    ("make", "lines"),
+    [
+        (one, [FAILED]),
+        (one, [UNKNOWN]),
+        (store, [FAILED]),
+        (three, [FAILED, FAILED, FAILED]),
+        (three, [b"HD O7", FAILED, b"NF O7"]),
+        (three, [IN_SYNC, IN_SYNC, FAILED]),
+    ],
+)
+def test_request_that_a_proxy_did_not_serve_fails_with_its_last_reply(make, lines):
     notes = Notes()
-    pending = quiet(notes)
+    pending = make(notes)
     for line in lines[:-1]:
         assert pending.take(reply(line)) is False
-        assert notes.told == []
-    assert pending.take(reply(lines[-1])) is True
-    (error,) = notes.told
-    assert type(error) is ServerError
-    assert error.problem == IN_SYNC.decode()
+    with pytest.raises(NodeUnavailable, match="SERVER_ERROR"):
+        pending.take(reply(lines[-1]))
+    assert notes.told == []
 
 
-@pytest.mark.parametrize("make", [one, three, quiet, text, statistics])
+# Replies of a batch with an error in it; the hits; the reads that are sent once more.
+UNCLEAR = {
+    "all fail": ([FAILED, FAILED, FAILED], [], b"mg a v O7\r\nmg b v O7\r\nmg c v O7\r\n"),
+    "a refusal": ([IN_SYNC], [], b"mg a v O7\r\nmg b v O7\r\nmg c v O7\r\n"),
+    "one of two without a hit": ([b"VA f0 O8", UNKNOWN], [1], b"mg a v O7\r\nmg c v O7\r\n"),
+    "all but one hit": ([b"VA f0 O7", FAILED, b"VA f0 O9"], [0, 2], b"mg b v O7\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_after_an_error_a_batch_asks_again_for_what_had_no_hit(name):
+    lines, hits, again = UNCLEAR[name]
+    notes = Notes()
+    pending = quiet(notes)
+    for line in lines:
+        assert pending.take(reply(line)) is False
+    assert notes.sent == []
+    assert pending.take(reply(b"MN")) is True
+    assert notes.told == []
+    ((data, each_of_them),) = notes.sent
+    assert data == again
+    assert each_of_them.deadline == pending.deadline
+    unclear = [index for index in range(3) if index not in hits]
+    for _ in unclear[:-1]:
+        assert each_of_them.take(reply(FAILED)) is False
+    assert each_of_them.take(reply(b"VA f1 O7")) is True
+    (found,) = notes.told
+    assert [index for index, _ in found] == [0, 1, 2]
+    assert found[unclear[-1]][1] == reply(b"VA f1 O7")
+
+
+def test_an_error_beside_hits_of_every_read_changes_nothing():
+    notes = Notes()
+    pending = quiet(notes)
+    for line in (b"VA f0 O7", b"VA f0 O8", FAILED, b"VA f0 O9", b"MN"):
+        pending.take(reply(line))
+    assert [index for index, _ in notes.told[0]] == [0, 1, 2]
+    assert notes.sent == []
+
+
+def test_batch_without_room_to_ask_again_fails():
+    notes = Notes()
+    notes.refusal = QueueFull("full")
+    pending = quiet(notes)
+    assert [pending.take(reply(line)) for line in (FAILED, b"MN")] == [False, True]
+    assert notes.told == [notes.refusal]
+
+
+def test_batch_whose_caller_has_left_asks_for_nothing_again():
+    notes = Notes()
+    notes.told = ["gave up"]
+    pending = quiet(notes)
+    assert [pending.take(reply(line)) for line in (FAILED, b"MN")] == [False, True]
+    assert notes.sent == []
+
+
+@pytest.mark.parametrize("make", [one, store, three, quiet, each, text, statistics])
 def test_fail_tells_the_waiter_once(make):
     notes = Notes()
     pending = make(notes)

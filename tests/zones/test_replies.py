@@ -4,13 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zones.errors import ProtocolError, ServerError
+from zones.errors import NodeUnavailable, ProtocolError, ServerError
 from zones.protocol.replies import (
     ERROR_STATUSES,
     STATUSES,
     Hit,
     Reply,
     decimal,
+    is_unserved,
     leaves_connection_in_sync,
     number,
     read_hit,
@@ -81,7 +82,9 @@ def test_a_hit_whose_numbers_are_missing_or_none_is_a_protocol_error(flags):
 @pytest.mark.parametrize("status", sorted(STATUSES - {b"VA", b"EN"}))
 def test_no_other_reply_is_taken_for_a_miss(status):
     """Not stored, not found, stored, an error: none of them says that the key is not there."""
-    expected = ServerError if status in ERROR_STATUSES else ProtocolError
+    expected = ProtocolError
+    if status in ERROR_STATUSES:
+        expected = NodeUnavailable if status == b"SERVER_ERROR" else ServerError
     with pytest.raises(expected):
         read_hit(Reply(status, [b"f0", b"c1", b"O1"], None))
 
@@ -167,6 +170,9 @@ IN_SYNC = [
     b"SERVER_ERROR object too large for cache",
     b"SERVER_ERROR out of memory storing object",
     b"SERVER_ERROR Out of memory during read",
+    b"SERVER_ERROR backend failure",
+    b"SERVER_ERROR lua start failure",
+    b"SERVER_ERROR active request limit reached",
     b"CLIENT_ERROR invalid flag",
     b"CLIENT_ERROR invalid or duplicate flag",
     b"CLIENT_ERROR cannot increment or decrement non-numeric value",
@@ -199,9 +205,26 @@ def test_after_any_other_error_nobody_knows(line):
 
 
 @pytest.mark.parametrize("line", IN_SYNC + OUT_OF_SYNC)
-def test_an_error_reply_becomes_a_server_error_in_its_own_words(line):
+def test_without_a_value_every_server_error_is_in_sync(line):
+    in_sync = line in IN_SYNC or line.startswith(b"SERVER_ERROR")
+    assert leaves_connection_in_sync(reply(line), payload=False) == in_sync
+
+
+# A proxy could not serve the request: the key may be readable elsewhere, and a write is not refused for good.
+UNSERVED = [
+    b"SERVER_ERROR",
+    b"SERVER_ERROR backend failure",
+    b"SERVER_ERROR lua start failure",
+    b"SERVER_ERROR active request limit reached",
+    b"SERVER_ERROR proxy backend failure",
+]
+
+
+@pytest.mark.parametrize("line", IN_SYNC + OUT_OF_SYNC)
+def test_error_reply_becomes_an_error_in_its_own_words(line):
     error = unexpected(reply(line))
-    assert type(error) is ServerError
+    assert type(error) is (NodeUnavailable if line in UNSERVED else ServerError)
+    assert is_unserved(reply(line)) == (line in UNSERVED)
     assert error.problem == line.decode()
 
 

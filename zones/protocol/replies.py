@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, final
 
-from zones.errors import NodeError, ProtocolError, ServerError
+from zones.errors import NodeError, NodeUnavailable, ProtocolError, ServerError
 
 # Everything a server may begin a line with, by what follows. Anything else means that the two sides have lost each other.
 META_STATUSES = frozenset({b"HD", b"VA", b"EN", b"NS", b"EX", b"NF", b"MN", b"ME"})
@@ -16,12 +16,29 @@ TEXT_STATUSES = frozenset({b"OK", b"END", b"STAT", b"VERSION", b"RESET", b"STORE
 ERROR_STATUSES = frozenset({b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR"})
 STATUSES = META_STATUSES | TEXT_STATUSES | ERROR_STATUSES
 
-# After these the server has read the whole request, value included, and the next reply belongs to the next request
-# (seen on 1.6.18 and 1.6.38). After any other error the value may still be in the stream, about to run as commands.
-_IN_SYNC_ERRORS = (
+# With these memcached refuses a value, or has no memory for it. It discards the value (1.6.18 and 1.6.38).
+_REFUSALS = (
     b"SERVER_ERROR object too large for cache",
     b"SERVER_ERROR out of memory",
-    b"SERVER_ERROR Out of memory during read",  # of a value over 512 KiB, which the server keeps in chunks
+    b"SERVER_ERROR Out of memory",  # "during read" of a value over 512 KiB, which the server keeps in chunks
+)
+
+# The built-in proxy answers with these for a backend or a route that fails, or at a limit of its own. It has read the value
+# before it routes a request, or discards it (1.6.38).
+_PROXY_ERRORS = (
+    b"SERVER_ERROR backend failure",
+    b"SERVER_ERROR lua failure",
+    b"SERVER_ERROR lua start failure",
+    b"SERVER_ERROR active request limit reached",
+    b"SERVER_ERROR bad request",
+    b"SERVER_ERROR bad response",
+)
+
+# After these the server has read the whole request, value included, and the next reply belongs to the next request. After
+# any other error to a request with a value, the value may still be in the stream, and run as commands.
+_IN_SYNC_ERRORS = (
+    *_REFUSALS,
+    *_PROXY_ERRORS,
     b"CLIENT_ERROR cannot increment or decrement non-numeric value",
     b"CLIENT_ERROR invalid flag",
     b"CLIENT_ERROR invalid or duplicate flag",
@@ -85,9 +102,20 @@ class Hit(NamedTuple):
 AnyReply = Reply | Hit
 
 
-def leaves_connection_in_sync(reply: AnyReply) -> bool:
-    """Whether the connection can still be used after this error reply."""
-    return reply.line.startswith(_IN_SYNC_ERRORS)
+def leaves_connection_in_sync(reply: AnyReply, *, payload: bool = True) -> bool:
+    """Return True if the connection can still be used after this error reply.
+
+    Args:
+        reply: An error reply.
+        payload: True if the request carried a value. Without one, the server has read all of a request that it answers with
+            `SERVER_ERROR`, whatever the text.
+    """
+    return (not payload and reply.status == b"SERVER_ERROR") or reply.line.startswith(_IN_SYNC_ERRORS)
+
+
+def is_unserved(reply: AnyReply) -> bool:
+    """Return True for a `SERVER_ERROR` that refuses nothing: a proxy's, for a server behind it that does not answer."""
+    return reply.status == b"SERVER_ERROR" and not reply.line.startswith(_REFUSALS)
 
 
 def token(reply: AnyReply, letter: bytes) -> bytes | None:
@@ -136,8 +164,15 @@ def read_hit(reply: AnyReply) -> Hit | None:
 
 
 def unexpected(reply: AnyReply) -> NodeError:
-    """The error for a reply that its request can't have: the server's own complaint, or nonsense."""
+    """Return the error for a reply that its request can't have.
+
+    Returns:
+        `NodeUnavailable` for a request that was not served, `ServerError` for one that was refused, `ProtocolError` for
+        anything but an error reply.
+    """
     text = reply.line.decode("ascii", "backslashreplace")
+    if is_unserved(reply):
+        return NodeUnavailable(text)
     if reply.status in ERROR_STATUSES:
         return ServerError(text)
     return ProtocolError(f"a reply that does not fit the request: {text}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 from zones.testing.dialect import Dialect
 from zones.testing.memory import MemoryTransport
 from zones.testing.session import Session
-from zones.testing.state import ServerState
+from zones.testing.state import TOO_MANY_CONNECTIONS, ServerState
 from zones.testing.store import Store
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ class FakeMemcached:
         documentation names the limit, not the answer. TLS, which it demands, is up to `start(ssl=...)`.
     refuse: the answers to commands that the server refuses, by the beginning of their lines, such as
         `{"stats settings": "ERROR"}`. For commands without a payload.
+    dead_backend: as memcached's built-in proxy with a dead backend: True for a key that is on that backend. Commands with
+        such a key answer `SERVER_ERROR backend failure`. An attribute, too.
+    max_connections: as `-c`, and exact: a connection over the limit gets `ERROR Too many open connections` and is closed.
+        None: no limit. An attribute, too.
     max_bytes: memory for items, after which the least recently used are evicted; None: no limit.
     clock: seconds, for TTLs, which are exact here; memcached's own clock ticks once a second.
     wall_clock: unix time, for TTLs that are given as a date (over 30 days).
@@ -65,6 +69,8 @@ class FakeMemcached:
         auth: tuple[str, str] | None = None,
         serverless: bool = False,
         refuse: Mapping[str, str] | None = None,
+        dead_backend: Callable[[bytes], bool] | None = None,
+        max_connections: int | None = None,
         max_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -78,6 +84,8 @@ class FakeMemcached:
         )
         dialect = Dialect.of(version, classic_only=classic_only, serverless=serverless)
         self._state = ServerState(self.store, dialect, auth, refuse or {}, wall_clock=wall_clock)
+        self._state.dead_backend = dead_backend
+        self._state.max_connections = max_connections
         self._paused = False
         self._alive = True
         self._address: str | None = None
@@ -115,6 +123,24 @@ class FakeMemcached:
     def commands(self) -> Counter[str]:
         """Commands received so far, by name."""
         return self._state.commands
+
+    @property
+    def max_connections(self) -> int | None:
+        """Most open connections; None: no limit."""
+        return self._state.max_connections
+
+    @max_connections.setter
+    def max_connections(self, most: int | None) -> None:
+        self._state.max_connections = most
+
+    @property
+    def dead_backend(self) -> Callable[[bytes], bool] | None:
+        """True for each key of the dead backend; None: no backend is dead."""
+        return self._state.dead_backend
+
+    @dead_backend.setter
+    def dead_backend(self, is_dead: Callable[[bytes], bool] | None) -> None:
+        self._state.dead_backend = is_dead
 
     @property
     def paused(self) -> bool:
@@ -185,8 +211,11 @@ class FakeMemcached:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "the server is not running")
         protocol = protocol_factory()
         transport = MemoryTransport(loop, self, self.session(), protocol, {"peername": ("memory", 0)})
-        self._memory.add(transport)
-        self._count_connection()
+        if self._is_full():
+            transport.refuse(TOO_MANY_CONNECTIONS)
+        else:
+            self._memory.add(transport)
+            self._count_connection()
         connected: asyncio.Future[None] = loop.create_future()
         loop.call_soon(_call_connection_made, protocol, transport, connected)
         try:
@@ -221,10 +250,21 @@ class FakeMemcached:
 
     def adopt(self, connection: _SocketConnection) -> None:
         """For connections of this server: called when one is made."""
+        full = self._is_full()
         self._sockets.add(connection)
         self._count_connection()
+        if full:
+            self._state.connections_total -= 1  # memcached counts it as rejected only
+            connection.refuse(TOO_MANY_CONNECTIONS)
         if connection.serial != self._serial:  # accepted just before the server stopped
             connection.hang_up(reset=True)
+
+    def _is_full(self) -> bool:
+        most = self._state.max_connections
+        if most is None or self._state.connections < most:
+            return False
+        self._state.connections_rejected += 1
+        return True
 
     def _count_connection(self) -> None:
         self._state.connections += 1
@@ -307,6 +347,12 @@ class _SocketConnection(asyncio.Protocol):
         transport.write(replies)
         if self._session.closed:
             transport.close()
+
+    def refuse(self, words: bytes) -> None:
+        """Say this, and close."""
+        if self._transport is not None:
+            self._transport.write(words)
+            self._transport.close()
 
     def pause_writing(self) -> None:
         """The client does not read its replies: take no more requests from it."""

@@ -141,6 +141,13 @@ class MemoryTransport(asyncio.Transport):
         else:
             self._schedule()
 
+    def refuse(self, words: bytes) -> None:
+        """The server says this and closes. It does not count the connection."""
+        self._forgotten = True
+        self._server_gone = True
+        self._replies += words
+        self._schedule()
+
     # --- inside ----------------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from zones.testing import classic_commands as classic
 from zones.testing import meta_commands as meta
 from zones.testing.authentication import Login
+from zones.testing.proxy import answer_for_dead
 from zones.testing.state import ERROR, Body, Caller, ServerState
 from zones.testing.stats import stats
 
@@ -123,7 +124,7 @@ class Session:
         if command is None:
             self._caller.closing = _is_http(tokens)
             return b"" if self.closed else ERROR
-        outcome = command(self._caller, tokens)
+        outcome = self._outcome(command, tokens)
         if isinstance(outcome, bytes):
             return outcome
         self._body = outcome
@@ -140,6 +141,11 @@ class Session:
             self._caller.closing = True
             return b"CLIENT_ERROR line too long\r\n"
         return None
+
+    def _outcome(self, command: Command, tokens: list[bytes]) -> bytes | Body:
+        is_dead = self._caller.server.dead_backend
+        answer = None if is_dead is None else answer_for_dead(self._caller, tokens, is_dead)
+        return command(self._caller, tokens) if answer is None else answer
 
     def _read_body(self) -> bytes | None:
         """Finish the command whose payload is complete; None when it is not."""

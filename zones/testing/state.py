@@ -20,6 +20,7 @@ BAD_DATA_CHUNK = b"CLIENT_ERROR bad data chunk\r\n"
 NOT_NUMERIC = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"
 TOO_LARGE = b"SERVER_ERROR object too large for cache\r\n"
 OUT_OF_MEMORY = b"SERVER_ERROR out of memory storing object\r\n"
+TOO_MANY_CONNECTIONS = b"ERROR Too many open connections\r\n"
 OUT_OF_CHUNKS = b"SERVER_ERROR Out of memory during read\r\n"
 
 
@@ -33,8 +34,11 @@ class ServerState:
     refuse: Mapping[str, str] = field(default_factory=dict)
     wall_clock: Callable[[], float] = field(kw_only=True)
     commands: Counter[str] = field(default_factory=Counter)
+    dead_backend: Callable[[bytes], bool] | None = None
+    max_connections: int | None = None
     connections: int = 0
     connections_total: int = 0
+    connections_rejected: int = 0
 
 
 @dataclass(slots=True)

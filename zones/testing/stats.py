@@ -19,7 +19,6 @@ _COUNTED = (
     *("cas_misses", "cas_hits", "cas_badval", "touch_hits", "touch_misses"),
 )
 # What the fake never has to report, and monitoring still looks for.
-_NEVER_CONNECTIONS = ("rejected_connections",)
 _NEVER_WORK = ("auth_errors", "idle_kicks")
 _NEVER_THREADS = (
     *("conn_yields", "hash_is_expanding", "slab_reassign_running", "lru_crawler_running"),
@@ -60,10 +59,10 @@ def _general(server: ServerState) -> dict[str, object]:
         "time": int(server.wall_clock()),
         "version": server.dialect.version,
         "pointer_size": 64,
-        "max_connections": _MAX_CONNECTIONS,
+        "max_connections": server.max_connections or _MAX_CONNECTIONS,
         "curr_connections": server.connections,
         "total_connections": server.connections_total,
-        **dict.fromkeys(_NEVER_CONNECTIONS, 0),
+        "rejected_connections": server.connections_rejected,
         **{name: counts[name] for name in _COUNTED},
         **dict.fromkeys(_NEVER_WORK, 0),
         "limit_maxbytes": store.max_bytes or 0,
@@ -81,7 +80,7 @@ def _settings(server: ServerState) -> dict[str, object]:
     store = server.store
     return {
         "maxbytes": store.max_bytes or 0,
-        "maxconns": _MAX_CONNECTIONS,
+        "maxconns": server.max_connections or _MAX_CONNECTIONS,
         "evictions": "on",
         "num_threads": _THREADS,
         "cas_enabled": _yes(store.cas_enabled),

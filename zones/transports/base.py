@@ -93,7 +93,7 @@ class Transport(Protocol):
         ...
 
     def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float, latest: float | None = None) -> None:
-        """Send several reads; the waiter gets the list of `(index, Reply)` of the hits.
+        """Send several reads; the waiter gets the list of `(index, Reply)` of hits and errors, one for an index.
 
         `latest`: another zone can answer them as well, and the waiter may get a `NodeSilent` early; when their call ends.
         """

@@ -39,7 +39,7 @@ from zones.protocol.replies import Reply
 from zones.protocol.requests import PROBE_KEY
 from zones.transports import translation
 from zones.transports.failures import node_error
-from zones.transports.hardened import HardenedClient
+from zones.transports.hardened import HardenedClient, Refused
 from zones.transports.pool import CannotConnect, Dial, PoolLimits
 from zones.transports.translation import CompareAndStore, Count, Delete, Fetched, Get, Store, Touch, translate
 
@@ -105,7 +105,11 @@ class ClassicConnection:
         # One timer for each request, and not one more for each of its steps.
         self._longest = pool.acquire + (pool.operation or math.inf)
         self._client = HardenedClient(
-            dial, replace(pool, operation=None), connect_timeout=connect_timeout, on_server_end=self._server_ended
+            dial,
+            replace(pool, operation=None),
+            connect_timeout=connect_timeout,
+            on_server_end=self._server_ended,
+            name=name,
         )
         self._turns = asyncio.Semaphore(pool.connections)  # so that whoever has one finds a connection in the pool
         self._requests: dict[asyncio.Task[None], _Request] = {}  # not answered yet, by the task that will
@@ -176,7 +180,9 @@ class ClassicConnection:
             self._client.drop_idle()
             raise self._problem(error) from error
         except Exception as error:
-            raise self._problem(error) from error
+            # A proxy whose backend of this key fails answers, and other keys have other backends.
+            if not (isinstance(error, Refused) and error.line.startswith(b"SERVER_ERROR")):
+                raise self._problem(error) from error
 
     async def version(self) -> str | None:
         """What the server says of itself; None when it does not."""
@@ -223,7 +229,7 @@ class ClassicConnection:
         raise Unsupported("versions", self.name)
 
     def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float, latest: float | None = None) -> None:
-        """Read several keys; the waiter gets the list of `(index, Reply)` of the hits. `latest` has no effect."""
+        """Read several keys; the waiter gets the list of `(index, Reply)` of hits and errors. `latest` has no effect."""
         del latest
         gets: list[Get] = []
         for line in lines:
@@ -299,6 +305,8 @@ class ClassicConnection:
                         result = await work()
         except Exception as error:  # a waiter that is told nothing would wait for ever
             problem = self._problem(error)
+            if isinstance(error, Refused | NodeError):  # an error reply is a sign of life
+                self._late_in_a_row = 0
         self._settle(task)  # first: what the waiter asks for next must find room
         stalled = isinstance(problem, NodeTimeout) and self._stalled(request)
         if isinstance(problem, NodeTimeout) and not stalled:
@@ -358,9 +366,21 @@ class ClassicConnection:
 
     async def _fetch_all(self, gets: Sequence[Get], keys: Sequence[bytes]) -> list[tuple[int, Reply]]:
         items: dict[bytes, Fetched] = {}
-        for batch in _batches(keys):
-            items.update(await self._client.fetch(batch))
-        return [(index, translation.found(get, items[get.key])) for index, get in enumerate(gets) if get.key in items]
+        failed: dict[bytes, Reply] = {}
+        for some in _batches(keys):
+            try:
+                items.update(await self._client.fetch(some))
+            except Refused as refused:
+                if not refused.line.startswith(b"SERVER_ERROR"):
+                    raise
+                some_items, some_failed = await self._client.fetch_each(some)
+                items.update(some_items)
+                failed.update(some_failed)
+        return [
+            (index, failed.get(get.key) or translation.found(get, items[get.key]))
+            for index, get in enumerate(gets)
+            if get.key in items or get.key in failed
+        ]
 
     def _problem(self, error: Exception) -> NodeError:
         if isinstance(error, CannotConnect):

@@ -7,9 +7,11 @@ import logging
 
 from aiomcache.exceptions import ClientException
 
-from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError, ServerError
+from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError
+from zones.protocol.replies import unexpected
 from zones.transports.hardened import Refused
 from zones.transports.pool import CannotConnect
+from zones.transports.translation import refusal
 
 _log = logging.getLogger(__name__)
 
@@ -31,9 +33,12 @@ def node_error(error: Exception, name: str) -> NodeError:
     if isinstance(error, OSError):
         return ConnectionLost(f"lost: {error}", name)
     if isinstance(error, Refused):
-        # A proxy's SERVER_ERROR is its own answer. After the other errors it is unknown what the server will read next.
-        if error.line.startswith(b"SERVER_ERROR"):
-            return ServerError(error.line.decode("ascii", "backslashreplace"), name)
+        # SERVER_ERROR is an answer. After other errors it is unknown what the server will read next.
+        reply = refusal(error.line)
+        if reply is not None and reply.status == b"SERVER_ERROR":
+            answered = unexpected(reply)
+            answered.node = name
+            return answered
         return ProtocolError(f"the server lost the thread: {error.line[:200].decode('ascii', 'backslashreplace')}", name)
     if not isinstance(error, ClientException | asyncio.LimitOverrunError):
         _log.error("a request to %s ended with a bug", name, exc_info=error)

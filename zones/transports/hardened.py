@@ -31,7 +31,8 @@ from aiomcache.exceptions import ClientException, ValidationException
 from aiomcache.pool import Connection
 
 from zones.protocol.decoder import MAX_VALUE_BYTES
-from zones.protocol.replies import leaves_connection_in_sync
+from zones.protocol.replies import Reply, leaves_connection_in_sync
+from zones.protocol.requests import PROBE_KEY
 from zones.transports.pool import Dial, HardenedPool, OutOfStep, PoolLimits
 from zones.transports.translation import Fetched, refusal
 
@@ -39,10 +40,11 @@ MAX_KEY_BYTES = 250  # memcached's limit
 _MAX_DIGITS = 20  # of 2^64-1, the largest number that a server writes
 
 _END = b"\r\n"
+_STORES = (b"set", b"add", b"replace", b"append", b"prepend", b"cas")
 _STORE_REPLIES = frozenset({b"STORED", b"NOT_STORED", b"EXISTS", b"NOT_FOUND"})
 # What a server may answer, by the first word of the request; digits for `incr` and `decr`, see `_check_fits`.
 _REPLIES: dict[bytes, frozenset[bytes]] = {
-    **dict.fromkeys((b"set", b"add", b"replace", b"append", b"prepend", b"cas"), _STORE_REPLIES),
+    **dict.fromkeys(_STORES, _STORE_REPLIES),
     b"delete": frozenset({b"DELETED", b"NOT_FOUND"}),
     b"touch": frozenset({b"TOUCHED", b"NOT_FOUND"}),
     b"incr": frozenset({b"NOT_FOUND"}),
@@ -69,10 +71,13 @@ class HardenedClient(aiomcache.FlagClient[tuple[bytes, int]]):
         *,
         connect_timeout: float,
         on_server_end: Callable[[], None] | None = None,
+        name: str = "a server",
     ) -> None:
         """`dial` opens a connection, of whichever kind: TCP, TLS, a unix socket. The rest as for `HardenedPool`."""
         super().__init__("", get_flag_handler=_with_flags, set_flag_handler=_with_its_flags)
-        self._pool: HardenedPool = HardenedPool(dial, limits, connect_timeout=connect_timeout, on_server_end=on_server_end)
+        self._pool: HardenedPool = HardenedPool(
+            dial, limits, connect_timeout=connect_timeout, greet=self._greet, on_server_end=on_server_end, name=name
+        )
 
     @property
     def connections(self) -> int:
@@ -97,12 +102,65 @@ class HardenedClient(aiomcache.FlagClient[tuple[bytes, int]]):
         """The items of these keys, all different, that there are. Raises aiomcache's errors and those of streams."""
         for key in keys:
             self._validate_key(key)
-        return await self._fetch(keys)
+        if len(set(keys)) < len(keys):
+            raise ValidationException("duplicate keys", keys)
+        found = await self._fetch(keys)
+        if isinstance(found, Refused):
+            raise found
+        return found
 
     @acquire
-    async def _fetch(self, conn: Connection, keys: Sequence[bytes]) -> dict[bytes, Fetched]:
-        values, tokens = await self._multi_get(conn, *keys)
-        return {key: Fetched(*_pair(value), tokens[key]) for key, value in values.items()}
+    async def _fetch(self, conn: Connection, keys: Sequence[bytes]) -> dict[bytes, Fetched] | Refused:
+        # An error that is raised here costs the connection.
+        async with self._pool.exchange(conn):
+            conn.writer.write(b"gets %b\r\n" % b" ".join(keys))
+            await conn.writer.drain()
+            try:
+                return await _read_items(conn, set(keys))
+            except Refused as refused:
+                # Of one key, SERVER_ERROR is the whole answer. Of several, memcached's proxy goes on to the END, and
+                # twemproxy does not.
+                if len(keys) > 1 or not refused.line.startswith(b"SERVER_ERROR"):
+                    raise
+                return refused
+
+    async def fetch_each(self, keys: Sequence[bytes]) -> tuple[dict[bytes, Fetched], dict[bytes, Reply]]:
+        """Read keys with a request for each, all sent at once.
+
+        Returns:
+            The items that there are, and the `SERVER_ERROR` of each key that the server can't read.
+        """
+        for key in keys:
+            self._validate_key(key)
+        return await self._fetch_each(keys)
+
+    @acquire
+    async def _fetch_each(self, conn: Connection, keys: Sequence[bytes]) -> tuple[dict[bytes, Fetched], dict[bytes, Reply]]:
+        items: dict[bytes, Fetched] = {}
+        failed: dict[bytes, Reply] = {}
+        async with self._pool.exchange(conn):
+            conn.writer.write(b"".join([b"gets %b\r\n" % key for key in keys]))
+            await conn.writer.drain()
+            for key in keys:
+                try:
+                    items.update(await _read_items(conn, {key}))
+                except Refused as refused:
+                    reply = refusal(refused.line)
+                    if reply is None or reply.status != b"SERVER_ERROR":
+                        raise
+                    failed[key] = reply
+        return items, failed
+
+    async def _greet(self, conn: Connection) -> None:
+        """Ask for something, and take any answer of a memcached or a proxy."""
+        async with self._pool.exchange(conn):
+            conn.writer.write(b"gets %b\r\n" % PROBE_KEY)
+            await conn.writer.drain()
+            try:
+                await _read_items(conn, {PROBE_KEY})
+            except Refused as refused:
+                if not refused.line.startswith(b"SERVER_ERROR"):
+                    raise
 
     async def store(
         self, verb: bytes, key: bytes, value: bytes, flags: int, exptime: int, *, cas: int | None = None
@@ -147,27 +205,17 @@ class HardenedClient(aiomcache.FlagClient[tuple[bytes, int]]):
         return line
 
     async def _multi_get(self, conn: Connection, *keys: bytes, with_cas: bool = True) -> Any:
-        values: dict[bytes, bytes | tuple[bytes, int]] = {}
-        tokens: dict[bytes, int | None] = {}
         if not keys:
-            return values, tokens
+            return {}, {}
         wanted = set(keys)
         if len(wanted) < len(keys):
             raise ValidationException("duplicate keys", keys)
         async with self._pool.exchange(conn):
             conn.writer.write(b"%b %b\r\n" % (b"gets" if with_cas else b"get", b" ".join(keys)))
             await conn.writer.drain()
-            while (line := await conn.reader.readuntil(_END)) != b"END\r\n":
-                key, flags, size, cas = _value_line(line[: -len(_END)], with_cas=with_cas)
-                if key not in wanted:
-                    raise OutOfStep("a value that was not asked for", line)
-                wanted.discard(key)
-                data = await conn.reader.readexactly(size + len(_END))
-                if not data.endswith(_END):
-                    raise OutOfStep("no line end behind a value", line)
-                values[key] = (data[: -len(_END)], flags) if flags else data[: -len(_END)]
-                tokens[key] = cas
-        return values, tokens
+            items = await _read_items(conn, wanted, with_cas=with_cas)
+        values = {key: (item.value, item.flags) if item.flags else item.value for key, item in items.items()}
+        return values, {key: item.cas if with_cas else None for key, item in items.items()}
 
     async def _storage_command(
         self,
@@ -245,7 +293,7 @@ def _check_fits(verb: bytes, line: bytes) -> None:
     if verb == b"version" and line.startswith(b"VERSION "):
         return
     complaint = refusal(line)
-    if complaint is None or not leaves_connection_in_sync(complaint):
+    if complaint is None or not leaves_connection_in_sync(complaint, payload=verb in _STORES):
         raise _complaint(line)
 
 
@@ -253,15 +301,30 @@ def _complaint(line: bytes) -> ClientException:
     return OutOfStep("not a reply to what was asked", line) if refusal(line) is None else Refused(line)
 
 
-def _value_line(line: bytes, *, with_cas: bool) -> tuple[bytes, int, int, int | None]:
-    """Key, flags, size and CAS of a `VALUE` line."""
+async def _read_items(conn: Connection, wanted: set[bytes], *, with_cas: bool = True) -> dict[bytes, Fetched]:
+    """Read the answer to a `get` or `gets`, and take each key that has an item from `wanted`."""
+    items: dict[bytes, Fetched] = {}
+    while (line := await conn.reader.readuntil(_END)) != b"END\r\n":
+        key, flags, size, cas = _value_line(line[: -len(_END)], with_cas=with_cas)
+        if key not in wanted:
+            raise OutOfStep("a value that was not asked for", line)
+        wanted.discard(key)
+        data = await conn.reader.readexactly(size + len(_END))
+        if not data.endswith(_END):
+            raise OutOfStep("no line end behind a value", line)
+        items[key] = Fetched(data[: -len(_END)], flags, cas)
+    return items
+
+
+def _value_line(line: bytes, *, with_cas: bool) -> tuple[bytes, int, int, int]:
+    """Return key, flags, size and CAS of a `VALUE` line; 0 for a CAS that was not asked for."""
     word, *rest = line.split(b" ")
     if word != b"VALUE" or len(rest) < (4 if with_cas else 3) or not all(map(_is_number, rest[1:])):
         raise _complaint(line)
     size = int(rest[2])
     if size > MAX_VALUE_BYTES:
         raise OutOfStep("a value over the limit", line)
-    return rest[0], int(rest[1]), size, int(rest[3]) if with_cas else None
+    return rest[0], int(rest[1]), size, int(rest[3]) if with_cas else 0
 
 
 def _is_number(text: bytes) -> bool:

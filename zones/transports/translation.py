@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zones.errors import Unsupported
-from zones.protocol.replies import ERROR_STATUSES, Reply, unexpected
+from zones.protocol.replies import ERROR_STATUSES, Reply, is_unserved, unexpected
 
 # What a classic server can show of an item (`gets`), and what it can't but callers can do without.
 _SHOWN = frozenset({b"v", b"f", b"c", b"s"})
@@ -200,6 +200,8 @@ def refusal(line: bytes) -> Reply | None:
 def _plain(line: bytes, statuses: Mapping[bytes, bytes]) -> Reply:
     reply = refusal(line)
     if reply is not None:
+        if is_unserved(reply):
+            raise unexpected(reply)
         return reply
     if line not in statuses:
         raise unexpected(Reply(line, [], None))
