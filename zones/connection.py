@@ -299,15 +299,13 @@ class Connection(asyncio.BufferedProtocol):
                 if self._late_in_a_row and not waiting[0].waiter.done():
                     self._late_in_a_row = 0  # in time: a reply that nobody waits for any more is none
                 try:
-                    complete = waiting[0].take(reply)
+                    if waiting[0].take(reply):
+                        waiting.popleft()
+                        if self._why_ended is not None:  # by what the waiter did with it
+                            return
                 except NodeUnavailable as error:  # the server answers, and what is behind it does not
                     error.node = self.name
-                    waiting[0].fail(error)
-                    complete = True
-                if complete:
-                    waiting.popleft()
-                    if self._why_ended is not None:  # by what the waiter did with it
-                        return
+                    waiting.popleft().fail(error)
         except ProtocolError as error:
             error.node = self.name
             self._end(ConnectionLost(f"closed, since the server broke the protocol: {error.problem}", self.name), error)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from zones.dialer import Dialer
 from zones.protocol import requests
 from zones.topology import Endpoint
-from zones.transports.pool import Wire
+from zones.transports.wire import Wire
 
 BINARY = 'the server speaks only the binary protocol: start memcached without "-B binary"'
 SASL = (

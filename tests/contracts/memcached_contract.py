@@ -7,12 +7,13 @@ fake, or a release of memcached that behaves differently, and then gets `since` 
 from tests.contracts.classic_cases import CLASSIC_CASES
 from tests.contracts.error_cases import ERROR_CASES
 from tests.contracts.meta_cases import META_CASES
+from tests.contracts.operator_cases import OPERATOR_CASES
 from tests.contracts.recipe_cases import RECIPE_CASES
 from tests.contracts.running import Case, RawClient, SocketClient, byte_by_byte, run_case
 
 __all__ = ["CASES", "Case", "RawClient", "SocketClient", "byte_by_byte", "cases_for", "run_case"]
 
-CASES: list[Case] = [*META_CASES, *RECIPE_CASES, *ERROR_CASES, *CLASSIC_CASES]
+CASES: list[Case] = [*META_CASES, *RECIPE_CASES, *ERROR_CASES, *CLASSIC_CASES, *OPERATOR_CASES]
 
 assert len({case.name for case in CASES}) == len(CASES), "two cases have the same name"
 

@@ -237,3 +237,20 @@ async def test_the_clients_transport_comes_before_that_of_its_nodes():
         async with EVCache("ns", zones.topology, nodes=settings, transport=transport) as client:
             await client.get("key")
             assert [node.transport for node in client._cluster.nodes.values()] == [expected]
+
+
+@on_zones(twemproxy=True)
+async def test_twemproxy_serves_what_it_has_commands_for(zones):
+    """It closes on any other command, `version`, `stats` and `touch` among them."""
+    client = await zones.ready(write_consistency="all", transport="classic")
+    assert await client.set("key", b"value", ttl=100)
+    assert await client.get("key") == b"value"
+    assert not await client.add("key", 1)
+    item = await client.get_item("key", for_update=True)
+    assert await client.cas("key", "other", item)
+    await client.set_many({f"key-{number}": number for number in range(300)})
+    assert await client.get_many([f"key-{number}" for number in range(300)]) == {f"key-{n}": n for n in range(300)}
+    assert await client.incr("key-1", 2) == 3
+    assert await client.append("key", "s")
+    assert await client.delete("key")
+    assert await client.get("key") is None

@@ -13,6 +13,7 @@ from zones.settings import NodeSettings
 from zones.standing import Tally
 from zones.testing import FakeMemcached
 from zones.topology import Endpoint
+from zones.transports.classic import ClassicConnection
 
 ENDPOINT = Endpoint.parse("host")
 LIMITS = CircuitLimits()
@@ -126,7 +127,11 @@ async def call(bench):
 
 async def lose(bench, requests):
     """So many requests at once, that are lost with their connections."""
-    await bench.connected()
+    connection = await bench.connected()
+    if isinstance(connection, ClassicConnection):  # each on a connection of its own
+        pool = connection._client._pool
+        for lent in [await pool.acquire() for _ in range(requests)]:
+            pool.release(lent)
     bench.server.pause()
     for _ in range(requests):
         await ask(bench)

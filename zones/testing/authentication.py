@@ -12,12 +12,15 @@ class Login:
 
     def __init__(self, user: str, password: str) -> None:
         self.done = False
+        self.tried = False
+        """True if the last line or value was a login, right or wrong."""
         self.hung_up = False
         self._credentials = [user.encode(), password.encode()]
         self._missing: int | None = None  # bytes of the value, CR and LF included, once its line is read
 
     def read(self, buffer: bytearray) -> bytes | None:
         """Take one line or value from the buffer and return the answer; None when more bytes are needed."""
+        self.tried = False
         if self._missing is None:
             end = buffer.find(b"\n")
             if end < 0:
@@ -39,5 +42,6 @@ class Login:
         credentials = [token for token in value[:-2].split(b" ") if token]
         if len(credentials) < 2:
             return b"CLIENT_ERROR bad authentication token format\r\n"
+        self.tried = True
         self.done = credentials[:2] == self._credentials
         return b"STORED\r\n" if self.done else b"CLIENT_ERROR authentication failure\r\n"

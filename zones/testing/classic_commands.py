@@ -105,12 +105,13 @@ def update(caller: Caller, tokens: list[bytes]) -> bytes | Body:
         if mode is StoreMode.SET:
             store.delete(key)  # the others keep what is there, unlike ms
         refusal = TOO_LARGE if large else OUT_OF_MEMORY
+        store.counts["store_too_large" if large else "store_no_memory"] += 1
         return swallow(length + 2, b"" if quiet else refusal)
 
     def finish(data: bytes) -> bytes:
+        store.counts["cmd_set"] += 1
         if not data.endswith(b"\r\n"):
             return b"" if quiet else BAD_DATA_CHUNK
-        store.counts["cmd_set"] += 1
         item = Item(key, data[:-2], flags, store.expiry(ttl))
         result, _ = store.save(item, mode, compare=compare, cas=caller.take_cas())
         return b"" if quiet else _STORE_REPLIES[result]
@@ -185,6 +186,7 @@ def _count(caller: Caller, tokens: list[bytes]) -> bytes:
         _, number = store.add_delta(item, delta, up=tokens[0] == b"incr")
     except NotANumberError:
         return NOT_NUMERIC
+    store.counts[tokens[0].decode() + "_hits"] += 1
     return number + b"\r\n"
 
 

@@ -36,6 +36,8 @@ class FakeMemcached:
 
     version: the release to imitate; what differs for a client is in `Dialect`.
     classic_only: no meta protocol, as servers before 1.6 and most proxies; `mg` and the like answer ERROR.
+    twemproxy: the commands of twemproxy: `get gets set add replace append prepend cas delete incr decr quit`. On any other
+        it closes the connection without a word. A dead backend answers `SERVER_ERROR Connection refused`, once for all keys.
     auth: user and password, as a server with `-Y`.
     serverless: the restrictions that the documentation of Amazon ElastiCache Serverless names. `stats` with an argument
         other than `reset`, `me`, `verbosity` and commands for the engine answer ERROR. A delayed `flush_all` answers
@@ -51,12 +53,23 @@ class FakeMemcached:
     clock: seconds, for TTLs, which are exact here; memcached's own clock ticks once a second.
     wall_clock: unix time, for TTLs that are given as a date (over 30 days).
 
-    Not imitated: `watch`, `lru_crawler` dumps, slab classes (`me` always shows cls=1, and nothing is evicted for lack
-    of memory in one class), the second that delayed flushes may come early, `stats` beyond the common lines, the
-    parser that came after 1.6.39 (of newer releases only `mg C` is there), that a `get` of an overlong key also
-    swallows the replies to commands that came in the same packet, and that `ma` sometimes replaces an item where it
-    usually changes it in place (right after fetches of the item): T, E and the stale mark are then lost, as they
-    are here when the number gains a digit.
+    Not imitated:
+
+    - `watch`, `lru`, `extstore`, `refresh_certs`, and of `lru_crawler` all but `crawl`. They answer ERROR.
+    - The binary protocol. A client that speaks it is closed, while memcached answers it.
+    - Slab classes. `me` always shows cls=1, `stats cachedump` lists every item in class 1, nothing is evicted for lack of
+      memory in one class, `slabs reassign` moves nothing, and `stats items`, `slabs`, `conns` and `extstore` are empty.
+    - The counts of `stats detail dump`.
+    - In `stats` and `stats settings`, the figures of what the fake does not have: threads, buffers, the hash table, slab
+      pages, the moves between LRUs, the log, extstore, TLS, the proxy. They are an idle server's. `get_flushed` is 0, since
+      a flush takes items away at once.
+    - The pace of the LRU crawler. Here expired items go at the first command after each second, 1,000 items looked at;
+      memcached looks at each slab class from once a minute to once an hour.
+    - The second that delayed flushes may come early.
+    - The parser that came after 1.6.39. Of newer releases only `mg C` is there.
+    - That a `get` of an overlong key also swallows the replies to commands that came in the same packet.
+    - That `ma` sometimes replaces an item where it usually changes it in place, right after fetches of the item. T, E and
+      the stale mark are then lost, as they are here when the number gains a digit.
     """
 
     def __init__(
@@ -66,6 +79,7 @@ class FakeMemcached:
         item_size_max: int = 1024 * 1024,
         cas_enabled: bool = True,
         classic_only: bool = False,
+        twemproxy: bool = False,
         auth: tuple[str, str] | None = None,
         serverless: bool = False,
         refuse: Mapping[str, str] | None = None,
@@ -82,7 +96,7 @@ class FakeMemcached:
             max_bytes=max_bytes,
             cas_enabled=cas_enabled,
         )
-        dialect = Dialect.of(version, classic_only=classic_only, serverless=serverless)
+        dialect = Dialect.of(version, classic_only=classic_only, serverless=serverless, twemproxy=twemproxy)
         self._state = ServerState(self.store, dialect, auth, refuse or {}, wall_clock=wall_clock)
         self._state.dead_backend = dead_backend
         self._state.max_connections = max_connections
@@ -268,6 +282,7 @@ class FakeMemcached:
 
     def _count_connection(self) -> None:
         self._state.connections += 1
+        self._state.connections_most = max(self._state.connections_most, self._state.connections)
         self._state.connections_total += 1
 
     def _check_not_listening(self) -> None:

@@ -155,6 +155,8 @@ def meta_set(caller: Caller, tokens: list[bytes]) -> bytes | Body:
         return swallow(length + 2, refused.reply)
 
     refusal = _no_room(store, flags, length)
+    if refusal is not None:
+        store.counts["store_too_large" if refusal is TOO_LARGE else "store_no_memory"] += 1
     if refusal is OUT_OF_MEMORY and length > CHUNKED_BYTES:
         return swallow(length + 2, OUT_OF_CHUNKS)  # what is there stays
     if refusal is not None:
@@ -178,6 +180,7 @@ def _no_room(store: Store, flags: MetaFlags, length: int) -> bytes | None:
 
 def _finish_set(caller: Caller, flags: MetaFlags, mode: StoreMode, data: bytes) -> bytes:
     store, dialect = caller.server.store, caller.server.dialect
+    store.counts["cmd_set"] += 1
     if not data.endswith(b"\r\n"):
         return BAD_DATA_CHUNK
     append = mode in (StoreMode.APPEND, StoreMode.PREPEND)
@@ -185,7 +188,6 @@ def _finish_set(caller: Caller, flags: MetaFlags, mode: StoreMode, data: bytes) 
     ttl = flags.create_ttl if create else flags.ttl
     if flags.compare is not None and mode in (StoreMode.SET, StoreMode.REPLACE):
         mode = StoreMode.CAS
-    store.counts["cmd_set"] += 1
     item = Item(flags.key, data[:-2], flags.client_flags, store.expiry(ttl or 0), base64_key=flags.base64_key)
     result, holder = store.save(
         item,
@@ -285,6 +287,7 @@ def meta_arithmetic(caller: Caller, tokens: list[bytes]) -> bytes:
             if flags.compare and flags.compare != item.cas:  # C0 compares nothing
                 return _line(b"EX", flags.echoes())
             item, number = store.add_delta(item, flags.delta, up=up)
+            store.counts["incr_hits" if up else "decr_hits"] += 1
             if flags.new_cas is not None:
                 store.set_cas(item, flags.new_cas)
         reply = _counted(store, flags, item, number, created=created)
@@ -326,6 +329,7 @@ def meta_debug(caller: Caller, tokens: list[bytes]) -> bytes:
         if not key:
             return BAD_FORMAT
     store = caller.server.store
+    store.counts["cmd_meta"] += 1
     item = store.get(key)
     if item is None:
         return b"EN\r\n"

@@ -1,4 +1,4 @@
-"""Answers of memcached's built-in proxy for keys whose backend is dead."""
+"""Answers of proxies, memcached's built-in one and twemproxy, for keys whose backend is dead."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zones.testing.state import Caller
 
 BACKEND_FAILURE = b"SERVER_ERROR backend failure\r\n"
+CONNECTION_REFUSED = b"SERVER_ERROR Connection refused\r\n"
 
 _END = b"END\r\n"
 _KEYED = frozenset({b"mg", b"md", b"ma", b"me", b"delete", b"touch", b"incr", b"decr"})
@@ -27,19 +28,21 @@ def answer_for_dead(caller: Caller, tokens: list[bytes], is_dead: Callable[[byte
 
     The proxy reads a value before it routes the request, and hides an error neither with `q` nor with `noreply`. Of several
     keys of one `get`, each of the dead backend has an error line in its place, and the answer ends with END. Of one, the
-    error line is the whole answer.
+    error line is the whole answer. twemproxy answers with one error line for all keys.
     """
     name = tokens[0]
+    twemproxy = caller.server.dialect.twemproxy
+    failure = CONNECTION_REFUSED if twemproxy else BACKEND_FAILURE
     if len(tokens) > 1 and name in _KEYED:
-        return BACKEND_FAILURE if is_dead(tokens[1]) else None
+        return failure if is_dead(tokens[1]) else None
     if name in _STORES and len(tokens) > _STORES[name] and is_dead(tokens[1]):
         length = read_int32(tokens[_STORES[name]])
-        return None if length is None or length < 0 else swallow(length + 2, BACKEND_FAILURE)
+        return None if length is None or length < 0 else swallow(length + 2, failure)
     if name in _FIRST_KEY:
         head, keys = tokens[: _FIRST_KEY[name]], tokens[_FIRST_KEY[name] :]
         if any(map(is_dead, keys)):
-            if len(keys) == 1:
-                return BACKEND_FAILURE
-            found = (BACKEND_FAILURE if is_dead(key) else retrieve(caller, [*head, key]) for key in keys)
+            if twemproxy or len(keys) == 1:
+                return failure
+            found = (failure if is_dead(key) else retrieve(caller, [*head, key]) for key in keys)
             return b"".join(answer.removesuffix(_END) for answer in found) + _END
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from zones.testing import admin_commands as admin
 from zones.testing import classic_commands as classic
 from zones.testing import meta_commands as meta
 from zones.testing.authentication import Login
@@ -26,7 +27,9 @@ MAX_LINE: Final = 2048
 
 # What Amazon ElastiCache Serverless documents: the longest line of `get` and `gets`, and commands that it does not have.
 SERVERLESS_MAX_GET: Final = 16 * 1024
-_NOT_SERVERLESS: Final = frozenset({b"me", b"verbosity", b"shutdown"})
+_NOT_SERVERLESS: Final = frozenset({b"me", b"verbosity", b"shutdown", b"cache_memlimit", b"slabs", b"lru_crawler"})
+
+_BINARY_MAGIC: Final = 0x80  # the first byte of a client of the binary protocol
 
 _META: Final[dict[bytes, Command]] = {
     b"mg": meta.meta_get,
@@ -48,6 +51,14 @@ _CLASSIC: Final[dict[bytes, Command]] = {
     b"stats": stats,
     b"quit": classic.quit_,
     b"shutdown": classic.shutdown,
+    b"cache_memlimit": admin.cache_memlimit,
+    b"slabs": admin.slabs,
+    b"lru_crawler": admin.lru_crawler,
+}
+
+
+_TWEMPROXY: Final[dict[bytes, Command]] = {
+    name: _CLASSIC[name] for name in b"get gets set add replace append prepend cas delete incr decr quit".split()
 }
 
 
@@ -59,6 +70,7 @@ class Session:
         self._commands = _commands(server)
         self._login = None if server.auth is None else Login(*server.auth)
         self._buffer = bytearray()
+        self._has_begun = False
         self._body: Body | None = None  # the command that waits for its payload
         self._missing = 0  # bytes of a payload that are still to be swallowed
         self._no_newline_before = 0  # where to go on looking for the end of the line
@@ -71,14 +83,21 @@ class Session:
     def receive(self, data: bytes) -> bytes:
         """Take in bytes and return all replies that are due; never raises, whatever arrives."""
         self._buffer += data
+        if data and not self._has_begun:
+            self._has_begun = True
+            self._caller.closing = data[0] == _BINARY_MAGIC
         replies = bytearray()
-        if self._login is not None:
+        store = self._caller.server.store
+        store.counts["bytes_read"] += len(data)
+        store.crawl_if_due()
+        if self._login is not None and not self.closed:
             replies += self._authenticate(self._login)
         while not self.closed and self._login is None:
             reply = self._read_body() if self._body is not None else self._read_line()
             if reply is None:
                 break
             replies += reply
+        store.counts["bytes_written"] += len(replies)
         return bytes(replies)
 
     def _authenticate(self, login: Login) -> bytes:
@@ -89,6 +108,9 @@ class Session:
             if reply is None:
                 self._caller.closing = login.hung_up
                 return last
+            if login.tried:
+                self._caller.server.store.counts["auth_cmds"] += 1
+                self._caller.server.store.counts["auth_errors"] += not login.done
             last = reply
         self._login = None
         return last
@@ -122,7 +144,7 @@ class Session:
             return refusal
         command = self._commands.get(name)
         if command is None:
-            self._caller.closing = _is_http(tokens)
+            self._caller.closing = self._caller.server.dialect.twemproxy or _is_http(tokens)
             return b"" if self.closed else ERROR
         outcome = self._outcome(command, tokens)
         if isinstance(outcome, bytes):
@@ -169,6 +191,8 @@ class Session:
 
 def _commands(server: ServerState) -> dict[bytes, Command]:
     dialect = server.dialect
+    if dialect.twemproxy:
+        return _TWEMPROXY
     known = _CLASSIC if dialect.classic_only else _CLASSIC | _META
     if dialect.serverless:
         return {name: command for name, command in known.items() if name not in _NOT_SERVERLESS}

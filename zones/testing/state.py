@@ -36,8 +36,14 @@ class ServerState:
     commands: Counter[str] = field(default_factory=Counter)
     dead_backend: Callable[[bytes], bool] | None = None
     max_connections: int | None = None
+    detail: bool = False
+    """As set by `stats detail`."""
+    slab_automove: int = 1
+    """As set by `slabs automove`."""
     connections: int = 0
     connections_total: int = 0
+    connections_most: int = 0
+    """Most that were ever open at once."""
     connections_rejected: int = 0
 
 

@@ -27,6 +27,10 @@ _UINT64 = (1 << 64) - 1
 # Only visible in `t`: after `T-1` in the same command it shows the difference, as an unsigned number.
 _LONG_GONE = -61.0
 
+# How often, in seconds, and how many items at once are looked at to reclaim those that have expired.
+CRAWL_SECONDS = 1.0
+CRAWL_ITEMS = 1_000
+
 _CLOCK_NOISE = 1e-6  # seconds; sums of floats must not turn 29 s into 30
 
 
@@ -95,6 +99,8 @@ class Store:
         self._started_wall = wall_clock()
         self._flush_at: float | None = None
         self._items: OrderedDict[bytes, Item] = OrderedDict()  # the least recently used first
+        self._crawl_at = clock() + CRAWL_SECONDS
+        self._to_crawl: list[bytes] = []  # keys of this round, of which the last is next
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -103,9 +109,15 @@ class Store:
         self._flush_if_due()
         item = self._items.get(key)
         if item is not None and self._expired(item):
+            self.counts["get_expired"] += 1
             self.delete(key)
             return None
         return item
+
+    @property
+    def linked(self) -> int:
+        """Items that take memory, those included that have expired and were not reclaimed yet."""
+        return len(self._items)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -279,10 +291,38 @@ class Store:
 
     def evict(self, key: bytes) -> bool:
         """Take an item away as if memory had run out; whether it was there."""
-        if self.get(key) is None:
+        item = self.get(key)
+        if item is None:
             return False
-        self.counts["evictions"] += 1
+        self._evicted(item)
         return self.delete(key)
+
+    def crawl_if_due(self) -> None:
+        """Reclaim some of what has expired, at most once a second. As memcached's LRU crawler, in bounded steps."""
+        now = self._clock()
+        if now >= self._crawl_at:
+            self._crawl_at = now + CRAWL_SECONDS
+            self.crawl(CRAWL_ITEMS)
+
+    def crawl_all(self) -> None:
+        """Reclaim everything that has expired."""
+        self._to_crawl.clear()
+        self.crawl(len(self._items))
+
+    def crawl(self, items: int) -> None:
+        """Look at so many items, after those of the last time, and reclaim what has expired."""
+        self._flush_if_due()
+        if not self._to_crawl:
+            self._to_crawl = list(self._items)
+            self.counts["lru_crawler_starts"] += 1
+        for _ in range(min(items, len(self._to_crawl))):
+            item = self._items.get(self._to_crawl.pop())
+            self.counts["crawler_items_checked"] += 1
+            if item is not None and self._expired(item):
+                self.counts["crawler_reclaimed"] += 1
+                self.counts["reclaimed"] += 1
+                self.counts["expired_unfetched"] += not item.fetched
+                self.delete(item.key)
 
     def flush(self, delay: int = 0) -> None:
         """Drop everything, now or after a delay in seconds (or at a unix time, as a TTL). Replaces an earlier delay."""
@@ -325,5 +365,10 @@ class Store:
             oldest = next(iter(self._items.values()))
             if oldest is newest:
                 return  # alone and too large; the limit is checked before a store
-            self.counts["evictions"] += 1
+            self._evicted(oldest)
             self.delete(oldest.key)
+
+    def _evicted(self, item: Item) -> None:
+        self.counts["evictions"] += 1
+        self.counts["evicted_unfetched"] += not item.fetched
+        self.counts["evicted_active"] += item.active

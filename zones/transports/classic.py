@@ -368,14 +368,9 @@ class ClassicConnection:
         items: dict[bytes, Fetched] = {}
         failed: dict[bytes, Reply] = {}
         for some in _batches(keys):
-            try:
-                items.update(await self._client.fetch(some))
-            except Refused as refused:
-                if not refused.line.startswith(b"SERVER_ERROR"):
-                    raise
-                some_items, some_failed = await self._client.fetch_each(some)
-                items.update(some_items)
-                failed.update(some_failed)
+            found, unserved = await self._client.fetch_or_each(some)
+            items.update(found)
+            failed.update(unserved)
         return [
             (index, failed.get(get.key) or translation.found(get, items[get.key]))
             for index, get in enumerate(gets)

@@ -33,8 +33,9 @@ from aiomcache.pool import Connection
 from zones.protocol.decoder import MAX_VALUE_BYTES
 from zones.protocol.replies import Reply, leaves_connection_in_sync
 from zones.protocol.requests import PROBE_KEY
-from zones.transports.pool import Dial, HardenedPool, OutOfStep, PoolLimits
+from zones.transports.pool import Dial, HardenedPool, PoolLimits
 from zones.transports.translation import Fetched, refusal
+from zones.transports.wire import OutOfStep
 
 MAX_KEY_BYTES = 250  # memcached's limit
 _MAX_DIGITS = 20  # of 2^64-1, the largest number that a server writes
@@ -124,12 +125,21 @@ class HardenedClient(aiomcache.FlagClient[tuple[bytes, int]]):
                     raise
                 return refused
 
-    async def fetch_each(self, keys: Sequence[bytes]) -> tuple[dict[bytes, Fetched], dict[bytes, Reply]]:
-        """Read keys with a request for each, all sent at once.
+    async def fetch_or_each(self, keys: Sequence[bytes]) -> tuple[dict[bytes, Fetched], dict[bytes, Reply]]:
+        """Read keys with one request, and again with a request for each if the server answers it with `SERVER_ERROR`.
 
         Returns:
             The items that there are, and the `SERVER_ERROR` of each key that the server can't read.
         """
+        try:
+            return await self.fetch(keys), {}
+        except Refused as refused:
+            if not refused.line.startswith(b"SERVER_ERROR"):
+                raise
+        return await self.fetch_each(keys)
+
+    async def fetch_each(self, keys: Sequence[bytes]) -> tuple[dict[bytes, Fetched], dict[bytes, Reply]]:
+        """Read keys with a request for each, all sent at once. Returns as `fetch_or_each`."""
         for key in keys:
             self._validate_key(key)
         return await self._fetch_each(keys)

@@ -22,13 +22,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import cast
 
-from aiomcache.exceptions import ClientException
 from aiomcache.pool import Connection, MemcachePool
 
 from zones.transports.base import peers_of
+from zones.transports.wire import Exchange, Wire
 
 # Seconds after a connection could not be opened before the pool tries again, one at a time, while others work. As
 # `CircuitLimits.first_pause`: a server at its limit has many clients that try.
@@ -56,105 +54,8 @@ class PoolLimits:
     the caller has a limit of its own."""
 
 
-class OutOfStep(ClientException):
-    """The server sent something that is not the reply to what was asked."""
-
-
 class CannotConnect(OSError):
     """There is no connection, and no idle one to use instead."""
-
-
-class Wire(asyncio.StreamReaderProtocol):
-    """One socket as aiomcache wants it, a reader and a writer; and a watch on what happens while nobody reads."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[Wire], None]) -> None:
-        """`on_end(wire)` is called when the server has closed it, or has said something that nobody asked for."""
-        self.reader = asyncio.StreamReader(loop=loop)
-        super().__init__(self.reader, loop=loop)
-        self.streams: Connection | None = None
-        self.busy = False
-        """Whether a reply is expected, or was not read to its end: such a connection is never handed on."""
-        self.given_up = False
-        """Whether it was closed from this side."""
-        self.pooled = False
-        """True once the pool has lent it, or could."""
-        self._loop_of_writer = loop
-        self._on_end = on_end
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
-        super().connection_made(transport)
-        # By its kind, not by its class: uvloop's transports are not asyncio's.
-        writer = asyncio.StreamWriter(cast("asyncio.Transport", transport), self, self.reader, self._loop_of_writer)
-        self.streams = Connection(self.reader, writer)
-
-    def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
-        super().data_received(data)
-        if not self.busy:
-            self._ended()
-
-    def eof_received(self) -> bool | None:
-        """Called by the event loop."""
-        super().eof_received()
-        self._ended()
-        return False  # nothing is gained by half a connection
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop."""
-        super().connection_lost(exc)
-        # asyncio looks at the error of its future in `__del__`. If the garbage collector finds both in one cycle and takes
-        # the future first, asyncio reports an exception that was never retrieved.
-        closed: asyncio.Future[None] | None = getattr(self, "_closed", None)
-        if exc is not None and closed is not None:
-            closed.exception()
-        self._ended()
-
-    def _ended(self) -> None:
-        if not self.given_up:
-            self._on_end(self)
-
-    @property
-    def in_step(self) -> bool:
-        """Whether the next request on it will get its own reply."""
-        ended = self.reader.at_eof() or self.reader.exception() is not None
-        return not self.busy and not ended and not self.given_up and not self.unread
-
-    @property
-    def said(self) -> str:
-        """The text of what nobody has read."""
-        return bytes(self.reader._buffer[:200]).decode("ascii", "backslashreplace").strip()  # type: ignore[attr-defined]  # noqa: SLF001
-
-    @property
-    def unread(self) -> int:
-        """Bytes that arrived and that nobody has read."""
-        # StreamReader has no public name for this, and it is the one sign of a reply too many before it does harm.
-        return len(self.reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001
-
-
-class Exchange:
-    """See `HardenedPool.exchange`."""
-
-    __slots__ = ("_limit", "_wire")
-
-    def __init__(self, wire: Wire, seconds: float | None) -> None:
-        self._wire = wire
-        self._limit = None if seconds is None else asyncio.timeout(seconds)
-
-    async def __aenter__(self) -> None:
-        self._wire.busy = True
-        if self._limit is not None:
-            await self._limit.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._limit is not None:
-            await self._limit.__aexit__(kind, error, traceback)
-        if error is None:
-            if self._wire.unread:
-                raise OutOfStep("more than the reply arrived")
-            self._wire.busy = False
 
 
 Dial = Callable[[Callable[[], Wire]], Awaitable[Wire]]
@@ -200,7 +101,7 @@ class HardenedPool(MemcachePool):
         self._used: dict[Connection, Wire] = {}
         self._greeted: dict[Connection, Wire] = {}
         self._waiting: deque[asyncio.Future[Wire]] = deque()  # nothing is idle while one waits
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: dict[asyncio.Task[None], Wire | None] = {}  # with what is being greeted
         self._pause_ends: float | None = None  # after an opening that failed; None after one that did not
         self._retry: asyncio.TimerHandle | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -240,6 +141,7 @@ class HardenedPool(MemcachePool):
         except BaseException:
             if turn in self._waiting:
                 self._waiting.remove(turn)
+                self._open_no_more_than(len(self._waiting))
             if turn.done() and not turn.cancelled() and turn.exception() is None:  # in the tick of the cancellation
                 streams = turn.result().streams
                 assert streams is not None
@@ -297,8 +199,7 @@ class HardenedPool(MemcachePool):
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        for task in self._opening:
-            task.cancel()
+        self._open_no_more_than(0)
         for turn in self._take_waiting():
             turn.set_exception(ConnectionAbortedError("the pool is closed"))
 
@@ -329,8 +230,18 @@ class HardenedPool(MemcachePool):
         for _ in range(wanted):
             greet = bool(working)
             task = self._loop.create_task(self._add(greet=greet), name="evcache-classic-open")
-            self._opening.add(task)
+            self._opening[task] = None
             task.add_done_callback(partial(self._opened, greeted=greet))
+
+    def _open_no_more_than(self, most: int) -> None:
+        """Give up connections that are being opened and that no caller waits for."""
+        for task, wire in list(self._opening.items())[most:]:
+            del self._opening[task]  # its end says nothing about the server
+            # A task that is cancelled in the tick of a reset would leave the error unseen, for asyncio to report.
+            if wire is None:
+                task.cancel()
+            else:
+                self._drop(wire)
 
     def _grow_again(self) -> None:
         self._retry = None
@@ -346,8 +257,9 @@ class HardenedPool(MemcachePool):
         self._offer(wire)
 
     def _opened(self, task: asyncio.Task[None], *, greeted: bool) -> None:
-        self._opening.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        wanted = task in self._opening
+        self._opening.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None and wanted:
             if self._pause_ends is None and self.size():
                 _log.warning("%s takes no more than %d connections of this client: %s", self._name, self.size(), error)
             self._pause_ends = self._loop.time() + RETRY_SECONDS
@@ -387,7 +299,9 @@ class HardenedPool(MemcachePool):
 
     async def _greet_on(self, wire: Wire) -> None:
         assert wire.streams is not None
-        self._greeted[wire.streams] = wire
+        task = asyncio.current_task()
+        assert task is not None
+        self._greeted[wire.streams] = self._opening[task] = wire
         try:
             await self._greet(wire.streams)
         finally:
