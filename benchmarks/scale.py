@@ -287,12 +287,12 @@ async def real_connections(count: int) -> Row | None:
         (node,) = live.nodes.values()
         loop = asyncio.get_running_loop()
         with memory_of() as taken:
-            while not node._ready:
+            while not node._connections.ready:
                 with suppress(NodeError):  # it does not listen yet
                     await node.connected(loop.time() + 10)
                 await asyncio.sleep(0.1)
             before_here, before_there = taken(), resident(server.pid)
-            while len(node._ready) < count:
+            while len(node._connections.ready) < count:
                 await asyncio.sleep(0.1)
             here, there = taken() - before_here, resident(server.pid) - before_there
     finally:

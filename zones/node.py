@@ -8,7 +8,6 @@ time to time whether it answers; callers never do.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Literal
@@ -17,9 +16,11 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from zones.capabilities import Capabilities
 from zones.circuit import Circuit, CircuitState
+from zones.connection_set import ConnectionSet
 from zones.errors import NodeError, NodeTimeout, NodeUnavailable
 from zones.loop_lag import LoopLag
 from zones.opening import open_transport
+from zones.pause import Pause
 from zones.renewal import Renewal
 from zones.settings import NodeSettings
 from zones.standing import Outage, Standing, Tally
@@ -58,27 +59,21 @@ class Node:
         self._on_handshake = on_handshake
         self._standing = Standing(self._loop, Tally() if tally is None else tally, self._changed)
         self._circuit = Circuit(settings.circuit, self._loop.time())
-        self._ready: list[Transport] = []
-        self._suspended: list[Transport] = []  # open, and not to be used: the circuit is open too
+        self._connections = ConnectionSet(self._loop)
         self._wanted = settings.connections  # how many are to be ready
         self._turn = 0
-        self._retiring: set[Transport] = set()
-        self._silent: set[Transport] = set()  # of those that are ready
         self._keeper: asyncio.Task[None] | None = None
         self._keepers: set[asyncio.Task[None]] = set()  # it, and those before it that have not ended
-        self._pause_ends = 0.0  # when the next probe is due
-        self._pause_changed = asyncio.Event()
+        self._pause = Pause(self._loop)
         self._renewal = Renewal(self, settings, self._keepers)
         self._attempt: asyncio.Future[None] | None = None
         self._in_vain = 0  # calls that had no connection in time, since there was one
-        self._asked_before = 0  # requests on connections that have ended, less the first words of all
         self._last_error: Exception | None = None  # why the last attempt to connect failed; None after one that did not
         self._closed = False
-        self._all_retired: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         classic = " classic" if self.transport == "classic" else ""
-        return f"<Node {self.endpoint} {self.state}{classic} connections={len(self._ready)}>"
+        return f"<Node {self.endpoint} {self.state}{classic} connections={len(self._connections.ready)}>"
 
     @property
     def transport(self) -> TransportName | None:
@@ -90,7 +85,7 @@ class Node:
         """`idle`: nothing was asked of it yet. `down`: calls fail at once."""
         if self._closed:
             return "closed"
-        if self._ready:
+        if self._connections.ready:
             return "ready"
         if self._standing.failure is not None:
             return "down"
@@ -104,7 +99,7 @@ class Node:
     @property
     def is_down(self) -> bool:
         """Whether a call to this node would fail at once."""
-        return not self._ready and (self._standing.failure is not None or self._closed)
+        return not self._connections.ready and (self._standing.failure is not None or self._closed)
 
     @property
     def may_answer(self) -> bool:
@@ -113,7 +108,7 @@ class Node:
         A node that stands still has a connection open. It answers as soon as it goes on, perhaps before the deadline of a
         call, and the call has nowhere else to go. A node that refuses connections is no such node.
         """
-        return not self.is_down or (self._standing.all_out and bool(self._suspended) and not self._closed)
+        return not self.is_down or (self._standing.all_out and bool(self._connections.suspended) and not self._closed)
 
     @property
     def is_silent(self) -> bool:
@@ -128,17 +123,16 @@ class Node:
     @property
     def pending(self) -> int:
         """Requests without a reply, on all of its connections."""
-        return sum(connection.pending for connection in (*self._ready, *self._suspended, *self._retiring))
+        return self._connections.pending
 
     @property
     def requests(self) -> int:
         """Requests that it was ever sent."""
-        live = (*self._ready, *self._suspended, *self._retiring)
-        return self._asked_before + sum(connection.requests for connection in live)
+        return self._connections.requests
 
     def connection(self) -> Transport | None:
         """An open connection, in turn; None when there is none at this moment (see `connected`)."""
-        ready = self._ready
+        ready = self._connections.ready
         if len(ready) < self._wanted:
             if not ready:
                 return None
@@ -219,7 +213,7 @@ class Node:
         self._renewal.close()
         self._standing.end()
         cancel_once(self._keepers)
-        self._retire(self.in_use())
+        self._connections.retire(self.in_use())
 
     async def close(self, drain: float = 0.0) -> None:
         """Wait up to `drain` seconds for requests that are waiting, then end every connection. May be called again."""
@@ -227,30 +221,21 @@ class Node:
         try:
             if self._keepers:
                 await asyncio.wait(self._keepers)
-            if self._retiring and drain > 0:
-                await self._drained(drain)
+            if drain > 0 and not await self._connections.drained(drain):
+                _log.info("%s: %d requests were not answered before it was closed", self.endpoint, self.pending)
         finally:
             self.abort()
 
     def abort(self) -> None:
         """End every connection now. What runs in the background is cancelled; `close` waits for it."""
         self.retire()
-        for connection in list(self._retiring):
+        for connection in list(self._connections.retiring):
             connection.abort()
 
     def abandon(self) -> None:
         """End the node when its loop is closed, so that nothing can be awaited."""
         self._closed = True
         abandon(self._keepers)
-
-    async def _drained(self, seconds: float) -> None:
-        if self._all_retired is None:
-            self._all_retired = self._loop.create_future()
-        try:
-            async with asyncio.timeout(seconds):
-                await asyncio.shield(self._all_retired)
-        except TimeoutError:
-            _log.info("%s: %d requests were not answered before it was closed", self.endpoint, self.pending)
 
     # The keeper: connects, and probes while the circuit is open.
 
@@ -270,30 +255,16 @@ class Node:
             # Everything: whatever a dialer or a TLS library raises, the node is down and is tried again.
             retry=retry_if_exception_type(Exception),
             after=self._failed,  # before the pause is drawn, which depends on what it does
-            sleep=self._pause,
+            sleep=self._pause.wait,
         )
         if self._circuit.state == "open":  # by what became of requests: it has just shown that it does not answer
-            await self._pause(self._circuit.pause(urgent=self._standing.is_urgent))
-        while len(self._ready) < self._wanted:
+            await self._pause.wait(self._circuit.pause(urgent=self._standing.is_urgent))
+        while len(self._connections.ready) < self._wanted:
             await retrying(self._get_ready)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait before the next probe."""
-        self._pause_ends = self._loop.time() + seconds
-        while self._loop.time() < self._pause_ends:
-            self._pause_changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._pause_ends):
-                    await self._pause_changed.wait()
 
     def hurry(self) -> None:
         """Shorten the pause before the next probe, if there is one: calls have nowhere to go from now on."""
-        self._probe_by(self._loop.time() + self._circuit.pause(urgent=True))
-
-    def _probe_by(self, when: float) -> None:
-        if when < self._pause_ends:
-            self._pause_ends = when
-            self._pause_changed.set()
+        self._pause.shorten(self._loop.time() + self._circuit.pause(urgent=True))
 
     async def _get_ready(self) -> None:
         """One more connection that can be used; with the circuit open, one that has answered a probe."""
@@ -302,23 +273,23 @@ class Node:
         if connection is None:
             asked_at = self._loop.time()
             connection, capabilities = await self.open()
-            self._asked_before -= connection.requests  # the handshake, which no caller asked for
+            self._connections.count_without_handshake(connection)
             self._take_over(capabilities)
-            heard = [known for known in self._suspended if known.heard_at > asked_at]  # the server only stood still
-            self._retire([known for known in self._suspended if known not in heard[: self._wanted - 1]])
+            suspended = self._connections.suspended
+            heard = [known for known in suspended if known.heard_at > asked_at]  # the server only stood still
+            self._connections.retire([known for known in suspended if known not in heard[: self._wanted - 1]])
             if self._standing.failure is not None:
                 await self._probe(connection)
         if self._standing.failure is not None:
             self._come_back()
-        if connection not in self._ready and connection.is_open:
-            self._ready.append(connection)
+        self._connections.add(connection)
         self._connected_again()
 
     async def _suspended_that_answers(self) -> Transport | None:
         """Probe a suspended connection. Return None if a new one is needed: the network may have forgotten the old one."""
-        if not self._suspended:
+        if not self._connections.suspended:
             return None
-        connection = self._suspended[0]
+        connection = self._connections.suspended[0]
         try:
             await self._probe(connection)
         except NodeError:
@@ -334,40 +305,35 @@ class Node:
 
     def in_use(self) -> list[Transport]:
         """Return the connections that are open and were not retired."""
-        return [*self._ready, *self._suspended]
+        return self._connections.in_use()
 
     def exchange(self, opened: Transport, capabilities: Capabilities, gone: list[Transport]) -> None:
         """Use `opened` in place of the connections that are gone. Those still deliver the replies that they owe."""
-        self._asked_before -= opened.requests
+        self._connections.count_without_handshake(opened)
         self._take_over(capabilities)
-        self._ready.append(opened)
+        self._connections.ready.append(opened)
         self._retire(gone)
         if self._standing.failure is not None:
             self._come_back()
-        if self._keeper is not None and len(self._ready) >= self._wanted:
+        if self._keeper is not None and len(self._connections.ready) >= self._wanted:
             self._keeper.cancel()
             self._keeper = None
         self._connected_again()
 
     def _retire(self, connections: list[Transport]) -> None:
-        """Take connections out of use, as far as they are in use."""
-        connections = [connection for connection in self.in_use() if connection in connections]
-        self._ready = [connection for connection in self._ready if connection not in connections]
-        self._suspended = [connection for connection in self._suspended if connection not in connections]
-        self._retiring.update(connections)
-        for connection in connections:
-            self._unsilence(connection)
-            connection.retire()
+        """Take connections out of use."""
+        self._connections.retire(connections)
+        self._standing.is_silent = self._connections.is_silent
 
     def _connected_again(self) -> None:
-        self._retire(self._ready[self._wanted :])
+        self._retire(self._connections.ready[self._wanted :])
         self._last_error = None
         self._in_vain = 0
         self._end_attempt()
 
     async def _probe(self, connection: Transport) -> None:
-        if connection not in self._suspended:
-            self._suspended.append(connection)  # which a probe that is not answered does not end
+        if connection not in self._connections.suspended:
+            self._connections.suspended.append(connection)  # which a probe that is not answered does not end
         timeout = self._settings.circuit.probe_timeout
         await connection.probe(self._loop.time() + (self._settings.connect_timeout if timeout is None else timeout))
 
@@ -375,10 +341,7 @@ class Node:
         assert self.capabilities is not None
         _log.info("node %s is back (memcached %s)", self.endpoint, self.capabilities.server)
         self._circuit.close(self._loop.time(), self.requests)
-        suspended, self._suspended = self._suspended, []
-        for connection in suspended:
-            connection.forgive()
-        self._ready.extend(connection for connection in suspended if connection.is_open)
+        self._connections.resume()
         self._standing.come_back(self._settings.circuit.slow_start)
 
     def _take_over(self, capabilities: Capabilities) -> None:
@@ -394,7 +357,7 @@ class Node:
         self._circuit.probe_failed()
         error = retry.outcome.exception() if retry.outcome is not None else None
         self._last_error = error if isinstance(error, Exception) else NodeUnavailable("no connection", self.label)
-        if not self._ready:  # with a connection that works, it is only short of the others
+        if not self._connections.ready:  # with a connection that works, it is only short of the others
             self._go_down(self._last_error)
         self._end_attempt()
 
@@ -427,38 +390,28 @@ class Node:
 
     def leaving(self, connection: Transport) -> None:
         """It takes no more requests, and still answers those it has."""
-        if connection in self._suspended:
-            self._suspended.remove(connection)
-            self._retiring.add(connection)
-        elif connection in self._ready:
-            self._ready.remove(connection)
-            self._retiring.add(connection)
+        if self._connections.leave(connection):
             _log.debug("node %s: its server ended a connection; it is asked again what it is", self.endpoint)
             self._keep_connected()
 
     def silent(self, connection: Transport) -> bool:
         """Reads wait, and no byte arrives: send further reads elsewhere, and those that wait, if there is an elsewhere."""
-        self._silent.add(connection)
-        if not self._silent.issuperset(self._ready):
-            return False
-        self._standing.is_silent = True
-        return self._standing.elsewhere
+        self._connections.silence(connection)
+        self._standing.is_silent = self._connections.is_silent
+        return self._standing.is_silent and self._standing.elsewhere
 
     def heard(self, connection: Transport) -> None:
         """A byte has arrived after silence or after timeouts: the server goes on."""
-        self._unsilence(connection)
-        if connection in self._suspended and self._circuit.ends_early:
-            self._probe_by(self._loop.time())
-
-    def _unsilence(self, connection: Transport) -> None:
-        self._silent.discard(connection)
-        if self._standing.is_silent and not (self._ready and self._silent.issuperset(self._ready)):
-            self._standing.is_silent = False
+        self._connections.hear(connection)
+        self._standing.is_silent = self._connections.is_silent
+        if connection in self._connections.suspended and self._circuit.ends_early:
+            self._pause.shorten(self._loop.time())
 
     def late(self, connection: Transport, timeouts: int, in_a_row: int) -> None:
         """Requests had no reply in time, or were lost: enough of them open the circuit."""
         # One that leaves, since its server ends connections, still reports what it loses by that.
-        if connection in self._ready or (connection in self._retiring and in_a_row == 0 and not self._closed):
+        connections = self._connections
+        if connection in connections.ready or (connection in connections.retiring and in_a_row == 0 and not self._closed):
             self._renewal.doubt(connection)
             why = self._circuit.failed(self._loop.time(), timeouts, in_a_row, self.requests)
             if why is not None:
@@ -466,9 +419,7 @@ class Node:
 
     def _stop_asking(self, why: Exception) -> None:
         """Keep the connections, and what waits on them: a server that only stood still answers on them when it goes on."""
-        suspended, self._ready = self._ready, []
-        self._suspended.extend(suspended)
-        self._silent.clear()
+        self._connections.suspend()
         self._standing.is_silent = False
         self._go_down(why)
         if self._keeper is not None:  # it was after one more connection: that is no probe, and its pause may be a long one
@@ -478,22 +429,13 @@ class Node:
 
     def lost(self, connection: Transport, why: NodeUnavailable) -> None:
         """It has ended: connect anew if it was in use."""
-        self._unsilence(connection)
-        known = connection in self._ready or connection in self._suspended or connection in self._retiring
-        self._retiring.discard(connection)
-        if known:
-            self._asked_before += connection.requests
-        if self._closed:
-            if not self._retiring and self._all_retired is not None and not self._all_retired.done():
-                self._all_retired.set_result(None)
+        was_ready = self._connections.forget(connection)
+        self._standing.is_silent = self._connections.is_silent
+        # For a suspended connection the next probe connects. A failed handshake is reported by `open_transport`.
+        if self._closed or not was_ready:
             return
-        if connection in self._suspended:
-            self._suspended.remove(connection)  # the next probe connects
-        if connection not in self._ready:
-            return  # it never got past its first words: the keeper hears of that from `open_transport`
-        self._ready.remove(connection)
         _log.debug("node %s: a connection ended: %s", self.endpoint, why)
-        if not self._ready and self._last_error is not None:
+        if not self._connections.ready and self._last_error is not None:
             self._go_down(self._last_error)  # the last connection, and the keeper has been failing to open another
         failing = self._circuit.failed(self._loop.time(), connection.unanswered, 0, self.requests)
         if failing is not None:

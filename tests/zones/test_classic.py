@@ -435,7 +435,7 @@ async def test_connections_made_for_a_server_of_another_kind_are_not_used():
     async with Bench(FakeMemcached(), connections=2) as bench:
         await bench.connected()
         await settle()
-        first, second = bench.node._ready
+        first, second = bench.node._connections.ready
         asked = bench.loop.create_future()
         bench.server.pause()
         second.request(requests.meta_get(b"k"), asked, bench.loop.time() + FAR)
@@ -446,7 +446,7 @@ async def test_connections_made_for_a_server_of_another_kind_are_not_used():
         bench.node.connection()  # which notices that one is missing
         await settle()
         assert bench.node.transport == "classic"
-        assert [type(connection) for connection in bench.node._ready] == [ClassicConnection]
+        assert [type(connection) for connection in bench.node._connections.ready] == [ClassicConnection]
         assert not second.is_open
         bench.server.resume()
         assert (await asked).status == b"EN", "what was asked before is still answered"
