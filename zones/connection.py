@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
 from zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError
@@ -87,7 +87,9 @@ class Connection(asyncio.BufferedProtocol):
         self._timer_at = math.inf
         self._on_silent = on_silent
         self._on_heard = on_heard
-        self._silence = SilenceDetector(name, loop, limits.patience, lambda: self._pending, self._fell_silent)
+        self.heard_at = 0.0
+        """Time of the last byte, or of the first request since nothing waited, on the loop's clock."""
+        self._silence = SilenceDetector(self, loop, limits.patience, self._fell_silent)
         self._awaits_sign = True  # whether the next byte is worth a call of `on_heard`
         self._lateness = Lateness(lag)
         # Requests that may wait: none before there is a transport, and after `retire` or the end.
@@ -100,11 +102,6 @@ class Connection(asyncio.BufferedProtocol):
         return f"<Connection {self.name} {state} pending={len(self._pending)} queued={self._out_bytes}B>"
 
     @property
-    def heard_at(self) -> float:
-        """Time of the last byte, or of the first request since nothing waited, on the loop's clock."""
-        return self._silence.heard_at
-
-    @property
     def renews_itself(self) -> bool:
         """False: see `Transport`."""
         return False
@@ -112,6 +109,11 @@ class Connection(asyncio.BufferedProtocol):
     def peers(self) -> frozenset[tuple[str, int]]:
         """Return the IP address and port that it is connected to."""
         return peers_of(self._transport)
+
+    @property
+    def waiting(self) -> Collection[Pending]:
+        """Requests whose reply has not been read, the oldest first."""
+        return self._pending
 
     @property
     def pending(self) -> int:
@@ -222,11 +224,10 @@ class Connection(asyncio.BufferedProtocol):
                 raise ConnectionLost("the connection is closed", self.name)
             raise self._limits.refusal(len(waiting), self._out_bytes, self.name)
         if not waiting:
-            silence = self._silence
-            silence.heard_at = now = self._loop.time()  # silence begins when there is something to answer
+            self.heard_at = now = self._loop.time()  # silence begins when there is something to answer
             when = min(when, now + self._limits.silence)
-            if not silence.is_watching:
-                silence.watch()
+            if not self._silence.is_watching:
+                self._silence.watch()
         waiting.append(pending)
         self._out.append(data)
         self._out_bytes += len(data)
@@ -289,8 +290,8 @@ class Connection(asyncio.BufferedProtocol):
         """Match what arrived with who waits."""
         now = self._loop.time()
         if self._awaits_sign:
-            self._sign_of_life(now - self._silence.heard_at)
-        self._silence.heard_at = now
+            self._sign_of_life(now - self.heard_at)
+        self.heard_at = now
         waiting = self._pending
         try:
             for reply in self._decoder.feed(data):
@@ -347,7 +348,7 @@ class Connection(asyncio.BufferedProtocol):
             self._blame(len(late), late[0])
         self._close_if_nobody_waits()
         if self._pending and self._why_ended is None:
-            give_up = self._silence.heard_at + self._limits.silence
+            give_up = self.heard_at + self._limits.silence
             if give_up <= now:
                 self._end(ConnectionLost(f"no byte in {self._limits.silence:g} s", self.name))
                 return
@@ -382,7 +383,7 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Called by the event loop."""
         self._paused = False
-        self._silence.heard_at = self._loop.time()  # it took bytes: silent, but not gone
+        self.heard_at = self._loop.time()  # it took bytes: silent, but not gone
         self._flush()
 
     def retire(self) -> None:

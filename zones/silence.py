@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from typing import Protocol
 
 from zones.errors import NodeSilent
 from zones.loop_lag import STALL_SECONDS
@@ -18,48 +19,53 @@ from zones.pending import Pending, movable, move_away
 SUSPICIOUS_READS = 3
 
 
+class Watched(Protocol):
+    """The connection as the detector sees it."""
+
+    name: str
+    heard_at: float
+
+    @property
+    def waiting(self) -> Collection[Pending]:
+        """Requests whose reply has not been read."""
+        ...
+
+
 class SilenceDetector:
     """The detector of one connection. It has at most one timer, and none while nothing waits."""
 
     __slots__ = (
+        "_connection",
         "_due",
         "_is_silent",
         "_loop",
         "_may_move",
-        "_name",
         "_patience",
         "_round_trip",
         "_timer",
-        "_waiting",
-        "heard_at",
         "is_watching",
     )
 
     def __init__(
         self,
-        name: str,
+        connection: Watched,
         loop: asyncio.AbstractEventLoop,
         patience: float,
-        waiting: Callable[[], Collection[Pending]],
         may_move: Callable[[], bool],
     ) -> None:
         """Make the detector of a connection.
 
         Args:
-            name: Label of the node, for errors.
+            connection: The connection.
             loop: Event loop of the connection.
             patience: Seconds without a byte, beyond two round trips, after which the server is silent.
-            waiting: Returns the requests that wait.
             may_move: Called when the server falls silent. If it returns True, the reads that wait fail with `NodeSilent`.
         """
-        self.heard_at = 0.0
-        """Time of the last byte, or of the first request since nothing waited, on the loop's clock."""
         self.is_watching = False
         """True while a timer runs."""
-        self._name = name
+        self._connection = connection
         self._loop = loop
         self._patience = patience
-        self._waiting = waiting
         self._may_move = may_move
         self._is_silent = False
         # Seconds that the first reply took; None before it. A far server is silent for as long after each burst.
@@ -77,7 +83,7 @@ class SilenceDetector:
         if self._round_trip is None:
             self._round_trip = quiet
         self._is_silent = False
-        if not self.is_watching and self._waiting():
+        if not self.is_watching and self._connection.waiting:
             self.watch()
 
     def stop(self) -> None:
@@ -99,11 +105,11 @@ class SilenceDetector:
     def _look(self) -> None:
         self._timer = None
         self.is_watching = False
-        waiting = self._waiting()
+        waiting = self._connection.waiting
         if self._is_silent or not waiting:
             return
         now = self._loop.time()
-        silent_at = self.heard_at + self._limit
+        silent_at = self._connection.heard_at + self._limit
         if now - self._due > STALL_SECONDS:  # the loop stood still: what has arrived may not have been read yet
             self._look_at(now + self._limit)
         elif now < silent_at:
@@ -116,6 +122,6 @@ class SilenceDetector:
                 self._move(now)
 
     def _move(self, now: float) -> None:
-        reads = movable(self._waiting())
-        problem = f"no byte in {now - self.heard_at:.3f} s, and {len(reads)} reads wait"
-        move_away(reads, lambda: NodeSilent(problem, self._name))
+        reads = movable(self._connection.waiting)
+        problem = f"no byte in {now - self._connection.heard_at:.3f} s, and {len(reads)} reads wait"
+        move_away(reads, lambda: NodeSilent(problem, self._connection.name))
