@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from zones.errors import CacheError
-from zones.tasks import abandon, cancel_once
+from zones.tasks import abandon, cancel_once, unattended
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class Background:
         if self._closed or len(self._tasks) >= self._max_tasks:
             work.close()
             return None
-        task = asyncio.get_running_loop().create_task(work)
+        task = unattended(asyncio.get_running_loop().create_task(work))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task

@@ -33,7 +33,7 @@ from evcache.speaker import (
 )
 from zones.checks import at_least_one, seconds, zero_or_more
 from zones.errors import InvalidArgument, UsageError
-from zones.tasks import abandon, cancel_once
+from zones.tasks import abandon, cancel_once, unattended
 
 # Heartbeats that may be missed in a row.
 MISSED_HEARTBEATS = 3
@@ -162,7 +162,7 @@ class Bus:
             return
         self._loop = asyncio.get_running_loop()
         for work, name in ((self._listen(), "listen"), (self._speaker.run(), "speak")):
-            task = self._loop.create_task(work, name=f"evcache-bus-{name}")
+            task = unattended(self._loop.create_task(work, name=f"evcache-bus-{name}"))
             task.add_done_callback(_ended)
             self._tasks.append(task)
 
@@ -222,12 +222,12 @@ class Bus:
             self._losses += 1
             self._log_deaf(error)
             return False
-        reason: Exception = ChannelError("closed")
+        reason: Exception | None = None  # still, if it is cancelled
         try:
             self._came_up()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._watch(), name="evcache-bus-watch")
-                group.create_task(self._hear(subscription), name="evcache-bus-hear")
+                unattended(group.create_task(self._watch(), name="evcache-bus-watch"))
+                unattended(group.create_task(self._hear(subscription), name="evcache-bus-hear"))
         except ExceptionGroup as errors:
             reason = errors.exceptions[0]
         finally:
@@ -247,13 +247,13 @@ class Bus:
         self._tell(self._listener.lost_track, "subscribed")
         self._tell(self._listener.channel_up, True)
 
-    def _went_down(self, reason: Exception) -> None:
+    def _went_down(self, reason: Exception | None) -> None:
         self._up = False
-        if not self._closing:
+        if reason is not None and not self._closing:
             self._losses += 1
             self._log_deaf(reason)
         self._tell(self._listener.channel_up, False)
-        self._tell(self._listener.lost_track, str(reason))
+        self._tell(self._listener.lost_track, "closed" if reason is None else str(reason))
 
     def _log_deaf(self, reason: Exception) -> None:
         if not self._deaf:

@@ -23,6 +23,7 @@ from zones.pending import Waiter
 from zones.protocol import requests
 from zones.protocol.packet import Packet
 from zones.protocol.replies import ERROR_STATUSES, Reply, decimal, number, token, unexpected
+from zones.tasks import unattended
 from zones.transports.base import Transport
 
 # Values up to this size travel three times in a guarded store, larger ones once (`requests.guarded_store_once`).
@@ -268,7 +269,7 @@ def ask_soon(node: Node, line: bytes, deadline: float, loop: asyncio.AbstractEve
     """Send a request, and return what its reply will be in; a `NodeError` if there is none. No task where none is needed."""
     connection = node.connection()
     if connection is None:
-        return loop.create_task(ask(node, line, deadline))
+        return unattended(loop.create_task(ask(node, line, deadline)))
     answer: asyncio.Future[Reply] = loop.create_future()
     try:
         connection.request(line, answer, deadline)

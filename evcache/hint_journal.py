@@ -8,7 +8,7 @@ from collections.abc import Callable
 from evcache.hint_file import HintFile
 from evcache.hints import Hint, Hints
 from zones.errors import InvalidArgument
-from zones.tasks import abandon, cancel_once
+from zones.tasks import abandon, cancel_once, unattended
 
 
 class HintJournal:
@@ -49,7 +49,7 @@ class HintJournal:
             return
         loop = asyncio.get_running_loop()
         if self._opening is None:
-            self._opening = loop.create_task(self._open(self._path), name="evcache-hints-open")
+            self._opening = unattended(loop.create_task(self._open(self._path), name="evcache-hints-open"))
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         if self._strict:
             await asyncio.shield(self._opening)
@@ -81,6 +81,9 @@ class HintJournal:
                 self._opening = None  # the next call tries again
                 raise
             file.give_up(error.problem)
+        except GeneratorExit:  # the event loop is closed
+            file.abandon()
+            raise
         except BaseException:
             await file.close()
             raise

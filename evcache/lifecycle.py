@@ -21,7 +21,7 @@ from evcache.telemetry import Subject, Watch
 from evcache.version_support import zones_without_versions
 from zones.cluster import View
 from zones.discovery import StaticDiscovery
-from zones.tasks import abandon, cancel_once
+from zones.tasks import abandon, cancel_once, unattended
 from zones.topology import Topology
 
 # For what was written last to be announced, when the writes have taken all the time there was: one message, a millisecond
@@ -241,7 +241,7 @@ class Lifecycle(Assembly):
             return view, options
         if self._starting is None:
             # One task for all who wait, so that a caller who is cancelled takes nobody with it.
-            self._starting = asyncio.create_task(self._start())
+            self._starting = unattended(asyncio.create_task(self._start()))
             # Looked at even when every caller has been cancelled meanwhile, or asyncio reports it as nobody's error.
             self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
         starting = self._starting

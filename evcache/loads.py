@@ -34,6 +34,7 @@ from evcache.slots import Slots
 from evcache.throttle import Throttle
 from evcache.versions import VersionClock
 from zones.cluster import View
+from zones.tasks import unattended
 
 # How a process that waits for another one's load looks whether it has ended: mcrouter's look-aside route begins with 2 ms
 # and goes up to 500 ms.
@@ -161,15 +162,15 @@ class Loads:
 
         try:
             async with asyncio.TaskGroup() as group:
-                prepared = [group.create_task(prepare(flight)) for flight in flights]
+                prepared = [unattended(group.create_task(prepare(flight))) for flight in flights]
             order = {flight: number for number, flight in enumerate(flights)}
             ready.sort(key=lambda errand: order[errand.flight])
             async with asyncio.TaskGroup() as group:
                 if ready:
-                    group.create_task(self._load(view, ready, asked))
+                    unattended(group.create_task(self._load(view, ready, asked)))
                 for flight, task in zip(flights, prepared, strict=True):
                     if task.result() is NoLease.TAKEN:
-                        group.create_task(self._await_other(view, flight, asked))
+                        unattended(group.create_task(self._await_other(view, flight, asked)))
         except BaseException:
             # A task that is cancelled before it has begun does not give back what it was handed.
             self._give_back(ready, asked, failed=False)

@@ -21,6 +21,7 @@ from zones.node import Node
 from zones.pool import ZonePool
 from zones.protocol import requests
 from zones.protocol.replies import AnyReply, read_hit
+from zones.tasks import unattended
 
 Answers = dict[bytes, dict[str, Answer]]
 Hits = list[tuple[int, AnyReply]]
@@ -157,7 +158,7 @@ class ManyPath:
         answers: Answers = {key: {} for key in keys}
         undecided = set(keys)
         asked: dict[asyncio.Future[Hits], tuple[str, Sequence[bytes]]] = {
-            asyncio.ensure_future(_ask(node, some, flags, deadline, view.loop)): (pool.name, some)
+            unattended(asyncio.ensure_future(_ask(node, some, flags, deadline, view.loop))): (pool.name, some)
             for pool in view.readers
             for node, some in pool.batches(keys)
         }

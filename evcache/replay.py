@@ -34,6 +34,7 @@ from evcache.versions import NOTHING_NEWER, VersionClock
 from zones.cluster import View
 from zones.errors import CacheError, ServerError, Unsupported
 from zones.node import Node
+from zones.tasks import unattended
 from zones.topology import Topology
 
 # Deliveries under way at once.
@@ -273,7 +274,9 @@ class Replay:
         again = False
         for batch in _batches(self._within_reach(view), MAX_DELIVERIES):
             began = view.loop.time()
-            taken = await asyncio.gather(*(self._deliver(view, hint, node) for hint, node in batch))
+            taken = await asyncio.gather(
+                *(unattended(asyncio.ensure_future(self._deliver(view, hint, node))) for hint, node in batch)
+            )
             again = again or not all(taken)
             pace = len(batch) / self._limits.rate - (view.loop.time() - began)
             await asyncio.sleep(max(0.0, pace))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from evcache.background import Background
@@ -283,9 +284,16 @@ class _Part:
         self._report(Outcome.TIMEOUT if isinstance(error, NodeTimeout) else Outcome.UNAVAILABLE, error)
 
     def _spawn(self, work: Any) -> None:
-        if self._round.background.spawn(self._see_through(work)) is None:
+        task = self._round.background.spawn(self._see_through(work))
+        if task is None:
             work.close()
             self.set_exception(QueueFull("too much background work, or the client is closing", self._node.label))
+        else:
+            task.add_done_callback(partial(self._ended, work))
+
+    def _ended(self, work: Any, _: asyncio.Task[None]) -> None:
+        work.close()  # a task that is cancelled before its first step has not begun to await it
+        self.set_exception(NodeTimeout("given up", self._node.label))  # no effect after an outcome
 
     async def _see_through(self, work: Any) -> None:
         try:

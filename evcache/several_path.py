@@ -14,6 +14,7 @@ from evcache.read_parts import ReadParts
 from zones.cluster import View
 from zones.errors import CacheError
 from zones.node import Node
+from zones.tasks import unattended
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class SeveralPath:
         known = self._parts.remembered.newest(key)
 
         asked: dict[asyncio.Future[Answer], str] = {
-            asyncio.ensure_future(self._ask(zone, node, line, deadline)): zone for zone, node in nodes.items()
+            unattended(asyncio.ensure_future(self._ask(zone, node, line, deadline))): zone for zone, node in nodes.items()
         }
         arrived: dict[str, Answer] = {}
 

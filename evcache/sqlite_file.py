@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from zones.errors import InvalidArgument
-from zones.tasks import abandon
+from zones.tasks import abandon, unattended
 
 T = TypeVar("T")
 Found = TypeVar("Found")
@@ -97,7 +97,7 @@ class SqliteFile(ABC, Generic[Found]):
         self._changes[place] = row
         self._noted += 1
         if self._writing is None:
-            self._writing = asyncio.get_running_loop().create_task(self._write(), name=self.name)
+            self._writing = unattended(asyncio.get_running_loop().create_task(self._write(), name=self.name))
 
     async def written(self) -> bool:
         """Wait until all that was noted before is in the file. False when it could not be written, which was logged."""

@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, retry_if_result, wait_exponential, wait_rand
 from evcache.write_behind_batch import Batch, Tried
 from evcache.write_behind_buffer import Buffer
 from evcache.write_behind_room import Room
-from zones.tasks import cancel_once
+from zones.tasks import cancel_once, unattended
 
 # Between tries while they fail, doubled each time, with some jitter: a source that is down is asked six times a minute by
 # each process, which it does not notice, and gets what has waited within ten seconds of its return.
@@ -54,7 +54,7 @@ class Flushes:
     def begin(self) -> None:
         """Run, unless it does."""
         if self.task is None:
-            self.task = asyncio.get_running_loop().create_task(self._run(), name="evcache-write-behind")
+            self.task = unattended(asyncio.get_running_loop().create_task(self._run(), name="evcache-write-behind"))
             self.task.add_done_callback(self._ended)
 
     async def end(self) -> None:

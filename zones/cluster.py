@@ -19,7 +19,7 @@ from zones.ring import position, ring_in_steps
 from zones.selector import coordinator_order, is_urgent, last, read_order
 from zones.settings import NodeSettings
 from zones.standing import Tally
-from zones.tasks import abandon, cancel_once
+from zones.tasks import abandon, cancel_once, unattended
 from zones.topology import Endpoint, Mode, Topology, Zone, difference
 
 # How long a node that left the topology may take to answer what it was asked before: longer than any sensible write timeout.
@@ -121,7 +121,7 @@ class Cluster:
 
     def follow(self, discovery: Discovery) -> None:
         """Apply what the source reports from now on, in a background task that `close` ends."""
-        self._watcher = asyncio.get_running_loop().create_task(self._watch(discovery), name="evcache-discovery")
+        self._watcher = unattended(asyncio.get_running_loop().create_task(self._watch(discovery), name="evcache-discovery"))
 
     def apply(self, topology: Topology) -> View:
         """Make this the topology. Calls that are under way keep the view they began with.
@@ -264,7 +264,7 @@ class Cluster:
         if self._spare_pool is not None:
             nodes += self._spare_pool.nodes
         for node in nodes:
-            task = asyncio.get_running_loop().create_task(node.close(drain), name=f"evcache-close-{node.label}")
+            task = unattended(asyncio.get_running_loop().create_task(node.close(drain), name=f"evcache-close-{node.label}"))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
         waiting = [*watching, *self._closing, *self._retiring]
@@ -291,7 +291,8 @@ class Cluster:
 
     def _retire(self, node: Node) -> None:
         node.retire()
-        task = asyncio.get_running_loop().create_task(node.close(RETIRE_SECONDS), name=f"evcache-retire-{node.label}")
+        work = node.close(RETIRE_SECONDS)
+        task = unattended(asyncio.get_running_loop().create_task(work, name=f"evcache-retire-{node.label}"))
         self._retiring[task] = node
         task.add_done_callback(lambda task: self._retiring.pop(task, None))
 

@@ -24,7 +24,7 @@ from zones.pause import Pause
 from zones.renewal import Renewal
 from zones.settings import NodeSettings
 from zones.standing import Outage, Standing, Tally
-from zones.tasks import abandon, cancel_once
+from zones.tasks import abandon, cancel_once, unattended
 from zones.topology import Endpoint
 from zones.transports.base import Transport, TransportName
 
@@ -244,7 +244,7 @@ class Node:
         if self._attempt is None or self._attempt.done():
             self._attempt = self._loop.create_future()
         if self._keeper is None or self._keeper.done():  # done, and its callback has not run yet
-            self._keeper = self._loop.create_task(self._keep(), name=f"evcache-connect-{self.label}")
+            self._keeper = unattended(self._loop.create_task(self._keep(), name=f"evcache-connect-{self.label}"))
             self._keepers.add(self._keeper)
             self._keeper.add_done_callback(self._keeper_ended)
         return self._attempt

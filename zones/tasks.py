@@ -5,11 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakSet
+
+AnyTask = TypeVar("AnyTask", bound=asyncio.Future[Any])
 
 # Not `Task.cancelling()`: before Python 3.13 a TaskGroup leaves that counted up when one of its tasks has failed.
 _cancelled: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+
+def unattended(task: AnyTask) -> AnyTask:
+    """Let a task of the client end silently with a loop that is closed under it. Return the task.
+
+    asyncio reports a task that is collected before it has ended. Here, the program has closed its loop, or ends, without
+    `close`. `asyncio.gather` sets the same attribute, which has no public name. A call that waits for the task is reported.
+    """
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
+    return task
 
 
 def cancel_once(tasks: Iterable[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:

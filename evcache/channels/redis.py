@@ -20,7 +20,7 @@ from evcache.channels.inbox import MAX_WAITING_MESSAGES, Inbox
 from evcache.loop_end import LoopEnd
 from zones.checks import at_least_one, seconds
 from zones.errors import InvalidArgument, UsageError
-from zones.tasks import cancel_once
+from zones.tasks import cancel_once, unattended
 
 try:
     from redis.asyncio import ConnectionPool, Redis
@@ -189,7 +189,7 @@ class _Listener:
         self._silence = silence
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
-        self._task = self._loop.create_task(self._run(), name="evcache-redis-channel")
+        self._task = unattended(self._loop.create_task(self._run(), name="evcache-redis-channel"))
         self._task.add_done_callback(lambda _: ended(self))
 
     def cancel(self) -> None:
@@ -206,8 +206,8 @@ class _Listener:
         error = ChannelError("the subscription was stopped")
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._read(), name="evcache-redis-channel-read")
-                group.create_task(self._ask(), name="evcache-redis-channel-ping")
+                unattended(group.create_task(self._read(), name="evcache-redis-channel-read"))
+                unattended(group.create_task(self._ask(), name="evcache-redis-channel-ping"))
         except ExceptionGroup as errors:
             first = errors.exceptions[0]
             error = first if isinstance(first, ChannelError) else ChannelError(f"the connection is lost: {first}")

@@ -37,6 +37,7 @@ from zones.pending import Waiter
 from zones.protocol.packet import Packet
 from zones.protocol.replies import Reply
 from zones.protocol.requests import PROBE_KEY
+from zones.tasks import unattended
 from zones.transports import translation
 from zones.transports.failures import node_error
 from zones.transports.hardened import HardenedClient, Refused
@@ -261,7 +262,8 @@ class ClassicConnection:
             lost = self._lag.lost(now)
         before = [task for key in keys if (task := self._last_write.get(key)) is not None]
         request = _Request(waiter, size, tuple(keys) if writes else (), now, lost)
-        task = self._loop.create_task(self._answer(work, before, request, deadline), name=f"evcache-classic-{self.name}")
+        answer = self._answer(work, before, request, deadline)
+        task = unattended(self._loop.create_task(answer, name=f"evcache-classic-{self.name}"))
         self._requests[task] = request
         self._bytes += size
         for key in request.written:
