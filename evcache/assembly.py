@@ -23,10 +23,8 @@ from evcache.config import (
     Errors,
     Ordering,
     ZonesArgument,
-    an_instance,
     discovery_from,
     local_zone_from,
-    not_negative,
     share,
 )
 from evcache.consistency import Consistency
@@ -61,10 +59,11 @@ from evcache.turns import Turns
 from evcache.version_support import VersionSupport
 from evcache.versions import VersionClock
 from evcache.write_path import WritePath
-from zones.checks import at_least_one
+from zones.checks import an_instance, at_least_one, flag, methods, not_negative
 from zones.cluster import Cluster, View
 from zones.discovery import StaticDiscovery
-from zones.errors import InvalidTopology
+from zones.errors import InvalidArgument, InvalidTopology
+from zones.live import Live
 from zones.settings import NodeSettings
 from zones.tap import Tap
 from zones.transports.base import TransportChoice
@@ -79,7 +78,7 @@ DEFAULT_TELEMETRY = Telemetry()
 MAX_LOADS = 32
 
 
-class Assembly:
+class Assembly(Live):
     """The parts that a client's operations use. Nothing is opened, and no running loop is needed."""
 
     def __init__(
@@ -154,6 +153,15 @@ class Assembly:
         telemetry: what OpenTelemetry is told, when the service has installed an SDK; None: nothing.
         wall_clock: unix time in seconds, for versions and for TTLs over 30 days.
         """
+        flag(fallback_on_miss, "fallback_on_miss")
+        flag(interop, "interop")
+        flag(repair, "repair")
+        methods(codec, ("encode", "decode"), "codec")
+        methods(invalidation, ("publish", "subscribe"), "invalidation")
+        an_instance(nodes, NodeSettings, "nodes")
+        an_instance(hooks, Hooks, "hooks")
+        if not callable(wall_clock):
+            raise InvalidArgument("wall_clock", f"a function that returns the unix time is needed, not {wall_clock!r}")
         self._keys = Keys(namespace, may_hash=not interop)
         self._local_zone = local_zone_from(local_zone)
         self._discovery = discovery_from(zones, self._local_zone)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from zones.errors import CacheError
-from zones.tasks import abandon, cancel_once, unattended
+from zones.tasks import abandon, cancel_once, ended, unattended
 
 T = TypeVar("T")
 
@@ -19,35 +19,42 @@ MAX_TASKS = 10_000
 _log = logging.getLogger(__name__)
 
 
+def _work() -> str:
+    return "background work"
+
+
 class Background:
     """The background tasks of one client."""
 
     def __init__(self, max_tasks: int = MAX_TASKS) -> None:
         self._max_tasks = max_tasks
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], Callable[[], str]] = {}  # with what each one runs, for the log
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T] | None:
-        """Run `work` as a task. None, with nothing run, when there are too many or the client is closing."""
+    def spawn(self, work: Coroutine[Any, Any, T], describe: Callable[[], str] = _work) -> asyncio.Task[T] | None:
+        """Run `work` as a task. None, with nothing run, when there are too many or the client is closing.
+
+        `describe` returns what runs in it, for the log. Work that calls code of the service needs one.
+        """
         if self._closed or len(self._tasks) >= self._max_tasks:
             work.close()
             return None
         task = unattended(asyncio.get_running_loop().create_task(work))
-        self._tasks.add(task)
+        self._tasks[task] = describe
         task.add_done_callback(self._ended)
         return task
 
     def reopen(self) -> None:
         """Take work again after `close`, or on another loop if the loop of the present tasks is closed."""
         abandon(self._tasks)
-        self._tasks = set()
+        self._tasks = {}
         self._closed = False
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if task.cancelled():
             return
         error = task.exception()  # looked at, so that it is not reported as lost when the caller has left
@@ -57,7 +64,8 @@ class Background:
     async def close(self, drain: float) -> int:
         """Take no more work, wait up to `drain` seconds for running tasks, then cancel them. Return how many were cancelled.
 
-        A cancelled call cancels all tasks at once. A further call waits for the tasks that have not ended.
+        A cancelled call cancels all tasks at once. A further call waits for the tasks that have not ended. A task that goes
+        on after its cancellation is logged and left alone.
         """
         self._closed = True
         if not self._tasks:
@@ -69,6 +77,5 @@ class Background:
             cancel_once(tasks)
             raise
         cut_short = cancel_once(left)
-        if left:
-            await asyncio.wait(left)
+        await ended(left, lambda task: self._tasks.get(task, _work)())
         return len(cut_short)

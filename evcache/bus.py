@@ -33,7 +33,7 @@ from evcache.speaker import (
 )
 from zones.checks import at_least_one, seconds, zero_or_more
 from zones.errors import InvalidArgument, UsageError
-from zones.tasks import abandon, cancel_once, unattended
+from zones.tasks import abandon, cancel_once, ended, unattended
 
 # Heartbeats that may be missed in a row.
 MISSED_HEARTBEATS = 3
@@ -189,8 +189,7 @@ class Bus:
                 await asyncio.wait(self._tasks[1:], timeout=drain)
         finally:
             cancel_once(self._tasks)
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await ended(self._tasks, lambda _: f"the invalidation channel {type(self._channel).__qualname__}")
         closed, self._closed = self._closed, True
         if (pending := self._speaker.pending) and not closed:
             _log.log(level, "closed with %d changes that were not announced", pending)
@@ -210,18 +209,29 @@ class Bus:
             wait=wait_exponential(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS) + wait_random(0, RETRY_FIRST_SECONDS),
             retry=retry_if_result(lambda steady: not steady),
         )
-        while True:
-            await retrying(self._follow)
+        opening = self._tasks
+        while self._is_current(opening):
+            await retrying(self._follow, opening)
             await asyncio.sleep(random.uniform(0, RETRY_FIRST_SECONDS))  # noqa: S311 (others have lost theirs too)
 
-    async def _follow(self) -> bool:
-        """One subscription, from its beginning to its end. Whether it lasted."""
+    def _is_current(self, opening: list[asyncio.Task[None]]) -> bool:
+        """Return False for tasks that `close` has cancelled. A channel may catch the cancellation and go on."""
+        return opening is self._tasks and not self._closing
+
+    async def _follow(self, opening: list[asyncio.Task[None]]) -> bool:
+        """Follow one subscription from its beginning to its end. Return whether it lasted, or is not wanted any more."""
         try:
             subscription = await self._channel.subscribe(self._topic)
         except Exception as error:  # whatever a channel raises, it is tried again
+            if not self._is_current(opening):
+                return True
             self._losses += 1
             self._log_deaf(error)
             return False
+        if not self._is_current(opening):
+            with contextlib.suppress(Exception):
+                await subscription.aclose()
+            return True
         reason: Exception | None = None  # still, if it is cancelled
         try:
             self._came_up()
@@ -231,7 +241,8 @@ class Bus:
         except ExceptionGroup as errors:
             reason = errors.exceptions[0]
         finally:
-            self._went_down(reason)
+            if opening is self._tasks:
+                self._went_down(reason)
             with contextlib.suppress(Exception):  # it has ended, one way or the other
                 await subscription.aclose()
         return self._loop.time() - self._subscribed_at >= STEADY_SECONDS

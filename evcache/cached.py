@@ -153,6 +153,12 @@ class Cached(Generic[P, R]):
         bound.__dict__.update(self.__dict__, _bound=(instance,), uncached=method, __wrapped__=method)
         return bound
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Return a reference to the function, as functions do: a copy is the function itself, and a pickle names it."""
+        if self._bound:
+            return getattr, (self._bound[0], self.uncached.__name__)
+        return str(getattr(self, "__qualname__", "?"))
+
     def __repr__(self) -> str:
         return f"<cached {self.uncached!r}>"
 

@@ -20,6 +20,7 @@ import msgspec
 
 from evcache.errors import DecodeError, EncodeError, InvalidArgument
 from evcache.models import to_plain
+from zones.checks import flag, not_negative
 
 try:
     import zstandard
@@ -103,6 +104,9 @@ class StandardCodec:
         `packed_ints`: store an `int` in EVCache's packed form, which JVM clients read, and which `incr` and `decr` can't
         count with. A client with `interop=True` always does. Both forms are read in either case.
         """
+        if compress_over is not None:
+            not_negative(compress_over, "compress_over")
+        flag(packed_ints, "packed_ints")
         self._compress_over = compress_over
         self._packed_ints = packed_ints
         self._pack: Callable[[bytes, int], tuple[bytes, int]]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
+from zones.checks import has_methods
 from zones.cluster import check_local_zone
 from zones.discovery import ZONE_VARIABLE, Discovery, FileDiscovery, StaticDiscovery
 from zones.errors import InvalidArgument, InvalidTopology
@@ -51,7 +52,7 @@ def discovery_from(zones: ZonesArgument, local_zone: str | None) -> Discovery:
         topology = zones
     elif isinstance(zones, Mapping):
         topology = Topology.from_mapping(_nodes_by_zone(zones))
-    elif hasattr(zones, "load") and hasattr(zones, "watch"):
+    elif has_methods(zones, "load", "watch"):
         return zones
     else:
         raise InvalidTopology("zones", f"zones and their nodes are needed, not {zones!r}")
@@ -77,22 +78,3 @@ def share(value: float, argument: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InvalidArgument(argument, f"a share from 0 to 1 is needed, not {value!r}")
     return value
-
-
-def not_negative(value: int, argument: str) -> int:
-    """Raise `InvalidArgument` unless the value is a whole number from 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidArgument(argument, f"a whole number from 0 is needed, not {value!r}")
-    return value
-
-
-def an_instance(value: object, kind: type, argument: str, *, optional: bool = True) -> None:
-    """Raise `InvalidArgument` unless the value is one of these settings, or None where they are optional."""
-    if not isinstance(value, kind) and not (optional and value is None):
-        raise InvalidArgument(argument, f"{kind.__name__}(...){' or None' if optional else ''} is needed, not {value!r}")
-
-
-def one_of(value: str, kind: object, argument: str) -> None:
-    """Raise `InvalidArgument` unless the value is one that the Literal type `kind` lists."""
-    if value not in get_args(kind):
-        raise InvalidArgument(argument, f"{value!r} is none of {', '.join(map(repr, get_args(kind)))}")

@@ -39,6 +39,9 @@ class Asked(NamedTuple):
     """Returns False for bytes and flags that count as absent because the caller cannot decode them. None: all count as
     present, until the caller finds out."""
 
+    source: object = None
+    """The loader as the caller gave it."""
+
     def only_readable(self) -> Asked:
         """Return the same, with what the caller cannot decode as absent."""
         return self._replace(readable=partial(can_read, self.decoder))

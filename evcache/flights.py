@@ -178,6 +178,13 @@ class Flights:
         if task is not None:
             self._by_task.pop(task, None)
 
+    def fail_all(self, failure: LoadAborted) -> None:
+        """Fail the loads that are under way, and let no caller join them."""
+        for task, flights in list(self._by_task.items()):
+            for flight in flights:
+                self.fail(flight, failure)
+            self.settle(flights, task)
+
     async def wait(self, flights: Sequence[Flight], seconds: float) -> None:
         """Wait until all have landed. Raises `LoadTimeout` after so many seconds.
 

@@ -19,7 +19,7 @@ from zones.cluster import View
 from zones.errors import CacheError, InvalidArgument, InvalidTopology
 from zones.protocol import requests
 from zones.protocol.replies import read_hit
-from zones.topology import Endpoint, Mode, Zone
+from zones.topology import Endpoint, Mode, Zone, endpoint_of
 
 GUTTER = "gutter"
 """What `Item.zone` and `WriteResult.zones` call it. No zone may be called so in a client that has one."""
@@ -37,7 +37,7 @@ class Gutter:
 
     def __init__(self, nodes: Iterable[str | Endpoint], ttl: float = 10.0) -> None:
         """Raises `InvalidArgument` for what can't be used."""
-        if isinstance(nodes, str):
+        if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
             raise InvalidArgument("nodes", f"a list of nodes is needed, not {nodes!r}")
         object.__setattr__(self, "nodes", tuple(nodes))
         object.__setattr__(self, "ttl", seconds(ttl, "ttl"))
@@ -45,10 +45,10 @@ class Gutter:
 
     def zone(self) -> Zone:
         """The servers as a zone, which is in no topology. Raises `InvalidTopology`."""
-        endpoints = tuple(node if isinstance(node, Endpoint) else Endpoint.parse(node) for node in self.nodes)
-        if not endpoints:
-            raise InvalidTopology("gutter", "it has no nodes")
-        return Zone(GUTTER, endpoints, Mode.WRITE_ONLY)
+        try:
+            return Zone(GUTTER, tuple(endpoint_of(GUTTER, node) for node in self.nodes), Mode.WRITE_ONLY)
+        except InvalidTopology as error:
+            raise InvalidTopology("nodes", error.problem) from error
 
 
 class GutterReads:

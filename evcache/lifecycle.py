@@ -19,9 +19,10 @@ from evcache.options import Options, Seconds
 from evcache.stats import Stats
 from evcache.telemetry import Subject, Watch
 from evcache.version_support import zones_without_versions
+from zones.checks import zero_or_more
 from zones.cluster import View
 from zones.discovery import StaticDiscovery
-from zones.tasks import abandon, cancel_once, unattended
+from zones.tasks import abandon, cancel_once, ended, unattended
 from zones.topology import Topology
 
 # For what was written last to be announced, when the writes have taken all the time there was: one message, a millisecond
@@ -118,7 +119,11 @@ class Lifecycle(Assembly):
         May be called again. Calls that are under way after that fail with `CacheUnavailable`; later ones with `UsageError`,
         until `async with` opens the client again. The client logs what it could not finish in time, and reports it to the
         hooks. A cancelled call ends everything without waiting; another call waits until nothing is left.
+
+        Loaders, discoveries, channels and dialers of the service may catch their cancellation and go on. After two seconds
+        each is logged as a warning and left alone.
         """
+        zero_or_more(drain, "drain")
         if not self._owner.close() or self._ended:
             return
         if self._owner.is_lost:
@@ -149,6 +154,7 @@ class Lifecycle(Assembly):
             if self._replay is not None:
                 self._replay.finish()
             cut_short = await self._background.close(drain)
+            self._loads.close()
             if cut_short:
                 # A program that does not close its client does not wait for its writes.
                 _log.log(_level(loop_ends), "closed with %d background writes unfinished", cut_short)
@@ -167,8 +173,8 @@ class Lifecycle(Assembly):
         if self._near is not None:
             self._near.close()
         try:
-            if self._starting is not None and not self._starting.done():
-                await asyncio.wait([self._starting])
+            if self._starting is not None:
+                await ended([self._starting], lambda _: f"the discovery {type(self._discovery).__qualname__}")
         except asyncio.CancelledError:
             deadline = loop.time()
             raise

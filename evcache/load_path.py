@@ -9,9 +9,9 @@ client allows.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from evcache.answers import Found
 from evcache.background import Background
@@ -28,6 +28,7 @@ from evcache.stats import LoadStats
 from zones.cluster import View
 from zones.errors import CacheError
 from zones.protocol.requests import COPY_FLAGS
+from zones.tasks import name_of
 
 # Keys that are loaded in the background at once, nobody waiting for them. Those over that are left to a later reader.
 MAX_REFRESHES = 64
@@ -61,7 +62,7 @@ class LoadPath:
         self._hooks = hooks
         self._wall = wall
         self._draw = draw
-        self._refreshing = 0
+        self._refreshing: set[Flight] = set()  # in the background
         self.stale_served = 0
         """Values that were served after they had gone out of date."""
 
@@ -69,7 +70,11 @@ class LoadPath:
         """Forget the loads of the last opening, whose tasks have ended."""
         self._flights.reopen()
         self._loads.reopen()
-        self._refreshing = 0
+        self._refreshing = set()  # a loader that goes on after its cancellation takes its flights out of the former one
+
+    def close(self) -> None:
+        """Fail the loads that go on although they were cancelled: their callers do not wait for them any longer."""
+        self._flights.fail_all(LoadAborted("the client is closed"))
 
     def stats(self) -> LoadStats:
         """What has been done so far."""
@@ -304,7 +309,7 @@ class LoadPath:
 
     def _begin(self, view: View | None, keys: Sequence[bytes], asked: Asked) -> list[Flight]:
         flights = self._flights.begin(keys)
-        task = self._background.spawn(self._loads.run(view, flights, asked))
+        task = self._background.spawn(self._loads.run(view, flights, asked), partial(_described, flights, asked))
         if task is None:
             self._flights.settle(flights, None)
             raise LoadAborted("too much background work, or the client is closing")
@@ -316,18 +321,21 @@ class LoadPath:
         if view is None:
             return
         keys = [key for key in keys if self._flights.get(key) is None and not self._loads.is_throttled(key)]
-        keys = keys[: MAX_REFRESHES - self._refreshing]
+        keys = keys[: MAX_REFRESHES - len(self._refreshing)]
         if not keys or self._loads.is_busy:
             return
         flights = self._flights.begin(keys, background=True)
-        task = self._background.spawn(self._loads.run(view, flights, asked))
+        task = self._background.spawn(self._loads.run(view, flights, asked), partial(_described, flights, asked))
         if task is None:
             self._flights.settle(flights, None)
             return
         self._flights.own(flights, task)
-        self._refreshing += len(keys)
+        refreshing = self._refreshing
+        refreshing.update(flights)
+        task.add_done_callback(lambda _: refreshing.difference_update(flights))
 
-        def ended(_: asyncio.Task[None]) -> None:
-            self._refreshing -= len(keys)
 
-        task.add_done_callback(ended)
+def _described(flights: Sequence[Flight], asked: Asked) -> str:
+    keys = ", ".join(repr(flight.key) for flight in flights[:3])
+    more = f" and {len(flights) - 3} more keys" if len(flights) > 3 else ""
+    return f"the loader {name_of(asked.source)} of {keys}{more}"

@@ -107,7 +107,7 @@ class Loading(Invalidating):
             return {keys[0]: await awaitable(loader())}
 
         asked = self._asked(
-            load, ttl, policy, consistency, timeout, near_cache=near_cache, decoder=decoder, same_type=as_ is None
+            load, loader, ttl, policy, consistency, timeout, near_cache=near_cache, decoder=decoder, same_type=as_ is None
         )
         view = self._cluster.view
         if view is None or self._owner.open_in is not asyncio.get_running_loop():
@@ -191,7 +191,7 @@ class Loading(Invalidating):
             return {full: values.get(given[full][0]) for full in missing}
 
         asked = self._asked(
-            load, ttl, policy, consistency, timeout, near_cache=near_cache, decoder=decoder, same_type=as_ is None
+            load, loader, ttl, policy, consistency, timeout, near_cache=near_cache, decoder=decoder, same_type=as_ is None
         )
         if not given:
             return {}
@@ -259,6 +259,7 @@ class Loading(Invalidating):
     def _asked(
         self,
         loader: Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Any]]],
+        source: object,
         ttl: Seconds | None,
         policy: LoadPolicy | None,
         consistency: Level | None,
@@ -286,6 +287,7 @@ class Loading(Invalidating):
             near=near_cache,
             decoder=decoder,
             same_type=same_type and decoder is self._codec,
+            source=source,
         )
 
     def _near_kept(self, full: bytes, asked: Asked) -> Kept | None:

@@ -80,6 +80,7 @@ class Loads:
         self._background = background
         self._hooks = hooks
         self._near = near
+        self._max_loads = max_loads
         self._slots = Slots(max_loads)
         self._throttle = throttle
         self._versions = versions
@@ -87,8 +88,6 @@ class Loads:
         self._known = known
         self._wall = wall
         self._draw = draw
-        self.running = 0
-        """Loaders that run."""
         self.loads = 0
         self.failed = 0
         """Of the loads, those whose loader raised, or was cut off."""
@@ -101,9 +100,13 @@ class Loads:
 
     def reopen(self) -> None:
         """Forget the loaders of the last opening, which have ended."""
-        self._slots.reopen()
+        self._slots = Slots(self._max_loads)  # a loader that goes on after its cancellation frees its slot in the former one
         self._throttle.end_all()  # its times are those of the last loop
-        self.running = 0
+
+    @property
+    def running(self) -> int:
+        """Loaders that run."""
+        return self._slots.running
 
     @property
     def is_busy(self) -> bool:
@@ -308,11 +311,12 @@ class Loads:
 
     async def _call(self, asked: Asked, flights: Sequence[Flight]) -> Mapping[bytes, Any]:
         nested = _inside_loader.get() and not flights[0].background
-        ticket = self._slots.ticket(at_once=nested or any(flight.urgent for flight in flights))
+        slots = self._slots
+        ticket = slots.ticket(at_once=nested or any(flight.urgent for flight in flights))
         for flight in flights:
             flight.ticket = ticket
-        await self._slots.wait(ticket)
-        self.running += 1
+        await slots.wait(ticket)
+        slots.running += 1
         self.loads += 1
         for flight in flights:
             flight.loading = True
@@ -334,8 +338,8 @@ class Loads:
         finally:
             with suppress(ValueError):  # a coroutine that is never run again is closed in another context
                 _inside_loader.reset(outside)
-            self.running -= 1
-            self._slots.free()
+            slots.running -= 1
+            slots.free()
 
     async def _store(
         self,

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import NamedTuple, TypedDict, TypeVar
 
-from evcache.config import Errors, Ordering, one_of
+from evcache.config import Errors, Ordering
 from evcache.consistency import Consistency
 from evcache.load_policy import LoadPolicy
 from evcache.ttl import seconds_to_live
-from zones.checks import seconds
+from zones.checks import one_of, seconds
 from zones.errors import InvalidArgument
 
 Key = TypeVar("Key", str, bytes)

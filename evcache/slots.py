@@ -20,16 +20,13 @@ class Slots:
         self._limit = limit
         self._queue: OrderedDict[Ticket, None] = OrderedDict()
         self.taken = 0
+        self.running = 0
+        """Loaders that run. Each of them adds itself."""
 
     @property
     def full(self) -> bool:
         """Whether whoever comes has to wait."""
         return self.taken >= self._limit or bool(self._queue)
-
-    def reopen(self) -> None:
-        """Forget the tickets of the last opening, whose loaders have ended."""
-        self._queue.clear()
-        self.taken = 0
 
     def ticket(self, *, at_once: bool) -> Ticket:
         """A place in the queue; a ticket that is done is a slot. `at_once`: whatever the limit says."""

@@ -101,14 +101,17 @@ class Speaker:
 
     async def run(self) -> None:
         """Speak until `finish`. Being cancelled leaves unsaid what was not taken."""
-        while not self._closing:
+        opening = self._wake
+        while not self._closing and opening is self._wake:
             if await self._is_woken():
                 if not self._closing:
                     await asyncio.sleep(self._batch)
-                await self._send_waiting()
+                await self._send_waiting(opening)
             else:
                 await self._show_life()
-        await self._send_waiting()
+        await self._send_waiting(opening)
+        if opening is not self._wake:
+            return  # the channel has caught the cancellation, and another opening speaks now
         with contextlib.suppress(Exception):  # the others will notice the silence
             await self._say_bye()
 
@@ -122,17 +125,19 @@ class Speaker:
         except TimeoutError:
             return False
 
-    async def _send_waiting(self) -> None:
+    async def _send_waiting(self, opening: asyncio.Event) -> None:
         retrying = AsyncRetrying(
             wait=wait_exponential(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS) + wait_random(0, RETRY_FIRST_SECONDS),
             retry=retry_if_exception_type(Exception),  # whatever a channel raises, it is tried again
             sleep=self._pause,
             before=self._before_attempt,
         )
-        self._wake.clear()
-        while (batch := self._outbox.batch()) is not None:
+        opening.clear()
+        while opening is self._wake and (batch := self._outbox.batch()) is not None:
             self._sending = len(batch.changes)
             await retrying(self._publish, batch)
+            if opening is not self._wake:
+                return
             self.published += self._sending
             self._sending = 0
             self._announced_at = self._spoke_at

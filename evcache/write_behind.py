@@ -24,8 +24,9 @@ from evcache.write_behind_buffer import Buffer, WriteBehindStats
 from evcache.write_behind_file import WriteBehindFile
 from evcache.write_behind_flushes import Flushes, Writer
 from evcache.write_behind_room import Room
-from zones.checks import at_least_one, seconds, zero_or_more
+from zones.checks import at_least_one, methods, seconds, zero_or_more
 from zones.errors import CacheError, InvalidArgument, InvalidKey, UsageError
+from zones.live import Live
 
 MAX_BATCH = 500  # rows of one statement that databases take without trouble
 INTERVAL_SECONDS = 1.0
@@ -59,7 +60,7 @@ class BufferFull(CacheError):
         return f"{self.max_keys} keys wait to be written, and no room was made in time"
 
 
-class WriteBehind:
+class WriteBehind(Live):
     """A buffer in front of a source, and its flushes. For one event loop, that of its first call."""
 
     def __init__(
@@ -94,8 +95,8 @@ class WriteBehind:
 
         Raises `InvalidArgument`. Nothing runs, and no file is opened, before the first call.
         """
-        if cache is not None and not hasattr(cache, "set"):
-            raise InvalidArgument("cache", f"an EVCache or None is needed, not {cache!r}")
+        methods(cache, ("set",), "cache")
+        methods(codec, ("encode", "decode"), "codec")
         for name, function in (("writer", writer), ("merge", merge), ("on_lost", on_lost)):
             if not callable(function) and (function is not None or name == "writer"):
                 raise InvalidArgument(name, f"a function is needed, not {function!r}")

@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, retry_if_result, wait_exponential, wait_rand
 from evcache.write_behind_batch import Batch, Tried
 from evcache.write_behind_buffer import Buffer
 from evcache.write_behind_room import Room
-from zones.tasks import cancel_once, unattended
+from zones.tasks import cancel_once, ended, name_of, unattended
 
 # Between tries while they fail, doubled each time, with some jitter: a source that is down is asked six times a minute by
 # each process, which it does not notice, and gets what has waited within ten seconds of its return.
@@ -58,10 +58,13 @@ class Flushes:
             self.task.add_done_callback(self._ended)
 
     async def end(self) -> None:
-        """Cancel a try that is under way, and wait until nothing runs. Cancelling it does not undo that."""
+        """Cancel a try that is under way, and wait until nothing runs. Cancelling it does not undo that.
+
+        A writer that goes on after its cancellation is logged and left alone.
+        """
         if (task := self.task) is not None:
             cancel_once([task])
-            await asyncio.wait([task])
+            await ended([task], lambda _: f"the writer {name_of(self._writer)}")
 
     def look(self) -> None:
         """There may be something due. A pause between tries is not ended by that."""

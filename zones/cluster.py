@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from zones.discovery import Discovery
-from zones.errors import InvalidTopology
+from zones.errors import InvalidTopology, UsageError
 from zones.loop_lag import LoopLag
 from zones.node import Node
 from zones.pool import ZonePool
@@ -19,7 +19,7 @@ from zones.ring import position, ring_in_steps
 from zones.selector import coordinator_order, is_urgent, last, read_order
 from zones.settings import NodeSettings
 from zones.standing import Tally
-from zones.tasks import abandon, cancel_once, unattended
+from zones.tasks import abandon, cancel_once, ended, unattended
 from zones.topology import Endpoint, Mode, Topology, Zone, difference
 
 # How long a node that left the topology may take to answer what it was asked before: longer than any sensible write timeout.
@@ -105,6 +105,8 @@ class Cluster:
         self._tally = Tally()
         self._nodes: dict[tuple[str, Endpoint], Node] = {}
         self._watcher: asyncio.Task[None] | None = None
+        self._opening = object()  # replaced by `close`, so that a late source has no effect on the next opening
+        self._followed = ""  # the name of the source, for the log
         self._retiring: dict[asyncio.Task[None], Node] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -114,13 +116,23 @@ class Cluster:
         return self._nodes
 
     async def start(self, discovery: Discovery) -> View:
-        """Load the first topology and follow the source from then on. Raises `InvalidTopology`."""
-        view = await self._apply_in_steps(await discovery.load())
+        """Load the first topology and follow the source from then on.
+
+        Raises:
+            InvalidTopology: The topology cannot be used.
+            UsageError: The cluster was closed in the meantime, and the source has caught its cancellation.
+        """
+        opening = self._opening
+        topology = await discovery.load()
+        if opening is not self._opening:
+            raise UsageError("the client is closed")
+        view = await self._apply_in_steps(topology)
         self.follow(discovery)
         return view
 
     def follow(self, discovery: Discovery) -> None:
         """Apply what the source reports from now on, in a background task that `close` ends."""
+        self._followed = type(discovery).__qualname__
         self._watcher = unattended(asyncio.get_running_loop().create_task(self._watch(discovery), name="evcache-discovery"))
 
     def apply(self, topology: Topology) -> View:
@@ -256,6 +268,7 @@ class Cluster:
 
         A cancelled call ends every connection at once. A further call waits for what has not ended.
         """
+        self._opening = object()
         watching = [] if self._watcher is None else [self._watcher]
         cancel_once(watching)
         if self._lag is not None:
@@ -267,10 +280,11 @@ class Cluster:
             task = unattended(asyncio.get_running_loop().create_task(node.close(drain), name=f"evcache-close-{node.label}"))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        waiting = [*watching, *self._closing, *self._retiring]
+        waiting = [*self._closing, *self._retiring]
         try:
             if waiting:
                 await asyncio.wait(waiting)
+            await ended(watching, lambda _: f"the discovery {self._followed}")
         finally:  # also when cancelled, maybe before any of these tasks has begun
             for node in nodes:
                 node.abort()
@@ -297,8 +311,11 @@ class Cluster:
         task.add_done_callback(lambda task: self._retiring.pop(task, None))
 
     async def _watch(self, discovery: Discovery) -> None:
+        opening = self._opening
         try:
             async for topology in discovery.watch():
+                if opening is not self._opening:
+                    return
                 try:
                     await self._apply_in_steps(topology)
                 except InvalidTopology as error:

@@ -8,7 +8,9 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from zones.checks import an_instance, text
 from zones.resolver import Address, Resolver
+from zones.tasks import unattended
 from zones.topology import Endpoint
 
 AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.BaseProtocol)
@@ -38,6 +40,8 @@ class SocketDialer:
 
     def __init__(self, tls: ssl.SSLContext | None = None, server_hostname: str | None = None) -> None:
         """`server_hostname`: the name the certificate must have; None: the node's host."""
+        an_instance(tls, ssl.SSLContext, "tls")
+        text(server_hostname, "server_hostname", optional=True)
         self._tls = tls
         self._server_hostname = server_hostname
         self._resolver = Resolver()
@@ -98,7 +102,7 @@ async def connect_first(addresses: Sequence[Address]) -> socket.socket:
         while waiting or running:
             if waiting:
                 address = waiting.pop()
-                running[loop.create_task(_connect(address), name="evcache-connect-address")] = address
+                running[unattended(loop.create_task(_connect(address), name="evcache-connect-address"))] = address
             done, _ = await asyncio.wait(running, timeout=delay if waiting else None, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 error = task.exception()

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from zones.errors import InvalidTopology
+from zones.checks import an_instance, seconds, text
+from zones.errors import InvalidArgument, InvalidTopology
 from zones.topology import Topology
 
 NODES_VARIABLE = "EVCACHE_NODES"
@@ -39,6 +40,7 @@ class StaticDiscovery:
     """A topology that never changes."""
 
     def __init__(self, topology: Topology) -> None:
+        an_instance(topology, Topology, "topology", optional=False)
         self.topology = topology
 
     async def load(self) -> Topology:
@@ -55,6 +57,9 @@ class EnvironmentDiscovery:
     """The node list in an environment variable, read once: `EVCACHE_NODES=eu-1a=host:port,host:port;eu-1b=...`."""
 
     def __init__(self, environment: Mapping[str, str] | None = None, variable: str = NODES_VARIABLE) -> None:
+        if environment is not None and not isinstance(environment, Mapping):
+            raise InvalidArgument("environment", f"a mapping or None is needed, not {environment!r}")
+        text(variable, "variable")
         self._environment = os.environ if environment is None else environment
         self._variable = variable
 
@@ -78,8 +83,10 @@ class FileDiscovery:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, poll: float = FILE_POLL_SECONDS) -> None:
+        if not isinstance(path, str | os.PathLike) or not str(path):
+            raise InvalidArgument("path", f"the path of a file is needed, not {path!r}")
         self.path = Path(path)
-        self._poll = poll
+        self._poll = seconds(poll, "poll")
         self._seen: tuple[int, int, int] | None = None
         self._last: Topology | None = None
 

@@ -23,11 +23,26 @@ Split by what the caller should do about it:
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 
 class CacheError(Exception):
-    """The root of all errors that this library raises on purpose."""
+    """The root of all errors that this library raises on purpose. All of them survive `copy` and `pickle`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what restores the error from its attributes.
+
+        Exception calls the class with `args`. This fails for a constructor with named arguments, and then breaks the process
+        pool whose worker has raised the error.
+        """
+        return _restored, (type(self), self.args, dict(self.__dict__))
+
+
+def _restored(kind: type[CacheError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> CacheError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments  # not set by `__new__` of a class that is an OSError too
+    error.__dict__.update(attributes)
+    return error
 
 
 class InvalidArgument(CacheError, ValueError):

@@ -24,7 +24,7 @@ from zones.pause import Pause
 from zones.renewal import Renewal
 from zones.settings import NodeSettings
 from zones.standing import Outage, Standing, Tally
-from zones.tasks import abandon, cancel_once, unattended
+from zones.tasks import abandon, cancel_once, ended, unattended
 from zones.topology import Endpoint
 from zones.transports.base import Transport, TransportName
 
@@ -219,8 +219,7 @@ class Node:
         """Wait up to `drain` seconds for requests that are waiting, then end every connection. May be called again."""
         self.retire()
         try:
-            if self._keepers:
-                await asyncio.wait(self._keepers)
+            await ended(self._keepers, lambda _: f"connecting to {self.endpoint}")
             if drain > 0 and not await self._connections.drained(drain):
                 _log.info("%s: %d requests were not answered before it was closed", self.endpoint, self.pending)
         finally:
@@ -301,7 +300,11 @@ class Node:
     async def open(self) -> tuple[Transport, Capabilities]:
         """Open a connection, which belongs to the caller. See `zones.opening.open_transport` for the errors."""
         self._renewal.follow()
-        return await open_transport(self.endpoint, self._settings, self, self._lag)
+        connection, capabilities = await open_transport(self.endpoint, self._settings, self, self._lag)
+        if self._closed:  # the dialer has caught its cancellation
+            connection.abort()
+            raise asyncio.CancelledError
+        return connection, capabilities
 
     def in_use(self) -> list[Transport]:
         """Return the connections that are open and were not retired."""
@@ -354,6 +357,8 @@ class Node:
         self._on_handshake(self)
 
     def _failed(self, retry: RetryCallState) -> None:
+        if self._closed:  # a dialer that has caught its cancellation
+            raise asyncio.CancelledError
         self._circuit.probe_failed()
         error = retry.outcome.exception() if retry.outcome is not None else None
         self._last_error = error if isinstance(error, Exception) else NodeUnavailable("no connection", self.label)

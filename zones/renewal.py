@@ -20,6 +20,7 @@ from zones.capabilities import Capabilities
 from zones.errors import CacheError
 from zones.resolver import is_name
 from zones.settings import NodeSettings
+from zones.tasks import unattended
 from zones.topology import Endpoint
 from zones.transports.base import Transport
 
@@ -160,7 +161,7 @@ class Renewal:
         self._missing = 0
 
     def _start(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
-        task = self._loop.create_task(self._quietly(work), name=f"evcache-{name}-{self._node.endpoint.label}")
+        task = unattended(self._loop.create_task(self._quietly(work), name=f"evcache-{name}-{self._node.endpoint.label}"))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

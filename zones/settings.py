@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
-from zones.checks import at_least_one, login, seconds, zero_or_more
+from zones.checks import an_instance, at_least_one, login, seconds, zero_or_more
 from zones.circuit import CircuitLimits
 from zones.dialer import Dialer, SocketDialer
 from zones.errors import InvalidArgument
@@ -59,3 +59,9 @@ class NodeSettings:
         if self.lookup_interval is not None:
             zero_or_more(self.lookup_interval, "lookup_interval")
         login(self.auth, "auth")
+        an_instance(self.limits, ConnectionLimits, "limits", optional=False)
+        an_instance(self.classic, PoolLimits, "classic", optional=False)
+        an_instance(self.circuit, CircuitLimits, "circuit", optional=False)
+        an_instance(self.tap, Tap, "tap")
+        if not callable(self.dialer):
+            raise InvalidArgument("dialer", f"a Dialer is needed, not {self.dialer!r}")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+import functools
+import logging
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakSet
+
+_log = logging.getLogger(__name__)
 
 AnyTask = TypeVar("AnyTask", bound=asyncio.Future[Any])
 
@@ -36,18 +40,39 @@ def cancel_once(tasks: Iterable[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     return cancelled
 
 
+# The default drain of a client's `close`. Cleaning up after a cancellation takes milliseconds, or one round trip.
+PATIENCE_SECONDS = 2.0
+
+
+async def ended(tasks: Collection[asyncio.Task[Any]], describe: Callable[[asyncio.Task[Any]], str]) -> None:
+    """Wait up to `PATIENCE_SECONDS` for tasks that were cancelled.
+
+    Code of the service may run in them, and may catch the cancellation and go on. Such a task is logged and left alone: it
+    may end at any time, and must not keep the client from closing.
+
+    Args:
+        tasks: The tasks.
+        describe: Return what a task runs, for the log.
+    """
+    running = [task for task in tasks if not task.done()]
+    if not running:
+        return  # `asyncio.wait` would take a turn of the loop, in which a cancelled `close` could be cut off
+    for task in (await asyncio.wait(running, timeout=PATIENCE_SECONDS))[1]:
+        _log.warning("closed, but %s goes on after its cancellation", describe(task))
+
+
 # `finally` blocks of one coroutine that may try to wait. More than any function of this project has.
 _MAX_WAITS = 10
 
 
 def abandon(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """End tasks that will never run again, because their event loop is closed.
+    """End those tasks that will never run again because their event loop is closed.
 
     This runs their `finally` blocks now. Garbage collection would run them later, on the state of the next opening.
     """
     for task in tasks:
         coroutine = task.get_coro()
-        if task.done() or not isinstance(coroutine, Coroutine):
+        if task.done() or not task.get_loop().is_closed() or not isinstance(coroutine, Coroutine):
             continue
         for _ in range(_MAX_WAITS):
             # Much of what the blocks do fails without the loop. An error ends a block, and the next attempt the one around
@@ -55,3 +80,11 @@ def abandon(tasks: Iterable[asyncio.Task[Any]]) -> None:
             with suppress(Exception):
                 coroutine.close()
                 break
+
+
+def name_of(function: object) -> str:
+    """Return the name of a function of the service, for the log."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", None)
+    return repr(function) if name is None else f"{getattr(function, '__module__', '')}.{name}"

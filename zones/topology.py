@@ -44,6 +44,20 @@ class Endpoint:
     """The path of a unix socket; empty otherwise."""
     label: str
 
+    def __post_init__(self) -> None:
+        if not all(isinstance(part, str) for part in (self.host, self.path, self.label)):
+            raise InvalidTopology(
+                "zones", f"host, path and label of a node are texts, not {self.host!r}, {self.path!r}, {self.label!r}"
+            )
+        if isinstance(self.port, bool) or not isinstance(self.port, int):
+            raise InvalidTopology("zones", f"a port is a number from 1 to {_MAX_PORT}, not {self.port!r}")
+        if bool(self.host) == bool(self.path):
+            raise InvalidTopology("zones", "a node has a host or the path of a unix socket")
+        if not self.path and not 0 < self.port <= _MAX_PORT:
+            raise InvalidTopology("zones", f"a port is a number from 1 to {_MAX_PORT}, not {self.port!r}")
+        if not _LABEL.fullmatch(self.label) or ("@" in self.label and self.label != self.path):
+            raise InvalidTopology("zones", f"label {self.label!r}: 1 to 255 printable ASCII characters without '@'")
+
     @classmethod
     def parse(cls, text: str, label: str | None = None) -> Endpoint:
         """`host`, `host:port`, `[v6]:port`, `unix:/path` or `/path`, each with an optional `label@` in front.
@@ -79,8 +93,12 @@ class Zone:
     mode: Mode = Mode.READ_WRITE
 
     def __post_init__(self) -> None:
-        if not _ZONE_NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _ZONE_NAME.fullmatch(self.name):
             raise InvalidTopology("zones", f"zone name {self.name!r}: letters, digits, '.', '_' and '-', 63 at most")
+        if not isinstance(self.mode, Mode):
+            raise InvalidTopology("zones", f"zone {self.name!r}: mode is a Mode, not {self.mode!r}")
+        if not isinstance(self.nodes, tuple) or not all(isinstance(node, Endpoint) for node in self.nodes):
+            raise InvalidTopology("zones", f"zone {self.name!r}: a tuple of Endpoint is needed, not {self.nodes!r}")
         if not self.nodes:
             raise InvalidTopology("zones", f"zone {self.name!r} has no nodes")
         labels: set[str] = set()
@@ -98,6 +116,8 @@ class Topology:
     zones: tuple[Zone, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.zones, tuple) or not all(isinstance(zone, Zone) for zone in self.zones):
+            raise InvalidTopology("zones", f"a tuple of Zone is needed, not {self.zones!r}")
         if not self.zones:
             raise InvalidTopology("zones", "there are none")
         names = [zone.name for zone in self.zones]
@@ -120,7 +140,7 @@ class Topology:
                 continue
             if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
                 raise InvalidTopology("zones", f"zone {name!r}: a list of nodes is needed, not {nodes!r}")
-            made.append(Zone(name, tuple(_endpoint(name, node) for node in nodes)))
+            made.append(Zone(name, tuple(endpoint_of(name, node) for node in nodes)))
         return cls(tuple(made))
 
     @classmethod
@@ -199,7 +219,8 @@ def difference(old: Topology | None, new: Topology) -> TopologyChange:
     )
 
 
-def _endpoint(zone: str, node: object) -> Endpoint:
+def endpoint_of(zone: str, node: object) -> Endpoint:
+    """Return a node as given in a list of a zone. Raises `InvalidTopology` for what is neither a text nor an `Endpoint`."""
     if isinstance(node, Endpoint):
         return node
     if isinstance(node, str):

@@ -7,9 +7,10 @@ import threading
 from evcache.channels.base import ChannelError
 from evcache.channels.inbox import MAX_WAITING_MESSAGES, Inbox
 from zones.checks import at_least_one
+from zones.live import Live
 
 
-class LocalChannel:
+class LocalChannel(Live):
     """Hands messages to the subscriptions of this process. May be used from several threads and event loops at once."""
 
     def __init__(self, *, max_waiting: int = MAX_WAITING_MESSAGES) -> None:

@@ -20,6 +20,7 @@ from evcache.channels.inbox import MAX_WAITING_MESSAGES, Inbox
 from evcache.loop_end import LoopEnd
 from zones.checks import at_least_one, seconds
 from zones.errors import InvalidArgument, UsageError
+from zones.live import Live
 from zones.tasks import cancel_once, unattended
 
 try:
@@ -41,7 +42,7 @@ TIMEOUT_SECONDS = 2.0
 LATE_SECONDS = 0.5
 
 
-class RedisChannel:
+class RedisChannel(Live):
     """Sends and listens through one Redis server, or what stands for one.
 
     It belongs to the event loop of its first call, until `close` or until that loop is closed. Then another loop may use it.

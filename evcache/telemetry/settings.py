@@ -11,7 +11,7 @@ from opentelemetry.trace import TracerProvider
 
 from evcache.hooks import Listeners
 from evcache.metrics import Client
-from zones.checks import at_least_one
+from zones.checks import at_least_one, methods
 from zones.cluster import Cluster
 from zones.errors import InvalidArgument
 from zones.tap import Tap
@@ -51,6 +51,8 @@ class Telemetry:
             raise InvalidArgument("keys", f"{self.keys!r} is none of {', '.join(map(repr, get_args(KeyDisplay)))}")
         if self.durations_per_second is not None:
             at_least_one(self.durations_per_second, "durations_per_second")
+        methods(self.tracer_provider, ("get_tracer",), "tracer_provider")
+        methods(self.meter_provider, ("get_meter",), "meter_provider")
 
 
 class Subject(NamedTuple):

@@ -6,9 +6,9 @@ import math
 import pytest
 
 from evcache import InvalidArgument, InvalidTopology
-from evcache.config import Errors, discovery_from, local_zone_from, one_of
+from evcache.config import Errors, discovery_from, local_zone_from
 from zones import Endpoint, FileDiscovery, Mode, StaticDiscovery, Topology, Zone
-from zones.checks import seconds
+from zones.checks import one_of, seconds
 
 TOPOLOGY = Topology((Zone("a", (Endpoint.parse("one:11211"),)), Zone("b", (Endpoint.parse("two:11212"),))))
 

@@ -306,7 +306,7 @@ def test_a_zone_of_that_name_is_refused():
 @pytest.mark.parametrize(
     ("options", "argument"),
     [
-        ({"nodes": []}, "gutter"),
+        ({"nodes": []}, "nodes"),
         ({"nodes": "a:1"}, "nodes"),
         ({"nodes": ["a:1", "a:1"]}, None),
         ({"nodes": ["no port"]}, None),

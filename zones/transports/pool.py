@@ -25,6 +25,7 @@ from functools import partial
 
 from aiomcache.pool import Connection, MemcachePool
 
+from zones.checks import at_least_one, seconds
 from zones.transports.base import peers_of
 from zones.transports.wire import Exchange, Wire
 
@@ -52,6 +53,13 @@ class PoolLimits:
     operation: float | None = 5.0
     """Seconds from a request to the end of its reply, where its own deadline is later. As `ConnectionLimits.silence`. None:
     the caller has a limit of its own."""
+
+    def __post_init__(self) -> None:
+        at_least_one(self.connections, "connections")
+        seconds(self.idle, "idle")
+        seconds(self.acquire, "acquire")
+        if self.operation is not None:
+            seconds(self.operation, "operation")
 
 
 class CannotConnect(OSError):
