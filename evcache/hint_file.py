@@ -1,16 +1,11 @@
-"""Hints in a file, so that they outlive the process.
-
-A file that fails must not make calls fail: hints are in memory in any case. A full disk is tried again with each change. A
-file that is damaged, or that has failed for too long, is given up until the next process.
-"""
+"""Hints in a file, so that they outlive the process."""
 
 from __future__ import annotations
 
 import re
-import sqlite3
 
 from evcache.hints import Hint, Kind
-from evcache.sqlite_file import BUSY_SECONDS, Place, Row, SqliteFile, Table
+from evcache.sqlite_file import BUSY_SECONDS, Row, SqliteFile, Table
 
 FORMAT = 1
 
@@ -21,9 +16,6 @@ CREATE TABLE IF NOT EXISTS hints (
     PRIMARY KEY (zone, key)
 ) WITHOUT ROWID
 """
-
-# Changes that are kept for a file that can't be written: each takes about 200 bytes, and a row as much as its hint besides.
-MAX_UNSAVED = 100_000
 
 _VERSION_BYTES = 8  # an unsigned 64-bit number, which sqlite's integers are too small for
 
@@ -42,49 +34,19 @@ class HintFile(SqliteFile[Hint]):
     )
     argument = "hints.path"
     name = "evcache-hint-file"
+    kind = "hint file"
+    content = "hints"
 
     def __init__(self, path: str) -> None:
         super().__init__(path, busy=BUSY_SECONDS)
-        self.error: str | None = None
-        """Why hints are kept in memory only; None if the file is in use."""
-        self._given_up = False
 
     def put(self, hint: Hint) -> None:
         """Queue a hint to be written. No effect after `close` and `give_up`."""
-        if not self._given_up:
-            self._change((hint.zone, hint.key), _row(hint))
+        self._change((hint.zone, hint.key), _row(hint))
 
     def remove(self, hint: Hint) -> None:
         """Queue a hint to be removed. No effect after `close` and `give_up`."""
-        if not self._given_up:
-            self._change((hint.zone, hint.key), None)
-
-    def give_up(self, cause: str) -> None:
-        """Use the file no more. `cause` names it."""
-        self._given_up = True
-        self._unsaved = {}
-        self._fail(cause)
-
-    def _fail(self, cause: str) -> None:
-        if self.error is None:  # once for each outage, not for each change
-            self._log.error("hint file unusable, hints are kept in memory only: %s", cause)
-        self.error = cause
-
-    def _save(self, changes: dict[Place, Row | None]) -> bool:
-        if self._given_up:
-            return False
-        saved = super()._save(changes)
-        if saved and self.error is not None:
-            self.error = None
-            self._log.info("hint file in use again: %s", self.path)
-        return saved
-
-    def _save_failed(self, error: Exception) -> None:
-        cause = f"{self.path}: {error}"
-        if not isinstance(error, sqlite3.OperationalError) or len(self._unsaved) > MAX_UNSAVED:
-            self.give_up(cause)  # damaged, or failing for long
-        else:
-            self._fail(cause)
+        self._change((hint.zone, hint.key), None)
 
     @staticmethod
     def _found(row: Row) -> Hint:

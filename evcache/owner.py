@@ -11,9 +11,11 @@ from zones.errors import UsageError
 class Owner:
     """The loop and process of one opening. No other loop or process can use the sockets and timers of that opening."""
 
-    __slots__ = ("_closed", "_loop", "_pid", "open_in")
+    __slots__ = ("_closed", "_if_closed", "_loop", "_pid", "open_in")
 
-    def __init__(self) -> None:
+    def __init__(self, if_closed: str = "the client is closed: open it again with `async with`") -> None:
+        """`if_closed`: the error of a call after `close`."""
+        self._if_closed = if_closed
         self.open_in: asyncio.AbstractEventLoop | None = None
         """The loop whose calls are accepted. None before the first call and after `close`. Calls compare only this:
         another thread or a forked child runs another loop."""
@@ -38,7 +40,7 @@ class Owner:
             UsageError: The client is closed, or belongs to a loop that is not closed, or to another process.
         """
         if self._closed:
-            raise UsageError("the client is closed: open it again with `async with`")
+            raise UsageError(self._if_closed)
         if self._loop is not None and not self.is_lost:
             self._check(self._loop)
             return False

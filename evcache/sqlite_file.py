@@ -2,6 +2,9 @@
 
 Changes are gathered and written together, one transaction at a time: what was noted in the last moment before a crash may
 be missing. The thread begins with `open` and ends with `close`.
+
+A file that fails must not make calls fail, because everything is in memory too. A full disk is tried again with each change.
+A file that is damaged, or that has failed for too long, is given up until the next process.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ Found = TypeVar("Found")
 
 Place = tuple[str, bytes]
 Row = tuple[Any, ...]
+
+# Changes that are kept for a file that can't be written. Each takes about 200 bytes, and its row as much as its value.
+MAX_UNSAVED = 100_000
 
 # How long opening waits for another process to let go of the file.
 BUSY_SECONDS = 1.0
@@ -57,10 +63,17 @@ class SqliteFile(ABC, Generic[Found]):
     """The setting that has its path, for errors."""
     name: ClassVar[str]
     """Of its thread and task."""
+    kind: ClassVar[str]
+    """What the log calls it."""
+    content: ClassVar[str]
+    """What it keeps, for the log."""
 
     def __init__(self, path: str, *, busy: float = BUSY_SECONDS) -> None:
         """`busy`: seconds that `open` waits for another process."""
         self.path = path
+        self.error: str | None = None
+        """Why the content is kept in memory only; None if the file is in use."""
+        self._given_up = False
         self._busy = busy
         self._log = logging.getLogger(type(self).__module__)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
@@ -91,13 +104,24 @@ class SqliteFile(ABC, Generic[Found]):
             raise InvalidArgument(self.argument, f"{self.path}: {_cause(error, self.path)}") from error
 
     def _change(self, place: Place, row: Row | None) -> None:
-        """Have a row written, soon; None: removed. No effect after `close`: requests may end after who made them."""
-        if self._closing is not None:
+        """Queue a row to be written, or removed if it is None. No effect after `close` and `give_up`."""
+        if self._closing is not None or self._given_up:
             return
         self._changes[place] = row
         self._noted += 1
         if self._writing is None:
             self._writing = unattended(asyncio.get_running_loop().create_task(self._write(), name=self.name))
+
+    def give_up(self, cause: str) -> None:
+        """Use the file no more. `cause` names it."""
+        self._given_up = True
+        self._unsaved = {}
+        self._fail(cause)
+
+    def _fail(self, cause: str) -> None:
+        if self.error is None:  # once for each outage, not for each change
+            self._log.error("%s unusable, %s are kept in memory only: %s", self.kind, self.content, cause)
+        self.error = cause
 
     async def written(self) -> bool:
         """Wait until all that was noted before is in the file. False when it could not be written, which was logged."""
@@ -184,6 +208,8 @@ class SqliteFile(ABC, Generic[Found]):
 
     def _save(self, changes: dict[Place, Row | None]) -> bool:
         """Write these, and what could not be written before. False when it can't, which is logged."""
+        if self._given_up:
+            return False
         self._unsaved |= changes
         try:
             if self._unsaved:
@@ -193,11 +219,18 @@ class SqliteFile(ABC, Generic[Found]):
             self._save_failed(error)
             return False
         self._unsaved = {}
+        if self.error is not None:
+            self.error = None
+            self._log.info("%s in use again: %s", self.kind, self.path)
         return True
 
     def _save_failed(self, error: Exception) -> None:
         """Report that `_unsaved` could not be written. Called in the thread."""
-        self._log.error("%d changes could not be written to %s: %s", len(self._unsaved), self.path, error)
+        cause = f"{self.path}: {error}"
+        if not isinstance(error, sqlite3.OperationalError) or len(self._unsaved) > MAX_UNSAVED:
+            self.give_up(cause)  # damaged, or failing for long
+        else:
+            self._fail(cause)
 
     def _save_all(self) -> None:
         assert self._database is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -24,7 +25,7 @@ from evcache.write_behind_buffer import Buffer, WriteBehindStats
 from evcache.write_behind_file import WriteBehindFile
 from evcache.write_behind_flushes import Flushes, Writer
 from evcache.write_behind_room import Room
-from zones.checks import at_least_one, methods, seconds, zero_or_more
+from zones.checks import at_least_one, flag, methods, seconds, zero_or_more
 from zones.errors import CacheError, InvalidArgument, InvalidKey, UsageError
 from zones.live import Live
 
@@ -76,6 +77,7 @@ class WriteBehind(Live):
         max_attempts: int = MAX_ATTEMPTS,
         merge: Callable[[Any, Any], Any] | None = None,
         path: str | None = None,
+        strict: bool = False,
         codec: Codec | None = None,
         on_lost: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
@@ -90,6 +92,8 @@ class WriteBehind(Live):
         merge: makes one delta of an older and a newer one, or a value of a value and a delta. It changes neither. None:
             numbers are added up.
         path: a file that keeps what waits beyond the end of this process; one for each process. None: in memory only.
+        strict: if True, a file that cannot be opened is an error of the first call. If False, the buffer goes on in memory,
+            logs an ERROR once, and says why in `stats().file_error`.
         codec: how values are kept there; None: `StandardCodec()`. Not used without a file.
         on_lost: called with what was given up, and with what is lost on closing.
 
@@ -102,6 +106,9 @@ class WriteBehind(Live):
                 raise InvalidArgument(name, f"a function is needed, not {function!r}")
         if path is not None and (not isinstance(path, str) or not path):
             raise InvalidArgument("path", f"the path of a file is needed, not {path!r}")
+        flag(strict, "strict")
+        if strict and path is None:
+            raise InvalidArgument("strict", "it is about a file: set path, too")
         for name, number in (("max_batch", max_batch), ("max_keys", max_keys), ("max_attempts", max_attempts)):
             at_least_one(number, name)
         if timeout is not None:
@@ -109,6 +116,7 @@ class WriteBehind(Live):
         self._cache = cache
         self._max_batch = max_batch
         self._timeout = timeout
+        self._strict = strict
         self._file = None if path is None else WriteBehindFile(path)
         self._buffer = Buffer(
             max_batch=max_batch,
@@ -127,7 +135,7 @@ class WriteBehind(Live):
             before=self._in_file,
             on_lost=on_lost,
         )
-        self._owner = Owner()
+        self._owner = Owner("the buffer is closed")
         self._opening = asyncio.Lock()
         self._is_open = False
         self._unflushed: dict[str, Any] | None = None
@@ -232,7 +240,8 @@ class WriteBehind(Live):
     def stats(self) -> WriteBehindStats:
         """What waits, and what was done, in plain numbers."""
         loop = self._owner.open_in
-        return self._buffer.stats(None if loop is None else loop.time())
+        stats = self._buffer.stats(None if loop is None else loop.time())
+        return stats if self._file is None else replace(stats, file_error=self._file.error)
 
     # Opening and closing.
 
@@ -261,6 +270,12 @@ class WriteBehind(Live):
                 self._buffer.load(saved, asyncio.get_running_loop().time())
             except CodecError as error:
                 raise InvalidArgument("path", f"{file.path}: {error}") from error
+        except InvalidArgument as error:
+            await file.close()
+            if self._strict:
+                self._file = WriteBehindFile(file.path)  # for the next call
+                raise
+            file.give_up(error.problem)
         except BaseException:
             await file.close()
             self._file = WriteBehindFile(file.path)  # for the next call
@@ -307,7 +322,7 @@ class WriteBehind(Live):
         await self._flushes.end()
         if self._file is None or not self._is_open:
             return False
-        return await self._file.close()
+        return await self._file.close() and self._file.error is None
 
     def _report(self, *, is_kept: bool) -> None:
         left = self._unflushed = self._buffer.values()

@@ -53,6 +53,8 @@ class WriteBehindStats:
     """Batches that were taken apart to find what fails in them."""
     given_up: int
     """Entries that the source would not take while it took others."""
+    file_error: str | None = None
+    """Why values are kept in memory only although `path` names a file; None if they are in the file, or need not be."""
 
 
 class Buffer:

@@ -37,6 +37,8 @@ class WriteBehindFile(SqliteFile[Saved]):
     )
     argument = "path"
     name = "evcache-write-behind-file"
+    kind = "write-behind file"
+    content = "values"
 
     def __init__(self, path: str) -> None:
         super().__init__(path, busy=BUSY_SECONDS)

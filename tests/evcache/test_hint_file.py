@@ -402,7 +402,7 @@ def test_a_file_that_is_damaged_in_use_is_given_up(path, caplog, fail, says):
 
 def test_a_file_that_fails_for_long_is_given_up(path, monkeypatch):
     """Changes that wait for the file must not fill the memory."""
-    monkeypatch.setattr("evcache.hint_file.MAX_UNSAVED", 10)
+    monkeypatch.setattr("evcache.sqlite_file.MAX_UNSAVED", 10)
 
     async def main():
         file = await filled(path, hint(0))

@@ -1,6 +1,7 @@
 """Write-behind with a file. Its calls run on a thread, so these tests run on an ordinary loop, and wait for nothing but it."""
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from decimal import Decimal
@@ -12,6 +13,7 @@ from evcache.hint_file import HintFile
 from evcache.write_behind import WriteBehind
 from evcache.write_behind_batch import Entry, Saved
 from evcache.write_behind_file import FORMAT, WriteBehindFile
+from tests.evcache.unusable_files import CAUSES
 
 NEVER = 10_000.0  # seconds
 
@@ -134,20 +136,27 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path, make):
     make(path)
 
     async def main():
-        behind = WriteBehind(None, Source(), path=str(path))
+        behind = WriteBehind(None, Source(), path=str(path), strict=True)
         for _ in range(2):
             with pytest.raises(InvalidArgument) as caught:
                 await behind.set("k", 1)
             assert caught.value.argument == "path"
             assert str(path) in str(caught.value)
         assert await behind.close() == {}
+        async with WriteBehind(None, Source(), path=str(path)) as lenient:
+            assert str(path) in lenient.stats().file_error
 
     asyncio.run(main())
+    if make in (make_bad_row, make_undecodable_value):
+        database = sqlite3.connect(path)
+        assert database.execute("SELECT count(*) FROM waiting").fetchone() == (1,)
+        database.close()
 
 
 def test_a_second_opener_is_refused_until_the_first_lets_go(path):
     async def main():
-        first, second = WriteBehind(None, Source(), path=path), WriteBehind(None, Source(), path=path)
+        first = WriteBehind(None, Source(), path=path)
+        second = WriteBehind(None, Source(), path=path, strict=True)
         await first.set("k", 1)
         with pytest.raises(InvalidArgument, match="locked"):
             await second.set("k", 2)
@@ -181,7 +190,8 @@ def test_a_write_that_fails_is_logged_and_tried_again(path, caplog):
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(main())
-    assert [record.getMessage()[:35] for record in caplog.records] == ["2 changes could not be written to " + path[:1]]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"write-behind file unusable, values are kept in memory only: {path}: ")
 
 
 # The buffer with its file.
@@ -375,3 +385,51 @@ def test_a_file_that_cannot_be_written_holds_no_flush_up(path, caplog):
 
     asyncio.run(main())
     assert "closed with 1 keys that were not written, and are lost" in caplog.text
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.parametrize("first", ["set", "add", "flush", "async with"])
+def test_calls_go_on_when_the_file_is_unusable(tmp_path, caplog, cause, first):
+    """Values are kept in memory; one line of the log says why, and so does `stats()`."""
+
+    async def main(path, says):
+        source = Source()
+        behind = WriteBehind(None, source, path=str(path), interval=NEVER)
+        calls = {"set": lambda: behind.set("a", 1), "add": lambda: behind.add("a", 1), "flush": behind.flush}
+        await calls.get(first, behind.__aenter__)()
+        await behind.set("b", 2)
+        assert behind.stats().file_error.startswith(f"{path}: {says}")
+        assert await behind.flush()
+        assert source.values["b"] == 2
+        source.fails = True
+        await behind.set("c", 3)
+        assert await behind.close(0) == {"c": 3}
+
+    with cause(tmp_path) as (path, says), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evcache.write_behind_file.BUSY_SECONDS", 0.0)
+        asyncio.run(main(path, says))
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"write-behind file unusable, values are kept in memory only: {path}: {says}")
+    assert "closed with 1 keys that were not written, and are lost" in caplog.text
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_strict_buffer_refuses_an_unusable_file(tmp_path, cause):
+    """Each call, until the file can be used."""
+
+    async def main(path, says):
+        behind = WriteBehind(None, Source(), path=str(path), strict=True)
+        for _ in range(2):
+            with pytest.raises(InvalidArgument, match="path: ") as caught:
+                await behind.set("a", 1)
+            assert says in str(caught.value)
+            assert behind.stats().waiting == 0
+        cause_ends.close()
+        await behind.set("a", 1)
+        assert await behind.close() == {}
+
+    with contextlib.ExitStack() as cause_ends, pytest.MonkeyPatch.context() as patch:
+        path, says = cause_ends.enter_context(cause(tmp_path))
+        patch.setattr("evcache.write_behind_file.BUSY_SECONDS", 0.0)
+        asyncio.run(main(path, says))
