@@ -156,6 +156,21 @@ async def dials(zones):
     return cache, stubborn, None
 
 
+async def dials_late(zones):
+    """The connection comes when the client is closed."""
+    stubborn = Stubborn()
+
+    async def dial(endpoint, factory):
+        await stubborn.wait()
+        return await zones.dial(endpoint, factory)
+
+    cache = zones.client()
+    cache._cluster._settings = NodeSettings(dialer=dial, connect_timeout=1000)
+    with pytest.raises(CacheError):
+        await cache.get("k", timeout=0.1)
+    return cache, stubborn, None
+
+
 def channel(method):
     async def use(zones):
         made = Channel(method)
@@ -174,6 +189,7 @@ CASES = {
     "discovery that watches": (watches, "the discovery Watch"),
     "discovery that loads": (finds_zones, "the discovery Load"),
     "dialer": (dials, "connecting to "),
+    "dialer that connects": (dials_late, "connecting to "),
     "channel that subscribes": (channel("subscribe"), "the invalidation channel Channel"),
     "channel that publishes": (channel("publish"), "the invalidation channel Channel"),
     "channel that listens": (channel("messages"), "the invalidation channel Channel"),
@@ -201,7 +217,7 @@ async def test_close_ends_in_time(zones, case, drain, caplog):
     if waiting is not None:
         with pytest.raises(LoadAborted):
             await waiting
-    if case not in ("dialer", "discovery that loads"):
+    if case not in ("dialer", "dialer that connects", "discovery that loads"):
         async with cache:
             assert await cache.set("new", 1)
             stubborn.release.set()
@@ -212,6 +228,7 @@ async def test_close_ends_in_time(zones, case, drain, caplog):
             assert await cache.get("new") == 1
     stubborn.release.set()
     await pass_time(5)
+    assert all(link.is_closing() for fakes in zones.servers.values() for fake in fakes for link in fake._memory)
     assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
 
 
