@@ -156,7 +156,6 @@ class Assembly(Live):
         flag(fallback_on_miss, "fallback_on_miss")
         flag(interop, "interop")
         flag(repair, "repair")
-        methods(codec, ("encode", "decode"), "codec")
         methods(invalidation, ("publish", "subscribe"), "invalidation")
         an_instance(nodes, NodeSettings, "nodes")
         an_instance(hooks, Hooks, "hooks")

@@ -100,7 +100,7 @@ class WriteBehind(Live):
         Raises `InvalidArgument`. Nothing runs, and no file is opened, before the first call.
         """
         methods(cache, ("set",), "cache")
-        methods(codec, ("encode", "decode"), "codec")
+        chosen = checked(StandardCodec() if codec is None else codec)
         for name, function in (("writer", writer), ("merge", merge), ("on_lost", on_lost)):
             if not callable(function) and (function is not None or name == "writer"):
                 raise InvalidArgument(name, f"a function is needed, not {function!r}")
@@ -123,7 +123,7 @@ class WriteBehind(Live):
             interval=seconds(interval, "interval"),
             max_attempts=max_attempts,
             merge=merge,
-            codec=None if path is None else checked(StandardCodec() if codec is None else codec),
+            codec=None if path is None else chosen,
             note=None if path is None else self._note,
         )
         self._room = Room(self._buffer, max_keys)
