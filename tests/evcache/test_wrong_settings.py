@@ -145,6 +145,7 @@ ACCEPTED = {
     (NearCache, "revalidate_over"): {"None", "0"},
     (NearCache, "ttl"): {"None"},
     (NodeSettings, "auth"): {"None"},
+    (NodeSettings, "lookup_interval"): {"None", "0"},
     (NodeSettings, "tap"): {"None"},
     (PoolLimits, "operation"): {"None"},
     (SocketDialer, "server_hostname"): {"None", "'x'", "'1'"},
