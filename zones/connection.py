@@ -60,7 +60,7 @@ class Connection(asyncio.BufferedProtocol):
 
         `on_silent(connection)` is called when reads wait and no byte arrives (`zones.silence`). If it returns True, the
         reads fail with `NodeSilent`, so that their callers can ask another zone. `on_heard(connection)` is called with the
-        first byte after that, after timeouts, and of all.
+        first byte after that, and after timeouts.
         """
         self.name = name
         self._loop = loop
@@ -90,7 +90,8 @@ class Connection(asyncio.BufferedProtocol):
         self.heard_at = 0.0
         """Time of the last byte, or of the first request since nothing waited, on the loop's clock."""
         self._silence = SilenceDetector(self, loop, limits.patience, self._fell_silent)
-        self._awaits_sign = True  # whether the next byte is worth a call of `on_heard`
+        self._awaits_byte = False  # whether somebody wants to hear of the next byte: `_silence`, or the node
+        self._is_troubled = False  # whether the node does
         self._lateness = Lateness(lag)
         # Requests that may wait: none before there is a transport, and after `retire` or the end.
         self._room = 0
@@ -227,7 +228,8 @@ class Connection(asyncio.BufferedProtocol):
             self.heard_at = now = self._loop.time()  # silence begins when there is something to answer
             when = min(when, now + self._limits.silence)
             if not self._silence.is_watching:
-                self._silence.watch()
+                self._silence.begin()
+                self._awaits_byte = True
         waiting.append(pending)
         self._out.append(data)
         self._out_bytes += len(data)
@@ -289,8 +291,8 @@ class Connection(asyncio.BufferedProtocol):
     def data_received(self, data: bytes) -> None:
         """Match what arrived with who waits."""
         now = self._loop.time()
-        if self._awaits_sign:
-            self._sign_of_life(now - self.heard_at)
+        if self._awaits_byte:
+            self._first_byte(now - self.heard_at)
         self.heard_at = now
         waiting = self._pending
         try:
@@ -316,14 +318,16 @@ class Connection(asyncio.BufferedProtocol):
         if self._retiring:
             self._close_if_nobody_waits()
 
-    def _sign_of_life(self, quiet: float) -> None:
-        self._awaits_sign = False
+    def _first_byte(self, quiet: float) -> None:
+        self._awaits_byte = False
         self._silence.heard(quiet)
-        if self._on_heard is not None:
-            self._on_heard(self)
+        if self._is_troubled:
+            self._is_troubled = False
+            if self._on_heard is not None:
+                self._on_heard(self)
 
     def _fell_silent(self) -> bool:
-        self._awaits_sign = True
+        self._awaits_byte = self._is_troubled = True
         return self._on_silent is not None and self._on_silent(self)
 
     # Time.
@@ -358,7 +362,7 @@ class Connection(asyncio.BufferedProtocol):
         """Report timeouts, unless the first of them has been answered since: then it was the loop that was late."""
         if first in self._pending:
             self._late_in_a_row += timeouts
-            self._awaits_sign = True
+            self._awaits_byte = self._is_troubled = True
             if self._on_late is not None:
                 self._on_late(self, timeouts, self._late_in_a_row)
 

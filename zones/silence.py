@@ -40,6 +40,7 @@ class SilenceDetector:
         "_is_silent",
         "_loop",
         "_may_move",
+        "_measures",
         "_patience",
         "_round_trip",
         "_timer",
@@ -68,23 +69,30 @@ class SilenceDetector:
         self._patience = patience
         self._may_move = may_move
         self._is_silent = False
-        # Seconds that the first reply took; None before it. A far server is silent for as long after each burst.
+        # Seconds of the quickest reply to a request that had nothing before it; None before the first. A far server is
+        # silent for as long after each burst. Not the first reply alone: a handshake may have waited for a stall to end.
         self._round_trip: float | None = None
+        self._measures = False  # whether the next byte ends a round trip
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
-    def watch(self) -> None:
-        """Begin to watch: a request waits."""
-        if self._round_trip is not None:
-            self._look_at(self._loop.time() + self._limit)
+    def begin(self) -> None:
+        """Begin to watch: a request was sent while nothing waited. `heard` must be called with the next byte."""
+        self._measures = True
+        self._watch()
 
     def heard(self, quiet: float) -> None:
         """Note that a byte arrived after so many quiet seconds."""
-        if self._round_trip is None:
-            self._round_trip = quiet
+        if self._measures:
+            self._measures = False
+            self._round_trip = quiet if self._round_trip is None else min(self._round_trip, quiet)
         self._is_silent = False
         if not self.is_watching and self._connection.waiting:
-            self.watch()
+            self._watch()
+
+    def _watch(self) -> None:
+        if self._round_trip is not None:
+            self._look_at(self._loop.time() + self._limit)
 
     def stop(self) -> None:
         """Stop watching."""
@@ -110,12 +118,12 @@ class SilenceDetector:
             return
         now = self._loop.time()
         silent_at = self._connection.heard_at + self._limit
-        if now - self._due > STALL_SECONDS:  # the loop stood still: what has arrived may not have been read yet
-            self._look_at(now + self._limit)
+        if now - self._due > STALL_SECONDS:  # the loop stood still: requests may have left just now
+            self._look_at(now + self._limit / 2)
         elif now < silent_at:
             self._look_at(silent_at)
         elif len(movable(waiting)) < SUSPICIOUS_READS:
-            self._look_at(now + self._limit)
+            self._look_at(now + self._limit / 2)
         else:
             self._is_silent = True
             if self._may_move():

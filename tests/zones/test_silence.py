@@ -158,6 +158,23 @@ async def test_a_far_server_is_given_its_round_trips():
 
 
 @in_virtual_time
+async def test_a_first_reply_that_was_late_does_not_blunt_the_detector():
+    """A connection that was opened while the server stood still, and a server that goes on."""
+    peer = await SilentPeer(trip=0.2).greet()
+    await asyncio.sleep(1)
+    read = peer.read()
+    await asyncio.sleep(TRIP)
+    peer.answer(1)
+    assert outcome(read).status == b"EN"
+    await asyncio.sleep(1)
+    began = now()
+    reads = [peer.read() for _ in range(3)]
+    await asyncio.wait(reads)
+    assert now() - began == pytest.approx(NOTICED, abs=1e-6)
+    assert len(peer.silences) == 1
+
+
+@in_virtual_time
 async def test_an_idle_connection_is_not_silent_and_has_no_timer():
     peer = await SilentPeer().greet()
     peer.read()
