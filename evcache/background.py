@@ -34,12 +34,15 @@ class Background:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, work: Coroutine[Any, Any, T], describe: Callable[[], str] = _work) -> asyncio.Task[T] | None:
+    def spawn(
+        self, work: Coroutine[Any, Any, T], describe: Callable[[], str] = _work, *, limited: bool = True
+    ) -> asyncio.Task[T] | None:
         """Run `work` as a task. None, with nothing run, when there are too many or the client is closing.
 
-        `describe` returns what runs in it, for the log. Work that calls code of the service needs one.
+        `describe` returns what runs in it, for the log. Work that calls code of the service needs one. `limited`: False for
+        work that its owner bounds and that must not be refused: it runs however many tasks there are.
         """
-        if self._closed or len(self._tasks) >= self._max_tasks:
+        if self._closed or (limited and len(self._tasks) >= self._max_tasks):
             work.close()
             return None
         task = unattended(asyncio.get_running_loop().create_task(work))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from evcache.commands import Store, ask, judge_store
 from evcache.coordinator import Draft
+from evcache.lanes import Flow
 from evcache.leases import Lease
 from evcache.options import Options
 from evcache.results import Outcome
@@ -38,15 +39,31 @@ class Fill:
     def __init__(self, writes: WritePath) -> None:
         self._writes = writes
 
+    def flow(self, options: Options) -> Flow:
+        """Return the flow control for storing many values."""
+        return self._writes.flow(options)
+
     async def store(
-        self, view: View, draft: Draft, version: int | None, lease: Lease | None, options: Options, *, written: bool = False
+        self,
+        view: View,
+        draft: Draft,
+        version: int | None,
+        lease: Lease | None,
+        options: Options,
+        *,
+        written: bool = False,
+        flow: Flow | None = None,
     ) -> Filled:
         """Bring a loaded value to every zone. Raises `ValueTooLarge` when a server would not take it.
 
-        `written`: the key is known to have been written since the load began.
+        `written`: the key is known to have been written since the load began. `flow`: what the store waits for before its
+        time begins, if it is one of many.
         """
         if written:
             return Filled(stored=False)  # what was written may be gone by now, and then no server would tell
+        if flow is not None:
+            place = view.place(draft.key)
+            await flow.room(pool.node(place) for pool in view.writers)
         deadline = asyncio.get_running_loop().time() + options.timeout
         options = await self._writes.check_size(view, draft, options)
         store = self._writes.loaded(draft, version)
@@ -61,7 +78,7 @@ class Fill:
             elif outcome is Outcome.NOT_FOUND and (not store.carried or asked_at < lease.over_until):
                 return Filled(stored=False)  # the same, and that is gone by now
             # Otherwise what was there has ended, or its server can't be reached: the version says what is newer.
-        round_ = await self._writes.spread(view, store, zone, deadline, options)
+        round_ = await self._writes.spread(view, store, zone, deadline, options, flow)
         superseded = Outcome.SUPERSEDED in round_.outcomes.values()
         return Filled(round_.met and not superseded, unreachable=round_.unreachable)
 

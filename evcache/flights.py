@@ -215,19 +215,19 @@ class Flights:
             self._leave(waiting)
 
     def _leave(self, flights: Sequence[Flight]) -> None:
-        """A caller does not wait for these any more."""
+        """A caller does not wait for these any more. Cancel each load of which all flights are abandoned."""
+        tasks: dict[asyncio.Task[None], None] = {}
         for flight in flights:
             if not flight.waiters and not flight.landed and not flight.background:
-                self._abandon(flight)
-
-    def _abandon(self, flight: Flight) -> None:
-        self._close(flight)
-        task = flight.task
-        together = () if task is None else self._by_task.get(task, ())
-        if task is None or task.get_loop().is_closed():
-            return
-        if not any(other.waiters or other.background for other in together if not other.landed):
-            task.cancel()
+                self._close(flight)
+                if flight.task is not None:
+                    tasks[flight.task] = None
+        for task in tasks:
+            if task.get_loop().is_closed():
+                continue
+            together = self._by_task.get(task, ())
+            if not any(other.waiters or other.background for other in together if not other.landed):
+                task.cancel()
 
     def _close(self, flight: Flight) -> None:
         """Nobody may join this one any more."""

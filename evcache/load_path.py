@@ -9,6 +9,7 @@ client allows.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -25,6 +26,7 @@ from evcache.life import Content, Life, State, content_of, state_of
 from evcache.loads import Loads
 from evcache.read_path import ReadPath
 from evcache.stats import LoadStats
+from evcache.steps import STEP_KEYS
 from zones.cluster import View
 from zones.errors import CacheError
 from zones.protocol.requests import COPY_FLAGS
@@ -150,7 +152,9 @@ class LoadPath:
         outrun = [key for key in unknown if self._is_outrun(key, found.get(key), ended)]
         if reachable and outrun:
             found |= (await self._read_many(view, outrun, asked))[0]
-        for key, content in found.items():
+        for number, (key, content) in enumerate(found.items(), 1):
+            if not number % STEP_KEYS:
+                await asyncio.sleep(0)
             state = self._state(content.flags, content.life, asked)
             if state is State.GONE:
                 continue
@@ -271,8 +275,14 @@ class LoadPath:
         elif answered < required:
             self._hooks.error_as_miss(ConsistencyError("get_or_load_many", answered, required, failures))
         now = self._wall()
-        contents = {key: self._content(item, now, key, asked) for key, item in found.items()}
-        return {key: content for key, content in contents.items() if content is not None}, not unavailable
+        contents: dict[bytes, Content] = {}
+        for number, (key, item) in enumerate(found.items(), 1):
+            content = self._content(item, now, key, asked)
+            if content is not None:
+                contents[key] = content
+            if not number % STEP_KEYS:
+                await asyncio.sleep(0)
+        return contents, not unavailable
 
     def _content(self, found: Found, now: float, key: bytes, asked: Asked) -> Content | None:
         """Return what was found; None to load it again, if it cannot be read. The error would help no caller."""

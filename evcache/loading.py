@@ -18,6 +18,7 @@ from evcache.invalidating import Invalidating, awaitable
 from evcache.load_policy import Loaded, LoadPolicy
 from evcache.near_path import UNDECODED, Kept
 from evcache.options import Key, Level, LoadOptions, Seconds, several
+from evcache.steps import STEP_KEYS, Steps
 from evcache.type_forms import TypeForm
 from zones.checks import seconds
 from zones.cluster import View
@@ -177,8 +178,10 @@ class Loading(Invalidating):
         says it, `dict[str, User]` for one.
         """
         given: dict[bytes, list[Key]] = {}
-        for key in several(keys):
+        for number, key in enumerate(list(several(keys)), 1):
             given.setdefault(self._keys.full(key), []).append(key)
+            if not number % STEP_KEYS:
+                await asyncio.sleep(0)
         if not callable(loader):
             raise InvalidArgument("loader", f"an async function is needed, not {loader!r}")
 
@@ -203,8 +206,11 @@ class Loading(Invalidating):
         contents = await self._loads.get_many(view, wanted, lives, asked) if wanted else {}
         values: dict[Key, Any] = {}
         unread: list[bytes] = []
+        steps = Steps()
         for full in wanted:
             content = contents.get(full)
+            if steps.is_over(0 if content is None else len(content.data)):
+                await asyncio.sleep(0)
             if content is None and full in contents:
                 continue
             if content is None and self._hooks.of_reads:

@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any
 
 from evcache.answers import Found
 from evcache.background import Background
 from evcache.codec import FLAG_ABSENT, FLAG_TOMBSTONE
-from evcache.coordinator import Draft
 from evcache.errands import Asked, Errand
-from evcache.errors import DecodeError, LoadAborted, LoadTimeout, ValueTooLarge
-from evcache.fill import Fill, Filled
+from evcache.errors import DecodeError, LoadAborted, LoadTimeout
+from evcache.fill import Fill
 from evcache.flights import Flight, Flights, Result
 from evcache.hooks import Listeners
 from evcache.leases import Leases, NoLease
 from evcache.life import Content, State, content_of, state_of
-from evcache.near_path import Flight as NearFlight
+from evcache.load_stores import AT_ONCE, LoadStores, Packed, deadline_of
 from evcache.near_path import Near
-from evcache.packer import Packer, to_keep
+from evcache.packer import Packer
 from evcache.slots import Slots
+from evcache.steps import Steps, a_few_at_once
 from evcache.throttle import Throttle
 from evcache.versions import VersionClock
 from zones.cluster import View
@@ -76,15 +75,20 @@ class Loads:
         self._pack = pack
         self._flights = flights
         self._leases = leases
-        self._fill = fill
-        self._background = background
+        self._stores = LoadStores(
+            fill=fill,
+            leases=leases,
+            throttle=throttle,
+            background=background,
+            near=near,
+            current=current,
+        )
         self._hooks = hooks
         self._near = near
         self._max_loads = max_loads
         self._slots = Slots(max_loads)
         self._throttle = throttle
         self._versions = versions
-        self._current = current
         self._known = known
         self._wall = wall
         self._draw = draw
@@ -156,27 +160,34 @@ class Loads:
 
     async def _run_many(self, view: View, flights: Sequence[Flight], asked: Asked) -> None:
         ready: list[Errand] = []
+        taken: list[Flight] = []
 
-        async def prepare(flight: Flight) -> Errand | NoLease | None:
+        async def prepare(flight: Flight) -> None:
             errand = await self._prepare(view, flight, asked)
             if isinstance(errand, Errand):
                 ready.append(errand)
-            return errand
+            elif errand is NoLease.TAKEN:
+                taken.append(flight)
 
         try:
-            async with asyncio.TaskGroup() as group:
-                prepared = [unattended(group.create_task(prepare(flight))) for flight in flights]
+            await a_few_at_once(flights, prepare, AT_ONCE)
             order = {flight: number for number, flight in enumerate(flights)}
             ready.sort(key=lambda errand: order[errand.flight])
+            looks = asyncio.Semaphore(AT_ONCE)
+
+            async def load() -> None:
+                errands = ready.copy()
+                ready.clear()  # from now on the load gives them back
+                await self._load(view, errands, asked)
+
             async with asyncio.TaskGroup() as group:
                 if ready:
-                    unattended(group.create_task(self._load(view, ready, asked)))
-                for flight, task in zip(flights, prepared, strict=True):
-                    if task.result() is NoLease.TAKEN:
-                        unattended(group.create_task(self._await_other(view, flight, asked)))
+                    unattended(group.create_task(load()))
+                for flight in taken:
+                    unattended(group.create_task(self._await_other(view, flight, asked, looks)))
         except BaseException:
             # A task that is cancelled before it has begun does not give back what it was handed.
-            self._give_back(ready, asked, failed=False)
+            self._stores.give_back(ready, asked, failed=False)
             raise
 
     async def _go_on(self, view: View, flight: Flight, errand: Errand | NoLease | None, asked: Asked) -> None:
@@ -190,7 +201,7 @@ class Loads:
     async def _prepare(self, view: View, flight: Flight, asked: Asked) -> Errand | NoLease | None:
         """Get the lease. None: there is a value after all, and the flight has landed."""
         key, seconds = flight.key, asked.policy.whole_lease_seconds
-        taken = await self._leases.take(view, key, seconds, self._deadline(asked))
+        taken = await self._leases.take(view, key, seconds, deadline_of(asked))
         serves = False
         if isinstance(taken, Found):
             if taken.hit.flags != FLAG_TOMBSTONE:
@@ -202,7 +213,7 @@ class Loads:
                     self._flights.settle([flight], None)
                     return None
                 serves = state is not State.GONE
-            taken = await self._leases.take_beside(view, key, seconds, self._deadline(asked), taken, self._known(key))
+            taken = await self._leases.take_beside(view, key, seconds, deadline_of(asked), taken, self._known(key))
         if taken is NoLease.TAKEN:
             self.leases_lost += 1
             if flight.background and not flight.waiters:
@@ -225,8 +236,13 @@ class Loads:
             return None, State.GONE  # unreadable, or this zone is behind what this client has written or seen
         return content, state_of(content.life, self._wall(), asked.policy, asked.ttl, 1.0)
 
-    async def _await_other(self, view: View, flight: Flight, asked: Asked) -> None:
-        """Another process loads: look whether it has ended, until it has, its lease has, or it is taking too long."""
+    async def _await_other(
+        self, view: View, flight: Flight, asked: Asked, looks: AbstractAsyncContextManager[object] | None = None
+    ) -> None:
+        """Another process loads: look whether it has ended, until it has, its lease has, or it is taking too long.
+
+        `looks` bounds the looks of several such waits that are made at once.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + asked.policy.lease_wait
         pause = FIRST_LOOK_SECONDS
@@ -234,7 +250,8 @@ class Loads:
             # Not all at the same moment, since they have all begun at the same moment.
             await asyncio.sleep(min(left, pause * (0.5 + self._draw() / 2)))
             pause = min(LONGEST_LOOK_SECONDS, 2 * pause)
-            errand = await self._prepare(view, flight, asked)
+            async with looks or nullcontext():
+                errand = await self._prepare(view, flight, asked)
             if errand is None:
                 return
             if isinstance(errand, Errand):
@@ -244,7 +261,7 @@ class Loads:
             await self._load(view, [Errand(flight, stored=False)], asked)
             return
         # All who wait have something to serve: the other is slow, or its loader has failed and is left alone.
-        self._leave_alone(flight, asked)
+        self._stores.leave_alone(flight, asked)
         self._flights.fail(flight, LoadAborted("another process has been loading it for too long, or could not"))
 
     # The loader.
@@ -265,8 +282,8 @@ class Loads:
             if isinstance(error, GeneratorExit):
                 raise  # the event loop is closed: no lease can be given back
             self.failed += 1
-            self._drop(kept)
-            self._give_back(errands, asked, failed=isinstance(error, Exception))
+            self._stores.drop(kept)
+            self._stores.give_back(errands, asked, failed=isinstance(error, Exception))
             if not isinstance(error, Exception):
                 raise
             self._report(errands, error, asked)
@@ -274,34 +291,33 @@ class Loads:
         took = loop.time() - began
         self._hooks.loaded(len(errands), took, None)
         results: list[Result] = []
-        storing: list[asyncio.Task[None]] = []
-        unspawned = []
-        for errand, version, near_flight in zip(errands, versions, kept, strict=True):
-            try:
-                result, draft = self._pack.loaded(errand, values.get(errand.flight.key), took, asked)
-            except Exception as error:  # an `EncodeError`, or whatever somebody's codec raises
-                self._drop([near_flight])
-                self._give_back([errand], asked, failed=True)
-                self._failed(errand.flight, error, asked)
-                results.append(None)
-                continue
-            self._throttle.end(errand.flight.key)
-            results.append(result)
-            stored = draft, version, errand, near_flight
-            store = self._background.spawn(self._store(view, *stored, asked))
-            if store is None:
-                unspawned.append(stored)
-            else:
-                storing.append(store)
+        packed: list[Packed] = []
+        steps = Steps()
         try:
-            # A caller who has got the value may look for it at once, so it is stored first; if that does not take too long.
-            if storing:
-                await asyncio.wait(storing, timeout=asked.reads.timeout)
-            while unspawned:  # the client is closing, and waits for this task
-                await self._store(view, *unspawned.pop(), asked)
-        finally:
-            self._drop([near_flight for *_, near_flight in unspawned])
-            self._give_back([errand for _, _, errand, _ in unspawned], asked, failed=False)
+            for errand, version, near_flight in zip(errands, versions, kept, strict=True):
+                try:
+                    result, draft = self._pack.loaded(errand, values.get(errand.flight.key), took, asked)
+                except Exception as error:  # an `EncodeError`, or whatever somebody's codec raises
+                    self._stores.drop([near_flight])
+                    self._stores.give_back([errand], asked, failed=True)
+                    self._failed(errand.flight, error, asked)
+                    results.append(None)
+                    continue
+                self._throttle.end(errand.flight.key)
+                results.append(result)
+                packed.append((draft, version, errand, near_flight))
+                if steps.is_over(0 if draft is None else len(draft.data)):
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            done = len(results)
+            self._stores.abandon(
+                [*packed, *((None, 0, *rest) for rest in zip(errands[done:], kept[done:], strict=True))], asked
+            )
+            raise
+        storing = await self._stores.begin(view, packed, asked)
+        # A caller who has got the value may look for it at once, so it is stored first; if that does not take too long.
+        if storing:
+            await asyncio.wait(storing, timeout=asked.reads.timeout)
         for errand, result in zip(errands, results, strict=True):
             self._flights.land(errand.flight, result)
         if storing:
@@ -341,36 +357,6 @@ class Loads:
             slots.running -= 1
             slots.free()
 
-    async def _store(
-        self,
-        view: View | None,
-        draft: Draft | None,
-        version: int | None,
-        errand: Errand,
-        near_flight: NearFlight | None,
-        asked: Asked,
-    ) -> None:
-        filled = Filled(stored=False, unreachable=view is None)
-        loop = asyncio.get_running_loop()
-        loaded_at = loop.time()
-        try:
-            # The zones as they are now: a load may take longer than a topology lasts.
-            view = self._current() or view
-            if view is not None and draft is not None and errand.stored:
-                filled = await self._fill.store(
-                    view, draft, version, errand.lease, asked.writes, written=errand.flight.written > (version or 0)
-                )
-        except ValueTooLarge as error:
-            _log.warning("what was loaded for %r is not stored: %s", errand.flight.key, error)
-            self._leave_alone(errand.flight, asked)
-        finally:
-            if near_flight is not None and self._near is not None:
-                near = None if draft is None else to_keep(draft, version, errand.lease, filled)
-                self._near.land(near_flight, near, loop.time() - loaded_at)
-        lease = errand.lease
-        if lease is not None and not (filled.stored and lease.name == errand.flight.key):  # it is not a stub any more
-            self._leases.give_back(lease, self._deadline(asked))
-
     # When it failed.
 
     def _report(self, errands: Sequence[Errand], error: Exception, asked: Asked) -> None:
@@ -379,35 +365,8 @@ class Loads:
             self._failed(errand.flight, error, asked)
 
     def _failed(self, flight: Flight, error: Exception, asked: Asked) -> None:
-        self._leave_alone(flight, asked)
+        self._stores.leave_alone(flight, asked)
         if not flight.waiters:
             _log.warning("loading %r in the background failed", flight.key, exc_info=error)
         self._flights.fail(flight, error)
         self._flights.settle([flight], None)  # others that were begun with it may take longer
-
-    def _leave_alone(self, flight: Flight, asked: Asked) -> None:
-        # Of a load that began before the key was written, the end says nothing about the next one.
-        if not flight.detached:
-            self._throttle.failed(flight.key, asyncio.get_running_loop().time() + asked.policy.throttle)
-
-    def _give_back(self, errands: Sequence[Errand], asked: Asked, *, failed: bool) -> None:
-        """Let others load; or, if the loader failed and they have a value to serve meanwhile, keep them from it for a
-        while.
-        """
-        for errand in errands:
-            lease = errand.lease
-            if lease is None:
-                continue
-            deadline = self._deadline(asked)
-            if failed and errand.serves and asked.policy.throttle:
-                self._leases.extend(lease, math.ceil(asked.policy.throttle), deadline)
-            else:
-                self._leases.give_back(lease, deadline)
-
-    def _drop(self, near_flights: Sequence[NearFlight | None]) -> None:
-        for near_flight in near_flights:
-            if near_flight is not None and self._near is not None:
-                self._near.crash(near_flight)
-
-    def _deadline(self, asked: Asked) -> float:
-        return asyncio.get_running_loop().time() + asked.reads.timeout

@@ -17,6 +17,7 @@ from evcache.hedge import Hedge
 from evcache.many_path import ManyPath
 from evcache.near_path import Kept, Near
 from evcache.options import Options
+from evcache.portions import read_in_portions
 from evcache.read_parts import ReadParts
 from evcache.s3fifo import Entry
 from evcache.several_path import SeveralPath
@@ -236,13 +237,13 @@ class ReadPath:
         `get`.
         """
         if self._near is None or not near or not options.one_answer:
-            return await self._many.get(view, keys, options, flags, fallback_on_miss=fallback_on_miss)
+            return await read_in_portions(self._many, view, keys, options, flags, fallback_on_miss=fallback_on_miss)
         flights = [self._near.take_off(key) for key in keys]
         found: dict[bytes, Found] = {}
         asked_at = view.loop.time()
         try:
-            found, failures, answered = await self._many.get(
-                view, keys, options, requests.COPY_FLAGS, fallback_on_miss=fallback_on_miss
+            found, failures, answered = await read_in_portions(
+                self._many, view, keys, options, requests.COPY_FLAGS, fallback_on_miss=fallback_on_miss
             )
         finally:
             age = view.loop.time() - asked_at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
 from evcache.answers import Found
@@ -15,6 +15,7 @@ from evcache.near_path import UNDECODED, Kept
 from evcache.options import ItemOptions, Key, Level, Options, ReadOptions, Seconds, TouchOptions, several
 from evcache.read_results import UNUSUAL, ReadResults
 from evcache.results import Item, source_of
+from evcache.steps import STEP_KEYS, Steps
 from evcache.type_forms import TypeForm
 from zones.cluster import View
 from zones.errors import CacheError, NodeError
@@ -22,6 +23,9 @@ from zones.protocol.requests import COPY_FLAGS
 
 T = TypeVar("T")
 D = TypeVar("D")
+
+# Keys that are checked in one step of a long call: about a millisecond.
+NAMES_IN_A_STEP = 4_096
 
 
 class Reading(ReadResults):
@@ -196,8 +200,9 @@ class Reading(ReadResults):
     ) -> dict[Key, Any]:
         """Return the values of the keys that have one, by key as given.
 
-        The client asks all nodes of a zone at once, and the next zone only for keys that are still missing. Arguments and
-        cancellation are those of `get`.
+        The client asks all nodes of a zone at once, and the next zone only for keys that are still missing. It reads very
+        many keys in portions: a key whose portion was not read by the deadline has no answer. Arguments and cancellation are
+        those of `get`.
 
         Raises:
             CacheUnavailable: No zone could answer. With `errors="miss"`, the keys are missing from the result.
@@ -209,11 +214,15 @@ class Reading(ReadResults):
         """
         decoder = self._codec if as_ is None else self._decoding.typed(as_)
         given = list(several(keys))
-        names = self._keys.full_of_each(given)
+        options = self._defaults.read(consistency, timeout, errors)
+        is_long = len(given) > STEP_KEYS
+        deadline = asyncio.get_running_loop().time() + options.timeout if is_long else 0.0
+        names = await self._names(given) if is_long else self._keys.full_of_each(given)
         # One key may be given twice, as str and as bytes: both are answered, and the zones asked once.
         wanted = list(dict.fromkeys(names))
-        options = self._defaults.read(consistency, timeout, errors)
         try:
+            if is_long:
+                options = options._replace(timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
             view, options = self._ready(options) or await self._open(options)
         except CacheUnavailable as error:
             self._unavailable(error, options, None)
@@ -242,14 +251,19 @@ class Reading(ReadResults):
             near=near_cache,
         )
         if self._hooks.of_reads:
-            for full in wanted:
+            for number, full in enumerate(wanted, 1):
                 self._tell_read(view, full, found.get(full))
+                if not number % STEP_KEYS:
+                    await asyncio.sleep(0)
         decode = decoder.decode
+        steps = Steps()
         for full, key in zip(names, given, strict=True):
             item = found.get(full)
             if item is None:
                 continue
             data, flags = item.hit.value, item.hit.flags
+            if is_long and steps.is_over(len(data)):
+                await asyncio.sleep(0)
             try:
                 if flags in UNUSUAL:
                     content = self._content(full, item)
@@ -362,3 +376,11 @@ class Reading(ReadResults):
             raise error
         self._hooks.error_as_miss(error)
         return default
+
+    async def _names(self, given: Sequence[Key]) -> list[bytes]:
+        """Return the full names of many keys, in steps."""
+        names: list[bytes] = []
+        for first in range(0, len(given), NAMES_IN_A_STEP):
+            names += self._keys.full_of_each(given[first : first + NAMES_IN_A_STEP])
+            await asyncio.sleep(0)
+        return names

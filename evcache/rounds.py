@@ -15,6 +15,7 @@ from typing import Any
 from evcache.background import Background
 from evcache.commands import Command, Judge, Store, capabilities_of, carry_out
 from evcache.hooks import Listeners
+from evcache.lanes import Lane
 from evcache.remembered import Remembered
 from evcache.replay import Replay
 from evcache.results import ACKNOWLEDGED, Outcome
@@ -115,19 +116,36 @@ class Round:
         return self.required > 0 and self._failed == self._counted
 
     @property
+    def unanswered(self) -> bool:
+        """True if no readable zone has answered, though at least one had to."""
+        return self.required > 0 and self._failed + self._undecided == self._counted
+
+    @property
+    def is_open(self) -> bool:
+        """True while a part has not ended, so that `outcomes` may change."""
+        return self._open > 0
+
+    @property
     def age(self) -> float:
         """Seconds since its time to live began."""
         return asyncio.get_running_loop().time() - self._began
 
     def send(
-        self, command: Command, pools: Iterable[ZonePool], place: int, deadline: float, since: float | None = None
+        self,
+        command: Command,
+        pools: Iterable[ZonePool],
+        place: int,
+        deadline: float,
+        since: float | None = None,
+        put: Callable[[Part], object] | None = None,
     ) -> None:
         """Start the write in these zones. Returns at once; nothing is raised: what goes wrong is an outcome.
 
-        `since`: when its time to live began, on the loop's clock; None: now.
+        `since`: when its time to live began, on the loop's clock; None: now. `put` takes each part and starts it when it is
+        its turn; if None, all parts start now.
         """
         self._began = asyncio.get_running_loop().time() if since is None else since
-        parts = [_Part(self, pool, pool.node(place), command, deadline) for pool in pools]
+        parts = [Part(self, pool, pool.node(place), command, deadline) for pool in pools]
         self._open += len(parts)
         # All are counted before any is sent: a zone that fails at once must not decide the round by itself.
         counted = 0
@@ -137,7 +155,10 @@ class Round:
         self._counted += counted
         self._undecided += counted
         for part in parts:
-            part.start()
+            if put is None:
+                part.start()
+            else:
+                put(part)
         if not parts:  # the only zone has decided
             self._ended()
         self._decide()
@@ -162,7 +183,7 @@ class Round:
         if not self.decision.done():
             await self.decision
 
-    def report(self, part: _Part, outcome: Outcome, error: CacheError | None = None) -> None:
+    def report(self, part: Part, outcome: Outcome, error: CacheError | None = None) -> None:
         """What became of one zone's part."""
         self.outcomes[part.zone] = outcome
         if error is not None:
@@ -229,45 +250,59 @@ class Round:
             self.decision.set_result(None)
 
 
-class _Part:
+class Part:
     """One zone's part of a round. It is what the connection answers to, so that the usual case needs no task."""
 
-    __slots__ = ("_deadline", "_done", "_judge", "_node", "_round", "command", "counts", "zone")
+    __slots__ = ("_done", "_judge", "_round", "command", "counts", "deadline", "lane", "node", "size", "zone")
+
+    size: int
+    """Bytes that it takes in its lane, which sets this."""
 
     def __init__(self, round_: Round, pool: ZonePool, node: Node, command: Command, deadline: float) -> None:
         self.zone = pool.name
         self.counts = pool.readable
         self._round = round_
-        self._node = node
+        self.node = node
         self.command = command
-        self._deadline = deadline
+        self.deadline = deadline
+        """When the server's time is over, on the loop's clock."""
+        self.lane: Lane | None = None
+        """The lane that sends it; None if it is not part of a bulk write, or has ended."""
         self._judge: Judge | None = None
         self._done = False
 
-    def start(self) -> None:
-        connection = self._node.connection()
+    def start(self) -> bool:
+        """Send it. Return False, with nothing sent, if it has a lane and needs a connection, or room on it, first."""
+        connection = self.node.connection()
         if connection is None:
-            if not self._node.may_answer:
-                self.set_exception(self._node.unavailable())
+            if not self.node.may_answer:
+                self.set_exception(self.node.unavailable())
+            elif self.lane is not None:
+                return False
             else:  # it has to be connected first, and waiting for that takes a task
-                self._spawn(carry_out(self.command, self._node, self._deadline))
-            return
+                self._spawn(carry_out(self.command, self.node, self.deadline))
+            return True
         try:
-            judge = self.command.send(connection, capabilities_of(self._node), self, self._deadline)
+            judge = self.command.send(connection, capabilities_of(self.node), self, self.deadline)
         except CacheError as error:  # `Unsupported` too: the zones after this one must be sent theirs
+            if self.lane is not None and isinstance(error, QueueFull):
+                return False
             self.set_exception(error)
-            return
+            return True
         if isinstance(judge, Outcome):
             self._report(judge)
         elif judge is None:
-            self._spawn(self.command.settle(self._node, self._deadline))
+            self._spawn(self.command.settle(self.node, self.deadline))
         else:
             self._judge = judge
+        return True
 
     def done(self) -> bool:
+        """Return True if the outcome is known."""
         return self._done
 
     def set_result(self, answer: Any) -> None:
+        """Take the server's answer."""
         assert self._judge is not None
         try:
             outcome = self._judge(answer)
@@ -275,25 +310,31 @@ class _Part:
             self.set_exception(error)
             return
         if outcome is None:
-            self._spawn(self.command.settle(self._node, self._deadline))
+            self._spawn(self.command.settle(self.node, self.deadline))
         elif not self._done:
             self._done = True
+            lane = self.lane
+            if lane is not None:
+                self.lane = None
+                lane.ended(self)
             self._round.report(self, outcome)
 
     def set_exception(self, error: CacheError) -> None:
+        """Report that there is no answer."""
         self._report(Outcome.TIMEOUT if isinstance(error, NodeTimeout) else Outcome.UNAVAILABLE, error)
 
     def _spawn(self, work: Any) -> None:
-        task = self._round.background.spawn(self._see_through(work))
+        # The lane bounds the tasks of a bulk write. They must not fail because other work has filled the background.
+        task = self._round.background.spawn(self._see_through(work), limited=self.lane is None)
         if task is None:
             work.close()
-            self.set_exception(QueueFull("too much background work, or the client is closing", self._node.label))
+            self.set_exception(QueueFull("too much background work, or the client is closing", self.node.label))
         else:
             task.add_done_callback(partial(self._ended, work))
 
     def _ended(self, work: Any, _: asyncio.Task[None]) -> None:
         work.close()  # a task that is cancelled before its first step has not begun to await it
-        self.set_exception(NodeTimeout("given up", self._node.label))  # no effect after an outcome
+        self.set_exception(NodeTimeout("given up", self.node.label))  # no effect after an outcome
 
     async def _see_through(self, work: Any) -> None:
         try:
@@ -302,12 +343,17 @@ class _Part:
             self.set_exception(error)
         except BaseException:
             # Cancelled by close(), or a bug: either way the caller must not wait for this zone.
-            self.set_exception(NodeTimeout("given up", self._node.label))
+            self.set_exception(NodeTimeout("given up", self.node.label))
             raise
         else:
             self._report(outcome)
 
     def _report(self, outcome: Outcome, error: CacheError | None = None) -> None:
-        if not self._done:
-            self._done = True
-            self._round.report(self, outcome, error)
+        if self._done:
+            return
+        self._done = True
+        lane = self.lane
+        if lane is not None:
+            self.lane = None
+            lane.ended(self)
+        self._round.report(self, outcome, error)

@@ -28,7 +28,7 @@ from evcache.changes import Changes
 from evcache.codec import FLAG_ENVELOPE
 from evcache.commands import Command, Delete, Store
 from evcache.options import Options
-from evcache.rounds import Round
+from evcache.rounds import Part, Round
 from evcache.ttl import MAX_RELATIVE_SECONDS, NEVER
 from evcache.versions import VersionClock
 from zones.cluster import View
@@ -62,20 +62,47 @@ class Sender:
 class Sending:
     """One write on its way: its latest round, and what that round sends."""
 
-    __slots__ = ("_began", "_options", "_rounds_left", "_sender", "_sent_at", "_view", "command", "deadline", "key", "round")
+    __slots__ = (
+        "_began",
+        "_options",
+        "_put",
+        "_rounds_left",
+        "_sender",
+        "_sent_at",
+        "_view",
+        "command",
+        "deadline",
+        "key",
+        "round",
+    )
 
     round: Round
     command: Command
 
-    def __init__(self, sender: Sender, view: View, key: bytes, command: Command, options: Options) -> None:
-        """Send a command to every zone. Returns at once and raises nothing."""
+    def __init__(
+        self,
+        sender: Sender,
+        view: View,
+        key: bytes,
+        command: Command,
+        options: Options,
+        *,
+        deadline: float | None = None,
+        put: Callable[[Part], object] | None = None,
+    ) -> None:
+        """Send a command to every zone. Returns at once and raises nothing.
+
+        `deadline`: the end of the call, on the loop's clock; if None, the timeout of the options begins now. `put`: see
+        `Round.send`.
+        """
         self._sender = sender
         self._view = view
         self._options = options
         self._sent_at = view.loop.time()
         self._rounds_left = MOST_ROUNDS - 1
         self.key = key
-        self.deadline = self._sent_at + options.timeout
+        self.deadline = self._sent_at + options.timeout if deadline is None else deadline
+        self._put = put
         self._send(command, None)
 
     def _send(self, command: Command, first: Store | None) -> None:
@@ -89,7 +116,8 @@ class Sending:
                 command.cause = first.cause  # the span that is current now is not the caller's
             round_.send_again = self._send_again
             sender.latest[self.key] = self
-        round_.send(command, view.writers, view.place(self.key), self.deadline, None if first else self._sent_at)
+        since = None if first else self._sent_at
+        round_.send(command, view.writers, view.place(self.key), self.deadline, since, self._put)
 
     def _send_again(self) -> bool:
         """Send another round, unless this client has written the key since.
@@ -109,6 +137,12 @@ class Sending:
         elapsed = self._view.loop.time() - self._sent_at
         self._send(renewed(first, sender.clock, elapsed, sender.tombstone_ttl()), first)
         return True
+
+    @property
+    def version(self) -> int | None:
+        """Version that servers were sent; None if there is none."""
+        command = self.command
+        return command.version if isinstance(command, Store) and command.carried else None
 
     async def decided(self) -> None:
         """Wait until the latest round is decided."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from evcache.atomic import Atomic
 from evcache.background import Background
+from evcache.bulk_write import BulkWrite
 from evcache.changes import Changes
 from evcache.commands import Command, Delete, Seen, Store, inspect
 from evcache.consistency import Consistency
@@ -15,11 +16,12 @@ from evcache.coordinator import Coordinator, Decision, Draft
 from evcache.errors import CacheUnavailable
 from evcache.gutter import GUTTER, GutterWrites
 from evcache.hooks import Listeners
+from evcache.lanes import Flow, Lanes, size_of
 from evcache.options import Options
 from evcache.remembered import Remembered
 from evcache.replay import Replay
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, WriteResult
-from evcache.rounds import Round
+from evcache.rounds import Part, Round
 from evcache.sending import Sender, Sending
 from evcache.touch import Touch
 from evcache.ttl import on_the_wire
@@ -32,6 +34,7 @@ from zones.node import Node
 from zones.pool import ZonePool
 
 AnyKey = TypeVar("AnyKey", bound=Hashable)
+Source = TypeVar("Source")
 T = TypeVar("T")
 # Decides a write of a key on its coordinator's node (zone name, node, what it holds, deadline).
 Decide = Callable[[str, Node, Seen | None, float], Awaitable[Decision | Outcome]]
@@ -62,6 +65,7 @@ class WritePath:
         self._atomic = atomic
         self._turns = Turns()
         self._background = background
+        self._lanes = Lanes(background)
         self._hooks = hooks
         self._versions = versions
         self._tombstone_ttl = tombstone_ttl
@@ -77,8 +81,9 @@ class WritePath:
         return self._sender.resent
 
     def reopen(self) -> None:
-        """Forget the turns of the last opening."""
+        """Forget the turns and lanes of the last opening."""
         self._turns.reopen()
+        self._lanes.reopen()
 
     # Commands, made once for all zones.
 
@@ -119,13 +124,13 @@ class WritePath:
         If a zone has a newer version that this client had not seen, the write is sent again (see `Sending`).
         Raises `CacheUnavailable` when no zone could be reached, unless errors are to be misses.
         """
-        sending = Sending(self._sender, view, key, command, options)
+        sending = Sending(self._sender, view, key, command, options, put=self._put(None))
         try:
             await sending.decided()
         finally:  # also for a caller who was cancelled: the write goes on
             sending.end()
         await self._to_gutter(view, sending.command, sending.round, sending.deadline)
-        return _result(operation, sending.round, options, _version(sending.command))
+        return _result(operation, sending.round, options, sending.version)
 
     async def _to_gutter(self, view: View, command: Command, round_: Round, deadline: float) -> None:
         if self._gutter is not None and round_.unreachable and isinstance(command, Store):
@@ -138,26 +143,20 @@ class WritePath:
             self._changes.end(key, command, round_, began)
 
     async def write_many(
-        self, operation: str, view: View, commands: Mapping[AnyKey, tuple[bytes, Command]], options: Options
+        self,
+        operation: str,
+        view: View,
+        sources: Mapping[AnyKey, Source],
+        command: Callable[[Source], tuple[bytes, Store]],
+        options: Options,
+        deadline: float,
     ) -> dict[AnyKey, WriteResult]:
-        """Send all commands, then wait for all. Raises `CacheUnavailable` when no zone could be reached for any."""
-        started = {name: Sending(self._sender, view, key, command, options) for name, (key, command) in commands.items()}
-        try:
-            for sending in started.values():
-                await sending.decided()
-        finally:  # for all of them, also when the caller was cancelled while waiting for the first
-            for sending in started.values():
-                sending.end()
-        if self._gutter is not None:
-            left = [(sending.command, sending.round, sending.deadline) for sending in started.values()]
-            await asyncio.gather(*(self._to_gutter(view, *of_key) for of_key in left))
-        rounds = [sending.round for sending in started.values()]
-        if rounds and options.errors == "raise" and all(map(_is_lost, rounds)):
-            raise CacheUnavailable(operation, rounds[0].failures)
-        return {
-            name: WriteResult(sending.round.met, _version(sending.command), dict(sending.round.outcomes))
-            for name, sending in started.items()
-        }
+        """Write several keys, as many at once as the zones take (see `BulkWrite.run`).
+
+        `deadline`: the end of the call, on the loop's clock.
+        """
+        bulk = BulkWrite[AnyKey](self._sender, self.flow(options), view, options, deadline, self._gutter)
+        return await bulk.run(operation, sources, command)
 
     async def check_size(self, view: View, draft: Draft, options: Options) -> Options:
         """Raise `ValueTooLarge` when a zone's server would not take the value: refusing, it would delete what it has.
@@ -165,26 +164,40 @@ class WritePath:
         The limit is that of an open connection. If the value seems too large for a node without one, the client connects
         and asks again, since the server may have been restarted with another limit. Returns the options with the time left.
         """
-        size = len(draft.data)
-        if size <= FITS_ANYWHERE_BYTES:
+        if len(draft.data) <= FITS_ANYWHERE_BYTES:
             return options
-        place = view.place(draft.key)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + options.timeout
-        for pool in view.writers:
-            node = pool.node(place)
-            known = node.capabilities
-            doubtful = size > (DEFAULT_ITEM_BYTES // 2 if known is None else known.largest_value(draft.key))
-            if doubtful and node.state != "ready" and not node.is_down:
-                try:
-                    await node.connected(deadline)
-                except NodeError:
-                    continue  # the write will find that out, and report it
+        await self.check_sizes(view, [draft], deadline)
+        return options._replace(timeout=max(0.0, deadline - loop.time()))
+
+    async def check_sizes(self, view: View, drafts: Iterable[Draft], deadline: float) -> None:
+        """Raise `ValueTooLarge` as `check_size` does, for any of several values.
+
+        All servers are connected to at once. They have half of the time until `deadline`, on the loop's clock: a server that
+        does not answer must not take the time of the write itself.
+        """
+        loop = asyncio.get_running_loop()
+        large: list[tuple[Draft, Node]] = []
+        for draft in drafts:
+            if len(draft.data) > FITS_ANYWHERE_BYTES:
+                place = view.place(draft.key)
+                large += [(draft, pool.node(place)) for pool in view.writers]
+        doubtful = {node for draft, node in large if _is_doubtful(node, len(draft.data), draft.key)}
+        if doubtful:
+            now = loop.time()
+            half = now + (deadline - now) / 2
+            # An error is one that the write will find, and report.
+            for answer in await asyncio.gather(*(node.connected(half) for node in doubtful), return_exceptions=True):
+                if isinstance(answer, BaseException) and not isinstance(answer, NodeError):
+                    raise answer
+        for draft, node in large:
+            if node in doubtful and node.state != "ready":
+                continue  # its server may have been restarted with another limit
             if node.capabilities is not None:
-                limit = node.capabilities.largest_value(draft.key)
+                size, limit = len(draft.data), node.capabilities.largest_value(draft.key)
                 if size > limit:
                     raise ValueTooLarge("value", f"{size} bytes when encoded, over the {limit} that {node.label} takes")
-        return options._replace(timeout=max(0.0, deadline - loop.time()))
 
     # In one zone first.
 
@@ -300,29 +313,51 @@ class WritePath:
         # At ALL, since it must see what each zone holds.
         self._background.spawn(self.touch(view, key, ttl, options._replace(consistency=Consistency.ALL)))
 
-    async def spread(self, view: View, store: Store, zone: str | None, deadline: float, options: Options) -> Round:
+    def flow(self, options: Options) -> Flow:
+        """Return the flow control of a call that writes many keys."""
+        return Flow(self._lanes, options.timeout)
+
+    async def spread(
+        self, view: View, store: Store, zone: str | None, deadline: float, options: Options, flow: Flow | None = None
+    ) -> Round:
         """Send a store to every zone but the one (None: none) that has taken it, and wait for as many as the options ask
         for.
 
-        Nobody has to hear of it: it says what the source said before anybody else wrote the key.
+        Nobody has to hear of it: it says what the source said before anybody else wrote the key. `flow`: of a call that
+        writes many keys.
         """
+        if flow is not None:
+            flow.size = size_of(store)
         if zone is None:
             round_ = self._round(view, options, store)
-            round_.send(store, view.writers, view.place(store.key), deadline)
+            round_.send(store, view.writers, view.place(store.key), deadline, None, self._put(flow))
         else:
-            round_ = self._spread(view, zone, store, deadline, options, None)
+            round_ = self._spread(view, zone, store, deadline, options, None, flow)
         await round_.decided()
         await self._to_gutter(view, store, round_, deadline)
         return round_
 
     def _spread(
-        self, view: View, coordinator: str, store: Store, deadline: float, options: Options, since: float | None
+        self,
+        view: View,
+        coordinator: str,
+        store: Store,
+        deadline: float,
+        options: Options,
+        since: float | None,
+        flow: Flow | None = None,
     ) -> Round:
         round_ = self._round(view, options, store)
         round_.count(coordinator, Outcome.STORED)
         others = [pool for pool in view.writers if pool.name != coordinator]
-        round_.send(store, others, view.place(store.key), deadline, since)
+        round_.send(store, others, view.place(store.key), deadline, since, self._put(flow))
         return round_
+
+    def _put(self, flow: Flow | None) -> Callable[[Part], object] | None:
+        """Return what sends the parts of a round: at once (None), or when it is their turn."""
+        if flow is not None:
+            return flow.put
+        return self._lanes.in_order if self._lanes else None
 
     async def _shielded(self, operation: str, work: Coroutine[Any, Any, T]) -> T:
         # As a task of the client's: a caller who is cancelled between the decision and its spreading would otherwise leave
@@ -356,8 +391,11 @@ class WritePath:
         )
 
 
-def _version(command: Command) -> int | None:
-    return command.version if isinstance(command, Store) and command.carried else None
+def _is_doubtful(node: Node, size: int, key: bytes) -> bool:
+    """Return True if a value seems too large for a node, or may be, and the node can be connected to and asked."""
+    known = node.capabilities
+    limit = DEFAULT_ITEM_BYTES // 2 if known is None else known.largest_value(key)
+    return size > limit and node.state != "ready" and not node.is_down
 
 
 def _is_lost(round_: Round) -> bool:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from evcache.commands import Store
 from evcache.config import (
     Errors,
     Ordering,
 )
+from evcache.coordinator import Draft
 from evcache.lifecycle import Lifecycle
-from evcache.options import Key, Level, Seconds, several
+from evcache.options import Key, Level, Options, Seconds, several
 from evcache.results import WriteResult
+from evcache.steps import Steps
+from zones.cluster import View
 from zones.errors import InvalidArgument
 
 
@@ -53,20 +58,46 @@ class Writing(Lifecycle):
         ordering: Ordering | None = None,
         errors: Errors | None = None,
     ) -> dict[Key, WriteResult]:
-        """Store several values, all at once; a result for each key. All are checked and encoded before any is sent.
+        """Store several values in every zone, as many at the same time as the zones take.
 
-        Raises `CacheUnavailable` when no zone could be reached for any of them; `EncodeError`, `ValueTooLarge`.
+        All values are checked and encoded before any is sent; this is part of the time of the call. A cancelled call sends
+        no further key. What was sent to one zone goes on in every zone.
+
+        Args:
+            values: Values by key.
+            ttl: Seconds to live, or a timedelta; None: the client's default.
+            consistency: How many zones must have each value; None: the client's default.
+            timeout: Seconds for the whole call; None: the client's default.
+            ordering: "newest" or "arrival"; None: the client's default.
+            errors: "raise" or "miss"; None: the client's default.
+
+        Returns:
+            A result for each key, in the order of `values`. A key that was not sent in time has the outcome `timeout` in
+            every zone, and is not sent later.
+
+        Raises:
+            CacheUnavailable: No zone could be reached for any key; not with `errors="miss"`.
+            EncodeError: A value cannot be encoded. Nothing was sent.
+            ValueTooLarge: A value is too large for a zone. Nothing was sent.
         """
         if not isinstance(values, Mapping):
             raise InvalidArgument("values", f"a mapping of keys to values is needed, not {type(values).__name__}")
-        drafts = {key: self._draft(key, value, ttl) for key, value in values.items()}
         options = self._defaults.write(consistency, timeout, errors)
         newest_wins = self._defaults.newest_wins(ordering)
-        view, options = self._ready(options) or await self._open(options)
-        for draft in drafts.values():
-            options = await self._writes.check_size(view, draft, options)
-        stores = {key: (draft.key, self._writes.store(draft, newest_wins=newest_wins)) for key, draft in drafts.items()}
-        return await self._writes.write_many("set_many", view, stores, options)
+        deadline = asyncio.get_running_loop().time() + options.timeout
+        drafts: dict[Key, Draft] = {}
+        steps = Steps()
+        for key, value in list(values.items()):  # a copy: the caller may change the mapping while this call waits
+            draft = drafts[key] = self._draft(key, value, ttl)
+            if steps.is_over(len(draft.data)):
+                await asyncio.sleep(0)
+        view, options = await self._ready_for_many(options, deadline)
+        await self._writes.check_sizes(view, drafts.values(), deadline)
+
+        def store(draft: Draft) -> tuple[bytes, Store]:
+            return draft.key, self._writes.store(draft, newest_wins=newest_wins)
+
+        return await self._writes.write_many("set_many", view, drafts, store, options, deadline)
 
     async def delete(
         self,
@@ -94,12 +125,43 @@ class Writing(Lifecycle):
         timeout: float | None = None,
         errors: Errors | None = None,
     ) -> dict[Key, WriteResult]:
-        """Delete several keys, all at once; a result for each. Raises as `delete` does, if it is so for all of them."""
-        full = {key: self._keys.full(key) for key in several(keys)}
+        """Delete several keys in every zone, as many at the same time as the zones take.
+
+        A cancelled call sends no further key. What was sent to one zone goes on in every zone.
+
+        Args:
+            keys: The keys.
+            consistency: How many zones must have deleted each key; None: the client's default.
+            timeout: Seconds for the whole call; None: the client's default.
+            errors: "raise" or "miss"; None: the client's default.
+
+        Returns:
+            A result for each key, in the order of `keys`. A key that was not sent in time has the outcome `timeout` in
+            every zone, and is not deleted later.
+
+        Raises:
+            CacheUnavailable: No zone could be reached for any key; not with `errors="miss"`.
+        """
         options = self._defaults.write(consistency, timeout, errors)
-        view, options = self._ready(options) or await self._open(options)
-        deletes = {key: (name, self._writes.delete(name)) for key, name in full.items()}
-        return await self._writes.write_many("delete_many", view, deletes, options)
+        deadline = asyncio.get_running_loop().time() + options.timeout
+        full: dict[Key, bytes] = {}
+        steps = Steps()
+        for key in list(several(keys)):
+            full[key] = self._keys.full(key)
+            if steps.is_over(0):
+                await asyncio.sleep(0)
+        view, options = await self._ready_for_many(options, deadline)
+
+        def delete(name: bytes) -> tuple[bytes, Store]:
+            return name, self._writes.delete(name)
+
+        return await self._writes.write_many("delete_many", view, full, delete, options, deadline)
+
+    async def _ready_for_many(self, options: Options, deadline: float) -> tuple[View, Options]:
+        """Return the zones and the options of a call that has done some work already."""
+        left = max(0.0, deadline - asyncio.get_running_loop().time())
+        ready = self._ready(options)
+        return ready if ready is not None else ((await self._open(options._replace(timeout=left)))[0], options)
 
     async def touch(
         self,

@@ -10,7 +10,10 @@ from zones.errors import QueueFull
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What may wait on one connection. Over either limit a request fails at once with `QueueFull`."""
+    """What may wait on one connection. Over either limit a request fails at once with `QueueFull`.
+
+    Calls for many keys wait for room instead (`evcache.lanes`).
+    """
 
     max_pending: int = 16_384
     """Requests without a reply. At 100,000 requests a second on one connection, 0.16 s of work: longer than the default

@@ -17,6 +17,7 @@ from tests.virtual_time import run
 from zones import Endpoint, Mode, Topology, Zone
 from zones.connection import Connection
 from zones.errors import CacheError
+from zones.limits import ConnectionLimits
 from zones.testing import FakeMemcached
 from zones.testing.store import Item as Stored
 
@@ -169,10 +170,13 @@ class MemoryZones:
         connections = options.pop("connections", 1)
         circuit = options.pop("circuit", CircuitLimits(slow_start=0))
         connect_timeout = options.pop("connect_timeout", NodeSettings().connect_timeout)
+        limits = options.pop("limits", ConnectionLimits())
         client = EVCache(
             options.pop("namespace", NAMESPACE),
             options.pop("zones", self.topology),
-            nodes=NodeSettings(dialer=self.dial, connections=connections, circuit=circuit, connect_timeout=connect_timeout),
+            nodes=NodeSettings(
+                dialer=self.dial, connections=connections, circuit=circuit, connect_timeout=connect_timeout, limits=limits
+            ),
             **options,
         )
         self._clients.append(client)
