@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test unit integration lint types bench bench-short chaos chaos-without coherence outage stampede telemetry-cost scale work fuzz clean
+.PHONY: help install demo test unit integration lint types bench bench-short chaos chaos-without coherence outage stampede telemetry-cost scale bulk work fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -64,6 +64,9 @@ telemetry-cost: $(READY)  ## what traces and metrics cost, measured
 
 scale: $(READY)  ## what a thousand nodes in each zone take: time, memory, connections
 	$(BIN)/python -m benchmarks.scale
+
+bulk: $(READY)  ## how much bulk calls of up to 100,000 keys do within their timeout, and what that takes; ARGS='--calls set_many'
+	$(BIN)/python -m benchmarks.bulk_writes $(ARGS)
 
 work: $(READY)  ## counts anew what each operation does, which tests hold it to
 	$(BIN)/python -m tests.work
