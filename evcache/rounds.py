@@ -154,11 +154,9 @@ class Round:
             counted += part.counts
         self._counted += counted
         self._undecided += counted
+        put = put or Part.start
         for part in parts:
-            if put is None:
-                part.start()
-            else:
-                put(part)
+            put(part)
         if not parts:  # the only zone has decided
             self._ended()
         self._decide()

@@ -124,7 +124,9 @@ class WritePath:
         If a zone has a newer version that this client had not seen, the write is sent again (see `Sending`).
         Raises `CacheUnavailable` when no zone could be reached, unless errors are to be misses.
         """
-        sending = Sending(self._sender, view, key, command, options, put=self._put(None))
+        sending = Sending(
+            self._sender, view, key, command, options, put=self._lanes.in_order if self._lanes.by_node else None
+        )
         try:
             await sending.decided()
         finally:  # also for a caller who was cancelled: the write goes on
@@ -357,7 +359,7 @@ class WritePath:
         """Return what sends the parts of a round: at once (None), or when it is their turn."""
         if flow is not None:
             return flow.put
-        return self._lanes.in_order if self._lanes else None
+        return self._lanes.in_order if self._lanes.by_node else None
 
     async def _shielded(self, operation: str, work: Coroutine[Any, Any, T]) -> T:
         # As a task of the client's: a caller who is cancelled between the decision and its spreading would otherwise leave

@@ -137,8 +137,8 @@ async def test_what_does_not_fit_the_deadline_is_a_timeout(zones, window, operat
     slow = asyncio.ensure_future(trickle(zones, *ALL_ZONES))
     keys = names(300)
     watch = Stopwatch()
-    results = await write(cache, operation, keys, timeout=0.5)
-    assert watch.seconds == 0.5
+    results = await write(cache, operation, keys, timeout=0.53)
+    assert watch.seconds == 0.53  # servers were sent the last keys 0.03 s before
     assert list(results) == keys
     done = [key for key in keys if results[key]]
     late = [key for key in keys if not results[key]]
