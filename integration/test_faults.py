@@ -144,6 +144,8 @@ def test_a_broken_connection_fails_those_who_wait_and_nobody_else(each_server, n
     async def main():
         async with one_node_behind_a_proxy(each_server, namespace, transport) as (cache, proxy):
             break_it, told = FAULTS[name]
+            # A pool of classic connections opens more while calls wait: the fault must not meet one that no call uses yet.
+            assert await outcomes(cache) == ([], pytest.approx(0, abs=PATIENT))
             break_it(proxy)
             failures, took = await outcomes(cache)
             assert failures, "the fault did not reach anybody"
