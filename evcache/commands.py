@@ -234,7 +234,7 @@ class Delete(Store):
 
 async def carry_out(command: Command, node: Node, deadline: float) -> Outcome:
     """Send a command to one node, connecting first if need be, and see it through. Raises a `NodeError`."""
-    connection = await node.connected(deadline)
+    connection, deadline = await node.connected_by(deadline)
     answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     judge = command.send(connection, capabilities_of(node), answer, deadline)
     if isinstance(judge, Outcome):
@@ -248,7 +248,7 @@ async def carry_out(command: Command, node: Node, deadline: float) -> Outcome:
 
 async def ask(node: Node, line: bytes, deadline: float, data: bytes | None = None) -> Reply:
     """One request, one reply. Raises a `NodeError`."""
-    connection = await node.connected(deadline)
+    connection, deadline = await node.connected_by(deadline)
     answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
     connection.request(line, answer, deadline, data)
     return await answer
@@ -259,9 +259,9 @@ async def read_elsewhere_if_silent(node: Node, line: bytes, deadline: float, lat
 
     `latest`: when its call ends.
     """
-    connection = await node.connected(deadline)
+    connection, moved = await node.connected_by(deadline)
     answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-    connection.read(line, answer, deadline, latest)
+    connection.read(line, answer, moved, latest + moved - deadline)
     return await answer
 
 
@@ -282,7 +282,7 @@ async def ask_both(
     node: Node, first: tuple[bytes, bytes | None], second: tuple[bytes, bytes | None], deadline: float
 ) -> tuple[Reply, Reply]:
     """Send two requests (line, data) in one packet, and return both replies. Raises a `NodeError`."""
-    connection = await node.connected(deadline)
+    connection, deadline = await node.connected_by(deadline)
     loop = asyncio.get_running_loop()
     replies: tuple[asyncio.Future[Reply], asyncio.Future[Reply]] = (loop.create_future(), loop.create_future())
     try:

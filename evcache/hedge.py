@@ -72,8 +72,12 @@ class Hedge:
         self._hooks = hooks
         self._latencies: dict[str, Latencies] = {}
 
-    async def read(self, view: View, key: bytes, line: bytes, deadline: float) -> tuple[ZonePool, Node, Hit | None]:
+    async def read(
+        self, view: View, key: bytes, line: bytes, deadline: float, latest: float
+    ) -> tuple[ZonePool, Node, Hit | None]:
         """What the first zone says, or the second where that is quicker. Raises a `NodeError` when the first failed.
+
+        `deadline`: when the share of the first zone ends. `latest`: when the call ends.
 
         A miss of one waits for the other. Cancelling leaves nothing behind: replies to nobody are dropped.
         """
@@ -82,7 +86,7 @@ class Hedge:
         connection = node.connection() or await node.connected(deadline)
         answer: asyncio.Future[Reply] = view.loop.create_future()
         began = view.loop.time()
-        connection.request(line, answer, deadline)
+        connection.read(line, answer, deadline, latest)
         self.budget.reads += 1
         latencies = self._latencies.setdefault(first.name, Latencies())
         second: tuple[ZonePool, Node, asyncio.Future[Reply]] | None = None

@@ -218,9 +218,10 @@ class ManyPath:
         for index, pool in enumerate(order):
             if index >= asked:
                 now = view.loop.time()
-                until = now + (deadline - now) / max(1, view.places - index)
+                until = now + (deadline - now) / (len(order) - index + (view.spare is not None))
+                latest = deadline if index + 1 < len(order) else None  # the last zone is asked for as long as there is time
                 to_be_asked = self._to_be_asked(view, pool, wanted, answers, asked_abroad)
-                for key, answer in (await self._answers(view, pool, to_be_asked, flags, until)).items():
+                for key, answer in (await self._answers(view, pool, to_be_asked, flags, until, latest)).items():
                     answers[key][pool.name] = judged(answer, known[key])
                     if view.tally.unsettled and not isinstance(answer, CacheError):
                         pool.node(view.place(key)).was_read(hit=isinstance(answers[key][pool.name], Found))
@@ -321,11 +322,17 @@ class ManyPath:
         return found, failures, answered_least
 
     async def _answers(
-        self, view: View, pool: ZonePool, keys: Sequence[bytes], flags: bytes, deadline: float
+        self,
+        view: View,
+        pool: ZonePool,
+        keys: Sequence[bytes],
+        flags: bytes,
+        deadline: float,
+        latest: float | None,
     ) -> dict[bytes, Answer]:
         """What one zone says about each of the keys."""
         answers: dict[bytes, Answer] = dict.fromkeys(keys)
-        for some, outcome in await _ask_all_nodes(view, pool.batches(keys), flags, deadline):
+        for some, outcome in await _ask_all_nodes(view, pool.batches(keys), flags, deadline, latest):
             answers.update(self._said(pool.name, some, outcome))
         return answers
 
@@ -395,7 +402,7 @@ def _ask(
 async def _connect_and_ask(
     node: Node, keys: Sequence[bytes], flags: bytes, deadline: float, loop: asyncio.AbstractEventLoop
 ) -> Hits:
-    connection = await node.connected(deadline)
+    connection, deadline = await node.connected_by(deadline)
     answer: asyncio.Future[Hits] = loop.create_future()
     connection.request_quietly(requests.meta_gets(keys, flags), answer, deadline)
     return await answer

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from evcache.answers import Found
-from evcache.commands import ask
+from evcache.commands import ask, read_elsewhere_if_silent
 from evcache.errors import ZoneBehind
 from evcache.fallback import Attempts, Fallback
 from evcache.hedge import Hedge
@@ -116,9 +116,9 @@ class ReadPath:
             self._budget.reads += 1
             asked_at = view.loop.time()
             # Half of what a read may take in its first zone, since that may come after it.
-            reply = await ask(
-                node, requests.meta_get(key, _VERSION_FLAGS), view.loop.time() + options.timeout / view.places / 2
-            )
+            half = options.timeout / view.places / 2
+            line = requests.meta_get(key, _VERSION_FLAGS)
+            reply = await read_elsewhere_if_silent(node, line, asked_at + half, asked_at + half)
             if reply.status == b"HD" and number(reply, b"c") == kept.cas and b"X" not in reply.tokens:
                 age = view.loop.time() - asked_at
                 renewed = kept.version >= self._remembered.newest(key) and near.renew(flight, kept, number(reply, b"t"), age)
@@ -175,9 +175,12 @@ class ReadPath:
         failure: CacheError | None = None
         try:
             if self._hedge is not None:
-                local, node, hit = await self._hedge.read(view, key, line, until)
+                local, node, hit = await self._hedge.read(view, key, line, until, now + options.timeout)
             else:
-                connection = node.connection() or await node.connected(until)
+                connection = node.connection()
+                if connection is None:
+                    connection, moved = await node.connected_by(until)
+                    now, until = now + moved - until, moved
                 answer: asyncio.Future[Reply] = loop.create_future()
                 connection.read(line, answer, until, now + options.timeout)
                 hit = read_hit(await answer)

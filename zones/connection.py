@@ -88,7 +88,8 @@ class Connection(asyncio.BufferedProtocol):
         self._on_silent = on_silent
         self._on_heard = on_heard
         self.heard_at = 0.0
-        """Time of the last byte, or of the first request since nothing waited, on the loop's clock."""
+        """Time of the last byte, on the loop's clock."""
+        self._waiting_since = 0.0  # when a request was last sent while nothing waited
         self._silence = SilenceDetector(self, loop, limits.patience, self._fell_silent)
         self._awaits_byte = False  # whether somebody wants to hear of the next byte: `_silence`, or the node
         self._is_troubled = False  # whether the node does
@@ -110,6 +111,11 @@ class Connection(asyncio.BufferedProtocol):
     def peers(self) -> frozenset[tuple[str, int]]:
         """Return the IP address and port that it is connected to."""
         return peers_of(self._transport)
+
+    @property
+    def quiet_since(self) -> float:
+        """Time of the last byte, or of the first request since nothing waited, if that is later."""
+        return max(self.heard_at, self._waiting_since)
 
     @property
     def waiting(self) -> Collection[Pending]:
@@ -225,7 +231,7 @@ class Connection(asyncio.BufferedProtocol):
                 raise ConnectionLost("the connection is closed", self.name)
             raise self._limits.refusal(len(waiting), self._out_bytes, self.name)
         if not waiting:
-            self.heard_at = now = self._loop.time()  # silence begins when there is something to answer
+            self._waiting_since = now = self._loop.time()
             when = min(when, now + self._limits.silence)
             if not self._silence.is_watching:
                 self._silence.begin()
@@ -292,7 +298,7 @@ class Connection(asyncio.BufferedProtocol):
         """Match what arrived with who waits."""
         now = self._loop.time()
         if self._awaits_byte:
-            self._first_byte(now - self.heard_at)
+            self._first_byte(now - self.quiet_since)
         self.heard_at = now
         waiting = self._pending
         try:
@@ -352,7 +358,7 @@ class Connection(asyncio.BufferedProtocol):
             self._blame(len(late), late[0])
         self._close_if_nobody_waits()
         if self._pending and self._why_ended is None:
-            give_up = self.heard_at + self._limits.silence
+            give_up = self.quiet_since + self._limits.silence
             if give_up <= now:
                 self._end(ConnectionLost(f"no byte in {self._limits.silence:g} s", self.name))
                 return

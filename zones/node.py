@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from zones.capabilities import Capabilities
 from zones.circuit import Circuit, CircuitState
 from zones.connection_set import ConnectionSet
+from zones.connection_waiters import ConnectionWaiters
 from zones.errors import NodeError, NodeTimeout, NodeUnavailable
 from zones.loop_lag import LoopLag
 from zones.opening import open_transport
@@ -66,7 +67,7 @@ class Node:
         self._keepers: set[asyncio.Task[None]] = set()  # it, and those before it that have not ended
         self._pause = Pause(self._loop)
         self._renewal = Renewal(self, settings, self._keepers)
-        self._attempt: asyncio.Future[None] | None = None
+        self._waiters = ConnectionWaiters(self._loop, lag)
         self._in_vain = 0  # calls that had no connection in time, since there was one
         self._last_error: Exception | None = None  # why the last attempt to connect failed; None after one that did not
         self._closed = False
@@ -145,26 +146,38 @@ class Node:
         return connection if self._tap is None else self._tap.over(connection, self.endpoint)
 
     async def connected(self, deadline: float) -> Transport:
+        """Return an open connection, and wait for one if the node may answer. See `connected_by`."""
+        return (await self.connected_by(deadline))[0]
+
+    async def connected_by(self, deadline: float) -> tuple[Transport, float]:
         """Return an open connection, and wait for one if the node may answer.
 
-        Raises `NodeUnavailable` at once when it is down, or when connecting fails; `NodeTimeout` at the deadline (on the
-        loop's clock). Connecting goes on in the background, also when this call is cancelled.
+        Connecting goes on in the background, also when this call is cancelled.
+
+        Args:
+            deadline: When to give up, on the loop's clock.
+
+        Returns:
+            The connection, and the deadline. It has moved by the time for which the event loop stood still during the wait.
+
+        Raises:
+            NodeUnavailable: The node is down, or connecting fails.
+            NodeTimeout: There is no connection at the deadline.
         """
         connection = self.connection()
         while connection is None:
             if self._closed or (self._standing.failure is not None and not self.may_answer):
                 raise self.unavailable()
-            attempt = self._keep_connected()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await asyncio.shield(attempt)
-            except TimeoutError:
+            self._keep_connected()
+            moved = await self._waiters.wait(deadline)
+            if moved is None:
                 self._waited_in_vain()
-                raise NodeTimeout("no connection in time", self.label) from None
+                raise NodeTimeout("no connection in time", self.label)
+            deadline = moved
             connection = self.connection()
             if connection is None and self._standing.failure is None:
                 raise self.unavailable()
-        return connection
+        return connection, deadline
 
     def _waited_in_vain(self) -> None:
         """A call had no connection in time: enough of them take the node down, though the connect is still under way.
@@ -238,15 +251,12 @@ class Node:
 
     # The keeper: connects, and probes while the circuit is open.
 
-    def _keep_connected(self) -> asyncio.Future[None]:
-        """Have the wanted number of connections opened. The future is done when the attempt that runs now has ended."""
-        if self._attempt is None or self._attempt.done():
-            self._attempt = self._loop.create_future()
+    def _keep_connected(self) -> None:
+        """Have the wanted number of connections opened. Each end of an attempt wakes the calls that wait."""
         if self._keeper is None or self._keeper.done():  # done, and its callback has not run yet
             self._keeper = unattended(self._loop.create_task(self._keep(), name=f"evcache-connect-{self.label}"))
             self._keepers.add(self._keeper)
             self._keeper.add_done_callback(self._keeper_ended)
-        return self._attempt
 
     async def _keep(self) -> None:
         retrying = AsyncRetrying(
@@ -332,7 +342,7 @@ class Node:
         self._retire(self._connections.ready[self._wanted :])
         self._last_error = None
         self._in_vain = 0
-        self._end_attempt()
+        self._waiters.wake()
 
     async def _probe(self, connection: Transport) -> None:
         if connection not in self._connections.suspended:
@@ -364,7 +374,7 @@ class Node:
         self._last_error = error if isinstance(error, Exception) else NodeUnavailable("no connection", self.label)
         if not self._connections.ready:  # with a connection that works, it is only short of the others
             self._go_down(self._last_error)
-        self._end_attempt()
+        self._waiters.wake()
 
     def _go_down(self, why: Exception) -> None:
         if self._standing.failure is None:  # once for each outage, not for each attempt
@@ -376,10 +386,6 @@ class Node:
         if self._on_change is not None:
             self._on_change(self)
 
-    def _end_attempt(self) -> None:
-        if self._attempt is not None and not self._attempt.done():
-            self._attempt.set_result(None)
-
     def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
         self._keepers.discard(keeper)
         if self._keeper is not keeper:
@@ -389,7 +395,7 @@ class Node:
             # Only a bug gets here, since every attempt's error is retried; it must not leave callers waiting.
             self._go_down(NodeUnavailable(f"{error!r}", self.label))
             _log.error("connecting to %s ended with a bug", self.endpoint, exc_info=error)
-        self._end_attempt()
+        self._waiters.wake()
 
     # What connections report (see `zones.opening.Listener`).
 
@@ -416,11 +422,20 @@ class Node:
         """Requests had no reply in time, or were lost: enough of them open the circuit."""
         # One that leaves, since its server ends connections, still reports what it loses by that.
         connections = self._connections
+        if in_a_row and self._has_just_come_back():
+            # Calls that waited for the node sent their requests in that moment, some with less than a round trip left.
+            connection.forgive()
+            return
         if connection in connections.ready or (connection in connections.retiring and in_a_row == 0 and not self._closed):
             self._renewal.doubt(connection)
             why = self._circuit.failed(self._loop.time(), timeouts, in_a_row, self.requests)
             if why is not None:
                 self._stop_asking(NodeTimeout(why, self.label))
+
+    def _has_just_come_back(self) -> bool:
+        outages, limits = self._standing.outages, self._settings.circuit
+        grace = self._settings.connect_timeout if limits.probe_timeout is None else limits.probe_timeout
+        return bool(outages) and self._loop.time() - outages[-1].ended < grace
 
     def _stop_asking(self, why: Exception) -> None:
         """Keep the connections, and what waits on them: a server that only stood still answers on them when it goes on."""

@@ -103,7 +103,8 @@ class Renewal:
 
     async def _replace_silent(self, doubted: Transport, began: float) -> None:
         # All that have been silent for as long are suspect, the idle ones too.
-        silent_since = doubted.heard_at
+        # A byte on any connection since the doubted one was asked shows that the network knows that connection.
+        silent_since = doubted.quiet_since
         opened, capabilities = await self._node.open()
         try:
             timeout = self._settings.circuit.probe_timeout

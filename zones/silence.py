@@ -23,7 +23,11 @@ class Watched(Protocol):
     """The connection as the detector sees it."""
 
     name: str
-    heard_at: float
+
+    @property
+    def quiet_since(self) -> float:
+        """Time of the last byte, or of the first request since nothing waited."""
+        ...
 
     @property
     def waiting(self) -> Collection[Pending]:
@@ -37,7 +41,6 @@ class SilenceDetector:
     __slots__ = (
         "_connection",
         "_due",
-        "_is_silent",
         "_loop",
         "_may_move",
         "_measures",
@@ -60,7 +63,8 @@ class SilenceDetector:
             connection: The connection.
             loop: Event loop of the connection.
             patience: Seconds without a byte, beyond two round trips, after which the server is silent.
-            may_move: Called when the server falls silent. If it returns True, the reads that wait fail with `NodeSilent`.
+            may_move: Called when the server is silent, again and again until it returns True. Then the reads that wait fail
+                with `NodeSilent`.
         """
         self.is_watching = False
         """True while a timer runs."""
@@ -68,7 +72,6 @@ class SilenceDetector:
         self._loop = loop
         self._patience = patience
         self._may_move = may_move
-        self._is_silent = False
         # Seconds of the quickest reply to a request that had nothing before it; None before the first. A far server is
         # silent for as long after each burst. Not the first reply alone: a handshake may have waited for a stall to end.
         self._round_trip: float | None = None
@@ -86,7 +89,6 @@ class SilenceDetector:
         if self._measures:
             self._measures = False
             self._round_trip = quiet if self._round_trip is None else min(self._round_trip, quiet)
-        self._is_silent = False
         if not self.is_watching and self._connection.waiting:
             self._watch()
 
@@ -114,22 +116,22 @@ class SilenceDetector:
         self._timer = None
         self.is_watching = False
         waiting = self._connection.waiting
-        if self._is_silent or not waiting:
+        if not waiting:
             return
         now = self._loop.time()
-        silent_at = self._connection.heard_at + self._limit
+        silent_at = self._connection.quiet_since + self._limit
         if now - self._due > STALL_SECONDS:  # the loop stood still: requests may have left just now
             self._look_at(now + self._limit / 2)
         elif now < silent_at:
             self._look_at(silent_at)
         elif len(movable(waiting)) < SUSPICIOUS_READS:
             self._look_at(now + self._limit / 2)
-        else:
-            self._is_silent = True
-            if self._may_move():
-                self._move(now)
+        elif self._may_move():
+            self._move(now)
+        else:  # perhaps later: another connection of the node still answers, or every zone is out
+            self._look_at(now + self._limit)
 
     def _move(self, now: float) -> None:
         reads = movable(self._connection.waiting)
-        problem = f"no byte in {now - self._connection.heard_at:.3f} s, and {len(reads)} reads wait"
+        problem = f"no byte in {now - self._connection.quiet_since:.3f} s, and {len(reads)} reads wait"
         move_away(reads, lambda: NodeSilent(problem, self._connection.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -124,6 +125,8 @@ class MemoryZones:
         """What was written to each zone, by packet."""
         self.servers: dict[str, list[FakeMemcached]] = {}
         self._by_label: dict[str, tuple[str, FakeMemcached]] = {}
+        self.latency = 0.0
+        """Seconds by which replies arrive later, in order, on connections that are made from now on."""
         self._clients: list[EVCache] = []
         made: list[Zone] = []
         for number, name in enumerate(self.names):
@@ -150,7 +153,7 @@ class MemoryZones:
     async def dial(self, endpoint: Endpoint, factory: Callable[[], Connection]) -> Connection:
         """Connect in memory: a `zones.dialer.Dialer`."""
         zone, fake = self._by_label[endpoint.label]
-        transport, connection = await fake.connect(factory)
+        transport, connection = await fake.connect(partial(self._made_late, factory) if self.latency else factory)
         write = transport.write
 
         def record(data: bytes) -> None:
@@ -158,6 +161,18 @@ class MemoryZones:
             write(data)
 
         transport.write = record  # type: ignore[method-assign]
+        return connection
+
+    def _made_late(self, factory: Callable[[], Connection]) -> Connection:
+        connection, latency = factory(), self.latency
+        receive: Callable[[bytes], None] = connection.data_received
+        on_their_way: deque[bytes] = deque()
+
+        def late(data: bytes) -> None:
+            on_their_way.append(bytes(data))
+            self._loop.call_later(latency, lambda: receive(on_their_way.popleft()))
+
+        connection.data_received = late  # type: ignore[method-assign]
         return connection
 
     def client(self, **options: Any) -> EVCache:

@@ -160,6 +160,7 @@ def test_settings_survive(settings, way):
 def test_settings_with_objects_survive():
     """Dialers and codecs of this package hold nothing live."""
     assert copy.deepcopy(NodeSettings(connections=3)).connections == 3
+    assert pickle.loads(pickle.dumps(NodeSettings(connections=3))).connections == 3
     assert copy.copy(StandardCodec(compress_over=10)).encode("x" * 100) == StandardCodec(compress_over=10).encode("x" * 100)
 
 

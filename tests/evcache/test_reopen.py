@@ -462,6 +462,29 @@ def test_a_loop_that_is_closed_with_tasks_pending(caplog):
         task._log_destroy_pending = False
 
 
+def test_a_loop_whose_end_is_interrupted_does_not_keep_the_client_from_opening():
+    """Ctrl-C while the end of the loop closes the client."""
+    cache = EVCache("t", {"a": ["127.0.0.1:1"]}, local_zone="a")
+
+    async def interrupted(*_):
+        raise KeyboardInterrupt
+
+    async def use():
+        await cache.get("k", errors="miss")
+        cache._cluster.close = interrupted
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(use())
+    del cache._cluster.close
+
+    async def again():
+        await cache.close()
+        async with asyncio.timeout(5), cache:
+            return await cache.get("k", errors="miss")
+
+    assert asyncio.run(again()) is None
+
+
 def test_nothing_starts_on_import():
     """No thread, no task, no file: `import evcache` only defines names."""
     code = "import threading, evcache, evcache.write_behind; assert threading.active_count() == 1"

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from evcache import CacheError, CircuitLimits
+from evcache import CacheError, CircuitLimits, Hedging
 from tests.evcache.memory_zones import QUICK, Listener, on_zones, pass_time
 from tests.virtual_time import now
 from zones.errors import NodeSilent
@@ -164,3 +164,95 @@ async def test_a_read_gets_back_the_time_for_which_this_process_stood_still(zone
         assert await asyncio.gather(*reads) == ["v"] * CALLERS
         await asyncio.sleep(0.02)
     assert cache.stats().nodes_down == 0
+
+
+@pytest.mark.parametrize("calls", [1, 500])
+@on_zones()
+async def test_a_burst_on_a_client_without_connections_is_served(zones, calls):
+    """The calls hold the event loop for longer than a read may take, before the first connection is open."""
+    writer = await zones.ready()
+    await writer.set("k", "v", consistency="all")
+    cache = zones.client(read_timeout=TIMEOUT)
+    await cache.__aenter__()
+    reads = [asyncio.create_task(cache.get("k")) for _ in range(calls)]
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().advance(5 * TIMEOUT)
+    assert await asyncio.gather(*reads) == ["v"] * calls
+    assert cache.stats().nodes_down == 0
+
+
+@pytest.mark.parametrize("connections", [1, 2, 4])
+@on_zones()
+async def test_reads_leave_all_connections_of_a_silent_node(zones, connections):
+    cache = await filled(zones, connections=connections)
+    for _ in range(2 * connections):  # so that each connection has measured its round trip
+        await cache.get("k")
+        await asyncio.sleep(0.05)
+    zones.pause("a")
+    first = await asyncio.gather(*(timed(cache.get("k")) for _ in range(4 * connections)))
+    assert [result for _, result in first] == ["v"] * 4 * connections
+    assert max(took for took, _ in first) <= 2.5 * NOTICED
+
+
+@on_zones()
+async def test_hedged_reads_leave_a_silent_zone_too(zones):
+    cache = await filled(zones, hedging=Hedging())
+    zones.pause("a")
+    first = await asyncio.gather(*(timed(cache.get("k")) for _ in range(CALLERS)))
+    assert [result for _, result in first] == ["v"] * CALLERS
+    assert max(took for took, _ in first) <= NOTICED
+
+
+@pytest.mark.parametrize(("names", "stall"), [("ab", 0.03), ("abc", 0.01)])
+@pytest.mark.parametrize("how", ["get", "get_many"])
+def test_a_zone_that_goes_on_alone_is_asked_again_while_there_is_time(names, stall, how):
+    """It answers the reads that left it, and is not taken to be down for those that came back too late."""
+
+    @on_zones(zones=len(names))
+    async def scenario(zones):
+        cache = await filled(zones)
+        zones.pause(*names)
+        reads = [
+            asyncio.create_task(timed(cache.get_many(["k"]) if how == "get_many" else cache.get("k"))) for _ in range(4)
+        ]
+        await asyncio.sleep(stall)
+        zones.resume("a")
+        results = await asyncio.gather(*reads)
+        assert [result for _, result in results] == [{"k": "v"} if how == "get_many" else "v"] * 4
+        assert max(took for took, _ in results) < TIMEOUT
+        await pass_time(0.2)
+        assert all(node.failure is None for (zone, _), node in cache._cluster.nodes.items() if zone == "a")  # noqa: SLF001
+
+    scenario()
+
+
+@pytest.mark.parametrize("round_trip", [0.0005, 0.005, 0.02])
+@pytest.mark.parametrize("names", ["a", "abc"])
+def test_zones_that_go_on_stay_up_under_the_calls_that_waited(names, round_trip):
+    """Some of them send their requests with less than a round trip left, and time out. That is not the server's fault."""
+
+    @on_zones(zones=len(names))
+    async def scenario(zones):
+        zones.latency = round_trip
+        cache = await filled(zones)
+        reads = []
+
+        async def offer():
+            while True:
+                reads.append(asyncio.create_task(timed(cache.get("k"))))
+                await asyncio.sleep(0.001)
+
+        offering = asyncio.create_task(offer())
+        await asyncio.sleep(0.1)
+        zones.pause(*names)
+        await asyncio.sleep(1)
+        zones.resume(*names)
+        resumed = now()
+        await asyncio.sleep(1)
+        offering.cancel()
+        await asyncio.gather(*reads)
+        assert now() - resumed < 1.2
+        outages = [len(node.outages) for node in cache._cluster.nodes.values()]  # noqa: SLF001
+        assert outages == [1] * len(names)
+
+    scenario()

@@ -8,7 +8,7 @@ from zones.errors import InvalidArgument
 from zones.limits import ConnectionLimits
 from zones.settings import NodeSettings
 
-NO_SECONDS = [0, -1, math.nan, math.inf, True, "1", None]
+NO_SECONDS = [0, -1, math.nan, math.inf, 10**400, True, "1", None]
 NO_COUNT = [0, -1, 1.5, True, "1", None]
 
 

@@ -114,8 +114,8 @@ async def test_batches_are_moved_if_another_zone_can_answer_them(latest):
 async def test_reads_stay_where_there_is_no_other_zone():
     peer = await SilentPeer(elsewhere=False).greet()
     reads = [peer.read() for _ in range(5)]
-    await asyncio.sleep(2 * NOTICED)
-    assert len(peer.silences) == 1
+    await asyncio.sleep(2.5 * NOTICED)
+    assert len(peer.silences) == 2, "asked again, since there may be one later"
     assert not any(read.done() for read in reads)
     peer.answer(5)
     assert [outcome(read).status for read in reads] == [b"EN"] * 5
@@ -299,3 +299,15 @@ async def test_reads_wait_until_their_call_ends_if_this_process_is_the_slow_one(
         peer.feed(b"x" * 1_000)
         assert now() - began < 1
     assert now() - began >= CALL
+
+
+@in_virtual_time
+async def test_reads_that_could_not_move_do_so_when_they_can():
+    """Another connection of the node answered until now, or every zone was out."""
+    peer = await SilentPeer(elsewhere=False).greet()
+    reads = [peer.read(share=CALL) for _ in range(5)]
+    await asyncio.sleep(3 * NOTICED)
+    assert not any(read.done() for read in reads)
+    peer._elsewhere = True  # noqa: SLF001
+    await asyncio.sleep(1.1 * NOTICED)
+    assert {type(outcome(read)) for read in reads} == {NodeSilent}

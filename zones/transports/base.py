@@ -37,12 +37,17 @@ class Transport(Protocol):
 
     @property
     def heard_at(self) -> float:
-        """Time of the last byte, or of the first request since nothing waited, on the loop's clock."""
+        """Time of the last byte, on the loop's clock."""
+        ...
+
+    @property
+    def quiet_since(self) -> float:
+        """Time of the last byte, or of the first request since nothing waited, if that is later."""
         ...
 
     @property
     def renews_itself(self) -> bool:
-        """True if it replaces sockets that the network has forgotten by itself. `heard_at` then says nothing."""
+        """True if it replaces sockets that the network has forgotten by itself. The times of bytes then say nothing."""
         ...
 
     def peers(self) -> frozenset[tuple[str, int]]:

@@ -157,6 +157,11 @@ class ClassicConnection:
         return self._loop.time()
 
     @property
+    def quiet_since(self) -> float:
+        """Now. See `renews_itself`."""
+        return self._loop.time()
+
+    @property
     def renews_itself(self) -> bool:
         """True: after a timeout it uses none of the connections that were idle."""
         return True
