@@ -185,7 +185,15 @@ class Lifecycle(Assembly):
         """End the opening with its event loop, in a program that does not close its client."""
         if self._owner.open_in is asyncio.get_running_loop():
             self._owner.leave()
-            await self._end(0.0, loop_ends=True)
+            done = asyncio.get_running_loop().create_future()
+            self._closers.add(done)
+            try:
+                await self._end(0.0, loop_ends=True)
+            finally:  # also when it is interrupted: the next opening forgets what is left
+                self._ended = True
+                self._closers.discard(done)
+                if not done.done():
+                    done.set_result(None)
 
     def _begin(self) -> None:
         """Begin an opening on the running loop."""

@@ -30,7 +30,10 @@ def seconds_to_live(ttl: float | timedelta, argument: str = "ttl") -> float:
     elif isinstance(ttl, bool) or not isinstance(ttl, int | float):
         raise InvalidArgument(argument, f"seconds or a timedelta are needed, not {ttl!r}")
     else:
-        seconds = ttl
+        try:
+            seconds = float(ttl)
+        except OverflowError:
+            raise InvalidArgument(argument, "more seconds than a float can hold (math.inf: does not expire)") from None
     if not seconds > 0:  # NaN compares false
         raise InvalidArgument(argument, f"{ttl!r} is not more than 0 seconds (math.inf: does not expire)")
     return seconds

@@ -8,6 +8,14 @@ from typing import get_args
 from zones.errors import InvalidArgument
 
 
+def is_finite(value: float) -> bool:
+    """Return True if a float can hold the number. An int of hundreds of digits is none."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def at_least_one(value: int, argument: str) -> None:
     """Raise unless the value is a whole number from 1 up."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -16,14 +24,14 @@ def at_least_one(value: int, argument: str) -> None:
 
 def seconds(value: float, argument: str) -> float:
     """A time span over 0. Raises for anything else, NaN and infinity among them."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isinf(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or not is_finite(value):
         raise InvalidArgument(argument, f"seconds over 0 are needed, not {value!r}")
     return float(value)
 
 
 def zero_or_more(value: float, argument: str) -> None:
     """Raise unless the value is a finite number from 0 up."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0 or math.isinf(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0 or not is_finite(value):
         raise InvalidArgument(argument, f"0 or more is needed, not {value!r}")
 
 

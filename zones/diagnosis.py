@@ -54,7 +54,7 @@ async def _in_time(question: Awaitable[str | None], deadline: float) -> str | No
     try:
         async with asyncio.timeout_at(deadline):
             return await question
-    except (OSError, EOFError, asyncio.LimitOverrunError):  # TimeoutError is an OSError
+    except (OSError, EOFError, ValueError):  # TimeoutError is an OSError; `readline` raises ValueError for a long line
         return None
 
 

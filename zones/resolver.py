@@ -45,6 +45,10 @@ class Resolver:
     def __init__(self) -> None:
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookups] = WeakKeyDictionary()
 
+    def __reduce__(self) -> tuple[type[Resolver], tuple[()]]:
+        """Copy and pickle as a new resolver: look-ups belong to an event loop."""
+        return Resolver, ()
+
     async def __call__(self, host: str, port: int) -> list[Address]:
         """Look up a host. An address needs no look-up.
 
