@@ -84,8 +84,8 @@ class Place:
     def __init__(self, fake, ends_after=None):
         self.wire = Wire(fake, ends_after)
 
-    async def connected(self, deadline):
-        return self.wire
+    async def connected_by(self, deadline):
+        return self.wire, deadline
 
 
 class Write(NamedTuple):
