@@ -43,7 +43,7 @@ class Asked(NamedTuple):
     """The loader as the caller gave it."""
 
     def only_readable(self) -> Asked:
-        """Return the same, with what the caller cannot decode as absent."""
+        """Return a copy for which a value that the caller cannot decode counts as absent."""
         return self._replace(readable=partial(can_read, self.decoder))
 
     def can_read(self, content: Content) -> bool:

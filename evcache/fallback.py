@@ -106,8 +106,8 @@ class Fallback:
         """Ask the zones from `start` on. Those before have been asked, and `attempts` says what came of it.
 
         A zone whose node fell silent is asked once more at the end, since it may go on before the deadline. If no zone
-        answered in time and the event loop stood still meanwhile, the first zone that was late is asked once more, with the
-        time that was lost. Raises `CacheUnavailable` when no zone answered.
+        answered in time and the event loop stood still during the call, the client asks the first late zone once more, for
+        as long as the loop stood still. Raises `CacheUnavailable` when no zone answered.
         """
         zones = list(order[start:])
         left = None

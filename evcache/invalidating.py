@@ -35,11 +35,21 @@ class Invalidating(Reading, Writing):
         consistency: Level | None = None,
         timeout: float | None = None,
     ) -> WriteResult:
-        """Say that the value is out of date. Plain reads miss from now on; `get_or_load` loads it anew.
+        """Mark a value as out of date. Plain reads miss from now on, and `get_or_load` loads the value again.
 
-        `stale_for`: for so many seconds, callers of `get_or_load` are given the old value while one of them loads the new
-        one; None: nobody is, as after `delete`. A value that is out of date already is served no longer than it was to be.
-        Raises as `delete` does.
+        Args:
+            key: The key.
+            stale_for: Seconds for which `get_or_load` returns the old value while one caller loads the new one. If None, no
+                caller gets the old value, as after `delete`. A value that was out of date before keeps its earlier end.
+            consistency: Number of zones that must acknowledge. If None, the client's default.
+            timeout: Seconds for the call. If None, the client's default.
+
+        Returns:
+            The outcome in each zone. It is true if enough zones have acknowledged.
+
+        Raises:
+            CacheUnavailable: No zone could be reached.
+            InvalidArgument: An argument cannot be used, or `stale_for` is given for a namespace of other kinds of clients.
         """
         full = self._keys.full(key)
         options = self._defaults.write(consistency, timeout, None)
@@ -104,8 +114,8 @@ class Invalidating(Reading, Writing):
     ) -> WriteResult:
         """Write a value to its source by `await writer(value)`, and then to every zone.
 
-        The source comes first: when the writer raises, or is cancelled, nobody can say what the source holds, so the key
-        is deleted from the cache, and the error is raised. When the source has it and the cache can't be reached, the
+        The source comes first. If the writer raises or is cancelled, the source may hold either value: the client deletes
+        the key from the cache and raises the error. When the source has it and the cache can't be reached, the
         result is false and nothing is raised. Calls of this process for one key take turns, so that the last value to
         reach the source is the one that the cache holds; two processes that write one key at once can leave the other's
         value in the cache until its `ttl`.
@@ -151,7 +161,7 @@ class Invalidating(Reading, Writing):
             return (await self._open(self._defaults.read(None, None, None)))[0]
         except (InvalidArgument, UsageError):
             raise
-        except Exception as error:  # whatever somebody's discovery raises while its source is down
+        except Exception as error:  # a discovery of the service may raise anything while its source is down
             unknown = error if isinstance(error, CacheUnavailable) else CacheUnavailable("finding the zones", {})
             self._hooks.error_as_miss(unknown)
             return None

@@ -150,8 +150,9 @@ class LoadStores:
             self._throttle.failed(flight.key, asyncio.get_running_loop().time() + asked.policy.throttle)
 
     def give_back(self, errands: Sequence[Errand], asked: Asked, *, failed: bool) -> None:
-        """Let others load; or, if the loader failed and they have a value to serve meanwhile, keep them from it for a
-        while.
+        """Give the leases back, so that other processes load.
+
+        `failed`: the loader raised. A process that has an old value to serve then does not load for `throttle` seconds.
         """
         for errand in errands:
             lease = errand.lease

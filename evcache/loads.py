@@ -297,7 +297,7 @@ class Loads:
             for errand, version, near_flight in zip(errands, versions, kept, strict=True):
                 try:
                     result, draft = self._pack.loaded(errand, values.get(errand.flight.key), took, asked)
-                except Exception as error:  # an `EncodeError`, or whatever somebody's codec raises
+                except Exception as error:  # an `EncodeError`, or any error of the service's codec
                     self._stores.drop([near_flight])
                     self._stores.give_back([errand], asked, failed=True)
                     self._failed(errand.flight, error, asked)

@@ -59,7 +59,7 @@ LARGE_KEYS, LARGE_BYTES = 20, 1_000_000
 FAILED_PAUSE_SECONDS = 0.05
 WRITE_SECONDS = 5.0
 
-# Stops a process for 80 ms of each 100 ms, for so many seconds.
+# Stops a process for 80 ms of each 100 ms. Arguments: its pid, and the seconds until it ends.
 FREEZER = """
 import os, signal, sys, time
 pid, end = int(sys.argv[1]), time.monotonic() + float(sys.argv[2])
@@ -134,7 +134,7 @@ async def behind_nat(zones: RunningZones, trouble: str) -> AsyncIterator[tuple[d
 
 
 async def troubles(zones: RunningZones, trouble: str, forget: Trouble | None, seconds: float) -> float:
-    """Make the trouble for so many seconds. Return the seconds for which servers stood still."""
+    """Make the trouble for `seconds`. Return the seconds for which servers stood still."""
     ends = time.perf_counter() + seconds
     if trouble in ("local still", "all still"):
         return await stand_still(zones, (LOCAL,) if trouble == "local still" else (LOCAL, *OTHERS), ends)

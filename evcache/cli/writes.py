@@ -1,6 +1,6 @@
 """`evcache set` and `delete`: one write to every zone, and a report of the zones that have it and those that missed it.
 
-The hints of a client end with its process. So a command asks for every zone unless it is told otherwise, and it can wait for
+The hints of a client end with its process. So a command asks for every zone by default, and it can wait for
 the zones that missed the write.
 """
 
@@ -226,7 +226,7 @@ async def carry_out(
 
 
 async def _wait_for_zones(cache: EVCache, progress: ZoneProgress, result: WriteResult | None, seconds: float) -> None:
-    """Wait until no zone is late and no hint is left, for so many seconds at most."""
+    """Wait until no zone is late and no hint is left, but not longer than the given seconds."""
     pending = [] if result is None else [zone for zone, outcome in result.zones.items() if outcome is Outcome.PENDING]
     announced = False
     with suppress(TimeoutError):
