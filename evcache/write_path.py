@@ -325,8 +325,8 @@ class WritePath:
         """Send a store to every zone but the one (None: none) that has taken it, and wait for as many as the options ask
         for.
 
-        Nobody has to hear of it: it says what the source said before anybody else wrote the key. `flow`: of a call that
-        writes many keys.
+        It is not announced: the value is what the source held before any later write of the key. `flow`: flow control of a
+        call that writes many keys.
         """
         if flow is not None:
             flow.size = size_of(store)

@@ -91,7 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         """Time of the last byte, on the loop's clock."""
         self._waiting_since = 0.0  # when a request was last sent while nothing waited
         self._silence = SilenceDetector(self, loop, limits.patience, self._fell_silent)
-        self._awaits_byte = False  # whether somebody wants to hear of the next byte: `_silence`, or the node
+        self._awaits_byte = False  # whether `_silence` or the node is to hear of the next byte
         self._is_troubled = False  # whether the node does
         self._lateness = Lateness(lag)
         # Requests that may wait: none before there is a transport, and after `retire` or the end.
