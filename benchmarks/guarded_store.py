@@ -26,7 +26,8 @@ from unittest.mock import patch
 
 from benchmarks.__main__ import keep_memory
 from benchmarks.servers import memcached_nodes
-from evcache import EVCache, commands
+from evcache import EVCache
+from evcache.replication import guarded_store as commands
 
 ZONES = 3
 SIZES = (100, 256, 512, 1_000, 4_000, 10_000, 100_000, 1_000_000)

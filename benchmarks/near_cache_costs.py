@@ -18,12 +18,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from evcache import EVCache, NearCache
-from evcache.hot_keys import COUNTED_KEYS, HotKeys
-from evcache.near_cache import ENTRY_OVERHEAD, NearStore
-from evcache.sweeper import SWEPT_PER_STEP
+from evcache.near_cache.hot_keys import COUNTED_KEYS, HotKeys
+from evcache.near_cache.store import ENTRY_OVERHEAD, NearStore
+from evcache.near_cache.sweeper import SWEPT_PER_STEP
+from evcache.replication.hlc import cas_of
 from evcache.testing import LocalZones
-from evcache.versions import cas_of
-from zones.testing import FakeMemcached
+from evcache.zones.testing import FakeMemcached
 
 ENTRIES = 100_000  # in the store whose costs are measured
 ROUNDS = 25

@@ -26,7 +26,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from benchmarks import near_cache_costs
-from evcache.near_cache import NearCache, NearStore
+from evcache.near_cache.store import NearCache, NearStore
 
 UNIVERSE = 100_000  # keys
 CAPACITIES = (UNIVERSE // 100, UNIVERSE // 10)

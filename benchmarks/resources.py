@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import zones.testing
+import evcache.zones.testing
 
 
 def median_seconds(work: Callable[[], object], times: int) -> float:
@@ -27,7 +27,7 @@ def median_seconds(work: Callable[[], object], times: int) -> float:
 @contextmanager
 def memory_of() -> Iterator[Callable[[], int]]:
     """Bytes that this process has taken since, but for those of the fake servers."""
-    hidden = tracemalloc.Filter(inclusive=False, filename_pattern=f"{Path(zones.testing.__file__).parent}/*")
+    hidden = tracemalloc.Filter(inclusive=False, filename_pattern=f"{Path(evcache.zones.testing.__file__).parent}/*")
 
     def taken() -> int:
         gc.collect()

@@ -24,13 +24,13 @@ from typing import Any
 
 from benchmarks.resources import longest_hold, median_seconds, memory_of, resident
 from evcache import EVCache, NodeSettings
-from zones import Endpoint, Mode, Topology, Zone
-from zones.cluster import Cluster
-from zones.dialer import AnyProtocol
-from zones.errors import NodeError
-from zones.limits import ConnectionLimits
-from zones.ring import Ring, position
-from zones.testing import FakeMemcached
+from evcache.zones import Endpoint, Mode, Topology, Zone
+from evcache.zones.cluster import Cluster
+from evcache.zones.errors import NodeError
+from evcache.zones.routing.ketama import Ring, position
+from evcache.zones.testing import FakeMemcached
+from evcache.zones.transport.dialer import AnyProtocol
+from evcache.zones.transport.limits import ConnectionLimits
 
 ZONES = ("zone-a", "zone-b", "zone-c")
 NODES = (10, 100, 1_000)
@@ -322,7 +322,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="+", default=list(NODES), help="in each zone")
     parser.add_argument("--json", type=Path, help="write the rows there as well")
     options = parser.parse_args()
-    logging.getLogger("zones").setLevel(logging.ERROR)
+    logging.getLogger("evcache.zones").setLevel(logging.ERROR)
     most = max(options.nodes)
     tables: list[list[Row]] = []
 

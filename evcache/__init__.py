@@ -6,10 +6,8 @@ change.
 
 import logging
 
-from evcache.budget import Failover
 from evcache.channels import InvalidationChannel, LocalChannel
 from evcache.client import EVCache
-from evcache.codec import Codec, StandardCodec
 from evcache.consistency import Consistency
 from evcache.errors import (
     CacheError,
@@ -28,20 +26,22 @@ from evcache.errors import (
     UsageError,
     ValueTooLarge,
 )
-from evcache.gutter import Gutter
-from evcache.hedge import Hedging
-from evcache.hints import Hints
 from evcache.hooks import Hooks
 from evcache.load_policy import Loaded, LoadPolicy
-from evcache.near_cache import NearCache
+from evcache.near_cache.store import NearCache
+from evcache.reads.failover_budget import Failover
+from evcache.reads.hedging import Hedging
+from evcache.replication.gutter import Gutter
+from evcache.replication.handoff.hints import Hints
 from evcache.results import Item, Outcome, WriteResult
 from evcache.stats import Stats
 from evcache.telemetry import Telemetry
-from evcache.write_behind import BufferFull, WriteBehind
-from evcache.write_behind_batch import Batch
-from evcache.write_behind_buffer import WriteBehindStats
-from zones.circuit import CircuitLimits
-from zones.settings import NodeSettings
+from evcache.values.codec import Codec, StandardCodec
+from evcache.write_behind.api import BufferFull, WriteBehind
+from evcache.write_behind.batch import Batch
+from evcache.write_behind.buffer import WriteBehindStats
+from evcache.zones.health.circuit_breaker import CircuitLimits
+from evcache.zones.nodes.settings import NodeSettings
 
 __all__ = [
     "Batch",

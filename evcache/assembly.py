@@ -7,14 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from evcache.atomic import Atomic
-from evcache.background import Background
-from evcache.budget import Budget, Failover
-from evcache.bus import Bus
-from evcache.changes import Changes
+from evcache._background import Background
+from evcache._loop_affinity import Owner
 from evcache.channels import InvalidationChannel
-from evcache.checked_codec import checked
-from evcache.codec import Codec, StandardCodec
 from evcache.config import (
     CHECK_SHARE,
     READ_TIMEOUT_SECONDS,
@@ -25,48 +20,52 @@ from evcache.config import (
     ZonesArgument,
     discovery_from,
     local_zone_from,
-    share,
 )
 from evcache.consistency import Consistency
-from evcache.coordinator import Coordinator
-from evcache.decoding import Decoding
-from evcache.fill import Fill
-from evcache.flights import Flights
-from evcache.gutter import GUTTER, Gutter, GutterReads, GutterWrites
-from evcache.hedge import Hedge, Hedging
-from evcache.hints import Hints
 from evcache.hooks import Hooks, Listeners
-from evcache.keys import Keys
-from evcache.leases import Leases
-from evcache.load_path import LoadPath
+from evcache.invalidation.bus import Bus
+from evcache.invalidation.dispatcher import Changes
 from evcache.load_policy import LoadPolicy
-from evcache.loads import Loads
-from evcache.near_cache import NearCache
-from evcache.near_path import Near
+from evcache.near_cache.coherence import Near
+from evcache.near_cache.store import NearCache
 from evcache.options import Defaults, Seconds
-from evcache.owner import Owner
-from evcache.packer import Packer
-from evcache.read_parts import ReadParts
-from evcache.read_path import ReadPath
-from evcache.remembered import REMEMBERED_KEYS, Remembered
-from evcache.repair import Repair
-from evcache.replay import Replay
-from evcache.sampler import Sampler
+from evcache.read_through.failure_backoff import Throttle
+from evcache.read_through.fill import Fill
+from evcache.read_through.get_or_load import LoadPath
+from evcache.read_through.leases import Leases
+from evcache.read_through.loader import Loads
+from evcache.read_through.packer import Packer
+from evcache.read_through.single_flight import Flights
+from evcache.reads.context import ReadParts
+from evcache.reads.decoding import Decoding
+from evcache.reads.failover_budget import Budget, Failover
+from evcache.reads.hedging import Hedge, Hedging
+from evcache.reads.zone_reader import ReadPath
+from evcache.replication.gutter import GUTTER, Gutter, GutterReads, GutterWrites
+from evcache.replication.handoff.hinted_handoff import Replay
+from evcache.replication.handoff.hints import Hints
+from evcache.replication.hlc import VersionClock
+from evcache.replication.read_repair import Repair
+from evcache.replication.repair_sampling import Sampler
+from evcache.replication.seen_versions import REMEMBERED_KEYS, Remembered
+from evcache.replication.version_support import VersionSupport
 from evcache.telemetry import Telemetry
-from evcache.throttle import Throttle
-from evcache.ttl import DEFAULT_TTL_SECONDS, seconds_to_live
-from evcache.turns import Turns
-from evcache.version_support import VersionSupport
-from evcache.versions import VersionClock
-from evcache.write_path import WritePath
-from zones.checks import an_instance, at_least_one, flag, methods, not_negative
-from zones.cluster import Cluster, View
-from zones.discovery import StaticDiscovery
-from zones.errors import InvalidArgument, InvalidTopology
-from zones.live import Live
-from zones.settings import NodeSettings
-from zones.tap import Tap
-from zones.transports.base import TransportChoice
+from evcache.values.checked_codec import checked
+from evcache.values.codec import Codec, StandardCodec
+from evcache.values.keys import Keys
+from evcache.values.ttl import DEFAULT_TTL_SECONDS, seconds_to_live
+from evcache.writes.atomic import Atomic
+from evcache.writes.coordinator import Coordinator
+from evcache.writes.keyed_lock import Turns
+from evcache.writes.writer import WritePath
+from evcache.zones._live import Live
+from evcache.zones.cluster import Cluster, View
+from evcache.zones.errors import InvalidArgument, InvalidTopology
+from evcache.zones.nodes.settings import NodeSettings
+from evcache.zones.topology.discovery import StaticDiscovery
+from evcache.zones.transport.base import TransportChoice
+from evcache.zones.transport.request_tracing import Tap
+from evcache.zones.validation import an_instance, at_least_one, flag, fraction, methods, not_negative
 
 DEFAULT_HINTS = Hints()
 DEFAULT_FAILOVER = Failover()
@@ -247,7 +246,7 @@ class Assembly(Live):
             budget=self._failover,
             gutter=None if gutter is None else GutterReads(clock),
             hooks=self._hooks,
-            sampler=Sampler(share(check_share, "check_share") if self._repair.enabled else 0.0),
+            sampler=Sampler(fraction(check_share, "check_share") if self._repair.enabled else 0.0),
         )
         self._reads = ReadPath(parts, self._near, self._hedge)
         self._repair.announce = self._changes.caught_up

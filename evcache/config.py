@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from zones.checks import has_methods
-from zones.cluster import check_local_zone
-from zones.discovery import ZONE_VARIABLE, Discovery, FileDiscovery, StaticDiscovery
-from zones.errors import InvalidArgument, InvalidTopology
-from zones.topology import Topology, Zone
+from evcache.zones.cluster import check_local_zone
+from evcache.zones.errors import InvalidTopology
+from evcache.zones.topology.discovery import ZONE_VARIABLE, Discovery, FileDiscovery, StaticDiscovery
+from evcache.zones.topology.model import Topology, Zone
+from evcache.zones.validation import has_methods
 
 Errors = Literal["raise", "miss"]
 Ordering = Literal["newest", "arrival"]
@@ -71,10 +71,3 @@ def local_zone_from(local_zone: str | None, environment: Mapping[str, str] = os.
     if not isinstance(local_zone, str) or not local_zone:
         raise InvalidTopology("local_zone", f"the name of a zone is needed, not {local_zone!r}")
     return local_zone
-
-
-def share(value: float, argument: str) -> float:
-    """Raise `InvalidArgument` unless the value is a number from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InvalidArgument(argument, f"a share from 0 to 1 is needed, not {value!r}")
-    return value

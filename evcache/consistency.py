@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
-from zones.errors import InvalidArgument
+from evcache.zones.errors import InvalidArgument
 
 
 class Consistency(enum.StrEnum):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from evcache.commands import Seen
-from evcache.coordinator import Decision, Draft
-from evcache.counting import MAX_COUNTER
 from evcache.lifecycle import Lifecycle
 from evcache.options import Level, Seconds
+from evcache.replication.guarded_store import Seen
+from evcache.replication.hlc import MAX_CAS
 from evcache.results import Item, Outcome, WriteResult
-from evcache.versions import MAX_CAS
-from evcache.write_path import Decide
-from zones.errors import InvalidArgument
-from zones.node import Node
+from evcache.writes.coordinator import Decision, Draft
+from evcache.writes.counting import MAX_COUNTER
+from evcache.writes.writer import Decide
+from evcache.zones.errors import InvalidArgument
+from evcache.zones.nodes.node import Node
 
 
 class Deciding(Lifecycle):

@@ -1,4 +1,4 @@
-"""Errors of whole calls, beside those of `zones.errors`. There is one root, `CacheError`.
+"""Errors of whole calls, beside those of `evcache.zones.errors`. There is one root, `CacheError`.
 
     CacheError
     |-- CacheUnavailable    no zone could answer: do without the cache, or try again later
@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zones.errors import (
+from evcache.zones.errors import (
     CacheError,
     ConnectionLost,
     InvalidArgument,

@@ -12,16 +12,15 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from evcache.errors import DecodeError
-from evcache.near_cache import Removal
-from evcache.results import Outcome, Source, source_of
-from zones.cluster import View
-from zones.errors import CacheError
+from evcache.results import Outcome, RemovalCause, Source, source_of
+from evcache.zones.cluster import View
+from evcache.zones.errors import CacheError
 
 HintEnd = Literal["delivered", "superseded", "refused", "expired", "overflow", "closed"]
 """Why a hint is not kept any more: the zone took it; a newer write got there; its server refused; it was too old to be sent;
 there were too many; the client was closed."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("evcache.hooks")
 
 
 class Hooks:
@@ -63,7 +62,7 @@ class Hooks:
     def replayed(self, zone: str, end: HintEnd, cause: object) -> None:
         """The same, with what `Listeners.cause` said when the write was sent. Not for writes that came out of a file."""
 
-    def near_removed(self, key: bytes, cause: Removal) -> None:
+    def near_removed(self, key: bytes, cause: RemovalCause) -> None:
         """The near cache has let go of a key (as servers know it). Not called unless it is overridden: there are many."""
 
     def loaded(self, keys: int, seconds: float, error: Exception | None) -> None:

@@ -7,21 +7,21 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from evcache.answers import Found
-from evcache.codec import FLAG_ENVELOPE
-from evcache.commands import Store
 from evcache.consistency import Consistency
-from evcache.coordinator import Draft
-from evcache.envelope import Envelope, wrap
 from evcache.errors import CacheUnavailable, DecodeError, UsageError, ValueTooLarge
 from evcache.options import Level, Seconds
 from evcache.reading import Reading
+from evcache.replication.guarded_store import Store
+from evcache.replication.reconcile import Found
 from evcache.results import WriteResult
-from evcache.ttl import seconds_to_live
+from evcache.values.codec import FLAG_ENVELOPE
+from evcache.values.envelope import Envelope, wrap
+from evcache.values.ttl import seconds_to_live
+from evcache.writes.coordinator import Draft
 from evcache.writing import Writing
-from zones.cluster import View
-from zones.errors import InvalidArgument
-from zones.protocol.requests import COPY_FLAGS
+from evcache.zones.cluster import View
+from evcache.zones.errors import InvalidArgument
+from evcache.zones.protocol.requests import COPY_FLAGS
 
 
 class Invalidating(Reading, Writing):

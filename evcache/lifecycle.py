@@ -8,28 +8,28 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from evcache._loop_end import LoopEnd
 from evcache.assembly import Assembly
 from evcache.config import CLOSE_SECONDS
-from evcache.coordinator import Draft
-from evcache.counts import Counts
 from evcache.errors import CacheUnavailable
-from evcache.loop_end import LoopEnd
-from evcache.metrics import Client
 from evcache.options import Options, Seconds
+from evcache.replication.version_support import zones_without_versions
 from evcache.stats import Stats
 from evcache.telemetry import Subject, Watch
-from evcache.version_support import zones_without_versions
-from zones.checks import zero_or_more
-from zones.cluster import View
-from zones.discovery import StaticDiscovery
-from zones.tasks import abandon, cancel_once, ended, unattended
-from zones.topology import Topology
+from evcache.telemetry.counters import Counts
+from evcache.telemetry.metric_table import Client
+from evcache.writes.coordinator import Draft
+from evcache.zones._tasks import abandon, cancel_once, ended, unattended
+from evcache.zones.cluster import View
+from evcache.zones.topology.discovery import StaticDiscovery
+from evcache.zones.topology.model import Topology
+from evcache.zones.validation import zero_or_more
 
 # For what was written last to be announced, when the writes have taken all the time there was: one message, a millisecond
 # or two.
 LAST_WORDS_SECONDS = 0.1
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("evcache.client")
 
 
 class Lifecycle(Assembly):

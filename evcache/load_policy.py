@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
-from evcache.config import share
-from zones.checks import seconds, zero_or_more
-from zones.errors import InvalidArgument
+from evcache.zones.errors import InvalidArgument
+from evcache.zones.validation import fraction, seconds, zero_or_more
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -67,7 +66,7 @@ class LoadPolicy:
 
     def __post_init__(self) -> None:
         for name in ("soft", "jitter"):
-            share(getattr(self, name), name)
+            fraction(getattr(self, name), name)
         for name in ("stale_for", "fail_safe", "throttle", "negative_ttl", "lease_wait", "early"):
             zero_or_more(getattr(self, name), name)
         for name in ("lease_seconds", "hard_timeout", "load_timeout"):

@@ -7,22 +7,22 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, TypeVar, Unpack, overload
 
-from evcache.cached import CachedDecorator
-from evcache.cached import cached as cached_by
-from evcache.call_keys import CallKey
-from evcache.codec import FLAG_TOMBSTONE
-from evcache.decoding import Decoder
-from evcache.errands import Asked
+from evcache._steps import STEP_KEYS, Steps
+from evcache.decorators.cached import CachedDecorator
+from evcache.decorators.cached import cached as cached_by
+from evcache.decorators.call_keys import CallKey
 from evcache.errors import DecodeError
 from evcache.invalidating import Invalidating, awaitable
 from evcache.load_policy import Loaded, LoadPolicy
-from evcache.near_path import UNDECODED, Kept
+from evcache.near_cache.coherence import UNDECODED, Kept
 from evcache.options import Key, Level, LoadOptions, Seconds, several
-from evcache.steps import STEP_KEYS, Steps
-from evcache.type_forms import TypeForm
-from zones.checks import seconds
-from zones.cluster import View
-from zones.errors import InvalidArgument
+from evcache.read_through.request import Asked
+from evcache.reads.decoding import Decoder
+from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.type_forms import TypeForm
+from evcache.zones.cluster import View
+from evcache.zones.errors import InvalidArgument
+from evcache.zones.validation import seconds
 
 T = TypeVar("T")
 
@@ -249,7 +249,7 @@ class Loading(Invalidating):
         `key`: a template that names parameters, `"user:{user_id}"`, or a function that makes the key; None: all
         arguments, which must be plain. The function gets `key(...)`, `invalidate(...)` (with `stale_for`: as `invalidate`
         does, otherwise as `delete`) and `uncached`. Raises `InvalidArgument` where calls could be taken for each other, and
-        for a return type whose values cannot be read back. See `evcache.cached`.
+        for a return type whose values cannot be read back. See `evcache.decorators.cached`.
         """
         return cached_by(
             self,

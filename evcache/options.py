@@ -9,9 +9,9 @@ from typing import NamedTuple, TypedDict, TypeVar
 from evcache.config import Errors, Ordering
 from evcache.consistency import Consistency
 from evcache.load_policy import LoadPolicy
-from evcache.ttl import seconds_to_live
-from zones.checks import one_of, seconds
-from zones.errors import InvalidArgument
+from evcache.values.ttl import seconds_to_live
+from evcache.zones.errors import InvalidArgument
+from evcache.zones.validation import one_of, seconds
 
 Key = TypeVar("Key", str, bytes)
 Seconds = float | timedelta

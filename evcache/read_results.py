@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from evcache.answers import Found
-from evcache.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
-from evcache.decoding import Decoder
 from evcache.errors import DecodeError
-from evcache.life import Content, content_of
 from evcache.lifecycle import Lifecycle
-from evcache.near_path import Kept
+from evcache.near_cache.coherence import Kept
 from evcache.options import Key
+from evcache.reads.decoding import Decoder
+from evcache.replication.reconcile import Found
 from evcache.results import Item
-from evcache.typed import TypedDecoder
-from zones.cluster import View
+from evcache.values.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
+from evcache.values.lifetime import Content, content_of
+from evcache.values.typed import TypedDecoder
+from evcache.zones.cluster import View
 
 # Items that are not simply a value of the codec's.
 UNUSUAL = frozenset({FLAG_TOMBSTONE, FLAG_ABSENT, FLAG_ENVELOPE})
@@ -49,7 +49,10 @@ class ReadResults(Lifecycle):
         hit = found is not None and found.is_value
         if hit and found is not None and found.hit.flags == FLAG_ENVELOPE:  # no other kind says when it is out of date
             with suppress(DecodeError):  # it is there, and the caller gets the error
-                hit = content_of(found, 0.0, full).life.expires_at > self._wall_clock()
+                hit = (
+                    content_of(found.hit, found.written_at, 0.0, key=full, zone=found.zone).life.expires_at
+                    > self._wall_clock()
+                )
         self._hooks.looked_up(view, full, "" if found is None else found.zone, hit=hit)
 
     def _content(self, full: bytes, found: Found) -> Content | None:
@@ -62,7 +65,7 @@ class ReadResults(Lifecycle):
     def _any_content(self, full: bytes, found: Found) -> Content:
         """Return what was found, out of date or not. Raises `DecodeError`, and counts it."""
         try:
-            return content_of(found, self._wall_clock(), full)
+            return content_of(found.hit, found.written_at, self._wall_clock(), key=full, zone=found.zone)
         except DecodeError as error:
             raise self._decoding.failed(error, full, found.hit.flags, found.zone) from error
 

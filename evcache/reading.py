@@ -7,19 +7,19 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
-from evcache.answers import Found
-from evcache.codec import FLAG_ENVELOPE
+from evcache._steps import STEP_KEYS, Steps
 from evcache.config import Errors
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError
-from evcache.near_path import UNDECODED, Kept
+from evcache.near_cache.coherence import UNDECODED, Kept
 from evcache.options import ItemOptions, Key, Level, Options, ReadOptions, Seconds, TouchOptions, several
 from evcache.read_results import UNUSUAL, ReadResults
+from evcache.replication.reconcile import Found
 from evcache.results import Item, source_of
-from evcache.steps import STEP_KEYS, Steps
-from evcache.type_forms import TypeForm
-from zones.cluster import View
-from zones.errors import CacheError, NodeError
-from zones.protocol.requests import COPY_FLAGS
+from evcache.values.codec import FLAG_ENVELOPE
+from evcache.values.type_forms import TypeForm
+from evcache.zones.cluster import View
+from evcache.zones.errors import CacheError, NodeError
+from evcache.zones.protocol.requests import COPY_FLAGS
 
 T = TypeVar("T")
 D = TypeVar("D")

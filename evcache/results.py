@@ -91,3 +91,18 @@ class WriteResult:
 
     def __bool__(self) -> bool:
         return self.met
+
+
+class RemovalCause(enum.StrEnum):
+    """Reason for the removal of an entry from the near cache."""
+
+    EXPIRED = "expired"
+    """The TTL had passed, whichever call removed the entry then."""
+    EVICTED = "evicted"
+    """The near cache was full."""
+    REPLACED = "replaced"
+    """A newer value took its place, or is known to exist but could not be stored."""
+    INVALIDATED = "invalidated"
+    """A call of `remove`."""
+    CLEARED = "cleared"
+    """A call of `clear`. Its memory is free now; another entry may be under its key by then."""

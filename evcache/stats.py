@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evcache.bus import BusStats
-from evcache.near_cache import NearStats
+from evcache.invalidation.bus import BusStats
+from evcache.near_cache.store import NearStats
 
 
 @dataclass(frozen=True, slots=True)

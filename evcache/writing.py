@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from evcache.commands import Store
+from evcache._steps import Steps
 from evcache.config import (
     Errors,
     Ordering,
 )
-from evcache.coordinator import Draft
 from evcache.lifecycle import Lifecycle
 from evcache.options import Key, Level, Options, Seconds, several
+from evcache.replication.guarded_store import Store
 from evcache.results import WriteResult
-from evcache.steps import Steps
-from zones.cluster import View
-from zones.errors import InvalidArgument
+from evcache.writes.coordinator import Draft
+from evcache.zones.cluster import View
+from evcache.zones.errors import InvalidArgument
 
 
 class Writing(Lifecycle):

@@ -20,9 +20,9 @@ import random
 import sys
 import time
 
-from zones.errors import ProtocolError
-from zones.protocol.decoder import Decoder
-from zones.protocol.replies import STATUSES, AnyReply, Hit, Reply
+from evcache.zones.errors import ProtocolError
+from evcache.zones.protocol.decoder import Decoder
+from evcache.zones.protocol.replies import STATUSES, AnyReply, Hit, Reply
 
 try:
     import atheris

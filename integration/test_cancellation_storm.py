@@ -10,8 +10,8 @@ import random
 import pytest
 
 from evcache import EVCache
+from evcache.zones.transport.classic.pool import PoolLimits
 from integration.raw import connections_made, stats
-from zones.transports.pool import PoolLimits
 
 CANCELLED_CALLS = 10_000
 KEYS = 50

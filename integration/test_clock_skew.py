@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from evcache import EVCache, Outcome
-from evcache.codec import FLAG_TOMBSTONE
-from evcache.versions import MAX_CAS
+from evcache.replication.hlc import MAX_CAS
+from evcache.values.codec import FLAG_TOMBSTONE
 from integration.raw import item
 
 WRITES = 20

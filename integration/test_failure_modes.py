@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from evcache import EVCache, Failover, Gutter, Hedging, Hints, Hooks, NodeSettings
-from evcache.codec import FLAG_TOMBSTONE
-from evcache.versions import MAX_CAS
+from evcache.replication.hlc import MAX_CAS
+from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.zones.testing.fault_proxy.proxy import FaultProxy
+from evcache.zones.transport.limits import ConnectionLimits
 from integration.raw import item, stats
-from zones.limits import ConnectionLimits
-from zones.testing.fault_proxy import FaultProxy
 
 KEYS = [f"key-{number}" for number in range(60)]
 BACK_SECONDS = 20.0  # probes double from one second, and deliveries follow

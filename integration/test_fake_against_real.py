@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from evcache.zones.testing import FakeMemcached
 from integration.test_memcached_contract import find_binaries, running
-from zones.testing import FakeMemcached
 
 pytestmark = pytest.mark.memcached
 

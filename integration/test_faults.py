@@ -8,9 +8,9 @@ import pytest
 
 from evcache import CacheUnavailable, EVCache, NodeSettings
 from evcache.errors import ConnectionLost, NodeTimeout, NodeUnavailable, ProtocolError
+from evcache.zones.testing.fault_proxy.proxy import FaultProxy
+from evcache.zones.transport.classic.pool import PoolLimits
 from integration.raw import stats
-from zones.testing.fault_proxy import FaultProxy
-from zones.transports.pool import PoolLimits
 
 # What a call has that is to use it up.
 TIMEOUT = 1.0

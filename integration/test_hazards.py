@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from evcache import EVCache, InvalidKey
-from evcache.versions import MAX_CAS
+from evcache.replication.hlc import MAX_CAS
+from evcache.zones.protocol import requests
 from integration.raw import ask, item
-from tests.zones.packets import commands_of
-from zones.protocol import requests
+from tests.support.packets import commands_of
 
 
 @pytest.fixture

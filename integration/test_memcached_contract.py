@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from evcache import EVCache
+from evcache.zones.testing import FakeMemcached
 from tests.contracts.memcached_contract import SocketClient, byte_by_byte, cases_for, run_case
 from tests.contracts.operator_cases import check_reclaiming
-from tests.evcache.test_dead_backend import check_dead_backend
-from zones.testing import FakeMemcached
+from tests.evcache.client.test_dead_backend import check_dead_backend
 
 pytestmark = pytest.mark.memcached
 

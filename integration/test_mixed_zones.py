@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from evcache import EVCache, Outcome
-from zones.testing import FakeMemcached
+from evcache.zones.testing import FakeMemcached
 
 ZONES = ["meta-1", "meta-2", "classic"]
 KEYS = [f"key-{number}" for number in range(30)]  # enough for every zone to decide about some of them

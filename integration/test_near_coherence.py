@@ -7,10 +7,10 @@ import time
 import pytest
 
 from evcache import EVCache, NearCache
-from evcache.bus import MISSED_HEARTBEATS
 from evcache.channels.redis import RedisChannel
-from evcache.near_cache import TTL_SECONDS
-from evcache.speaker import HEARTBEAT_SECONDS
+from evcache.invalidation.bus import MISSED_HEARTBEATS
+from evcache.invalidation.publisher import HEARTBEAT_SECONDS
+from evcache.near_cache.store import TTL_SECONDS
 from integration.redis_server import RedisServer, find_redis
 
 KEYS = [f"key-{number}" for number in range(16)]

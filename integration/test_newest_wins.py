@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from evcache import EVCache
-from evcache.commands import THREE_COPIES_MAX_BYTES
-from evcache.versions import MAX_CAS
+from evcache.replication.guarded_store import THREE_COPIES_MAX_BYTES
+from evcache.replication.hlc import MAX_CAS
+from evcache.zones.testing.fault_proxy.proxy import FaultProxy
 from integration.raw import ask
-from zones.testing.fault_proxy import FaultProxy
 
 WRITERS = 8
 KEYS = 24

@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack, ExitStack
 import pytest
 
 from evcache import EVCache, LoadPolicy
-from evcache.versions import MAX_CAS
+from evcache.replication.hlc import MAX_CAS
+from evcache.zones.routing.zone_order import coordinator_order
+from evcache.zones.testing.fault_proxy.proxy import FaultProxy
 from integration.conftest import LEAST_VERSION
 from integration.raw import item
-from zones.selector import coordinator_order
-from zones.testing.fault_proxy import FaultProxy
 
 NAMES = ("a", "b", "c")
 TICKS_APART_SECONDS = 0.35  # a server counts seconds from its start

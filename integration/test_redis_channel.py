@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from evcache.bus import Bus
 from evcache.channels import ChannelError
 from evcache.channels.redis import RedisChannel
+from evcache.invalidation.bus import Bus
+from evcache.zones.errors import InvalidArgument, UsageError
 from integration.redis_server import RedisServer, find_redis
-from tests.evcache.channel_contract import ENOUGH_SECONDS, ChannelContract, lost, received
-from tests.evcache.scripted_channel import Recorder
-from zones.errors import InvalidArgument, UsageError
+from tests.evcache.channels.contract import ENOUGH_SECONDS, ChannelContract, lost, received
+from tests.support.scripted_channel import Recorder
 
 # Short, so that tests are quick, and long enough for a machine that does other things too.
 QUICK = {"ping": 0.2, "silence": 1.0, "timeout": 1.0}

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from evcache import CacheUnavailable, EVCache, NodeSettings
-from zones import SocketDialer
+from evcache.zones import SocketDialer
 
 BINARY = shutil.which("memcached")
 pytestmark = [pytest.mark.memcached, pytest.mark.skipif(BINARY is None, reason="no memcached binary on PATH")]

@@ -15,15 +15,15 @@ from prometheus_client import CollectorRegistry
 
 from evcache import CacheError, DecodeError, EVCache, Failover, Gutter, Hedging, LoadPolicy, NearCache, Telemetry
 from evcache.channels import LocalChannel
-from evcache.hedge import SAMPLES
-from evcache.metrics import DURATION, METRICS
+from evcache.reads.hedging import SAMPLES
+from evcache.telemetry.metric_table import DURATION, METRICS
+from evcache.zones import Endpoint
+from evcache.zones.testing import FakeMemcached
 from examples.grafana.dashboard import FILE, dashboard, text
-from tests.evcache.memory_zones import PATIENT, MemoryZones, pass_time
-from tests.evcache.near_clients import follow_loop
-from tests.promql import NotUnderstood, selectors
-from tests.virtual_time import run
-from zones import Endpoint
-from zones.testing import FakeMemcached
+from tests.support.memory_zones import PATIENT, MemoryZones, pass_time
+from tests.support.near_clients import follow_loop
+from tests.support.promql import NotUnderstood, selectors
+from tests.support.virtual_time import run
 
 # Metrics that no panel shows, and why. None so far.
 UNUSED: dict[str, str] = {}

@@ -14,7 +14,7 @@ NAMES = {
         InvalidArgument InvalidKey InvalidTopology Item NearCache NodeSettings Outcome ServerError StandardCodec Stats Telemetry Unsupported
         UsageError ValueTooLarge WriteBehind WriteBehindStats WriteResult
     """,
-    "zones": """
+    "evcache.zones": """
         Discovery Endpoint EnvironmentDiscovery FileDiscovery Mode SocketDialer StaticDiscovery Topology Zone
     """,
     "evcache.testing": """

@@ -1,10 +1,8 @@
 """Where bytes go: topology and transport. No values, no policies."""
 
-import logging
-
-from zones.dialer import SocketDialer
-from zones.discovery import Discovery, EnvironmentDiscovery, FileDiscovery, StaticDiscovery
-from zones.topology import Endpoint, Mode, Topology, Zone
+from evcache.zones.topology.discovery import Discovery, EnvironmentDiscovery, FileDiscovery, StaticDiscovery
+from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
+from evcache.zones.transport.dialer import SocketDialer
 
 __all__ = [
     "Discovery",
@@ -17,6 +15,3 @@ __all__ = [
     "Topology",
     "Zone",
 ]
-
-# What a library logs is for the service to show: without a handler of its own, nothing goes to stderr.
-logging.getLogger("zones").addHandler(logging.NullHandler())

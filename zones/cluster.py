@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from zones.discovery import Discovery
-from zones.errors import InvalidTopology, UsageError
-from zones.loop_lag import LoopLag
-from zones.node import Node
-from zones.pool import ZonePool
-from zones.ring import position, ring_in_steps
-from zones.selector import coordinator_order, is_urgent, last, read_order
-from zones.settings import NodeSettings
-from zones.standing import Tally
-from zones.tasks import abandon, cancel_once, ended, unattended
-from zones.topology import Endpoint, Mode, Topology, Zone, difference
+from evcache.zones._tasks import abandon, cancel_once, ended, unattended
+from evcache.zones.errors import InvalidTopology, UsageError
+from evcache.zones.health.loop_lag import LoopLag
+from evcache.zones.health.node_health import Tally
+from evcache.zones.nodes.node import Node
+from evcache.zones.nodes.settings import NodeSettings
+from evcache.zones.routing.ketama import position, ring_in_steps
+from evcache.zones.routing.zone_order import coordinator_order, is_urgent, last, read_order
+from evcache.zones.topology.discovery import Discovery
+from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone, difference
+from evcache.zones.zone_pool import ZonePool
 
 # How long a node that left the topology may take to answer what it was asked before: longer than any sensible write timeout.
 RETIRE_SECONDS = 5.0
@@ -28,7 +28,7 @@ RETIRE_SECONDS = 5.0
 # Zones of fewer nodes get their ring at one go, which takes 10 ms at the most.
 YIELDING_NODES = 100
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("evcache.zones.cluster")
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,8 @@ from benchmarks.outage.table import NEVER
 from benchmarks.outage.watch import Watch, watching
 from evcache import CacheError, EVCache, Hooks
 from evcache.testing import RunningZones
+from evcache.zones.errors import NodeTimeout
 from integration.servers import ServerKind
-from zones.errors import NodeTimeout
 
 FAULTS = ("kill", "pause", "delay")
 KEYS = 500

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from evcache.zones import Endpoint, SocketDialer
 from integration.raw import stats
-from zones import Endpoint, SocketDialer
 
 AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.BaseProtocol)
 

@@ -6,8 +6,8 @@ import threading
 
 from evcache.channels.base import ChannelError
 from evcache.channels.inbox import MAX_WAITING_MESSAGES, Inbox
-from zones.checks import at_least_one
-from zones.live import Live
+from evcache.zones._live import Live
+from evcache.zones.validation import at_least_one
 
 
 class LocalChannel(Live):

@@ -15,13 +15,13 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from evcache._loop_end import LoopEnd
 from evcache.channels.base import ChannelError
 from evcache.channels.inbox import MAX_WAITING_MESSAGES, Inbox
-from evcache.loop_end import LoopEnd
-from zones.checks import at_least_one, seconds
-from zones.errors import InvalidArgument, UsageError
-from zones.live import Live
-from zones.tasks import cancel_once, unattended
+from evcache.zones._live import Live
+from evcache.zones._tasks import cancel_once, unattended
+from evcache.zones.errors import InvalidArgument, UsageError
+from evcache.zones.validation import at_least_one, seconds
 
 try:
     from redis.asyncio import ConnectionPool, Redis

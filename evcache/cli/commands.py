@@ -13,12 +13,12 @@ import click
 from rich.console import Console
 
 from evcache.cli import demo as show
-from evcache.cli import explain, items, writes
-from evcache.cli.demo_record import Record, problems
+from evcache.cli import explain, key_commands, write_commands
+from evcache.cli.demo_stats import Record, problems
 from evcache.cli.demo_view import LiveScreen, PlainScreen, Screen, summary
-from evcache.cli.running import Status, Stopped, run
+from evcache.cli.runner import Status, Stopped, run
 from evcache.testing.local_zones import BackendName, LocalZones
-from zones.discovery import NODES_VARIABLE, ZONE_VARIABLE
+from evcache.zones.topology.discovery import NODES_VARIABLE, ZONE_VARIABLE
 
 DEFAULT_UP_ZONES = 3
 MAX_UP_ZONES = len(string.ascii_lowercase)  # local-a to local-z
@@ -58,10 +58,9 @@ def evcache() -> None:
     can't be used; 3 no zone could answer; 128 and the number of a signal that stopped it.
     """
     # A library logs for services; here commands say themselves what zones did, and lines in between would tear the table.
-    for package in ("evcache", "zones"):
-        logger = logging.getLogger(package)
-        if not logger.handlers:
-            logger.addHandler(logging.NullHandler())
+    logger = logging.getLogger("evcache")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
 
 
 @evcache.command()
@@ -119,7 +118,7 @@ def up(backend: BackendName, count: int, nodes: int) -> None:
         click.echo("# stopped")
 
 
-for _command in (items.get, writes.set_, writes.delete, explain.explain):
+for _command in (key_commands.get, write_commands.set_, write_commands.delete, explain.explain):
     evcache.add_command(_command)
 
 

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from evcache.cli.demo_record import Phase, Record, Second, Tally, problems, states_of
+from evcache.cli.demo_stats import Phase, Record, Second, Tally, problems, states_of
 
 # Lines of a terminal that are not seconds: title, borders, heading, footer and the prompt that follows.
 TABLE_FRAME_LINES = 12

@@ -8,18 +8,18 @@ from typing import Any
 
 import click
 
-from evcache.cli.items import Target, json_of, targeted
-from evcache.cli.running import Status, Stopped, run
+from evcache.cli.key_commands import Target, json_of, targeted
+from evcache.cli.runner import Status, Stopped, run
 from evcache.config import discovery_from, local_zone_from
-from evcache.keys import Keys
-from zones.capabilities import can_do
-from zones.checks import seconds
-from zones.cluster import Cluster, View
-from zones.errors import CacheError
-from zones.node import Node
-from zones.pool import ZonePool
-from zones.ring import position
-from zones.settings import NodeSettings
+from evcache.values.keys import Keys
+from evcache.zones.cluster import Cluster, View
+from evcache.zones.errors import CacheError
+from evcache.zones.nodes.capabilities import can_do
+from evcache.zones.nodes.node import Node
+from evcache.zones.nodes.settings import NodeSettings
+from evcache.zones.routing.ketama import position
+from evcache.zones.validation import seconds
+from evcache.zones.zone_pool import ZonePool
 
 
 @dataclass(frozen=True, slots=True)

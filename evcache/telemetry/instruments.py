@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, NoOpMeter, Observation
 
-from evcache.metrics import DURATION, DURATION_BUCKETS, METRICS, Client, Metric, read
+from evcache.telemetry.metric_table import DURATION, DURATION_BUCKETS, METRICS, Client, Metric, read
 from evcache.telemetry.settings import SCOPE, Telemetry
 
 

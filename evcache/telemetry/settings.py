@@ -10,11 +10,11 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from evcache.hooks import Listeners
-from evcache.metrics import Client
-from zones.checks import at_least_one, methods
-from zones.cluster import Cluster
-from zones.errors import InvalidArgument
-from zones.tap import Tap
+from evcache.telemetry.metric_table import Client
+from evcache.zones.cluster import Cluster
+from evcache.zones.errors import InvalidArgument
+from evcache.zones.transport.request_tracing import Tap
+from evcache.zones.validation import at_least_one, methods
 
 SCOPE = "evcache"
 """Whose spans and instruments they are."""

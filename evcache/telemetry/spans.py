@@ -15,7 +15,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 
 from evcache.errors import CacheUnavailable, ConsistencyError, FailoverDenied, ZoneBehind
 from evcache.telemetry.settings import KeyDisplay, Subject
-from zones.errors import NodeError, ServerError
+from evcache.zones.errors import NodeError, ServerError
 
 Noted = Literal["one key", "many keys"]
 
@@ -35,7 +35,7 @@ _OURS: ContextVar[tuple[Span, Noted] | None] = ContextVar("evcache", default=Non
 _STATUS_CODES = frozenset({"ERROR", "CLIENT_ERROR", "SERVER_ERROR"})
 
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("evcache.telemetry")
 
 
 def enter(span: Span, noted: Noted) -> Entered:

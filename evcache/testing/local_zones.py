@@ -18,7 +18,7 @@ from evcache.testing.backends.base import (
 )
 from evcache.testing.backends.embedded import EmbeddedBackend
 from evcache.testing.backends.process import ProcessBackend, find_binary
-from evcache.testing.running import LoopThread, RunningZones
+from evcache.testing.blocking import LoopThread, RunningZones
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator

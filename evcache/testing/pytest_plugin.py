@@ -26,7 +26,7 @@ from evcache.testing.local_zones import LocalZones
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from evcache.testing.running import RunningZones
+    from evcache.testing.blocking import RunningZones
 
 MARKER = "evcache_zones"
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI, HTTPException, Query
 from pydantic import BaseModel, Field
 
 from evcache import EVCache
-from zones import EnvironmentDiscovery
+from evcache.zones import EnvironmentDiscovery
 
 
 class Address(BaseModel):

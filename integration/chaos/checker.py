@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from evcache.versions import milliseconds_of
+from evcache.replication.hlc import milliseconds_of
 from integration.chaos.history import SHORTER_SECONDS, Call, Kind, Outcome
 from integration.chaos.promises import Finding, Kept, Promise, Violation
 from integration.chaos.values import TORN, Value, spell

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 
+from evcache.zones.testing.fault_proxy.proxy import FaultProxy
+from evcache.zones.topology.model import Mode
 from integration.chaos.fault_plan import DELAY_SECONDS, Fault, PlannedFault
 from integration.chaos.history import WRITE_TIMEOUT_SECONDS
 from integration.chaos.system import System
 from integration.chaos.troubles import Trouble
-from zones.testing.fault_proxy import FaultProxy
-from zones.topology import Mode
 
 # Between two ends of connections, where a fault is a series of them.
 REPEAT_SECONDS = 0.3

@@ -9,16 +9,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from evcache.codec import FLAG_TOMBSTONE
-from evcache.commands import ask, inspect
-from evcache.coordinator import Decision, Draft
-from evcache.counting import count_by_arrival
-from evcache.hints import Hint, Kind
+from evcache.replication.guarded_store import ask, inspect
+from evcache.replication.handoff.hints import Hint, Kind
+from evcache.replication.touch import Touch
 from evcache.results import Outcome
-from evcache.touch import Touch
-from evcache.ttl import NEVER, on_the_wire
-from zones.protocol import requests
-from zones.protocol.replies import number
+from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.ttl import NEVER, on_the_wire
+from evcache.writes.coordinator import Decision, Draft
+from evcache.writes.counting import count_by_arrival
+from evcache.zones.protocol import requests
+from evcache.zones.protocol.replies import number
 
 LONGEST_TTL_SECONDS = 5.0
 """Return the lifetime of a delete's hint: the longest ttl that the deleting client had used."""

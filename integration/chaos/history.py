@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from evcache.versions import COUNTER_BITS, WRITER_BITS
+from evcache.replication.hlc import COUNTER_BITS, WRITER_BITS
 from integration.chaos.values import Value
 
 

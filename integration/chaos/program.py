@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from evcache.config import TOMBSTONE_TTL_SECONDS
 from evcache.testing import RunningZones
+from evcache.zones.health.circuit_breaker import CircuitLimits
+from evcache.zones.nodes.settings import NodeSettings
 from integration.chaos.convergence import Observer
 from integration.chaos.end_state import unequal_keys
 from integration.chaos.fault_plan import Fault, Pace, plan_faults
@@ -22,8 +24,6 @@ from integration.chaos.system import FORGOTTEN_DELETE_SECONDS, TTL_SECONDS, Syst
 from integration.chaos.verdict import check_all
 from integration.chaos.without import without
 from integration.chaos.workload import READERS, WRITERS, Worker
-from zones.circuit import CircuitLimits
-from zones.settings import NodeSettings
 
 # The servers of which keep versions, by which alone the newest write can win.
 LEAST_VERSION = (1, 6, 27)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 
-from evcache.codec import FLAG_ABSENT, FLAG_TOMBSTONE, StandardCodec
 from evcache.errors import DecodeError
-from evcache.versions import MAX_CAS, NOT_A_VERSION
+from evcache.replication.hlc import MAX_CAS, NOT_A_VERSION
+from evcache.values.codec import FLAG_ABSENT, FLAG_TOMBSTONE, StandardCodec
 from integration.chaos.end_state import Held
 from integration.chaos.keys import Reading
 from integration.chaos.system import NAMESPACE

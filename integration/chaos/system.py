@@ -13,11 +13,11 @@ from typing import Any
 
 from evcache import EVCache, Hooks
 from evcache.testing import RunningZones
+from evcache.zones.routing.ketama import Ring, position
+from evcache.zones.testing.fault_proxy.proxy import FaultProxy
+from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
 from integration.chaos.history import WRITE_TIMEOUT_SECONDS
 from integration.chaos.troubles import Circumstances, Span, Trouble, View
-from zones.ring import Ring, position
-from zones.testing.fault_proxy import FaultProxy
-from zones.topology import Endpoint, Mode, Topology, Zone
 
 NAMESPACE = "chaos"
 READ_TIMEOUT_SECONDS = 0.5

@@ -92,7 +92,7 @@ def _find(target: str) -> tuple[Any, str]:
 
 
 def _product_modules() -> list[Any]:
-    return [module for name, module in sys.modules.items() if name.partition(".")[0] in ("evcache", "zones") and module]
+    return [module for name, module in sys.modules.items() if name.partition(".")[0] == "evcache" and module]
 
 
 def _does(result: object) -> Callable[[Any], Callable[..., object]]:
@@ -107,55 +107,55 @@ _COUNTER_PROMISES = frozenset(
 FIXES: Mapping[str, Fix] = {
     "copy-ttl": Fix(
         "a copy does not live longer than the original",
-        (Patch("evcache.ttl:exptime_of_copy", former.exptime_of_copy),),
+        (Patch("evcache.values.ttl:exptime_of_copy", former.exptime_of_copy),),
         frozenset({Promise.TTL, Promise.EQUAL_TTL}),
     ),
     "latest-state": Fix(
         "conditional writes are decided on the latest version that a reachable zone holds",
-        (Patch("evcache.coordinator:Coordinator.look", former.look),),
+        (Patch("evcache.writes.coordinator:Coordinator.look", former.look),),
         frozenset({Promise.COMPARE, Promise.REFUSAL, Promise.APPENDED, Promise.COUNTED, Promise.OWN_WRITES}),
     ),
     "counter-versions": Fix(
         "counters have versions",
-        (Patch("evcache.atomic:Atomic.count", former.count),),
+        (Patch("evcache.writes.atomic:Atomic.count", former.count),),
         _COUNTER_PROMISES,
     ),
     "touch-values": Fix(
         "touch looks before it touches",
-        (Patch("evcache.touch:Touch.settle", former.settle_touch),),
+        (Patch("evcache.replication.touch:Touch.settle", former.settle_touch),),
         frozenset({Promise.TOUCH}),
     ),
     "delete-hints": Fix(  # other clients of a run know of the delete, and their reads repair the zone
         "the hint of a delete never expires",
         (
-            Patch("evcache.replay:Replay._put", former.put_hint),
-            Patch("evcache.replay:Replay._deliver", former.deliver_delete),
+            Patch("evcache.replication.handoff.hinted_handoff:Replay._put", former.put_hint),
+            Patch("evcache.replication.handoff.hinted_handoff:Replay._deliver", former.deliver_delete),
         ),
     ),
     "lapsed-hints": Fix(  # a client that knew the short-lived value does not believe the older one either way
         "a hint whose item has expired is delivered as a tombstone",
-        (Patch("evcache.replay:Replay._deliver", former.deliver),),
+        (Patch("evcache.replication.handoff.hinted_handoff:Replay._deliver", former.deliver),),
     ),
     "resend": Fix(
         "a write that an unseen version superseded is sent again with a newer one",
-        (Patch("evcache.sending:Sending._send_again", _does(False)),),
+        (Patch("evcache.writes.sender:Sending._send_again", _does(False)),),
         frozenset({Promise.REAL_TIME, Promise.COUNTER_DELETED}),
     ),
     "heard-versions": Fix(  # clients of a run have no invalidation channel
         "versions that other clients announced are remembered",
-        (Patch("evcache.remembered:Remembered.hear", _does(None)),),
+        (Patch("evcache.replication.seen_versions:Remembered.hear", _does(None)),),
     ),
     "sampling": Fix(  # hints and reads of several zones find what sampling would, in a run of minutes
         "keys of bulk reads are sampled as single ones are",
-        (Patch("evcache.read_parts:ReadParts.served_many", _does(None)),),
+        (Patch("evcache.reads.context:ReadParts.served_many", _does(None)),),
     ),
     "repair-announced": Fix(  # clients of a run have no near cache
         "a repair is announced",
-        (Patch("evcache.repair:Repair._carry_over", former.carry_over),),
+        (Patch("evcache.replication.read_repair:Repair._carry_over", former.carry_over),),
     ),
     "one-copy-store": Fix(  # saves bytes; every promise holds without it
         "larger values travel once in a guarded store",
-        (Patch("evcache.commands:THREE_COPIES_MAX_BYTES", lambda _: sys.maxsize),),
+        (Patch("evcache.replication.guarded_store:THREE_COPIES_MAX_BYTES", lambda _: sys.maxsize),),
     ),
 }
 """Fixes by name."""

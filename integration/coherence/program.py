@@ -12,11 +12,11 @@ from typing import Any
 
 from evcache import Item
 from evcache.channels import LocalChannel
-from evcache.remembered import REMEMBERED_KEYS
+from evcache.replication.seen_versions import REMEMBERED_KEYS
 from integration.coherence.judge import Counts, Judge, Truth
-from tests.evcache.memory_zones import MemoryZones, full
-from tests.evcache.near_clients import GRACE, near_client, near_of, settled
-from tests.virtual_time import run as run_in_virtual_time
+from tests.support.memory_zones import MemoryZones, full
+from tests.support.near_clients import GRACE, near_client, near_of, settled
+from tests.support.virtual_time import run as run_in_virtual_time
 
 KEYS = 50
 COUNTED_KEYS = 5  # one in so many is a counter

@@ -6,8 +6,8 @@ Each function returns True if the defect shows.
 import asyncio
 
 from evcache import LoadPolicy, LocalChannel
-from tests.evcache.memory_zones import QUICK, TOMBSTONE, MemoryZones, cut_off, full, pass_time
-from tests.evcache.near_clients import GRACE, near_client, settled
+from tests.support.memory_zones import QUICK, TOMBSTONE, MemoryZones, cut_off, full, pass_time
+from tests.support.near_clients import GRACE, near_client, settled
 
 BACK_SECONDS = 10.0
 

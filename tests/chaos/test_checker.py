@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from evcache.versions import VersionClock
+from evcache.replication.hlc import VersionClock
 from integration.chaos.checker import check_calls
 from integration.chaos.end_state import Held, check_convergence, check_end_state
 from integration.chaos.history import Call, History, Kind, Outcome

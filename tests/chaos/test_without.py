@@ -2,14 +2,15 @@
 
 import pytest
 
-from evcache import repair, ttl
+from evcache.replication import read_repair
+from evcache.values import ttl
 from integration.chaos.promises import Promise, Violation
 from integration.chaos.report import Report
 from integration.chaos.switched_off import is_shown
 from integration.chaos.without import FIXES, Fix, NotInProduct, Patch, _find, without
 from tests.chaos.defects import DEFECTS
-from tests.evcache.memory_zones import MemoryZones
-from tests.virtual_time import run
+from tests.support.memory_zones import MemoryZones
+from tests.support.virtual_time import run
 
 
 def targets_of(name):
@@ -55,13 +56,13 @@ def test_a_patch_replaces_imported_copies_too():
     """And nothing is left when one of several patches has no target."""
     original = ttl.exptime_of_copy
     with without(["copy-ttl"]):
-        assert repair.exptime_of_copy is ttl.exptime_of_copy is not original
+        assert read_repair.exptime_of_copy is ttl.exptime_of_copy is not original
         assert ttl.exptime_of_copy(1, 0.5, 0.0) == 1
-    assert repair.exptime_of_copy is ttl.exptime_of_copy is original
-    broken = Fix("two patches", (FIXES["copy-ttl"].patches[0], Patch("evcache.ttl:no_such_function", lambda _: None)))
+    assert read_repair.exptime_of_copy is ttl.exptime_of_copy is original
+    broken = Fix("two patches", (FIXES["copy-ttl"].patches[0], Patch("evcache.values.ttl:no_such_function", lambda _: None)))
     with pytest.raises(NotInProduct, match="no_such_function"):
         broken()
-    assert repair.exptime_of_copy is ttl.exptime_of_copy is original
+    assert read_repair.exptime_of_copy is ttl.exptime_of_copy is original
 
 
 def report_of(*broken):

@@ -1,4 +1,4 @@
-"""Calls whose types checkers and run time must agree on. `tests/evcache/test_types.py` has both look at it.
+"""Calls whose types checkers and run time must agree on. `tests/evcache/values/test_types.py` has both look at it.
 
 Checkers verify each `says(value, assert_type(...))`; at run time `SEEN` collects the values, which must be of these types.
 """

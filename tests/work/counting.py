@@ -12,9 +12,9 @@ import tracemalloc
 from pathlib import Path
 
 import evcache
-import zones
+import evcache.zones
 
-OURS = tuple(f"{Path(package.__file__).parent}/" for package in (evcache, zones))
+OURS = tuple(f"{Path(package.__file__).parent}/" for package in (evcache, evcache.zones))
 # Servers in memory and tests stand in for a network and a service, which would cost this process nothing.
 NOT_COUNTED = (*(f"{package}testing/" for package in OURS), f"{Path(__file__).parents[1]}/")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evcache import EVCache, NearCache
-from tests.evcache.memory_zones import MemoryZones
-from tests.evcache.near_clients import follow_loop
-from tests.virtual_time import run
+from tests.support.memory_zones import MemoryZones
+from tests.support.near_clients import follow_loop
+from tests.support.virtual_time import run
 from tests.work.counting import Calls, Instructions, Work, garbage, held_while_pending
 
 VALUE = b"v" * 100

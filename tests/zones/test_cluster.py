@@ -6,14 +6,14 @@ import random
 
 import pytest
 
-from tests.virtual_time import in_virtual_time, now, settle
-from tests.zones.cluster_bench import Bench, ask, zones
-from tests.zones.scripted import outcome
-from zones.cluster import RETIRE_SECONDS, check_local_zone
-from zones.discovery import StaticDiscovery
-from zones.errors import ConnectionLost, InvalidTopology, NodeUnavailable
-from zones.ring import Ring, position
-from zones.selector import coordinator_order
+from evcache.zones.cluster import RETIRE_SECONDS, check_local_zone
+from evcache.zones.errors import ConnectionLost, InvalidTopology, NodeUnavailable
+from evcache.zones.routing.ketama import Ring, position
+from evcache.zones.routing.zone_order import coordinator_order
+from evcache.zones.topology.discovery import StaticDiscovery
+from tests.support.cluster_bench import Bench, ask, zones
+from tests.support.scripted import outcome
+from tests.support.virtual_time import in_virtual_time, now, settle
 
 
 class Source:
@@ -336,7 +336,7 @@ async def test_a_source_that_fails_is_logged_and_takes_nothing_with_it(error, ca
         source.put(error)
         await settle()
         (record,) = caplog.records
-        assert (record.levelno >= logging.WARNING, record.name) == (True, "zones.cluster")
+        assert (record.levelno >= logging.WARNING, record.name) == (True, "evcache.zones.cluster")
         assert str(error) in caplog.text
         assert bench.names == ["a h1", "b h2"]
         await bench.connect()

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from zones.errors import ProtocolError
-from zones.protocol.replies import STATUSES, AnyReply, Hit, Reply
+from evcache.zones.errors import ProtocolError
+from evcache.zones.protocol.replies import STATUSES, AnyReply, Hit, Reply
 
 # The longest line a server writes is about a key (250 bytes) and the flags that were asked for; memcached itself gives up
 # on a request line of 2,048 bytes. Error texts and STAT lines stay well below.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, final
 
-from zones.errors import NodeError, NodeUnavailable, ProtocolError, ServerError
+from evcache.zones.errors import NodeError, NodeUnavailable, ProtocolError, ServerError
 
 # Everything a server may begin a line with, by what follows. Anything else means that the two sides have lost each other.
 META_STATUSES = frozenset({b"HD", b"VA", b"EN", b"NS", b"EX", b"NF", b"MN", b"ME"})

@@ -1,7 +1,7 @@
 r"""Requests as bytes, from parts that are already validated.
 
 A request is a line without its end; the connection adds ` O<opaque>\r\n`, and the value where there is one. Nothing here
-checks a key: `evcache.keys` does, and nothing else may call this with bytes from outside. Lengths always come from
+checks a key: `evcache.values.keys` does, and nothing else may call this with bytes from outside. Lengths always come from
 `len(value)`, numbers are formatted from `int`, so no argument can break out of its place.
 
 The `b` flag (base64 keys) and the `k` flag (echo the key) are left out on purpose: together with `N` or an
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from zones.protocol.packet import LARGE_BYTES, Packet
+from evcache.zones.protocol.packet import LARGE_BYTES, Packet
 
 NOOP = b"mn"
 VERSION = b"version"

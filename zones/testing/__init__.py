@@ -1,5 +1,5 @@
 """Servers for tests."""
 
-from zones.testing.fake_memcached import FakeMemcached
+from evcache.zones.testing.fake_memcached.server import FakeMemcached
 
 __all__ = ["FakeMemcached"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 
 from evcache.testing.backends.base import HOST, PortTaken, uninterrupted, wait_until_ready
-from zones.testing import FakeMemcached
+from evcache.zones.testing import FakeMemcached
 
 
 class EmbeddedBackend:

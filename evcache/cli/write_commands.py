@@ -1,0 +1,239 @@
+"""`evcache set` and `delete`: one write to every zone, and a report of the zones that have it and those that missed it.
+
+The hints of a client end with its process. So a command asks for every zone by default, and it can wait for
+the zones that missed the write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import click
+
+from evcache.cli.key_commands import Target, connected, finish, json_of, parsed, targeted
+from evcache.cli.runner import Status
+from evcache.client import EVCache
+from evcache.consistency import Consistency
+from evcache.errors import CacheUnavailable
+from evcache.hooks import HintEnd, Hooks
+from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, WriteResult
+from evcache.zones.health.circuit_breaker import CircuitLimits
+from evcache.zones.nodes.settings import NodeSettings
+from evcache.zones.topology.model import Topology
+from evcache.zones.validation import zero_or_more
+
+# Services space their probes of a dead node up to 30 s apart, since many processes probe it. A command is one process with a
+# few seconds to spare.
+WAITING = CircuitLimits(longest_pause=1.0, probe_timeout=1.0)
+
+# Outcomes for which the client keeps a hint. A zone that refused the write gets none.
+MAY_BE_DELIVERED = frozenset({Outcome.TIMEOUT, Outcome.UNAVAILABLE, Outcome.PENDING})
+DELIVERED: Mapping[HintEnd, Outcome] = {"delivered": Outcome.STORED, "superseded": Outcome.SUPERSEDED}
+
+Write = Callable[[EVCache, Consistency], Awaitable[WriteResult]]
+
+_LEVELS = "How many zones must acknowledge the write. By default all: what a zone missed ends with the command."
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The state of a write when its command ends."""
+
+    met: bool
+    """True if as many zones as the command asked for have the write."""
+    version: int | None
+    zones: Mapping[str, Outcome]
+    missed: list[str]
+    """Zones that may not have the write. Nothing delivers it to them after the command has ended."""
+
+
+class ZoneProgress(Hooks):
+    """Outcomes of one write by zone, and the ends of its hints."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        """The latest outcome of each zone, before or after the call has returned."""
+        self.hint_ends: dict[str, HintEnd] = {}
+        """The latest end of a hint for each zone."""
+        self.changed = asyncio.Event()
+        """Set at each change. The waiting command clears it."""
+
+    def zone_wrote(self, zone: str, outcome: Outcome, *, late: bool) -> None:
+        """Note the outcome, late or not."""
+        del late
+        self.outcomes[zone] = outcome
+        self.changed.set()
+
+    def hint_ended(self, zone: str, end: HintEnd) -> None:
+        """Note the end.
+
+        An expired set is not delivered any more. The client then compares the zones instead, and the end of the comparison
+        says nothing about this write.
+        """
+        if self.hint_ends.get(zone) != "expired":
+            self.hint_ends[zone] = end
+        self.changed.set()
+
+
+def report(
+    result: WriteResult | None,
+    progress: ZoneProgress,
+    topology: Topology,
+    level: Consistency,
+    acknowledged: frozenset[Outcome],
+) -> Report:
+    """Return the state of a write after its client was closed.
+
+    Args:
+        result: The result of the call, or None if it raised because no zone answered.
+        progress: What happened since the call began.
+        topology: The zones, with their modes.
+        level: The level that the command asked for.
+        acknowledged: The outcomes after which a zone has the write.
+    """
+    outcomes = dict(progress.outcomes)
+    if result is not None:
+        outcomes |= {zone: outcome for zone, outcome in result.zones.items() if outcome is not Outcome.PENDING}
+    zones = {zone.name: outcomes.get(zone.name, Outcome.PENDING) for zone in topology.zones}
+    for zone, end in progress.hint_ends.items():
+        if zones.get(zone) in MAY_BE_DELIVERED and end in DELIVERED:
+            zones[zone] = DELIVERED[end]
+    having = {zone for zone, outcome in zones.items() if outcome in acknowledged}
+    readable = [zone.name for zone in topology.readable]
+    met = len(having.intersection(readable)) >= level.required(len(readable))
+    return Report(met, None if result is None else result.version, zones, [zone for zone in zones if zone not in having])
+
+
+def lines(found: Report, wait: float) -> list[str]:
+    """Return the report for people. `wait`: seconds that the command was to wait for zones."""
+    version = "" if found.version is None else f", version {found.version}"
+    told = [f"done{version}" if found.met else "not done: too few zones acknowledged"]
+    width = max(map(len, found.zones))
+    told += [f"  {zone:<{width}}  {outcome.value}" for zone, outcome in found.zones.items()]
+    if found.missed:
+        waited = f" after {wait:g} s of waiting" if wait else ""
+        told.append(f"missed by {', '.join(found.missed)}{waited}: reads from there may return the earlier value")
+    if not wait and any(found.zones[zone] in MAY_BE_DELIVERED for zone in found.missed):
+        told.append("with --wait SECONDS the command delivers the write when the zones return")
+    return told
+
+
+def _waiting(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option(
+        "--wait",
+        type=float,
+        default=0.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Wait for zones that missed the write, and deliver it when they return. A delete is delivered at any time, a "
+        "set for about a minute.",
+    )(targeted(command, levels=_LEVELS))
+
+
+@click.command(name="set")
+@click.argument("key")
+@click.argument("value")
+@click.option("--ttl", type=float, help="Seconds to live ('inf': does not expire). By default 900.")
+@click.option("--json-value", is_flag=True, help="VALUE is JSON; without this it is stored as text.")
+@_waiting
+def set_(target: Target, key: str, value: str, ttl: float | None, wait: float, *, json_value: bool) -> None:
+    """Store VALUE under KEY in every zone.
+
+    Exit status 0: as many zones as asked for have it; 1: too few zones have it; 3: no zone could be reached.
+    """
+    stored = parsed(value) if json_value else value
+
+    async def write(cache: EVCache, level: Consistency) -> WriteResult:
+        return await cache.set(key, stored, ttl=ttl, consistency=level, timeout=target.timeout)
+
+    _write(target, write, wait, ACKNOWLEDGED)
+
+
+@click.command()
+@click.argument("key")
+@_waiting
+def delete(target: Target, key: str, wait: float) -> None:
+    """Make KEY absent in every zone.
+
+    Exit status 0: it is absent in as many zones as asked for; 1: in too few; 3: no zone could be reached.
+    """
+
+    async def write(cache: EVCache, level: Consistency) -> WriteResult:
+        return await cache.delete(key, consistency=level, timeout=target.timeout)
+
+    _write(target, write, wait, ACKNOWLEDGED_DELETE)
+
+
+def _write(target: Target, write: Write, wait: float, acknowledged: frozenset[Outcome]) -> None:
+    level = Consistency.ALL if target.consistency is None else Consistency.parse(target.consistency)
+
+    async def work() -> Report:
+        zero_or_more(wait, "wait")
+        progress = ZoneProgress()
+        cache = connected(target, progress, NodeSettings(circuit=WAITING) if wait else None)
+        return await carry_out(cache, progress, write, level, wait, acknowledged)
+
+    found = finish(work())
+    if target.as_json:
+        click.echo(json_of({"met": found.met, "version": found.version, "zones": found.zones, "missed": found.missed}))
+    else:
+        for line in lines(found, wait):
+            click.echo(line)
+    raise SystemExit(Status.DONE if found.met else Status.NO)
+
+
+async def carry_out(
+    cache: EVCache,
+    progress: ZoneProgress,
+    write: Write,
+    level: Consistency,
+    wait: float,
+    acknowledged: frozenset[Outcome],
+) -> Report:
+    """Open a client, write, wait for zones that missed the write, and close the client.
+
+    Args:
+        cache: The client. `progress` is one of its hooks.
+        progress: Receives what happens.
+        write: Makes the one call.
+        level: How many zones the call asks for.
+        wait: Seconds to wait for zones that missed the write; 0: none.
+        acknowledged: The outcomes after which a zone has the write.
+
+    Returns:
+        The state after closing, which waits for late zones and tries once more to deliver what they missed.
+
+    Raises:
+        CacheUnavailable: No zone answered, and none got the write later.
+    """
+    result: WriteResult | None = None
+    unreachable: CacheUnavailable | None = None
+    async with cache:
+        try:
+            result = await write(cache, level)
+        except CacheUnavailable as error:
+            unreachable = error
+        if wait:
+            await _wait_for_zones(cache, progress, result, wait)
+        topology = cache.topology
+    if unreachable is not None and not any(end in DELIVERED for end in progress.hint_ends.values()):
+        raise unreachable
+    assert topology is not None
+    return report(result, progress, topology, level, acknowledged)
+
+
+async def _wait_for_zones(cache: EVCache, progress: ZoneProgress, result: WriteResult | None, seconds: float) -> None:
+    """Wait until no zone is late and no hint is left, but not longer than the given seconds."""
+    pending = [] if result is None else [zone for zone, outcome in result.zones.items() if outcome is Outcome.PENDING]
+    announced = False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while cache.stats().hints or any(zone not in progress.outcomes for zone in pending):
+                if not announced and cache.stats().hints:
+                    announced = True
+                    click.echo(f"waiting up to {seconds:g} s for zones that missed the write", err=True)
+                progress.changed.clear()
+                await progress.changed.wait()

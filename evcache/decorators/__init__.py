@@ -1,0 +1,1 @@
+"""Caching of functions: the decorator `cached` and the keys of calls."""

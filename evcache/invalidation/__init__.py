@@ -1,0 +1,1 @@
+"""Invalidation: messages between processes that drop entries of near caches."""

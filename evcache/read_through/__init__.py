@@ -1,0 +1,1 @@
+"""Read-through: loads of values that the cache does not have."""

@@ -1,0 +1,259 @@
+"""Reads: the near cache, the local zone, then the others; or several zones at once, for calls that ask for more answers.
+
+A miss is an answer, a failure is not. A tombstone is an answer too: "deleted, at this version", and a miss to the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from evcache.errors import ZoneBehind
+from evcache.near_cache.coherence import Kept, Near
+from evcache.near_cache.s3fifo import Entry
+from evcache.options import Options
+from evcache.reads.context import ReadParts
+from evcache.reads.failover import Attempts, Fallback
+from evcache.reads.hedging import Hedge
+from evcache.reads.multi_get import ManyPath
+from evcache.reads.portions import read_in_portions
+from evcache.reads.quorum_read import SeveralPath
+from evcache.replication.guarded_store import ask, read_elsewhere_if_silent
+from evcache.replication.reconcile import Found
+from evcache.zones.cluster import View
+from evcache.zones.errors import CacheError
+from evcache.zones.nodes.node import Node
+from evcache.zones.protocol import requests
+from evcache.zones.protocol.replies import Reply, number, read_hit
+from evcache.zones.routing.ketama import position
+from evcache.zones.zone_pool import ZonePool
+
+# To see whether an item is still the one that is known.
+_VERSION_FLAGS = b"c t"
+
+# The same as Found(...), without a Python-level __new__ in between: there is one for every read.
+_new_found = tuple.__new__
+
+
+class ReadPath:
+    """How one client reads."""
+
+    def __init__(
+        self,
+        parts: ReadParts,
+        near: Near | None = None,
+        hedge: Hedge | None = None,
+    ) -> None:
+        self._parts = parts
+        self._clock = parts.clock
+        self._remembered = parts.remembered
+        self._recent = parts.remembered.recent
+        self._budget = parts.budget
+        self._sampler = parts.sampler
+        self._near = near
+        self._look_up: Callable[[bytes], Entry | None] = (lambda _: None) if near is None else near.look_up
+        self._hedge = hedge
+        self._fallback = Fallback(parts)
+        self._several = SeveralPath(parts)
+        self._many = ManyPath(parts)
+
+    def get(
+        self,
+        view: View,
+        key: bytes,
+        options: Options,
+        *,
+        fallback_on_miss: bool,
+        flags: bytes = requests.READ_FLAGS,
+        near: bool = True,
+    ) -> Coroutine[Any, Any, Found | None]:
+        """Read a key from the zones. What was found may be a tombstone, which is a miss to the caller; None: nothing was.
+
+        `near`: whether the near cache may keep it; it is looked into by `kept`. Raises `CacheUnavailable` when no zone
+        answered, `ConsistencyError` when fewer than asked for did.
+        """
+        if self._near is not None and near and options.one_answer:
+            return self._for_near(self._near, view, key, options, fallback_on_miss)
+        line = requests.meta_get(key, flags)
+        if options.one_answer:
+            return self._from_one(view, key, line, options, fallback_on_miss)
+        return self._several.get(view, key, line, options)
+
+    def kept(self, key: bytes) -> Kept | None:
+        """What the near cache has under a key. No call is cheaper: no task, no timer, nothing awaited."""
+        entry = self._look_up(key)
+        if entry is None:
+            return None
+        kept: Kept = entry.value
+        version = entry.version
+        if version is not None:
+            known = self._recent.get(key)
+            if version < (self._remembered.newest(key) if known is None else known):
+                assert self._near is not None
+                self._near.drop(key)  # a read that passed by the near cache has seen a newer one
+                return None
+        return kept
+
+    def may_renew(self, key: bytes) -> bool:
+        """Whether the near cache has an item whose time there is over, and `renewed` is worth a try."""
+        return self._near is not None and self._near.expired(key) is not None
+
+    async def renewed(self, view: View, key: bytes, options: Options) -> Kept | None:
+        """The item whose time in the near cache is over, if the local zone still has this very one: asked for without its
+        value.
+
+        None: it has to be read after all. Raises nothing.
+        """
+        near = self._near
+        kept = None if near is None else near.expired(key)
+        node = view.readers[0].node(view.place(key))
+        if near is None or kept is None or view.tally.unsettled or kept.version is None:
+            return None
+        flight = near.take_off(key)
+        renewed = False
+        try:
+            self._budget.reads += 1
+            asked_at = view.loop.time()
+            # Half of what a read may take in its first zone, since that may come after it.
+            half = options.timeout / view.places / 2
+            line = requests.meta_get(key, _VERSION_FLAGS)
+            reply = await read_elsewhere_if_silent(node, line, asked_at + half, asked_at + half)
+            if reply.status == b"HD" and number(reply, b"c") == kept.cas and b"X" not in reply.tokens:
+                age = view.loop.time() - asked_at
+                renewed = kept.version >= self._remembered.newest(key) and near.renew(flight, kept, number(reply, b"t"), age)
+        except CacheError:
+            return None  # the read that follows finds out the same, and does something about it
+        finally:
+            near.crash(flight)
+        if not renewed:
+            return None
+        self._parts.served(view, key)
+        return kept
+
+    async def _for_near(
+        self,
+        near: Near,
+        view: View,
+        key: bytes,
+        options: Options,
+        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
+    ) -> Found | None:
+        flight = near.take_off(key)
+        asked_at = view.loop.time()
+        try:
+            # With the seconds that are left, which bound how long it may be kept.
+            line = requests.meta_get(key, requests.COPY_FLAGS)
+            found = await self._from_one(view, key, line, options, fallback_on_miss)
+        except BaseException:
+            near.crash(flight)
+            raise
+        near.land(flight, found, view.loop.time() - asked_at)
+        return found
+
+    async def _from_one(
+        self,
+        view: View,
+        key: bytes,
+        line: bytes,
+        options: Options,
+        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
+    ) -> Found | None:
+        budget = self._budget
+        budget.reads += 1
+        loop = view.loop
+        now = loop.time()
+        readers = view.readers
+        local = readers[0]
+        node = local.node(position(key) if view.sharded else 0)
+        if view.tally.unsettled and not self._goes_straight(view, local, node):
+            return await self._fallback.from_the_first(view, key, line, options, fallback_on_miss)
+        # One zone may not use up the time of those after it.
+        until = now + options.timeout / view.places
+        recent = self._recent.get(key)
+        known = self._remembered.newest(key) if recent is None else recent
+        failure: CacheError | None = None
+        try:
+            if self._hedge is not None:
+                local, node, hit = await self._hedge.read(view, key, line, until, now + options.timeout)
+            else:
+                connection = node.connection()
+                if connection is None:
+                    connection, moved = await node.connected_by(until)
+                    now, until = now + moved - until, moved
+                answer: asyncio.Future[Reply] = loop.create_future()
+                connection.read(line, answer, until, now + options.timeout)
+                hit = read_hit(await answer)
+        except CacheError as error:
+            failure = error
+        else:
+            if hit is not None and not hit.leased:
+                version = self._clock.version_of(hit.cas)
+                if version is None or version >= known:
+                    if version != recent and version is not None:
+                        self._remembered.note(key, version)
+                    sampler = self._sampler  # as `ReadParts.served`, without a call
+                    sampler.left -= 1
+                    if sampler.left <= 0:
+                        sampler.restart()
+                        self._parts.repair.check(view, key)
+                    return _new_found(Found, (hit, local.name, version, False))
+                failure = ZoneBehind(version, known)
+                self._parts.hooks.zone_behind(local.name)
+            elif not fallback_on_miss:
+                return None
+        attempts = Attempts(known)
+        attempts.enter(local, node, failure)
+        attempts.abroad = int(local.name != view.home)
+        order = readers if local is readers[0] else _first(local, readers)
+        deadline = now + options.timeout
+        return await self._fallback.go_on(view, order, 1, key, line, options, fallback_on_miss, deadline, attempts)
+
+    def _goes_straight(self, view: View, first: ZonePool, node: Node) -> bool:
+        """Whether a read can go to its first node as ever, although some node is down: of thousands, one always is."""
+        if node.is_down or node.is_warming or node.is_silent:
+            return False
+        if first.name == view.home:
+            return True
+        if not self._budget.has():  # the home zone is out
+            return False
+        self._budget.take()
+        return True
+
+    async def get_from(self, pool: ZonePool, node: Node, key: bytes, deadline: float) -> Found | None:
+        """The item in one zone, or None for a miss. Raises a `NodeError`."""
+        return self._parts.found(pool.name, await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+
+    async def get_many(
+        self,
+        view: View,
+        keys: Sequence[bytes],
+        options: Options,
+        *,
+        fallback_on_miss: bool,
+        near: bool = True,
+        flags: bytes = requests.READ_FLAGS,
+    ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
+        """The items, known absences too, why zones failed, and the least number of zones that answered for any key.
+
+        Every node of a zone is asked at once, and the next zone only for the keys that are still missing. `near` as in
+        `get`.
+        """
+        if self._near is None or not near or not options.one_answer:
+            return await read_in_portions(self._many, view, keys, options, flags, fallback_on_miss=fallback_on_miss)
+        flights = [self._near.take_off(key) for key in keys]
+        found: dict[bytes, Found] = {}
+        asked_at = view.loop.time()
+        try:
+            found, failures, answered = await read_in_portions(
+                self._many, view, keys, options, requests.COPY_FLAGS, fallback_on_miss=fallback_on_miss
+            )
+        finally:
+            age = view.loop.time() - asked_at
+            for flight in flights:
+                self._near.land(flight, found.get(flight.key), age)
+        return found, failures, answered
+
+
+def _first(pool: ZonePool, readers: Sequence[ZonePool]) -> tuple[ZonePool, ...]:
+    return (pool, *(other for other in readers if other is not pool))

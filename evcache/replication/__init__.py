@@ -1,0 +1,1 @@
+"""Replication: every zone is a last-writer-wins register, ordered by versions."""

@@ -1,0 +1,124 @@
+"""Touch: a new time to live for a value, in every zone that holds it.
+
+A touch applies to values alone. It must not prolong a tombstone, a remembered absence or the stub of a lease, nor shorten
+a tombstone, by which deletes would be forgotten. memcached's own touch does not check what it touches, so the client
+looks at each zone first. Where zones keep versions, the touch then names the version that was seen.
+
+A touch makes no new version. The client sends it later to a zone that missed it, for the version that the other zones
+touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from evcache.replication.guarded_store import Judge, ask, ask_both, capabilities_of, inspect
+from evcache.replication.hlc import VersionClock, cas_of
+from evcache.replication.reconcile import ABSENCES
+from evcache.results import Outcome
+from evcache.values.codec import FLAG_ENVELOPE
+from evcache.zones.errors import ServerError
+from evcache.zones.nodes.capabilities import Capabilities
+from evcache.zones.nodes.node import Node
+from evcache.zones.protocol import requests
+from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, number, unexpected
+from evcache.zones.transport.base import Transport
+from evcache.zones.transport.in_flight import Waiter
+
+
+class Touch:
+    """A new time to live for what zones hold under a key."""
+
+    __slots__ = ("_clock", "_known", "_looked", "is_wrapped", "key", "ttl", "version")
+
+    def __init__(self, clock: VersionClock, key: bytes, *, ttl: int, known: int = 0) -> None:
+        """`ttl` as it goes on the wire. `known`: the version that a value must not be older than."""
+        self._clock = clock
+        self._known = known
+        self._looked = asyncio.Event()
+        self.key = key
+        self.ttl = ttl
+        self.version: int | None = None
+        """The newest version that a zone has touched."""
+        self.is_wrapped = False
+        """True if a zone holds an envelope, which has times of its own: the client must write it with new times."""
+
+    def send(
+        self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float
+    ) -> Judge | Outcome | None:
+        """Send nothing, and return None: `settle` does the work, which takes more than one exchange (see `Command`)."""
+        del connection, capabilities, waiter, deadline
+        return None
+
+    async def settle(self, node: Node, deadline: float) -> Outcome:
+        """Look at what the node holds, and touch it if it is a value. Raises a `NodeError`."""
+        while True:
+            seen = await inspect(node, self.key, deadline)
+            self.is_wrapped = self.is_wrapped or (seen is not None and seen.flags == FLAG_ENVELOPE)
+            self._looked.set()
+            if seen is None or seen.absent:
+                return Outcome.NOT_FOUND
+            if seen.flags == FLAG_ENVELOPE:
+                return Outcome.NOT_STORED
+            version = self._clock.version_of(seen.cas)
+            if version is not None and version < self._known:
+                return Outcome.NOT_FOUND  # this client has deleted or replaced it, which the zone has missed
+            if version is None or not capabilities_of(node).versions:
+                return _judge_plain(await ask(node, requests.meta_touch(self.key, self.ttl), deadline))
+            outcome = await touch_version(node, self.key, version, self.ttl, deadline)
+            if outcome is Outcome.STORED:
+                self.version = max(version, self.version or 0)
+            if outcome is not Outcome.EXISTS:
+                return outcome
+            # A client wrote the key between the look and the touch: look again.
+
+    async def looked(self, deadline: float) -> None:
+        """Wait until a zone has answered the look, or until the deadline, on the loop's clock."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._looked.wait()
+
+
+async def touch_version(node: Node, key: bytes, version: int, ttl: int, deadline: float) -> Outcome:
+    """Give exactly this version `ttl` seconds, in the wire form.
+
+    Returns:
+        `STORED`; `EXISTS` when the node holds another version; `NOT_FOUND` when it holds nothing.
+
+    Raises:
+        NodeError: The node did not answer.
+    """
+    touches, clears = requests.guarded_touch(key, cas=cas_of(version), ttl=ttl)
+    touched, _ = await ask_both(node, (touches, None), (clears, b""), deadline)
+    # The second one only clears the stale mark that the first one leaves. Where it is refused, the item has been written
+    # since, or keeps the mark: readers take a marked value all the same.
+    return _judge_compared(touched)
+
+
+async def remove_version(node: Node, key: bytes, version: int, deadline: float) -> Outcome:
+    """Remove exactly this version, whose time is over in the other zones. Returns as `touch_version` does."""
+    return _judge_compared(await ask(node, requests.meta_delete(key, cas_of(version)), deadline))
+
+
+_COMPARED: dict[bytes, Outcome] = {b"HD": Outcome.STORED, b"EX": Outcome.EXISTS, b"NF": Outcome.NOT_FOUND}
+
+
+def _judge_compared(reply: Reply) -> Outcome:
+    outcome = _COMPARED.get(reply.status)
+    if outcome is None:
+        raise unexpected(reply)
+    return outcome
+
+
+def _judge_plain(reply: Any) -> Outcome:
+    """Judge a touch without a compare. A server that does not show what it touched keeps no tombstones."""
+    if reply.status == b"EN":
+        return Outcome.NOT_FOUND
+    if reply.status == b"HD":
+        has_flags = any(token[:1] == b"f" for token in reply.tokens)
+        return Outcome.NOT_FOUND if has_flags and number(reply, b"f") in ABSENCES else Outcome.STORED
+    if reply.status in ERROR_STATUSES:
+        raise ServerError(reply.line.decode("latin-1"))
+    raise unexpected(reply)

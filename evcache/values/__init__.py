@@ -1,0 +1,1 @@
+"""Values and keys as bytes: keys, flags, codecs, TTLs, envelopes and types of values."""

@@ -1,0 +1,102 @@
+r"""Keys: `namespace:key`, checked before anything is sent.
+
+A memcached key is up to 250 bytes, and servers of the versions in use run what follows a longer one as commands, and
+cut a line at a NUL: `md foo\0x` deletes `foo`. So nothing but printable ASCII without spaces goes out as it is. Keys that
+are too long, or hold other letters, are hashed; control characters and spaces are refused, as they are mistakes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+
+from evcache.zones.errors import InvalidArgument, InvalidKey
+
+MAX_KEY_BYTES = 250  # memcached's limit
+
+# Begins a hashed key. A plain key that begins like this is hashed too, so that none can be mistaken for another's hash.
+_HASH_MARK = b"#sha256-"
+_HASH_BYTES = len(_HASH_MARK) + 43  # 32 bytes in base64 without padding
+MAX_NAMESPACE_BYTES = MAX_KEY_BYTES - 1 - _HASH_BYTES
+
+_UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
+_PLAIN = re.compile(rb"[\x21-\x7e]+")
+
+
+class Keys:
+    """The keys of one namespace."""
+
+    __slots__ = ("_may_hash", "_prefix", "_prefix_text", "_room", "namespace")
+
+    def __init__(self, namespace: str, *, may_hash: bool = True) -> None:
+        """Raises `InvalidArgument` for a namespace that is empty, too long, not plain ASCII, or holds a colon.
+
+        A colon would let ("a", "b:c") and ("a:b", "c") be the same key.
+        """
+        if not isinstance(namespace, str) or not namespace:
+            raise InvalidArgument("namespace", f"a str that is not empty is needed, not {namespace!r}")
+        if not namespace.isascii() or not _PLAIN.fullmatch(namespace.encode()) or ":" in namespace:
+            raise InvalidArgument("namespace", f"{namespace!r}: printable ASCII without spaces and colons is needed")
+        if len(namespace) > MAX_NAMESPACE_BYTES:
+            raise InvalidArgument("namespace", f"{len(namespace)} characters, over {MAX_NAMESPACE_BYTES}")
+        self.namespace = namespace
+        self._prefix_text = namespace + ":"
+        self._prefix = self._prefix_text.encode()
+        self._room = MAX_KEY_BYTES - len(self._prefix)
+        self._may_hash = may_hash
+
+    def full(self, key: str | bytes) -> bytes:
+        """The key as servers know it. Raises `InvalidKey`."""
+        if (
+            type(key) is str
+            and 0 < len(key) <= self._room
+            and key.isascii()
+            and key.isprintable()
+            and " " not in key
+            and key[0] != "#"
+        ):
+            return (self._prefix_text + key).encode()
+        return self._full(key)
+
+    def full_of_each(self, keys: Sequence[str | bytes]) -> list[bytes]:
+        """The same for several keys."""
+        # Keys about which nothing is unusual are looked at all together, which takes a tenth of the time. What is looked at
+        # are the texts themselves, and the bytes that they became: not what a subclass of str says about itself.
+        try:
+            text = "".join(keys)  # type: ignore[arg-type]  # bytes raise
+        except TypeError:
+            return [self.full(key) for key in keys]
+        if text.isascii() and text.isprintable() and " " not in text and "#" not in text:
+            line_and_prefix = "\n" + self._prefix_text
+            full = (self._prefix_text + line_and_prefix.join(keys)).encode().split(b"\n")  # type: ignore[arg-type]
+            if min(map(len, full)) > len(self._prefix) and max(map(len, full)) <= MAX_KEY_BYTES:
+                return full
+        return [self.full(key) for key in keys]
+
+    def _full(self, key: str | bytes) -> bytes:
+        if isinstance(key, str):
+            try:
+                raw = key.encode()
+            except UnicodeEncodeError:
+                raise InvalidKey("key", f"{key!r} has a lone surrogate, which has no UTF-8 form") from None
+        elif isinstance(key, bytes):
+            raw = key
+        else:
+            raise InvalidKey("key", f"a str or bytes is needed, not {type(key).__name__}")
+        if not raw:
+            raise InvalidKey("key", "it is empty")
+        unsafe = _UNSAFE.search(raw)
+        if unsafe is not None:
+            raise InvalidKey("key", f"{key!r} has a space or control character (byte {unsafe[0][0]:#04x})")
+        plain = _PLAIN.fullmatch(raw) is not None
+        if plain and len(raw) <= self._room and not raw.startswith(_HASH_MARK):
+            return self._prefix + raw
+        if not self._may_hash:
+            why = "not plain ASCII"
+            if plain:
+                why = f"{len(raw)} bytes, over {self._room}" if len(raw) > self._room else "like the hash of another key"
+            raise InvalidKey("key", f"{key!r} is {why}, and hashing keys is off")
+        digest = base64.urlsafe_b64encode(hashlib.sha256(raw).digest()).rstrip(b"=")
+        return self._prefix + _HASH_MARK + digest

@@ -1,0 +1,63 @@
+"""Lifetimes of values: when a value was written, and when it is out of date.
+
+Plain functions without a clock: the time is an argument. Times are unix seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from evcache.errors import DecodeError
+from evcache.values.codec import FLAG_ENVELOPE
+from evcache.values.envelope import unwrap
+from evcache.values.ttl import TTL_GRANULARITY_SECONDS
+from evcache.zones.protocol.replies import Hit
+
+
+class Life(NamedTuple):
+    """The times of a value."""
+
+    made_at: float | None
+    """None: not known, which is so where an item has no version."""
+    expires_at: float
+    """From then on it is out of date; `math.inf`: never."""
+    stale_until: float
+    """Until then it may be served all the same, while it is loaded anew; `expires_at`, where nobody has said more."""
+    load_seconds: float
+    """What it took to load it; 0.0: not known."""
+    slack: float = 0.0
+    """Seconds by which it may be gone earlier: a server that says "1 second left" means one that has begun."""
+
+
+class Content(NamedTuple):
+    """What was found: as codecs see it, and how long it lives."""
+
+    data: bytes
+    flags: int
+    life: Life
+    zone: str = ""
+    """Where it was found; empty: it has just been loaded."""
+
+
+def content_of(hit: Hit, written_at: float | None, read_at: float, *, key: bytes = b"", zone: str = "") -> Content:
+    """Return the content of an item, and its lifetime.
+
+    Args:
+        hit: The item. An envelope names its times itself.
+        written_at: Unix time of the item's version, or None if it has none.
+        read_at: Unix time of the read: a server reports the seconds that an item has left.
+        key: The key, for errors.
+        zone: The zone that returned the item.
+
+    Raises:
+        DecodeError: The item is an envelope that cannot be read.
+    """
+    if hit.flags == FLAG_ENVELOPE:
+        try:
+            data, flags, *times = unwrap(hit.value)
+        except DecodeError as error:
+            raise DecodeError(error.problem, key=key, zone=zone, flags=hit.flags) from error
+        return Content(data, flags, Life(*times), zone)
+    expires_at = math.inf if hit.ttl is None or hit.ttl < 0 else read_at + hit.ttl
+    return Content(hit.value, hit.flags, Life(written_at, expires_at, expires_at, 0.0, TTL_GRANULARITY_SECONDS), zone)

@@ -1,0 +1,193 @@
+"""One bulk write: begins key after key as the zones take them, and collects the results, until the deadline.
+
+`lanes` says when the next key may begin. A key that has not begun when the deadline passes, or when the caller is
+cancelled, is not sent to any zone, neither then nor later. A key that has begun goes on in every zone, as a single write
+does, since half a write makes zones differ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import Generic, TypeVar
+
+from evcache.errors import CacheUnavailable
+from evcache.options import Options
+from evcache.replication.guarded_store import Store
+from evcache.replication.gutter import GUTTER, GutterWrites
+from evcache.replication.lanes import PART_BYTES, STEP, Flow
+from evcache.replication.replicated_write import Round
+from evcache.results import ACKNOWLEDGED, Outcome, WriteResult
+from evcache.writes.sender import Sender, Sending
+from evcache.zones.cluster import View
+from evcache.zones.errors import CacheError, NodeTimeout
+
+AnyKey = TypeVar("AnyKey", bound=Hashable)
+Source = TypeVar("Source")
+
+# Keys that are written to the gutter at once: each takes a task.
+GUTTER_KEYS = 256
+
+# Seconds that the call waits beyond its deadline: the connections fail what has the same deadline first. More than the
+# resolution of an event loop's clock.
+TIE_SECONDS = 1e-7
+
+
+class BulkWrite(Generic[AnyKey]):
+    """The keys of one call: those on their way, and the results of the others."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        flow: Flow,
+        view: View,
+        options: Options,
+        deadline: float,
+        gutter: GutterWrites | None = None,
+    ) -> None:
+        """`deadline`: the end of the call, on the loop's clock."""
+        self._sender = sender
+        self._flow = flow
+        self._view = view
+        self._options = options
+        self._deadline = deadline
+        self._gutter = gutter
+        self._under_way: deque[tuple[AnyKey, Sending]] = deque()
+        self._results: dict[AnyKey, WriteResult] = {}
+        # Keys whose result is known before every zone has answered: the other zones' outcomes are read at the end.
+        self._open: dict[AnyKey, Round] = {}
+        # Writes that no zone had answered when their result was taken, with their outcomes; and those that never were.
+        self._unanswered: list[tuple[Sending, dict[str, Outcome]]] = []
+        self._unreachable: list[tuple[Sending, dict[str, Outcome]]] = []
+        self._answered = False  # by a readable zone, or the gutter, for any key
+        self._failures: dict[str, CacheError] = {}
+
+    async def run(
+        self, operation: str, sources: Mapping[AnyKey, Source], command: Callable[[Source], tuple[bytes, Store]]
+    ) -> dict[AnyKey, WriteResult]:
+        """Write all keys, and return a result for each.
+
+        Args:
+            operation: Name of the call, for errors.
+            sources: What each write is made of.
+            command: Makes the full key and the write, when it is the turn of the key.
+
+        Returns:
+            The results, in the order of `sources`. A key that was not sent in time has `timeout` for every zone.
+
+        Raises:
+            CacheUnavailable: No zone could be reached for any key; not with `errors="miss"`.
+        """
+        # A call that has spent its time on encoding says nothing about the zones.
+        had_time = self._deadline - self._view.loop.time() >= self._flow.patience
+        try:
+            try:
+                async with asyncio.timeout_at(self._deadline + TIE_SECONDS) as scope:
+                    await self._send(sources, command)
+                    while self._under_way:
+                        await self._under_way[0][1].decided()
+                        await self._collect()
+            except TimeoutError:
+                if not scope.expired():
+                    raise
+            await self._collect(late=True)
+        finally:  # also for a caller who was cancelled: what has begun goes on
+            for _, sending in self._under_way:
+                sending.end()
+        self._judge_unanswered()
+        await self._to_gutter()
+        if sources and not self._answered and had_time and self._options.errors == "raise":
+            raise CacheUnavailable(operation, self._failures)
+        await self._complete(sources)
+        return self._results
+
+    async def _send(self, sources: Mapping[AnyKey, Source], command: Callable[[Source], tuple[bytes, Store]]) -> None:
+        flow, view = self._flow, self._view
+        until = self._until()
+        place = 0
+        for count, (name, source) in enumerate(sources.items()):
+            if count and not count % STEP:
+                await self._collect()
+                await asyncio.sleep(0)
+                until = self._until()
+            if flow.is_crowded:  # since the key before this one
+                await self._collect()
+                await flow.room(pool.node(place) for pool in view.writers)
+                until = self._until()
+            key, store = command(source)
+            place = view.place(key)
+            flow.size = PART_BYTES + len(store.data)
+            sending = Sending(self._sender, view, key, store, self._options, deadline=until, put=flow.put)
+            self._under_way.append((name, sending))
+
+    def _until(self) -> float:
+        """Return the deadline of a server that is sent something now."""
+        return max(self._deadline, self._view.loop.time() + self._flow.patience)
+
+    async def _collect(self, *, late: bool = False) -> None:
+        """Take the results of the keys that are decided, in order; with `late`, of all."""
+        under_way = self._under_way
+        step = 0
+        while under_way and (late or under_way[0][1].round.decision.done()):
+            name, sending = under_way.popleft()
+            sending.end()
+            round_ = sending.round
+            outcomes = round_.outcomes
+            if not round_.decision.done():  # the deadline has passed
+                pending = [zone for zone, outcome in outcomes.items() if outcome is Outcome.PENDING]
+                outcomes = outcomes | dict.fromkeys(pending, Outcome.TIMEOUT)
+                round_.failures.update((zone, NodeTimeout("no reply in time", zone)) for zone in pending)
+            elif round_.is_open:
+                self._open[name] = round_
+            if round_.unanswered:
+                self._unanswered.append((sending, outcomes))
+            else:
+                self._answered = True
+            self._results[name] = WriteResult(round_.met, sending.version, outcomes)
+            step += 1
+            if not step % STEP:
+                await asyncio.sleep(0)
+
+    def _judge_unanswered(self) -> None:
+        """Decide which keys no zone could be reached for. Not a key whose zones are still under way before the deadline."""
+        is_late = self._view.loop.time() >= self._deadline
+        for sending, outcomes in self._unanswered:
+            round_ = sending.round
+            if round_.unreachable or (is_late and round_.unanswered):
+                self._unreachable.append((sending, outcomes))
+                self._failures = self._failures or dict(round_.failures)
+            else:
+                self._answered = True
+
+    async def _to_gutter(self) -> None:
+        gutter, view = self._gutter, self._view
+        if gutter is None:
+            return
+
+        async def store(sending: Sending, outcomes: dict[str, Outcome]) -> None:
+            assert isinstance(sending.command, Store)
+            outcome = await gutter.store(view, sending.command, sending.deadline, sending.round.age)
+            outcomes[GUTTER] = outcome
+            self._answered = self._answered or outcome in ACKNOWLEDGED
+
+        for first in range(0, len(self._unreachable), GUTTER_KEYS):
+            await asyncio.gather(*(store(*write) for write in self._unreachable[first : first + GUTTER_KEYS]))
+            if view.loop.time() >= self._deadline:
+                break
+
+    async def _complete(self, sources: Mapping[AnyKey, Source]) -> None:
+        """Add the keys that were not sent, which come last, and fix the outcomes of zones that are still under way."""
+        results = self._results
+        zones = [pool.name for pool in self._view.writers]
+        for step, name in enumerate(islice(sources, len(results), None), 1):
+            results[name] = WriteResult(met=False, version=None, zones=dict.fromkeys(zones, Outcome.TIMEOUT))
+            if not step % STEP:
+                await asyncio.sleep(0)
+        for step, (name, round_) in enumerate(self._open.items(), 1):
+            if round_.is_open:
+                results[name] = replace(results[name], zones=dict(round_.outcomes))
+            if not step % STEP:
+                await asyncio.sleep(0)

@@ -1,0 +1,117 @@
+"""Writes that depend on what is there: `add`, `replace`, `cas`, `append`, `prepend`, `incr`, `decr`.
+
+If every zone decided for itself, two callers could both win, each in another zone. So one zone decides: the *coordinator* of
+the key, the same for every client as long as it is healthy. What it decided is then an ordinary write to the others.
+
+`Coordinator.elect` returns the zone, and `Coordinator.look` makes sure that it holds the newest version that a zone within
+reach holds. `evcache.writes.atomic` has the writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from evcache.errors import CacheUnavailable
+from evcache.replication.guarded_store import Seen, Store, capabilities_of, inspect
+from evcache.replication.hlc import VersionClock
+from evcache.replication.read_repair import Repair
+from evcache.replication.seen_versions import Remembered
+from evcache.zones.cluster import View
+from evcache.zones.errors import CacheError, NodeError, NodeUnavailable
+from evcache.zones.nodes.node import Node
+from evcache.zones.zone_pool import ZonePool
+
+
+class Draft(NamedTuple):
+    """A value that is ready to be stored but for its version, which the coordinator's node may have a say in."""
+
+    key: bytes
+    data: bytes
+    flags: int
+    ttl: int
+    """As it goes on the wire."""
+
+
+class Decision(NamedTuple):
+    """What the coordinator has stored."""
+
+    store: Store | None
+    """The write for the other zones. If None, its client sends the write that followed it there."""
+    value: int = 0
+    """A counter's new value."""
+
+
+class Coordinator:
+    """How one client has a zone decide."""
+
+    def __init__(self, clock: VersionClock, repair: Repair, remembered: Remembered, *, versions: bool) -> None:
+        """`versions`: whether this client's writes have them."""
+        self._clock = clock
+        self._repair = repair
+        self._remembered = remembered
+        self._versions = versions
+
+    def is_versioned(self, node: Node) -> bool:
+        """Return whether this client's writes to a node have versions."""
+        return self._versions and capabilities_of(node).versions
+
+    async def elect(self, operation: str, view: View, key: bytes, deadline: float) -> tuple[ZonePool, Node]:
+        """The zone that decides about a key now: the first in the key's order that can be reached.
+
+        Raises `CacheUnavailable` when none can.
+        """
+        place = view.place(key)
+        failures: dict[str, CacheError] = {}
+        pools = view.coordinators(key)
+        loop = asyncio.get_running_loop()
+        for index, pool in enumerate(pools):
+            node = pool.node(place)
+            until = loop.time() + (deadline - loop.time()) / (len(pools) - index)
+            try:
+                await node.connected(until)
+            except NodeError as error:  # nothing was sent, so the next zone may decide
+                failures[pool.name] = error
+            else:
+                return pool, node
+        raise CacheUnavailable(operation, failures)
+
+    async def look(
+        self, view: View, key: bytes, pool: ZonePool, node: Node, deadline: float, *, value: bool = False
+    ) -> Seen | None:
+        """Return what the coordinator's zone holds after it received the newest version; None if it holds nothing.
+
+        A decision on an older version would undo the newer one. So the client asks all readable zones at once for the
+        version that they hold, without the value. If another zone has a newer version, the client copies that first. The
+        client always takes this round trip, because the zone can have missed a write of another client, of which this
+        client knows nothing. Without versions, the zone decides on what it holds.
+
+        Args:
+            view: The zones.
+            key: The key.
+            pool: The coordinator's zone.
+            node: Its node.
+            deadline: On the loop's clock.
+            value: Ask for the value that it holds, too.
+
+        Raises:
+            NodeError: The coordinator's zone did not answer, or refused the newest version. Or it holds an older version
+                than this client knows of, and a zone that may hold the newer one did not answer.
+        """
+        if not self.is_versioned(node):
+            return await inspect(node, key, deadline, value=value)
+        # Read before the look, because a concurrent call of this client may write a newer version while the zones answer.
+        known = self._remembered.newest(key)
+        seen, compared = await self._repair.bring_up_to_date(view, key, pool.name, node, deadline, value=value)
+        newest = compared.newest or 0
+        if newest:
+            self._remembered.note(key, newest)  # so that a read that follows is not older
+        if seen is None or seen.absent:
+            return seen
+        version = self._clock.version_of(seen.cas)
+        if version is None or version >= max(known, newest):
+            return seen
+        if compared.failures:
+            raise NodeUnavailable("a newer version is known, and a zone that may have it does not answer", node.label)
+        # This client knows of a newer version, which is gone from every zone. The key counts as absent, as in a read.
+        return seen._replace(absent=True)

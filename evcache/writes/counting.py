@@ -1,0 +1,129 @@
+"""One step of a counter in the zone that decides about it.
+
+memcached's arithmetic compares the item's CAS, keeps its time to live exactly, and lets one of several callers win, which no
+store can do: a store sets a new time to live, in whole seconds, and a counter that is moved often would never expire, or
+too early. In three cases it leaves something to be put right, which a look in the same packet shows:
+
+- A number that lost a digit is padded with spaces.
+- A number that was being sent to another connection is a new item. The server chooses its CAS, ignores the CAS
+  in the request, and does not report this. Other clients wait to count until the item gets a version.
+
+A number that gains a digit would be such a new item, too, so it gets room first: a space behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from evcache.replication.guarded_store import Seen, ask, ask_both, inspect, inspection, seen_in
+from evcache.replication.hlc import NOT_A_VERSION, cas_of
+from evcache.values.codec import FLAG_INT
+from evcache.zones.errors import ServerError
+from evcache.zones.nodes.node import Node
+from evcache.zones.protocol import requests
+from evcache.zones.protocol.replies import MAX_DIGITS, Reply, decimal, token, unexpected
+
+MAX_COUNTER = 2**64 - 1  # memcached's counters are unsigned 64-bit numbers
+
+
+class Counted(NamedTuple):
+    """A counter that was moved."""
+
+    digits: bytes
+    ttl: int | None
+    """Seconds left; -1 if it does not expire. If None, the server does not report it."""
+    version: int | None = None
+    followed_by: Seen | None = None
+    """Item that a later write left before this step was complete. It is newer."""
+
+
+async def count(
+    node: Node, key: bytes, delta: int, seen: Seen, versions: Callable[[], int], deadline: float, *, decrement: bool
+) -> Counted | None:
+    """Add to a counter, or subtract from it, if it is still the one that was seen.
+
+    Args:
+        node: The node that holds the counter.
+        key: The key.
+        delta: The number to add or subtract.
+        seen: The counter, with its value.
+        versions: Makes a version that is newer than all that were seen.
+        deadline: On the loop's clock.
+        decrement: Subtract.
+
+    Returns:
+        The counter; None when it is gone, or is not the one that was seen any more.
+
+    Raises:
+        ServerError: The value is not a number.
+        NodeError: The node did not answer; it may have counted.
+    """
+    compare = seen.cas
+    room = _digits_gained(key, seen.value or b"", delta, node, decrement=decrement)
+    if room:
+        version = versions()
+        line = requests.meta_set(key, room, ttl=0, flags=0, mode="append", compare=compare, cas=cas_of(version))
+        if (await ask(node, line, deadline, b" " * room)).status != b"HD":
+            return None
+        compare = cas_of(version)
+    # Two versions with no other one between them: what takes over items older than the second replaces only the first.
+    version = versions()
+    first, second = version & ~1, version | 1
+    line = requests.meta_arithmetic(key, delta, decrement=decrement, compare=compare, cas=cas_of(first))
+    reply, look = await ask_both(node, (line, None), (inspection(key, value=True), None), deadline)
+    found = seen_in(look)
+    if reply.status == b"CLIENT_ERROR" and (found is None or found.cas != compare):
+        return None  # the server refuses an empty value, as of a tombstone, before it compares: the counter is gone
+    counted = _counted(key, reply, node)
+    if counted is None or found is None:
+        return counted and counted._replace(version=first)
+    if found.cas == cas_of(first):
+        if found.value == counted.digits:
+            return counted._replace(version=first)
+        return counted._replace(version=await _strip(node, key, counted.digits, first, second, deadline))
+    # An append of nothing gives the item a version, and keeps its time to live.
+    if found.cas < NOT_A_VERSION and found.value == counted.digits:
+        line = requests.meta_set(key, 0, ttl=0, flags=0, mode="append", compare=found.cas, cas=cas_of(second))
+        if (await ask(node, line, deadline, b"")).status == b"HD":
+            return counted._replace(version=second)
+        found = await inspect(node, key, deadline, value=True)
+    return counted._replace(version=first, followed_by=found)
+
+
+def _digits_gained(key: bytes, value: bytes, delta: int, node: Node, *, decrement: bool) -> int:
+    """Return how many bytes longer the number will be than the item is."""
+    digits = value.rstrip(b" ")
+    if not digits.isdigit() or len(digits) > MAX_DIGITS or int(digits) > MAX_COUNTER:
+        raise ServerError(f"{key!r} holds a value that is not a counter", node.label)
+    after = 0 if decrement else (int(digits) + delta) & MAX_COUNTER
+    return max(0, len(b"%d" % after) - len(value))
+
+
+async def count_by_arrival(node: Node, key: bytes, delta: int, deadline: float, *, decrement: bool) -> Counted | None:
+    """Add to a counter, or subtract from it, on a server without versions. Returns and raises as `count` does."""
+    return _counted(key, await ask(node, requests.meta_arithmetic(key, delta, decrement=decrement), deadline), node)
+
+
+def _counted(key: bytes, reply: Reply, node: Node) -> Counted | None:
+    if reply.status in (b"EX", b"NF"):
+        return None
+    if reply.status == b"CLIENT_ERROR":
+        raise ServerError(f"{key!r} holds a value that is not a counter", node.label)
+    if reply.status != b"VA" or reply.value is None:
+        raise unexpected(reply)
+    left = token(reply, b"t")
+    return Counted(reply.value.strip(), None if left is None else decimal(left))
+
+
+async def _strip(node: Node, key: bytes, digits: bytes, first: int, second: int, deadline: float) -> int:
+    """Store a number without the spaces behind it. Returns its version.
+
+    The store takes over what is older and so keeps the time to live; the append clears the stale mark that it leaves.
+    """
+    cas = cas_of(second)
+    store = requests.meta_set(key, len(digits), ttl=0, flags=FLAG_INT, compare=cas, cas=cas, older_or_equal=True)
+    clear = requests.meta_set(key, 0, ttl=0, flags=0, mode="append", compare=cas, cas=cas)
+    stored, _ = await ask_both(node, (store, digits), (clear, b""), deadline)
+    # Where it is refused, another write has followed, or the counter has expired: then the spaces are gone with it.
+    return second if stored.status == b"HD" else first

@@ -1,0 +1,97 @@
+"""Announcements as bytes: what is encoded is decoded, and nothing else is believed."""
+
+import contextlib
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from evcache.invalidation.messages import (
+    FORMAT,
+    MAX_CHANGES,
+    MAX_KEY_BYTES,
+    MAX_VERSION,
+    Announcement,
+    Kind,
+    Unreadable,
+    decode,
+    encode,
+    size_of,
+)
+
+NUMBERS = st.integers(0, 2**64 - 1)
+KEYS = st.binary(max_size=250)
+VERSIONS = st.none() | st.just(0) | st.integers(1, MAX_VERSION)
+CHANGES = st.lists(st.tuples(KEYS, VERSIONS), max_size=20).map(tuple)
+ANNOUNCEMENTS = st.builds(Announcement, st.just(Kind.CHANGES), NUMBERS, st.integers(1, 2**64 - 1), CHANGES) | st.builds(
+    Announcement, st.sampled_from([Kind.HEARTBEAT, Kind.BYE]), NUMBERS, NUMBERS, st.just(())
+)
+HEADER = bytes([FORMAT, Kind.CHANGES]) + bytes(8) + bytes(7) + b"\x01"
+
+
+@given(ANNOUNCEMENTS)
+@example(Announcement(Kind.CHANGES, 1, 1, ((b"k" * MAX_KEY_BYTES, MAX_VERSION), (b"", None), (b"\0", 0), (b"x", 1))))
+def test_what_is_encoded_is_decoded(announcement):
+    assert decode(encode(announcement)) == announcement
+
+
+@given(st.binary(max_size=200) | st.binary(max_size=60).map(HEADER.__add__))
+def test_any_bytes_are_read_in_one_way_or_refused(data):
+    """`Unreadable` and no other error; and what can be read has no other bytes."""
+    try:
+        announcement = decode(data)
+    except Unreadable:
+        return
+    assert encode(announcement) == data
+
+
+@given(ANNOUNCEMENTS, st.data())
+def test_a_message_that_was_cut_or_changed_is_never_another_error(announcement, data):
+    message = bytearray(encode(announcement))
+    for _ in range(data.draw(st.integers(1, 3))):
+        message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(Unreadable):
+        decode(bytes(message[: data.draw(st.integers(0, len(message)))]))
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "too few"),
+        (HEADER[:-1], "too few"),
+        (bytes([FORMAT + 1]) + HEADER[1:], "format"),
+        (bytes([FORMAT, 9]) + HEADER[2:], "kind 9"),
+        (HEADER[:-1] + b"\0", "begin at 1"),
+        (bytes([FORMAT, Kind.BYE]) + HEADER[2:] + b"x", "1 bytes too many"),
+        (HEADER + b"\0", "middle"),
+        (HEADER + b"\0\3ab", "middle"),
+        (HEADER + b"\x80\1k" + bytes(7), "a version of 0|middle"),
+        (HEADER + b"\x80\1k" + b"\1" * 7, "middle"),
+        (HEADER + b"\x80\1k" + bytes(8), "version of 0"),
+        (HEADER + b"\xc0\1k", "unknown kind"),
+    ],
+)
+def test_what_can_not_be_read(data, problem):
+    with pytest.raises(Unreadable, match=problem):
+        decode(data)
+
+
+def test_the_format_stays_as_it_is():
+    """Releases run side by side: who changes these bytes raises FORMAT."""
+    changes = ((b"ab", 258), (b"c", None), (b"d", 0))
+    message = encode(Announcement(Kind.CHANGES, 0x0102030405060708, 9, changes))
+    assert FORMAT == 1
+    assert message.hex(" ", -8) == ("0101010203040506 0708000000000000 0009800261620000 0000000001024001 63000164")
+
+
+@given(KEYS, VERSIONS)
+def test_the_size_of_a_change_is_what_it_adds(key, version):
+    def length(*changes):
+        return len(encode(Announcement(Kind.CHANGES, 1, 1, changes)))
+
+    assert length((key, version)) - length() == size_of(key, version)
+
+
+def test_a_message_of_ordinary_keys_is_small():
+    """As many changes as one may have, with keys of 40 bytes, are well below the limit in bytes."""
+    assert MAX_CHANGES * size_of(b"k" * 40, MAX_VERSION) < 32 * 1024

@@ -1,0 +1,264 @@
+"""The near cache in front of the zones: what is kept, what a write takes away, and both sides of the race between them."""
+
+import asyncio
+import itertools
+
+import pytest
+
+from evcache import CacheUnavailable, EVCache, NearCache
+from evcache.near_cache.coherence import Near
+from evcache.replication.guarded_store import Delete, Store
+from evcache.replication.hlc import VersionClock, cas_of
+from evcache.replication.reconcile import Found
+from evcache.zones.protocol.replies import Hit
+from evcache.zones.routing.zone_order import coordinator_order
+from evcache.zones.testing import FakeMemcached
+from tests.support.memory_zones import full, on_zones, pass_time, pause_before_decisions
+
+KEY = b"ns:key"
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def near(clock):
+    return Near(NearCache(ttl=2.0), clock, sweeps=False)
+
+
+VERSIONS = VersionClock(writer=1, wall_ms=lambda: 1_800_000_000_000)
+
+
+def found(value, version=None, ttl=100):
+    return Found(Hit(value, 0, 5 if version is None else cas_of(version), ttl, False, False), "eu-1a", version)
+
+
+def store(value, version, **options):
+    return Store(VERSIONS, KEY, value, 0, ttl=100, version=version, **options)
+
+
+def fetch(near, item):
+    near.land(near.take_off(KEY), item)
+
+
+def test_what_a_flight_found_is_served_until_the_near_ttl_is_over(near, clock):
+    fetch(near, found(b"v"))
+    assert near.get(KEY).data == b"v"
+    clock.now += 1.9
+    assert near.get(KEY) is not None
+    clock.now += 0.2
+    assert near.get(KEY) is None
+
+
+@pytest.mark.parametrize(("ttl", "kept"), [(-1, 2.0), (100, 2.0), (3, 2.0), (2, 1.0), (1, 0.0), (None, 0.0)])
+def test_nothing_is_served_longer_than_the_item_has_left(near, clock, ttl, kept):
+    """Servers count in whole seconds, so one second less than they say."""
+    fetch(near, found(b"v", ttl=ttl))
+    clock.now += kept - 0.01
+    assert (near.get(KEY) is not None) == (kept > 0)
+    clock.now += 0.02
+    assert near.get(KEY) is None
+
+
+def test_a_write_during_a_flight_keeps_its_old_value_out(near):
+    flight = near.take_off(KEY)
+    near.writing(KEY, VERSIONS.next())
+    near.land(flight, found(b"old"))
+    assert near.get(KEY) is None
+
+
+def test_a_flight_that_began_during_a_write_is_spoiled_by_its_end(near):
+    near.writing(KEY, VERSIONS.next())
+    flight = near.take_off(KEY)
+    near.doubtful(KEY, None, 0.0, everywhere=False)
+    near.land(flight, found(b"old"))
+    assert near.get(KEY) is None
+
+
+def test_an_acknowledged_write_keeps_its_value_and_older_ones_out(near):
+    """A slower zone may answer with the old value for a while."""
+    new, old = VERSIONS.next() + (1 << 20), VERSIONS.next()
+    near.writing(KEY, VERSIONS.next())
+    near.written(KEY, store(b"new", new), "eu-1a", 0.0)
+    assert near.get(KEY).data == b"new"
+    fetch(near, found(b"old", old))
+    assert near.get(KEY).data == b"new"
+
+
+def test_the_grace_after_a_write_begins_when_it_ends(near, clock):
+    """The slower zones get it then, or later; what has been kept of it may have given way to others."""
+    old, new = VERSIONS.next(), VERSIONS.next()
+    near.writing(KEY, new)
+    clock.now += 4
+    near.written(KEY, store(b"new", new), "eu-1a", 0.0)
+    clock.now += 4
+    near.clear()
+    fetch(near, found(b"old", old))
+    assert near.get(KEY) is None
+    fetch(near, found(b"new", new))
+    assert near.get(KEY).data == b"new"
+
+
+def test_an_older_write_that_ends_later_does_not_replace_a_newer_one(near):
+    older, newer = VERSIONS.next(), VERSIONS.next()
+    for version, value in ((newer, b"newer"), (older, b"older")):
+        near.written(KEY, store(value, version), "eu-1a", 0.0)
+    assert near.get(KEY).data == b"newer"
+
+
+def test_an_acknowledged_delete_is_a_known_absence(near):
+    near.written(KEY, Delete(VERSIONS, KEY, ttl=60, version=VERSIONS.next()), "eu-1a", 0.0)
+    kept = near.get(KEY)
+    assert not kept.is_value
+
+
+@pytest.mark.parametrize("version", [None, VERSIONS.next()], ids=["unknown", "known"])
+def test_a_write_whose_outcome_is_not_known_leaves_nothing(near, version):
+    fetch(near, found(b"old", VERSIONS.next() - (1 << 40)))
+    near.doubtful(KEY, version, 0.0, everywhere=False)
+    assert near.get(KEY) is None
+
+
+def unchanged(near, began):
+    near.lift(KEY, began)
+
+
+def decided(near, began):
+    near.written(KEY, store(b"ours", VERSIONS.next()), "eu-1a", began)
+
+
+def everywhere(near, began):
+    near.doubtful(KEY, None, began, everywhere=True)
+
+
+@pytest.mark.parametrize("end", [unchanged, decided, everywhere])
+def test_an_own_decision_does_not_make_known_what_another_client_has_done(near, clock, end):
+    """Its write of an unknown version may not have reached the zone that is read, whatever became of ours."""
+    near.changed(KEY, None)
+    clock.now += 1
+    end(near, near.writing(KEY, None))
+    near.drop(KEY)
+    for passed, is_kept in ((0, False), (3.9, False), (0.2, True)):
+        clock.now += passed
+        fetch(near, found(b"read", VERSIONS.next()))
+        assert (near.get(KEY) is not None) == is_kept
+
+
+def test_two_own_decisions_end_one_by_one(near):
+    """In whichever order: what is read while one is under way may be older than what it decides."""
+    first, second = near.writing(KEY, None), near.writing(KEY, None)
+    near.lift(KEY, second)
+    fetch(near, found(b"old", VERSIONS.next()))
+    assert near.get(KEY) is None
+    near.lift(KEY, first)
+    fetch(near, found(b"read", VERSIONS.next()))
+    assert near.get(KEY).data == b"read"
+
+
+def test_flights_are_forgotten_when_they_end(near):
+    first, second = near.take_off(KEY), near.take_off(KEY)
+    assert first is second
+    near.crash(first)
+    near.land(second, None)
+    spoiled = near.take_off(KEY)
+    near.writing(KEY, VERSIONS.next())
+    fresh = near.take_off(KEY)
+    assert fresh is not spoiled
+    near.land(spoiled, found(b"old"))
+    near.land(fresh, found(b"new", VERSIONS.next()))
+    assert near.get(KEY).data == b"new"
+    assert near._flights == {}
+
+
+def test_every_order_of_a_fetch_and_a_write_leaves_the_new_value_or_nothing():
+    """A fetch (take off, read the old or the new value, land) and a write, in each order in which they can be."""
+    old, new = VERSIONS.next(), VERSIONS.next()
+    for order in set(itertools.permutations(["take off", "read", "land", "writing", "stored", "ended"])):
+        place = {step: order.index(step) for step in order}
+        if not place["take off"] < place["read"] < place["land"] or not place["writing"] < place["stored"] < place["ended"]:
+            continue
+        near, held, flight, item = Near(NearCache(), sweeps=False), (b"old", old), None, None
+        for step in order:
+            match step:
+                case "take off":
+                    flight = near.take_off(KEY)
+                case "read":
+                    item = found(*held)
+                case "land":
+                    near.land(flight, item)
+                case "writing":
+                    near.writing(KEY, new)
+                case "stored":
+                    held = (b"new", new)
+                case "ended":
+                    near.written(KEY, store(b"new", new), "eu-1a", 0.0)
+        kept = near.get(KEY)
+        assert kept is None or kept.data == b"new", order
+
+
+def test_through_the_client():
+    """A near hit asks no server; own writes are seen at once; a call may look past it; QUORUM and ALL always do."""
+
+    async def main():
+        async with FakeMemcached() as a, FakeMemcached() as b:
+            zones = {"eu-1a": [a.address], "eu-1b": [b.address]}
+            async with EVCache("ns", zones, local_zone="eu-1a", near_cache=NearCache(), read_timeout=5) as cache:
+                await cache.set("key", {"a": [1]}, consistency="all")
+                asked = a.commands["mg"]
+                first = await cache.get("key")
+                first["a"].append(2)  # nobody can change another's value
+                assert await cache.get("key") == {"a": [1]}
+                assert await cache.get_many(["key"]) == {"key": {"a": [1]}}
+                item = await cache.get_item("key")
+                assert (item.source, item.zone) == ("near", "eu-1a")
+                assert 890 < item.ttl <= 900
+                assert a.commands["mg"] == asked
+
+                assert await cache.get("key", near_cache=False) == {"a": [1]}
+                assert await cache.get("key", consistency="all") == {"a": [1]}
+                assert (await cache.get_item("key", near_cache=False)).source == "local"
+                assert a.commands["mg"] > asked
+
+                await cache.set("key", 2)
+                assert await cache.get("key") == 2
+                await cache.delete("key")
+                assert await cache.get("key") is None
+                assert await cache.get_many(["key"]) == {}
+                await cache.incr("n", initial=5)
+                assert await cache.get("n") == 5
+                await cache.incr("n")
+                assert await cache.get("n") == 6
+                await cache.set("text", "a")
+                await cache.append("text", "b")
+                assert await cache.get("text") == "ab"
+
+    asyncio.run(main())
+
+
+@on_zones()
+async def test_a_decision_that_nobody_heard_of_leaves_nothing_in_the_near_cache(zones):
+    """The counter may have moved: what a read kept while the coordinator did not answer is not served any more."""
+    cache = zones.client(local_zone="a", near_cache=NearCache(ttl=60))
+    await cache.set("warm", 1, consistency="all")
+    name = next(f"n{number}" for number in range(100) if coordinator_order(full(f"n{number}"), "abc")[0] == "b")
+    assert await cache.incr(name, initial=5, ttl=600, consistency="all") == 5
+    pause_before_decisions(zones, cache, "b")
+    counting = asyncio.ensure_future(cache.incr(name, timeout=0.5))
+    await pass_time(0.1)
+    assert await cache.get(name) == 5
+    assert cache._near.get(full(name)) is None, "a read during the call does not keep it"
+    with pytest.raises(CacheUnavailable):
+        await counting
+    assert await cache.get(name) == 5
+    assert cache._near.get(full(name)) is None
+    zones.resume("b")

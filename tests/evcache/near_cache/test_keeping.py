@@ -1,0 +1,375 @@
+"""What the near cache keeps of what was found, in which form, and for how long."""
+
+import dataclasses
+import math
+
+import pytest
+
+from evcache import NearCache
+from evcache.near_cache.coherence import UNDECODED, Near
+from evcache.near_cache.store import CHANNEL_TTL_SECONDS, TTL_SECONDS
+from evcache.replication.guarded_store import Store
+from evcache.replication.hlc import VersionClock, cas_of
+from evcache.replication.reconcile import Found
+from evcache.values.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE, StandardCodec
+from evcache.values.envelope import Envelope, wrap
+from evcache.values.ttl import on_the_wire
+from evcache.zones.protocol.replies import Hit
+
+KEY = b"ns:key"
+VERSIONS = VersionClock(writer=1, wall_ms=lambda: 1_800_000_000_000)
+WALL = 1_800_000_000.0
+CODEC = StandardCodec()
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+    def wall(self):
+        return WALL + self.now - 1000.0
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def near_of(clock, has_channel=False, **settings):
+    return Near(NearCache(**settings), clock, wall=clock.wall, has_channel=has_channel, sweeps=False)
+
+
+def found(value=b"v", version=None, ttl=100, flags=0, stale=False, leased=False):
+    return Found(Hit(value, flags, 5 if version is None else cas_of(version), ttl, stale, leased), "eu-1a", version)
+
+
+def fetch(near, item):
+    near.land(near.take_off(KEY), item)
+
+
+def seconds_kept(near, clock, limit=1000.0):
+    """For how long what is kept is served, to a tenth of a second."""
+    begin = clock.now
+    while near.get(KEY) is not None and clock.now < begin + limit:
+        clock.now += 0.1
+    return round(clock.now - begin, 1)
+
+
+# The longest that anything is kept.
+
+
+@pytest.mark.parametrize(
+    ("ttl", "has_channel", "while_up", "while_down"),
+    [
+        (None, True, CHANNEL_TTL_SECONDS, TTL_SECONDS),
+        (1.0, True, 1.0, 1.0),
+        (30.0, True, 30.0, TTL_SECONDS),
+        (300.0, True, 300.0, TTL_SECONDS),
+        (None, False, None, TTL_SECONDS),
+        (1.0, False, None, 1.0),
+        (300.0, False, None, 300.0),
+    ],
+)
+def test_the_time_to_live_follows_the_channel(clock, ttl, has_channel, while_up, while_down):
+    """A channel that is down bounds what the user has said, for whoever has one counts on it; who has none is believed."""
+    near = near_of(clock, has_channel, ttl=ttl)
+    fetch(near, found(ttl=-1))
+    assert seconds_kept(near, clock) == pytest.approx(while_down, abs=0.2), "before it is up"
+    if while_up is None:
+        return
+    near.channel_up(True)
+    fetch(near, found(ttl=-1))
+    assert seconds_kept(near, clock) == pytest.approx(while_up, abs=0.2)
+    near.channel_up(False)
+    fetch(near, found(ttl=-1))
+    assert seconds_kept(near, clock) == pytest.approx(while_down, abs=0.2)
+
+
+def test_losing_the_channel_forgets_what_was_kept_for_longer(clock):
+    """And nothing is kept for a while: in between, anything may have been written."""
+    near = near_of(clock, has_channel=True)
+    near.channel_up(True)
+    fetch(near, found(ttl=-1))
+    flight = near.take_off(KEY)
+    near.channel_up(False)
+    near.lost_track("lost")
+    assert near.get(KEY) is None
+    near.land(flight, found())
+    assert near.get(KEY) is None, "it was under way"
+    fetch(near, found(version=VERSIONS.next()))
+    assert near.get(KEY) is None, "held off"
+    assert near._flights == {}
+    clock.now += 5.0
+    fetch(near, found())
+    assert seconds_kept(near, clock) == pytest.approx(TTL_SECONDS, abs=0.2)
+
+
+@pytest.mark.parametrize("callers", [1, 3])
+def test_flights_that_were_lost_track_of_land_as_they_like(clock, callers):
+    """Each caller for itself, beside a flight that began afterwards."""
+    near = near_of(clock)
+    old = [near.take_off(KEY) for _ in range(callers)]
+    near.lost_track("gap")
+    clock.now += 5.0
+    new = near.take_off(KEY)
+    assert new not in old
+    for flight in old:
+        near.land(flight, found(b"old"))
+    assert near.get(KEY) is None
+    near.land(new, found(b"new"))
+    assert near.get(KEY).data == b"new"
+    assert near._flights == {}
+
+
+# What is kept.
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        None,
+        found(ttl=None),
+        found(leased=True),
+        found(stale=True),
+        found(flags=FLAG_ENVELOPE, value=b"cut"),
+        found(ttl=1),
+    ],
+    ids=["nothing", "no ttl", "a lease's stub", "a stale item", "no envelope", "a last second"],
+)
+def test_what_is_not_kept(clock, item):
+    near = near_of(clock)
+    fetch(near, item)
+    assert near.get(KEY) is None
+    assert near._flights == {}
+
+
+@pytest.mark.parametrize("flags", [FLAG_ABSENT, FLAG_TOMBSTONE])
+def test_absences_are_kept_as_such(clock, flags):
+    near = near_of(clock)
+    fetch(near, found(b"", VERSIONS.next(), flags=flags))
+    kept = near.get(KEY)
+    assert not kept.is_value
+    assert kept.flags == flags
+    near = near_of(clock, negative_share=0)
+    fetch(near, found(b"", VERSIONS.next(), flags=flags))
+    assert near.get(KEY) is None
+
+
+@pytest.mark.parametrize("ttl", [math.inf, 5, 31 * 24 * 3600])
+def test_an_own_write_is_kept_as_long_as_it_lives(clock, ttl):
+    """As it was said: a number of seconds, a date, or for ever."""
+    near = near_of(clock, ttl=60)
+    store = Store(VERSIONS, KEY, b"v", 0, ttl=on_the_wire(ttl, clock.wall()), version=VERSIONS.next())
+    near.written(KEY, store, "eu-1a", 0.0)
+    assert seconds_kept(near, clock) == pytest.approx(min(60, ttl - 1), abs=0.2)
+
+
+def test_what_was_kept_during_an_own_write_does_not_survive_it(clock):
+    """One that took longer than floors last, and whose own value is not kept: a channel that has just begun."""
+    near = near_of(clock, ttl=60, has_channel=True)
+    old, new = VERSIONS.next(), VERSIONS.next()
+    near.channel_up(True)
+    near.writing(KEY, new)
+    clock.now += 6.0
+    fetch(near, found(b"old", old))
+    assert near.get(KEY).data == b"old"
+    near._floors._hold_until = clock.now + 1.0  # as when too many floors are needed at once
+    near.written(KEY, Store(VERSIONS, KEY, b"new", 0, ttl=100, version=new), "eu-1a", 0.0)
+    assert near.get(KEY) is None
+
+
+# In which form.
+
+
+SHARED = [0, 1, -(2**40), True, False, None, "", "abc", b"", b"abc", b"\xff" * 1000, "x" * 1000, 1.5, "äö€"]
+NOT_SHARED = [{"a": 1}, [1], (1, 2), bytearray(b"x"), "ö" * 1000, "ö" + "x" * 1000]
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    number: int = 1
+
+
+def kept_of(near, value):
+    data, flags = CODEC.encode(value) if not isinstance(value, Frozen | bytearray) else (b"any", 0)
+    fetch(near, found(data, VERSIONS.next(), flags=flags))
+    kept = near.get(KEY)
+    near.decoded(kept, value)
+    return kept
+
+
+@pytest.mark.parametrize("value", SHARED, ids=lambda value: repr(value)[:20])
+def test_values_that_nobody_can_change_are_kept_decoded(clock, value):
+    """The bytes go: it is one or the other."""
+    kept = kept_of(near_of(clock), value)
+    assert kept.value is value
+    assert kept.data is None
+    assert kept.is_value
+
+
+@pytest.mark.parametrize("value", NOT_SHARED, ids=lambda value: repr(value)[:20])
+def test_other_values_are_kept_as_bytes(clock, value):
+    """And so are large texts beyond ASCII, which take up to four times as much in memory."""
+    kept = kept_of(near_of(clock), value)
+    assert kept.value is UNDECODED
+    assert kept.data
+
+
+def test_declared_types_are_shared_and_their_subclasses_are_not(clock):
+    class Loose(Frozen):
+        pass
+
+    near = near_of(clock, immutable=(Frozen, tuple))
+    value = Frozen(7)
+    assert kept_of(near, value).value is value
+    assert kept_of(near, Loose(7)).value is UNDECODED
+    assert kept_of(near, (1, [2])).value == (1, [2])
+
+
+# Envelopes.
+
+
+def envelope(clock, made=0.0, fresh=10.0, stale=10.0, data=b"inner", flags=0):
+    now = clock.wall()
+    return wrap(Envelope(data, flags, now + made, now + fresh, now + stale, 0.1))
+
+
+@pytest.mark.parametrize(("fresh", "ttl", "kept"), [(10, 100, 10), (10, -1, 10), (100, 100, 60), (100, 30, 29), (0, 100, 0)])
+def test_what_is_in_an_envelope_is_served_until_it_is_out_of_date(clock, fresh, ttl, kept):
+    """Though its server keeps it for longer; and no longer than anything else."""
+    near = near_of(clock, ttl=60)
+    fetch(near, found(envelope(clock, fresh=fresh, stale=fresh + 1000), VERSIONS.next(), ttl, FLAG_ENVELOPE))
+    if kept:
+        assert near.get(KEY).data == b"inner"
+        assert near.get(KEY).flags == 0
+    assert seconds_kept(near, clock) == pytest.approx(kept, abs=0.2)
+
+
+# Revalidation.
+
+
+def large(clock, version, ttl=100):
+    fetch(near := near_of(clock, revalidate_over=10_000), found(b"x" * 20_000, version, ttl))
+    return near
+
+
+def test_a_large_value_is_renewed_for_as_long_as_it_lives(clock):
+    version = VERSIONS.next()
+    near = large(clock, version)
+    kept = near.get(KEY)
+    clock.now += TTL_SECONDS
+    assert near.get(KEY) is None
+    assert near.expired(KEY) is kept
+    flight = near.take_off(KEY)
+    assert near.renew(flight, kept, 2)
+    near.crash(flight)
+    assert near.get(KEY) is kept
+    assert near.seconds_left(kept) == 1
+    assert seconds_kept(near, clock) == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize("left", [-1, 100])
+def test_a_renewed_value_tells_what_it_has_left(clock, left):
+    near = large(clock, VERSIONS.next())
+    kept = near.get(KEY)
+    clock.now += TTL_SECONDS
+    assert near.renew(near.take_off(KEY), kept, left)
+    assert near.seconds_left(kept) == (None if left < 0 else 99)
+    assert kept.life.expires_at == (math.inf if left < 0 else clock.wall() + left)
+
+
+def spoiled(near, flight, kept):
+    near.changed(KEY, None)
+
+
+def spoiled_by_a_gap(near, flight, kept):
+    near.lost_track("gap")
+
+
+def announced(near, flight, kept):
+    near._floors.put(KEY, kept.version + 1, near._clock())
+
+
+def held_off(near, flight, kept):
+    near._floors.put(KEY, None, near._clock())
+
+
+def replaced(near, flight, kept):
+    fetch(near, found(b"y" * 20_000, VERSIONS.next()))
+
+
+def last_second(near, flight, kept):
+    return 1
+
+
+@pytest.mark.parametrize("what", [spoiled, spoiled_by_a_gap, announced, held_off, replaced, last_second])
+def test_what_is_not_renewed(clock, what):
+    """It has to be read: the zone that still has it may lack what came since."""
+    near = large(clock, VERSIONS.next())
+    kept = near.get(KEY)
+    clock.now += TTL_SECONDS
+    flight = near.take_off(KEY)
+    left = what(near, flight, kept)
+    assert not near.renew(flight, kept, left or 100)
+    near.crash(flight)
+    assert near.get(KEY) is not kept
+
+
+@pytest.mark.parametrize("version", [None, VERSIONS.next()])
+@pytest.mark.parametrize("size", [100, 20_000])
+@pytest.mark.parametrize("limit", [None, 10_000, 0])
+def test_only_large_values_with_a_version_are_worth_asking_for(clock, version, size, limit):
+    near = near_of(clock, revalidate_over=limit)
+    fetch(near, found(b"x" * size, version))
+    clock.now += TTL_SECONDS
+    worth = version is not None and limit is not None and size >= limit
+    assert (near.expired(KEY) is not None) == worth
+
+
+@pytest.mark.parametrize("stale", [10.0, 500.0], ids=["not served stale", "served stale"])
+def test_what_is_out_of_date_is_not_renewed_though_its_server_keeps_it(clock, stale):
+    """For when it can't be loaded, or while it is: that is not for plain reads."""
+    near = near_of(clock, revalidate_over=0)
+    data = envelope(clock, fresh=10.0, stale=stale, data=b"x" * 100)
+    fetch(near, found(data, VERSIONS.next(), 1000, FLAG_ENVELOPE))
+    kept = near.get(KEY)
+    clock.now += 9.0
+    assert near.renew(near.take_off(KEY), kept, 991)
+    assert kept.life.expires_at - WALL == pytest.approx(10.0, abs=0.01)
+    assert seconds_kept(near, clock) == pytest.approx(1.0, abs=0.2)
+    clock.now += 5.0
+    assert not near.renew(near.take_off(KEY), kept, 985)
+    assert near.get(KEY) is None
+
+
+# Hot keys.
+
+
+def test_only_keys_that_are_read_often_are_kept(clock):
+    """Own writes are kept at once: they cost nothing more."""
+    near = near_of(clock, hot_reads=3)
+    for _ in range(2):
+        fetch(near, found(version=VERSIONS.next()))
+        assert near.get(KEY) is None
+    fetch(near, found(version=VERSIONS.next()))
+    assert near.get(KEY) is not None
+    near.drop(KEY)
+    clock.now += 10
+    fetch(near, found(version=VERSIONS.next()))
+    assert near.get(KEY) is None
+    near.written(KEY, Store(VERSIONS, KEY, b"v", 0, ttl=100, version=VERSIONS.next()), "eu-1a", 0.0)
+    assert near.get(KEY) is not None
+
+
+def test_reads_that_failed_or_were_overtaken_are_not_counted(clock):
+    near = near_of(clock, hot_reads=2)
+    near.crash(near.take_off(KEY))
+    near.land(near.take_off(KEY), None)
+    flight = near.take_off(KEY)
+    near.changed(KEY, 1)
+    near.land(flight, found())
+    fetch(near, found(version=VERSIONS.next()))
+    assert near.get(KEY) is None

@@ -1,0 +1,432 @@
+"""Loads that fail: the loader, its time, or the cache itself. Nothing is kept of it, and the source is not overrun."""
+
+import asyncio
+import traceback
+
+import pytest
+
+from evcache import LoadTimeout, NearCache, UsageError
+from evcache.errors import CacheUnavailable, DecodeError, EncodeError
+from evcache.load_policy import LoadPolicy
+from evcache.values.codec import FLAG_ENVELOPE
+from evcache.zones import Endpoint, Topology, Zone
+from evcache.zones.errors import InvalidTopology
+from tests.support.loaders import (
+    LoadListener,
+    Source,
+    assert_nothing_left,
+    no_stubs,
+    on_releases,
+    outcomes,
+    seen,
+    started,
+)
+from tests.support.memory_zones import PATIENT, QUICK, Stopwatch, on_zones, pass_time
+from tests.support.near_clients import follow_loop
+from tests.support.virtual_time import settle
+
+EXACT = LoadPolicy(jitter=0)
+
+
+# The loader.
+
+
+@pytest.mark.parametrize("lease", [True, False])
+@on_zones(zones=2)
+async def test_everybody_who_waits_gets_the_very_error(zones, lease):
+    """As it was raised, with a traceback that does not get longer with each of them; the next caller loads."""
+    listener = LoadListener()
+    cache = await zones.ready(hooks=listener)
+    source = Source(seconds=0.1, error=LookupError("down"))
+    lengths = []
+
+    async def ask():
+        try:
+            await cache.get_or_load("k", source.load, policy=LoadPolicy(lease=lease))
+        except LookupError as error:
+            lengths.append(len(traceback.extract_tb(error.__traceback__)))
+            raise
+
+    got = await outcomes(*(ask() for _ in range(20)))
+    assert all(error is source.error for error in got)
+    assert len(set(lengths)) == 1
+    assert source.calls == 1
+    assert listener.loads == [(1, 0.0, source.error)]
+    await settle()
+    assert seen(zones, "k") == {"a": None, "b": None}
+    source.error = None
+    watch = Stopwatch()
+    assert await cache.get_or_load("k", source.load, policy=LoadPolicy(lease=lease)) == "v"
+    assert watch.seconds == 0.1
+    assert cache.stats().loads.failed == 1
+    await assert_nothing_left(cache)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(),
+        TimeoutError("its own"),
+        LoadTimeout(b"x", 1),
+        CacheUnavailable("get", {}),
+        ExceptionGroup("", [OSError()]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@on_zones(zones=2)
+async def test_any_error_is_passed_on_as_it_is(zones, error):
+    """Also those that this SDK might have raised itself, and time that ran out inside the loader."""
+    cache, source = await zones.ready(), Source(error=error)
+    assert await outcomes(cache.get_or_load("k", source.load)) == [error]
+    await assert_nothing_left(cache)
+    assert no_stubs(zones)
+
+
+@on_zones(zones=2)
+async def test_a_loader_that_raises_before_it_is_awaited(zones):
+    """An ordinary function that makes the coroutine may fail too."""
+    cache = await zones.ready()
+
+    def broken():
+        raise LookupError("down")
+
+    with pytest.raises(LookupError):
+        await cache.get_or_load("k", broken)
+    await settle()
+    assert no_stubs(zones)
+    await assert_nothing_left(cache)
+
+
+@on_zones(zones=2)
+async def test_an_error_is_not_remembered(zones):
+    """However often it comes, each call loads: there is nothing to serve meanwhile."""
+    cache, source = await zones.ready(near_cache=NearCache()), Source(error=LookupError("down"))
+    for _ in range(3):
+        assert await outcomes(cache.get_or_load("k", source.load)) == [source.error]
+    assert source.calls == 3
+
+
+@on_zones(zones=2)
+async def test_a_codec_that_breaks_is_an_error_like_any_other(zones):
+    """Not only the errors that codecs are to raise."""
+
+    class Broken:
+        def encode(self, value):
+            raise RuntimeError("broken")
+
+        def decode(self, data, flags):
+            raise AssertionError("there is nothing")
+
+    cache = await zones.ready(codec=Broken(), near_cache=NearCache())
+    for _ in range(2):
+        with pytest.raises(EncodeError, match="RuntimeError: broken"):
+            await cache.get_or_load("k", Source().load)
+    await settle()
+    assert no_stubs(zones)
+    await assert_nothing_left(cache)
+
+
+@pytest.mark.parametrize("lease", [True, False])
+@on_zones(zones=2)
+async def test_a_value_that_cannot_be_stored_is_not_loaded_by_each_reader(zones, lease, caplog):
+    """Its loader is left alone like one that raises, while the old value is served."""
+    cache, source = await zones.ready(), Source("old")
+    policy = LoadPolicy(jitter=0, stale_for=50, early=0, lease=lease)
+    await cache.get_or_load("k", source.load, ttl=10, policy=policy)
+    await pass_time(11)
+    source.value = object()
+    for _ in range(5):
+        assert await cache.get_or_load("k", source.load, ttl=10, policy=policy) == "old"
+        await pass_time(0.1)
+    assert source.calls == 2
+    assert "in the background failed" in caplog.text
+
+
+# Its time.
+
+
+@on_zones(zones=2)
+async def test_a_caller_waits_so_long_and_the_load_goes_on(zones):
+    """What it finds is there for the next one, who does not load again; nor does who asks meanwhile."""
+    cache, source = await zones.ready(), Source(seconds=3)
+    watch = Stopwatch()
+    with pytest.raises(LoadTimeout) as caught:
+        await cache.get_or_load("k", source.load, timeout=0.5)
+    assert (watch.seconds, caught.value.key, caught.value.seconds) == (0.5, b"t:k", 0.5)
+    with pytest.raises(LoadTimeout):
+        await cache.get_or_load("k", source.load, policy=LoadPolicy(hard_timeout=1))
+    assert watch.seconds == 1.5
+    assert await cache.get_or_load("k", source.load) == "v"
+    assert watch.seconds == 3
+    assert seen(zones, "k") == {"a": "v", "b": "v"}
+    assert source.calls == 1
+    await assert_nothing_left(cache)
+
+
+@on_zones(zones=2)
+async def test_each_caller_waits_for_as_long_as_it_says(zones):
+    cache, source = await zones.ready(), Source(seconds=1)
+    calls = [cache.get_or_load("k", source.load, timeout=seconds) for seconds in (0.2, 0.6, 2)]
+    short, middle, long = await outcomes(*calls)
+    assert (short.seconds, middle.seconds, long) == (0.2, 0.6, "v")
+    assert source.calls == 1
+
+
+@on_zones(zones=2)
+async def test_a_load_takes_so_long_and_is_then_cancelled(zones):
+    """Waited for or not; the lease is given back."""
+    cache, source = await zones.ready(), Source(seconds=100)
+    watch = Stopwatch()
+    policy = LoadPolicy(load_timeout=3)
+    got = await outcomes(cache.get_or_load("k", source.load, policy=policy), cache.get_or_load("k", source.load, timeout=1))
+    assert [type(error) for error in got] == [LoadTimeout] * 2
+    assert [error.seconds for error in got] == [3, 1]
+    assert (watch.seconds, source.cancelled) == (3, 1)
+    await settle()
+    assert no_stubs(zones)
+    await assert_nothing_left(cache)
+
+
+@on_zones(zones=2)
+async def test_a_loader_that_goes_on_after_its_time_is_heard(zones):
+    """It swallows the cancellation, and what it returns is as good as ever."""
+    cache = await zones.ready()
+
+    async def stubborn():
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            await asyncio.sleep(1)
+        return "late"
+
+    assert await cache.get_or_load("k", stubborn, policy=LoadPolicy(load_timeout=3)) == "late"
+    assert seen(zones, "k") == {"a": "late", "b": "late"}
+    await assert_nothing_left(cache)
+
+
+@on_zones(zones=2)
+async def test_a_loader_whose_callers_have_all_run_out_of_time_is_not_called(zones):
+    """While it waits for a slot. Otherwise a queue of what nobody wants would outlive its cause."""
+    cache = await zones.ready(max_loads=1)
+    slow, queued = Source(seconds=10), Source(seconds=1)
+    first = asyncio.create_task(cache.get_or_load("slow", slow.load, timeout=20))
+    await started(slow)
+    got = await outcomes(*(cache.get_or_load(f"k{number}", queued.load, timeout=2) for number in range(20)))
+    assert [type(error) for error in got] == [LoadTimeout] * 20
+    assert cache.stats().loads.waiting == 1
+    assert await first == "v"
+    assert queued.calls == 0
+    await settle()
+    assert no_stubs(zones)
+    await assert_nothing_left(cache)
+
+
+@on_zones(zones=2)
+async def test_a_loader_that_fails_after_its_callers_have_gone_is_logged(zones, caplog):
+    cache, source = await zones.ready(), Source(seconds=1, error=LookupError("down"))
+    with pytest.raises(LoadTimeout):
+        await cache.get_or_load("k", source.load, timeout=0.5)
+    await pass_time(1)
+    assert "in the background failed" in caplog.text
+    assert "down" in caplog.text
+    await assert_nothing_left(cache)
+
+
+# The cache.
+
+
+@on_zones()
+async def test_without_zones_each_call_loads(zones):
+    """One loader for a key at a time, all the same."""
+    cache, source = await zones.ready(), Source(seconds=0.1)
+    await zones.kill("a", "b", "c")
+    assert await asyncio.gather(*(cache.get_or_load("k", source.load) for _ in range(100))) == ["v"] * 100
+    assert source.calls == 1
+    assert await cache.get_or_load("k", source.load) == "v"
+    assert source.calls == 2
+    assert await cache.get_or_load("none", Source(None).load) is None
+
+
+@pytest.mark.parametrize("how", ["dead", "hanging"])
+@on_zones()
+async def test_without_zones_no_more_than_so_many_load_at_once(zones, how):
+    """A thousand callers of as many keys, and everybody is served."""
+    listener = LoadListener()
+    cache, source = await zones.ready(max_loads=32, hooks=listener), Source(seconds=0.1)
+    if how == "dead":
+        await zones.kill("a", "b", "c")
+    else:
+        zones.pause("a", "b", "c")
+    watch = Stopwatch()
+    calls = [cache.get_or_load(f"k{number}", source.load, timeout=60) for number in range(1000)]
+    assert await asyncio.gather(*calls) == ["v"] * 1000
+    assert (source.calls, source.most) == (1000, 32)
+    assert listener.misses
+    assert watch.seconds <= 1000 / 32 * 0.1 + 5
+    await pass_time(1)
+    stats = cache.stats().loads
+    assert (stats.running, stats.waiting) == (0, 0)
+
+
+@on_zones()
+async def test_zones_that_hang_cost_what_a_read_may_a_few_times(zones):
+    """For the read, for the lease, and for storing what was loaded: each as long as a read may take, and no longer."""
+    cache, source = await zones.ready(circuit=PATIENT, read_timeout=0.3, write_timeout=0.4), Source()
+    zones.pause("a", "b", "c")
+    watch = Stopwatch()
+    assert await cache.get_or_load("k", source.load) == "v"
+    assert watch.seconds <= 3 * 0.3 + 0.001
+    assert source.calls == 1
+    zones.resume("a", "b", "c")
+
+
+@on_zones()
+async def test_when_the_zones_are_back_all_is_as_ever(zones):
+    cache, source = await zones.ready(circuit=QUICK), Source()
+    await zones.kill("a", "b", "c")
+    await cache.get_or_load("k", source.load)
+    zones.restart("a", "b", "c")
+    await pass_time(5)
+    calls = source.calls
+    for _ in range(3):
+        assert await cache.get_or_load("k2", source.load) == "v"
+    assert source.calls == calls + 1
+    assert seen(zones, "k2") == dict.fromkeys("abc", "v")
+    assert no_stubs(zones)
+    await assert_nothing_left(cache)
+
+
+@on_zones()
+async def test_the_near_cache_keeps_it_for_a_moment_when_no_zone_can(zones):
+    """So that a process does not load the same key call after call; for two seconds at the most, whatever its own time."""
+    cache, source = await zones.ready(near_cache=NearCache(ttl=300)), Source([1])
+    follow_loop(cache)
+    await zones.kill("a", "b", "c")
+    for _ in range(5):
+        assert await cache.get_or_load("k", source.load) == [1]
+        await pass_time(0.3)
+    assert source.calls == 1
+    await pass_time(0.6)
+    assert await cache.get_or_load("k", source.load) == [1]
+    assert source.calls == 2
+
+
+class Lost:
+    """A discovery that finds nothing."""
+
+    def __init__(self, error=None):
+        self.error = error
+        self.asked = 0
+
+    async def load(self):
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        await asyncio.sleep(1000)
+
+    async def watch(self):
+        await asyncio.sleep(1000)
+        yield
+
+
+@pytest.mark.parametrize(
+    "error", [None, OSError("no route"), RuntimeError("broken")], ids=["hangs", "OSError", "RuntimeError"]
+)
+@on_zones()
+async def test_zones_that_are_not_known_are_no_reason_not_to_load(zones, error):
+    """It costs the time that reads have; the near cache serves for a moment."""
+    listener = LoadListener()
+    cache = zones.client(zones=Lost(error), near_cache=NearCache(), hooks=listener)
+    follow_loop(cache)
+    source = Source([1])
+    watch = Stopwatch()
+    assert await cache.get_or_load("k", source.load) == [1]
+    assert watch.seconds == (0.1 if error is None else 0)
+    assert len(listener.misses) == 1
+    assert isinstance(listener.misses[0], CacheUnavailable)
+    assert await cache.get_or_load("k", source.load) == [1]
+    assert await cache.get_or_load_many(["k"], source.load_many) == {"k": [1]}
+    assert source.calls == 1
+    await pass_time(3)
+    assert await cache.get_or_load_many(["k"], source.load_many) == {"k": [1]}
+    assert source.calls == 2
+    await cache.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda zones: zones.client(zones=Lost(InvalidTopology("zones", "none are configured"))), InvalidTopology),
+        (
+            lambda zones: zones.client(zones=Found(Topology((Zone("x", (Endpoint.parse("x:1"),)),))), local_zone="a"),
+            InvalidTopology,
+        ),
+    ],
+    ids=["none", "another local zone"],
+)
+@on_zones()
+async def test_zones_that_are_configured_wrongly_are_told(zones, make, error):
+    """No cache will ever come of them."""
+    cache, source = make(zones), Source()
+    with pytest.raises(error):
+        await cache.get_or_load("k", source.load)
+    assert source.calls == 0
+    await cache.close()
+
+
+class Found(Lost):
+    def __init__(self, topology):
+        super().__init__()
+        self.topology = topology
+
+    async def load(self):
+        return self.topology
+
+
+@on_zones()
+async def test_a_client_that_is_closed_says_so(zones):
+    cache, source = await zones.ready(), Source()
+    await cache.close()
+    for call in (cache.get_or_load("k", source.load), cache.get_or_load_many(["k"], source.load_many)):
+        with pytest.raises(UsageError):
+            await call
+    assert source.calls == 0
+
+
+@on_releases("1.6.38", "1.6.18", zones=2)
+async def test_a_lease_that_could_not_be_asked_for_is_done_without(zones):
+    """The local zone hangs: the read falls back to the next one, and the load is not kept from being stored there."""
+    cache, source = await zones.ready(circuit=PATIENT, read_timeout=0.2), Source()
+    zones.pause("a")
+    assert await cache.get_or_load("k", source.load) == "v"
+    await pass_time(1)
+    assert seen(zones, "k")["b"] == "v"
+    zones.resume("a")
+    await pass_time(1)
+    assert seen(zones, "k")["a"] == "v"
+    assert await cache.get_or_load("k", source.load) == "v"
+    assert source.calls == 1
+
+
+@on_zones(zones=2)
+async def test_the_ttl_of_an_item_that_is_kept_for_when_its_loader_fails_is_its_own(zones):
+    """Not how long its server keeps it."""
+    cache, other = await zones.ready(), await zones.ready(local_zone="b")
+    await cache.get_or_load("k", Source([1]).load, ttl=10, policy=LoadPolicy(jitter=0, fail_safe=20))
+    await pass_time(4)
+    assert (await other.get_item("k")).ttl == 6
+
+
+@pytest.mark.parametrize("many", [False, True])
+@on_zones(zones=2)
+async def test_what_a_later_release_has_stored_is_loaded_anew(zones, many):
+    """While processes of two releases run, the older ones can't read the times of what the newer ones load."""
+    cache, source = await zones.ready(), Source("mine")
+    zones.write_as_another_client("k", b"\x09" + bytes(40), FLAG_ENVELOPE, "a", "b")
+    if many:
+        assert await cache.get_or_load_many(["k"], source.load_many) == {"k": "mine"}
+    else:
+        assert await cache.get_or_load("k", source.load) == "mine"
+    with pytest.raises(DecodeError):
+        zones.write_as_another_client("k2", b"\x09" + bytes(40), FLAG_ENVELOPE, "a", "b")
+        await cache.get("k2")

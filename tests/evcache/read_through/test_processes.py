@@ -1,0 +1,437 @@
+"""Loads in several processes: one loads and the others wait; and what is written during a load is not hidden by it."""
+
+import asyncio
+
+import pytest
+
+from evcache import NearCache
+from evcache.load_policy import LoadPolicy
+from tests.support.loaders import (
+    STUB,
+    Source,
+    assert_nothing_left,
+    no_stubs,
+    on_releases,
+    outcomes,
+    seen,
+    started,
+    stubs,
+)
+from tests.support.memory_zones import Stopwatch, cut_off, on_zones, pass_time
+from tests.support.virtual_time import settle
+
+EXACT = LoadPolicy(jitter=0)
+STALE = LoadPolicy(jitter=0, soft=1, stale_for=5)
+ALONE = LoadPolicy(jitter=0, lease=False, early=0)
+
+
+# Several processes, one zone.
+
+
+@on_releases("1.6.38", "1.6.18", zones=2)
+async def test_one_of_all_processes_loads(zones):
+    """The others are given its value."""
+    caches = [await zones.ready() for _ in range(4)]
+    source = Source(seconds=0.3)
+    calls = [cache.get_or_load("k", source.load) for cache in caches for _ in range(25)]
+    assert await asyncio.gather(*calls) == ["v"] * 100
+    assert source.calls == 1
+    assert [cache.stats().loads.leases_won for cache in caches].count(1) == 1
+    assert seen(zones, "k") == {"a": "v", "b": "v"}
+    assert no_stubs(zones)
+    await assert_nothing_left(*caches)
+
+
+@on_zones()
+async def test_one_process_in_each_zone_loads(zones):
+    """None waits for another zone's."""
+    caches = [await zones.ready(local_zone=zone) for zone in "abc" for _ in range(3)]
+    source = Source(seconds=0.3)
+    assert await asyncio.gather(*(cache.get_or_load("k", source.load) for cache in caches)) == ["v"] * 9
+    assert source.calls == 3
+    assert seen(zones, "k") == dict.fromkeys("abc", "v")
+    await pass_time(1)
+    assert no_stubs(zones)
+    await assert_nothing_left(*caches)
+
+
+@on_zones(zones=2, classic_only=True)
+async def test_without_the_meta_protocol_each_process_loads(zones):
+    """Nobody can be told to wait. All the same it is one loader for each."""
+    caches = [await zones.ready() for _ in range(3)]
+    source = Source(seconds=0.3)
+    calls = [cache.get_or_load("k", source.load) for cache in caches for _ in range(5)]
+    assert await asyncio.gather(*calls) == ["v"] * 15
+    assert source.calls == 3
+    assert await caches[0].get_or_load("k", source.load) == "v"
+    assert source.calls == 3
+    await assert_nothing_left(*caches)
+
+
+@pytest.mark.parametrize("classic", [False, True], ids=["meta", "classic"])
+def test_without_cas_each_process_loads_once_and_its_value_is_kept(classic):
+    """Servers run with `-C`: there are no leases, and nothing to compare a store with."""
+
+    @on_zones(zones=2, classic_only=classic, cas_enabled=False)
+    async def check(zones):
+        caches = [await zones.ready() for _ in range(3)]
+        source = Source(seconds=0.3)
+        calls = [cache.get_or_load("k", source.load, policy=EXACT) for cache in caches for _ in range(5)]
+        assert await asyncio.gather(*calls) == ["v"] * 15
+        assert source.calls == 3
+        assert seen(zones, "k") == {"a": "v", "b": "v"}
+        for cache in caches:
+            assert await cache.get_or_load("k", source.load) == "v"
+            assert await cache.get_or_load_many(["k"], source.load_many) == {"k": "v"}
+        assert source.calls == 3
+        assert await caches[0].get_or_load_many(["m", "n"], source.load_many) == {"m": "v", "n": "v"}
+        assert seen(zones, "m") == {"a": "v", "b": "v"}
+        assert sum(cache.stats().loads.leases_won for cache in caches) == 0
+        await caches[1].delete("k")
+        source.value = "after"
+        assert await caches[0].get_or_load("k", source.load) == "after"
+        assert await caches[2].get("k") == "after"
+        await assert_nothing_left(*caches)
+
+    check()
+
+
+@on_zones(zones=2, cas_enabled=False)
+async def test_without_cas_a_value_is_loaded_anew_before_it_goes(zones):
+    """The load runs in the background, and the loaded value replaces the old one."""
+    cache, source = await zones.ready(), Source("old")
+    await cache.get_or_load("k", source.load, ttl=10, policy=EXACT)
+    await pass_time(8.5)
+    source.value = "new"
+    assert await cache.get_or_load("k", source.load, ttl=10, policy=EXACT) == "old"
+    await pass_time(0.1)
+    assert seen(zones, "k") == {"a": "new", "b": "new"}
+    assert source.calls == 2
+
+
+@on_zones(zones=2)
+async def test_without_leases_each_process_loads(zones):
+    caches = [await zones.ready() for _ in range(3)]
+    source = Source(seconds=0.3)
+    assert await asyncio.gather(*(cache.get_or_load("k", source.load, policy=ALONE) for cache in caches)) == ["v"] * 3
+    assert source.calls == 3
+    assert b" N" not in zones.wire("a")
+
+
+@on_zones(zones=2)
+async def test_who_waits_too_long_for_another_process_loads_for_itself(zones):
+    """And stores nothing: the other has the say."""
+    winner, loser = await zones.ready(), await zones.ready()
+    slow, quick = Source("slow", seconds=5), Source("quick", seconds=0.1)
+    first = asyncio.create_task(winner.get_or_load("k", slow.load))
+    await started(slow)
+    watch = Stopwatch()
+    assert await loser.get_or_load("k", quick.load, policy=LoadPolicy(lease_wait=1.5)) == "quick"
+    assert watch.seconds == pytest.approx(1.6)
+    assert seen(zones, "k") == {"a": STUB, "b": None}
+    assert await first == "slow"
+    assert seen(zones, "k") == {"a": "slow", "b": "slow"}
+    await assert_nothing_left(winner, loser)
+
+
+@pytest.mark.parametrize("lease_wait", [0, 0.001])
+@on_zones(zones=2)
+async def test_who_would_not_wait_does_not(zones, lease_wait):
+    winner, loser, source = await zones.ready(), await zones.ready(), Source(seconds=0.5)
+    first = asyncio.create_task(winner.get_or_load("k", source.load))
+    await started(source)
+    watch = Stopwatch()
+    assert await loser.get_or_load("k", source.load, policy=LoadPolicy(lease_wait=lease_wait)) == "v"
+    assert watch.seconds == pytest.approx(0.5 + lease_wait)
+    assert await first == "v"
+
+
+@on_zones(zones=2)
+async def test_the_lease_of_a_process_that_died_goes_to_another(zones):
+    """Within `lease_seconds`; until then the others load for themselves, and keep nothing."""
+    winner, second, third = [await zones.ready() for _ in range(3)]
+    slow, quick = Source("slow", seconds=1000), Source("quick")
+    policy = LoadPolicy(lease_seconds=4, lease_wait=0.5, load_timeout=5000, hard_timeout=5000)
+    first = asyncio.create_task(winner.get_or_load("k", slow.load, policy=policy))
+    await started(slow)
+    for node in winner._cluster.nodes.values():  # as of a process that was killed: it gives nothing back
+        await node.close(0)
+    await winner.close(0)
+    assert not no_stubs(zones)
+    for _ in range(2):
+        assert await second.get_or_load("k", quick.load, policy=policy) == "quick"
+        assert await second.get("k") is None
+    assert quick.calls == 2
+    await pass_time(4)
+    assert await third.get_or_load("k", quick.load, policy=policy) == "quick"
+    assert await second.get("k") == "quick"
+    assert await second.get_or_load("k", quick.load, policy=policy) == "quick"
+    assert quick.calls == 3
+    first.cancel()
+    await outcomes(first)
+
+
+@on_zones(zones=2)
+async def test_a_lease_is_given_back_when_the_loader_raises(zones):
+    """At once: the next process need not wait until it ends."""
+    first, second, source = await zones.ready(), await zones.ready(), Source(error=LookupError("gone"))
+    with pytest.raises(LookupError):
+        await first.get_or_load("k", source.load)
+    await settle()
+    assert no_stubs(zones)
+    source.error = None
+    watch = Stopwatch()
+    assert await second.get_or_load("k", source.load) == "v"
+    assert watch.seconds == 0
+
+
+@on_zones(zones=2)
+async def test_another_process_that_waits_loads_when_the_loader_raises(zones):
+    """It notices with its next look."""
+    first, second = await zones.ready(), await zones.ready()
+    bad, good = Source(seconds=0.4, error=LookupError("gone")), Source("good")
+    failing = asyncio.create_task(first.get_or_load("k", bad.load))
+    await started(bad)
+    watch = Stopwatch()
+    assert await second.get_or_load("k", good.load) == "good"
+    assert 0.4 <= watch.seconds <= 0.9
+    assert isinstance((await outcomes(failing))[0], LookupError)
+    assert seen(zones, "k") == {"a": "good", "b": "good"}
+
+
+@on_zones(zones=2)
+async def test_after_a_delete_there_is_one_loader_too(zones):
+    """The tombstone is in the way of a stub; it is beside it, and both are gone after."""
+    caches = [await zones.ready() for _ in range(3)]
+    await caches[0].set("k", "old")
+    await pass_time(0.01)
+    await caches[1].delete("k")
+    source = Source(seconds=0.3)
+    tasks = [asyncio.create_task(cache.get_or_load("k", source.load)) for cache in caches]
+    await started(source)
+    assert [len(held) for held in stubs(zones).values()] == [1, 0]
+    assert await asyncio.gather(*tasks) == ["v"] * 3
+    assert source.calls == 1
+    assert seen(zones, "k") == {"a": "v", "b": "v"}
+    assert no_stubs(zones)
+
+
+@on_zones(zones=2)
+async def test_while_one_loads_the_others_are_served_what_is_out_of_date(zones):
+    """All of them: nobody waits where there is something to serve."""
+    caches = [await zones.ready() for _ in range(3)]
+    source = Source("old")
+    await caches[0].get_or_load("k", source.load, ttl=10, policy=STALE)
+    await pass_time(11)
+    source.value, source.seconds = "new", 1.0
+    watch = Stopwatch()
+    assert (
+        await asyncio.gather(*(cache.get_or_load("k", source.load, ttl=10, policy=STALE) for cache in caches)) == ["old"] * 3
+    )
+    assert watch.seconds == 0
+    await pass_time(1.1)
+    assert source.calls == 2
+    assert [await cache.get_or_load("k", source.load, ttl=10, policy=STALE) for cache in caches] == ["new"] * 3
+    assert source.calls == 2
+    assert no_stubs(zones)
+    await assert_nothing_left(*caches)
+
+
+# What is down.
+
+
+@on_zones(zones=2)
+async def test_a_lease_is_got_in_another_zone_when_the_local_one_is_down(zones):
+    caches = [await zones.ready() for _ in range(3)]
+    await cut_off_all(zones, caches, "a")
+    source = Source(seconds=0.3)
+    assert await asyncio.gather(*(cache.get_or_load("k", source.load) for cache in caches)) == ["v"] * 3
+    assert source.calls == 1
+    assert seen(zones, "k")["b"] == "v"
+
+
+async def cut_off_all(zones, caches, *names):
+    for cache in caches:
+        await cut_off(zones, cache, *names)
+
+
+# Writes during a load.
+
+
+WRITES = {"set": ("set", "k", "written"), "delete": ("delete", "k"), "invalidate": ("invalidate", "k")}
+
+
+@pytest.mark.parametrize("who", ["this", "another"])
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("policy", [EXACT, ALONE, STALE], ids=["lease", "alone", "stale"])
+@on_zones()
+async def test_a_write_during_a_load_is_not_hidden_by_it(zones, write, who, policy):
+    """In no zone. Who waits gets what was loaded; who asks this client after its own write does not."""
+    cache, other = await zones.ready(near_cache=NearCache()), await zones.ready(local_zone="b")
+    source = Source("loaded", seconds=1)
+    waiting = [asyncio.create_task(cache.get_or_load("k", source.load, policy=policy)) for _ in range(2)]
+    await started(source)
+    await pass_time(0.5)
+    name, *arguments = WRITES[write]
+    await getattr(cache if who == "this" else other, name)(*arguments)
+    source.value = "after"
+    late = asyncio.create_task(cache.get_or_load("k", source.load, policy=policy))
+    assert await asyncio.gather(*waiting) == ["loaded"] * 2
+    await settle()
+    assert "loaded" not in seen(zones, "k").values()
+    assert await other.get("k") == ("written" if write == "set" else None)
+    assert await cache.get("k") == ("written" if write == "set" else None)
+    if who == "this" or write == "set":
+        assert await late == ("written" if write == "set" else "after")
+    await outcomes(late)
+    await pass_time(3)
+    assert "loaded" not in seen(zones, "k").values()
+    await assert_nothing_left(cache, other)
+
+
+@on_zones(versions="1.6.18")
+async def test_a_write_during_a_load_is_not_hidden_by_it_on_servers_without_versions(zones):
+    """There the lease alone tells: what is not the stub any more has been written."""
+    for number, write in enumerate(WRITES):
+        cache, other = await zones.ready(), await zones.ready(local_zone="b")
+        source = Source("loaded", seconds=1)
+        key = f"k{number}"
+        waiting = asyncio.create_task(cache.get_or_load(key, source.load))
+        await started(source)
+        name, _, *arguments = WRITES[write]
+        await getattr(other, name)(key, *arguments)
+        assert await waiting == "loaded"
+        await pass_time(1)
+        assert "loaded" not in seen(zones, key).values()
+
+
+@on_zones(versions="1.6.18")
+async def test_an_own_write_during_a_load_is_not_hidden_by_it_where_nothing_else_tells(zones):
+    """Neither leases nor versions: this client knows that it has written itself."""
+    cache = await zones.ready()
+    source = Source("loaded", seconds=1)
+    waiting = asyncio.create_task(cache.get_or_load("k", source.load, policy=ALONE))
+    await started(source)
+    await cache.set("k", "written")
+    assert await waiting == "loaded"
+    assert seen(zones, "k") == dict.fromkeys("abc", "written")
+
+
+@pytest.mark.parametrize("write", ["set", "delete"])
+@on_zones()
+async def test_a_write_that_the_local_zone_gets_late_is_not_hidden(zones, write):
+    """It hangs while the others take the write; what was loaded meanwhile is in none of them, and goes from the local one
+    when that hears of the write.
+    """
+    cache, other = await zones.ready(), await zones.ready(local_zone="b")
+    source = Source("loaded", seconds=1)
+    waiting = asyncio.create_task(cache.get_or_load("k", source.load))
+    await started(source)
+    await pass_time(0.1)
+    zones.pause("a")
+    await (other.set("k", "written") if write == "set" else other.delete("k"))
+    await pass_time(0.8)
+    zones.resume("a")
+    assert await waiting == "loaded"
+    await pass_time(5)
+    assert "loaded" not in seen(zones, "k").values()
+
+
+@pytest.mark.parametrize("write", ["set", "delete", None])
+@on_zones()
+async def test_a_load_may_outlive_its_lease(zones, write):
+    """Then a second process loads too, and a write meanwhile wins against both."""
+    first, second = await zones.ready(), await zones.ready()
+    slow, quick = Source("slow", seconds=5), Source("quick", seconds=1)
+    policy = LoadPolicy(lease_seconds=2)
+    tasks = [asyncio.create_task(first.get_or_load("k", slow.load, policy=policy))]
+    await pass_time(3)
+    tasks.append(asyncio.create_task(second.get_or_load("k", quick.load, policy=policy)))
+    await started(quick)
+    await pass_time(0.1)
+    if write is not None:
+        await (second.set("k", "written") if write == "set" else second.delete("k"))
+    assert await asyncio.gather(*tasks) == ["slow", "quick"]
+    await pass_time(1)
+    kept = {"set": "written", "delete": None, None: "quick"}[write]  # of the two, the one that began later
+    assert await first.get("k") == kept
+    assert not {"slow"} & set(seen(zones, "k").values())
+    assert no_stubs(zones)
+
+
+@on_zones(zones=2)
+async def test_a_load_that_outlives_its_lease_is_stored_where_nothing_happened(zones):
+    cache = await zones.ready()
+    assert await cache.get_or_load("k", Source("v", seconds=5).load, policy=LoadPolicy(lease_seconds=2)) == "v"
+    assert seen(zones, "k") == {"a": "v", "b": "v"}
+
+
+@pytest.mark.parametrize("policy", [EXACT, ALONE], ids=["lease", "alone"])
+@on_releases("1.6.38", "1.6.18", zones=2)
+async def test_an_own_write_that_is_gone_again_keeps_the_load_out(zones, policy):
+    """It expires before the load ends, and no server can tell any more; this client can."""
+    cache = await zones.ready()
+    source = Source("loaded", seconds=5)
+    waiting = asyncio.create_task(cache.get_or_load("k", source.load, policy=policy))
+    await started(source)
+    await pass_time(0.1)
+    await cache.set("k", "written", ttl=1)
+    assert await waiting == "loaded"
+    assert seen(zones, "k") == {"a": None, "b": None}
+    await assert_nothing_left(cache)
+
+
+@on_zones(zones=2)
+async def test_a_touch_does_not_keep_the_load_out(zones):
+    """It writes nothing that a load could hide."""
+    cache, source = await zones.ready(), Source("loaded", seconds=1)
+    waiting = asyncio.create_task(cache.get_or_load("k", source.load))
+    await started(source)
+    await cache.touch("k", 100)
+    assert await waiting == "loaded"
+    assert seen(zones, "k") == {"a": "loaded", "b": "loaded"}
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5])
+@on_zones(zones=2)
+async def test_what_is_loaded_over_something_that_ends_meanwhile_is_stored(zones, seconds):
+    """The value that is about to go out of date: it may be there still, or be gone by itself."""
+    cache = await zones.ready()
+    await cache.set("k", "old", ttl=10)
+    await pass_time(9)
+    source = Source("new", seconds=seconds)
+    assert await cache.get_or_load("k", source.load, ttl=10, policy=EXACT) == "old"
+    await pass_time(2)
+    assert seen(zones, "k") == {"a": "new", "b": "new"}
+
+
+@on_zones(zones=2)
+async def test_a_zone_that_is_behind_has_nothing_to_say_about_the_lease(zones):
+    """It holds a value that is older than what this client has written, and every other copy of that is gone: it is loaded
+    anew, over the old one.
+    """
+    cache = await zones.ready()
+    await cache.set("k", "old", consistency="all")
+    old = zones.held("k", "a")
+    await pass_time(0.1)
+    await cache.set("k", "written", consistency="all")
+    zones.put_back("k", old, "a")
+    zones.evict("k", "b")
+    assert await cache.get_or_load("k", Source("loaded").load) == "loaded"
+    await settle()
+    assert seen(zones, "k") == {"a": "loaded", "b": "loaded"}
+    assert no_stubs(zones)
+
+
+@on_zones(zones=2)
+async def test_a_value_that_is_there_after_all_ends_the_wait(zones):
+    """Also when it ought to be loaded anew: to who waits for it, it is fresh."""
+    first, second = await zones.ready(), await zones.ready()
+    source, own = Source("v", seconds=0.3), Source("own")
+    waiting = asyncio.create_task(first.get_or_load("k", source.load))
+    await started(source)
+    watch = Stopwatch()
+    assert await second.get_or_load("k", own.load, policy=LoadPolicy(soft=0)) == "v"
+    assert watch.seconds < 1
+    assert own.calls == 0
+    await waiting

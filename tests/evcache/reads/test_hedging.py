@@ -1,0 +1,290 @@
+"""Hedged reads, on zones in memory: a second zone is asked when the first is slow, and the first hit wins."""
+
+import asyncio
+
+import pytest
+
+from evcache import CacheUnavailable, Hedging, InvalidArgument
+from evcache.reads.hedging import BURST, PERCENTILE, SAMPLES, Latencies
+from tests.support.memory_zones import PATIENT, Listener, Stopwatch, on_zones, pass_time
+
+ALL = Hedging(share=1.0)
+DELAY = ALL.least_delay  # in memory answers take no time, so this is what the first zone gets
+
+
+@pytest.mark.parametrize("latency", [0.5, 3.0])
+def test_the_percentile_is_that_of_the_last_samples(latency):
+    """None at first; then the latency below which 95 of 100 were, taken anew after as many samples again."""
+    latencies = Latencies()
+    for number in range(SAMPLES):
+        assert latencies.percentile is None
+        latencies.add(latency * (number + 1) / SAMPLES)
+    assert latencies.percentile == pytest.approx(PERCENTILE * latency, rel=0.01)
+    for _ in range(SAMPLES - 1):
+        latencies.add(100.0)
+    assert latencies.percentile < 100
+    latencies.add(100.0)
+    assert latencies.percentile == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("share", 0), ("share", 1.1), ("share", -1), ("share", True), ("share", "1"), ("share", float("nan"))]
+    + [("least_delay", 0), ("least_delay", -1), ("least_delay", float("inf")), ("least_delay", None)],
+)
+def test_settings_that_make_no_sense_are_refused(name, value):
+    """The error names the setting."""
+    with pytest.raises(InvalidArgument) as caught:
+        Hedging(**{name: value})
+    assert caught.value.argument == name
+
+
+async def measured(zones, hedging=ALL, **options):
+    """A client that knows how quick its zone is, with a value in every zone that is none of the measuring."""
+    cache = await zones.ready(hedging=hedging, circuit=PATIENT, hints=None, check_share=0, read_timeout=0.9, **options)
+    await cache.set("k", "value", consistency="all")
+    for _ in range(SAMPLES):
+        assert await cache.get("k") == "value"
+    zones.forget()
+    return cache
+
+
+def second_of(cache):
+    """The zone that this client asks second."""
+    return cache._cluster.view.readers[1].name
+
+
+@on_zones()
+async def test_off_unless_asked_for(zones):
+    """A zone that hangs is waited for, for its share of the time."""
+    cache = await measured(zones, hedging=None)
+    zones.pause("a")
+    watch = Stopwatch()
+    assert await cache.get("k") == "value"
+    assert watch.seconds == pytest.approx(0.3)
+    assert cache.stats().hedges == 0
+    zones.resume("a")
+
+
+@on_zones()
+async def test_a_slow_zone_is_overtaken(zones):
+    """The second is asked after the delay, its answer is returned, and the hook is told."""
+    listener = Listener()
+    cache = await measured(zones, hooks=listener)
+    zones.pause("a")
+    watch = Stopwatch()
+    item = await cache.get_item("k")
+    assert watch.seconds == pytest.approx(DELAY)
+    assert (item.value, item.zone, item.source) == ("value", second_of(cache), "fallback")
+    assert listener.hedges == [(second_of(cache), True)]
+    assert cache.stats().hedges == 1
+    zones.resume("a")
+
+
+@on_zones()
+async def test_a_zone_that_is_as_quick_as_ever_is_not(zones):
+    """No other zone hears of its reads."""
+    cache = await measured(zones)
+    for _ in range(100):
+        assert await cache.get("k") == "value"
+    assert zones.wire("b") == zones.wire("c") == b""
+    assert cache.stats().hedges == 0
+
+
+@on_zones()
+async def test_not_before_it_is_known_how_quick_the_zone_is(zones):
+    """With too few samples everything looks slow, or nothing does."""
+    cache = await zones.ready(hedging=ALL, circuit=PATIENT, hints=None, read_timeout=0.9)
+    await cache.set("k", "value", consistency="all")
+    zones.pause("a")
+    watch = Stopwatch()
+    assert await cache.get("k") == "value"
+    assert watch.seconds == pytest.approx(0.3)
+    assert cache.stats().hedges == 0
+    zones.resume("a")
+
+
+@on_zones()
+async def test_the_first_zone_may_still_win(zones):
+    """Its hit counts when it comes first, though the second was asked."""
+    listener = Listener()
+    cache = await measured(zones, hooks=listener)
+    zones.pause("a", second_of(cache))
+    reading = asyncio.create_task(cache.get_item("k"))
+    await pass_time(10 * DELAY)
+    zones.resume("a")
+    item = await reading
+    assert (item.value, item.zone) == ("value", "a")
+    assert listener.hedges == [(second_of(cache), False)]
+    zones.resume(second_of(cache))
+
+
+@on_zones()
+async def test_a_miss_waits_for_the_other(zones):
+    """A zone that lacks it does not win by being quick: neither the second, nor the first."""
+    cache = await measured(zones)
+    second = second_of(cache)
+    zones.evict("k", second)
+    zones.pause("a")
+    reading = asyncio.create_task(cache.get_item("k"))
+    await pass_time(10 * DELAY)
+    assert not reading.done()
+    zones.resume("a")
+    assert (await reading).zone == "a"
+
+    await cache.set("k", "value", consistency="all")
+    zones.evict("k", "a")
+    zones.pause("a", second)
+    reading = asyncio.create_task(cache.get_item("k"))
+    await pass_time(10 * DELAY)
+    zones.resume("a")
+    await pass_time(DELAY)
+    assert not reading.done()
+    zones.resume(second)
+    assert (await reading).zone == second
+
+
+@on_zones()
+async def test_when_both_miss_the_third_is_asked(zones):
+    """As without hedging."""
+    cache = await measured(zones)
+    second = second_of(cache)
+    zones.evict("k", "a", second)
+    zones.pause("a")
+    reading = asyncio.create_task(cache.get_item("k"))
+    await pass_time(10 * DELAY)
+    zones.resume("a")
+    (third,) = set("bc") - {second}
+    assert (await reading).zone == third
+
+
+@pytest.mark.parametrize("how", ["dies", "is down"])
+@on_zones()
+async def test_a_second_zone_that_fails_does_no_harm(zones, how):
+    """The first is waited for as if it had not been asked."""
+    cache = await measured(zones)
+    second = second_of(cache)
+    if how == "is down":
+        await zones.kill(second)
+        await pass_time(0.1)
+    else:
+        zones.pause(second)
+    zones.pause("a")
+    reading = asyncio.create_task(cache.get_item("k"))
+    await pass_time(10 * DELAY)
+    if how == "dies":
+        await zones.kill(second)
+        await pass_time(DELAY)
+    zones.resume("a")
+    assert (await reading).value == "value"
+
+
+@on_zones()
+async def test_a_first_zone_that_fails_is_replaced_by_the_second(zones):
+    """Which was asked already."""
+    cache = await measured(zones)
+    second = second_of(cache)
+    zones.pause("a", second)
+    reading = asyncio.create_task(cache.get_item("k"))
+    await pass_time(10 * DELAY)
+    await zones.kill("a")
+    zones.resume(second)
+    assert (await reading).zone == second
+
+
+@on_zones()
+async def test_when_all_hang_the_call_ends_in_time(zones):
+    """There is one deadline, hedged or not."""
+    cache = await measured(zones)
+    zones.pause(*"abc")
+    watch = Stopwatch()
+    with pytest.raises(CacheUnavailable):
+        await cache.get("k")
+    assert watch.seconds <= 0.9 + 0.001
+    zones.resume(*"abc")
+
+
+@on_zones()
+async def test_what_is_too_old_does_not_win(zones):
+    """A second zone that is behind what this client knows of is as good as one that failed."""
+    listener = Listener()
+    cache = await measured(zones, hooks=listener)
+    second = second_of(cache)
+    old = zones.held("k", second)
+    newest = await cache.set("k", "new", consistency="all")
+    zones.put_back("k", old, second)
+    zones.pause("a")
+    item = await cache.get_item("k")
+    assert (item.value, item.version) == ("new", newest.version)
+    assert listener.behind == [second]
+    assert listener.hedges == [(second, True)]
+    await pass_time()
+    assert zones.held("k", second).version == newest.version
+    zones.resume("a")
+
+
+@on_zones()
+async def test_the_share_is_kept(zones):
+    """A zone that is slow for all does not double the load of the next."""
+    cache = await measured(zones, hedging=Hedging(share=0.02))
+    zones.pause("a")
+    for _ in range(300):
+        assert await cache.get("k") == "value"
+    assert cache.stats().hedges <= BURST + 0.02 * (SAMPLES + 300) + 1
+    assert cache.stats().hedges >= BURST
+    zones.resume("a")
+
+
+@pytest.mark.parametrize("when", [0.0, DELAY / 2, 5 * DELAY, 0.2])
+@on_zones()
+async def test_cancelling_leaves_nothing(zones, when):
+    """Before the second is asked, and while both are: the replies go to nobody, and the next call gets its own."""
+    cache = await measured(zones)
+    await cache.set("other", "other value", consistency="all")
+    zones.pause(*"abc")
+    reading = asyncio.create_task(cache.get("k"))
+    await pass_time(when)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    zones.resume(*"abc")
+    assert await cache.get("other") == "other value"
+    assert await cache.get("k") == "value"
+
+
+@on_zones()
+async def test_not_while_this_process_s_own_loop_is_late(zones):
+    """Then every zone looks slow, and none is."""
+    cache = await measured(zones)
+    zones.pause("a")
+    reading = asyncio.create_task(cache.get("k"))
+    await asyncio.sleep(0)
+    zones._loop.advance(0.1)  # it computes
+    await pass_time(0.05)
+    assert cache.stats().hedges == 0
+    zones.resume("a")
+    assert await reading == "value"
+
+
+@on_zones(zones=1)
+async def test_one_zone_has_no_second(zones):
+    """It is waited for."""
+    cache = await measured(zones)
+    zones.pause("a")
+    reading = asyncio.create_task(cache.get("k"))
+    await pass_time(0.5)
+    zones.resume("a")
+    assert await reading == "value"
+    assert cache.stats().hedges == 0
+
+
+@on_zones()
+async def test_a_delete_is_an_answer(zones):
+    """A tombstone wins as a value does."""
+    cache = await measured(zones)
+    await cache.delete("k", consistency="all")
+    zones.pause("a")
+    watch = Stopwatch()
+    assert await cache.get("k") is None
+    assert watch.seconds == pytest.approx(DELAY)
+    zones.resume("a")

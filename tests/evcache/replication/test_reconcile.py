@@ -1,0 +1,153 @@
+"""What follows from what several zones say about a key."""
+
+import pytest
+
+from evcache import CacheUnavailable, ConsistencyError
+from evcache.errors import FailoverDenied, ZoneBehind
+from evcache.replication.reconcile import Found, check_answered, count_answered, failed, judged, newest, zones_behind
+from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.zones.errors import NodeTimeout, NodeUnavailable
+from evcache.zones.protocol.replies import Hit
+
+SLOW = NodeTimeout("no reply in time", "n1")
+DOWN = NodeUnavailable("it is down", "n2")
+
+
+def found(value, version=None, zone="a", flags=0, *, leased=False):
+    return Found(Hit(value, flags, 0, None, stale=False, leased=leased), zone, version)
+
+
+V1, V2, V3 = found(b"1", 1), found(b"2", 2, "b"), found(b"3", 3, "c")
+X, Y, X2 = found(b"x", zone="a"), found(b"y", zone="b"), found(b"x", zone="c")
+X_FLAGGED = found(b"x", zone="c", flags=512)
+GONE = found(b"", 9, "b", FLAG_TOMBSTONE)
+
+
+@pytest.mark.parametrize(
+    ("answers", "winner"),
+    [
+        pytest.param([], None, id="nobody said anything"),
+        pytest.param([None, SLOW], None, id="misses and failures"),
+        pytest.param([V1], V1, id="one item"),
+        pytest.param([None, V1, DOWN], V1, id="an item among misses and failures"),
+        pytest.param([V1, V2, V3], V3, id="the newest"),
+        pytest.param([V3, V1, V2], V3, id="the newest first"),
+        pytest.param([V1, V1._replace(zone="c")], V1, id="the first of equals"),
+        pytest.param([V1, GONE, V3], GONE, id="a newer tombstone"),
+        pytest.param([GONE, found(b"late", 10, "c")], found(b"late", 10, "c"), id="a value newer than a tombstone"),
+        pytest.param([X, V1, X2], V1, id="a version beats a majority without"),
+        pytest.param([X, Y, X2], X, id="without versions, the majority"),
+        pytest.param([Y, X, X2], X, id="the majority, though another is local"),
+        pytest.param([X, Y], X, id="the first on a tie"),
+        pytest.param([Y, X], Y, id="the first on the other tie"),
+        pytest.param([X, Y, X_FLAGGED], X, id="same bytes under other flags are another value"),
+        pytest.param([X_FLAGGED, Y, Y], Y, id="a majority of two against flags"),
+        pytest.param([None, Y, None], Y, id="an item against a majority of misses"),
+    ],
+)
+def test_newest(answers, winner):
+    """The newest version holds; where there are none, what most zones hold, and the first on a tie."""
+    assert newest(answers) == winner
+
+
+@pytest.mark.parametrize(
+    ("winner", "answers", "missed", "behind"),
+    [
+        (V2, {"a": V1, "b": V2, "c": None}, ["c"], ["a"]),
+        (V3, {"a": V3, "b": V3._replace(zone="b")}, [], []),
+        (V3, {"a": SLOW, "b": DOWN, "c": V3}, [], []),
+        (V3, {"a": X, "b": None, "c": V3}, ["b"], []),
+        (GONE, {"a": V1, "b": GONE, "c": None}, ["c"], ["a"]),
+        (X, {"a": X, "b": None, "c": Y}, ["b"], []),
+    ],
+)
+def test_zones_behind(winner, answers, missed, behind):
+    """Those with nothing or an older version; not those that failed, nor those whose item has no version."""
+    assert zones_behind(winner, answers) == (missed, behind)
+
+
+@pytest.mark.parametrize(
+    ("item", "is_value"), [(X, True), (V1, True), (GONE, False), (found(b"", leased=True), False), (found(b"", 5), True)]
+)
+def test_what_a_caller_may_see(item, is_value):
+    """Tombstones and stubs of leases are not for callers; an empty value is."""
+    assert item.is_value is is_value
+
+
+@pytest.mark.parametrize(("answer", "error"), [(None, None), (V1, None), (SLOW, SLOW)])
+def test_failed(answer, error):
+    """A miss is an answer."""
+    assert failed(answer) is error
+
+
+@pytest.mark.parametrize(
+    ("answers", "required", "error", "answered"),
+    [
+        ({"a": V1, "b": None, "c": SLOW}, 2, None, 2),
+        ({"a": V1, "b": SLOW, "c": DOWN}, 1, None, 1),
+        ({"a": SLOW}, 0, None, 0),
+        ({"a": None, "b": SLOW, "c": DOWN}, 2, ConsistencyError, 1),
+        ({"c": DOWN}, 3, ConsistencyError, 0),  # the others were not waited for
+        ({"a": SLOW, "b": DOWN, "c": DOWN}, 1, CacheUnavailable, 0),
+        ({"a": SLOW, "b": DOWN, "c": SLOW}, 3, CacheUnavailable, 0),
+    ],
+)
+def test_check_answered(answers, required, error, answered):
+    """Of three zones: enough answers, misses included; too few; all failed. The errors say who failed and why."""
+    if error is None:
+        check_answered("get", answers, required, 3)
+        return
+    with pytest.raises(error) as caught:
+        check_answered("get", answers, required, 3)
+    assert caught.value.operation == "get"
+    assert caught.value.failures == {zone: answer for zone, answer in answers.items() if answer in (SLOW, DOWN)}
+    if error is ConsistencyError:
+        assert (caught.value.answered, caught.value.required) == (answered, required)
+    for zone, reason in caught.value.failures.items():
+        assert f"{zone}: {reason}" in str(caught.value)
+
+
+BEHIND = ZoneBehind(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "known", "believed"),
+    [
+        (V1, 0, True),
+        (V1, 1, True),
+        (V1, 2, False),
+        (GONE, 9, True),
+        (GONE, 10, False),
+        (X, 10, True),
+        (None, 10, True),
+        (SLOW, 10, True),
+    ],
+)
+def test_what_is_older_than_what_is_known_is_not_believed(answer, known, believed):
+    """A value or a tombstone; what has no version, or is no item, is what it is."""
+    judgement = judged(answer, known)
+    if believed:
+        assert judgement is answer
+    else:
+        assert (judgement.held, judgement.known) == (answer.version, known)
+        assert failed(judgement) is judgement
+
+
+@pytest.mark.parametrize(
+    ("answers", "zones", "answered"),
+    [
+        pytest.param([V1, None, SLOW], 3, 2, id="hits and misses"),
+        pytest.param([V2, BEHIND, BEHIND], 3, 1, id="one that is not behind"),
+        pytest.param([None, BEHIND, SLOW], 3, 1, id="a miss, one behind and one that failed"),
+        pytest.param([BEHIND, SLOW, DOWN], 3, 0, id="behind, and nobody else"),
+        pytest.param([BEHIND, BEHIND, BEHIND], 3, 3, id="all behind: gone everywhere"),
+        pytest.param([BEHIND, None, BEHIND], 3, 3, id="behind or missing in all: gone everywhere"),
+        pytest.param([BEHIND, BEHIND], 3, 0, id="one has not been heard"),
+        pytest.param([BEHIND, None], 3, 1, id="a miss, and one has not been heard"),
+        pytest.param([BEHIND, FailoverDenied(), FailoverDenied()], 3, 0, id="not asked is not answered"),
+        pytest.param([None, None, None], 3, 3, id="all miss"),
+    ],
+)
+def test_how_many_zones_have_answered(answers, zones, answered):
+    """A zone that is behind has not, unless all that there are have said that they have nothing newer."""
+    assert count_answered(dict(zip("abc", answers, strict=False)), zones) == answered

@@ -1,0 +1,229 @@
+"""The versions a client remembers: what is known, what is forgotten, and what never is."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evcache.replication.seen_versions import REMEMBERED_KEYS, Remembered
+
+KEYS = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
+VERSIONS = st.integers(1, 9)
+
+
+def filled(limit, keys):
+    """One that has noted version 5 of keys 0, 1, 2, ..., in this order."""
+    remembered = Remembered(limit)
+    note_others(remembered, keys)
+    return remembered
+
+
+def note_others(remembered, keys):
+    for number in range(keys):
+        remembered.note(b"%d" % number, 5)
+
+
+def test_the_newest_is_known():
+    """In whatever order versions are noted; of other keys nothing follows."""
+    remembered = Remembered()
+    assert remembered.newest(b"k") == 0
+    for version, newest in [(5, 5), (4, 5), (5, 5), (6, 6), (5, 6)]:
+        remembered.note(b"k", version)
+        assert remembered.newest(b"k") == newest
+    assert remembered.newest(b"another") == 0
+
+
+@given(st.lists(st.tuples(KEYS, VERSIONS), max_size=60))
+def test_under_the_limit_it_is_a_dict_of_the_newest(noted):
+    """As long as there is room nothing is forgotten."""
+    remembered = Remembered(limit=5)
+    model = {}
+    for key, version in noted:
+        remembered.note(key, version)
+        model[key] = max(version, model.get(key, 0))
+        assert {key: remembered.newest(key) for key in model} == model
+        assert len(remembered) == len(model)
+
+
+@given(st.integers(0, 4), st.lists(st.tuples(st.integers(0, 30), VERSIONS), max_size=120))
+def test_over_the_limit_it_stays_bounded_and_true(limit, noted):
+    """However many keys come: no more than two generations are kept, what was just noted is known, what is known of a key
+    never goes back while it is known, and is never more than what was noted."""
+    remembered = Remembered(limit)
+    model = {}
+    for number, version in noted:
+        key = b"%d" % number
+        known = remembered.newest(key)
+        remembered.note(key, version)
+        model[key] = max(version, model.get(key, 0))
+        assert len(remembered) <= 2 * limit
+        assert remembered.newest(key) == (max(known, version) if limit else 0)
+        assert all(remembered.newest(other) <= best for other, best in model.items())
+
+
+PINS = st.lists(st.tuples(st.sampled_from(["note", "pin", "unpin"]), KEYS, VERSIONS), max_size=80)
+
+
+@given(st.integers(0, 2), PINS)
+def test_a_pin_holds_among_whatever_else(limit, steps):
+    """While a key is pinned no less than the pinned version is known of it, and pins are all that is kept over the limit."""
+    remembered = Remembered(limit)
+    pins = {}
+    for step, key, version in steps:
+        if step == "note":
+            remembered.note(key, version)
+        elif step == "pin":
+            remembered.pin(key, version)
+            pins[key] = max(version, pins.get(key, 0))
+        else:
+            remembered.unpin(key)
+            pins.pop(key, None)
+        assert all(remembered.newest(key) >= version for key, version in pins.items())
+        assert len(remembered) <= 2 * limit + len(pins)
+
+
+def test_what_is_not_used_is_forgotten():
+    """After two generations of other keys a key is as good as new."""
+    remembered = filled(3, 1)
+    for number in range(1, 7):
+        assert remembered.newest(b"0") == 5
+        remembered.note(b"%d" % number, 5)
+    assert remembered.newest(b"0") == 0
+    remembered.note(b"0", 1)
+    assert remembered.newest(b"0") == 1
+
+
+def test_what_is_used_is_kept():
+    """A key that is noted again and again, in an old version too, outlives any number of others."""
+    remembered = filled(3, 1)
+    for number in range(1, 1000):
+        remembered.note(b"0", 4)
+        remembered.note(b"%d" % number, 5)
+    assert remembered.newest(b"0") == 5
+
+
+def test_a_pinned_version_is_never_forgotten():
+    """Whatever else comes, until it is unpinned; then it goes like any other."""
+    remembered = Remembered(3)
+    remembered.pin(b"k", 5)
+    note_others(remembered, 100)
+    assert remembered.newest(b"k") == 5
+    remembered.note(b"k", 4)
+    assert remembered.newest(b"k") == 5
+    remembered.note(b"k", 6)
+    assert remembered.newest(b"k") == 6
+    remembered.unpin(b"k")
+    assert remembered.newest(b"k") == 6
+    note_others(remembered, 100)
+    assert remembered.newest(b"k") == 0
+
+
+def test_without_a_limit_only_pins_count():
+    """0 keys: nothing is known but what is pinned, for as long as it is."""
+    remembered = Remembered(0)
+    remembered.note(b"k", 5)
+    assert remembered.newest(b"k") == 0
+    remembered.pin(b"k", 5)
+    remembered.note(b"k", 6)
+    assert remembered.newest(b"k") == 5
+    remembered.unpin(b"k")
+    assert (remembered.newest(b"k"), len(remembered)) == (0, 0)
+
+
+def test_unpinning_what_was_not_pinned_does_nothing():
+    """Also of a key that is not known at all."""
+    remembered = filled(3, 2)
+    remembered.unpin(b"0")
+    remembered.unpin(b"nothing")
+    assert remembered.newest(b"0") == 5
+
+
+@pytest.mark.parametrize("keys", [REMEMBERED_KEYS, 5 * REMEMBERED_KEYS])
+def test_the_default_limit(keys):
+    """Two generations of so many keys, and not one more."""
+    assert len(filled(REMEMBERED_KEYS, keys)) <= 2 * REMEMBERED_KEYS
+
+
+# What other clients have announced.
+
+
+def test_what_was_heard_is_known():
+    """The newest version counts, in any order, as for versions that the client read."""
+    remembered = Remembered()
+    for step, version, newest in [
+        ("hear", 5, 5),
+        ("hear", 4, 5),
+        ("note", 4, 5),
+        ("note", 6, 6),
+        ("hear", 7, 7),
+        ("hear", 6, 7),
+    ]:
+        getattr(remembered, step)(b"k", version)
+        assert remembered.newest(b"k") == newest
+        assert remembered.newest_of_each([b"k", b"other"]) == {b"k": newest, b"other": 0}
+    assert len(remembered) == 1
+
+
+def test_a_read_of_an_older_version_does_not_hide_what_was_heard():
+    """The young generation, which is looked into first, has the heard version then."""
+    remembered = Remembered()
+    remembered.hear(b"k", 5)
+    remembered.note(b"k", 3)
+    assert remembered.recent[b"k"] == 5
+
+
+@pytest.mark.parametrize("announced", [100, 5_000])
+def test_no_number_of_announcements_pushes_out_what_is_remembered(announced):
+    """Neither of the young generation nor of the old one; and what is heard is bounded by itself."""
+    remembered = filled(50, 75)
+    known = {key: remembered.newest(key) for key in (b"%d" % number for number in range(75))}
+    assert set(known.values()) == {5}
+    for number in range(announced):
+        remembered.hear(b"other:%d" % number, 9)
+    assert {key: remembered.newest(key) for key in known} == known
+    assert len(remembered) <= 75 + 2 * 50
+    assert remembered.newest(b"other:%d" % (announced - 50)) == 9
+
+
+def test_announcements_of_remembered_keys_take_no_room():
+    """The known version is raised where it is, in either generation."""
+    remembered = filled(3, 5)
+    for number in range(5):
+        remembered.hear(b"%d" % number, 8)
+    assert [remembered.newest(b"%d" % number) for number in range(5)] == [8] * 5
+    assert len(remembered) == 5
+    assert not remembered._heard
+
+
+def test_without_a_limit_nothing_is_heard():
+    remembered = Remembered(0)
+    remembered.hear(b"k", 5)
+    assert (remembered.newest(b"k"), len(remembered)) == (0, 0)
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["note", "hear", "pin", "unpin"]), st.integers(0, 12).map(lambda n: b"%d" % n), VERSIONS),
+    max_size=120,
+)
+
+
+@given(st.integers(0, 4), STEPS)
+def test_whatever_is_heard_what_is_known_stays_bounded_and_true(limit, steps):
+    """Announcements never lower the known version of a key. The known version is never newer than all that was announced or
+    noted, and the young generation always has the newest one."""
+    remembered = Remembered(limit)
+    model = {}
+    pins = set()
+    for step, key, version in steps:
+        known = remembered.newest(key)
+        if step == "unpin":
+            remembered.unpin(key)
+            pins.discard(key)
+            continue
+        getattr(remembered, step)(key, version)
+        model[key] = max(version, model.get(key, 0))
+        if step == "pin":
+            pins.add(key)
+        if limit:
+            assert remembered.newest(key) == max(known, version)
+        assert all(remembered.newest(other) <= best for other, best in model.items())
+        assert len(remembered) <= 4 * limit + len(pins)

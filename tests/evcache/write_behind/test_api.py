@@ -1,0 +1,311 @@
+"""Write-behind under virtual time: what reaches the source, when, and what becomes of what does not."""
+
+import asyncio
+import logging
+
+import pytest
+
+from evcache import UsageError
+from evcache.write_behind import BufferFull, WriteBehind
+from evcache.write_behind.flusher import RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS
+from tests.support.virtual_time import in_virtual_time, now, run, settle
+from tests.support.write_behind_source import Source
+
+
+@in_virtual_time
+async def test_a_flush_begins_when_the_first_value_has_waited_its_time():
+    """However many come after it, and in one batch with them, the last of each key."""
+    source = Source()
+    async with WriteBehind(None, source, interval=2.0) as behind:
+        for number in range(19):
+            await behind.set(f"k{number % 2}", number)
+            await behind.add("n", number)
+            await asyncio.sleep(0.1)
+        assert source.tries == []
+        await asyncio.sleep(1)
+        assert source.times == [2.0]
+        assert source.batches == [{"k0": 18, "n": 171, "k1": 17}]
+        assert behind.stats().waiting == 0
+        assert behind.stats().coalesced == 35
+
+
+@in_virtual_time
+async def test_a_flush_begins_when_enough_keys_wait():
+    source = Source()
+    async with WriteBehind(None, source, max_batch=3, interval=60) as behind:
+        for number in range(8):
+            await behind.set(f"k{number}", number)
+        await settle()
+        assert source.batches == [{"k0": 0, "k1": 1, "k2": 2}, {"k3": 3, "k4": 4, "k5": 5}]
+        assert source.times == [0, 0]
+
+
+@in_virtual_time
+async def test_nothing_runs_before_the_first_call_and_nothing_after_close():
+    before = asyncio.all_tasks()
+    behind = WriteBehind(None, Source())
+    assert asyncio.all_tasks() == before
+    assert await behind.close() == {}
+    with pytest.raises(UsageError):
+        await behind.set("k", 1)
+    used = WriteBehind(None, Source())
+    await used.set("k", 1)
+    assert len(asyncio.all_tasks()) == len(before) + 1
+    assert await used.close() == {}
+    assert asyncio.all_tasks() == before
+
+
+def test_it_belongs_to_one_loop():
+    behind = WriteBehind(None, Source())
+
+    async def use():
+        await behind.set("k", 1)
+        await behind.flush()
+
+    with asyncio.Runner() as runner:
+        runner.run(use())
+        with pytest.raises(UsageError):
+            asyncio.run(use())
+        runner.run(behind.close())
+
+
+@in_virtual_time
+async def test_flush_waits_for_what_is_there_and_for_nothing_later():
+    source = Source(takes=1.0)
+    async with WriteBehind(None, source, max_batch=2, interval=60) as behind:
+        assert await behind.flush()
+        assert now() == 0
+        for key in "abc":
+            await behind.set(key, 1)
+        flushing = asyncio.create_task(behind.flush())
+        await asyncio.sleep(1.5)
+        await behind.set("late", 1)
+        await behind.set("b", 2)
+        await behind.set("c", 2)  # "c" is under way
+        assert await flushing
+        assert now() == 2.0
+        assert source.values == {"a": 1, "b": 1, "c": 1}
+    assert source.values == {"a": 1, "b": 2, "c": 2, "late": 1}
+
+
+@in_virtual_time
+async def test_flush_says_when_its_time_is_over_and_goes_on_behind():
+    source = Source(takes=1.0)
+    async with WriteBehind(None, source, interval=60) as behind:
+        await behind.set("k", 1)
+        assert not await behind.flush(timeout=0.5)
+        flushing = asyncio.create_task(behind.flush())
+        await settle()
+        flushing.cancel()
+        await asyncio.wait([flushing])
+        assert flushing.cancelled()
+        await asyncio.sleep(1)
+        assert source.values == {"k": 1}
+        assert len(source.tries) == 1
+
+
+# Failures.
+
+
+@in_virtual_time
+async def test_a_failed_batch_is_tried_again_as_it_was_with_growing_pauses(caplog):
+    """Under its id; what came meanwhile is not mixed into it. A success resets the pause. It is said once."""
+    caplog.set_level(logging.INFO, "evcache")
+    source = Source(fails=2)
+    async with WriteBehind(None, source) as behind:
+        await behind.add("n", 1)
+        await asyncio.sleep(1.05)
+        await behind.add("n", 10)
+        await behind.set("k", 1)
+        assert behind.waiting("n") == 11
+        await asyncio.sleep(3)
+        assert source.batches == [{"n": 1}, {"n": 1}, {"n": 1}, {"k": 1, "n": 10}]
+        assert len(set(source.ids)) == 2
+        first, second = source.times[1] - source.times[0], source.times[2] - source.times[1]
+        assert RETRY_FIRST_SECONDS <= first <= 2 * RETRY_FIRST_SECONDS
+        assert 2 * RETRY_FIRST_SECONDS <= second <= 3 * RETRY_FIRST_SECONDS
+        assert source.values == {"n": 11, "k": 1}
+        stats = behind.stats()
+        assert (stats.flushes, stats.flushed, stats.failures, stats.retried) == (2, 3, 2, 2)
+        source.fails = 1
+        await behind.set("k", 2)
+        await asyncio.sleep(2)
+        assert source.times[-1] - source.times[-2] <= 2 * RETRY_FIRST_SECONDS
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.split(" ")[0] for text in said] == ["a", "the", "a", "the"]
+    assert "the source is down" in said[0]
+
+
+@in_virtual_time
+async def test_an_outage_of_hours_loses_nothing():
+    """The source is asked a few times a minute; afterwards it has everything within a moment."""
+    source = Source(fails=lambda _: now() < 6 * 3600)
+    async with WriteBehind(None, source, max_batch=10, max_keys=100, max_attempts=2) as behind:
+        for number in range(100):
+            await behind.set(f"k{number}", number)
+        with pytest.raises(BufferFull):
+            await behind.set("one more", 1)
+        await asyncio.sleep(3600)
+        asked = len(source.tries)
+        await asyncio.sleep(3600)
+        assert len(source.tries) - asked <= 3600 / RETRY_LONGEST_SECONDS
+        assert behind.stats().oldest > 7200
+        assert behind.stats().waiting == 100
+        await asyncio.sleep(4 * 3600 + RETRY_LONGEST_SECONDS)
+        assert source.values == {f"k{number}": number for number in range(100)}
+        assert behind.stats().given_up == 0
+
+
+@in_virtual_time
+async def test_flush_does_not_wait_for_the_end_of_a_pause():
+    source = Source(fails=lambda _: now() < 600)
+    async with WriteBehind(None, source) as behind:
+        await behind.set("k", 1)
+        await asyncio.sleep(600 + RETRY_LONGEST_SECONDS / 100)
+        tried = len(source.tries)
+        assert await behind.flush(timeout=0.01) or len(source.tries) == tried + 1
+        assert source.values == {"k": 1}
+
+
+@in_virtual_time
+async def test_one_bad_row_is_found_given_up_and_reported(caplog):
+    """All others are written, those that come later with little delay."""
+    lost = []
+    source = Source(fails=lambda batch: "bad" in batch)
+    async with WriteBehind(None, source, max_attempts=3, on_lost=lost.append) as behind:
+        for number in range(50):
+            await behind.set(f"k{number}", number)
+        await behind.set("bad", "row")
+        for number in range(50, 100):
+            await behind.set(f"k{number}", number)
+        await asyncio.sleep(10)
+        assert source.values == {f"k{number}": number for number in range(100)}
+        assert lost == []  # nothing shows that the source works
+        for number in range(100, 120):
+            await behind.set(f"k{number}", number)
+            await asyncio.sleep(1.01)
+            assert f"k{number}" in source.values  # whatever pauses "bad" has brought about
+        assert lost == [{"bad": "row"}]
+        assert behind.stats().given_up == 1
+        assert behind.stats().waiting == 0
+    assert any("'bad'" in record.getMessage() and record.levelno == logging.ERROR for record in caplog.records)
+
+
+@in_virtual_time
+async def test_a_writer_that_hangs_is_cancelled():
+    """And its batch is tried again: nobody knows what became of it."""
+    ended = []
+
+    async def writer(batch):
+        ended.append("began")
+        try:
+            await asyncio.sleep(0 if len(ended) > 2 else 1000)
+        except asyncio.CancelledError:
+            ended.append(now())
+            raise
+
+    async with WriteBehind(None, writer, flush_timeout=5.0) as behind:
+        await behind.set("k", 1)
+        await behind.flush()
+        assert ended == ["began", 5.0, "began"]
+        assert behind.stats().failures == 1
+
+
+async def cancels_itself(batch):
+    raise asyncio.CancelledError
+
+
+async def names_others(batch):
+    return ["other"]
+
+
+async def returns_a_str(batch):
+    return "k"
+
+
+async def returns_a_number(batch):
+    return 1
+
+
+async def writes_none(batch):
+    return list(batch)
+
+
+async def times_out(batch):
+    raise TimeoutError
+
+
+def is_no_coroutine(batch):
+    return None
+
+
+@pytest.mark.parametrize(
+    "writer", [cancels_itself, names_others, returns_a_str, returns_a_number, writes_none, times_out, is_no_coroutine]
+)
+def test_whatever_a_writer_does_is_a_failure_and_no_end(writer):
+    """An answer that makes no sense, too: the batch is tried again, under its id, and nothing is lost."""
+
+    async def main():
+        ids = set()
+
+        def flaky(batch):
+            ids.add(batch.id)
+            return writer(batch) if now() < 2 else Source()(batch)
+
+        async with WriteBehind(None, flaky) as behind:
+            await behind.set("k", 1)
+            assert await behind.flush(timeout=5)
+            assert behind.stats().failures > 1
+            assert len(ids) == 1
+
+    run(main())
+
+
+@in_virtual_time
+async def test_keys_that_a_writer_names_are_tried_again():
+    given = []
+
+    async def writer(batch):
+        given.append((dict(batch), batch.id))
+        return list(batch)[1:]  # a source that takes one at a time
+
+    async with WriteBehind(None, writer) as behind:
+        for key in "abc":
+            await behind.set(key, key)
+        assert await behind.flush()
+        assert [list(batch) for batch, _ in given] == [["a", "b", "c"], ["b", "c"], ["c"]]
+        assert len({batch_id for _, batch_id in given}) == 3
+        stats = behind.stats()
+        assert (stats.flushes, stats.flushed, stats.failures, stats.retried) == (3, 3, 0, 3)
+
+
+@in_virtual_time
+async def test_a_value_that_comes_while_its_key_is_written_is_written_next():
+    """Never lost, never overtaken by the older one, however often that has to be tried."""
+    source = Source(fails=1, takes=1.0)
+    async with WriteBehind(None, source) as behind:
+        await behind.set("k", "old")
+        await asyncio.sleep(1.5)
+        await behind.set("k", "new")
+        assert behind.waiting("k") == "new"
+        await behind.flush()
+        assert [batch["k"] for batch in source.batches] == ["old", "old", "new"]
+        assert behind.waiting("k", "nothing") == "nothing"
+
+
+@in_virtual_time
+async def test_after_a_bug_flushes_begin_anew(monkeypatch, caplog):
+    """Nobody waits for ever for what has ended."""
+
+    def broken(at):
+        raise RuntimeError("a bug")
+
+    source = Source()
+    async with WriteBehind(None, source) as behind:
+        await behind.set("k", 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(behind._buffer, "next", broken)
+            assert await behind.flush() is False
+        assert "ended with a bug" in caplog.text
+        assert await behind.flush()
+        assert source.values == {"k": 1}

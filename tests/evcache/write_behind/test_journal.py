@@ -1,0 +1,435 @@
+"""Write-behind with a file. Its calls run on a thread, so these tests run on an ordinary loop, and wait for nothing but it."""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from decimal import Decimal
+
+import pytest
+
+from evcache import EncodeError, InvalidArgument
+from evcache.replication.handoff.file import HintFile
+from evcache.write_behind import WriteBehind
+from evcache.write_behind.batch import Entry, Saved
+from evcache.write_behind.journal import FORMAT, WriteBehindFile
+from tests.support.unusable_files import CAUSES
+
+NEVER = 10_000.0  # seconds
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "behind")
+
+
+def entry(number, data=b"data", *, is_delta=False, flags=7):
+    return Entry(None, is_delta, number, 0.0, data, flags)
+
+
+def abandon(file):
+    """What the end of a process does to its file: the connection is gone, and nothing was closed in order."""
+    database, file._database = file._database, None
+    file._thread.submit(database.close).result()
+    file._thread.shutdown()
+
+
+async def content(path):
+    """What the next process finds."""
+    file = WriteBehindFile(path)
+    try:
+        return await file.open()
+    finally:
+        await file.close()
+
+
+# The file.
+
+
+@pytest.mark.parametrize("how", ["close", "abandon"])
+def test_what_was_noted_is_there_for_the_next_process(path, how):
+    """The latest of each place, the oldest first, whether the last process ended in order or not."""
+
+    async def main():
+        file = WriteBehindFile(path)
+        assert await file.open() == []
+        file.note("", "b", entry(2, bytes(range(256)) * 50))
+        file.note("", "ä\0x", entry(1, b"", is_delta=True, flags=2**32 - 1))
+        file.note("", "gone", entry(3))
+        file.note("id/0", "b", entry(4))
+        assert await file.written()
+        file.note("", "gone", None)
+        file.note("id/0", "b", entry(5, b"new"))
+        assert await file.written()
+        if how == "close":
+            assert await file.close()
+            assert await file.close()
+        else:
+            abandon(file)
+        assert await content(path) == [
+            Saved("", "ä\0x", True, 1, b"", 2**32 - 1),
+            Saved("", "b", False, 2, bytes(range(256)) * 50, 7),
+            Saved("id/0", "b", False, 5, b"new", 7),
+        ]
+
+    asyncio.run(main())
+
+
+def test_close_writes_what_was_noted_just_before_and_nothing_after(path):
+    async def main():
+        file = WriteBehindFile(path)
+        await file.open()
+        for number in range(1000):
+            file.note("", f"k{number}", entry(number))
+        assert await file.close()
+        file.note("", "late", entry(2000))
+        assert await file.written()
+        assert len(await content(path)) == 1000
+
+    asyncio.run(main())
+
+
+def make_text(path):
+    path.write_text("this is no database, and long enough for sqlite to see that it is none" * 20)
+
+
+def make_later_format(path):
+    asyncio.run(content(str(path)))
+    with sqlite3.connect(path) as database:
+        database.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    database.close()
+
+
+def make_hints(path):
+    async def main():
+        file = HintFile(str(path))
+        await file.open()
+        await file.close()
+
+    asyncio.run(main())
+
+
+def make_bad_row(path):
+    asyncio.run(content(str(path)))
+    with sqlite3.connect(path) as database:
+        database.execute("INSERT INTO waiting VALUES ('', X'FF', 0, 1, X'', 0)")
+    database.close()
+
+
+def make_undecodable_value(path):
+    asyncio.run(content(str(path)))
+    with sqlite3.connect(path) as database:
+        database.execute("INSERT INTO waiting VALUES ('', X'61', 0, 1, X'00', 1)")
+    database.close()
+
+
+def make_directory(path):
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "make", [make_text, make_later_format, make_hints, make_bad_row, make_undecodable_value, make_directory]
+)
+def test_a_file_that_is_none_of_ours_is_refused(tmp_path, make):
+    """Its content can't be read, nor thrown away. The error names it, and comes again with the next call."""
+    path = tmp_path / "file"
+    make(path)
+
+    async def main():
+        behind = WriteBehind(None, Source(), path=str(path), strict=True)
+        for _ in range(2):
+            with pytest.raises(InvalidArgument) as caught:
+                await behind.set("k", 1)
+            assert caught.value.argument == "path"
+            assert str(path) in str(caught.value)
+        assert await behind.close() == {}
+        async with WriteBehind(None, Source(), path=str(path)) as lenient:
+            assert str(path) in lenient.stats().file_error
+
+    asyncio.run(main())
+    if make in (make_bad_row, make_undecodable_value):
+        database = sqlite3.connect(path)
+        assert database.execute("SELECT count(*) FROM waiting").fetchone() == (1,)
+        database.close()
+
+
+def test_a_second_opener_is_refused_until_the_first_lets_go(path):
+    async def main():
+        first = WriteBehind(None, Source(), path=path)
+        second = WriteBehind(None, Source(), path=path, strict=True)
+        await first.set("k", 1)
+        with pytest.raises(InvalidArgument, match="locked"):
+            await second.set("k", 2)
+        await first.close()
+        await second.set("k", 2)
+        await second.close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evcache.write_behind.journal.BUSY_SECONDS", 0.0)  # it would be waited for in real time
+        asyncio.run(main())
+
+
+def test_a_write_that_fails_is_logged_and_tried_again(path, caplog):
+    """A full disk holds nothing up, and what waits is in memory still."""
+
+    async def main():
+        file = WriteBehindFile(path)
+        await file.open()
+        database = file._database
+        file.note("", "a", entry(1))
+        assert await file.written()
+        # A connection that can read only is what a disk without room is like: every write fails, nothing else does.
+        file._thread.submit(database.execute, "PRAGMA query_only = ON").result()
+        file.note("", "a", None)
+        file.note("", "b", entry(2))
+        assert not await file.written()
+        file._thread.submit(database.execute, "PRAGMA query_only = OFF").result()
+        file.note("", "c", entry(3))
+        assert await file.close()
+        assert [saved.key for saved in await content(path)] == ["b", "c"]
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(main())
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"write-behind file unusable, values are kept in memory only: {path}: ")
+
+
+# The buffer with its file.
+
+
+class Source:
+    """A writer that fails while it is told to, and can be made to hang."""
+
+    def __init__(self, *, fails=False, hangs=False):
+        self.fails = fails
+        self.hangs = hangs
+        self.called = asyncio.Event()
+        self.tries = []
+        self.values = {}
+        self.applied = set()
+
+    async def __call__(self, batch):
+        self.tries.append((batch.id, dict(batch)))
+        self.called.set()
+        if not self.fails and self.applied.isdisjoint(batch.ids):
+            self.applied.add(batch.id)
+            for key, value in batch.items():
+                self.values[key] = self.values.get(key, 0) + value if key in batch.deltas else value
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.fails:
+            raise OSError("the source is down")
+
+
+async def crash(behind):
+    """What the end of a process leaves of it: the file as it is, and nothing else."""
+    await behind._file.written()
+    abandon(behind._file)
+    task = behind._flushes.task
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def test_what_waits_outlives_the_process(path):
+    """Values and sums, of which the next process flushes what the last one has not."""
+
+    async def main():
+        source = Source()
+        behind = WriteBehind(None, source, path=path, interval=NEVER)
+        await behind.set("written", 1)
+        await behind.flush()
+        await behind.add("n", 1)
+        await behind.add("n", 2)
+        await behind.set("row", {"a": 1})
+        await crash(behind)
+        assert source.values == {"written": 1}
+        async with WriteBehind(None, source, path=path, interval=NEVER) as again:
+            assert again.waiting("row") == {"a": 1}
+            await again.add("n", 10)
+            assert again.waiting("n") == 13
+        assert source.values == {"written": 1, "n": 13, "row": {"a": 1}}
+        assert await content(path) == []
+
+    asyncio.run(main())
+
+
+def test_a_batch_in_flight_is_tried_again_with_its_id(path):
+    """So a source that has applied it can tell, and what came meanwhile is not mixed into it: nothing counts twice."""
+
+    async def main():
+        source = Source(hangs=True)
+        behind = WriteBehind(None, source, path=path, interval=NEVER, max_batch=2)
+        await behind.add("n", 1)
+        await behind.add("m", 5)
+        await source.called.wait()
+        await behind.add("n", 10)
+        await crash(behind)
+        source.hangs = False
+        async with WriteBehind(None, source, path=path, interval=NEVER) as again:
+            assert again.waiting("n") == 11
+        assert source.values == {"n": 11, "m": 5}
+        assert [batch for _, batch in source.tries] == [{"n": 1, "m": 5}, {"n": 1, "m": 5}, {"n": 10}]
+        assert source.tries[0][0] == source.tries[1][0] != source.tries[2][0]
+
+    asyncio.run(main())
+
+
+def test_a_batch_is_in_the_file_before_the_writer_sees_it(path):
+    """A process that ends in the middle of the writer's first line has kept its id."""
+
+    async def main():
+        seen = []
+
+        async def writer(batch):
+            seen.append(batch.id)
+            abandon(behind._file)
+            await asyncio.Event().wait()
+
+        behind = WriteBehind(None, writer, path=path, max_batch=1)
+        await behind.set("k", 1)
+        while not seen:
+            await asyncio.sleep(0)
+        behind._flushes.task.cancel()
+        await asyncio.wait([behind._flushes.task])
+        assert [(saved.batch, saved.key) for saved in await content(path)] == [(seen[0], "k")]
+
+    asyncio.run(main())
+
+
+def test_what_close_could_not_write_is_kept_and_not_lost(path, caplog):
+    """The report has it; the next process, too."""
+    lost = []
+
+    async def main():
+        behind = WriteBehind(None, Source(fails=True), path=path, on_lost=lost.append)
+        await behind.set("k", "v")
+        assert await behind.close(0) == {"k": "v"}
+        assert await behind.close(0) == {"k": "v"}
+        source = Source()
+        async with WriteBehind(None, source, path=path):
+            pass
+        assert source.values == {"k": "v"}
+
+    asyncio.run(main())
+    assert lost == []
+    assert not [record for record in caplog.records if "lost" in record.getMessage()]
+
+
+def test_a_cancelled_close_keeps_everything_in_the_file(path):
+    """Also what came just before, and it leaves no task, no thread and no lock."""
+
+    async def main():
+        behind = WriteBehind(None, Source(hangs=True), path=path, interval=NEVER)
+        await behind.set("a", 1)
+        await behind.set("b", 2)
+        closing = asyncio.create_task(behind.close(NEVER))
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert {saved.key for saved in await content(path)} == {"a", "b"}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_cancelled_first_call_leaves_nothing(path, turns):
+    """Whoever gives up while the file is opened is not in the way of the next."""
+
+    async def main():
+        source = Source()
+        behind = WriteBehind(None, source, path=path)
+        first, second = asyncio.create_task(behind.set("a", 1)), asyncio.create_task(behind.set("b", 2))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first, second])
+        assert first.cancelled()
+        assert second.exception() is None
+        await behind.close()
+        assert source.values == {"b": 2}
+
+    asyncio.run(main())
+
+
+def test_what_cannot_be_kept_in_a_file_is_refused(path):
+    """Before anything is kept; without a file it is the writer's business alone."""
+
+    async def main():
+        source = Source()
+        async with WriteBehind(None, source, path=path) as behind:
+            with pytest.raises(EncodeError):
+                await behind.set("k", object())
+            assert behind.stats().waiting == 0
+        async with WriteBehind(None, source) as behind:
+            await behind.set("k", Decimal(1))
+        assert source.values == {"k": Decimal(1)}
+
+    asyncio.run(main())
+
+
+def test_a_file_that_cannot_be_written_holds_no_flush_up(path, caplog):
+    async def main():
+        source = Source()
+        behind = WriteBehind(None, source, path=path, interval=NEVER)
+        await behind.set("a", 1)
+        await behind._file.written()
+        behind._file._thread.submit(behind._file._database.execute, "PRAGMA query_only = ON").result()
+        await behind.set("b", 2)
+        assert await behind.flush()
+        assert source.values == {"a": 1, "b": 2}
+        source.fails = True
+        await behind.set("c", 3)
+        assert await behind.close(0) == {"c": 3}
+
+    asyncio.run(main())
+    assert "closed with 1 keys that were not written, and are lost" in caplog.text
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.parametrize("first", ["set", "add", "flush", "async with"])
+def test_calls_go_on_when_the_file_is_unusable(tmp_path, caplog, cause, first):
+    """Values are kept in memory; one line of the log says why, and so does `stats()`."""
+
+    async def main(path, says):
+        source = Source()
+        behind = WriteBehind(None, source, path=str(path), interval=NEVER)
+        calls = {"set": lambda: behind.set("a", 1), "add": lambda: behind.add("a", 1), "flush": behind.flush}
+        await calls.get(first, behind.__aenter__)()
+        await behind.set("b", 2)
+        assert behind.stats().file_error.startswith(f"{path}: {says}")
+        assert await behind.flush()
+        assert source.values["b"] == 2
+        source.fails = True
+        await behind.set("c", 3)
+        assert await behind.close(0) == {"c": 3}
+
+    with cause(tmp_path) as (path, says), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evcache.write_behind.journal.BUSY_SECONDS", 0.0)
+        asyncio.run(main(path, says))
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"write-behind file unusable, values are kept in memory only: {path}: {says}")
+    assert "closed with 1 keys that were not written, and are lost" in caplog.text
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_strict_buffer_refuses_an_unusable_file(tmp_path, cause):
+    """Each call, until the file can be used."""
+
+    async def main(path, says):
+        behind = WriteBehind(None, Source(), path=str(path), strict=True)
+        for _ in range(2):
+            with pytest.raises(InvalidArgument, match="path: ") as caught:
+                await behind.set("a", 1)
+            assert says in str(caught.value)
+            assert behind.stats().waiting == 0
+        cause_ends.close()
+        await behind.set("a", 1)
+        assert await behind.close() == {}
+
+    with contextlib.ExitStack() as cause_ends, pytest.MonkeyPatch.context() as patch:
+        path, says = cause_ends.enter_context(cause(tmp_path))
+        patch.setattr("evcache.write_behind.journal.BUSY_SECONDS", 0.0)
+        asyncio.run(main(path, says))

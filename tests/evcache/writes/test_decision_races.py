@@ -1,0 +1,229 @@
+"""Decisions, copies and touches that meet what others do in between, step by step."""
+
+import asyncio
+import copy
+
+import pytest
+
+import evcache.writes.counting
+from evcache import CacheUnavailable, LoadPolicy
+from evcache.replication.read_repair import Lack
+from evcache.zones.errors import CacheError
+from evcache.zones.routing.zone_order import coordinator_order
+from tests.support.memory_zones import PATIENT, QUICK, cut_off, full, on_zones, pass_time
+
+DECIDES = coordinator_order(full("k"), "abc")[0]
+OTHERS = [zone for zone in "abc" if zone != DECIDES]
+
+
+def snapshot(zones, zone):
+    held = zones.held("k", zone)
+    return held._replace(raw=copy.copy(held.raw))
+
+
+def before_the_next(monkeypatch, name, what):
+    """Have something happen before the next request that counting makes by this function, and before no other."""
+    real = getattr(evcache.writes.counting, name)
+
+    async def function(*arguments):
+        monkeypatch.setattr(evcache.writes.counting, name, real)
+        await what()
+        return await real(*arguments)
+
+    monkeypatch.setattr(evcache.writes.counting, name, function)
+
+
+@pytest.mark.parametrize("between", ["ask", "ask_both"])
+@pytest.mark.parametrize("skew", [0.0, 2.0, -2.0])
+@on_zones()
+async def test_a_number_gains_a_digit_while_another_client_counts(zones, monkeypatch, skew, between):
+    """The client makes room first, under a version. A write in between is another step, and no step is lost."""
+    one = await zones.ready(hints=None, wall_clock=lambda: zones.wall_clock() + skew)
+    other = await zones.ready(hints=None, local_zone="b")
+    await one.set("k", 9, consistency="all")
+    before_the_next(monkeypatch, between, lambda: other.incr("k"))
+    assert sorted([await one.incr("k"), await one.incr("k")]) == [11, 12]
+    await pass_time(1)
+    assert await other.incr("k", initial=1) == 13
+    assert zones.values("k") == dict.fromkeys("abc", 13)
+
+
+@on_zones()
+async def test_a_counter_without_a_version_is_waited_for(zones):
+    """Another client is about to give it one: neither a count nor a late copy takes it for an item of another kind of client."""
+    one = await zones.ready(hints=None)
+    other = await zones.ready(hints=None, local_zone="b")
+    await one.set("k", 5, consistency="all")
+    raw = zones.held("k", DECIDES).raw
+    named = raw.cas
+    raw.cas = 7  # as memcached leaves it, when the number was being sent
+    counting = asyncio.ensure_future(other.incr("k"))
+    await pass_time(0.005)
+    assert not counting.done()
+    zones.one(DECIDES).store.get(full("k")).cas = named
+    assert await counting == 6
+    await pass_time(0.1)
+    assert zones.values("k") == dict.fromkeys("abc", 6)
+
+
+@on_zones()
+async def test_a_copy_replaces_nothing_of_its_own_version(zones):
+    """The zones were asked one after another: the one that seemed to lack a version has it by now, and for longer."""
+    one = await zones.ready()
+    other = await zones.ready(local_zone="b")
+    await one.set("k", 1, ttl=3, consistency="all")
+    compare = one._repair.compare
+    compared = []
+
+    async def compares_too_early(view, key, deadline, **options):
+        first = await compare(view, key, deadline, **options)
+        if compared:
+            return first
+        compared.append(first)
+        await other.incr("k", consistency="all")
+        second = await compare(view, key, deadline, **options)
+        nodes = {pool.name: pool.node(view.place(key)) for pool in view.readers}
+        lack = Lack(DECIDES, key, second.newest, nodes[OTHERS[0]], nodes[DECIDES], holds_older=True)
+        return second._replace(seen={**second.seen, DECIDES: first.seen[DECIDES]}, lacks=[lack])
+
+    one._repair.compare = compares_too_early
+    assert await one.incr("k") == 3
+    assert zones.held("k", DECIDES).ttl == 3
+
+
+@pytest.mark.parametrize("what", ["copies", "add", "incr"])
+@on_zones()
+async def test_a_long_timeout_shortens_no_life(zones, what):
+    """What a copy may take off is the time that has passed, and a second, not all that the call has."""
+    cache = await zones.ready(hints=None)
+    await cache.set("k", 100, ttl=20, consistency="all")
+    if what == "copies":
+        assert await cache.incr("k", consistency="all", timeout=30) == 101
+        assert zones.values("k") == dict.fromkeys("abc", 101)
+        assert {zones.held("k", zone).ttl for zone in OTHERS} == {18}
+        return
+    zones.evict("k", DECIDES)
+    other = zones.client(hints=None)
+    if what == "add":
+        assert not await other.add("k", 1, timeout=30)
+    else:
+        assert await other.incr("k", initial=1, ttl=20, timeout=30) == 101
+
+
+@on_zones()
+async def test_a_lock_that_the_deciding_zone_has_lost_is_held_to_its_end(zones):
+    """Too little is left of it for a copy, and yet it is there."""
+    cache = await zones.ready()
+    assert await cache.add("k", "holder", ttl=2, consistency="all")
+    zones.evict("k", DECIDES)
+    other = await zones.ready(local_zone="b")
+    assert not await other.add("k", "another", ttl=2)
+    await pass_time(2)
+    assert await other.add("k", "another", ttl=2)
+
+
+@pytest.mark.parametrize("operation", ["incr", "add", "replace", "append", "get_item"])
+@on_zones()
+async def test_what_is_known_to_be_elsewhere_is_not_decided_without(zones, operation):
+    """The zones that have the newest version hang, and the deciding one has an older: it is unavailable, and not absent."""
+    cache = await zones.ready(hints=None, local_zone=OTHERS[0], circuit=PATIENT)
+    old, new = (100, 105) if operation == "incr" else ("old", "new")
+    await cache.set("k", old, consistency="all")
+    held = snapshot(zones, DECIDES)
+    await cache.set("k", new, consistency="all")
+    zones.put_back("k", held, DECIDES)
+    zones.pause(*OTHERS)
+    calls = {
+        "incr": lambda: cache.incr("k", initial=1, timeout=1),
+        "add": lambda: cache.add("k", "x", timeout=1),
+        "replace": lambda: cache.replace("k", "x", timeout=1),
+        "append": lambda: cache.append("k", "x", timeout=1),
+        "get_item": lambda: cache.get_item("k", for_update=True, timeout=1),
+    }
+    with pytest.raises(CacheUnavailable, match="newer version"):
+        await calls[operation]()
+    zones.resume(*OTHERS)
+    assert zones.values("k")[OTHERS[0]] == new
+
+
+@on_zones()
+async def test_a_step_that_another_one_follows_at_once_reaches_the_level_asked_for(zones, monkeypatch):
+    """The other client may never send its copies: what is there now is spread in their place."""
+    one = await zones.ready(hints=None)
+    other = await zones.ready(hints=None, local_zone="b")
+    await one.set("k", 5, consistency="all")
+    both = evcache.writes.counting.ask_both
+
+    async def followed(node, first, second, deadline):
+        monkeypatch.setattr(evcache.writes.counting, "ask_both", both)
+        reply, _ = await both(node, first, second, deadline)
+        other._writes._spread = None  # its process ends before it can send anything
+        with pytest.raises(TypeError):
+            await other._writes._coordinate(
+                "incr", other._cluster.view, full("k"), _counts(other), other._defaults.write(None, None, None), value=True
+            )
+        return reply, (await both(node, (b"mg t:k v f c t s u", None), (b"mg t:k s u", None), deadline))[0]
+
+    monkeypatch.setattr(evcache.writes.counting, "ask_both", followed)
+    assert await one.incr("k", consistency="all") == 6
+    assert zones.values("k") == dict.fromkeys("abc", 7)
+    assert len(set(zones.stored_versions("k").values())) == 1
+
+
+def _counts(cache):
+    async def decide(_, node, seen, deadline):
+        return await cache._atomic.count(node, full("k"), 1, seen, deadline, decrement=False, initial=None, ttl=900)
+
+    return decide
+
+
+# Touches.
+
+
+@on_zones()
+async def test_a_later_touch_is_not_undone_by_an_earlier_one_that_a_zone_missed(zones):
+    cache = await zones.ready(circuit=PATIENT)
+    await cache.set("k", "v", ttl=100, consistency="all")
+    zones.pause("c")
+    await cache.touch("k", 3600, consistency="all", timeout=0.2)
+    zones.resume("c")
+    await pass_time(0.01)
+    assert await cache.touch("k", 5, consistency="all")
+    assert cache.stats().hints == 0
+    await pass_time(13)
+    assert zones.values("k") == dict.fromkeys("abc")
+
+
+@pytest.mark.parametrize("how", ["get_and_touch", "all", "quorum", "one"])
+@on_zones()
+async def test_an_envelope_is_touched_though_a_zone_is_down(zones, how):
+    """The touch is decided as soon as that zone is found to be down, and what the others hold is not known by then."""
+    cache = await zones.ready(circuit=QUICK)
+
+    async def load():
+        return "v"
+
+    await cache.get_or_load("k", load, ttl=20, policy=LoadPolicy(stale_for=60, jitter=0))
+    await pass_time(1)
+    await cut_off(zones, cache, "c")
+    if how == "get_and_touch":
+        await cache.get_and_touch("k", 1000)
+    else:
+        await cache.touch("k", 1000, consistency=how)
+    await pass_time(60)
+    assert await cache.get("k") == "v"
+
+
+@on_zones()
+async def test_a_deleted_value_is_not_touched_where_the_delete_was_missed(zones):
+    cache = await zones.ready(hints=None)
+    await cache.set("k", "v", ttl=100, consistency="all")
+    held = snapshot(zones, "c")
+    await cache.delete("k", consistency="all")
+    zones.put_back("k", held, "c")
+    try:
+        assert not await cache.touch("k", 5000, consistency="one")
+    except CacheError:
+        pytest.fail("the zones answered")
+    await pass_time(0.1)
+    assert zones.held("k", "c").ttl == 100

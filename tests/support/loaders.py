@@ -1,0 +1,177 @@
+"""Sources that tests load from, and a look at what a client has left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from evcache import EVCache, Hooks, StandardCodec
+from evcache.values.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
+from evcache.values.envelope import unwrap
+from evcache.zones.testing.fake_memcached.store import Item as Stored
+from tests.support.memory_zones import TOMBSTONE, MemoryZones, full, on_zones
+from tests.support.virtual_time import settle
+
+ABSENT = "<absent>"
+STUB = "<stub>"
+
+
+class Source:
+    """Something to load from: it counts, takes its time, and fails when it is told to."""
+
+    def __init__(self, value: Any = "v", seconds: float = 0.0, error: BaseException | None = None) -> None:
+        self.value = value
+        self.seconds = seconds
+        self.error = error
+        self.calls = 0
+        self.running = 0
+        self.most = 0
+        """The most loaders that have run at once."""
+        self.cancelled = 0
+        self.asked: list[Any] = []
+        """The lists of keys that `load_many` was given."""
+
+    async def load(self) -> Any:
+        """A loader. What it returns is what was there when it began."""
+        value = self.value
+        await self._work()
+        return value() if callable(value) else value
+
+    async def load_many(self, keys: list[Any]) -> dict[Any, Any]:
+        """A loader of several keys: `value` is a mapping, or is what each of them has."""
+        self.asked.append(list(keys))
+        value = dict(self.value) if isinstance(self.value, dict) else dict.fromkeys(keys, self.value)
+        await self._work()
+        return {key: value[key] for key in keys if key in value}
+
+    async def write(self, value: Any) -> None:
+        """A writer: it is there when the time is over."""
+        await self._work()
+        self.value = value
+
+    async def _work(self) -> None:
+        self.calls += 1
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            if self.seconds:
+                await asyncio.sleep(self.seconds)
+            if self.error is not None:
+                raise self.error
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+
+
+class LoadListener(Hooks):
+    """Remembers what it was told about loads."""
+
+    def __init__(self) -> None:
+        self.loads: list[tuple[int, float, Exception | None]] = []
+        self.stale: list[BaseException | None] = []
+        self.misses: list[BaseException] = []
+
+    def loaded(self, keys: int, seconds: float, error: Exception | None) -> None:
+        self.loads.append((keys, round(seconds, 6), error))
+
+    def stale_served(self, error: BaseException | None) -> None:
+        self.stale.append(error)
+
+    def error_as_miss(self, error: BaseException) -> None:
+        self.misses.append(error)
+
+
+def stubs(zones: MemoryZones) -> dict[str, dict[bytes, int | None]]:
+    """The leases that are out: by zone, the names of their stubs, and the seconds that they have left."""
+    return {
+        zone: {
+            key: fake.store.ttl_left(item)
+            for fake in fakes
+            for key in list(fake.store)
+            if (item := fake.store.get(key)) is not None and not item.value and item.win_sent
+        }
+        for zone, fakes in zones.servers.items()
+    }
+
+
+def no_stubs(zones: MemoryZones) -> bool:
+    """Whether no lease is out."""
+    return not any(stubs(zones).values())
+
+
+def seen(zones: MemoryZones, key: str) -> dict[str, Any]:
+    """What each zone holds under a key: the value, with or without an envelope; or a constant of this module; or None."""
+    found: dict[str, Any] = {}
+    for zone, fakes in zones.servers.items():
+        items = [item for fake in fakes if (item := fake.store.get(full(key))) is not None]
+        found[zone] = _seen(items[0]) if items else None
+    return found
+
+
+def _seen(item: Stored) -> Any:
+    if not item.value and item.win_sent:
+        return STUB
+    if item.flags in (FLAG_TOMBSTONE, FLAG_ABSENT):
+        return TOMBSTONE if item.flags == FLAG_TOMBSTONE else ABSENT
+    if item.flags == FLAG_ENVELOPE:
+        envelope = unwrap(item.value)
+        return StandardCodec().decode(envelope.data, envelope.flags)
+    return StandardCodec().decode(item.value, item.flags)
+
+
+def on_releases(*releases: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """As `on_zones`, once for each of these releases of memcached."""
+
+    def decorate(test: Callable[..., Any]) -> Callable[..., None]:
+        tests = {release: on_zones(versions=release, **options)(test) for release in releases}
+
+        def wrapper(release: str, **fixtures: Any) -> None:
+            tests[release](**fixtures)
+
+        own = inspect.Parameter("release", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        others = inspect.signature(tests[releases[0]]).parameters.values()
+        wrapper.__signature__ = inspect.Signature([own, *others])  # type: ignore[attr-defined]
+        wrapper.__name__, wrapper.__qualname__ = test.__name__, test.__qualname__
+        wrapper.__module__, wrapper.__doc__ = test.__module__, test.__doc__
+        return pytest.mark.parametrize("release", releases)(wrapper)
+
+    return decorate
+
+
+async def assert_nothing_left(*clients: EVCache) -> None:
+    """No load runs or can be joined, no task, no slot and no flight of the near cache is held."""
+    await settle()
+    for client in clients:
+        stats = client.stats()
+        assert (stats.loads.running, stats.loads.waiting, stats.background_tasks) == (0, 0, 0)
+        assert not client._flights._by_key  # nothing else would show it before the next load
+        assert client._near is None or not client._near._flights
+        assert not len(client._turns)
+
+
+async def started(source: Source, calls: int = 1) -> None:
+    """Wait until so many loaders have been called."""
+    for _ in range(1000):
+        if source.calls >= calls:
+            return
+        await asyncio.sleep(0)
+    raise AssertionError(f"{source.calls} loaders were called, not {calls}")
+
+
+async def outcomes(*calls: Awaitable[Any]) -> list[Any]:
+    """What each returned, or the exception that it raised."""
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def cancelled_after(turns: int, make: Callable[[], Awaitable[Any]]) -> Any:
+    """Begin a call, cancel it so many turns of the loop later, and return how it ended."""
+    task = asyncio.ensure_future(make())
+    await settle(turns)
+    task.cancel()
+    return (await asyncio.gather(task, return_exceptions=True))[0]

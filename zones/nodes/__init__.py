@@ -1,0 +1,1 @@
+"""Nodes: connections to one memcached server, their handshake and their replacement."""

@@ -1,0 +1,117 @@
+"""The connections of one node, by what they are used for. It moves them from one use to another; the node decides when.
+
+ready       takes requests
+suspended   open, and not to be used while the circuit is open
+retiring    takes no more requests, and still delivers the replies that it owes
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from evcache.zones.transport.base import Transport
+
+
+class ConnectionSet:
+    """The connections of one node."""
+
+    __slots__ = ("_all_retired", "_loop", "_requests_before", "_silent", "ready", "retiring", "suspended")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.ready: list[Transport] = []
+        self.suspended: list[Transport] = []
+        self.retiring: set[Transport] = set()
+        self._loop = loop
+        self._silent: set[Transport] = set()
+        self._requests_before = 0  # on connections that have ended, less the handshakes of all
+        self._all_retired: asyncio.Future[None] | None = None
+
+    @property
+    def pending(self) -> int:
+        """Number of requests without a reply."""
+        return sum(connection.pending for connection in (*self.ready, *self.suspended, *self.retiring))
+
+    @property
+    def requests(self) -> int:
+        """Number of requests ever sent."""
+        live = (*self.ready, *self.suspended, *self.retiring)
+        return self._requests_before + sum(connection.requests for connection in live)
+
+    @property
+    def is_silent(self) -> bool:
+        """True if no byte arrives on any ready connection while reads wait on it."""
+        return bool(self.ready) and self._silent.issuperset(self.ready)
+
+    def in_use(self) -> list[Transport]:
+        """Return the connections that are open and were not retired."""
+        return [*self.ready, *self.suspended]
+
+    def add(self, connection: Transport) -> None:
+        """Use an open connection, if it is not in use yet."""
+        if connection not in self.ready and connection.is_open:
+            self.ready.append(connection)
+
+    def count_without_handshake(self, opened: Transport) -> None:
+        """Leave the requests of its handshake out of `requests`: no caller asked for them."""
+        self._requests_before -= opened.requests
+
+    def suspend(self) -> None:
+        """Suspend all that are ready. A server that only stood still answers on them when it goes on."""
+        self.suspended += self.ready
+        self.ready.clear()
+        self._silent.clear()
+
+    def resume(self) -> None:
+        """Use the suspended ones again, and count their timeouts from the beginning."""
+        for connection in self.suspended:
+            connection.forgive()
+        self.ready += (connection for connection in self.suspended if connection.is_open)
+        self.suspended.clear()
+
+    def retire(self, connections: Collection[Transport]) -> None:
+        """Take these connections out of use, as far as they are in use."""
+        for connection in [known for known in self.in_use() if known in connections]:
+            self.leave(connection)
+            connection.retire()
+
+    def leave(self, connection: Transport) -> bool:
+        """Note that a connection takes no more requests. Return True if it was ready."""
+        was_ready = connection in self.ready
+        for among in (self.ready, self.suspended):
+            if connection in among:
+                among.remove(connection)
+                self.retiring.add(connection)
+        self._silent.discard(connection)
+        return was_ready
+
+    def forget(self, connection: Transport) -> bool:
+        """Forget a connection that has ended. Return True if it was ready."""
+        was_ready = self.leave(connection)
+        if connection in self.retiring:  # and not one whose handshake failed
+            self.retiring.discard(connection)
+            self._requests_before += connection.requests
+        if not self.retiring and self._all_retired is not None and not self._all_retired.done():
+            self._all_retired.set_result(None)
+        return was_ready
+
+    def silence(self, connection: Transport) -> None:
+        """Note that reads wait on a connection, and no byte arrives."""
+        self._silent.add(connection)
+
+    def hear(self, connection: Transport) -> None:
+        """Note that a byte arrived."""
+        self._silent.discard(connection)
+
+    async def drained(self, seconds: float) -> bool:
+        """Wait until no retiring connection is left. Return False if that takes longer."""
+        if not self.retiring:
+            return True
+        if self._all_retired is None:
+            self._all_retired = self._loop.create_future()
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(self._all_retired)
+        except TimeoutError:
+            return False
+        return True

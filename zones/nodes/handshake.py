@@ -1,0 +1,229 @@
+"""First requests on a connection: log in if the server asks for it, then find out what the server can do.
+
+Each question is optional: a server that refuses one, in whatever words, is used without what the question was about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from evcache.zones.errors import ConnectionLost, NodeUnavailable, ProtocolError, Unsupported
+from evcache.zones.nodes.capabilities import DEFAULT_ITEM_BYTES, Capabilities
+from evcache.zones.protocol import requests
+from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, decimal, unexpected
+from evcache.zones.transport.classic.connection import ClassicConnection
+from evcache.zones.transport.pipelined import Connection
+
+# The name of a server that does not tell its version.
+UNKNOWN_SERVER = "unknown"
+
+_UNAUTHENTICATED = b"CLIENT_ERROR unauthenticated"
+# The refusal of a memcached at its connection limit (`-c`). It says nothing about the protocol.
+_TOO_MANY_CONNECTIONS = b"ERROR Too many open connections"
+
+_log = logging.getLogger("evcache.zones.nodes")
+
+
+class SpeaksNoMeta(Unsupported):
+    """The server refused `mn`, as a server without the meta protocol does. It may speak the classic protocol."""
+
+
+class HungUp(ConnectionLost):
+    """The server closed the connection in place of an answer to the first question."""
+
+
+async def shake_hands(connection: Connection, deadline: float, auth: tuple[str, str] | None) -> Capabilities:
+    """Log in if the server asks for a login, then ask what the server can do.
+
+    A login is an ordinary `set` to a server that asks for none: it would store the password as an item that every client
+    can read. The client therefore asks first, and sends the login only to a server that refuses the question with
+    `unauthenticated`.
+
+    Args:
+        connection: a new connection. The caller closes it after an error.
+        deadline: end of the handshake, on the loop's clock.
+        auth: user and password. None if the client has no login.
+
+    Returns:
+        The capabilities of the server.
+
+    Raises:
+        SpeaksNoMeta: the server refused `mn`. Not raised for a server that closes or talks nonsense. That may be a server
+            of the meta protocol in trouble, which would be used without versions until the next reconnect.
+        HungUp: the server closed the connection at the first question.
+        NodeError: the server cannot be used now.
+    """
+    if auth is not None and await _asks_for_login(connection, deadline):
+        await _log_in(connection, deadline, auth)
+    # All questions in one packet; the answers come in order.
+    speaks_meta = _ask(connection, requests.NOOP, deadline)
+    explicit_cas = _ask(connection, requests.PROBE_EXPLICIT_CAS, deadline)
+    version = _ask(connection, requests.VERSION, deadline)
+    settings = _ask(connection, requests.STATS_SETTINGS, deadline, until=b"END")
+    try:
+        first = await _first_answer(connection, speaks_meta)
+        if first.status != b"MN":
+            raise await _refusal(connection, first, explicit_cas)
+        probed = (await explicit_cas)[0]
+        server = _version((await version)[0])
+        known = _settings(await settings)
+    finally:
+        for answer in (speaks_meta, explicit_cas, version, settings):
+            _give_up(answer)
+    if probed.status == b"SERVER_ERROR":
+        probed = await _ask_other_backends(connection, deadline)
+    return Capabilities(
+        server=server,
+        explicit_cas=_may_choose_cas(probed),
+        cas=known.get(b"cas_enabled") != b"no",
+        item_bytes=_item_bytes(known),
+    )
+
+
+async def meet_classic(connection: ClassicConnection, auth: tuple[str, str] | None) -> Capabilities:
+    """Ask a classic server what it can do. Only the first question has to be answered.
+
+    Args:
+        connection: a new connection. The caller closes it after an error.
+        auth: user and password, which the classic transport cannot send.
+
+    Returns:
+        The capabilities of the server.
+
+    Raises:
+        Unsupported: the server asks for a login.
+        HungUp: the server closed the connection at the first question.
+        NodeError: the server cannot be used now.
+    """
+    try:
+        await connection.probe()
+    except ConnectionLost as error:
+        raise HungUp(error.problem, error.node) from error
+    except ProtocolError as error:
+        if _UNAUTHENTICATED.decode() in error.problem:
+            feature = "a login over the classic protocol, and the server asks for one (unauthenticated)"
+            raise Unsupported(feature, connection.name) from error
+        raise
+    if auth is not None:
+        _warn_of_unused_login(connection.name)
+    server = await connection.version()
+    known = await connection.settings()
+    connection.start()
+    return Capabilities(
+        server=server or UNKNOWN_SERVER,
+        explicit_cas=False,
+        cas=known.get(b"cas_enabled") != b"no",
+        item_bytes=_item_bytes(known),
+        transport="classic",
+    )
+
+
+async def _asks_for_login(connection: Connection, deadline: float) -> bool:
+    # A server run with -Y gives one complaint for all that it reads before the login, so this question travels alone.
+    answer = _ask(connection, requests.NOOP_PADDED, deadline)
+    first = await _first_answer(connection, answer)
+    if first.line.startswith(_UNAUTHENTICATED):
+        return True
+    if first.status == b"MN":
+        _warn_of_unused_login(connection.name)
+    return False  # any other refusal: the questions that follow find out what it means
+
+
+async def _log_in(connection: Connection, deadline: float, auth: tuple[str, str]) -> None:
+    line, secret = requests.text_auth(*auth)
+    (reply,) = await _ask(connection, line, deadline, data=secret)
+    if reply.status != b"STORED":
+        raise NodeUnavailable(f"the login was refused: {reply.line.decode('latin-1')}", connection.name)
+
+
+async def _ask_other_backends(connection: Connection, deadline: float) -> Reply:
+    """Repeat the CAS probe under other keys: behind a proxy, the backend of the first key may be the one that is dead."""
+    answers = [_ask(connection, probe, deadline) for probe in requests.PROBES_OF_OTHER_BACKENDS]
+    try:
+        replies = [(await answer)[0] for answer in answers]
+    finally:
+        for answer in answers:
+            _give_up(answer)
+    return next((reply for reply in replies if reply.status != b"SERVER_ERROR"), replies[0])
+
+
+def _warn_of_unused_login(name: str) -> None:
+    _log.warning("node %s asks for no login: the client did not send the user and password of `auth`", name)
+
+
+def _ask(
+    connection: Connection, line: bytes, deadline: float, *, data: bytes | None = None, until: bytes | None = None
+) -> asyncio.Future[list[Reply]]:
+    answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+    # The payload of a login that was refused may still be in the stream: such a refusal is no answer.
+    connection.request_text(line, answer, deadline, data=data, until=until, may_be_unknown=data is None)
+    return answer
+
+
+def _give_up(answer: asyncio.Future[Any]) -> None:
+    # Retrieve the exception of a failed future, or asyncio reports it as one that was never handled.
+    if not answer.cancel() and not answer.cancelled():
+        answer.exception()
+
+
+async def _first_answer(connection: Connection, answer: asyncio.Future[list[Reply]]) -> Reply:
+    try:
+        return (await answer)[0]
+    except ConnectionLost as error:
+        raise HungUp(error.problem, connection.name) from error
+    except ProtocolError as error:
+        raise Unsupported("the meta protocol", connection.name) from error
+
+
+async def _refusal(connection: Connection, reply: Reply, explicit_cas: asyncio.Future[list[Reply]]) -> Exception:
+    """Return the error for a server that did not answer `mn` with `MN`."""
+    name = connection.name
+    if reply.line.startswith(_UNAUTHENTICATED):
+        # The server has dropped the questions behind it, and does not answer them.
+        return NodeUnavailable(
+            "the server asks for a login (unauthenticated): set `NodeSettings(auth=(user, password))`", name
+        )
+    if reply.status not in ERROR_STATUSES:
+        return unexpected(reply)
+    trouble = NodeUnavailable(reply.line.decode("latin-1"), name)
+    if reply.line.startswith(_TOO_MANY_CONNECTIONS):
+        return trouble
+    if reply.status == b"SERVER_ERROR":
+        # A server that refuses every command with SERVER_ERROR is in trouble; one that answers others knows no `mn`.
+        try:
+            second = (await explicit_cas)[0]
+        except (ConnectionLost, ProtocolError):
+            return trouble
+        if second.status == b"SERVER_ERROR":
+            return trouble
+    return SpeaksNoMeta("the meta protocol", name)
+
+
+def _may_choose_cas(reply: Reply) -> bool:
+    if reply.status == b"EN":
+        return True
+    if reply.status in ERROR_STATUSES:
+        return False
+    raise unexpected(reply)
+
+
+def _version(reply: Reply) -> str:
+    if reply.status in ERROR_STATUSES:
+        return UNKNOWN_SERVER
+    if reply.status != b"VERSION":
+        raise unexpected(reply)
+    return b" ".join(reply.tokens).decode("latin-1")
+
+
+def _settings(replies: list[Reply]) -> dict[bytes, bytes]:
+    # Use memcached's defaults for a server that shows no settings.
+    return {reply.tokens[0]: reply.tokens[1] for reply in replies if reply.status == b"STAT" and len(reply.tokens) > 1}
+
+
+def _item_bytes(settings: dict[bytes, bytes]) -> int:
+    try:
+        return decimal(settings[b"item_size_max"])
+    except (KeyError, ProtocolError):
+        return DEFAULT_ITEM_BYTES

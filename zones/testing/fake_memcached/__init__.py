@@ -1,0 +1,1 @@
+"""FakeMemcached: a memcached server inside the process, for tests."""

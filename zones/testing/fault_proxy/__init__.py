@@ -1,0 +1,1 @@
+"""FaultProxy: a TCP proxy in front of a server that injects faults."""

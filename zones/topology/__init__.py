@@ -1,0 +1,1 @@
+"""Topology: the zones and nodes of a cache, and the sources that name them."""

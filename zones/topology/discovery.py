@@ -1,0 +1,127 @@
+"""Where a topology comes from, and how its changes arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from evcache.zones.errors import InvalidArgument, InvalidTopology
+from evcache.zones.topology.model import Topology
+from evcache.zones.validation import an_instance, seconds, text
+
+NODES_VARIABLE = "EVCACHE_NODES"
+ZONE_VARIABLE = "EVCACHE_ZONE"
+
+# How often a watched file is looked at: a stat() costs microseconds, and zones are not added by the second.
+FILE_POLL_SECONDS = 2.0
+
+_NONE: tuple[Topology, ...] = ()
+
+_log = logging.getLogger("evcache.zones.topology")
+
+
+class Discovery(Protocol):
+    """A source of topologies."""
+
+    async def load(self) -> Topology:
+        """The topology now. Raises `InvalidTopology` when there is none that can be used."""
+        ...
+
+    def watch(self) -> AsyncIterator[Topology]:
+        """Each new topology after the one that `load` gave, for as long as there may be one. Cancelled on close."""
+        ...
+
+
+class StaticDiscovery:
+    """A topology that never changes."""
+
+    def __init__(self, topology: Topology) -> None:
+        an_instance(topology, Topology, "topology", optional=False)
+        self.topology = topology
+
+    async def load(self) -> Topology:
+        """The topology it was made with."""
+        return self.topology
+
+    async def watch(self) -> AsyncIterator[Topology]:
+        """Ends at once: there will be no other."""
+        for topology in _NONE:
+            yield topology
+
+
+class EnvironmentDiscovery:
+    """The node list in an environment variable, read once: `EVCACHE_NODES=eu-1a=host:port,host:port;eu-1b=...`."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None, variable: str = NODES_VARIABLE) -> None:
+        if environment is not None and not isinstance(environment, Mapping):
+            raise InvalidArgument("environment", f"a mapping or None is needed, not {environment!r}")
+        text(variable, "variable")
+        self._environment = os.environ if environment is None else environment
+        self._variable = variable
+
+    async def load(self) -> Topology:
+        """Parse the variable. Raises `InvalidTopology` when it is missing or malformed."""
+        text = self._environment.get(self._variable, "").strip()
+        if not text:
+            raise InvalidTopology("zones", f"the environment variable {self._variable} is not set")
+        return Topology.from_node_list(text)
+
+    async def watch(self) -> AsyncIterator[Topology]:
+        """Ends at once: a process's environment does not change under it."""
+        for topology in _NONE:
+            yield topology
+
+
+class FileDiscovery:
+    """A TOML file (see `Topology.from_toml`), looked at again every `poll` seconds.
+
+    A version that can't be read or parsed is logged once and skipped: the topology in use stays.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, poll: float = FILE_POLL_SECONDS) -> None:
+        if not isinstance(path, str | os.PathLike) or not str(path):
+            raise InvalidArgument("path", f"the path of a file is needed, not {path!r}")
+        self.path = Path(path)
+        self._poll = seconds(poll, "poll")
+        self._seen: tuple[int, int, int] | None = None
+        self._last: Topology | None = None
+
+    async def load(self) -> Topology:
+        """Read the file. Raises `InvalidTopology` with the line when it is malformed, or when it can't be read."""
+        try:
+            self._seen = self._stamp()
+            self._last = Topology.from_toml(self.path.read_text("utf-8"), str(self.path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidTopology("zones", f"{self.path}: {error}") from error
+        return self._last
+
+    async def watch(self) -> AsyncIterator[Topology]:
+        """Each new content that parses and differs from the last."""
+        while True:
+            await asyncio.sleep(self._poll)
+            before, stamp = self._last, self._stamp_or_none()
+            if stamp is None or stamp == self._seen:
+                continue
+            self._seen = stamp  # also for a version that fails to parse, so that it is reported once
+            try:
+                topology = await self.load()
+            except InvalidTopology as error:
+                _log.warning("the topology stays as it is: %s", error)
+                continue
+            if topology != before:
+                yield topology
+
+    def _stamp(self) -> tuple[int, int, int]:
+        # The inode too: files are replaced by rename (Kubernetes config maps are), within one tick of the clock if need be.
+        status = self.path.stat()
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+    def _stamp_or_none(self) -> tuple[int, int, int] | None:
+        try:
+            return self._stamp()
+        except OSError:
+            return None

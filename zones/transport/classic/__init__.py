@@ -1,0 +1,1 @@
+"""The classic transport, for servers that speak only the classic text protocol."""

@@ -1,0 +1,439 @@
+"""One pipelined connection: many callers write, replies come back in order, and each reaches the caller it belongs to.
+
+The rules that keep one caller's data from another:
+
+- Requests wait in a FIFO, and each reply is matched with its head. A request keeps its place until its reply has been
+  read, also when the caller was cancelled or gave up: the reply is then dropped. (A client that hands on a connection
+  with an unread reply gives the next caller the wrong answer; aiomcache 0.8.2 does.)
+- Each meta request carries an opaque number that the server repeats. A reply with another one, or one that nobody waits
+  for, closes the connection and is returned to no one.
+- When the connection ends, everyone who waits is told at once.
+
+Deadlines cost no timer per call: there is one timer for the connection, set to the nearest deadline, and whoever is late
+when it fires is failed. Requests of one loop tick leave in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from typing import cast
+
+from evcache.zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError
+from evcache.zones.health.loop_lag import LoopLag
+from evcache.zones.protocol import requests
+from evcache.zones.protocol.decoder import Decoder
+from evcache.zones.protocol.packet import LARGE_BYTES, Packet, runs
+from evcache.zones.transport.base import peers_of
+from evcache.zones.transport.in_flight import (
+    Pending,
+    PendingAll,
+    PendingQuiet,
+    PendingRead,
+    PendingStore,
+    PendingText,
+    Waiter,
+)
+from evcache.zones.transport.lateness import Lateness
+from evcache.zones.transport.limits import ConnectionLimits
+from evcache.zones.transport.read_buffer import read_buffer_of
+from evcache.zones.transport.silence import SilenceDetector
+
+# The requests of a tick leave in one write at its end. But a server that waits for work is given the first of them at once,
+# so that it begins while the rest are made: a tenth more gets a second with 32 callers, and nothing lost with 256.
+EAGER_REQUESTS = 8
+
+
+class Connection(asyncio.BufferedProtocol):
+    """An open connection to one node. Made by `Node`; lives on one event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        limits: ConnectionLimits,
+        on_lost: Callable[[Connection, NodeUnavailable], None],
+        on_late: Callable[[Connection, int, int], None] | None = None,
+        lag: LoopLag | None = None,
+        *,
+        on_silent: Callable[[Connection], bool] | None = None,
+        on_heard: Callable[[Connection], None] | None = None,
+    ) -> None:
+        """`name` is the node's label, for errors. `on_lost(connection, why)` is called once, when it has ended.
+
+        `on_late(connection, timeouts, in_a_row)`: so many requests have just had no reply in time, and so many since one
+        was last answered; callers who gave up are not among them, nor timeouts for which `lag` says the loop is to blame.
+
+        `on_silent(connection)` is called when reads wait and no byte arrives (`silence`). If it returns True, the
+        reads fail with `NodeSilent`, so that their callers can ask another zone. `on_heard(connection)` is called with the
+        first byte after that, and after timeouts.
+        """
+        self.name = name
+        self._loop = loop
+        self._limits = limits
+        self._max_queued_bytes = limits.max_queued_bytes
+        self._on_lost = on_lost
+        self._on_late = on_late
+        self._lag = lag
+        self._late_in_a_row = 0
+        self._transport: asyncio.Transport | None = None
+        self._decoder = Decoder()
+        self._buffer = read_buffer_of(loop)
+        self._pending: deque[Pending] = deque()
+        self._opaque = 0
+        self._batched = 0  # numbers that were given to the parts of batches, beyond one for each batch
+        # Requests of this tick, or those that wait for the server to take earlier ones.
+        self._out: list[bytes | memoryview] = []
+        self._out_bytes = 0
+        self._has_large = False  # whether a part of it is a large value
+        self._flush_is_due = False
+        self._alone = False  # whether the last tick had no more than one request, and nothing else was under way
+        self._paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._on_silent = on_silent
+        self._on_heard = on_heard
+        self.heard_at = 0.0
+        """Time of the last byte, on the loop's clock."""
+        self._waiting_since = 0.0  # when a request was last sent while nothing waited
+        self._silence = SilenceDetector(self, loop, limits.patience, self._fell_silent)
+        self._awaits_byte = False  # whether `_silence` or the node is to hear of the next byte
+        self._is_troubled = False  # whether the node does
+        self._lateness = Lateness(lag)
+        # Requests that may wait: none before there is a transport, and after `retire` or the end.
+        self._room = 0
+        self._retiring = False
+        self._why_ended: NodeUnavailable | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._why_ended else "retiring" if self._retiring else "open"
+        return f"<Connection {self.name} {state} pending={len(self._pending)} queued={self._out_bytes}B>"
+
+    @property
+    def renews_itself(self) -> bool:
+        """False: see `Transport`."""
+        return False
+
+    def peers(self) -> frozenset[tuple[str, int]]:
+        """Return the IP address and port that it is connected to."""
+        return peers_of(self._transport)
+
+    @property
+    def quiet_since(self) -> float:
+        """Time of the last byte, or of the first request since nothing waited, if that is later."""
+        return max(self.heard_at, self._waiting_since)
+
+    @property
+    def waiting(self) -> Collection[Pending]:
+        """Requests whose reply has not been read, the oldest first."""
+        return self._pending
+
+    @property
+    def pending(self) -> int:
+        """Requests whose reply has not been read, given up ones included."""
+        return len(self._pending)
+
+    @property
+    def unanswered(self) -> int:
+        """Requests whose caller still waits."""
+        return sum(not pending.waiter.done() for pending in self._pending)
+
+    @property
+    def requests(self) -> int:
+        """Requests ever sent on it: what has one answer, and can time out once, is one."""
+        return self._opaque - self._batched
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be sent."""
+        return self._room > 0
+
+    def forgive(self) -> None:
+        """Count timeouts in a row from the beginning."""
+        self._late_in_a_row = 0
+
+    async def probe(self, deadline: float) -> None:
+        """See whether the server answers. Raises a `NodeError` when it does not by then."""
+        answer: asyncio.Future[object] = self._loop.create_future()
+        self.request_text(requests.NOOP, answer, deadline)
+        await answer
+
+    # Sending. All four raise `QueueFull` or `ConnectionLost`, with nothing sent, when there is no room or no connection.
+    # `deadline` is on the loop's clock. Giving up (cancelling the waiter) is free: the reply is dropped when it comes.
+
+    def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
+        """Send one meta command; the waiter gets its `Reply`."""
+        self._opaque = number = self._opaque + 1
+        opaque = b"O%d" % number
+        if data is None:
+            self._send(b"%b %b\r\n" % (line, opaque), Pending(waiter, deadline, opaque))
+        elif len(data) < LARGE_BYTES:
+            self._send(b"%b %b\r\n%b\r\n" % (line, opaque, data), PendingStore(waiter, deadline, opaque))
+        else:
+            pending = PendingStore(waiter, deadline, opaque)
+            self._send(b"%b %b\r\n" % (line, opaque), pending, (memoryview(data), b"\r\n"))
+
+    def read(self, line: bytes, waiter: Waiter, deadline: float, latest: float) -> None:
+        """Send one read that another zone can answer as well; the waiter gets its `Reply`, or early a `NodeSilent`.
+
+        `latest`: when its call ends. While the server is in the middle of a reply, the read waits beyond its deadline.
+        """
+        self._opaque = number = self._opaque + 1
+        opaque = b"O%d" % number
+        self._send(b"%b %b\r\n" % (line, opaque), PendingRead(waiter, deadline, opaque, latest))
+
+    def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
+        """Send the commands of a packet together; the waiter gets the list of their replies."""
+        self._opaque = number = self._opaque + 1
+        opaque = b"O%d" % number
+        pending = PendingAll(waiter, deadline, opaque, packet.commands)
+        data = opaque.join(packet.first)
+        if packet.rest:
+            rest = [part if isinstance(part, memoryview) else opaque.join(part) for part in packet.rest]
+            self._send(data, pending, rest)
+        else:
+            self._send(data, pending)
+
+    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float, latest: float | None = None) -> None:
+        """Send several reads that are silent on a miss; the waiter gets the list of `(index, Reply)` of hits and errors.
+
+        A no-op closes the batch: when its answer is here, whatever has not been answered was a miss, or an error. `latest`:
+        another zone can answer them as well, and the waiter may get a `NodeSilent` early; when their call ends.
+        """
+        first = self._opaque + 1
+        self._opaque += len(lines)
+        self._batched += len(lines) - 1
+        opaques = [b"O%d" % number for number in range(first, first + len(lines))]
+        parts = [b"%b q %b\r\n" % part for part in zip(lines, opaques, strict=True)]
+        parts.append(b"mn\r\n")
+        self._send(b"".join(parts), PendingQuiet(waiter, deadline, opaques, lines, self._send, latest=latest))
+
+    def request_text(
+        self,
+        line: bytes,
+        waiter: Waiter,
+        deadline: float,
+        *,
+        data: bytes | None = None,
+        until: bytes | None = None,
+        may_be_unknown: bool = False,
+    ) -> None:
+        """Send a command that can't carry an opaque: a classic one, or `mn`.
+
+        The waiter gets the list of replies: one, or with `until` all up to the one of that status, or an error.
+        If `may_be_unknown`, any refusal is an answer too, and the connection stays open (see `PendingText`).
+        """
+        self._send(
+            b"%b\r\n" % line if data is None else b"%b\r\n%b\r\n" % (line, data),
+            PendingText(waiter, deadline, until, may_be_unknown=may_be_unknown),
+        )
+
+    def _send(self, data: bytes, pending: Pending, rest: Sequence[bytes | memoryview] = ()) -> None:
+        """Queue a request. `rest`: what follows `data`: large values, and what is between and behind them."""
+        waiting = self._pending
+        when = pending.deadline
+        if len(waiting) >= self._room or self._out_bytes >= self._max_queued_bytes:
+            if not self._room:
+                raise ConnectionLost("the connection is closed", self.name)
+            raise self._limits.refusal(len(waiting), self._out_bytes, self.name)
+        if not waiting:
+            self._waiting_since = now = self._loop.time()
+            when = min(when, now + self._limits.silence)
+            if not self._silence.is_watching:
+                self._silence.begin()
+                self._awaits_byte = True
+        waiting.append(pending)
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if rest:
+            self._out += rest
+            self._out_bytes += sum(map(len, rest))
+            self._has_large = True
+        if self._flush_is_due or self._paused:
+            if len(waiting) == EAGER_REQUESTS and len(self._out) == EAGER_REQUESTS:
+                self._write_out()
+        else:
+            if self._alone and len(waiting) == 1:
+                self._write_out()
+            else:
+                self._flush_is_due = True
+                self._loop.call_soon(self._flush)
+            if self._lag is not None:
+                self._lag.watch()  # from now on: what holds up the flush makes late what has not even left
+        if when < self._timer_at:
+            self._wake_at(when)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        # A caller who has the connection to himself is not helped by waiting for the end of the tick, which would take
+        # another turn of the loop: his next request is written at once.
+        self._alone = len(self._out) == len(self._pending) == 1
+        self._write_out()
+
+    def _write_out(self) -> None:
+        if self._out and not self._paused and self._transport is not None and self._why_ended is None:
+            out, self._out, self._out_bytes = self._out, [], 0
+            if self._has_large:
+                self._write_in_parts(self._transport, out)
+            else:
+                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _write_in_parts(self, transport: asyncio.Transport, out: list[bytes | memoryview]) -> None:
+        """Write until the transport has no room. What follows stays."""
+        following = 0
+        for following, run in runs(out):  # noqa: B007  # used after the loop
+            transport.write(run)
+            if self._paused:
+                break
+        self._out = out[following:]
+        self._out_bytes = sum(map(len, self._out))
+        self._has_large = bool(self._out)
+
+    # Receiving.
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where to put what arrives. Called by the event loop."""
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Called by the event loop, right after it has filled the buffer."""
+        self.data_received(bytes(self._buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        """Match what arrived with who waits."""
+        now = self._loop.time()
+        if self._awaits_byte:
+            self._first_byte(now - self.quiet_since)
+        self.heard_at = now
+        waiting = self._pending
+        try:
+            for reply in self._decoder.feed(data):
+                if not waiting:
+                    raise ProtocolError(f"a reply that nobody asked for: {reply.line[:64]!r}")  # noqa: TRY301
+                if self._late_in_a_row and not waiting[0].waiter.done():
+                    self._late_in_a_row = 0  # in time: a reply that nobody waits for any more is none
+                try:
+                    if waiting[0].take(reply):
+                        waiting.popleft()
+                        if self._why_ended is not None:  # by what the waiter did with it
+                            return
+                except NodeUnavailable as error:  # the server answers, and what is behind it does not
+                    error.node = self.name
+                    waiting.popleft().fail(error)
+        except ProtocolError as error:
+            error.node = self.name
+            self._end(ConnectionLost(f"closed, since the server broke the protocol: {error.problem}", self.name), error)
+            return
+        if self._decoder.awaited:
+            self._lateness.mid_value_at = now
+        if self._retiring:
+            self._close_if_nobody_waits()
+
+    def _first_byte(self, quiet: float) -> None:
+        self._awaits_byte = False
+        self._silence.heard(quiet)
+        if self._is_troubled:
+            self._is_troubled = False
+            if self._on_heard is not None:
+                self._on_heard(self)
+
+    def _fell_silent(self) -> bool:
+        self._awaits_byte = self._is_troubled = True
+        return self._on_silent is not None and self._on_silent(self)
+
+    # Time.
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        # Replies that arrived before this ran have been delivered: the loop handles sockets before timers, so a loop that
+        # was busy is not mistaken for a slow server.
+        now = self._loop.time()
+        late, nearest, blame_after = self._lateness.sort(self._pending, now, due=self._timer_at)
+        self._timer, self._timer_at = None, math.inf
+        for pending in late:
+            pending.fail(NodeTimeout("no reply in time", self.name))
+        if blame_after:
+            self._loop.call_later(blame_after, self._blame, len(late), late[0])
+        elif blame_after is not None:
+            self._blame(len(late), late[0])
+        self._close_if_nobody_waits()
+        if self._pending and self._why_ended is None:
+            give_up = self.quiet_since + self._limits.silence
+            if give_up <= now:
+                self._end(ConnectionLost(f"no byte in {self._limits.silence:g} s", self.name))
+                return
+            self._wake_at(min(nearest, give_up, self._timer_at))
+
+    def _blame(self, timeouts: int, first: Pending) -> None:
+        """Report timeouts, unless the first of them has been answered since: then it was the loop that was late."""
+        if first in self._pending:
+            self._late_in_a_row += timeouts
+            self._awaits_byte = self._is_troubled = True
+            if self._on_late is not None:
+                self._on_late(self, timeouts, self._late_in_a_row)
+
+    # The transport's life.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        self._transport = cast("asyncio.Transport", transport)  # by its methods: uvloop's are no subclass
+        if self._why_ended is not None:
+            self._transport.abort()
+            return
+        self._room = self._limits.max_pending
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        self._end(ConnectionLost("closed by the server" if exc is None else f"lost: {exc}", self.name))
+
+    def pause_writing(self) -> None:
+        """The server is slower than we are: keep requests here, where they are counted. Called by the event loop."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self._paused = False
+        self.heard_at = self._loop.time()  # it took bytes: silent, but not gone
+        self._flush()
+
+    def retire(self) -> None:
+        """Take no more requests, and close once nobody waits for an answer any more."""
+        self._retiring = True
+        self._room = 0
+        self._close_if_nobody_waits()
+
+    def _close_if_nobody_waits(self) -> None:
+        if self._retiring and all(pending.waiter.done() for pending in self._pending):
+            self._end(ConnectionLost("retired", self.name))
+
+    def abort(self, why: str = "closed by this client") -> None:
+        """Close now. Everyone who waits gets `ConnectionLost`. Calling it again does nothing."""
+        self._end(ConnectionLost(why, self.name))
+
+    def _end(self, why: NodeUnavailable, first: NodeError | None = None) -> None:
+        if self._why_ended is not None:
+            return
+        self._why_ended = why
+        self._room = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._silence.stop()
+        self._out.clear()
+        self._out_bytes = 0
+        if self._transport is not None:
+            self._transport.abort()
+        # The node first: a waiter that tries again must not be handed this connection.
+        self._on_lost(self, why)
+        waiting, self._pending = self._pending, deque()
+        for pending in waiting:
+            pending.fail(first or why.copy())
+            first = None

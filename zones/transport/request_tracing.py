@@ -1,0 +1,129 @@
+"""A tap on the way to the nodes: whoever measures sees every request, its command and how it ended.
+
+Off the path of calls: a node that has no tap lends its connections as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from evcache.zones.errors import CacheError
+from evcache.zones.protocol.packet import Packet
+from evcache.zones.topology.model import Endpoint
+from evcache.zones.transport.base import Transport
+from evcache.zones.transport.in_flight import Waiter
+
+_log = logging.getLogger("evcache.zones.transport")
+
+Ended = Callable[[BaseException | None], None]
+"""To be called once, when the request has ended: with an error, or None."""
+
+Listener = Callable[[Endpoint, str, int], Ended | None]
+"""Told of each request as it is sent, in the context of who sends it: the node, the command, and how many of them."""
+
+
+class Tap:
+    """Where one client's requests can be listened to."""
+
+    def __init__(self) -> None:
+        self.listener: Listener | None = None
+
+    def over(self, connection: Transport, endpoint: Endpoint) -> Transport:
+        """The connection, with its requests seen."""
+        return connection if self.listener is None else _Tapped(connection, endpoint, self.listener, self)
+
+    def broke(self) -> None:
+        """The listener has raised: say so once, and do without it."""
+        if self.listener is not None:
+            self.listener = None
+            _log.exception("whoever listens to requests has raised, and is told nothing more")
+
+
+class _Tapped:
+    """A connection whose requests are seen. Lent for one request."""
+
+    def __init__(self, connection: Transport, endpoint: Endpoint, listener: Listener, tap: Tap) -> None:
+        self._tap = tap
+        self._connection = connection
+        self._endpoint = endpoint
+        self._listener = listener
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
+        """As the connection's."""
+        seen = self._seen(_name_of(line), 1, waiter)
+        self._sent(seen, lambda: self._connection.request(line, seen, deadline, data))
+
+    def read(self, line: bytes, waiter: Waiter, deadline: float, latest: float) -> None:
+        """As the connection's."""
+        seen = self._seen(_name_of(line), 1, waiter)
+        self._sent(seen, lambda: self._connection.read(line, seen, deadline, latest))
+
+    def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
+        """As the connection's."""
+        seen = self._seen(packet.name, 1, waiter)
+        self._sent(seen, lambda: self._connection.request_all(packet, seen, deadline))
+
+    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float, latest: float | None = None) -> None:
+        """As the connection's."""
+        seen = self._seen(_name_of(lines[0]), len(lines), waiter)
+        self._sent(seen, lambda: self._connection.request_quietly(lines, seen, deadline, latest))
+
+    def _seen(self, command: str, requests: int, waiter: Waiter) -> Waiter:
+        try:
+            ended = self._listener(self._endpoint, command, requests)
+        except Exception:
+            self._tap.broke()
+            return waiter
+        return waiter if ended is None else _SeenWaiter(waiter, ended, self._tap)
+
+    @staticmethod
+    def _sent(seen: Waiter, send: Callable[[], None]) -> None:
+        try:
+            send()
+        except CacheError as error:  # nothing was sent
+            if isinstance(seen, _SeenWaiter):
+                seen.end(error)
+            raise
+
+
+def _name_of(line: bytes) -> str:
+    return line.split(b" ", 1)[0].decode("ascii")
+
+
+class _SeenWaiter:
+    """Who waits for an answer, and who wants to know when it came."""
+
+    __slots__ = ("_ended", "_tap", "_waiter")
+
+    def __init__(self, waiter: Waiter, ended: Ended, tap: Tap) -> None:
+        self._tap = tap
+        self._waiter = waiter
+        self._ended: Ended | None = ended
+
+    def done(self) -> bool:
+        done = self._waiter.done()
+        if done:  # given up: the connection asks when the answer has come, and there is nobody to take it
+            self.end(None)
+        return done
+
+    def set_result(self, answer: Any) -> None:
+        self.end(None)
+        self._waiter.set_result(answer)
+
+    def set_exception(self, error: Any) -> None:
+        self.end(error)
+        self._waiter.set_exception(error)
+
+    def end(self, error: BaseException | None) -> None:
+        ended, self._ended = self._ended, None
+        if ended is None:
+            return
+        try:
+            ended(error)
+        except Exception:  # out of a connection that has just read a reply: it would end for all
+            self._tap.broke()
