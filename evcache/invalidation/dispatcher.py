@@ -25,17 +25,17 @@ class RunningLoads(Protocol):
 
 
 class FailedLoads(Protocol):
-    """Keys whose loader has failed. A write ends the back-off of its key."""
+    """Keys whose loader has failed. A write ends the backoff of its key."""
 
     @property
     def until(self) -> Mapping[bytes, float]:
-        """Times at which the back-off of a key ends, by key."""
+        """Times at which the backoff of a key ends, by key."""
 
     def end(self, key: bytes) -> None:
-        """End the back-off of the key."""
+        """End the backoff of the key."""
 
     def end_all(self) -> None:
-        """End every back-off."""
+        """End every backoff."""
 
 
 class Changes:
