@@ -47,14 +47,14 @@ ARRIVAL, THREE, LOOK, ONE = "arrival", "three copies", "look first", "one copy"
 def form(name: str) -> Iterator[None]:
     """Have guarded stores take this form."""
     if name == LOOK:
-        with patch.object(commands.Store, "send", _look_first):
+        with patch.object(commands.StoreCommand, "send", _look_first):
             yield
     else:
         with patch.object(commands, "THREE_COPIES_MAX_BYTES", -1 if name == ONE else 2**31):
             yield
 
 
-def _look_first(store: commands.Store, *_: Any) -> None:
+def _look_first(store: commands.StoreCommand, *_: Any) -> None:
     store.carried = True  # and nothing is sent: `Store.settle` does it all
 
 

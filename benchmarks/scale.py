@@ -27,7 +27,7 @@ from evcache import EVCache, NodeSettings
 from evcache.zones import Endpoint, Mode, Topology, Zone
 from evcache.zones.cluster import Cluster
 from evcache.zones.errors import NodeError
-from evcache.zones.routing.ketama import Ring, position
+from evcache.zones.routing.ketama import Ring, ring_position
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.transport.dialer import AnyProtocol
 from evcache.zones.transport.limits import ConnectionLimits
@@ -108,9 +108,9 @@ def ring(nodes: int) -> Row:
         made = Ring(names)
         size = taken() - before
     keys = [b"namespace:key:%d" % number for number in range(LOOKUPS)]
-    places = [position(key) for key in keys]
+    places = [ring_position(key) for key in keys]
     lookup = median_seconds(lambda: list(map(made.owner, places)), REPEATS)
-    hashing = median_seconds(lambda: list(map(position, keys)), REPEATS)
+    hashing = median_seconds(lambda: list(map(ring_position, keys)), REPEATS)
     return {
         "nodes in a zone": nodes,
         "ring built, ms": build * 1e3,

@@ -23,7 +23,7 @@ def _work() -> str:
     return "background work"
 
 
-class Background:
+class BackgroundTasks:
     """The background tasks of one client."""
 
     def __init__(self, max_tasks: int = MAX_TASKS) -> None:

@@ -8,7 +8,7 @@ import os
 from evcache.zones.errors import UsageError
 
 
-class Owner:
+class LoopAffinity:
     """The loop and process of one opening. No other loop or process can use the sockets and timers of that opening."""
 
     __slots__ = ("_closed", "_if_closed", "_loop", "_pid", "open_in")

@@ -55,7 +55,7 @@ class Table:
     """The row of a place."""
 
 
-class SqliteFile(ABC, Generic[Found]):
+class SqliteJournal(ABC, Generic[Found]):
     """One file, for one process. Classes of it say what is in it."""
 
     table: ClassVar[Table]

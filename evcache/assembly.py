@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from evcache._background import Background
-from evcache._loop_affinity import Owner
+from evcache._background import BackgroundTasks
+from evcache._loop_affinity import LoopAffinity
 from evcache.channels import InvalidationChannel
 from evcache.config import (
     CHECK_SHARE,
@@ -22,32 +22,32 @@ from evcache.config import (
     local_zone_from,
 )
 from evcache.consistency import Consistency
-from evcache.hooks import Hooks, Listeners
-from evcache.invalidation.bus import Bus
-from evcache.invalidation.dispatcher import Changes
+from evcache.hooks import HookDispatcher, Hooks
+from evcache.invalidation.bus import InvalidationBus
+from evcache.invalidation.dispatcher import InvalidationDispatcher
 from evcache.load_policy import LoadPolicy
-from evcache.near_cache.coherence import Near
+from evcache.near_cache.coherence import CoherentNearCache
 from evcache.near_cache.store import NearCache
 from evcache.options import Defaults, Seconds
-from evcache.read_through.failure_backoff import Throttle
+from evcache.read_through.failure_backoff import FailureBackoff
 from evcache.read_through.fill import Fill
-from evcache.read_through.get_or_load import LoadPath
+from evcache.read_through.get_or_load import ReadThrough
 from evcache.read_through.leases import Leases
-from evcache.read_through.loader import Loads
+from evcache.read_through.loader import Loader
 from evcache.read_through.packer import Packer
-from evcache.read_through.single_flight import Flights
-from evcache.reads.context import ReadParts
+from evcache.read_through.single_flight import SingleFlight
+from evcache.reads.context import ReadContext
 from evcache.reads.decoding import Decoding
-from evcache.reads.failover_budget import Budget, Failover
-from evcache.reads.hedging import Hedge, Hedging
-from evcache.reads.zone_reader import ReadPath
+from evcache.reads.failover_budget import Failover, TokenBucket
+from evcache.reads.hedging import HedgedReader, Hedging
+from evcache.reads.zone_reader import ZoneReader
 from evcache.replication.gutter import GUTTER, Gutter, GutterReads, GutterWrites
-from evcache.replication.handoff.hinted_handoff import Replay
+from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.handoff.hints import Hints
-from evcache.replication.hlc import VersionClock
-from evcache.replication.read_repair import Repair
-from evcache.replication.repair_sampling import Sampler
-from evcache.replication.seen_versions import REMEMBERED_KEYS, Remembered
+from evcache.replication.hlc import HybridLogicalClock
+from evcache.replication.read_repair import ReadRepair
+from evcache.replication.repair_sampling import RepairSampler
+from evcache.replication.seen_versions import REMEMBERED_KEYS, SeenVersions
 from evcache.replication.version_support import VersionSupport
 from evcache.telemetry import Telemetry
 from evcache.values.checked_codec import checked
@@ -56,15 +56,15 @@ from evcache.values.keys import Keys
 from evcache.values.ttl import DEFAULT_TTL_SECONDS, seconds_to_live
 from evcache.writes.atomic import Atomic
 from evcache.writes.coordinator import Coordinator
-from evcache.writes.keyed_lock import Turns
-from evcache.writes.writer import WritePath
+from evcache.writes.keyed_lock import KeyedLock
+from evcache.writes.writer import Writer
 from evcache.zones._live import Live
-from evcache.zones.cluster import Cluster, View
+from evcache.zones.cluster import Cluster, ClusterSnapshot
 from evcache.zones.errors import InvalidArgument, InvalidTopology
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.topology.discovery import StaticDiscovery
 from evcache.zones.transport.base import TransportChoice
-from evcache.zones.transport.request_tracing import Tap
+from evcache.zones.transport.request_tracing import RequestTracer
 from evcache.zones.validation import an_instance, at_least_one, flag, fraction, methods, not_negative
 
 DEFAULT_HINTS = Hints()
@@ -175,13 +175,13 @@ class Assembly(Live):
         )
         self._fallback_on_miss = fallback_on_miss
         self._codec = _codec(codec, interop=interop)
-        self._hooks = Listeners()
+        self._hooks = HookDispatcher()
         self._decoding = Decoding(self._codec, self._hooks)
         if hooks is not None:
             self._hooks.add(hooks)
         self._versions = not interop
-        self._owner = Owner()
-        self._background = Background()
+        self._owner = LoopAffinity()
+        self._background = BackgroundTasks()
         an_instance(hints, Hints, "hints")
         an_instance(failover, Failover, "failover", optional=False)
         an_instance(hedging, Hedging, "hedging")
@@ -190,7 +190,7 @@ class Assembly(Live):
         self._telemetry = telemetry
         settings = _settings(nodes, transport, read_timeout)
         if telemetry is not None and telemetry.node_spans and settings.tap is None:
-            settings = replace(settings, tap=Tap())
+            settings = replace(settings, tap=RequestTracer())
         self._tap = settings.tap
         fixed = self._discovery.topology if isinstance(self._discovery, StaticDiscovery) else None
         if gutter is not None and fixed is not None and fixed.zone(GUTTER) is not None:
@@ -199,11 +199,11 @@ class Assembly(Live):
             settings, self._local_zone, events=self._hooks, spare=None if gutter is None else gutter.zone()
         )
         self._cluster.on_handshake(VersionSupport(is_needed=ordering == "newest" and not interop).check)
-        self._starting: asyncio.Task[View] | None = None
+        self._starting: asyncio.Task[ClusterSnapshot] | None = None
         self._closers: set[asyncio.Future[None]] = set()  # calls of `close` that are under way
-        clock = self._clock = VersionClock(wall_ms=lambda: int(wall_clock() * 1000))
+        clock = self._clock = HybridLogicalClock(wall_ms=lambda: int(wall_clock() * 1000))
         tombstones = self._tombstone_ttl = seconds_to_live(tombstone_ttl, "tombstone_ttl")
-        self._repair = Repair(
+        self._repair = ReadRepair(
             clock,
             self._background,
             self._hooks,
@@ -217,16 +217,16 @@ class Assembly(Live):
         self._wall_clock = wall_clock
         self._near = None
         if near_cache is not None:
-            self._near = Near(
+            self._near = CoherentNearCache(
                 near_cache,
                 wall=wall_clock,
                 has_channel=invalidation is not None,
                 on_remove=self._hooks.near_removed if self._hooks.hears("near_removed") else None,
             )
-        self._flights = Flights()
-        remembered = Remembered(not_negative(remember_versions, "remember_versions"))
-        throttle = Throttle()
-        self._changes = Changes(
+        self._flights = SingleFlight()
+        remembered = SeenVersions(not_negative(remember_versions, "remember_versions"))
+        throttle = FailureBackoff()
+        self._changes = InvalidationDispatcher(
             self._near,
             self._flights,
             lambda: None if self._cluster.view is None else self._cluster.view.home,
@@ -234,25 +234,25 @@ class Assembly(Live):
             remembered=remembered,
             throttle=throttle,
         )
-        self._bus = None if invalidation is None else Bus(invalidation, f"evcache:{namespace}", self._changes)
+        self._bus = None if invalidation is None else InvalidationBus(invalidation, f"evcache:{namespace}", self._changes)
         if self._bus is not None:
             self._changes.announce = self._bus.announce
-        self._failover = Budget(failover.ratio, failover.burst)
-        self._hedge = None if hedging is None else Hedge(hedging, self._hooks)
-        parts = ReadParts(
+        self._failover = TokenBucket(failover.ratio, failover.burst)
+        self._hedge = None if hedging is None else HedgedReader(hedging, self._hooks)
+        parts = ReadContext(
             clock=clock,
             remembered=remembered,
             repair=self._repair,
             budget=self._failover,
             gutter=None if gutter is None else GutterReads(clock),
             hooks=self._hooks,
-            sampler=Sampler(fraction(check_share, "check_share") if self._repair.enabled else 0.0),
+            sampler=RepairSampler(fraction(check_share, "check_share") if self._repair.enabled else 0.0),
         )
-        self._reads = ReadPath(parts, self._near, self._hedge)
+        self._reads = ZoneReader(parts, self._near, self._hedge)
         self._repair.announce = self._changes.caught_up
-        self._replay: Replay | None = None
+        self._replay: HintedHandoff | None = None
         if hints is not None and not interop:
-            self._replay = Replay(
+            self._replay = HintedHandoff(
                 hints,
                 clock,
                 self._background,
@@ -267,7 +267,7 @@ class Assembly(Live):
             self._cluster.when_back(self._replay.wake)
         self._coordinator = Coordinator(clock, self._repair, remembered, versions=not interop)
         self._atomic = Atomic(self._coordinator, clock, self._codec, wall_clock, versions=not interop)
-        self._writes = WritePath(
+        self._writes = Writer(
             clock,
             self._coordinator,
             self._atomic,
@@ -283,11 +283,11 @@ class Assembly(Live):
         )
         self._policy = loading
         self._load_writes = self._defaults.write(None, None, "miss")
-        self._turns = Turns()
-        self._loads = LoadPath(
+        self._turns = KeyedLock()
+        self._loads = ReadThrough(
             self._reads,
             self._decoding,
-            Loads(
+            Loader(
                 clock=clock,
                 pack=Packer(
                     self._decoding,

@@ -6,7 +6,7 @@ from typing import Any
 
 from evcache.lifecycle import Lifecycle
 from evcache.options import Level, Seconds
-from evcache.replication.guarded_store import Seen
+from evcache.replication.guarded_store import Peeked
 from evcache.replication.hlc import MAX_CAS
 from evcache.results import Item, Outcome, WriteResult
 from evcache.writes.coordinator import Decision, Draft
@@ -54,7 +54,7 @@ class Deciding(Lifecycle):
         """
         draft = self._draft(key, value, ttl)
 
-        async def decide(_: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
+        async def decide(_: str, node: Node, seen: Peeked | None, deadline: float) -> Decision | Outcome:
             return await self._atomic.add(node, draft, seen, deadline)
 
         return await self._decide("add", draft, decide, consistency, timeout)
@@ -78,7 +78,7 @@ class Deciding(Lifecycle):
         """
         draft = self._draft(key, value, ttl)
 
-        async def decide(_: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
+        async def decide(_: str, node: Node, seen: Peeked | None, deadline: float) -> Decision | Outcome:
             return await self._atomic.replace(node, draft, seen, deadline)
 
         return await self._decide("replace", draft, decide, consistency, timeout)
@@ -119,7 +119,7 @@ class Deciding(Lifecycle):
             raise InvalidArgument("expected", f"{expected} is not a number of 64 bits")
         draft = self._draft(key, value, ttl)
 
-        async def decide(zone: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
+        async def decide(zone: str, node: Node, seen: Peeked | None, deadline: float) -> Decision | Outcome:
             return await self._atomic.cas(zone, node, draft, expected, seen, deadline)
 
         return await self._decide("cas", draft, decide, consistency, timeout)
@@ -235,7 +235,7 @@ class Deciding(Lifecycle):
         options = self._defaults.write(consistency, timeout, None)
         view, options = self._ready(options) or await self._open(options)
 
-        async def decide(zone: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
+        async def decide(zone: str, node: Node, seen: Peeked | None, deadline: float) -> Decision | Outcome:
             before = operation == "prepend"
             return await self._atomic.join(zone, node, full, value, seen, deadline, before=before, ttl=copies)
 
@@ -259,7 +259,7 @@ class Deciding(Lifecycle):
         options = self._defaults.write(consistency, timeout, None)
         view, options = self._ready(options) or await self._open(options)
 
-        async def decide(_: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
+        async def decide(_: str, node: Node, seen: Peeked | None, deadline: float) -> Decision | Outcome:
             return await self._atomic.count(
                 node, full, delta, seen, deadline, decrement=operation == "decr", initial=initial, ttl=life
             )

@@ -12,7 +12,7 @@
         |-- EncodeError     this value can't be stored; nothing was sent       (also a ValueError)
         `-- DecodeError     what is stored can't be read: another codec, another client, damage
 
-`ZoneBehind` and `FailoverDenied` are never raised: they are reasons among the `failures` of the two above them. What a
+`StaleReplica` and `FailoverDenied` are never raised: they are reasons among the `failures` of the two above them. What a
 loader raises is passed on as it is.
 
 A miss is not an error: it is the value `default`.
@@ -60,10 +60,10 @@ __all__ = [
     "ProtocolError",
     "QueueFull",
     "ServerError",
+    "StaleReplica",
     "Unsupported",
     "UsageError",
     "ValueTooLarge",
-    "ZoneBehind",
 ]
 
 
@@ -105,7 +105,7 @@ class ConsistencyError(CacheError):
         return f"{self.operation}: {self.answered} of {self.required} zones that must answer did ({_reasons(self.failures)})"
 
 
-class ZoneBehind(CacheError):
+class StaleReplica(CacheError):
     """A zone answered with version `held`, and this client has written or seen version `known`, which is newer."""
 
     def __init__(self, held: int, known: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from evcache.errors import DecodeError
 from evcache.results import Outcome, RemovalCause, Source, source_of
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 
 HintEnd = Literal["delivered", "superseded", "refused", "expired", "overflow", "closed"]
@@ -60,7 +60,7 @@ class Hooks:
         """A write that was kept for a zone is not kept any more."""
 
     def replayed(self, zone: str, end: HintEnd, cause: object) -> None:
-        """The same, with what `Listeners.cause` said when the write was sent. Not for writes that came out of a file."""
+        """Like `hint_ended`, with the cause captured when the write was sent. Not called for hints restored from a file."""
 
     def near_removed(self, key: bytes, cause: RemovalCause) -> None:
         """The near cache has let go of a key (as servers know it). Not called unless it is overridden: there are many."""
@@ -84,7 +84,7 @@ class Hooks:
         """A zone is out, since too many of its nodes are down: it is read last; or it is read again."""
 
 
-class Listeners(Hooks):
+class HookDispatcher(Hooks):
     """Everybody who listens to a client: nobody at first. Each hears what it overrides, until it raises."""
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class Listeners(Hooks):
     def _note_what_is_heard(self) -> None:
         self.of_reads, self.of_writes = self.hears("read"), self.hears("zone_wrote")
 
-    def looked_up(self, view: View, key: bytes, zone: str, *, hit: bool) -> None:
+    def looked_up(self, view: ClusterSnapshot, key: bytes, zone: str, *, hit: bool) -> None:
         """Report a key that was read from the zones, if `of_reads` says that a listener wants it. Empty `zone`: a miss."""
         source: Source = source_of(zone, view.local, view.home) if zone else "none"
         for listener, read in self._heard["read"]:
@@ -137,7 +137,7 @@ class Listeners(Hooks):
 
 
 def _telling(name: str) -> Callable[..., None]:
-    def tell(self: Listeners, *arguments: Any, **named: Any) -> None:
+    def tell(self: HookDispatcher, *arguments: Any, **named: Any) -> None:
         for listener, method in self._heard[name]:
             try:
                 method(*arguments, **named)
@@ -150,4 +150,4 @@ def _telling(name: str) -> Callable[..., None]:
 # One by one they would be written twice, and the next one be forgotten here.
 HOOKS = tuple(name for name in vars(Hooks) if not name.startswith("_"))
 for _name in HOOKS:
-    setattr(Listeners, _name, _telling(_name))
+    setattr(HookDispatcher, _name, _telling(_name))

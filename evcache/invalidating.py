@@ -11,15 +11,15 @@ from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable, DecodeError, UsageError, ValueTooLarge
 from evcache.options import Level, Seconds
 from evcache.reading import Reading
-from evcache.replication.guarded_store import Store
-from evcache.replication.reconcile import Found
+from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.reconcile import ZoneHit
 from evcache.results import WriteResult
 from evcache.values.codec import FLAG_ENVELOPE
 from evcache.values.envelope import Envelope, wrap
 from evcache.values.ttl import seconds_to_live
 from evcache.writes.coordinator import Draft
 from evcache.writing import Writing
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import InvalidArgument
 from evcache.zones.protocol.requests import COPY_FLAGS
 
@@ -76,7 +76,7 @@ class Invalidating(Reading, Writing):
         except CacheUnavailable:
             found = None
         options = options._replace(timeout=max(0.0, deadline - loop.time()))
-        store: Store = self._writes.delete(full)
+        store: StoreCommand = self._writes.delete(full)
         draft = None if found is None or not found.is_value else self._outdated(full, found, life)
         if draft is not None:
             with suppress(ValueTooLarge):
@@ -84,7 +84,7 @@ class Invalidating(Reading, Writing):
                 store = self._writes.store(draft, newest_wins=True)
         return await self._writes.write("invalidate", view, full, store, options)
 
-    def _outdated(self, full: bytes, found: Found, stale_for: float) -> Draft | None:
+    def _outdated(self, full: bytes, found: ZoneHit, stale_for: float) -> Draft | None:
         """What was found, as out of date; None when it can't be served at all."""
         try:
             content = self._any_content(full, found)
@@ -152,7 +152,7 @@ class Invalidating(Reading, Writing):
         if task is not None and wait:
             await asyncio.wait([task])
 
-    async def _view_or_none(self) -> View | None:
+    async def _view_or_none(self) -> ClusterSnapshot | None:
         """The zones; None when they are not known in time, which is no reason not to load."""
         view = self._cluster.view
         if view is not None and self._owner.open_in is asyncio.get_running_loop():

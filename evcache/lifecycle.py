@@ -15,12 +15,12 @@ from evcache.errors import CacheUnavailable
 from evcache.options import Options, Seconds
 from evcache.replication.version_support import zones_without_versions
 from evcache.stats import Stats
-from evcache.telemetry import Subject, Watch
-from evcache.telemetry.counters import Counts
-from evcache.telemetry.metric_table import Client
+from evcache.telemetry import Activation, ObservedClient
+from evcache.telemetry.counters import Counters
+from evcache.telemetry.metric_table import ClientMetricsSource
 from evcache.writes.coordinator import Draft
 from evcache.zones._tasks import abandon, cancel_once, ended, unattended
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.topology.discovery import StaticDiscovery
 from evcache.zones.topology.model import Topology
 from evcache.zones.validation import zero_or_more
@@ -35,7 +35,7 @@ _log = logging.getLogger("evcache.client")
 class Lifecycle(Assembly):
     """A client that can be opened and closed."""
 
-    _watch: Watch | None = None
+    _watch: Activation | None = None
     _loop_end: LoopEnd | None = None
     _was_open = False
     """True from the first opening on."""
@@ -240,7 +240,7 @@ class Lifecycle(Assembly):
             if self._replay is not None:
                 await self._replay.close(keep=loop_ends)
 
-    async def _open(self, options: Options) -> tuple[View, Options]:
+    async def _open(self, options: Options) -> tuple[ClusterSnapshot, Options]:
         """The zones, for a call that did not find them ready, and its options with the time that is left.
 
         Raises `UsageError`, `CacheUnavailable` when the zones are not known in time, or what the discovery raises.
@@ -287,7 +287,7 @@ class Lifecycle(Assembly):
     def _has_file(self) -> bool:
         return self._replay is not None and self._replay.journal.is_wanted
 
-    async def _start(self) -> View:
+    async def _start(self) -> ClusterSnapshot:
         if self._replay is not None:
             await self._replay.journal.open()
         view = await self._cluster.start(self._discovery)
@@ -298,17 +298,17 @@ class Lifecycle(Assembly):
         if self._bus is not None:
             self._bus.start()
         if self._watch is None and self._telemetry is not None:
-            self._watch = Watch(self._telemetry, self._subject)
+            self._watch = Activation(self._telemetry, self._subject)
         if self._watch is not None:
             self._watch.start()
         if self._replay is not None:
             self._replay.wake()
 
-    def _subject(self, counts: Counts) -> Subject:
-        client = Client(self.namespace, counts, self.stats, lambda: self._cluster.nodes)
-        return Subject(self, self.namespace, self._hooks, self._cluster, client, self._defaults.levels(), self._tap)
+    def _subject(self, counts: Counters) -> ObservedClient:
+        client = ClientMetricsSource(self.namespace, counts, self.stats, lambda: self._cluster.nodes)
+        return ObservedClient(self, self.namespace, self._hooks, self._cluster, client, self._defaults.levels(), self._tap)
 
-    def _ready(self, options: Options) -> tuple[View, Options] | None:
+    def _ready(self, options: Options) -> tuple[ClusterSnapshot, Options] | None:
         view = self._cluster.view
         return None if view is None or self._owner.open_in is not asyncio.get_running_loop() else (view, options)
 

@@ -14,13 +14,13 @@ from evcache.decorators.call_keys import CallKey
 from evcache.errors import DecodeError
 from evcache.invalidating import Invalidating, awaitable
 from evcache.load_policy import Loaded, LoadPolicy
-from evcache.near_cache.coherence import UNDECODED, Kept
+from evcache.near_cache.coherence import UNDECODED, NearEntry
 from evcache.options import Key, Level, LoadOptions, Seconds, several
-from evcache.read_through.request import Asked
+from evcache.read_through.request import LoadRequest
 from evcache.reads.decoding import Decoder
 from evcache.values.codec import FLAG_TOMBSTONE
 from evcache.values.type_forms import TypeForm
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import InvalidArgument
 from evcache.zones.validation import seconds
 
@@ -136,7 +136,7 @@ class Loading(Invalidating):
         except DecodeError:
             return await self._load_over(view, full, asked)
 
-    async def _load_over(self, view: View | None, full: bytes, asked: Asked) -> Any:
+    async def _load_over(self, view: ClusterSnapshot | None, full: bytes, asked: LoadRequest) -> Any:
         content = await self._loads.get_over(view, full, asked)
         return None if content is None else self._decoding.value(full, content, asked.decoder)
 
@@ -274,7 +274,7 @@ class Loading(Invalidating):
         near_cache: bool,
         decoder: Decoder,
         same_type: bool,
-    ) -> Asked:
+    ) -> LoadRequest:
         chosen = self._policy if policy is None else policy
         if not isinstance(chosen, LoadPolicy):
             raise InvalidArgument("policy", f"LoadPolicy(...) or None is needed, not {policy!r}")
@@ -282,7 +282,7 @@ class Loading(Invalidating):
             raise InvalidArgument(
                 "policy", "other kinds of clients read this namespace (interop): nothing is kept for longer than its ttl"
             )
-        return Asked(
+        return LoadRequest(
             loader=loader,
             ttl=self._defaults.ttl(ttl),
             policy=chosen,
@@ -296,7 +296,7 @@ class Loading(Invalidating):
             source=source,
         )
 
-    def _near_kept(self, full: bytes, asked: Asked) -> Kept | None:
+    def _near_kept(self, full: bytes, asked: LoadRequest) -> NearEntry | None:
         if self._near is None or not asked.near or not asked.reads.one_answer:
             return None
         return self._reads.kept(full)

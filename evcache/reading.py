@@ -10,14 +10,14 @@ from typing import Any, TypeVar, Unpack, overload
 from evcache._steps import STEP_KEYS, Steps
 from evcache.config import Errors
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError
-from evcache.near_cache.coherence import UNDECODED, Kept
+from evcache.near_cache.coherence import UNDECODED, NearEntry
 from evcache.options import ItemOptions, Key, Level, Options, ReadOptions, Seconds, TouchOptions, several
 from evcache.read_results import UNUSUAL, ReadResults
-from evcache.replication.reconcile import Found
+from evcache.replication.reconcile import ZoneHit
 from evcache.results import Item, source_of
 from evcache.values.codec import FLAG_ENVELOPE
 from evcache.values.type_forms import TypeForm
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeError
 from evcache.zones.protocol.requests import COPY_FLAGS
 
@@ -229,7 +229,7 @@ class Reading(ReadResults):
             return {}
         if not given:
             return {}
-        kept: dict[bytes, Kept] = {}
+        kept: dict[bytes, NearEntry] = {}
         if self._near is not None and near_cache and options.one_answer:
             kept = self._all_kept(wanted)
             wanted = [full for full in wanted if full not in kept]
@@ -360,7 +360,7 @@ class Reading(ReadResults):
         content = None if found is None else self._content(full, found)
         return default if content is None else self._decoding.value(full, content, decoder)
 
-    async def _read_coordinator(self, view: View, full: bytes, options: Options) -> Found | None:
+    async def _read_coordinator(self, view: ClusterSnapshot, full: bytes, options: Options) -> ZoneHit | None:
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect("get_item", view, full, deadline)
         try:

@@ -13,10 +13,10 @@ from evcache.config import (
 )
 from evcache.lifecycle import Lifecycle
 from evcache.options import Key, Level, Options, Seconds, several
-from evcache.replication.guarded_store import Store
+from evcache.replication.guarded_store import StoreCommand
 from evcache.results import WriteResult
 from evcache.writes.coordinator import Draft
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import InvalidArgument
 
 
@@ -94,7 +94,7 @@ class Writing(Lifecycle):
         view, options = await self._ready_for_many(options, deadline)
         await self._writes.check_sizes(view, drafts.values(), deadline)
 
-        def store(draft: Draft) -> tuple[bytes, Store]:
+        def store(draft: Draft) -> tuple[bytes, StoreCommand]:
             return draft.key, self._writes.store(draft, newest_wins=newest_wins)
 
         return await self._writes.write_many("set_many", view, drafts, store, options, deadline)
@@ -152,12 +152,12 @@ class Writing(Lifecycle):
                 await asyncio.sleep(0)
         view, options = await self._ready_for_many(options, deadline)
 
-        def delete(name: bytes) -> tuple[bytes, Store]:
+        def delete(name: bytes) -> tuple[bytes, StoreCommand]:
             return name, self._writes.delete(name)
 
         return await self._writes.write_many("delete_many", view, full, delete, options, deadline)
 
-    async def _ready_for_many(self, options: Options, deadline: float) -> tuple[View, Options]:
+    async def _ready_for_many(self, options: Options, deadline: float) -> tuple[ClusterSnapshot, Options]:
         """Return the zones and the options of a call that has done some work already."""
         left = max(0.0, deadline - asyncio.get_running_loop().time())
         ready = self._ready(options)

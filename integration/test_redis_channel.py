@@ -9,7 +9,7 @@ import pytest
 
 from evcache.channels import ChannelError
 from evcache.channels.redis import RedisChannel
-from evcache.invalidation.bus import Bus
+from evcache.invalidation.bus import InvalidationBus
 from evcache.zones.errors import InvalidArgument, UsageError
 from integration.redis_server import RedisServer, find_redis
 from tests.evcache.channels.contract import ENOUGH_SECONDS, ChannelContract, lost, received
@@ -307,7 +307,7 @@ def test_buses_hear_of_each_other_and_of_every_outage(server):
     async def scenario(channel):
         second_channel = RedisChannel(server.url, **QUICK)
         told = Recorder()
-        speaker, listener = Bus(channel, "topic", Recorder()), Bus(second_channel, "topic", told)
+        speaker, listener = InvalidationBus(channel, "topic", Recorder()), InvalidationBus(second_channel, "topic", told)
         try:
             for bus in (speaker, listener):
                 bus.start()

@@ -3,14 +3,6 @@
 from tests.language import debt, glossary_check, vocabulary
 from tests.language.survey import survey
 
-# Named by the glossary, and not in the code yet.
-NOT_YET_RENAMED = frozenset({
-    "Capacity", "CircuitBreaker", "FailureBackoff", "GapDetector", "HintedHandoff", "HybridLogicalClock",
-    "InvalidationBus", "KeyedLock", "LoadLimiter", "Loader", "MultiGet", "PipelinedConnection", "Publisher",
-    "ReadRepair", "ReadThrough", "SeenVersions", "SingleFlight", "SqliteJournal", "StaleReplica", "TokenBucket",
-    "VersionFences",
-})  # fmt: skip
-
 
 def test_prose_has_no_violation_that_is_not_tolerated():
     problems = debt.compare(debt.counted(survey()), debt.load())
@@ -18,12 +10,8 @@ def test_prose_has_no_violation_that_is_not_tolerated():
 
 
 def test_glossary_is_ordered_and_names_sources_and_classes():
-    names = glossary_check.class_names() | NOT_YET_RENAMED
+    names = glossary_check.class_names()
     assert not glossary_check.problems(vocabulary.GLOSSARY.read_text("utf-8"), names)
-
-
-def test_classes_of_the_glossary_that_exist_are_not_listed_as_missing():
-    assert not NOT_YET_RENAMED & glossary_check.class_names()
 
 
 def test_each_banned_word_and_each_replaced_word_has_one_replacement():

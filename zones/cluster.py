@@ -13,11 +13,11 @@ from typing import Protocol
 from evcache.zones._tasks import abandon, cancel_once, ended, unattended
 from evcache.zones.errors import InvalidTopology, UsageError
 from evcache.zones.health.loop_lag import LoopLag
-from evcache.zones.health.node_health import Tally
+from evcache.zones.health.node_health import HealthCounters
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
-from evcache.zones.routing.ketama import position, ring_in_steps
-from evcache.zones.routing.zone_order import coordinator_order, is_urgent, last, read_order
+from evcache.zones.routing.ketama import ring_in_steps, ring_position
+from evcache.zones.routing.zone_order import coordinator_order, is_emergency, move_to_end, read_order
 from evcache.zones.topology.discovery import Discovery
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone, difference
 from evcache.zones.zone_pool import ZonePool
@@ -32,7 +32,7 @@ _log = logging.getLogger("evcache.zones.cluster")
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ClusterSnapshot:
     """The zones as a call sees them. A call takes one view and keeps it, whatever changes meanwhile."""
 
     topology: Topology
@@ -52,7 +52,7 @@ class View:
     """Where a read may look, one after another: every readable zone, and the spare nodes."""
     sharded: bool
     """Whether any zone has more than one node, so that a key's place on the ring matters."""
-    tally: Tally
+    tally: HealthCounters
     """How many nodes are down, or have just come back."""
     lag: LoopLag
     """How late this process's event loop is."""
@@ -61,11 +61,11 @@ class View:
 
     def place(self, key: bytes) -> int:
         """The key's place on the rings: 0 where no zone has more than one node and nothing needs hashing."""
-        return position(key) if self.sharded else 0
+        return ring_position(key) if self.sharded else 0
 
     def place_in_spare(self, key: bytes) -> int:
         """The key's place on the ring of the spare nodes."""
-        return position(key) if self.spare is not None and len(self.spare.nodes) > 1 else 0
+        return ring_position(key) if self.spare is not None and len(self.spare.nodes) > 1 else 0
 
     def coordinators(self, key: bytes) -> list[ZonePool]:
         """The readable zones, in the order in which they may decide about this key: the same for every client."""
@@ -91,8 +91,8 @@ class Cluster:
     def __init__(
         self, settings: NodeSettings, local_zone: str | None, *, events: Events | None = None, spare: Zone | None = None
     ) -> None:
-        """`spare`: nodes that belong to no zone (see `View.spare`)."""
-        self.view: View | None = None
+        """`spare`: nodes that belong to no zone (see `ClusterSnapshot.spare`)."""
+        self.view: ClusterSnapshot | None = None
         self._events = events
         self._spare = spare
         self._spare_pool: ZonePool | None = None
@@ -102,7 +102,7 @@ class Cluster:
         self._settings = settings
         self._local_zone = local_zone
         self._seed = secrets.token_bytes(8)  # which neighbour this client's reads fall back to first
-        self._tally = Tally()
+        self._tally = HealthCounters()
         self._nodes: dict[tuple[str, Endpoint], Node] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._opening = object()  # replaced by `close`, so that a late source has no effect on the next opening
@@ -115,7 +115,7 @@ class Cluster:
         """The live nodes, by zone and endpoint."""
         return self._nodes
 
-    async def start(self, discovery: Discovery) -> View:
+    async def start(self, discovery: Discovery) -> ClusterSnapshot:
         """Load the first topology and follow the source from then on.
 
         Raises:
@@ -135,7 +135,7 @@ class Cluster:
         self._followed = type(discovery).__qualname__
         self._watcher = unattended(asyncio.get_running_loop().create_task(self._watch(discovery), name="evcache-discovery"))
 
-    def apply(self, topology: Topology) -> View:
+    def apply(self, topology: Topology) -> ClusterSnapshot:
         """Make this the topology. Calls that are under way keep the view they began with.
 
         Nodes that stay keep their connections; nodes that left answer what they were asked and are then closed.
@@ -174,14 +174,14 @@ class Cluster:
                 names,
             )
         order = read_order(local, readable, self._seed)
-        out = frozenset(name for name in readable if pools[name].is_out)
+        out = frozenset(name for name in readable if pools[name].is_ejected)
         self._count_out(len(out), len(readable))
         before = self.view
-        self.view = View(
+        self.view = ClusterSnapshot(
             topology=topology,
             local=local,
             writers=tuple(pools.values()),
-            readers=tuple(pools[name] for name in last(out, order)),
+            readers=tuple(pools[name] for name in move_to_end(out, order)),
             home=order[0],
             out=out,
             spare=self._spare_nodes(),
@@ -197,7 +197,7 @@ class Cluster:
             self._tell_of_zones(before.out ^ out)
         return self.view
 
-    async def _apply_in_steps(self, topology: Topology) -> View:
+    async def _apply_in_steps(self, topology: Topology) -> ClusterSnapshot:
         rings = await _rings(topology)
         try:
             return self.apply(topology)
@@ -224,25 +224,25 @@ class Cluster:
             self._events.node_changed(zone, node.label, down=down, why=node.failure)
         view = self.view
         if view is not None:
-            out = frozenset(pool.name for pool in view.readers if pool.is_out)
+            out = frozenset(pool.name for pool in view.readers if pool.is_ejected)
             if out != view.out:
                 self._zones_changed(view, out)
         if not down:
             for callback in self._back:
                 callback()
 
-    def _zones_changed(self, view: View, out: frozenset[str]) -> None:
+    def _zones_changed(self, view: ClusterSnapshot, out: frozenset[str]) -> None:
         # Calls take a view and keep it: the order of the zones changes for those that begin from now on.
         pools = {pool.name: pool for pool in view.readers}
         self._count_out(len(out), len(pools))
         order = read_order(view.local, sorted(pools), self._seed)
-        self.view = replace(view, out=out, readers=tuple(pools[name] for name in last(out, order)))
+        self.view = replace(view, out=out, readers=tuple(pools[name] for name in move_to_end(out, order)))
         self._tell_of_zones(out ^ view.out)
 
     def _count_out(self, out: int, readable: int) -> None:
         """Note how many of the readable zones are out, and probe at once if calls have nowhere to go from now on."""
         tally, was_urgent = self._tally, self._tally.urgent
-        tally.urgent = is_urgent(out, readable)
+        tally.urgent = is_emergency(out, readable)
         tally.all_out = out == readable
         tally.elsewhere = readable - out > 1
         if tally.urgent and not was_urgent:
@@ -300,7 +300,7 @@ class Cluster:
             for node in self._spare_pool.nodes:
                 node.abandon()
         self.view = self._watcher = self._spare_pool = self._lag = None
-        self._tally = Tally()
+        self._tally = HealthCounters()
         self._nodes, self._retiring, self._closing = {}, {}, set()
 
     def _retire(self, node: Node) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evcache.zones.nodes.node import Node
-from evcache.zones.routing.ketama import position, ring_of
-from evcache.zones.routing.zone_order import is_out
+from evcache.zones.routing.ketama import ring_of, ring_position
+from evcache.zones.routing.zone_order import is_ejected
 from evcache.zones.topology.model import Mode, Zone
 
 
@@ -24,7 +24,7 @@ class ZonePool:
         return f"<ZonePool {self.name} {', '.join(nodes)}>"
 
     def node(self, place: int) -> Node:
-        """The node that holds the keys at this place of the ring (`evcache.zones.routing.ketama.position` of a key)."""
+        """The node that holds the keys at this place of the ring (`evcache.zones.routing.ketama.ring_position` of a key)."""
         return self.nodes[0] if self._ring is None else self.nodes[self._ring.owner(place)]
 
     def batches(self, keys: Sequence[bytes]) -> list[tuple[Node, Sequence[bytes]]]:
@@ -34,13 +34,13 @@ class ZonePool:
         batches: dict[int, list[bytes]] = {}
         owner = self._ring.owner
         for key in keys:
-            batches.setdefault(owner(position(key)), []).append(key)
+            batches.setdefault(owner(ring_position(key)), []).append(key)
         return [(self.nodes[index], some) for index, some in batches.items()]
 
     @property
-    def is_out(self) -> bool:
+    def is_ejected(self) -> bool:
         """Whether so many of its nodes are down that the zone as a whole is read last."""
-        return is_out(sum(node.is_down for node in self.nodes), len(self.nodes))
+        return is_ejected(sum(node.is_down for node in self.nodes), len(self.nodes))
 
     def nodes_down(self) -> str:
         """How many of its nodes are down, for people."""

@@ -12,12 +12,12 @@ from evcache.cli.key_commands import Target, json_of, targeted
 from evcache.cli.runner import Status, Stopped, run
 from evcache.config import discovery_from, local_zone_from
 from evcache.values.keys import Keys
-from evcache.zones.cluster import Cluster, View
+from evcache.zones.cluster import Cluster, ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.capabilities import can_do
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
-from evcache.zones.routing.ketama import position
+from evcache.zones.routing.ketama import ring_position
 from evcache.zones.validation import seconds
 from evcache.zones.zone_pool import ZonePool
 
@@ -117,14 +117,14 @@ async def _explain(target: Target, key: str) -> Explanation:
         await cluster.close(0)
     return Explanation(
         key=full.decode("ascii", "backslashreplace"),
-        place=position(full),
+        place=ring_position(full),
         read_order=[pool.name for pool in view.readers],
         coordinator_order=[pool.name for pool in view.coordinators(full)],
         zones={pool.name: report for pool, report in zip(view.writers, reports, strict=True)},
     )
 
 
-async def _report(view: View, pool: ZonePool, full: bytes, deadline: float) -> ZoneReport:
+async def _report(view: ClusterSnapshot, pool: ZonePool, full: bytes, deadline: float) -> ZoneReport:
     node: Node = pool.node(view.place(full))
     problem = None
     try:

@@ -20,8 +20,8 @@ from typing import Protocol
 from tenacity import AsyncRetrying, retry_if_result, wait_exponential, wait_random
 
 from evcache.channels.base import ChannelError, InvalidationChannel, Subscription
-from evcache.invalidation.gap_detector import Publishers
-from evcache.invalidation.messages import Announcement, Change, Kind, Unreadable, decode
+from evcache.invalidation.gap_detector import GapDetector
+from evcache.invalidation.messages import Change, DecodeFailed, InvalidationMessage, Kind, decode
 from evcache.invalidation.outbox import MAX_PENDING, Outbox
 from evcache.invalidation.publisher import (
     BATCH_SECONDS,
@@ -29,7 +29,7 @@ from evcache.invalidation.publisher import (
     QUIET_AFTER_SECONDS,
     RETRY_FIRST_SECONDS,
     RETRY_LONGEST_SECONDS,
-    Speaker,
+    Publisher,
 )
 from evcache.zones._tasks import abandon, cancel_once, ended, unattended
 from evcache.zones.errors import InvalidArgument, UsageError
@@ -86,7 +86,7 @@ class BusStats:
     """Others that have announced something lately."""
 
 
-class Bus:
+class InvalidationBus:
     """The announcements of one client, on one topic of a channel."""
 
     def __init__(
@@ -116,10 +116,10 @@ class Bus:
         self._heartbeat = heartbeat
         self._silence = MISSED_HEARTBEATS * heartbeat
         self._outbox = Outbox(max_pending)
-        self._speaker = Speaker(
+        self._speaker = Publisher(
             channel, topic, self._outbox, self._expect_echo, batch=batch, heartbeat=heartbeat, quiet_after=quiet_after
         )
-        self._publishers = Publishers(self._silence)
+        self._publishers = GapDetector(self._silence)
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop
         self._closing = False
@@ -288,7 +288,7 @@ class Bus:
     def _news_in(self, data: bytes) -> tuple[Change, ...]:
         try:
             announcement = decode(data)
-        except Unreadable as error:
+        except DecodeFailed as error:
             self._gap(f"a message that can't be read: {error}")
             return ()
         if self._outbox.is_own(announcement.publisher):
@@ -300,7 +300,7 @@ class Bus:
             self._gap(heard.gap)
         return announcement.changes if heard.news else ()
 
-    def _expect_echo(self, announcement: Announcement, began: float) -> None:
+    def _expect_echo(self, announcement: InvalidationMessage, began: float) -> None:
         """What was taken while this client listens should come back, on a channel where anything ever did."""
         listened = self._up and began > self._subscribed_at and self._echoed_at > -math.inf
         came_back = self._echoed_at >= began  # before the channel said that it was taken

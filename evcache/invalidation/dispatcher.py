@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeGuard
 
-from evcache.near_cache.coherence import Near
-from evcache.replication.guarded_store import Command, Store
-from evcache.replication.hlc import NOTHING_NEWER, VersionClock, cas_of
-from evcache.replication.replicated_write import Round
-from evcache.replication.seen_versions import Remembered
-from evcache.replication.touch import Touch
+from evcache.near_cache.coherence import CoherentNearCache
+from evcache.replication.guarded_store import Command, StoreCommand
+from evcache.replication.hlc import NOTHING_NEWER, HybridLogicalClock, cas_of
+from evcache.replication.replicated_write import ReplicatedWrite
+from evcache.replication.seen_versions import SeenVersions
+from evcache.replication.touch import TouchCommand
 from evcache.results import Outcome
 
 
@@ -38,7 +38,7 @@ class FailedLoads(Protocol):
         """End every backoff."""
 
 
-class Changes:
+class InvalidationDispatcher:
     """What a client's own writes are told to, and what those of others are: a listener of the bus.
 
     Loads are detached by any write: whoever asks for the key from then on must not be given what a load found that began
@@ -47,12 +47,12 @@ class Changes:
 
     def __init__(
         self,
-        near: Near | None,
+        near: CoherentNearCache | None,
         flights: RunningLoads,
         zone: Callable[[], str | None],
         *,
-        clock: VersionClock,
-        remembered: Remembered,
+        clock: HybridLogicalClock,
+        remembered: SeenVersions,
         throttle: FailedLoads,
     ) -> None:
         """Make it for one client.
@@ -94,7 +94,7 @@ class Changes:
             return 0.0
         return self._near.writing(key, version)
 
-    def end(self, key: bytes, command: Command | None, round_: Round | None, began: float) -> None:
+    def end(self, key: bytes, command: Command | None, round_: ReplicatedWrite | None, began: float) -> None:
         """It has ended, or its caller does not wait any more. Without a command and a round: it is not known what was
         decided.
         """
@@ -158,12 +158,12 @@ class Changes:
 
 def _version(command: Command | None) -> int | None:
     """Return the minimum version that readers may observe, or None if writes to the key are not version-ordered."""
-    if isinstance(command, Touch):
+    if isinstance(command, TouchCommand):
         return NOTHING_NEWER
-    return command.version if isinstance(command, Store) and command.newest_wins and command.believed else None
+    return command.version if isinstance(command, StoreCommand) and command.newest_wins and command.believed else None
 
 
-def _may_be_relied_on(version: int | None, round_: Round | None) -> bool:
+def _may_be_relied_on(version: int | None, round_: ReplicatedWrite | None) -> bool:
     """Return whether other clients may take every older version for out of date: a zone that can be read has this one.
 
     If no zone has it, they would take all zones for behind. When a zone gets it later, by a hint, it is announced again.
@@ -171,9 +171,9 @@ def _may_be_relied_on(version: int | None, round_: Round | None) -> bool:
     return version == NOTHING_NEWER or (round_ is not None and round_.answered > 0)
 
 
-def _is_held(command: Command | None, round_: Round) -> TypeGuard[Store]:
+def _is_held(command: Command | None, round_: ReplicatedWrite) -> TypeGuard[StoreCommand]:
     """Whether enough zones hold exactly this, by its version."""
-    if not isinstance(command, Store):
+    if not isinstance(command, StoreCommand):
         return False
     # If no server received the version, it says nothing about what they hold.
     ordered = command.carried and command.newest_wins and command.believed and command.version is not None

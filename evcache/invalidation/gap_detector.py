@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from evcache.invalidation.messages import Announcement, Kind
+from evcache.invalidation.messages import InvalidationMessage, Kind
 
 # Publishers that are remembered, of those that speak and again of those that are silent or gone. 200 bytes each.
 MAX_PUBLISHERS = 4_096
@@ -35,7 +35,7 @@ class _Publisher:
         self.ended = False  # it said BYE
 
 
-class Publishers:
+class GapDetector:
     """The publishers that one subscription has heard of."""
 
     __slots__ = ("_began", "_forgiven_at", "_gone", "_limit", "_live", "_silence")
@@ -60,7 +60,7 @@ class Publishers:
         self._live.clear()
         self._gone.clear()
 
-    def heard(self, announcement: Announcement, now: float) -> Heard:
+    def heard(self, announcement: InvalidationMessage, now: float) -> Heard:
         """Take note of a message."""
         kind, identity, number, _ = announcement
         changes = kind is Kind.CHANGES

@@ -41,7 +41,7 @@ Change = tuple[bytes, int | None]
 known. 0: what is held is to be dropped, and nothing newer need be expected (a touch)."""
 
 
-class Unreadable(Exception):
+class DecodeFailed(Exception):
     """Bytes that are no announcement of this format."""
 
 
@@ -56,7 +56,7 @@ class Kind(enum.IntEnum):
     """Nothing more comes, and no heartbeats either; its number is the last one it has used."""
 
 
-class Announcement(NamedTuple):
+class InvalidationMessage(NamedTuple):
     """One message."""
 
     kind: Kind
@@ -71,7 +71,7 @@ def size_of(key: bytes, version: int | None) -> int:
     return _TAG.size + len(key) + (_VERSION_BYTES if version else 0)
 
 
-def encode(announcement: Announcement) -> bytes:
+def encode(announcement: InvalidationMessage) -> bytes:
     """The bytes of an announcement, whose keys and versions are within their limits."""
     kind, publisher, number, changes = announcement
     parts = [_HEADER.pack(FORMAT, kind, publisher, number)]
@@ -83,24 +83,24 @@ def encode(announcement: Announcement) -> bytes:
     return b"".join(parts)
 
 
-def decode(data: bytes) -> Announcement:
-    """The announcement in these bytes. Raises `Unreadable`, and nothing else, whatever they are."""
+def decode(data: bytes) -> InvalidationMessage:
+    """The announcement in these bytes. Raises `DecodeFailed`, and nothing else, whatever they are."""
     if len(data) < _HEADER.size:
-        raise Unreadable(f"{len(data)} bytes are too few")
+        raise DecodeFailed(f"{len(data)} bytes are too few")
     form, number_of_kind, publisher, number = _HEADER.unpack_from(data)
     if form != FORMAT:
-        raise Unreadable(f"format {form}, and this release knows {FORMAT}")
+        raise DecodeFailed(f"format {form}, and this release knows {FORMAT}")
     try:
         kind = Kind(number_of_kind)
     except ValueError:
-        raise Unreadable(f"kind {number_of_kind} is none") from None
+        raise DecodeFailed(f"kind {number_of_kind} is none") from None
     if kind is Kind.CHANGES:
         if not number:
-            raise Unreadable("numbers of changes begin at 1")
-        return Announcement(kind, publisher, number, _changes(data))
+            raise DecodeFailed("numbers of changes begin at 1")
+        return InvalidationMessage(kind, publisher, number, _changes(data))
     if len(data) != _HEADER.size:
-        raise Unreadable(f"{len(data) - _HEADER.size} bytes too many")
-    return Announcement(kind, publisher, number)
+        raise DecodeFailed(f"{len(data) - _HEADER.size} bytes too many")
+    return InvalidationMessage(kind, publisher, number)
 
 
 def _changes(data: bytes) -> tuple[Change, ...]:
@@ -108,7 +108,7 @@ def _changes(data: bytes) -> tuple[Change, ...]:
     place, end = _HEADER.size, len(data)
     while place < end:
         if place + _TAG.size > end:
-            raise Unreadable("it ends in the middle of a change")
+            raise DecodeFailed("it ends in the middle of a change")
         (tag,) = _TAG.unpack_from(data, place)
         known = tag >> _LENGTH_BITS
         key_at = place + _TAG.size
@@ -119,12 +119,12 @@ def _changes(data: bytes) -> tuple[Change, ...]:
             version = int.from_bytes(data[place : place + _VERSION_BYTES], "big")
             place += _VERSION_BYTES
             if not version:
-                raise Unreadable("a version of 0 is none")
+                raise DecodeFailed("a version of 0 is none")
         elif known == _UNKNOWN:
             version = None
         elif known != _DROPPED:
-            raise Unreadable("a change of an unknown kind")
+            raise DecodeFailed("a change of an unknown kind")
         if place > end:
-            raise Unreadable("it ends in the middle of a change")
+            raise DecodeFailed("it ends in the middle of a change")
         changes.append((key, version))
     return tuple(changes)

@@ -28,8 +28,8 @@ from evcache.invalidation.messages import (
     MAX_KEY_BYTES,
     MAX_MESSAGE_BYTES,
     MAX_VERSION,
-    Announcement,
     Change,
+    InvalidationMessage,
     Kind,
     size_of,
 )
@@ -101,7 +101,7 @@ class Outbox:
                 self._versions[key] = version
         return there_was_room
 
-    def batch(self) -> Announcement | None:
+    def batch(self) -> InvalidationMessage | None:
         """The next message of changes, which do not wait any more; None when there are none.
 
         It is to be sent before anything else is, and again until it has been, as it is.
@@ -119,15 +119,15 @@ class Outbox:
             del (self._drops if version == 0 else self._versions)[key]
         self.number += 1 + self._skip
         self._skip = 0
-        return Announcement(Kind.CHANGES, self.publisher, self.number, tuple(changes))
+        return InvalidationMessage(Kind.CHANGES, self.publisher, self.number, tuple(changes))
 
-    def heartbeat(self) -> Announcement:
+    def heartbeat(self) -> InvalidationMessage:
         """A sign of life. Not to be sent while a batch is waiting to be: its number says that the batch was."""
-        return Announcement(Kind.HEARTBEAT, self.publisher, self.number)
+        return InvalidationMessage(Kind.HEARTBEAT, self.publisher, self.number)
 
-    def bye(self) -> Announcement:
+    def bye(self) -> InvalidationMessage:
         """The last message of this spell."""
-        return Announcement(Kind.BYE, self.publisher, self.number)
+        return InvalidationMessage(Kind.BYE, self.publisher, self.number)
 
     def end_spell(self) -> None:
         """The last message was sent: what comes next begins anew."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random
 
 from evcache.channels.base import InvalidationChannel
-from evcache.invalidation.messages import Announcement, encode
+from evcache.invalidation.messages import InvalidationMessage, encode
 from evcache.invalidation.outbox import Outbox
 
 # Changes are gathered for so long. It adds to the time in which others may show the old value, of which a write has some
@@ -35,7 +35,7 @@ RETRY_LONGEST_SECONDS = 3.0
 _log = logging.getLogger("evcache.invalidation")
 
 
-class Speaker:
+class Publisher:
     """Sends what is in an outbox, and signs of life."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Speaker:
         channel: InvalidationChannel,
         topic: str,
         outbox: Outbox,
-        on_taken: Callable[[Announcement, float], None],
+        on_taken: Callable[[InvalidationMessage, float], None],
         *,
         batch: float,
         heartbeat: float,
@@ -162,7 +162,7 @@ class Speaker:
             await self._publish(self._outbox.bye())
             self._outbox.end_spell()
 
-    async def _publish(self, announcement: Announcement) -> None:
+    async def _publish(self, announcement: InvalidationMessage) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:

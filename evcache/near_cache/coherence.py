@@ -22,13 +22,13 @@ from evcache.near_cache.hot_keys import HotKeys
 from evcache.near_cache.s3fifo import Entry
 from evcache.near_cache.store import CHANNEL_TTL_SECONDS, TTL_SECONDS, NearCache, NearStats, NearStore
 from evcache.near_cache.sweeper import Sweeper
-from evcache.near_cache.version_fences import Floors
-from evcache.replication.guarded_store import Store
+from evcache.near_cache.version_fences import VersionFences
+from evcache.replication.guarded_store import StoreCommand
 from evcache.replication.hlc import NOTHING_NEWER, cas_of
-from evcache.replication.reconcile import ABSENCES, Found
+from evcache.replication.reconcile import ABSENCES, ZoneHit
 from evcache.results import RemovalCause
 from evcache.values.codec import FLAG_ENVELOPE
-from evcache.values.lifetime import Content, Life, content_of
+from evcache.values.lifetime import Content, Lifetime, content_of
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER, TTL_GRANULARITY_SECONDS
 from evcache.zones.protocol.replies import Hit
 
@@ -36,12 +36,12 @@ UNDECODED: Any = object()
 """The value of an item that is decoded for each caller."""
 
 
-class Kept:
+class NearEntry:
     """An item in the near cache."""
 
     __slots__ = ("cas", "data", "expires_at", "flags", "life", "typed", "value", "version", "wrapped", "zone")
 
-    def __init__(self, content: Content, found: Found, expires_at: float) -> None:
+    def __init__(self, content: Content, found: ZoneHit, expires_at: float) -> None:
         self.data: bytes | None = content.data
         """As the codec made it; None once the decoded value is kept in its place."""
         self.flags = content.flags
@@ -64,7 +64,7 @@ class Kept:
         return self.flags not in ABSENCES
 
 
-class Flight:
+class FetchToken:
     """The fetches of one key that are under way, for as long as nobody writes it."""
 
     __slots__ = ("callers", "key", "spoiled")
@@ -75,7 +75,7 @@ class Flight:
         self.spoiled = False
 
 
-class Near:
+class CoherentNearCache:
     """One client's near cache."""
 
     def __init__(
@@ -95,8 +95,8 @@ class Near:
         self._store = NearStore(settings, clock, on_remove)
         self._clock = clock
         self._wall = wall
-        self._flights: dict[bytes, Flight] = {}
-        self._floors = Floors(settings.grace)
+        self._flights: dict[bytes, FetchToken] = {}
+        self._floors = VersionFences(settings.grace)
         self._hot = None if settings.hot_reads is None else HotKeys(settings.hot_reads, clock)
         self._shared = frozenset(settings.immutable)
         self._has_channel = has_channel
@@ -115,22 +115,22 @@ class Near:
 
     @property
     def look_up(self) -> Callable[[bytes], Entry | None]:
-        """Finds the entry of a key, whose value is a `Kept`; None when the item has to be fetched.
+        """Finds the entry of a key, whose value is a `NearEntry`; None when the item has to be fetched.
 
         The store's own function: every call in between is a tenth of what a hit costs.
         """
         return self._store.get
 
-    def get(self, key: bytes) -> Kept | None:
+    def get(self, key: bytes) -> NearEntry | None:
         """The item, or None when it has to be fetched. It may be a known absence."""
         entry = self._store.get(key)
         return None if entry is None else entry.value
 
-    def seconds_left(self, kept: Kept) -> int | None:
+    def seconds_left(self, kept: NearEntry) -> int | None:
         """Whole seconds until the item expires; None when it does not."""
         return None if math.isinf(kept.expires_at) else max(0, math.floor(kept.expires_at - self._clock()))
 
-    def decoded(self, kept: Kept, value: Any) -> None:
+    def decoded(self, kept: NearEntry, value: Any) -> None:
         """This is its decoded value: it is kept in place of the bytes if nobody can change it, or it is said that nobody
         does.
         """
@@ -138,7 +138,7 @@ class Near:
             kept.value = value
             kept.data = None
 
-    def decoded_as(self, kept: Kept, decoder: object, value: Any) -> None:
+    def decoded_as(self, kept: NearEntry, decoder: object, value: Any) -> None:
         """Keep a value of the type that callers named beside the bytes, if its type is declared immutable. The bytes stay,
         because other callers may name another type.
         """
@@ -147,15 +147,15 @@ class Near:
 
     # Fetches.
 
-    def take_off(self, key: bytes) -> Flight:
+    def take_off(self, key: bytes) -> FetchToken:
         """Begin to fetch a key. Every flight ends with `land` or `crash`."""
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = Flight(key)
+            flight = self._flights[key] = FetchToken(key)
         flight.callers += 1
         return flight
 
-    def land(self, flight: Flight, found: Found | None, age: float = 0.0) -> None:
+    def land(self, flight: FetchToken, found: ZoneHit | None, age: float = 0.0) -> None:
         """End a fetch, and keep what it found unless the key was written since it began.
 
         `age`: seconds since the zone was asked, by which the time that the item has left is out of date.
@@ -167,11 +167,11 @@ class Near:
             return  # a key that was hot, and whose time is over, is not made to prove it again
         self._keep(flight.key, found, age)
 
-    def crash(self, flight: Flight) -> None:
+    def crash(self, flight: FetchToken) -> None:
         """End a fetch that found out nothing: it failed, or its caller was cancelled."""
         self._leave(flight)
 
-    def expired(self, key: bytes) -> Kept | None:
+    def expired(self, key: bytes) -> NearEntry | None:
         """The item under a key whose time here is over, if asking for its version is cheaper than fetching it again."""
         limit = self._settings.revalidate_over
         if limit is None:
@@ -179,7 +179,7 @@ class Near:
         entry = self._store.held(key)
         return None if entry is None or entry.size < limit or entry.version is None else entry.value
 
-    def renew(self, flight: Flight, kept: Kept, ttl: int, age: float = 0.0) -> bool:
+    def renew(self, flight: FetchToken, kept: NearEntry, ttl: int, age: float = 0.0) -> bool:
         """Keep an item that the zone still has, with `ttl` seconds left. Return False if it has to be fetched after all.
 
         `age`: seconds since the zone was asked.
@@ -206,7 +206,7 @@ class Near:
         self._floors.put(key, version, self._clock())
         return 0.0
 
-    def written(self, key: bytes, store: Store, zone: str | None, began: float, age: float = 0.0) -> None:
+    def written(self, key: bytes, store: StoreCommand, zone: str | None, began: float, age: float = 0.0) -> None:
         """Keep a write of this client that ended with its version in the zones. `zone` is what reads report.
 
         `age`: seconds since it was sent.
@@ -217,7 +217,7 @@ class Near:
         self._floors.put(key, store.version, self._clock())
         self._floors.lift(key, began)
         hit = Hit(store.data, store.flags, cas_of(store.version), seconds_of(store.ttl), stale=False, leased=False)
-        self._keep(key, Found(hit, zone or "", store.version), age)
+        self._keep(key, ZoneHit(hit, zone or "", store.version), age)
         self._drop_older(key, store.version)  # if it was not kept, what a long write outlived would stay
 
     def doubtful(self, key: bytes, version: int | None, began: float, *, everywhere: bool) -> None:
@@ -305,12 +305,12 @@ class Near:
         if flight is not None:
             flight.spoiled = True
 
-    def _leave(self, flight: Flight) -> None:
+    def _leave(self, flight: FetchToken) -> None:
         flight.callers -= 1
         if not flight.callers and not flight.spoiled:
             del self._flights[flight.key]
 
-    def _keep(self, key: bytes, found: Found, age: float) -> None:
+    def _keep(self, key: bytes, found: ZoneHit, age: float) -> None:
         hit = found.hit
         if hit.ttl is None or hit.leased or hit.stale or not self._floors.allow(key, found.version, self._clock()):
             return
@@ -319,7 +319,7 @@ class Near:
         except DecodeError:
             return  # its reader is told
         left = self._seconds_to_keep(hit.ttl, content.life, age)
-        kept = Kept(content, found, self._clock() + left)
+        kept = NearEntry(content, found, self._clock() + left)
         if kept.is_value:
             self._store.put(key, kept, len(content.data), left, found.version)
         else:
@@ -327,7 +327,7 @@ class Near:
         if self._sweeper is not None:
             self._sweeper.wake()
 
-    def _seconds_to_keep(self, ttl: int, life: Life, age: float) -> float:
+    def _seconds_to_keep(self, ttl: int, life: Lifetime, age: float) -> float:
         """Return the seconds for which the item is there, as its server said `age` seconds ago, and not out of date."""
         there = math.inf if ttl < 0 else ttl - TTL_GRANULARITY_SECONDS - age
         return min(there, life.expires_at - self._wall())

@@ -33,7 +33,7 @@ class Floor:
         one must not end another one's, nor one that was announced."""
 
 
-class Floors:
+class VersionFences:
     """The floors of one near cache. Clockless: `now` is monotonic seconds."""
 
     def __init__(self, grace: float, limit: int = MAX_FLOORS) -> None:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 Ticket = asyncio.Future[None]
 
 
-class Slots:
+class LoadLimiter:
     """So many at once."""
 
     def __init__(self, limit: int) -> None:

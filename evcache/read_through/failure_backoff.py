@@ -8,7 +8,7 @@ from collections import OrderedDict
 MAX_THROTTLED = 10_000
 
 
-class Throttle:
+class FailureBackoff:
     """Until when each key is left alone. Clockless: `now` is monotonic seconds."""
 
     __slots__ = ("_limit", "until")

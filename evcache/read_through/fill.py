@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from evcache.options import Options
 from evcache.read_through.leases import Lease
-from evcache.replication.guarded_store import Store, ask, judge_store
+from evcache.replication.guarded_store import StoreCommand, interpret_store, send_request
 from evcache.replication.hlc import cas_of
 from evcache.replication.lanes import Flow
 from evcache.results import Outcome
 from evcache.writes.coordinator import Draft
-from evcache.writes.writer import WritePath
-from evcache.zones.cluster import View
+from evcache.writes.writer import Writer
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, ServerError
 from evcache.zones.protocol import requests
 
@@ -36,7 +36,7 @@ class Filled(NamedTuple):
 class Fill:
     """How one client stores what it loads."""
 
-    def __init__(self, writes: WritePath) -> None:
+    def __init__(self, writes: Writer) -> None:
         self._writes = writes
 
     def flow(self, options: Options) -> Flow:
@@ -45,7 +45,7 @@ class Fill:
 
     async def store(
         self,
-        view: View,
+        view: ClusterSnapshot,
         draft: Draft,
         version: int | None,
         lease: Lease | None,
@@ -82,14 +82,14 @@ class Fill:
         superseded = Outcome.SUPERSEDED in round_.outcomes.values()
         return Filled(round_.met and not superseded, unreachable=round_.unreachable)
 
-    async def _over(self, lease: Lease, seen: int, store: Store, deadline: float) -> Outcome | None:
+    async def _over(self, lease: Lease, seen: int, store: StoreCommand, deadline: float) -> Outcome | None:
         """Store over exactly what was there. None: not known."""
         capabilities = lease.node.capabilities
         store.carried = store.version is not None and capabilities is not None and capabilities.versions
         cas = cas_of(store.version) if store.carried and store.version is not None else None
         line = requests.meta_set(store.key, len(store.data), ttl=store.ttl, flags=store.flags, compare=seen, cas=cas)
         try:
-            return judge_store(await ask(lease.node, line, deadline, store.data))
+            return interpret_store(await send_request(lease.node, line, deadline, store.data))
         except ServerError:
             return Outcome.NOT_STORED
         except CacheError:

@@ -13,7 +13,7 @@ import math
 from enum import Enum
 
 from evcache.load_policy import LoadPolicy
-from evcache.values.lifetime import Life
+from evcache.values.lifetime import Lifetime
 
 
 class State(Enum):
@@ -30,7 +30,7 @@ class State(Enum):
     """Out of date, and not to be served."""
 
 
-def state_of(life: Life, now: float, policy: LoadPolicy, ttl: float, draw: float) -> State:
+def state_of(life: Lifetime, now: float, policy: LoadPolicy, ttl: float, draw: float) -> State:
     """What may be done with a value of this life. `ttl`: how long it was to live, where it does not say when it was made.
 
     `draw`: uniform over 0 and up to 1.
@@ -43,7 +43,7 @@ def state_of(life: Life, now: float, policy: LoadPolicy, ttl: float, draw: float
     return State.LAST_RESORT if now < life.expires_at + policy.fail_safe else State.GONE
 
 
-def _soft_at(life: Life, soft: float, ttl: float) -> float:
+def _soft_at(life: Lifetime, soft: float, ttl: float) -> float:
     if math.isinf(life.expires_at) or soft >= 1:
         return math.inf
     whole = max(0.0, ttl if life.made_at is None else life.expires_at - life.made_at)
@@ -53,5 +53,5 @@ def _soft_at(life: Life, soft: float, ttl: float) -> float:
     return life.expires_at - whole + soft * surely
 
 
-def _is_drawn(life: Life, now: float, beta: float, draw: float) -> bool:
+def _is_drawn(life: Lifetime, now: float, beta: float, draw: float) -> bool:
     return now - life.load_seconds * beta * math.log(draw) >= life.expires_at

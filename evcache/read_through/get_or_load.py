@@ -1,6 +1,6 @@
 """Loading what the cache does not have: one load for each key and process, and with leases one for each zone.
 
-`LoadPath.get` is the story: what the zones hold is returned if it is fresh; if it is about to go out of date, or may be
+`ReadThrough.get` is the story: what the zones hold is returned if it is fresh; if it is about to go out of date, or may be
 served although it has, somebody loads it anew in the background; otherwise the caller waits for a load (`loader`).
 
 A cache that can't be reached is no reason to fail: then the loader is called, as always no more of them at once than the
@@ -14,22 +14,22 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from evcache._background import Background
+from evcache._background import BackgroundTasks
 from evcache._steps import STEP_KEYS
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError, LoadAborted
-from evcache.hooks import Listeners
+from evcache.hooks import HookDispatcher
 from evcache.read_through.freshness import State, state_of
-from evcache.read_through.loader import Loads
-from evcache.read_through.request import Asked
-from evcache.read_through.single_flight import Flight, Flights
+from evcache.read_through.loader import Loader
+from evcache.read_through.request import LoadRequest
+from evcache.read_through.single_flight import Call, SingleFlight
 from evcache.reads.decoding import Decoding
-from evcache.reads.zone_reader import ReadPath
-from evcache.replication.reconcile import Found
+from evcache.reads.zone_reader import ZoneReader
+from evcache.replication.reconcile import ZoneHit
 from evcache.stats import LoadStats
 from evcache.values.codec import FLAG_ABSENT, FLAG_TOMBSTONE
-from evcache.values.lifetime import Content, Life, content_of
+from evcache.values.lifetime import Content, Lifetime, content_of
 from evcache.zones._tasks import name_of
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.requests import COPY_FLAGS
 
@@ -41,17 +41,17 @@ MAX_REFRESHES = 64
 _MAX_UNREADABLE = 3
 
 
-class LoadPath:
+class ReadThrough:
     """How one client gets what has to be loaded if the cache does not have it."""
 
     def __init__(
         self,
-        reads: ReadPath,
+        reads: ZoneReader,
         decoding: Decoding,
-        loads: Loads,
-        flights: Flights,
-        background: Background,
-        hooks: Listeners,
+        loads: Loader,
+        flights: SingleFlight,
+        background: BackgroundTasks,
+        hooks: HookDispatcher,
         *,
         wall: Callable[[], float],
         draw: Callable[[], float] = random.random,
@@ -65,7 +65,7 @@ class LoadPath:
         self._hooks = hooks
         self._wall = wall
         self._draw = draw
-        self._refreshing: set[Flight] = set()  # in the background
+        self._refreshing: set[Call] = set()  # in the background
         self.stale_served = 0
         """Values that were served after they had gone out of date."""
 
@@ -92,7 +92,7 @@ class LoadPath:
             stale_served=self.stale_served,
         )
 
-    def serve(self, view: View | None, key: bytes, flags: int, life: Life, asked: Asked) -> bool:
+    def serve(self, view: ClusterSnapshot | None, key: bytes, flags: int, life: Lifetime, asked: LoadRequest) -> bool:
         """Whether what was found may be served. If it ought to be loaded anew, that is begun in the background."""
         state = self._state(flags, life, asked)
         if state is State.FRESH:
@@ -104,7 +104,7 @@ class LoadPath:
             return True
         return False
 
-    async def get(self, view: View | None, key: bytes, asked: Asked) -> Content | None:
+    async def get(self, view: ClusterSnapshot | None, key: bytes, asked: LoadRequest) -> Content | None:
         """What is there, or else what the loader returns; None: it says that there is nothing.
 
         Raises what the loader raises; `LoadTimeout`, `LoadAborted`; `EncodeError` for a value that can't be stored.
@@ -135,7 +135,7 @@ class LoadPath:
             return fallback
 
     async def get_many(
-        self, view: View | None, wanted: Sequence[bytes], kept: Mapping[bytes, Life], asked: Asked
+        self, view: ClusterSnapshot | None, wanted: Sequence[bytes], kept: Mapping[bytes, Lifetime], asked: LoadRequest
     ) -> dict[bytes, Content | None]:
         """What is there, and what the loader returns for the others; None: there is nothing. Raises as `get`, for all of
         them.
@@ -176,7 +176,7 @@ class LoadPath:
 
     # What the caller cannot decode.
 
-    async def get_over(self, view: View | None, key: bytes, asked: Asked) -> Content | None:
+    async def get_over(self, view: ClusterSnapshot | None, key: bytes, asked: LoadRequest) -> Content | None:
         """Load a key again, because the caller cannot decode what is there, and store the result over it.
 
         Returns:
@@ -190,7 +190,9 @@ class LoadPath:
                 return content
         return await self.get(view, key, asked)
 
-    async def get_many_over(self, view: View | None, keys: Sequence[bytes], asked: Asked) -> dict[bytes, Content | None]:
+    async def get_many_over(
+        self, view: ClusterSnapshot | None, keys: Sequence[bytes], asked: LoadRequest
+    ) -> dict[bytes, Content | None]:
         """Do for several keys what `get_over` does for one."""
         asked = asked.only_readable()
         contents = await self.get_many(view, keys, {}, asked)
@@ -203,9 +205,9 @@ class LoadPath:
 
     async def _load_many(
         self,
-        view: View | None,
+        view: ClusterSnapshot | None,
         missing: Sequence[bytes],
-        asked: Asked,
+        asked: LoadRequest,
         held: dict[bytes, Content | None],
         fallbacks: dict[bytes, Content],
     ) -> None:
@@ -241,7 +243,7 @@ class LoadPath:
 
     # Reading.
 
-    async def _read(self, view: View | None, key: bytes, asked: Asked) -> tuple[Content | None, bool]:
+    async def _read(self, view: ClusterSnapshot | None, key: bytes, asked: LoadRequest) -> tuple[Content | None, bool]:
         """What is there, a known absence too, and whether the zones could be asked."""
         if view is None:
             return None, False
@@ -258,7 +260,9 @@ class LoadPath:
             return None, True
         return self._content(found, self._wall(), key, asked), True
 
-    async def _read_many(self, view: View | None, keys: Sequence[bytes], asked: Asked) -> tuple[dict[bytes, Content], bool]:
+    async def _read_many(
+        self, view: ClusterSnapshot | None, keys: Sequence[bytes], asked: LoadRequest
+    ) -> tuple[dict[bytes, Content], bool]:
         if view is None or not keys:
             return {}, view is not None
         found, failures, answered = await self._reads.get_many(
@@ -285,7 +289,7 @@ class LoadPath:
                 await asyncio.sleep(0)
         return contents, not unavailable
 
-    def _content(self, found: Found, now: float, key: bytes, asked: Asked) -> Content | None:
+    def _content(self, found: ZoneHit, now: float, key: bytes, asked: LoadRequest) -> Content | None:
         """Return what was found; None to load it again, if it cannot be read. The error would help no caller."""
         try:
             content = content_of(found.hit, found.written_at, now, key=key, zone=found.zone)
@@ -302,14 +306,14 @@ class LoadPath:
         """
         return self._flights.has_ended_since(key, ended) and (found is None or self._wall() >= found.life.expires_at)
 
-    def _state(self, flags: int, life: Life, asked: Asked) -> State:
+    def _state(self, flags: int, life: Lifetime, asked: LoadRequest) -> State:
         now = self._wall()
         state = state_of(life, now, asked.policy, asked.ttl, 1.0 - self._draw())
         if state is State.DUE and flags == FLAG_ABSENT:
             return State.FRESH  # it lives for seconds only
         return state
 
-    def _is_last_resort(self, content: Content, asked: Asked) -> bool:
+    def _is_last_resort(self, content: Content, asked: LoadRequest) -> bool:
         return self._state(content.flags, content.life, asked) is State.LAST_RESORT
 
     def _was_stale(self, error: BaseException | None) -> None:
@@ -318,7 +322,7 @@ class LoadPath:
 
     # Beginning loads.
 
-    def _begin(self, view: View | None, keys: Sequence[bytes], asked: Asked) -> list[Flight]:
+    def _begin(self, view: ClusterSnapshot | None, keys: Sequence[bytes], asked: LoadRequest) -> list[Call]:
         flights = self._flights.begin(keys)
         task = self._background.spawn(self._loads.run(view, flights, asked), partial(_described, flights, asked))
         if task is None:
@@ -327,7 +331,7 @@ class LoadPath:
         self._flights.own(flights, task)
         return flights
 
-    def _refresh(self, view: View | None, keys: Sequence[bytes], asked: Asked) -> None:
+    def _refresh(self, view: ClusterSnapshot | None, keys: Sequence[bytes], asked: LoadRequest) -> None:
         """Load in the background what nobody is loading, and whose loader has not just failed."""
         if view is None:
             return
@@ -346,7 +350,7 @@ class LoadPath:
         task.add_done_callback(lambda _: refreshing.difference_update(flights))
 
 
-def _described(flights: Sequence[Flight], asked: Asked) -> str:
+def _described(flights: Sequence[Call], asked: LoadRequest) -> str:
     keys = ", ".join(repr(flight.key) for flight in flights[:3])
     more = f" and {len(flights) - 3} more keys" if len(flights) > 3 else ""
     return f"the loader {name_of(asked.source)} of {keys}{more}"

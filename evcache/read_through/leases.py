@@ -25,12 +25,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
-from evcache.replication.guarded_store import ask, capabilities_of
-from evcache.replication.hlc import MAX_CAS, NOT_A_VERSION, VersionClock, cas_of
-from evcache.replication.reconcile import Found
+from evcache.replication.guarded_store import capabilities_of, send_request
+from evcache.replication.hlc import MAX_CAS, NOT_A_VERSION, HybridLogicalClock, cas_of
+from evcache.replication.reconcile import ZoneHit
 from evcache.values.keys import MAX_KEY_BYTES
 from evcache.values.ttl import TTL_GRANULARITY_SECONDS
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol import requests
@@ -71,10 +71,10 @@ class Lease:
 class Leases:
     """How one client gets leases, and gives them back."""
 
-    def __init__(self, clock: VersionClock) -> None:
+    def __init__(self, clock: HybridLogicalClock) -> None:
         self._clock = clock
 
-    async def take(self, view: View, key: bytes, seconds: int, deadline: float) -> Lease | Found | NoLease:
+    async def take(self, view: ClusterSnapshot, key: bytes, seconds: int, deadline: float) -> Lease | ZoneHit | NoLease:
         """Get the lease of a key that seems to hold nothing; what it does hold, if it is something after all."""
         until = _surely_until(seconds)
         asked = await self._ask(view, key, key, seconds, deadline)
@@ -82,11 +82,11 @@ class Leases:
             return asked
         pool, node, reply, hit = asked
         if not hit.leased:
-            return Found(hit, pool.name, self._clock.version_of(hit.cas))
+            return ZoneHit(hit, pool.name, self._clock.version_of(hit.cas))
         return Lease(pool, node, key, hit.cas, hit.cas, until) if b"W" in reply.tokens else NoLease.TAKEN
 
     async def take_beside(
-        self, view: View, key: bytes, seconds: int, deadline: float, over: Found, known: int = 0
+        self, view: ClusterSnapshot, key: bytes, seconds: int, deadline: float, over: ZoneHit, known: int = 0
     ) -> Lease | NoLease:
         """Get the lease of a key that holds something which is to be replaced.
 
@@ -114,7 +114,7 @@ class Leases:
         _tell(lease.node, requests.meta_touch(lease.name, seconds), deadline)
 
     async def _ask(
-        self, view: View, key: bytes, name: bytes, seconds: int, deadline: float
+        self, view: ClusterSnapshot, key: bytes, name: bytes, seconds: int, deadline: float
     ) -> tuple[ZonePool, Node, Reply, Hit] | NoLease:
         place = view.place(key)
         pool = _where(view, key, place)
@@ -129,7 +129,7 @@ class Leases:
                 return NoLease.UNREACHABLE
             # A number that looks older than every write, and is no other stub's.
             cas = MAX_CAS - secrets.randbelow(NOT_A_VERSION) if capabilities.versions else None
-            reply = await ask(node, requests.meta_lease(name, seconds, cas), deadline)
+            reply = await send_request(node, requests.meta_lease(name, seconds, cas), deadline)
             hit = read_hit(reply)
         except CacheError:
             return NoLease.UNREACHABLE
@@ -167,7 +167,7 @@ def beside(key: bytes, cas: int) -> bytes:
     return key[: MAX_KEY_BYTES - len(end) - _DIGEST_HEX] + end + digest
 
 
-def _where(view: View, key: bytes, place: int) -> ZonePool | None:
+def _where(view: ClusterSnapshot, key: bytes, place: int) -> ZonePool | None:
     """The zone that the lease of a key is in: home, or when its node is down, the first of the key's order whose node is
     not.
     """

@@ -7,27 +7,26 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from evcache._background import Background
+from evcache._background import BackgroundTasks
 from evcache._steps import ByteBudget
 from evcache.errors import ValueTooLarge
-from evcache.near_cache.coherence import Flight as NearFlight
-from evcache.near_cache.coherence import Near
-from evcache.read_through.failure_backoff import Throttle
+from evcache.near_cache.coherence import CoherentNearCache, FetchToken
+from evcache.read_through.failure_backoff import FailureBackoff
 from evcache.read_through.fill import Fill, Filled
 from evcache.read_through.leases import Leases
-from evcache.read_through.packer import to_keep
-from evcache.read_through.request import Asked, Errand
-from evcache.read_through.single_flight import Flight
+from evcache.read_through.packer import near_entry_for
+from evcache.read_through.request import LoadRequest, LoadTask
+from evcache.read_through.single_flight import Call
 from evcache.replication.lanes import WINDOW_BYTES, Flow
 from evcache.writes.coordinator import Draft
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 
 # Of a load of many keys, those whose lease is asked for, or whose value is stored, at the same time. Each takes a task. More
 # would wait on connections, for longer than the timeout of one request.
 AT_ONCE = 256
 
 # What is stored of a key: the draft (None: nothing), its version, its errand, and its place in the near cache.
-Packed = tuple[Draft | None, int | None, Errand, NearFlight | None]
+Packed = tuple[Draft | None, int | None, LoadTask, FetchToken | None]
 
 _log = logging.getLogger("evcache.read_through")
 
@@ -40,10 +39,10 @@ class LoadStores:
         *,
         fill: Fill,
         leases: Leases,
-        throttle: Throttle,
-        background: Background,
-        near: Near | None,
-        current: Callable[[], View | None],
+        throttle: FailureBackoff,
+        background: BackgroundTasks,
+        near: CoherentNearCache | None,
+        current: Callable[[], ClusterSnapshot | None],
     ) -> None:
         """`current`: the zones as they are now."""
         self._fill = fill
@@ -53,7 +52,9 @@ class LoadStores:
         self._near = near
         self._current = current
 
-    async def begin(self, view: View | None, packed: Sequence[Packed], asked: Asked) -> list[asyncio.Task[None]]:
+    async def begin(
+        self, view: ClusterSnapshot | None, packed: Sequence[Packed], asked: LoadRequest
+    ) -> list[asyncio.Task[None]]:
         """Store what was loaded, in background tasks. Cancelling the load does not end them.
 
         Returns:
@@ -82,7 +83,12 @@ class LoadStores:
         return list(running)
 
     async def _store_all(
-        self, view: View | None, left: Iterator[Packed], asked: Asked, budget: ByteBudget | None, flow: Flow | None
+        self,
+        view: ClusterSnapshot | None,
+        left: Iterator[Packed],
+        asked: LoadRequest,
+        budget: ByteBudget | None,
+        flow: Flow | None,
     ) -> None:
         """Store one after another of those that are left. Several tasks share them, the budget and the flow control."""
         for packed in left:
@@ -102,12 +108,12 @@ class LoadStores:
 
     async def _store(
         self,
-        view: View | None,
+        view: ClusterSnapshot | None,
         draft: Draft | None,
         version: int | None,
-        errand: Errand,
-        near_flight: NearFlight | None,
-        asked: Asked,
+        errand: LoadTask,
+        near_flight: FetchToken | None,
+        asked: LoadRequest,
         flow: Flow | None,
     ) -> None:
         filled = Filled(stored=False, unreachable=view is None)
@@ -131,25 +137,25 @@ class LoadStores:
             self.leave_alone(errand.flight, asked)
         finally:
             if near_flight is not None and self._near is not None:
-                near = None if draft is None else to_keep(draft, version, errand.lease, filled)
+                near = None if draft is None else near_entry_for(draft, version, errand.lease, filled)
                 self._near.land(near_flight, near, loop.time() - loaded_at)
         lease = errand.lease
         if lease is not None and not (filled.stored and lease.name == errand.flight.key):  # it is not a stub any more
             self._leases.give_back(lease, deadline_of(asked))
 
-    def abandon(self, packed: Iterable[Packed], asked: Asked) -> None:
+    def abandon(self, packed: Iterable[Packed], asked: LoadRequest) -> None:
         """Give up what was loaded and is not stored."""
         for _, _, errand, near_flight in packed:
             self.drop([near_flight])
             self.give_back([errand], asked, failed=False)
 
-    def leave_alone(self, flight: Flight, asked: Asked) -> None:
+    def leave_alone(self, flight: Call, asked: LoadRequest) -> None:
         """Do not call the loader of this key for a while, as long as there is a value to serve."""
         # Of a load that began before the key was written, the end says nothing about the next one.
         if not flight.detached:
             self._throttle.failed(flight.key, asyncio.get_running_loop().time() + asked.policy.throttle)
 
-    def give_back(self, errands: Sequence[Errand], asked: Asked, *, failed: bool) -> None:
+    def give_back(self, errands: Sequence[LoadTask], asked: LoadRequest, *, failed: bool) -> None:
         """Give the leases back, so that other processes load.
 
         `failed`: the loader raised. A process that has an old value to serve then does not load for `throttle` seconds.
@@ -164,13 +170,13 @@ class LoadStores:
             else:
                 self._leases.give_back(lease, deadline)
 
-    def drop(self, near_flights: Sequence[NearFlight | None]) -> None:
+    def drop(self, near_flights: Sequence[FetchToken | None]) -> None:
         """Keep nothing of these in the near cache."""
         for near_flight in near_flights:
             if near_flight is not None and self._near is not None:
                 self._near.crash(near_flight)
 
 
-def deadline_of(asked: Asked) -> float:
+def deadline_of(asked: LoadRequest) -> float:
     """Return the deadline of a request that is sent now, on the loop's clock."""
     return asyncio.get_running_loop().time() + asked.reads.timeout

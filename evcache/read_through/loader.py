@@ -15,26 +15,26 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, null
 from contextvars import ContextVar
 from typing import Any
 
-from evcache._background import Background
+from evcache._background import BackgroundTasks
 from evcache._steps import Steps, a_few_at_once
 from evcache.errors import DecodeError, LoadAborted, LoadTimeout
-from evcache.hooks import Listeners
-from evcache.near_cache.coherence import Near
-from evcache.read_through.concurrency_limit import Slots
-from evcache.read_through.failure_backoff import Throttle
+from evcache.hooks import HookDispatcher
+from evcache.near_cache.coherence import CoherentNearCache
+from evcache.read_through.concurrency_limit import LoadLimiter
+from evcache.read_through.failure_backoff import FailureBackoff
 from evcache.read_through.fill import Fill
 from evcache.read_through.freshness import State, state_of
 from evcache.read_through.leases import Leases, NoLease
 from evcache.read_through.load_stores import AT_ONCE, LoadStores, Packed, deadline_of
 from evcache.read_through.packer import Packer
-from evcache.read_through.request import Asked, Errand
-from evcache.read_through.single_flight import Flight, Flights, Result
-from evcache.replication.hlc import VersionClock
-from evcache.replication.reconcile import Found
+from evcache.read_through.request import LoadRequest, LoadTask
+from evcache.read_through.single_flight import Call, Result, SingleFlight
+from evcache.replication.hlc import HybridLogicalClock
+from evcache.replication.reconcile import ZoneHit
 from evcache.values.codec import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.values.lifetime import Content, content_of
 from evcache.zones._tasks import unattended
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 
 # How a process that waits for another one's load looks whether it has ended: mcrouter's look-aside route begins with 2 ms
 # and goes up to 500 ms.
@@ -47,24 +47,24 @@ _inside_loader: ContextVar[bool] = ContextVar("evcache_inside_loader", default=F
 _log = logging.getLogger("evcache.read_through")
 
 
-class Loads:
+class Loader:
     """The loads of one client."""
 
     def __init__(
         self,
         *,
-        clock: VersionClock,
+        clock: HybridLogicalClock,
         pack: Packer,
-        flights: Flights,
+        flights: SingleFlight,
         leases: Leases,
-        throttle: Throttle,
+        throttle: FailureBackoff,
         fill: Fill,
-        background: Background,
-        hooks: Listeners,
-        near: Near | None,
+        background: BackgroundTasks,
+        hooks: HookDispatcher,
+        near: CoherentNearCache | None,
         max_loads: int,
         versions: bool,
-        current: Callable[[], View | None],
+        current: Callable[[], ClusterSnapshot | None],
         known: Callable[[bytes], int],
         wall: Callable[[], float],
         draw: Callable[[], float] = random.random,
@@ -87,7 +87,7 @@ class Loads:
         self._hooks = hooks
         self._near = near
         self._max_loads = max_loads
-        self._slots = Slots(max_loads)
+        self._slots = LoadLimiter(max_loads)
         self._throttle = throttle
         self._versions = versions
         self._known = known
@@ -105,7 +105,9 @@ class Loads:
 
     def reopen(self) -> None:
         """Forget the loaders of the last opening, which have ended."""
-        self._slots = Slots(self._max_loads)  # a loader that goes on after its cancellation frees its slot in the former one
+        self._slots = LoadLimiter(
+            self._max_loads
+        )  # a loader that goes on after its cancellation frees its slot in the former one
         self._throttle.end_all()  # its times are those of the last loop
 
     @property
@@ -118,14 +120,14 @@ class Loads:
         """Whether as many loaders run as may: what nobody waits for is left to a later reader."""
         return self._slots.full
 
-    def hurry(self, flight: Flight) -> None:
+    def hurry(self, flight: Call) -> None:
         """If a running loader is who asks for this one, it must not wait for a slot."""
         if _inside_loader.get():
             flight.urgent = True
             if flight.ticket is not None:
                 self._slots.jump(flight.ticket)
 
-    async def run(self, view: View | None, flights: Sequence[Flight], asked: Asked) -> None:
+    async def run(self, view: ClusterSnapshot | None, flights: Sequence[Call], asked: LoadRequest) -> None:
         """See to these loads, until what they found is stored.
 
         The lease is asked for also when the read before has failed: a thousand callers at once can make it late, and are
@@ -151,21 +153,21 @@ class Loads:
         finally:
             self._flights.settle(flights, task)
 
-    async def _see_to(self, view: View | None, flights: Sequence[Flight], asked: Asked) -> None:
+    async def _see_to(self, view: ClusterSnapshot | None, flights: Sequence[Call], asked: LoadRequest) -> None:
         if view is None or not asked.policy.lease or not self._versions:
-            await self._load(view, [Errand(flight) for flight in flights], asked)
+            await self._load(view, [LoadTask(flight) for flight in flights], asked)
         elif len(flights) == 1:
             await self._go_on(view, flights[0], await self._prepare(view, flights[0], asked), asked)
         else:
             await self._run_many(view, flights, asked)
 
-    async def _run_many(self, view: View, flights: Sequence[Flight], asked: Asked) -> None:
-        ready: list[Errand] = []
-        taken: list[Flight] = []
+    async def _run_many(self, view: ClusterSnapshot, flights: Sequence[Call], asked: LoadRequest) -> None:
+        ready: list[LoadTask] = []
+        taken: list[Call] = []
 
-        async def prepare(flight: Flight) -> None:
+        async def prepare(flight: Call) -> None:
             errand = await self._prepare(view, flight, asked)
-            if isinstance(errand, Errand):
+            if isinstance(errand, LoadTask):
                 ready.append(errand)
             elif errand is NoLease.TAKEN:
                 taken.append(flight)
@@ -191,20 +193,22 @@ class Loads:
             self._stores.give_back(ready, asked, failed=False)
             raise
 
-    async def _go_on(self, view: View, flight: Flight, errand: Errand | NoLease | None, asked: Asked) -> None:
-        if isinstance(errand, Errand):
+    async def _go_on(
+        self, view: ClusterSnapshot, flight: Call, errand: LoadTask | NoLease | None, asked: LoadRequest
+    ) -> None:
+        if isinstance(errand, LoadTask):
             await self._load(view, [errand], asked)
         elif errand is not None:
             await self._await_other(view, flight, asked)
 
     # Leases.
 
-    async def _prepare(self, view: View, flight: Flight, asked: Asked) -> Errand | NoLease | None:
+    async def _prepare(self, view: ClusterSnapshot, flight: Call, asked: LoadRequest) -> LoadTask | NoLease | None:
         """Get the lease. None: there is a value after all, and the flight has landed."""
         key, seconds = flight.key, asked.policy.whole_lease_seconds
         taken = await self._leases.take(view, key, seconds, deadline_of(asked))
         serves = False
-        if isinstance(taken, Found):
+        if isinstance(taken, ZoneHit):
             if taken.hit.flags != FLAG_TOMBSTONE:
                 content, state = self._state(taken, key, asked)
                 # To who waits because there was nothing, what is fresh will do; a later reader has it loaded anew.
@@ -224,11 +228,11 @@ class Loads:
                 return None
             return taken
         if isinstance(taken, NoLease):
-            return Errand(flight, serves=serves)
+            return LoadTask(flight, serves=serves)
         self.leases_won += 1
-        return Errand(flight, taken, serves=serves)
+        return LoadTask(flight, taken, serves=serves)
 
-    def _state(self, found: Found, key: bytes, asked: Asked) -> tuple[Content | None, State]:
+    def _state(self, found: ZoneHit, key: bytes, asked: LoadRequest) -> tuple[Content | None, State]:
         try:
             content = content_of(found.hit, found.written_at, self._wall(), key=key, zone=found.zone)
         except DecodeError:
@@ -238,7 +242,11 @@ class Loads:
         return content, state_of(content.life, self._wall(), asked.policy, asked.ttl, 1.0)
 
     async def _await_other(
-        self, view: View, flight: Flight, asked: Asked, looks: AbstractAsyncContextManager[object] | None = None
+        self,
+        view: ClusterSnapshot,
+        flight: Call,
+        asked: LoadRequest,
+        looks: AbstractAsyncContextManager[object] | None = None,
     ) -> None:
         """Another process loads: look whether it has ended, until it has, its lease has, or it is taking too long.
 
@@ -255,11 +263,11 @@ class Loads:
                 errand = await self._prepare(view, flight, asked)
             if errand is None:
                 return
-            if isinstance(errand, Errand):
+            if isinstance(errand, LoadTask):
                 await self._load(view, [errand], asked)
                 return
         if flight.needed:
-            await self._load(view, [Errand(flight, stored=False)], asked)
+            await self._load(view, [LoadTask(flight, stored=False)], asked)
             return
         # All who wait have something to serve: the other is slow, or its loader has failed and is left alone.
         self._stores.leave_alone(flight, asked)
@@ -267,7 +275,7 @@ class Loads:
 
     # The loader.
 
-    async def _load(self, view: View | None, errands: Sequence[Errand], asked: Asked) -> None:
+    async def _load(self, view: ClusterSnapshot | None, errands: Sequence[LoadTask], asked: LoadRequest) -> None:
         """Call the loader, and store what it returns. Raises only when cancelled; what goes wrong is told to the flights."""
         # From here on whoever writes a key has a newer version than what is loaded, and spoils what this process would
         # keep of it.
@@ -326,7 +334,7 @@ class Loads:
         # Now, and not when all that was begun with them has ended: by then another process may have written them.
         self._flights.settle([errand.flight for errand in errands], None)
 
-    async def _call(self, asked: Asked, flights: Sequence[Flight]) -> Mapping[bytes, Any]:
+    async def _call(self, asked: LoadRequest, flights: Sequence[Call]) -> Mapping[bytes, Any]:
         nested = _inside_loader.get() and not flights[0].background
         slots = self._slots
         ticket = slots.ticket(at_once=nested or any(flight.urgent for flight in flights))
@@ -360,12 +368,12 @@ class Loads:
 
     # When it failed.
 
-    def _report(self, errands: Sequence[Errand], error: Exception, asked: Asked) -> None:
+    def _report(self, errands: Sequence[LoadTask], error: Exception, asked: LoadRequest) -> None:
         self._hooks.loaded(len(errands), 0.0, error)
         for errand in errands:
             self._failed(errand.flight, error, asked)
 
-    def _failed(self, flight: Flight, error: Exception, asked: Asked) -> None:
+    def _failed(self, flight: Call, error: Exception, asked: LoadRequest) -> None:
         self._stores.leave_alone(flight, asked)
         if not flight.waiters:
             _log.warning("loading %r in the background failed", flight.key, exc_info=error)

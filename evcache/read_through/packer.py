@@ -14,14 +14,14 @@ from evcache.near_cache.coherence import seconds_of
 from evcache.near_cache.store import TTL_SECONDS
 from evcache.read_through.fill import Filled
 from evcache.read_through.leases import Lease
-from evcache.read_through.request import Asked, Errand
+from evcache.read_through.request import LoadRequest, LoadTask
 from evcache.read_through.single_flight import Result
 from evcache.reads.decoding import Decoding
 from evcache.replication.hlc import cas_of
-from evcache.replication.reconcile import Found
+from evcache.replication.reconcile import ZoneHit
 from evcache.values.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.values.envelope import Envelope, wrap
-from evcache.values.lifetime import Content, Life
+from evcache.values.lifetime import Content, Lifetime
 from evcache.values.ttl import TTL_GRANULARITY_SECONDS
 from evcache.writes.coordinator import Draft
 from evcache.zones.protocol.replies import Hit
@@ -50,7 +50,7 @@ class Packer:
         self._wall = wall
         self._draw = draw
 
-    def loaded(self, errand: Errand, value: Any, took: float, asked: Asked) -> tuple[Result, Draft | None]:
+    def loaded(self, errand: LoadTask, value: Any, took: float, asked: LoadRequest) -> tuple[Result, Draft | None]:
         """What callers get, and what is to be stored; None for what is not. `took`: seconds.
 
         Raises `EncodeError`, also for a value that would come back as something else than the loader returned.
@@ -59,7 +59,7 @@ class Packer:
         value, ttl = _with_ttl(value, asked)
         now = self._wall()
         ttl *= 1.0 - policy.jitter * self._draw()
-        life = Life(now, now + ttl, now + ttl + policy.stale_for, took)
+        life = Lifetime(now, now + ttl, now + ttl + policy.stale_for, took)
         result = None
         if value is not None:
             data, flags = self._decoding.codec.encode(value)
@@ -78,14 +78,14 @@ class Packer:
             return result, Draft(key, wrapped, FLAG_ENVELOPE, self._wire_ttl(kept))
         return result, Draft(key, result.data, result.flags, self._wire_ttl(ttl))
 
-    def _removal(self, errand: Errand) -> Draft | None:
+    def _removal(self, errand: LoadTask) -> Draft | None:
         """For a value that is not kept, where an older one is, which would be served on."""
         if not self._versions or not (errand.serves or errand.flight.background):
             return None
         return Draft(errand.flight.key, b"", FLAG_TOMBSTONE, self._wire_ttl(self._tombstone_ttl))
 
 
-def _with_ttl(value: Any, asked: Asked) -> tuple[Any, float]:
+def _with_ttl(value: Any, asked: LoadRequest) -> tuple[Any, float]:
     """The value itself, and how long it lives."""
     ttl = None
     if isinstance(value, Loaded):
@@ -95,7 +95,7 @@ def _with_ttl(value: Any, asked: Asked) -> tuple[Any, float]:
     return value, ttl
 
 
-def to_keep(draft: Draft, version: int | None, lease: Lease | None, filled: Filled) -> Found | None:
+def near_entry_for(draft: Draft, version: int | None, lease: Lease | None, filled: Filled) -> ZoneHit | None:
     """What the near cache may keep of it."""
     ttl = seconds_of(draft.ttl)
     if not filled.stored:
@@ -105,4 +105,4 @@ def to_keep(draft: Draft, version: int | None, lease: Lease | None, filled: Fill
         ttl = min(ttl, math.ceil(TTL_SECONDS) + TTL_GRANULARITY_SECONDS) if ttl >= 0 else math.ceil(TTL_SECONDS)
     cas = 0 if version is None else cas_of(version)
     hit = Hit(draft.data, draft.flags, cas, ttl, stale=False, leased=False)
-    return Found(hit, "" if lease is None else lease.pool.name, version)
+    return ZoneHit(hit, "" if lease is None else lease.pool.name, version)

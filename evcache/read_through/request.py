@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from evcache.load_policy import LoadPolicy
 from evcache.options import Options
 from evcache.read_through.leases import Lease
-from evcache.read_through.single_flight import Flight
+from evcache.read_through.single_flight import Call
 from evcache.reads.decoding import Decoder, can_read
 from evcache.values.codec import FLAG_ABSENT
 from evcache.values.lifetime import Content
@@ -18,7 +18,7 @@ from evcache.values.lifetime import Content
 Loader = Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Any]]]
 
 
-class Asked(NamedTuple):
+class LoadRequest(NamedTuple):
     """What one call asks for, beside its keys."""
 
     loader: Loader
@@ -42,7 +42,7 @@ class Asked(NamedTuple):
     source: object = None
     """The loader as the caller gave it."""
 
-    def only_readable(self) -> Asked:
+    def only_readable(self) -> LoadRequest:
         """Return a copy for which a value that the caller cannot decode counts as absent."""
         return self._replace(readable=partial(can_read, self.decoder))
 
@@ -58,10 +58,10 @@ class Asked(NamedTuple):
         return patience
 
 
-class Errand(NamedTuple):
+class LoadTask(NamedTuple):
     """A key whose loader is to be called, and what has been found out about it."""
 
-    flight: Flight
+    flight: Call
     lease: Lease | None = None
     stored: bool = True
     """Whether the value is to be stored."""

@@ -31,7 +31,7 @@ Result = Content | None
 """What was loaded; None: there is nothing."""
 
 
-class Flight:
+class Call:
     """One key that is being loaded."""
 
     __slots__ = (
@@ -85,12 +85,12 @@ class Flight:
         return self.result
 
 
-class Flights:
+class SingleFlight:
     """The loads of one client."""
 
     def __init__(self) -> None:
-        self._by_key: dict[bytes, Flight] = {}
-        self._by_task: dict[asyncio.Task[None], Sequence[Flight]] = {}
+        self._by_key: dict[bytes, Call] = {}
+        self._by_task: dict[asyncio.Task[None], Sequence[Call]] = {}
         self._ended: OrderedDict[bytes, int] = OrderedDict()
         self.ended = 0
         """Loads that have ended so far."""
@@ -99,7 +99,7 @@ class Flights:
         """Keys that are being loaded, whether or not anybody may still join."""
         return sum(map(len, self._by_task.values()))
 
-    def get(self, key: bytes) -> Flight | None:
+    def get(self, key: bytes) -> Call | None:
         """The load of this key that a caller may wait for, if there is one."""
         return self._by_key.get(key)
 
@@ -109,13 +109,13 @@ class Flights:
         """
         return self._ended.get(key, 0) > ended
 
-    def begin(self, keys: Iterable[bytes], *, background: bool = False) -> list[Flight]:
+    def begin(self, keys: Iterable[bytes], *, background: bool = False) -> list[Call]:
         """Enter loads of keys. Each ends with `land` or `fail`, and all with `settle`."""
-        flights = [Flight(key, background=background) for key in keys]
+        flights = [Call(key, background=background) for key in keys]
         self._by_key.update((flight.key, flight) for flight in flights)
         return flights
 
-    def own(self, flights: Sequence[Flight], task: asyncio.Task[None]) -> None:
+    def own(self, flights: Sequence[Call], task: asyncio.Task[None]) -> None:
         """This task sees to them."""
         if task.done():  # with an eager task factory it may have been run by what made it
             return
@@ -144,14 +144,14 @@ class Flights:
         self._by_key.clear()
         self._by_task.clear()
 
-    def land(self, flight: Flight, result: Result) -> None:
+    def land(self, flight: Call, result: Result) -> None:
         """It has been loaded: everybody who waits gets it, and so does whoever joins before `settle`."""
         if not flight.landed:
             flight.landed = True
             flight.result = result
             _wake(flight)
 
-    def fail(self, flight: Flight, failure: BaseException) -> None:
+    def fail(self, flight: Call, failure: BaseException) -> None:
         """It could not be loaded: everybody who waits gets this error, the same one, as all who await one asyncio future
         do.
         """
@@ -161,7 +161,7 @@ class Flights:
             flight.traceback = failure.__traceback__
             _wake(flight)
 
-    def settle(self, flights: Sequence[Flight], task: asyncio.Task[None] | None) -> None:
+    def settle(self, flights: Sequence[Call], task: asyncio.Task[None] | None) -> None:
         """They are over, and stored if they are to be: the next caller reads, or begins anew."""
         for flight in flights:
             if flight.settled:
@@ -185,7 +185,7 @@ class Flights:
                 self.fail(flight, failure)
             self.settle(flights, task)
 
-    async def wait(self, flights: Sequence[Flight], seconds: float) -> None:
+    async def wait(self, flights: Sequence[Call], seconds: float) -> None:
         """Wait until all have landed. Raises `LoadTimeout` after so many seconds.
 
         A caller that is cancelled leaves alone; with the last one, a load that nobody else wants ends.
@@ -214,7 +214,7 @@ class Flights:
                     waiter.exception()  # looked at by nobody when the caller is cancelled, or an earlier one failed
             self._leave(waiting)
 
-    def _leave(self, flights: Sequence[Flight]) -> None:
+    def _leave(self, flights: Sequence[Call]) -> None:
         """A caller does not wait for these any more. Cancel each load of which all flights are abandoned."""
         tasks: dict[asyncio.Task[None], None] = {}
         for flight in flights:
@@ -229,19 +229,19 @@ class Flights:
             if not any(other.waiters or other.background for other in together if not other.landed):
                 task.cancel()
 
-    def _close(self, flight: Flight) -> None:
+    def _close(self, flight: Call) -> None:
         """Nobody may join this one any more."""
         if self._by_key.get(flight.key) is flight:
             del self._by_key[flight.key]
 
 
-def _wake(flight: Flight) -> None:
+def _wake(flight: Call) -> None:
     for waiter in flight.waiters:
         if not waiter.done():
             waiter.set_result(None)
 
 
-def _give_up(flights: Sequence[Flight], waiters: Sequence[asyncio.Future[None]], seconds: float) -> None:
+def _give_up(flights: Sequence[Call], waiters: Sequence[asyncio.Future[None]], seconds: float) -> None:
     for flight, waiter in zip(flights, waiters, strict=True):
         if not waiter.done():
             # A loader that has not been called yet is not called for nobody: a queue of those would outlive its cause.

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from evcache.errors import DecodeError, EncodeError
-from evcache.hooks import Listeners
-from evcache.near_cache.coherence import Kept
+from evcache.hooks import HookDispatcher
+from evcache.near_cache.coherence import NearEntry
 from evcache.values.annotations import mapped_type, return_type
 from evcache.values.codec import Codec
 from evcache.values.lifetime import Content
@@ -39,7 +39,7 @@ def can_read(decoder: Decoder, data: bytes, flags: int) -> bool:
 class Decoding:
     """The decoders of one client."""
 
-    def __init__(self, codec: Codec, hooks: Listeners) -> None:
+    def __init__(self, codec: Codec, hooks: HookDispatcher) -> None:
         self.codec = codec
         self._hooks = hooks
         self._decoders: dict[Any, Decoder] = {}
@@ -83,7 +83,7 @@ class Decoding:
         except (InvalidArgument, NameError, TypeError):
             return self.codec  # the caller has named no type, so the loader's annotation is a hint and no more
 
-    def value(self, key: bytes, found: Content | Kept, decoder: Decoder) -> Any:
+    def value(self, key: bytes, found: Content | NearEntry, decoder: Decoder) -> Any:
         """Return the value of what was found. Raises `DecodeError` naming key, zone and flags, and counts it."""
         try:
             return decoder.decode(found.data, found.flags)  # type: ignore[arg-type]  # an assert would cost every load

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from evcache.consistency import Consistency
-from evcache.errors import CacheUnavailable, FailoverDenied, ZoneBehind
+from evcache.errors import CacheUnavailable, FailoverDenied, StaleReplica
 from evcache.options import Options
-from evcache.reads.context import ReadParts
-from evcache.replication.guarded_store import ask, read_elsewhere_if_silent
-from evcache.replication.reconcile import Found
-from evcache.zones.cluster import View
+from evcache.reads.context import ReadContext
+from evcache.replication.guarded_store import read_elsewhere_if_silent, send_request
+from evcache.replication.reconcile import ZoneHit
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeSilent, NodeTimeout, NodeUnavailable
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol import requests
@@ -34,7 +34,7 @@ class Attempts:
         """Zones that did not answer, or were not asked."""
         self.missed: dict[str, Node] = {}
         """The nodes of zones that do not have it."""
-        self.behind: dict[str, tuple[Node, ZoneBehind]] = {}
+        self.behind: dict[str, tuple[Node, StaleReplica]] = {}
         """The nodes of zones that have an older version than this client knows of."""
         self.abroad = 0
         """Number of requests to other zones than the home zone."""
@@ -44,7 +44,7 @@ class Attempts:
         self.failures.pop(pool.name, None)
         if outcome is None:
             self.missed[pool.name] = node
-        elif isinstance(outcome, ZoneBehind):
+        elif isinstance(outcome, StaleReplica):
             self.behind[pool.name] = node, outcome
         else:
             self.failures[pool.name] = outcome
@@ -57,24 +57,24 @@ class Attempts:
 class Ended(NamedTuple):
     """End of a read."""
 
-    found: Found | None
+    found: ZoneHit | None
     """None is a miss."""
 
 
 class Fallback:
     """Reads that may need several zones, one after another."""
 
-    def __init__(self, parts: ReadParts) -> None:
+    def __init__(self, parts: ReadContext) -> None:
         self._parts = parts
 
     async def from_the_first(
         self,
-        view: View,
+        view: ClusterSnapshot,
         key: bytes,
         line: bytes,
         options: Options,
         fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
-    ) -> Found | None:
+    ) -> ZoneHit | None:
         """Read while not all is well.
 
         A node that warms up is asked first for a share of its reads, else last. A silent node is asked last.
@@ -93,7 +93,7 @@ class Fallback:
 
     async def go_on(
         self,
-        view: View,
+        view: ClusterSnapshot,
         order: Sequence[ZonePool],
         start: int,
         key: bytes,
@@ -102,7 +102,7 @@ class Fallback:
         fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
         deadline: float,
         attempts: Attempts,
-    ) -> Found | None:
+    ) -> ZoneHit | None:
         """Ask the zones from `start` on. Those before have been asked, and `attempts` says what came of it.
 
         A zone whose node fell silent is asked once more at the end, since it may go on before the deadline. If no zone
@@ -125,7 +125,7 @@ class Fallback:
 
     async def _ask_each(
         self,
-        view: View,
+        view: ClusterSnapshot,
         zones: list[ZonePool],
         left: ZonePool | None,
         key: bytes,
@@ -162,7 +162,7 @@ class Fallback:
             outcome: CacheError | None = None
             try:
                 if pool.name in again or view.places == 1:
-                    reply = await ask(node, line, until)
+                    reply = await send_request(node, line, until)
                 else:
                     reply = await read_elsewhere_if_silent(node, line, until, deadline)
                 found = parts.found(pool.name, reply)
@@ -173,7 +173,7 @@ class Fallback:
                     zones.append(pool)
             else:
                 if found is not None and found.version is not None and found.version < attempts.known:
-                    outcome = ZoneBehind(found.version, attempts.known)
+                    outcome = StaleReplica(found.version, attempts.known)
                     found = None
                     parts.hooks.zone_behind(pool.name)
                 if node.is_warming:
@@ -198,7 +198,9 @@ class Fallback:
         self._parts.hooks.failover_denied(pool.name)
         return False
 
-    async def _nowhere(self, view: View, key: bytes, options: Options, deadline: float, attempts: Attempts) -> Found | None:
+    async def _nowhere(
+        self, view: ClusterSnapshot, key: bytes, options: Options, deadline: float, attempts: Attempts
+    ) -> ZoneHit | None:
         """No zone has it, or none answered."""
         failures = attempts.failures | {zone: error for zone, (_, error) in attempts.behind.items()}
         # Behind everywhere: what was newer is gone from all zones, which is a miss, and no reason to go back in time.
@@ -218,7 +220,7 @@ class Fallback:
         raise CacheUnavailable("get", failures)
 
 
-def _attempts_left(view: View, order: Sequence[ZonePool], index: int, place: int) -> int:
+def _attempts_left(view: ClusterSnapshot, order: Sequence[ZonePool], index: int, place: int) -> int:
     """This zone, those after it that are not known to be down, and the gutter: none may use up the time of the next."""
     later = sum(pool.node(place).may_answer for pool in order[index + 1 :])
     return 1 + later + (view.spare is not None)

@@ -32,7 +32,7 @@ class Failover:
                 raise InvalidArgument(name, f"a number from 0 is needed, not {value!r}")
 
 
-class Budget:
+class TokenBucket:
     """Tokens that reads bring and that further requests take."""
 
     __slots__ = ("_burst", "_counted", "_ratio", "_tokens", "denied", "reads", "taken")

@@ -11,8 +11,8 @@ import asyncio
 from dataclasses import dataclass
 
 from evcache.hooks import Hooks
-from evcache.reads.failover_budget import Budget
-from evcache.zones.cluster import View
+from evcache.reads.failover_budget import TokenBucket
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, InvalidArgument
 from evcache.zones.health.loop_lag import STALL_SECONDS
 from evcache.zones.nodes.node import Node
@@ -63,17 +63,17 @@ class Latencies:
             self._samples.clear()
 
 
-class Hedge:
+class HedgedReader:
     """The hedged reads of one client."""
 
     def __init__(self, settings: Hedging, hooks: Hooks) -> None:
-        self.budget = Budget(settings.share, BURST)
+        self.budget = TokenBucket(settings.share, BURST)
         self._least_delay = settings.least_delay
         self._hooks = hooks
         self._latencies: dict[str, Latencies] = {}
 
     async def read(
-        self, view: View, key: bytes, line: bytes, deadline: float, latest: float
+        self, view: ClusterSnapshot, key: bytes, line: bytes, deadline: float, latest: float
     ) -> tuple[ZonePool, Node, Hit | None]:
         """What the first zone says, or the second where that is quicker. Raises a `NodeError` when the first failed.
 
@@ -110,7 +110,7 @@ class Hedge:
                 _give_up(second[2])
 
     def _ask_second(
-        self, view: View, place: int, line: bytes, deadline: float
+        self, view: ClusterSnapshot, place: int, line: bytes, deadline: float
     ) -> tuple[ZonePool, Node, asyncio.Future[Reply]] | None:
         if len(view.readers) == 1 or view.lag.latest > STALL_SECONDS or view.lag.stalled_lately(view.loop.time()):
             return None

@@ -8,15 +8,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
-from evcache.errors import FailoverDenied, ZoneBehind
+from evcache.errors import FailoverDenied, StaleReplica
 from evcache.options import Options
-from evcache.reads.context import ReadParts
+from evcache.reads.context import ReadContext
 from evcache.reads.failover import unasked
 from evcache.reads.quorum_read import in_order, wait_until
-from evcache.replication.reconcile import Answer, Found, count_answered, failed, is_decided, judged, newest, zones_behind
+from evcache.replication.reconcile import (
+    Answer,
+    ZoneHit,
+    count_answered,
+    failed,
+    is_decided,
+    latest_of,
+    reject_if_older,
+    stale_replicas,
+)
 from evcache.values.codec import FLAG_TOMBSTONE
 from evcache.zones._tasks import unattended
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeSilent
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol import requests
@@ -31,15 +40,15 @@ Batches = list[tuple[Node, Sequence[bytes]]]
 _new_found = tuple.__new__
 
 
-class ManyPath:
+class MultiGet:
     """Reads of several keys."""
 
-    def __init__(self, parts: ReadParts) -> None:
+    def __init__(self, parts: ReadContext) -> None:
         self._parts = parts
 
     async def get(
-        self, view: View, keys: Sequence[bytes], options: Options, flags: bytes, *, fallback_on_miss: bool
-    ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
+        self, view: ClusterSnapshot, keys: Sequence[bytes], options: Options, flags: bytes, *, fallback_on_miss: bool
+    ) -> tuple[dict[bytes, ZoneHit], dict[str, CacheError], int]:
         """Return the items of keys that enough zones answered for, why zones failed, and the least number of zones that
         answered for any key. Known absences are items too; tombstones are not.
         """
@@ -51,7 +60,7 @@ class ManyPath:
             answers = await self._ask_several(view, keys, flags, deadline, known, required)
             return self._what_holds(view, answers, known, required, asked_at)
         self._parts.budget.reads += len(keys)
-        found: dict[bytes, Found] = {}
+        found: dict[bytes, ZoneHit] = {}
         batches = view.readers[0].batches(keys)
         if view.tally.unsettled and not self._goes_straight(view, batches):
             asked = 0
@@ -74,7 +83,7 @@ class ManyPath:
         others, failures, answered = self._what_holds(view, answers, known, required, asked_at)
         return found | others, failures, answered
 
-    def _goes_straight(self, view: View, batches: Batches) -> bool:
+    def _goes_straight(self, view: ClusterSnapshot, batches: Batches) -> bool:
         """Whether the first zone can be asked for all of it, although some node is down: of thousands, one always is."""
         if any(node.is_down or node.is_warming or node.is_silent for node, _ in batches):
             return False
@@ -85,20 +94,20 @@ class ManyPath:
 
     async def _ask_first(
         self,
-        view: View,
+        view: ClusterSnapshot,
         batches: Batches,
         keys: Sequence[bytes],
         flags: bytes,
         deadline: float,
         known: Mapping[bytes, int],
-    ) -> tuple[dict[bytes, Found], Answers]:
+    ) -> tuple[dict[bytes, ZoneHit], Answers]:
         """What the first zone has; and of the keys of which it has nothing, or nothing that holds, what it said.
 
         It is most of what `get_many` does, and done without an object for each key that only several answers are in need of.
         """
         zone = view.readers[0].name
         now = view.loop.time()
-        found: dict[bytes, Found] = {}
+        found: dict[bytes, ZoneHit] = {}
         others: Answers = {}
         until = now + (deadline - now) / view.places
         for some, outcome in await _ask_all_nodes(view, batches, flags, until, deadline):
@@ -119,7 +128,7 @@ class ManyPath:
         keys: Sequence[bytes],
         hits: Hits,
         known: Mapping[bytes, int],
-        found: dict[bytes, Found],
+        found: dict[bytes, ZoneHit],
         others: Answers,
     ) -> None:
         """Enter what a node has of these keys, or what is wrong with a reply, where it belongs."""
@@ -136,14 +145,14 @@ class ManyPath:
                 continue
             if version is not None and version != known[key]:
                 if version < known[key]:
-                    others[key] = {zone: ZoneBehind(version, known[key])}
+                    others[key] = {zone: StaleReplica(version, known[key])}
                     continue
                 remembered.note(key, version)
-            found[key] = _new_found(Found, (hit, zone, version, False))
+            found[key] = _new_found(ZoneHit, (hit, zone, version, False))
 
     async def _ask_several(
         self,
-        view: View,
+        view: ClusterSnapshot,
         keys: Sequence[bytes],
         flags: bytes,
         deadline: float,
@@ -179,11 +188,13 @@ class ManyPath:
         await wait_until(asked, enter)
         answers = {key: in_order(zones, of_key) for key, of_key in answers.items()}
         for zone in zones:
-            if any(isinstance(judged(of_key.get(zone), known[key]), ZoneBehind) for key, of_key in answers.items()):
+            if any(
+                isinstance(reject_if_older(of_key.get(zone), known[key]), StaleReplica) for key, of_key in answers.items()
+            ):
                 self._parts.hooks.zone_behind(zone)
         return answers
 
-    def _orders(self, view: View, keys: Sequence[bytes]) -> list[tuple[Sequence[ZonePool], list[bytes]]]:
+    def _orders(self, view: ClusterSnapshot, keys: Sequence[bytes]) -> list[tuple[Sequence[ZonePool], list[bytes]]]:
         """Return the orders in which zones are asked, each with its keys.
 
         A node that warms up comes last for most of its keys, and a silent node for all, if the next zone's is not silent.
@@ -202,7 +213,7 @@ class ManyPath:
 
     async def _ask_in_turn(
         self,
-        view: View,
+        view: ClusterSnapshot,
         order: Sequence[ZonePool],
         wanted: list[bytes],
         asked: int,
@@ -222,10 +233,10 @@ class ManyPath:
                 latest = deadline if index + 1 < len(order) else None  # the last zone is asked for as long as there is time
                 to_be_asked = self._to_be_asked(view, pool, wanted, answers, asked_abroad)
                 for key, answer in (await self._answers(view, pool, to_be_asked, flags, until, latest)).items():
-                    answers[key][pool.name] = judged(answer, known[key])
+                    answers[key][pool.name] = reject_if_older(answer, known[key])
                     if view.tally.unsettled and not isinstance(answer, CacheError):
-                        pool.node(view.place(key)).was_read(hit=isinstance(answers[key][pool.name], Found))
-            if any(isinstance(answers[key][pool.name], ZoneBehind) for key in wanted):
+                        pool.node(view.place(key)).was_read(hit=isinstance(answers[key][pool.name], ZoneHit))
+            if any(isinstance(answers[key][pool.name], StaleReplica) for key in wanted):
                 hooks.zone_behind(pool.name)
             wanted = [key for key in wanted if _should_ask_next(answers[key][pool.name], fallback_on_miss=fallback_on_miss)]
             if not wanted:
@@ -234,7 +245,7 @@ class ManyPath:
                 hooks.fell_back(pool.name, failed(answers[wanted[0]][pool.name]))
 
     def _to_be_asked(
-        self, view: View, pool: ZonePool, wanted: list[bytes], answers: Answers, asked_abroad: set[bytes]
+        self, view: ClusterSnapshot, pool: ZonePool, wanted: list[bytes], answers: Answers, asked_abroad: set[bytes]
     ) -> list[bytes]:
         """The keys that this zone is asked for. For the others, why it is not is entered as its answer."""
         abroad = pool.name != view.home
@@ -261,7 +272,7 @@ class ManyPath:
                 answers[key][pool.name] = FailoverDenied()
         return asked
 
-    async def _ask_gutter(self, view: View, answers: Answers, deadline: float) -> None:
+    async def _ask_gutter(self, view: ClusterSnapshot, answers: Answers, deadline: float) -> None:
         # One by one: this is for the day on which no zone answers, and for the keys of that day.
         assert self._parts.gutter is not None
         zones = len(view.readers)
@@ -270,7 +281,7 @@ class ManyPath:
             for key, of_key in answers.items()
             if len(of_key) == zones
             and not count_answered(of_key, zones)
-            and not any(isinstance(answer, ZoneBehind) for answer in of_key.values())
+            and not any(isinstance(answer, StaleReplica) for answer in of_key.values())
         ]
         found = await asyncio.gather(*(self._parts.gutter.get(view, key, deadline) for key in keys), return_exceptions=True)
         for key, answer in zip(keys, found, strict=True):
@@ -283,17 +294,17 @@ class ManyPath:
             answers[key][view.spare.name] = answer
 
     def _what_holds(
-        self, view: View, answers: Answers, known: Mapping[bytes, int], required: int, asked_at: float
-    ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
+        self, view: ClusterSnapshot, answers: Answers, known: Mapping[bytes, int], required: int, asked_at: float
+    ) -> tuple[dict[bytes, ZoneHit], dict[str, CacheError], int]:
         zones = len(view.readers)
-        found: dict[bytes, Found] = {}
+        found: dict[bytes, ZoneHit] = {}
         failures: dict[str, CacheError] = {}
         answered_least = zones
         served: list[bytes] = []
         for key, of_key in answers.items():
-            winner = newest(of_key.values())
+            winner = latest_of(of_key.values())
             if winner is not None and winner.version is not None and winner.version < known[key]:
-                of_key = {zone: judged(answer, known[key]) for zone, answer in of_key.items()}  # noqa: PLW2901
+                of_key = {zone: reject_if_older(answer, known[key]) for zone, answer in of_key.items()}  # noqa: PLW2901
                 winner = None
             answered = count_answered(of_key, zones)
             answered_least = min(answered_least, answered)
@@ -303,7 +314,7 @@ class ManyPath:
             if winner.version is not None:
                 self._parts.remembered.note(key, winner.version)
             nodes = {pool.name: pool.node(view.place(key)) for pool in view.readers}
-            missed, behind = zones_behind(winner, of_key)
+            missed, behind = stale_replicas(winner, of_key)
             if (missed or behind) and winner.zone in nodes:
                 self._parts.repair.bring(
                     view,
@@ -323,7 +334,7 @@ class ManyPath:
 
     async def _answers(
         self,
-        view: View,
+        view: ClusterSnapshot,
         pool: ZonePool,
         keys: Sequence[bytes],
         flags: bytes,
@@ -361,7 +372,7 @@ def _orders_after_the_first(readers: Sequence[ZonePool], answers: Answers) -> li
 
 
 async def _ask_all_nodes(
-    view: View, batches: Batches, flags: bytes, deadline: float, latest: float | None = None
+    view: ClusterSnapshot, batches: Batches, flags: bytes, deadline: float, latest: float | None = None
 ) -> list[tuple[Sequence[bytes], Hits | CacheError]]:
     """Ask nodes for keys, all at once; for each which keys it was asked for, and what came of it."""
     asked = [_ask(node, some, flags, deadline, view.loop, latest) for node, some in batches]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from evcache._steps import a_few_at_once
 from evcache.options import Options
-from evcache.reads.multi_get import ManyPath
-from evcache.replication.reconcile import Found
-from evcache.zones.cluster import View
+from evcache.reads.multi_get import MultiGet
+from evcache.replication.reconcile import ZoneHit
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeTimeout
 
 # Keys that are read together: their replies take the client some milliseconds. At least some for each node of a zone, since
@@ -28,9 +28,9 @@ PATIENCE_SECONDS = 0.1
 
 
 async def read_in_portions(
-    reads: ManyPath, view: View, keys: Sequence[bytes], options: Options, flags: bytes, *, fallback_on_miss: bool
-) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
-    """Read keys as `ManyPath.get` does, many of them in portions.
+    reads: MultiGet, view: ClusterSnapshot, keys: Sequence[bytes], options: Options, flags: bytes, *, fallback_on_miss: bool
+) -> tuple[dict[bytes, ZoneHit], dict[str, CacheError], int]:
+    """Read keys as `MultiGet.get` does, many of them in portions.
 
     Keys that were not read by the deadline count as keys that no zone has answered.
     """
@@ -39,7 +39,7 @@ async def read_in_portions(
         return await reads.get(view, keys, options, flags, fallback_on_miss=fallback_on_miss)
     deadline = view.loop.time() + options.timeout
     patience = min(PATIENCE_SECONDS, options.timeout / 2)
-    found: dict[bytes, Found] = {}
+    found: dict[bytes, ZoneHit] = {}
     failures: dict[str, CacheError] = {}
     answered = [0] * math.ceil(len(keys) / size)
 

@@ -6,26 +6,34 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 
-from evcache.errors import ZoneBehind
+from evcache.errors import StaleReplica
 from evcache.options import Options
-from evcache.reads.context import ReadParts
-from evcache.replication.guarded_store import ask
-from evcache.replication.reconcile import Answer, Found, check_answered, is_decided, judged, newest, zones_behind
+from evcache.reads.context import ReadContext
+from evcache.replication.guarded_store import send_request
+from evcache.replication.reconcile import (
+    Answer,
+    ZoneHit,
+    check_answered,
+    is_decided,
+    latest_of,
+    reject_if_older,
+    stale_replicas,
+)
 from evcache.zones._tasks import unattended
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
 
 T = TypeVar("T")
 
 
-class SeveralPath:
+class QuorumReader:
     """Reads that need more than one zone's answer."""
 
-    def __init__(self, parts: ReadParts) -> None:
+    def __init__(self, parts: ReadContext) -> None:
         self._parts = parts
 
-    async def get(self, view: View, key: bytes, line: bytes, options: Options) -> Found | None:
+    async def get(self, view: ClusterSnapshot, key: bytes, line: bytes, options: Options) -> ZoneHit | None:
         """The newest item of those that enough zones hold; None when it is a miss in all of them.
 
         Raises `CacheUnavailable` when no zone answered, `ConsistencyError` when fewer than asked for did.
@@ -50,17 +58,17 @@ class SeveralPath:
         await wait_until(asked, enter)
         answers = in_order(nodes, arrived)
         for zone, answer in answers.items():
-            if isinstance(judged(answer, known), ZoneBehind):
+            if isinstance(reject_if_older(answer, known), StaleReplica):
                 self._parts.hooks.zone_behind(zone)
-        winner = newest(answers.values())
+        winner = latest_of(answers.values())
         if winner is not None and winner.version is not None and winner.version < known:
-            answers = {zone: judged(answer, known) for zone, answer in answers.items()}
+            answers = {zone: reject_if_older(answer, known) for zone, answer in answers.items()}
             winner = None
         check_answered("get", answers, required, zones)
         if winner is not None:
             if winner.version is not None:
                 self._parts.remembered.note(key, winner.version)
-            missed, behind = zones_behind(winner, answers)
+            missed, behind = stale_replicas(winner, answers)
             self._parts.repair.bring(
                 view,
                 key,
@@ -74,7 +82,7 @@ class SeveralPath:
 
     async def _ask(self, zone: str, node: Node, line: bytes, deadline: float) -> Answer:
         try:
-            return self._parts.found(zone, await ask(node, line, deadline))
+            return self._parts.found(zone, await send_request(node, line, deadline))
         except CacheError as error:
             return error
 

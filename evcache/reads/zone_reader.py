@@ -9,24 +9,24 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from evcache.errors import ZoneBehind
-from evcache.near_cache.coherence import Kept, Near
+from evcache.errors import StaleReplica
+from evcache.near_cache.coherence import CoherentNearCache, NearEntry
 from evcache.near_cache.s3fifo import Entry
 from evcache.options import Options
-from evcache.reads.context import ReadParts
+from evcache.reads.context import ReadContext
 from evcache.reads.failover import Attempts, Fallback
-from evcache.reads.hedging import Hedge
-from evcache.reads.multi_get import ManyPath
+from evcache.reads.hedging import HedgedReader
+from evcache.reads.multi_get import MultiGet
 from evcache.reads.portions import read_in_portions
-from evcache.reads.quorum_read import SeveralPath
-from evcache.replication.guarded_store import ask, read_elsewhere_if_silent
-from evcache.replication.reconcile import Found
-from evcache.zones.cluster import View
+from evcache.reads.quorum_read import QuorumReader
+from evcache.replication.guarded_store import read_elsewhere_if_silent, send_request
+from evcache.replication.reconcile import ZoneHit
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import Reply, number, read_hit
-from evcache.zones.routing.ketama import position
+from evcache.zones.routing.ketama import ring_position
 from evcache.zones.zone_pool import ZonePool
 
 # To see whether an item is still the one that is known.
@@ -36,14 +36,14 @@ _VERSION_FLAGS = b"c t"
 _new_found = tuple.__new__
 
 
-class ReadPath:
+class ZoneReader:
     """How one client reads."""
 
     def __init__(
         self,
-        parts: ReadParts,
-        near: Near | None = None,
-        hedge: Hedge | None = None,
+        parts: ReadContext,
+        near: CoherentNearCache | None = None,
+        hedge: HedgedReader | None = None,
     ) -> None:
         self._parts = parts
         self._clock = parts.clock
@@ -55,19 +55,19 @@ class ReadPath:
         self._look_up: Callable[[bytes], Entry | None] = (lambda _: None) if near is None else near.look_up
         self._hedge = hedge
         self._fallback = Fallback(parts)
-        self._several = SeveralPath(parts)
-        self._many = ManyPath(parts)
+        self._several = QuorumReader(parts)
+        self._many = MultiGet(parts)
 
     def get(
         self,
-        view: View,
+        view: ClusterSnapshot,
         key: bytes,
         options: Options,
         *,
         fallback_on_miss: bool,
         flags: bytes = requests.READ_FLAGS,
         near: bool = True,
-    ) -> Coroutine[Any, Any, Found | None]:
+    ) -> Coroutine[Any, Any, ZoneHit | None]:
         """Read a key from the zones. What was found may be a tombstone, which is a miss to the caller; None: nothing was.
 
         `near`: whether the near cache may keep it; it is looked into by `kept`. Raises `CacheUnavailable` when no zone
@@ -80,12 +80,12 @@ class ReadPath:
             return self._from_one(view, key, line, options, fallback_on_miss)
         return self._several.get(view, key, line, options)
 
-    def kept(self, key: bytes) -> Kept | None:
+    def kept(self, key: bytes) -> NearEntry | None:
         """What the near cache has under a key. No call is cheaper: no task, no timer, nothing awaited."""
         entry = self._look_up(key)
         if entry is None:
             return None
-        kept: Kept = entry.value
+        kept: NearEntry = entry.value
         version = entry.version
         if version is not None:
             known = self._recent.get(key)
@@ -99,7 +99,7 @@ class ReadPath:
         """Whether the near cache has an item whose time there is over, and `renewed` is worth a try."""
         return self._near is not None and self._near.expired(key) is not None
 
-    async def renewed(self, view: View, key: bytes, options: Options) -> Kept | None:
+    async def renewed(self, view: ClusterSnapshot, key: bytes, options: Options) -> NearEntry | None:
         """The item whose time in the near cache is over, if the local zone still has this very one: asked for without its
         value.
 
@@ -133,12 +133,12 @@ class ReadPath:
 
     async def _for_near(
         self,
-        near: Near,
-        view: View,
+        near: CoherentNearCache,
+        view: ClusterSnapshot,
         key: bytes,
         options: Options,
         fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
-    ) -> Found | None:
+    ) -> ZoneHit | None:
         flight = near.take_off(key)
         asked_at = view.loop.time()
         try:
@@ -153,19 +153,19 @@ class ReadPath:
 
     async def _from_one(
         self,
-        view: View,
+        view: ClusterSnapshot,
         key: bytes,
         line: bytes,
         options: Options,
         fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
-    ) -> Found | None:
+    ) -> ZoneHit | None:
         budget = self._budget
         budget.reads += 1
         loop = view.loop
         now = loop.time()
         readers = view.readers
         local = readers[0]
-        node = local.node(position(key) if view.sharded else 0)
+        node = local.node(ring_position(key) if view.sharded else 0)
         if view.tally.unsettled and not self._goes_straight(view, local, node):
             return await self._fallback.from_the_first(view, key, line, options, fallback_on_miss)
         # One zone may not use up the time of those after it.
@@ -192,13 +192,13 @@ class ReadPath:
                 if version is None or version >= known:
                     if version != recent and version is not None:
                         self._remembered.note(key, version)
-                    sampler = self._sampler  # as `ReadParts.served`, without a call
+                    sampler = self._sampler  # as `ReadContext.served`, without a call
                     sampler.left -= 1
                     if sampler.left <= 0:
                         sampler.restart()
                         self._parts.repair.check(view, key)
-                    return _new_found(Found, (hit, local.name, version, False))
-                failure = ZoneBehind(version, known)
+                    return _new_found(ZoneHit, (hit, local.name, version, False))
+                failure = StaleReplica(version, known)
                 self._parts.hooks.zone_behind(local.name)
             elif not fallback_on_miss:
                 return None
@@ -209,7 +209,7 @@ class ReadPath:
         deadline = now + options.timeout
         return await self._fallback.go_on(view, order, 1, key, line, options, fallback_on_miss, deadline, attempts)
 
-    def _goes_straight(self, view: View, first: ZonePool, node: Node) -> bool:
+    def _goes_straight(self, view: ClusterSnapshot, first: ZonePool, node: Node) -> bool:
         """Whether a read can go to its first node as ever, although some node is down: of thousands, one always is."""
         if node.is_down or node.is_warming or node.is_silent:
             return False
@@ -220,20 +220,20 @@ class ReadPath:
         self._budget.take()
         return True
 
-    async def get_from(self, pool: ZonePool, node: Node, key: bytes, deadline: float) -> Found | None:
+    async def get_from(self, pool: ZonePool, node: Node, key: bytes, deadline: float) -> ZoneHit | None:
         """The item in one zone, or None for a miss. Raises a `NodeError`."""
-        return self._parts.found(pool.name, await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+        return self._parts.found(pool.name, await send_request(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
 
     async def get_many(
         self,
-        view: View,
+        view: ClusterSnapshot,
         keys: Sequence[bytes],
         options: Options,
         *,
         fallback_on_miss: bool,
         near: bool = True,
         flags: bytes = requests.READ_FLAGS,
-    ) -> tuple[dict[bytes, Found], dict[str, CacheError], int]:
+    ) -> tuple[dict[bytes, ZoneHit], dict[str, CacheError], int]:
         """The items, known absences too, why zones failed, and the least number of zones that answered for any key.
 
         Every node of a zone is asked at once, and the next zone only for the keys that are still missing. `near` as in
@@ -242,7 +242,7 @@ class ReadPath:
         if self._near is None or not near or not options.one_answer:
             return await read_in_portions(self._many, view, keys, options, flags, fallback_on_miss=fallback_on_miss)
         flights = [self._near.take_off(key) for key in keys]
-        found: dict[bytes, Found] = {}
+        found: dict[bytes, ZoneHit] = {}
         asked_at = view.loop.time()
         try:
             found, failures, answered = await read_in_portions(

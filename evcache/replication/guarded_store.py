@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from evcache.replication.hlc import GUARD_STUB_CAS, NOT_A_VERSION, VersionClock, cas_of
+from evcache.replication.hlc import GUARD_STUB_CAS, NOT_A_VERSION, HybridLogicalClock, cas_of
 from evcache.replication.reconcile import ABSENCES
 from evcache.results import Outcome
 from evcache.values.codec import FLAG_INT, FLAG_TOMBSTONE
@@ -35,7 +35,7 @@ THREE_COPIES_MAX_BYTES = 128
 
 # Lifetime of the stub that the one-copy store makes where nothing is. If the connection ends inside the packet, the stub
 # stays and holds up leases of its key. Servers count in ticks of one second: 2 lives 1 to 2 seconds, 1 might live none. A
-# stub that ends while the value is on its way costs a second round trip (`Store.settle`).
+# stub that ends while the value is on its way costs a second round trip (`StoreCommand.settle`).
 STUB_SECONDS = 2
 
 # A counter without a version is one that another client has just moved, and is about to give one (`counting`).
@@ -65,7 +65,7 @@ class Command(Protocol):
         ...
 
 
-class Store:
+class StoreCommand:
     """Bring a value to a zone: newest wins where it has a version and the server keeps them, last to arrive elsewhere."""
 
     __slots__ = (
@@ -88,7 +88,7 @@ class Store:
 
     def __init__(
         self,
-        clock: VersionClock,
+        clock: HybridLogicalClock,
         key: bytes,
         data: bytes,
         flags: int,
@@ -136,11 +136,11 @@ class Store:
             if self._arrival is None:
                 self._arrival = requests.meta_set(self.key, size, ttl=self.ttl, flags=self.flags, cas=self._cas)
             connection.request(self._arrival, waiter, deadline, self.data)
-            return judge_store
+            return interpret_store
         if self._guarded is None:
             self._guarded = self._packet(self._cas)
         connection.request_all(self._guarded, waiter, deadline)
-        return judge_guarded if size <= THREE_COPIES_MAX_BYTES else judge_guarded_once
+        return interpret_guarded if size <= THREE_COPIES_MAX_BYTES else interpret_guarded_once
 
     def _packet(self, cas: int) -> Packet:
         """Build the guarded store, in the form that suits the size of the value."""
@@ -160,7 +160,7 @@ class Store:
         if self._plain is None:
             self._plain = requests.meta_set(self.key, len(self.data), ttl=self.ttl, flags=self.flags)
         connection.request(self._plain, waiter, deadline, self.data)
-        return judge_store
+        return interpret_store
 
     async def settle(self, node: Node, deadline: float, *, over_equal: bool = True) -> Outcome:
         """Find out why a guarded store was refused, and store by compare-and-set where nothing newer is there.
@@ -184,7 +184,7 @@ class Store:
         """
         looks = 0
         while True:
-            seen = await inspect(node, self.key, deadline)
+            seen = await peek(node, self.key, deadline)
             if seen is None:
                 line = self._line(mode="add")
             elif seen.flags == FLAG_INT and seen.cas < NOT_A_VERSION and looks < NAMING_LOOKS:
@@ -204,8 +204,8 @@ class Store:
                 if not over_equal and (version is None or version == self.version):
                     return Outcome.SUPERSEDED
                 line = self._line(compare=seen.cas)
-            reply = await ask(node, line, deadline, self.data)
-            outcome = judge_store(reply)
+            reply = await send_request(node, line, deadline, self.data)
+            outcome = interpret_store(reply)
             if outcome is Outcome.STORED or reply.status in ERROR_STATUSES:
                 return outcome
             # Something else got between the look and the store: look again.
@@ -216,7 +216,7 @@ class Store:
         )
 
 
-class Delete(Store):
+class DeleteCommand(StoreCommand):
     """A delete is a write: a tombstone, which a late copy of an older value can't replace. Readers see a miss.
 
     Where there are no versions, the item is removed.
@@ -224,15 +224,17 @@ class Delete(Store):
 
     __slots__ = ()
 
-    def __init__(self, clock: VersionClock, key: bytes, *, ttl: int, version: int | None, newest_wins: bool = True) -> None:
+    def __init__(
+        self, clock: HybridLogicalClock, key: bytes, *, ttl: int, version: int | None, newest_wins: bool = True
+    ) -> None:
         super().__init__(clock, key, b"", FLAG_TOMBSTONE, ttl=ttl, version=version, newest_wins=newest_wins)
 
     def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Judge:
         connection.request(requests.meta_delete(self.key), waiter, deadline)
-        return judge_delete
+        return interpret_delete
 
 
-async def carry_out(command: Command, node: Node, deadline: float) -> Outcome:
+async def execute(command: Command, node: Node, deadline: float) -> Outcome:
     """Send a command to one node, connecting first if need be, and see it through. Raises a `NodeError`."""
     connection, deadline = await node.connected_by(deadline)
     answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -246,7 +248,7 @@ async def carry_out(command: Command, node: Node, deadline: float) -> Outcome:
     return await command.settle(node, deadline)
 
 
-async def ask(node: Node, line: bytes, deadline: float, data: bytes | None = None) -> Reply:
+async def send_request(node: Node, line: bytes, deadline: float, data: bytes | None = None) -> Reply:
     """One request, one reply. Raises a `NodeError`."""
     connection, deadline = await node.connected_by(deadline)
     answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -265,11 +267,11 @@ async def read_elsewhere_if_silent(node: Node, line: bytes, deadline: float, lat
     return await answer
 
 
-def ask_soon(node: Node, line: bytes, deadline: float, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Reply]:
+def send_request_soon(node: Node, line: bytes, deadline: float, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Reply]:
     """Send a request, and return what its reply will be in; a `NodeError` if there is none. No task where none is needed."""
     connection = node.connection()
     if connection is None:
-        return unattended(loop.create_task(ask(node, line, deadline)))
+        return unattended(loop.create_task(send_request(node, line, deadline)))
     answer: asyncio.Future[Reply] = loop.create_future()
     try:
         connection.request(line, answer, deadline)
@@ -278,7 +280,7 @@ def ask_soon(node: Node, line: bytes, deadline: float, loop: asyncio.AbstractEve
     return answer
 
 
-async def ask_both(
+async def send_both(
     node: Node, first: tuple[bytes, bytes | None], second: tuple[bytes, bytes | None], deadline: float
 ) -> tuple[Reply, Reply]:
     """Send two requests (line, data) in one packet, and return both replies. Raises a `NodeError`."""
@@ -294,7 +296,7 @@ async def ask_both(
     return await asyncio.gather(*replies)
 
 
-class Seen(NamedTuple):
+class Peeked(NamedTuple):
     """What is under a key, without its value."""
 
     flags: int
@@ -307,18 +309,18 @@ class Seen(NamedTuple):
     """None: it was not asked for."""
 
 
-async def inspect(node: Node, key: bytes, deadline: float, *, value: bool = False) -> Seen | None:
+async def peek(node: Node, key: bytes, deadline: float, *, value: bool = False) -> Peeked | None:
     """Look at what a node holds under a key; None for nothing at all. Raises a `NodeError`."""
-    return seen_in(await ask(node, inspection(key, value=value), deadline))
+    return peeked(await send_request(node, peek_request(key, value=value), deadline))
 
 
-def inspection(key: bytes, *, value: bool = False) -> bytes:
-    """Return the request whose reply `seen_in` reads. `value`: whether it asks for the value, too."""
+def peek_request(key: bytes, *, value: bool = False) -> bytes:
+    """Return the request whose reply `peeked` reads. `value`: whether it asks for the value, too."""
     return requests.meta_get(key, b"v " + requests.INSPECT_FLAGS if value else requests.INSPECT_FLAGS)
 
 
-def seen_in(reply: Reply) -> Seen | None:
-    """Return what a reply to an `inspection` shows; None for nothing at all. Raises a `NodeError`."""
+def peeked(reply: Reply) -> Peeked | None:
+    """Return what a reply to an `peek_request` shows; None for nothing at all. Raises a `NodeError`."""
     if reply.status == b"EN":
         return None
     if reply.status not in (b"HD", b"VA"):
@@ -327,7 +329,7 @@ def seen_in(reply: Reply) -> Seen | None:
     ttl = token(reply, b"t")
     stub = token(reply, b"s") == b"0" and b"X" not in reply.tokens and not {b"W", b"Z"}.isdisjoint(reply.tokens)
     left = None if ttl is None else decimal(ttl)
-    return Seen(flags, number(reply, b"c"), left, stub or flags in ABSENCES, reply.value)
+    return Peeked(flags, number(reply, b"c"), left, stub or flags in ABSENCES, reply.value)
 
 
 def capabilities_of(node: Node) -> Capabilities:
@@ -337,7 +339,7 @@ def capabilities_of(node: Node) -> Capabilities:
     return node.capabilities
 
 
-def judge_guarded(replies: list[Reply]) -> Outcome | None:
+def interpret_guarded(replies: list[Reply]) -> Outcome | None:
     """Judge the three-copy store. Its third command matches only what the first two have just stored, so it alone tells."""
     status = replies[2].status
     if status == b"HD":
@@ -346,7 +348,7 @@ def judge_guarded(replies: list[Reply]) -> Outcome | None:
     # NF: it was evicted, or expired, between the stores.
     if status in (b"EX", b"NF"):
         return None
-    return judge_store(replies[2])
+    return interpret_store(replies[2])
 
 
 # Replies that each command of `requests.guarded_store_once` can have besides errors.
@@ -358,7 +360,7 @@ _ONCE_STATUSES = (
 )
 
 
-def judge_guarded_once(replies: list[Reply]) -> Outcome | None:
+def interpret_guarded_once(replies: list[Reply]) -> Outcome | None:
     """Judge the one-copy store by the replies to `requests.guarded_store_once`.
 
     Returns:
@@ -382,7 +384,7 @@ def judge_guarded_once(replies: list[Reply]) -> Outcome | None:
     return None
 
 
-def judge_store(reply: Reply) -> Outcome:
+def interpret_store(reply: Reply) -> Outcome:
     """A single store."""
     if reply.status == b"HD":
         return Outcome.STORED
@@ -395,7 +397,7 @@ def judge_store(reply: Reply) -> Outcome:
     raise unexpected(reply)
 
 
-def judge_delete(reply: Reply) -> Outcome | None:
+def interpret_delete(reply: Reply) -> Outcome | None:
     """An item removed, or none there."""
     if reply.status == b"HD":
         return Outcome.STORED

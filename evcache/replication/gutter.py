@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from evcache.replication.guarded_store import Store, ask, carry_out
-from evcache.replication.hlc import VersionClock
-from evcache.replication.reconcile import Found
+from evcache.replication.guarded_store import StoreCommand, execute, send_request
+from evcache.replication.hlc import HybridLogicalClock
+from evcache.replication.reconcile import ZoneHit
 from evcache.results import Outcome
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER, exptime_sent_again
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, InvalidArgument, InvalidTopology
 from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import read_hit
@@ -54,25 +54,25 @@ class Gutter:
 class GutterReads:
     """Reads from the gutter."""
 
-    def __init__(self, clock: VersionClock) -> None:
+    def __init__(self, clock: HybridLogicalClock) -> None:
         self._clock = clock
 
-    async def get(self, view: View, key: bytes, deadline: float) -> Found | None:
+    async def get(self, view: ClusterSnapshot, key: bytes, deadline: float) -> ZoneHit | None:
         """What the gutter has, None for a miss. Raises a `NodeError` when it can't be asked either."""
         assert view.spare is not None
         node = view.spare.node(view.place_in_spare(key))
-        hit = read_hit(await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
-        return None if hit is None or hit.leased else Found(hit, GUTTER, self._clock.version_of(hit.cas))
+        hit = read_hit(await send_request(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+        return None if hit is None or hit.leased else ZoneHit(hit, GUTTER, self._clock.version_of(hit.cas))
 
 
 class GutterWrites:
     """Writes to the gutter."""
 
-    def __init__(self, clock: VersionClock, ttl: float) -> None:
+    def __init__(self, clock: HybridLogicalClock, ttl: float) -> None:
         self._clock = clock
         self._ttl = max(1, int(ttl))
 
-    async def store(self, view: View, store: Store, deadline: float, age: float) -> Outcome:
+    async def store(self, view: ClusterSnapshot, store: StoreCommand, deadline: float, age: float) -> Outcome:
         """Have the gutter take a write that no zone took, `age` seconds after it was sent first.
 
         Raises nothing: the outcome says what went wrong.
@@ -84,8 +84,8 @@ class GutterWrites:
             if left is None:
                 return Outcome.NOT_STORED
             ttl = min(ttl, left)
-        copy = Store(self._clock, store.key, store.data, store.flags, ttl=ttl, version=store.version)
+        copy = StoreCommand(self._clock, store.key, store.data, store.flags, ttl=ttl, version=store.version)
         try:
-            return await carry_out(copy, view.spare.node(view.place_in_spare(store.key)), deadline)
+            return await execute(copy, view.spare.node(view.place_in_spare(store.key)), deadline)
         except CacheError:
             return Outcome.UNAVAILABLE

@@ -48,7 +48,7 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class VersionClock:
+class HybridLogicalClock:
     """Makes versions and reads them. One for each client; not for several threads."""
 
     __slots__ = ("_horizon", "_stamp", "_wall_ms", "refused", "writer")

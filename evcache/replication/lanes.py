@@ -18,13 +18,13 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from evcache._background import Background
-from evcache.replication.guarded_store import Command, Store
+from evcache._background import BackgroundTasks
+from evcache.replication.guarded_store import Command, StoreCommand
 from evcache.zones.errors import NodeError, NodeTimeout, NodeUnavailable
 from evcache.zones.nodes.node import Node
 
 if TYPE_CHECKING:
-    from evcache.replication.replicated_write import Part
+    from evcache.replication.replicated_write import ZoneWrite
 
 # Writes in flight on one node. One process sends some 25,000 keys a second, so this keeps a node busy across a round trip of
 # 20 ms. A single read on the same connection waits behind at most as many, which servers answer within a few milliseconds.
@@ -60,7 +60,7 @@ class Lanes:
 
     __slots__ = ("background", "by_node", "waiting")
 
-    def __init__(self, background: Background) -> None:
+    def __init__(self, background: BackgroundTasks) -> None:
         self.background = background
         self.by_node: dict[Node, Lane] = {}
         """The lanes that hold writes."""
@@ -70,7 +70,7 @@ class Lanes:
     def __bool__(self) -> bool:
         return bool(self.by_node)
 
-    def in_order(self, part: Part) -> None:
+    def in_order(self, part: ZoneWrite) -> None:
         """Send a single write, behind the queued bulk writes of its node if the server orders writes by arrival."""
         lane = self.by_node.get(part.node)
         if lane is None or not lane.queue or _is_versioned(part):
@@ -101,7 +101,7 @@ class Lane:
         """Number of writes, queued and in flight."""
         self.bytes = 0
         """Bytes of them."""
-        self.queue: deque[tuple[Part, float]] = deque()
+        self.queue: deque[tuple[ZoneWrite, float]] = deque()
         """Writes that wait, each with the seconds that the server has for it at least."""
         self._queued_bytes = 0
         self._soonest = NEVER  # no deadline in the queue is sooner
@@ -119,7 +119,7 @@ class Lane:
         """True if the node is so far behind that calls wait for it."""
         return self.parts >= MOST_PARTS or self.bytes >= MOST_BYTES
 
-    def wait(self, part: Part, size: int, patience: float) -> None:
+    def wait(self, part: ZoneWrite, size: int, patience: float) -> None:
         """Queue a write. Returns at once and raises nothing: failures are outcomes.
 
         Args:
@@ -143,7 +143,7 @@ class Lane:
             else:
                 self._task.add_done_callback(self._ended)
 
-    def ended(self, part: Part) -> None:
+    def ended(self, part: ZoneWrite) -> None:
         """Take note that a write has ended."""
         self.parts -= 1
         self.bytes -= part.size
@@ -215,7 +215,7 @@ class Lane:
         finally:
             self._wake = None
 
-    async def _usable(self, part: Part) -> None:
+    async def _usable(self, part: ZoneWrite) -> None:
         """Wait for a connection, or for room on it. If there will be none, fail the write, which is the first."""
         if self.node.state == "ready":  # and filled by single requests
             await asyncio.sleep(RETRY_SECONDS)
@@ -235,7 +235,7 @@ class Lane:
         self.queue = deque([*late, *others])
         self._soonest = min((part.deadline for part, _ in others), default=NEVER)
 
-    def _take(self) -> Part:
+    def _take(self) -> ZoneWrite:
         part, _ = self.queue.popleft()
         self._queued_bytes -= part.size
         return part
@@ -264,7 +264,7 @@ class Flow:
         self._lanes = lanes
         self._by_node = lanes.by_node
 
-    def put(self, part: Part) -> None:
+    def put(self, part: ZoneWrite) -> None:
         """Send a write to one node, when it is its turn. Returns at once and raises nothing: failures are outcomes."""
         lane = self._by_node.get(part.node)
         if lane is None:
@@ -299,11 +299,11 @@ class Flow:
 
 def size_of(command: Command) -> int:
     """Return the bytes that a write takes in a lane."""
-    return PART_BYTES + (len(command.data) if isinstance(command, Store) else 0)
+    return PART_BYTES + (len(command.data) if isinstance(command, StoreCommand) else 0)
 
 
-def _is_versioned(part: Part) -> bool:
+def _is_versioned(part: ZoneWrite) -> bool:
     """Return True if the server keeps the newest of two writes, in any order of arrival."""
     command, capabilities = part.command, part.node.capabilities
-    ordered = isinstance(command, Store) and command.newest_wins and command.version is not None
+    ordered = isinstance(command, StoreCommand) and command.newest_wins and command.version is not None
     return ordered and capabilities is not None and capabilities.versions

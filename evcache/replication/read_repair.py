@@ -18,27 +18,27 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from evcache._background import Background
+from evcache._background import BackgroundTasks
 from evcache.config import TOMBSTONE_TTL_SECONDS
 from evcache.hooks import Hooks
 from evcache.replication.guarded_store import (
-    Delete,
-    Seen,
-    Store,
-    ask,
-    ask_soon,
+    DeleteCommand,
+    Peeked,
+    StoreCommand,
     capabilities_of,
-    carry_out,
-    inspect,
-    inspection,
-    seen_in,
+    execute,
+    peek,
+    peek_request,
+    peeked,
+    send_request,
+    send_request_soon,
 )
-from evcache.replication.hlc import VersionClock, milliseconds_of
-from evcache.replication.reconcile import Found
+from evcache.replication.hlc import HybridLogicalClock, milliseconds_of
+from evcache.replication.reconcile import ZoneHit
 from evcache.replication.touch import remove_version
 from evcache.results import Outcome
-from evcache.values.ttl import exptime_of_copy, on_the_wire
-from evcache.zones.cluster import View
+from evcache.values.ttl import exptime_of_copy, to_exptime
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, ServerError
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol import requests
@@ -60,7 +60,7 @@ COMPARE_SHARE = 1 / 3
 TOMBSTONE_MARGIN_SECONDS = 2.0
 
 
-class Lack(NamedTuple):
+class StaleCopy(NamedTuple):
     """A zone that lacks the newest version of a key, and where that is."""
 
     zone: str
@@ -85,29 +85,29 @@ class Lack(NamedTuple):
 class Comparison(NamedTuple):
     """What the zones hold under one key, by version."""
 
-    seen: dict[str, Seen | None]
+    seen: dict[str, Peeked | None]
     """What each zone that answered holds; None: nothing."""
     failures: dict[str, CacheError]
     """Why the other zones did not answer."""
     newest: int | None
     """The newest version that was seen; None: no item has a version, or the only one may be a deleted value."""
-    lacks: list[Lack]
+    lacks: list[StaleCopy]
     """The zones that answered and hold nothing, or an older version."""
 
-    def held_as(self, version: int, clock: VersionClock) -> Seen | None:
+    def held_as(self, version: int, clock: HybridLogicalClock) -> Peeked | None:
         """Return what a zone that answered holds under this version."""
         return next(
             (item for item in self.seen.values() if item is not None and clock.version_of(item.cas) == version), None
         )
 
 
-class Repair:
+class ReadRepair:
     """The repairs of one client."""
 
     def __init__(
         self,
-        clock: VersionClock,
-        background: Background,
+        clock: HybridLogicalClock,
+        background: BackgroundTasks,
         hooks: Hooks,
         *,
         enabled: bool,
@@ -145,9 +145,9 @@ class Repair:
 
     def bring(
         self,
-        view: View,
+        view: ClusterSnapshot,
         key: bytes,
-        found: Found,
+        found: ZoneHit,
         source: Node,
         missed: Mapping[str, Node],
         behind: Mapping[str, Node],
@@ -172,9 +172,9 @@ class Repair:
         hit = found.hit if found.hit.ttl is not None else None
         for nodes, holds_older in ((missed, False), (behind, True)):
             for zone, node in nodes.items():
-                self._mend(Lack(zone, key, found.version, source, node, holds_older, hit, asked_at))
+                self._mend(StaleCopy(zone, key, found.version, source, node, holds_older, hit, asked_at))
 
-    def check(self, view: View, key: bytes) -> None:
+    def check(self, view: ClusterSnapshot, key: bytes) -> None:
         """Have all zones compared, and those that are behind brought the newest version. Returns at once."""
         if not self.enabled or key in self._checking or not self._has_room():
             return
@@ -183,7 +183,7 @@ class Repair:
             self._checking.discard(key)
 
     async def compare(
-        self, view: View, key: bytes, deadline: float, *, decider: str | None = None, value: bool = False
+        self, view: ClusterSnapshot, key: bytes, deadline: float, *, decider: str | None = None, value: bool = False
     ) -> Comparison:
         """Compare what the zones hold under a key.
 
@@ -199,19 +199,19 @@ class Repair:
         nodes = {pool.name: pool.node(place) for pool in (view.writers if decider is None else view.readers)}
         now = view.loop.time()
         until = deadline if decider is None else now + (deadline - now) * COMPARE_SHARE
-        line = inspection(key)
+        line = peek_request(key)
         asked: dict[str, asyncio.Future[Reply]] = {}
         for zone, node in nodes.items():
             if zone == decider:
-                asked[zone] = ask_soon(node, inspection(key, value=value), deadline, view.loop)
+                asked[zone] = send_request_soon(node, peek_request(key, value=value), deadline, view.loop)
             else:
-                asked[zone] = ask_soon(node, line, until, view.loop)
-        seen: dict[str, Seen | None] = {}
+                asked[zone] = send_request_soon(node, line, until, view.loop)
+        seen: dict[str, Peeked | None] = {}
         failures: dict[str, CacheError] = {}
         try:
             for zone, answer in asked.items():
                 try:
-                    seen[zone] = seen_in(await answer)
+                    seen[zone] = peeked(await answer)
                 except CacheError as error:
                     failures[zone] = error
         finally:
@@ -230,13 +230,13 @@ class Repair:
         if self._may_be_undead(nodes[source], newest) and len(versioned) == 1:
             return Comparison(seen, failures, None, [])
         lacks = [
-            Lack(zone, key, newest, nodes[source], nodes[zone], holds_older=item is not None)
+            StaleCopy(zone, key, newest, nodes[source], nodes[zone], holds_older=item is not None)
             for zone, item in seen.items()
             if item is None or (zone in versioned and versioned[zone] < newest)
         ]
         return Comparison(seen, failures, newest, lacks)
 
-    async def settle(self, view: View, key: bytes, deadline: float, *, least: int = 0) -> Comparison:
+    async def settle(self, view: ClusterSnapshot, key: bytes, deadline: float, *, least: int = 0) -> Comparison:
         """Compare all zones, and bring those that are behind the newest version; done when they have it.
 
         Meant for few keys at once: it is not counted among the repairs under way.
@@ -262,20 +262,20 @@ class Repair:
                 compared.failures[lack.zone] = lack.node.unavailable()
         return compared
 
-    async def _bury(self, view: View, key: bytes, version: int, compared: Comparison, deadline: float) -> None:
+    async def _bury(self, view: ClusterSnapshot, key: bytes, version: int, compared: Comparison, deadline: float) -> None:
         place = view.place(key)
         for pool in view.writers:
             seen = compared.seen.get(pool.name)
             if seen is not None and self._clock.version_of(seen.cas) is not None:
                 tombstone = self._tombstone(key, version)
                 try:
-                    await carry_out(tombstone, pool.node(place), deadline)
+                    await execute(tombstone, pool.node(place), deadline)
                 except CacheError as error:
                     compared.failures[pool.name] = error
 
     async def bring_up_to_date(
-        self, view: View, key: bytes, zone: str, node: Node, deadline: float, *, value: bool = False
-    ) -> tuple[Seen | None, Comparison]:
+        self, view: ClusterSnapshot, key: bytes, zone: str, node: Node, deadline: float, *, value: bool = False
+    ) -> tuple[Peeked | None, Comparison]:
         """Make sure that a zone holds the newest version that a reachable zone does, before it decides about a key.
 
         Also where repairs are turned off: a decision on an older version would undo the newer one.
@@ -306,10 +306,10 @@ class Repair:
         outcome = await self._carry_over(lack, now, min(REPAIR_TIMEOUT_SECONDS, deadline - now))
         if outcome is Outcome.NOT_STORED:
             raise ServerError(f"{key!r}: the newest version can't be stored, and without it nothing is decided", node.label)
-        seen = await inspect(node, key, deadline, value=value)
+        seen = await peek(node, key, deadline, value=value)
         return seen or (compared.held_as(lack.version, self._clock) if outcome is None else None), compared
 
-    async def _check(self, view: View, key: bytes) -> None:
+    async def _check(self, view: ClusterSnapshot, key: bytes) -> None:
         try:
             compared = await self.compare(view, key, view.loop.time() + REPAIR_TIMEOUT_SECONDS)
             for lack in compared.lacks:
@@ -326,7 +326,7 @@ class Repair:
             for outage in node.outages
         )
 
-    def _mend(self, lack: Lack) -> None:
+    def _mend(self, lack: StaleCopy) -> None:
         place = (lack.key, lack.node)
         if place in self._running or not lack.can_be_mended or not self._has_room():
             return
@@ -344,7 +344,7 @@ class Repair:
         self._in_second += 1
         return True
 
-    async def _copy(self, lack: Lack) -> bool:
+    async def _copy(self, lack: StaleCopy) -> bool:
         """Bring a zone what it lacks. False when it, or the source, did not answer."""
         try:
             began = asyncio.get_running_loop().time() if lack.hit is None else lack.asked_at
@@ -358,14 +358,14 @@ class Repair:
             self._hooks.repaired(lack.zone, outcome)
         return outcome is not Outcome.UNAVAILABLE
 
-    async def _carry_over(self, lack: Lack, began: float, seconds: float) -> Outcome | None:
+    async def _carry_over(self, lack: StaleCopy, began: float, seconds: float) -> Outcome | None:
         """Store what a zone lacks there. None: there is nothing to store any more. Raises a `NodeError`.
 
         `began`: when the original was asked for, on the loop's clock; `seconds`: how long the copy may take from then on.
         """
         hit, deadline = lack.hit, began + seconds
         if hit is None:  # read again, now with the time that is left: an ordinary read does not ask, to stay small
-            hit = read_hit(await ask(lack.source, requests.meta_get(lack.key, requests.COPY_FLAGS), deadline))
+            hit = read_hit(await send_request(lack.source, requests.meta_get(lack.key, requests.COPY_FLAGS), deadline))
         if hit is None or hit.ttl is None or self._clock.version_of(hit.cas) != lack.version:
             return None  # expired, or replaced by a write that goes to every zone by itself
         exptime = exptime_of_copy(hit.ttl, seconds, self._now())
@@ -373,26 +373,26 @@ class Repair:
             return await self._remove_older(lack, deadline) if lack.holds_older else None
         if len(hit.value) > capabilities_of(lack.node).largest_value(lack.key):
             return Outcome.NOT_STORED  # the server would delete what it has under the key, and then refuse
-        store = Store(self._clock, lack.key, hit.value, hit.flags, ttl=exptime, version=lack.version)
+        store = StoreCommand(self._clock, lack.key, hit.value, hit.flags, ttl=exptime, version=lack.version)
         # The zones were asked one after another, and this one may have got the version since. It must not get a shorter life
         # by a copy, and so the store looks again.
         outcome = await store.settle(lack.node, deadline, over_equal=False)
         self._announce_repaired(lack, outcome)
         return outcome
 
-    def _announce_repaired(self, lack: Lack, outcome: Outcome) -> None:
+    def _announce_repaired(self, lack: StaleCopy, outcome: Outcome) -> None:
         """Announce a repair to other processes if the zone held an older version."""
         if outcome is Outcome.STORED and lack.holds_older and self.announce is not None:
             # A near cache of another process may have kept the older value, read here after the write was announced. An
             # announcement for each copy to an empty zone would be a flood without use.
             self.announce(lack.key, lack.version)
 
-    async def _remove_older(self, lack: Lack, deadline: float) -> Outcome:
+    async def _remove_older(self, lack: StaleCopy, deadline: float) -> Outcome:
         """Remove what is older than an item that is about to expire: it would be read when that one is gone.
 
         Not by a tombstone of the newer version, which a touch may yet keep alive in its zone.
         """
-        seen = await inspect(lack.node, lack.key, deadline)
+        seen = await peek(lack.node, lack.key, deadline)
         version = None if seen is None else self._clock.version_of(seen.cas)
         if version is None or version >= lack.version:
             return Outcome.SUPERSEDED
@@ -400,5 +400,5 @@ class Repair:
         self._announce_repaired(lack, outcome)
         return outcome
 
-    def _tombstone(self, key: bytes, version: int) -> Delete:
-        return Delete(self._clock, key, ttl=on_the_wire(self._tombstone_ttl, self._now()), version=version)
+    def _tombstone(self, key: bytes, version: int) -> DeleteCommand:
+        return DeleteCommand(self._clock, key, ttl=to_exptime(self._tombstone_ttl, self._now()), version=version)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from evcache.errors import CacheUnavailable, ConsistencyError, ZoneBehind
+from evcache.errors import CacheUnavailable, ConsistencyError, StaleReplica
 from evcache.replication.hlc import milliseconds_of
 from evcache.values.codec import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.zones.errors import CacheError
@@ -16,7 +16,7 @@ from evcache.zones.protocol.replies import Hit
 ABSENCES = frozenset({FLAG_TOMBSTONE, FLAG_ABSENT})
 
 
-class Found(NamedTuple):
+class ZoneHit(NamedTuple):
     """An item, the zone that it came from, and its version if it has one. It may be a tombstone, or a known absence."""
 
     hit: Hit
@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
 
 # What one zone said about one key: an item, None for a miss, or why it said nothing.
-Answer = Found | None | CacheError
+Answer = ZoneHit | None | CacheError
 
 
 def failed(answer: Answer) -> CacheError | None:
@@ -45,10 +45,10 @@ def failed(answer: Answer) -> CacheError | None:
     return answer if isinstance(answer, CacheError) else None
 
 
-def judged(answer: Answer, known: int) -> Answer:
-    """The answer, or `ZoneBehind` in its place when it is older than the version that this client knows of (0: none)."""
-    if isinstance(answer, Found) and answer.version is not None and answer.version < known:
-        return ZoneBehind(answer.version, known)
+def reject_if_older(answer: Answer, known: int) -> Answer:
+    """The answer, or `StaleReplica` in its place when it is older than the version that this client knows of (0: none)."""
+    if isinstance(answer, ZoneHit) and answer.version is not None and answer.version < known:
+        return StaleReplica(answer.version, known)
     return answer
 
 
@@ -58,7 +58,7 @@ def count_answered(answers: Mapping[str, Answer], zones: int) -> int:
     A zone that is behind has not, as if it had failed. But when every zone has said something, and all are behind or miss,
     what was newer is gone everywhere, and that is an answer: a miss.
     """
-    if len(answers) == zones and all(answer is None or isinstance(answer, ZoneBehind) for answer in answers.values()):
+    if len(answers) == zones and all(answer is None or isinstance(answer, StaleReplica) for answer in answers.values()):
         return zones
     return sum(not isinstance(answer, CacheError) for answer in answers.values())
 
@@ -72,7 +72,7 @@ def is_decided(answers: Mapping[str, Answer], required: int, zones: int, known: 
     answered = count_answered(answers, zones)
     if answered < required:
         return answered + zones - len(answers) < required
-    latest = newest(answers.values())
+    latest = latest_of(answers.values())
     return latest is None or latest.version is None or latest.version >= known
 
 
@@ -90,12 +90,12 @@ def check_answered(operation: str, answers: Mapping[str, Answer], required: int,
     raise ConsistencyError(operation, answered, required, failures)
 
 
-def newest(answers: Iterable[Answer]) -> Found | None:
+def latest_of(answers: Iterable[Answer]) -> ZoneHit | None:
     """What holds, of what several zones said (the local zone first); None when none has anything.
 
     The newest version. Where no item has one, the value that most zones hold, and the first of those on a tie.
     """
-    items = [answer for answer in answers if isinstance(answer, Found)]
+    items = [answer for answer in answers if isinstance(answer, ZoneHit)]
     versioned = [item for item in items if item.version is not None]
     if versioned:
         return max(versioned, key=lambda item: item.version or 0)  # the first of the newest
@@ -105,15 +105,15 @@ def newest(answers: Iterable[Answer]) -> Found | None:
     return max(items, key=lambda item: votes[item.hit.value, item.hit.flags])
 
 
-def zones_behind(winner: Found, answers: Mapping[str, Answer]) -> tuple[list[str], list[str]]:
+def stale_replicas(winner: ZoneHit, answers: Mapping[str, Answer]) -> tuple[list[str], list[str]]:
     """Return the zones that answered with nothing, and those that answered with an older version than the winner's."""
     missed = [zone for zone, answer in answers.items() if answer is None]
     behind = [
         zone
         for zone, answer in answers.items()
-        if isinstance(answer, ZoneBehind)
+        if isinstance(answer, StaleReplica)
         or (
-            isinstance(answer, Found)
+            isinstance(answer, ZoneHit)
             and winner.version is not None
             and answer.version is not None
             and answer.version < winner.version

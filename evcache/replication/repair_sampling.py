@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 _MOST = 2.0**53
 
 
-class Sampler:
+class RepairSampler:
     """Choice of keys at random. Each key has the same chance, independent of the keys read with it, before it or after it.
 
     The sampler draws how many keys pass until the next one that is chosen (a geometric distribution). So a key that is not

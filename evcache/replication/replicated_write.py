@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from evcache._background import Background
-from evcache.hooks import Listeners
-from evcache.replication.guarded_store import Command, Judge, Store, capabilities_of, carry_out
-from evcache.replication.handoff.hinted_handoff import Replay
+from evcache._background import BackgroundTasks
+from evcache.hooks import HookDispatcher
+from evcache.replication.guarded_store import Command, Judge, StoreCommand, capabilities_of, execute
+from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.lanes import Lane
-from evcache.replication.seen_versions import Remembered
-from evcache.replication.touch import Touch
+from evcache.replication.seen_versions import SeenVersions
+from evcache.replication.touch import TouchCommand
 from evcache.results import ACKNOWLEDGED, Outcome
 from evcache.zones.errors import CacheError, NodeError, NodeTimeout, QueueFull, ServerError
 from evcache.zones.nodes.node import Node
@@ -26,7 +26,7 @@ from evcache.zones.topology.model import Topology
 from evcache.zones.zone_pool import ZonePool
 
 
-class Round:
+class ReplicatedWrite:
     """One write on its way to its zones."""
 
     __slots__ = (
@@ -54,15 +54,15 @@ class Round:
 
     def __init__(
         self,
-        background: Background,
-        hooks: Listeners,
+        background: BackgroundTasks,
+        hooks: HookDispatcher,
         required: int,
         acknowledged: frozenset[Outcome] = ACKNOWLEDGED,
         *,
-        replay: Replay | None = None,
-        store: Store | None = None,
-        remembered: Remembered | None = None,
-        touch: Touch | None = None,
+        replay: HintedHandoff | None = None,
+        store: StoreCommand | None = None,
+        remembered: SeenVersions | None = None,
+        touch: TouchCommand | None = None,
         topology: Topology | None = None,
         decided: asyncio.Future[None] | None = None,
     ) -> None:
@@ -137,7 +137,7 @@ class Round:
         place: int,
         deadline: float,
         since: float | None = None,
-        put: Callable[[Part], object] | None = None,
+        put: Callable[[ZoneWrite], object] | None = None,
     ) -> None:
         """Start the write in these zones. Returns at once; nothing is raised: what goes wrong is an outcome.
 
@@ -145,7 +145,7 @@ class Round:
         its turn; if None, all parts start now.
         """
         self._began = asyncio.get_running_loop().time() if since is None else since
-        parts = [Part(self, pool, pool.node(place), command, deadline) for pool in pools]
+        parts = [ZoneWrite(self, pool, pool.node(place), command, deadline) for pool in pools]
         self._open += len(parts)
         # All are counted before any is sent: a zone that fails at once must not decide the round by itself.
         counted = 0
@@ -154,7 +154,7 @@ class Round:
             counted += part.counts
         self._counted += counted
         self._undecided += counted
-        put = put or Part.start
+        put = put or ZoneWrite.start
         for part in parts:
             put(part)
         if not parts:  # the only zone has decided
@@ -181,7 +181,7 @@ class Round:
         if not self.decision.done():
             await self.decision
 
-    def report(self, part: Part, outcome: Outcome, error: CacheError | None = None) -> None:
+    def report(self, part: ZoneWrite, outcome: Outcome, error: CacheError | None = None) -> None:
         """What became of one zone's part."""
         self.outcomes[part.zone] = outcome
         if error is not None:
@@ -197,14 +197,14 @@ class Round:
         if replay is not None:
             if acknowledged:
                 if replay.book.count:
-                    if isinstance(part.command, Store):
+                    if isinstance(part.command, StoreCommand):
                         replay.reached(part.zone, part.command)
                     elif self._touch is not None:
                         replay.touched(part.zone, self._touch.key)
             elif (
                 isinstance(error, NodeError)
                 and not isinstance(error, ServerError)  # not what it refused
-                and isinstance(part.command, Store)
+                and isinstance(part.command, StoreCommand)
             ):
                 replay.missed(part.zone, part.command, self.age)
         self._open -= 1
@@ -248,7 +248,7 @@ class Round:
             self.decision.set_result(None)
 
 
-class Part:
+class ZoneWrite:
     """One zone's part of a round. It is what the connection answers to, so that the usual case needs no task."""
 
     __slots__ = ("_done", "_judge", "_round", "command", "counts", "deadline", "lane", "node", "size", "zone")
@@ -256,7 +256,7 @@ class Part:
     size: int
     """Bytes that it takes in its lane, which sets this."""
 
-    def __init__(self, round_: Round, pool: ZonePool, node: Node, command: Command, deadline: float) -> None:
+    def __init__(self, round_: ReplicatedWrite, pool: ZonePool, node: Node, command: Command, deadline: float) -> None:
         self.zone = pool.name
         self.counts = pool.readable
         self._round = round_
@@ -278,7 +278,7 @@ class Part:
             elif self.lane is not None:
                 return False
             else:  # it has to be connected first, and waiting for that takes a task
-                self._spawn(carry_out(self.command, self.node, self.deadline))
+                self._spawn(execute(self.command, self.node, self.deadline))
             return True
         try:
             judge = self.command.send(connection, capabilities_of(self.node), self, self.deadline)

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 REMEMBERED_KEYS = 16_384
 
 
-class Remembered:
+class SeenVersions:
     """The newest version of each key, as far as this client knows."""
 
     __slots__ = ("_heard", "_heard_before", "_limit", "_old", "_pinned", "recent")

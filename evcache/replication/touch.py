@@ -14,8 +14,8 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-from evcache.replication.guarded_store import Judge, ask, ask_both, capabilities_of, inspect
-from evcache.replication.hlc import VersionClock, cas_of
+from evcache.replication.guarded_store import Judge, capabilities_of, peek, send_both, send_request
+from evcache.replication.hlc import HybridLogicalClock, cas_of
 from evcache.replication.reconcile import ABSENCES
 from evcache.results import Outcome
 from evcache.values.codec import FLAG_ENVELOPE
@@ -28,12 +28,12 @@ from evcache.zones.transport.base import Transport
 from evcache.zones.transport.in_flight import Waiter
 
 
-class Touch:
+class TouchCommand:
     """A new time to live for what zones hold under a key."""
 
     __slots__ = ("_clock", "_known", "_looked", "is_wrapped", "key", "ttl", "version")
 
-    def __init__(self, clock: VersionClock, key: bytes, *, ttl: int, known: int = 0) -> None:
+    def __init__(self, clock: HybridLogicalClock, key: bytes, *, ttl: int, known: int = 0) -> None:
         """`ttl` as it goes on the wire. `known`: the version that a value must not be older than."""
         self._clock = clock
         self._known = known
@@ -55,7 +55,7 @@ class Touch:
     async def settle(self, node: Node, deadline: float) -> Outcome:
         """Look at what the node holds, and touch it if it is a value. Raises a `NodeError`."""
         while True:
-            seen = await inspect(node, self.key, deadline)
+            seen = await peek(node, self.key, deadline)
             self.is_wrapped = self.is_wrapped or (seen is not None and seen.flags == FLAG_ENVELOPE)
             self._looked.set()
             if seen is None or seen.absent:
@@ -66,7 +66,7 @@ class Touch:
             if version is not None and version < self._known:
                 return Outcome.NOT_FOUND  # this client has deleted or replaced it, which the zone has missed
             if version is None or not capabilities_of(node).versions:
-                return _judge_plain(await ask(node, requests.meta_touch(self.key, self.ttl), deadline))
+                return _interpret_plain(await send_request(node, requests.meta_touch(self.key, self.ttl), deadline))
             outcome = await touch_version(node, self.key, version, self.ttl, deadline)
             if outcome is Outcome.STORED:
                 self.version = max(version, self.version or 0)
@@ -91,28 +91,28 @@ async def touch_version(node: Node, key: bytes, version: int, ttl: int, deadline
         NodeError: The node did not answer.
     """
     touches, clears = requests.guarded_touch(key, cas=cas_of(version), ttl=ttl)
-    touched, _ = await ask_both(node, (touches, None), (clears, b""), deadline)
+    touched, _ = await send_both(node, (touches, None), (clears, b""), deadline)
     # The second one only clears the stale mark that the first one leaves. Where it is refused, the item has been written
     # since, or keeps the mark: readers take a marked value all the same.
-    return _judge_compared(touched)
+    return _interpret_compared(touched)
 
 
 async def remove_version(node: Node, key: bytes, version: int, deadline: float) -> Outcome:
     """Remove exactly this version, whose time is over in the other zones. Returns as `touch_version` does."""
-    return _judge_compared(await ask(node, requests.meta_delete(key, cas_of(version)), deadline))
+    return _interpret_compared(await send_request(node, requests.meta_delete(key, cas_of(version)), deadline))
 
 
 _COMPARED: dict[bytes, Outcome] = {b"HD": Outcome.STORED, b"EX": Outcome.EXISTS, b"NF": Outcome.NOT_FOUND}
 
 
-def _judge_compared(reply: Reply) -> Outcome:
+def _interpret_compared(reply: Reply) -> Outcome:
     outcome = _COMPARED.get(reply.status)
     if outcome is None:
         raise unexpected(reply)
     return outcome
 
 
-def _judge_plain(reply: Any) -> Outcome:
+def _interpret_plain(reply: Any) -> Outcome:
     """Judge a touch without a compare. A server that does not show what it touched keeps no tombstones."""
     if reply.status == b"EN":
         return Outcome.NOT_FOUND

@@ -8,8 +8,8 @@ through hooks becomes its attributes and events. Work that outlives its call is 
 that caused it.
 """
 
-from evcache.telemetry.activation import LOOK_SECONDS, Watch
+from evcache.telemetry.activation import LOOK_SECONDS, Activation
 from evcache.telemetry.operations import OPERATIONS
-from evcache.telemetry.settings import Subject, Telemetry
+from evcache.telemetry.settings import ObservedClient, Telemetry
 
-__all__ = ["LOOK_SECONDS", "OPERATIONS", "Subject", "Telemetry", "Watch"]
+__all__ = ["LOOK_SECONDS", "OPERATIONS", "Activation", "ObservedClient", "Telemetry"]

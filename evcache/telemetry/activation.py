@@ -9,31 +9,31 @@ from collections.abc import Callable
 from opentelemetry import trace
 from opentelemetry.trace import NoOpTracer, Tracer
 
-from evcache.telemetry.counters import Counts
+from evcache.telemetry.counters import Counters
 from evcache.telemetry.instruments import Instruments, instruments_of
-from evcache.telemetry.metric_table import Client
+from evcache.telemetry.metric_table import ClientMetricsSource
 from evcache.telemetry.operations import wrap
-from evcache.telemetry.settings import SCOPE, Subject, Telemetry
-from evcache.telemetry.span_events import NodeSpans, Notes, current_context, in_the_background
-from evcache.telemetry.spans import broke
+from evcache.telemetry.settings import SCOPE, ObservedClient, Telemetry
+from evcache.telemetry.span_events import NodeSpans, SpanEvents, current_context, in_the_background
+from evcache.telemetry.spans import log_sdk_failure
 
 # Between looks whether an SDK has been installed since.
 LOOK_SECONDS = 1.0
 
 
-class Watch:
+class Activation:
     """Turns the telemetry of one client on when there is an SDK. For one event loop."""
 
-    def __init__(self, settings: Telemetry, subject: Callable[[Counts], Subject]) -> None:
+    def __init__(self, settings: Telemetry, subject: Callable[[Counters], ObservedClient]) -> None:
         """`subject`: makes the client's, with what has counted for it."""
         self._settings = settings
         self._traces = settings.traces  # whether they are still to be turned on
         self._metrics = settings.metrics
-        self._counts = Counts()
+        self._counts = Counters()
         self._subject = subject
         self._tracer: Tracer | None = None
         self._instruments: Instruments | None = None
-        self._client: Client | None = None
+        self._client: ClientMetricsSource | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -48,13 +48,13 @@ class Watch:
             try:
                 tracer = tracer_of(self._settings)
             except Exception:
-                broke()
+                log_sdk_failure()
                 self._traces = False
         if self._metrics:
             try:
                 instruments = instruments_of(self._settings)
             except Exception:
-                broke()
+                log_sdk_failure()
                 self._metrics = False
         if tracer is not None or instruments is not None:
             self._turn_on(tracer, instruments)
@@ -70,7 +70,7 @@ class Watch:
             subject.hooks.add(self._counts)
         if tracer is not None:
             self._tracer, self._traces = tracer, False
-            subject.hooks.add(Notes(tracer, subject))
+            subject.hooks.add(SpanEvents(tracer, subject))
             if self._settings.node_spans and subject.tap is not None:
                 subject.tap.listener = NodeSpans(tracer, subject).begin
             subject.hooks.cause = current_context

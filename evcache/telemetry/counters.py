@@ -13,7 +13,7 @@ from evcache.results import Outcome, Source
 from evcache.zones.errors import CacheError
 
 
-class Counts(Hooks):
+class Counters(Hooks):
     """Counts since it began to listen, by what tells them apart."""
 
     def __init__(self) -> None:

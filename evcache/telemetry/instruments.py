@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, NoOpMeter, Observation
 
-from evcache.telemetry.metric_table import DURATION, DURATION_BUCKETS, METRICS, Client, Metric, read
+from evcache.telemetry.metric_table import DURATION, DURATION_BUCKETS, METRICS, ClientMetricsSource, Metric, read
 from evcache.telemetry.settings import SCOPE, Telemetry
 
 
@@ -33,7 +33,7 @@ class Instruments:
     def __init__(self, meter: Meter) -> None:
         # A list is made of a dict's values in one step. Exporters look from threads of their own, and a walk through a set
         # that changes meanwhile can meet a client twice.
-        self._clients: weakref.WeakValueDictionary[int, Client] = weakref.WeakValueDictionary()
+        self._clients: weakref.WeakValueDictionary[int, ClientMetricsSource] = weakref.WeakValueDictionary()
         self.duration = meter.create_histogram(
             DURATION, "s", "Duration of calls.", explicit_bucket_boundaries_advisory=DURATION_BUCKETS
         )
@@ -41,11 +41,11 @@ class Instruments:
             create = meter.create_observable_counter if metric.kind == "counter" else meter.create_observable_gauge
             create(metric.name, [functools.partial(self._observe, metric)], metric.unit, metric.meaning)
 
-    def add(self, client: Client) -> None:
+    def add(self, client: ClientMetricsSource) -> None:
         """Report its numbers from now on."""
         self._clients[id(client)] = client
 
-    def remove(self, client: Client) -> None:
+    def remove(self, client: ClientMetricsSource) -> None:
         """Report them no more."""
         self._clients.pop(id(client), None)
 

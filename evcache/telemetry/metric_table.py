@@ -12,7 +12,7 @@ from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
 from evcache.stats import Stats
-from evcache.telemetry.counters import Counts
+from evcache.telemetry.counters import Counters
 from evcache.zones.nodes.node import Node
 from evcache.zones.topology.model import Endpoint
 
@@ -30,13 +30,13 @@ DURATION = "db.client.operation.duration"
 DURATION_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)  # seconds; of the conventions
 
 
-class Client:
+class ClientMetricsSource:
     """A client, as far as its numbers are concerned."""
 
     def __init__(
         self,
         namespace: str,
-        counts: Counts,
+        counts: Counters,
         stats: Callable[[], Stats],
         nodes: Callable[[], Mapping[tuple[str, Endpoint], Node]],
     ) -> None:
@@ -55,47 +55,47 @@ class Metric(NamedTuple):
     attributes: tuple[str, ...]
     """Beside `db.namespace`."""
     meaning: str
-    measure: Callable[[Client], Iterable[Value]]
+    measure: Callable[[ClientMetricsSource], Iterable[Value]]
     together: Callable[[float, float], float] = operator.add
     """How the numbers of several clients of one namespace in this process become one."""
 
 
-def _nodes(measure: Callable[[Node], float]) -> Callable[[Client], Iterable[Value]]:
-    def read(client: Client) -> Iterable[Value]:
+def _nodes(measure: Callable[[Node], float]) -> Callable[[ClientMetricsSource], Iterable[Value]]:
+    def read(client: ClientMetricsSource) -> Iterable[Value]:
         for (zone, endpoint), node in _copy(client.nodes()):
             yield measure(node), (zone, endpoint.path or endpoint.host, endpoint.port)
 
     return read
 
 
-def _near(attribute: str) -> Callable[[Client], Iterable[Value]]:
-    def read(client: Client) -> Iterable[Value]:
+def _near(attribute: str) -> Callable[[ClientMetricsSource], Iterable[Value]]:
+    def read(client: ClientMetricsSource) -> Iterable[Value]:
         near = client.stats().near
         return [] if near is None else [(getattr(near, attribute), ())]
 
     return read
 
 
-def _near_removals(client: Client) -> Iterable[Value]:
+def _near_removals(client: ClientMetricsSource) -> Iterable[Value]:
     near = client.stats().near
     if near is not None:
         for cause in ("expired", "evicted", "replaced", "invalidated", "cleared"):
             yield getattr(near, cause), (cause,)
 
 
-def _bus(attribute: str) -> Callable[[Client], Iterable[Value]]:
-    def read(client: Client) -> Iterable[Value]:
+def _bus(attribute: str) -> Callable[[ClientMetricsSource], Iterable[Value]]:
+    def read(client: ClientMetricsSource) -> Iterable[Value]:
         bus = client.stats().invalidation
         return [] if bus is None else [(getattr(bus, attribute), ())]
 
     return read
 
 
-def _stat(measure: Callable[[Stats], float]) -> Callable[[Client], Iterable[Value]]:
+def _stat(measure: Callable[[Stats], float]) -> Callable[[ClientMetricsSource], Iterable[Value]]:
     return lambda client: [(measure(client.stats()), ())]
 
 
-def _leases(client: Client) -> Iterable[Value]:
+def _leases(client: ClientMetricsSource) -> Iterable[Value]:
     loads = client.stats().loads
     return [(loads.leases_won, ("won",)), (loads.leases_lost, ("lost",))]
 
@@ -121,11 +121,11 @@ def _copy(mapping: Mapping[K, V]) -> list[tuple[K, V]]:
     return list(mapping.items())
 
 
-def _zones(client: Client) -> list[str]:
+def _zones(client: ClientMetricsSource) -> list[str]:
     return sorted({zone for (zone, _), _ in _copy(client.nodes())})
 
 
-def _zones_without_versions(client: Client) -> Iterable[Value]:
+def _zones_without_versions(client: ClientMetricsSource) -> Iterable[Value]:
     without = client.stats().zones_without_versions
     return [(zone in without, (zone,)) for zone in _zones(client)]
 
@@ -386,7 +386,7 @@ METRICS = (
 )
 
 
-def read(metric: Metric, clients: Iterable[Client]) -> list[tuple[float, dict[str, str | bool | int]]]:
+def read(metric: Metric, clients: Iterable[ClientMetricsSource]) -> list[tuple[float, dict[str, str | bool | int]]]:
     """What a metric says now of these clients, with its attributes. From any thread."""
     found: dict[tuple[str | bool | int, ...], float] = {}
     for client in clients:

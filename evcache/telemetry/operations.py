@@ -12,10 +12,10 @@ from opentelemetry.metrics import Histogram
 from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, TraceFlags, Tracer
 
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, WriteResult
-from evcache.telemetry.counters import Counts
+from evcache.telemetry.counters import Counters
 from evcache.telemetry.instruments import Instruments
-from evcache.telemetry.settings import Subject, Telemetry
-from evcache.telemetry.spans import Noted, broke, common, enter, failed, leave, ours, shown, type_of
+from evcache.telemetry.settings import ObservedClient, Telemetry
+from evcache.telemetry.spans import Noted, common, current_call_span, enter, failed, leave, log_sdk_failure, shown, type_of
 
 OPERATIONS = (
     *("get", "get_item", "get_many", "get_and_touch", "set", "set_many", "add", "replace", "append", "prepend", "cas"),
@@ -37,7 +37,7 @@ _CALLS_BACK = frozenset({"get_or_load", "get_or_load_many", "write_through"})
 
 
 def wrap(
-    subject: Subject, tracer: Tracer | None, instruments: Instruments | None, counts: Counts, settings: Telemetry
+    subject: ObservedClient, tracer: Tracer | None, instruments: Instruments | None, counts: Counters, settings: Telemetry
 ) -> None:
     """Have each operation of a client observed. May be done again, when the other half of the SDK is there, too."""
     for name in OPERATIONS:
@@ -50,7 +50,7 @@ def wrap(
 class Durations:
     """Records how long calls of one operation take, some of them when there are many."""
 
-    def __init__(self, histogram: Histogram, name: str, subject: Subject, settings: Telemetry) -> None:
+    def __init__(self, histogram: Histogram, name: str, subject: ObservedClient, settings: Telemetry) -> None:
         self._record = histogram.record
         self._attributes = common(name, subject)
         self._limit = settings.durations_per_second
@@ -81,8 +81,8 @@ class Call:
         method: Callable[..., Awaitable[Any]],
         tracer: Tracer | None,
         record: Durations | None,
-        counts: Counts,
-        subject: Subject,
+        counts: Counters,
+        subject: ObservedClient,
         settings: Telemetry,
     ) -> None:
         self._name = name
@@ -114,7 +114,7 @@ class Call:
                     if span is not None:
                         token = enter(span, noted)
                 except Exception:
-                    broke()
+                    log_sdk_failure()
             failure: BaseException | None = None
             result = None
             try:
@@ -130,17 +130,17 @@ class Call:
                     if says_more or span is not None:
                         ended(span, result, failure)
                 except Exception:
-                    broke()
+                    log_sdk_failure()
                 try:
                     if record is not None:
                         record(began, failure)
                 except Exception:
-                    broke()
+                    log_sdk_failure()
                 try:
                     if span is not None:
                         span.end()
                 except Exception:
-                    broke()
+                    log_sdk_failure()
 
         return observed
 
@@ -150,13 +150,13 @@ class Call:
         if not parent.trace_flags & TraceFlags.SAMPLED and parent.is_valid:
             # Nor would its own sampler take it, and a span that is not recorded costs as much as a look-up. But what is
             # noted of this call is not of the one around it: a loader may work under a span that is not its caller's.
-            return None if ours() is None else NonRecordingSpan(parent)
+            return None if current_call_span() is None else NonRecordingSpan(parent)
         attributes = self._attributes
         if self._many or self._keys != "none" or named.get("consistency"):
             attributes = {**attributes, **self._told_by(arguments, named)}
         assert self._tracer is not None
         span = self._tracer.start_span(self._span_name, kind=SpanKind.CLIENT, attributes=attributes)
-        if span.is_recording() or parent.is_valid or self._name in _CALLS_BACK or ours() is not None:
+        if span.is_recording() or parent.is_valid or self._name in _CALLS_BACK or current_call_span() is not None:
             return span  # also if nobody will see it: what a loader does is not to be sampled anew
         return None
 

@@ -9,11 +9,11 @@ from typing import Literal, NamedTuple, get_args
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from evcache.hooks import Listeners
-from evcache.telemetry.metric_table import Client
+from evcache.hooks import HookDispatcher
+from evcache.telemetry.metric_table import ClientMetricsSource
 from evcache.zones.cluster import Cluster
 from evcache.zones.errors import InvalidArgument
-from evcache.zones.transport.request_tracing import Tap
+from evcache.zones.transport.request_tracing import RequestTracer
 from evcache.zones.validation import at_least_one, methods
 
 SCOPE = "evcache"
@@ -55,17 +55,17 @@ class Telemetry:
         methods(self.meter_provider, ("get_meter",), "meter_provider")
 
 
-class Subject(NamedTuple):
+class ObservedClient(NamedTuple):
     """The client that is observed."""
 
     operations: object
     """Whose methods are wrapped: the client itself."""
     namespace: str
-    hooks: Listeners
+    hooks: HookDispatcher
     cluster: Cluster
-    client: Client
+    client: ClientMetricsSource
     """Whose numbers are read."""
     levels: Mapping[str, str]
     """The consistency of operations, where a call does not say."""
-    tap: Tap | None
+    tap: RequestTracer | None
     """Where its requests to nodes can be listened to."""

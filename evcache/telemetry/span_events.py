@@ -11,22 +11,22 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Tracer
 from evcache.hooks import HintEnd, Hooks
 from evcache.results import Outcome, Source
 from evcache.telemetry.counters import reason
-from evcache.telemetry.settings import Subject
-from evcache.telemetry.spans import Said, broke, common, enter, failed, leave, ours, type_of
+from evcache.telemetry.settings import ObservedClient
+from evcache.telemetry.spans import Said, common, current_call_span, enter, failed, leave, log_sdk_failure, type_of
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
 from evcache.zones.topology.model import Endpoint
 
 
-class Notes(Hooks):
+class SpanEvents(Hooks):
     """Writes what happens to the span of the call that it happens to."""
 
-    def __init__(self, tracer: Tracer, subject: Subject) -> None:
+    def __init__(self, tracer: Tracer, subject: ObservedClient) -> None:
         self._tracer = tracer
         self._subject = subject
 
     def read(self, key: bytes, zone: str, source: Source, *, hit: bool) -> None:
-        noted = ours()
+        noted = current_call_span()
         if noted is None or noted[1] != "one key":
             return
         said: dict[str, str | int] = {"evcache.hit": hit, "evcache.source": source}
@@ -67,7 +67,7 @@ class Notes(Hooks):
         self._afterwards("replay", cause, {"evcache.zone": zone, "evcache.hint.end": end})
 
     def _event(self, name: str, attributes: Said, of_the_call: Said | None = None) -> None:
-        noted = ours()
+        noted = current_call_span()
         if noted is not None:
             noted[0].add_event(name, attributes)
             if of_the_call is not None:
@@ -98,7 +98,7 @@ class Notes(Hooks):
 class NodeSpans:
     """A span for each request to a node, under that of the call that sends it."""
 
-    def __init__(self, tracer: Tracer, subject: Subject) -> None:
+    def __init__(self, tracer: Tracer, subject: ObservedClient) -> None:
         self._tracer = tracer
         self._subject = subject
 
@@ -134,7 +134,7 @@ def current_context() -> SpanContext | None:
     try:
         found = trace.get_current_span().get_span_context()
     except Exception:
-        broke()
+        log_sdk_failure()
         return None
     return found if found.is_valid else None
 
@@ -150,7 +150,7 @@ def in_the_background(tracer: Tracer, namespace: str, what: str) -> Iterator[Non
             span = tracer.start_span(f"{what} {namespace}", context=context.Context(), links=links)
             token = enter(span, "many keys")
     except Exception:
-        broke()
+        log_sdk_failure()
     failure: BaseException | None = None
     try:
         yield
@@ -166,4 +166,4 @@ def in_the_background(tracer: Tracer, namespace: str, what: str) -> Iterator[Non
                     failed(span, failure, "none")
                 span.end()
         except Exception:
-            broke()
+            log_sdk_failure()

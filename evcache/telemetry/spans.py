@@ -13,8 +13,8 @@ from typing import Literal
 from opentelemetry import context, trace
 from opentelemetry.trace import Span, Status, StatusCode
 
-from evcache.errors import CacheUnavailable, ConsistencyError, FailoverDenied, ZoneBehind
-from evcache.telemetry.settings import KeyDisplay, Subject
+from evcache.errors import CacheUnavailable, ConsistencyError, FailoverDenied, StaleReplica
+from evcache.telemetry.settings import KeyDisplay, ObservedClient
 from evcache.zones.errors import NodeError, ServerError
 
 Noted = Literal["one key", "many keys"]
@@ -51,7 +51,7 @@ def leave(entered: Entered) -> None:
     context.detach(current)
 
 
-def ours() -> tuple[Span, Noted] | None:
+def current_call_span() -> tuple[Span, Noted] | None:
     """The span of the call that is under way, if somebody will see it."""
     found = _OURS.get()
     return found if found is not None and found[0].is_recording() else None
@@ -60,7 +60,7 @@ def ours() -> tuple[Span, Noted] | None:
 _said = False
 
 
-def broke() -> None:
+def log_sdk_failure() -> None:
     """A part of the SDK has raised, in the middle of a call that has nothing to do with it. Said once, then not again."""
     global _said  # noqa: PLW0603  # once for each process is what is wanted
     if not _said:
@@ -68,7 +68,7 @@ def broke() -> None:
         _log.exception("OpenTelemetry raised; calls go on without it, and this is not said again")
 
 
-def common(name: str, subject: Subject) -> dict[str, str]:
+def common(name: str, subject: ObservedClient) -> dict[str, str]:
     """What all spans, and all durations, of an operation say."""
     return {"db.system.name": "memcached", "db.operation.name": name, "db.namespace": subject.namespace}
 
@@ -111,4 +111,4 @@ def _names_no_key(error: BaseException) -> bool:
     # Nor is the text of a server shown: that of a proxy with routes of its own may name the key.
     if isinstance(error, ServerError) or _status_code(error) is not None:
         return False
-    return isinstance(error, NodeError | ZoneBehind | FailoverDenied)
+    return isinstance(error, NodeError | StaleReplica | FailoverDenied)

@@ -15,7 +15,7 @@ from evcache.values.ttl import TTL_GRANULARITY_SECONDS
 from evcache.zones.protocol.replies import Hit
 
 
-class Life(NamedTuple):
+class Lifetime(NamedTuple):
     """The times of a value."""
 
     made_at: float | None
@@ -35,7 +35,7 @@ class Content(NamedTuple):
 
     data: bytes
     flags: int
-    life: Life
+    life: Lifetime
     zone: str = ""
     """Where it was found; empty: it has just been loaded."""
 
@@ -58,6 +58,6 @@ def content_of(hit: Hit, written_at: float | None, read_at: float, *, key: bytes
             data, flags, *times = unwrap(hit.value)
         except DecodeError as error:
             raise DecodeError(error.problem, key=key, zone=zone, flags=hit.flags) from error
-        return Content(data, flags, Life(*times), zone)
+        return Content(data, flags, Lifetime(*times), zone)
     expires_at = math.inf if hit.ttl is None or hit.ttl < 0 else read_at + hit.ttl
-    return Content(hit.value, hit.flags, Life(written_at, expires_at, expires_at, 0.0, TTL_GRANULARITY_SECONDS), zone)
+    return Content(hit.value, hit.flags, Lifetime(written_at, expires_at, expires_at, 0.0, TTL_GRANULARITY_SECONDS), zone)

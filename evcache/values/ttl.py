@@ -39,7 +39,7 @@ def seconds_to_live(ttl: float | timedelta, argument: str = "ttl") -> float:
     return seconds
 
 
-def on_the_wire(seconds: float, now: float) -> int:
+def to_exptime(seconds: float, now: float) -> int:
     """Memcached's form: whole seconds, rounded up; a unix time when that is over 30 days; 0 for an item that never expires.
 
     `now` is the unix time. Servers count in whole seconds with a clock that ticks once a second: an item given 1 second
@@ -68,7 +68,7 @@ def exptime_of_copy(remaining: int, spent: float, now: float) -> int | None:
     if remaining < 0:
         return NEVER
     left = math.floor(remaining - TTL_GRANULARITY_SECONDS - max(0.0, spent))
-    return on_the_wire(left, now) if left > 0 else None
+    return to_exptime(left, now) if left > 0 else None
 
 
 def exptime_sent_again(exptime: int, spent: float) -> int | None:

@@ -13,18 +13,18 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from evcache._loop_affinity import Owner
+from evcache._loop_affinity import LoopAffinity
 from evcache.errors import CodecError
 from evcache.options import Seconds
 from evcache.results import WriteResult
 from evcache.values.checked_codec import checked
 from evcache.values.codec import Codec, StandardCodec
 from evcache.values.ttl import seconds_to_live
-from evcache.write_behind.batch import Entry, Kept
+from evcache.write_behind.batch import PendingWrite, PutReceipt
 from evcache.write_behind.buffer import Buffer, WriteBehindStats
-from evcache.write_behind.capacity import Room
-from evcache.write_behind.flusher import Flushes, Writer
-from evcache.write_behind.journal import WriteBehindFile
+from evcache.write_behind.capacity import Capacity
+from evcache.write_behind.flusher import Flusher, Writer
+from evcache.write_behind.journal import WriteBehindJournal
 from evcache.zones._live import Live
 from evcache.zones.errors import CacheError, InvalidArgument, InvalidKey, UsageError
 from evcache.zones.validation import at_least_one, flag, methods, seconds, zero_or_more
@@ -117,7 +117,7 @@ class WriteBehind(Live):
         self._max_batch = max_batch
         self._timeout = timeout
         self._strict = strict
-        self._file = None if path is None else WriteBehindFile(path)
+        self._file = None if path is None else WriteBehindJournal(path)
         self._buffer = Buffer(
             max_batch=max_batch,
             interval=seconds(interval, "interval"),
@@ -126,8 +126,8 @@ class WriteBehind(Live):
             codec=None if path is None else chosen,
             note=None if path is None else self._note,
         )
-        self._room = Room(self._buffer, max_keys)
-        self._flushes = Flushes(
+        self._room = Capacity(self._buffer, max_keys)
+        self._flushes = Flusher(
             self._buffer,
             self._room,
             writer,
@@ -135,7 +135,7 @@ class WriteBehind(Live):
             before=self._in_file,
             on_lost=on_lost,
         )
-        self._owner = Owner("the buffer is closed")
+        self._owner = LoopAffinity("the buffer is closed")
         self._opening = asyncio.Lock()
         self._is_open = False
         self._unflushed: dict[str, Any] | None = None
@@ -191,7 +191,7 @@ class WriteBehind(Live):
         """
         return self._buffer.value(key, default)
 
-    async def _keep(self, key: str, value: Any, *, is_delta: bool) -> Kept:
+    async def _keep(self, key: str, value: Any, *, is_delta: bool) -> PutReceipt:
         _check_key(key)
         await self._enter()
         if not self._room.has(key):
@@ -263,7 +263,7 @@ class WriteBehind(Live):
         if self._owner.is_lost:
             raise UsageError("the buffer belongs to another event loop, which is closed")
 
-    async def _load(self, file: WriteBehindFile) -> None:
+    async def _load(self, file: WriteBehindJournal) -> None:
         try:
             saved = await file.open()
             try:
@@ -273,15 +273,15 @@ class WriteBehind(Live):
         except InvalidArgument as error:
             await file.close()
             if self._strict:
-                self._file = WriteBehindFile(file.path)  # for the next call
+                self._file = WriteBehindJournal(file.path)  # for the next call
                 raise
             file.give_up(error.problem)
         except BaseException:
             await file.close()
-            self._file = WriteBehindFile(file.path)  # for the next call
+            self._file = WriteBehindJournal(file.path)  # for the next call
             raise
 
-    def _note(self, batch: str, key: str, entry: Entry | None) -> None:
+    def _note(self, batch: str, key: str, entry: PendingWrite | None) -> None:
         if self._file is not None:
             self._file.note(batch, key, entry)
 

@@ -11,7 +11,7 @@ NO_BATCH = ""  # in a file, the batch of what is in none
 _BETWEEN_IDS = "/"
 
 
-class Entry(NamedTuple):
+class PendingWrite(NamedTuple):
     """One value of one key."""
 
     value: Any
@@ -37,12 +37,12 @@ class Saved(NamedTuple):
     flags: int
 
 
-class Kept(NamedTuple):
+class PutReceipt(NamedTuple):
     """What `put` did, so that it can be undone."""
 
     key: str
-    entry: Entry
-    before: Entry | None
+    entry: PendingWrite
+    before: PendingWrite | None
 
 
 class Batch(Mapping[str, Any]):
@@ -50,7 +50,7 @@ class Batch(Mapping[str, Any]):
 
     __slots__ = ("_values", "deltas", "id")
 
-    def __init__(self, batch_id: str, entries: Mapping[str, Entry]) -> None:
+    def __init__(self, batch_id: str, entries: Mapping[str, PendingWrite]) -> None:
         self.id = batch_id
         """The same for each try of the same content, also after a crash when there is a file."""
         self.deltas = frozenset(key for key, entry in entries.items() if entry.is_delta)
@@ -77,11 +77,11 @@ class Batch(Mapping[str, Any]):
 
 
 @dataclass(slots=True, eq=False)
-class Tried:
+class AttemptedBatch:
     """A batch that was cut, and what became of it so far."""
 
     batch: Batch
-    entries: dict[str, Entry]
+    entries: dict[str, PendingWrite]
     failures: int = 0
     seen: int | None = None
     """How much had been written when it last failed; None: it has not."""
@@ -90,11 +90,11 @@ class Tried:
     is_suspect: bool = False
     """It has failed several times, or is a part of one that has."""
 
-    def halves(self) -> Iterator[Tried]:
+    def halves(self) -> Iterator[AttemptedBatch]:
         """The two that this is taken apart into, under ids that say what they are halves of: it may have been applied."""
         items = list(self.entries.items())
         middle = len(items) // 2
         for name, part in enumerate((items[:middle], items[middle:])):
             entries = dict(part)
             batch = Batch(f"{self.batch.id}{_BETWEEN_IDS}{name}", entries)
-            yield Tried(batch, entries, seen=self.seen, is_suspect=True)
+            yield AttemptedBatch(batch, entries, seen=self.seen, is_suspect=True)

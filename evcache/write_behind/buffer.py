@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evcache.values.codec import Codec
-from evcache.write_behind.batch import NO_BATCH, Batch, Entry, Kept, Saved, Tried
+from evcache.write_behind.batch import NO_BATCH, AttemptedBatch, Batch, PendingWrite, PutReceipt, Saved
 from evcache.zones.errors import InvalidArgument
 
 # Failures in a row after which a batch is taken apart, if nothing else was written meanwhile: a source that restarts takes
@@ -68,7 +68,7 @@ class Buffer:
         max_attempts: int,
         merge: Callable[[Any, Any], Any] | None = None,
         codec: Codec | None = None,
-        note: Callable[[str, str, Entry | None], None] | None = None,
+        note: Callable[[str, str, PendingWrite | None], None] | None = None,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         """`note(batch, key, entry)` is told of every change that a file has to know; `codec` makes bytes for it."""
@@ -85,11 +85,11 @@ class Buffer:
         self._demanded = 0  # all up to this number are to be written without waiting for more
         self._written = 0  # tries that wrote something
         self._flushed = self._coalesced = self._failures = self._retried = self._splits = self._given_up = 0
-        self._fresh: dict[str, Entry] = {}
-        self._behind: dict[str, Entry] = {}  # newer values of keys that are in a batch
-        self._held: dict[str, Entry] = {}  # what is in a batch
-        self._tried: deque[Tried] = deque()
-        self._suspects: deque[Tried] = deque()
+        self._fresh: dict[str, PendingWrite] = {}
+        self._behind: dict[str, PendingWrite] = {}  # newer values of keys that are in a batch
+        self._held: dict[str, PendingWrite] = {}  # what is in a batch
+        self._tried: deque[AttemptedBatch] = deque()
+        self._suspects: deque[AttemptedBatch] = deque()
         self._fresh_last = False
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ class Buffer:
 
     # Values.
 
-    def put(self, key: str, value: Any, *, is_delta: bool, now: float) -> Kept:
+    def put(self, key: str, value: Any, *, is_delta: bool, now: float) -> PutReceipt:
         """Keep a value, over what waits under the key. What `merge` and the codec raise leaves everything as it was."""
         place = self._behind if key in self._held else self._fresh
         before = place.get(key)
@@ -138,11 +138,11 @@ class Buffer:
         self._numbers += 1
         number, since = (self._numbers, now) if before is None else (before.number, before.since)
         self._coalesced += before is not None
-        entry = place[key] = Entry(value, is_delta, number, since, data, flags)
+        entry = place[key] = PendingWrite(value, is_delta, number, since, data, flags)
         self._tell(NO_BATCH, key, entry)
-        return Kept(key, entry, before)
+        return PutReceipt(key, entry, before)
 
-    def take_back(self, kept: Kept) -> None:
+    def take_back(self, kept: PutReceipt) -> None:
         """As if it had not been put. No effect when something newer is there, or it has gone into a batch."""
         place = self._behind if kept.key in self._held else self._fresh
         if place.get(kept.key) is not kept.entry:
@@ -168,27 +168,27 @@ class Buffer:
     def load(self, saved: Iterable[Saved], now: float) -> None:
         """Take over what a file kept, the oldest first. Its batches are tried as they were. Raises `DecodeError`."""
         assert self._codec is not None
-        batches: dict[str, dict[str, Entry]] = {}
+        batches: dict[str, dict[str, PendingWrite]] = {}
         for row in saved:
             value = self._codec.decode(row.data, row.flags)
-            entry = Entry(value, row.is_delta, row.number, now, row.data, row.flags)
+            entry = PendingWrite(value, row.is_delta, row.number, now, row.data, row.flags)
             batches.setdefault(row.batch, {})[row.key] = entry
             self._numbers = max(self._numbers, row.number)
         waiting = batches.pop(NO_BATCH, {})
         for batch_id, entries in batches.items():
             self._held |= entries
-            self._tried.append(Tried(Batch(batch_id, entries), entries))
+            self._tried.append(AttemptedBatch(Batch(batch_id, entries), entries))
         for key, entry in waiting.items():
             (self._behind if key in self._held else self._fresh)[key] = entry
 
-    def _over(self, older: Entry | None, value: Any, *, is_delta: bool) -> tuple[Any, bool]:
+    def _over(self, older: PendingWrite | None, value: Any, *, is_delta: bool) -> tuple[Any, bool]:
         """A newer value over an older one, and whether both together are a delta."""
         if older is None or not is_delta:
             return value, is_delta
         merge = operator.add if self._merge is None else self._merge
         return merge(older.value, value), older.is_delta
 
-    def _tell(self, batch: str, key: str, entry: Entry | None) -> None:
+    def _tell(self, batch: str, key: str, entry: PendingWrite | None) -> None:
         if self._note is not None:
             self._note(batch, key, entry)
 
@@ -207,7 +207,7 @@ class Buffer:
         """When there is something to try: `-math.inf` for now, None for never."""
         return -math.inf if self._tried or self._suspects else self.fresh_due_at()
 
-    def next(self, now: float) -> Tried | None:
+    def next(self, now: float) -> AttemptedBatch | None:
         """The batch to try now; it stays here until `wrote` or `failed` says what became of it."""
         if self._tried:
             return self._tried[0]
@@ -219,13 +219,13 @@ class Buffer:
         self._fresh_last = False
         return self._suspects[0] if self._suspects else None
 
-    def wrote(self, tried: Tried, unwritten: Collection[str] = ()) -> None:
+    def wrote(self, tried: AttemptedBatch, unwritten: Collection[str] = ()) -> None:
         """The source has a batch, but for these keys, whose outcome is as certain: they are tried again under a new id."""
         self._leave(tried)
         self._end({key: entry for key, entry in tried.entries.items() if key not in unwritten}, tried.batch.id)
         rest = {key: entry for key, entry in tried.entries.items() if key in unwritten}
         if rest:
-            again = Tried(Batch(self._new_id(), rest), rest, seen=self._written, is_suspect=True)
+            again = AttemptedBatch(Batch(self._new_id(), rest), rest, seen=self._written, is_suspect=True)
             self._move(again, tried.batch.id)
             self._suspects.append(again)
         self.source_works = True
@@ -233,7 +233,7 @@ class Buffer:
         self._flushed += len(tried.entries) - len(rest)
         self._retried += len(rest)
 
-    def failed(self, tried: Tried) -> dict[str, Any]:
+    def failed(self, tried: AttemptedBatch) -> dict[str, Any]:
         """A batch may or may not have been written. What is given up for it, by key."""
         others_work = tried.seen is not None and tried.seen < self._written
         tried.seen = self._written
@@ -271,26 +271,26 @@ class Buffer:
     def _cut(self) -> None:
         keys = [key for key, _ in zip(self._fresh, range(self._max_batch), strict=False)]
         entries = {key: self._fresh.pop(key) for key in keys}
-        tried = Tried(Batch(self._new_id(), entries), entries)
+        tried = AttemptedBatch(Batch(self._new_id(), entries), entries)
         self._held |= entries
         self._move(tried, NO_BATCH)
         self._tried.append(tried)
 
-    def _halves(self, tried: Tried) -> Iterator[Tried]:
+    def _halves(self, tried: AttemptedBatch) -> Iterator[AttemptedBatch]:
         self._splits += 1
         for half in tried.halves():
             self._move(half, tried.batch.id)
             yield half
 
-    def _move(self, tried: Tried, before: str) -> None:
+    def _move(self, tried: AttemptedBatch, before: str) -> None:
         for key, entry in tried.entries.items():
             self._tell(before, key, None)
             self._tell(tried.batch.id, key, entry)
 
-    def _leave(self, tried: Tried) -> None:
+    def _leave(self, tried: AttemptedBatch) -> None:
         (self._suspects if tried.is_suspect else self._tried).remove(tried)
 
-    def _end(self, entries: Mapping[str, Entry], batch: str) -> None:
+    def _end(self, entries: Mapping[str, PendingWrite], batch: str) -> None:
         """These are out of here, and what stayed behind them waits for a batch."""
         for key in entries:
             del self._held[key]
@@ -299,7 +299,7 @@ class Buffer:
                 self._fresh[key] = self._behind.pop(key)
 
 
-def _check_sum(older: Entry | None, delta: Any) -> None:
+def _check_sum(older: PendingWrite | None, delta: Any) -> None:
     """Raise unless both are numbers: what can't be added up must not be kept."""
     if not _is_number(delta):
         raise InvalidArgument("delta", f"a finite number is needed where there is no merge, not {delta!r}")

@@ -7,7 +7,7 @@ import asyncio
 from evcache.write_behind.buffer import Buffer
 
 
-class Room:
+class Capacity:
     """How many keys may wait, and the calls that wait for one to go, in the order in which they came."""
 
     def __init__(self, buffer: Buffer, max_keys: int) -> None:

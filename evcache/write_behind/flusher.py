@@ -9,9 +9,9 @@ from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_result, wait_exponential, wait_random
 
-from evcache.write_behind.batch import Batch, Tried
+from evcache.write_behind.batch import AttemptedBatch, Batch
 from evcache.write_behind.buffer import Buffer
-from evcache.write_behind.capacity import Room
+from evcache.write_behind.capacity import Capacity
 from evcache.zones._tasks import cancel_once, ended, name_of, unattended
 
 # Between tries while they fail, doubled each time, with some jitter: a source that is down is asked six times a minute by
@@ -24,13 +24,13 @@ Writer = Callable[[Batch], Awaitable[Collection[str] | None]]
 _log = logging.getLogger("evcache.write_behind")  # what is said of one buffer comes under one name
 
 
-class Flushes:
+class Flusher:
     """One try after the other. It runs from `begin` to `end`, or to a bug, after which `begin` begins it anew."""
 
     def __init__(
         self,
         buffer: Buffer,
-        room: Room,
+        room: Capacity,
         writer: Writer,
         *,
         timeout: float,
@@ -160,7 +160,7 @@ class Flushes:
         self.progressed()
         return failure is not None or len(unwritten) > 0
 
-    def _took_note(self, tried: Tried, unwritten: Collection[str], failure: BaseException | None) -> None:
+    def _took_note(self, tried: AttemptedBatch, unwritten: Collection[str], failure: BaseException | None) -> None:
         worked = self._buffer.source_works
         if failure is None and len(unwritten) < len(tried.batch):
             self._buffer.wrote(tried, unwritten)

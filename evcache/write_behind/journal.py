@@ -6,8 +6,8 @@ must not make another one, with another id, of what the source may have been giv
 
 from __future__ import annotations
 
-from evcache._sqlite_journal import BUSY_SECONDS, Row, SqliteFile, Table
-from evcache.write_behind.batch import Entry, Saved
+from evcache._sqlite_journal import BUSY_SECONDS, Row, SqliteJournal, Table
+from evcache.write_behind.batch import PendingWrite, Saved
 
 FORMAT = 1
 
@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS waiting (
 """
 
 
-class WriteBehindFile(SqliteFile[Saved]):
+class WriteBehindJournal(SqliteJournal[Saved]):
     """One file, for one process."""
 
     table = Table(
@@ -44,7 +44,7 @@ class WriteBehindFile(SqliteFile[Saved]):
     def __init__(self, path: str) -> None:
         super().__init__(path, busy=BUSY_SECONDS)
 
-    def note(self, batch: str, key: str, entry: Entry | None) -> None:
+    def note(self, batch: str, key: str, entry: PendingWrite | None) -> None:
         """Have it written soon; None: removed. No effect after `close`."""
         place = (batch, key.encode())
         row = None if entry is None else (*place, entry.is_delta, entry.number, entry.data, entry.flags)

@@ -15,14 +15,22 @@ from functools import partial
 from typing import Any
 
 from evcache.errors import DecodeError
-from evcache.replication.guarded_store import NAMING_LOOKS, NAMING_PAUSE_SECONDS, Seen, Store, ask, capabilities_of, inspect
-from evcache.replication.hlc import NOT_A_VERSION, VersionClock, cas_of
+from evcache.replication.guarded_store import (
+    NAMING_LOOKS,
+    NAMING_PAUSE_SECONDS,
+    Peeked,
+    StoreCommand,
+    capabilities_of,
+    peek,
+    send_request,
+)
+from evcache.replication.hlc import NOT_A_VERSION, HybridLogicalClock, cas_of
 from evcache.replication.read_repair import REPAIR_TIMEOUT_SECONDS
 from evcache.results import Item, Outcome
 from evcache.values.codec import FLAG_ENVELOPE, FLAG_INT, FLAG_STR, Codec
 from evcache.values.envelope import Envelope, wrap
 from evcache.values.lifetime import content_of
-from evcache.values.ttl import NEVER, TTL_GRANULARITY_SECONDS, exptime_of_copy, on_the_wire
+from evcache.values.ttl import NEVER, TTL_GRANULARITY_SECONDS, exptime_of_copy, to_exptime
 from evcache.writes.coordinator import Coordinator, Decision, Draft
 from evcache.writes.counting import Counted, count, count_by_arrival
 from evcache.zones.errors import InvalidArgument, ServerError, Unsupported
@@ -37,7 +45,7 @@ class Atomic:
     def __init__(
         self,
         coordinator: Coordinator,
-        clock: VersionClock,
+        clock: HybridLogicalClock,
         codec: Codec,
         now: Callable[[], float],
         *,
@@ -51,7 +59,7 @@ class Atomic:
         # Other kinds of clients store counters as text.
         self._counter_flags = FLAG_INT if versions else FLAG_STR
 
-    async def add(self, node: Node, draft: Draft, seen: Seen | None, deadline: float) -> Decision | Outcome:
+    async def add(self, node: Node, draft: Draft, seen: Peeked | None, deadline: float) -> Decision | Outcome:
         """Store where nothing is; a tombstone is nothing."""
         while True:
             if seen is not None and not seen.absent:
@@ -59,9 +67,9 @@ class Atomic:
             decided = await self._create(node, draft, seen, deadline)
             if decided is not None:
                 return decided
-            seen = await inspect(node, draft.key, deadline)
+            seen = await peek(node, draft.key, deadline)
 
-    async def replace(self, node: Node, draft: Draft, seen: Seen | None, deadline: float) -> Decision | Outcome:
+    async def replace(self, node: Node, draft: Draft, seen: Peeked | None, deadline: float) -> Decision | Outcome:
         """Store over something."""
         while True:
             if seen is None or seen.absent:
@@ -69,10 +77,10 @@ class Atomic:
             decided = await self._over(node, draft, seen, deadline)
             if decided is not None:
                 return decided
-            seen = await inspect(node, draft.key, deadline)
+            seen = await peek(node, draft.key, deadline)
 
     async def cas(
-        self, zone: str, node: Node, draft: Draft, expected: int | Item, seen: Seen | None, deadline: float
+        self, zone: str, node: Node, draft: Draft, expected: int | Item, seen: Peeked | None, deadline: float
     ) -> Decision | Outcome:
         """Store over exactly the item that was read."""
         compare = self._compare(zone, node, expected)
@@ -84,7 +92,7 @@ class Atomic:
         decided = await self._over(node, draft, seen, deadline)
         if decided is not None:
             return decided
-        seen = await inspect(node, draft.key, deadline)
+        seen = await peek(node, draft.key, deadline)
         return Outcome.NOT_FOUND if seen is None or seen.absent else Outcome.EXISTS
 
     def _compare(self, zone: str, node: Node, expected: int | Item) -> int:
@@ -111,7 +119,7 @@ class Atomic:
         node: Node,
         key: bytes,
         extra: str | bytes,
-        seen: Seen | None,
+        seen: Peeked | None,
         deadline: float,
         *,
         before: bool,
@@ -125,9 +133,9 @@ class Atomic:
             if seen is None or seen.absent:
                 return Outcome.NOT_STORED
             asked_at = asyncio.get_running_loop().time()
-            hit = read_hit(await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+            hit = read_hit(await send_request(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
             if hit is None or hit.cas != seen.cas:
-                seen = await inspect(node, key, deadline)
+                seen = await peek(node, key, deadline)
                 continue  # the item was written, or expired, after the look
             if hit.flags == FLAG_ENVELOPE:  # what comes out of it is a value like any other, for as long as it is fresh
                 content = content_of(hit, None, self._now(), key=key, zone=zone)
@@ -154,7 +162,7 @@ class Atomic:
                 decided = await self._over(node, draft, seen, deadline)
             if decided is not None:
                 return decided
-            seen = await inspect(node, key, deadline)
+            seen = await peek(node, key, deadline)
 
     async def _join_there(
         self, node: Node, draft: Draft, hit: Hit, more: bytes, deadline: float, *, before: bool, is_plain: bool
@@ -166,13 +174,13 @@ class Atomic:
             return Outcome.NOT_STORED
         mode: requests.StoreMode = "prepend" if before else "append"
         line = requests.meta_set(draft.key, len(more), ttl=0, flags=hit.flags, mode=mode)
-        reply = await ask(node, line, deadline, more)
+        reply = await send_request(node, line, deadline, more)
         if reply.status == b"NS":
             return Outcome.NOT_STORED
         if reply.status != b"HD":
             return _refusal(reply)
         # The other zones get the present value, which may contain later joins of other clients.
-        joined = read_hit(await ask(node, requests.meta_get(draft.key), deadline))
+        joined = read_hit(await send_request(node, requests.meta_get(draft.key), deadline))
         if joined is None:
             return Outcome.NOT_STORED  # evicted, or expired
         return Decision(self._copy(draft._replace(data=joined.value, flags=joined.flags), None))
@@ -189,19 +197,19 @@ class Atomic:
         return value
 
     async def renew(
-        self, zone: str, node: Node, key: bytes, ttl: float, seen: Seen | None, deadline: float
+        self, zone: str, node: Node, key: bytes, ttl: float, seen: Peeked | None, deadline: float
     ) -> Decision | Outcome:
         """Write an envelope again with the times of a life that begins now, as a touch does for other values."""
         while True:
             if seen is None or seen.absent:
                 return Outcome.NOT_FOUND
-            hit = read_hit(await ask(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+            hit = read_hit(await send_request(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
             if hit is not None and hit.cas == seen.cas:
                 now = self._now()
                 content = content_of(hit, None, now, key=key, zone=zone)
                 life = content.life
                 if hit.flags != FLAG_ENVELOPE:
-                    draft = Draft(key, hit.value, hit.flags, on_the_wire(ttl, now))
+                    draft = Draft(key, hit.value, hit.flags, to_exptime(ttl, now))
                 elif life.expires_at <= now:
                     return Outcome.NOT_FOUND  # to a plain read there is nothing
                 else:
@@ -209,18 +217,18 @@ class Atomic:
                     kept = math.inf if hit.ttl is None or hit.ttl < 0 else max(0.0, now + hit.ttl - life.expires_at)
                     stale = life.stale_until - life.expires_at
                     envelope = Envelope(content.data, content.flags, now, now + ttl, now + ttl + stale, life.load_seconds)
-                    draft = Draft(key, wrap(envelope), FLAG_ENVELOPE, on_the_wire(ttl + kept, now))
+                    draft = Draft(key, wrap(envelope), FLAG_ENVELOPE, to_exptime(ttl + kept, now))
                 decided = await self._over(node, draft, seen, deadline)
                 if decided is not None:
                     return decided
-            seen = await inspect(node, key, deadline)
+            seen = await peek(node, key, deadline)
 
     async def count(
         self,
         node: Node,
         key: bytes,
         delta: int,
-        seen: Seen | None,
+        seen: Peeked | None,
         deadline: float,
         *,
         decrement: bool,
@@ -261,9 +269,9 @@ class Atomic:
                     counted = await count_by_arrival(node, key, delta, deadline, decrement=decrement)
                 if counted is not None:
                     return Decision(self._copy_of(key, counted, ttl, asked_at, deadline), int(counted.digits))
-            seen = await inspect(node, key, deadline, value=True)
+            seen = await peek(node, key, deadline, value=True)
 
-    def _copy_of(self, key: bytes, counted: Counted, ttl: int, asked_at: float, deadline: float) -> Store | None:
+    def _copy_of(self, key: bytes, counted: Counted, ttl: int, asked_at: float, deadline: float) -> StoreCommand | None:
         """Return the store of a counter for the other zones: the step, or the write that followed it."""
         found = counted.followed_by
         if found is None:
@@ -287,9 +295,9 @@ class Atomic:
         spent = now - asked_at + min(REPAIR_TIMEOUT_SECONDS, max(0.0, deadline - now))
         return exptime_of_copy(left, spent, self._now()) or (NEVER if left < 0 else 1)
 
-    def _copy(self, draft: Draft, version: int | None) -> Store:
+    def _copy(self, draft: Draft, version: int | None) -> StoreCommand:
         """Return the store for the other zones."""
-        store = Store(self._clock, draft.key, draft.data, draft.flags, ttl=draft.ttl, version=version)
+        store = StoreCommand(self._clock, draft.key, draft.data, draft.flags, ttl=draft.ttl, version=version)
         store.carried = version is not None
         store.believed = version is None or self._clock.believes(version)
         return store
@@ -298,7 +306,7 @@ class Atomic:
         """Return a version that is newer than all that were seen, and than the item with this CAS, believed or not."""
         return self._clock.next(0 if cas is None else self._clock.version_on_server(cas) or 0)
 
-    async def _create(self, node: Node, draft: Draft, seen: Seen | None, deadline: float) -> Decision | Outcome | None:
+    async def _create(self, node: Node, draft: Draft, seen: Peeked | None, deadline: float) -> Decision | Outcome | None:
         """Store where nothing is, or over an absence that was seen; None when that has changed."""
         if seen is not None:
             return await self._over(node, draft, seen, deadline)
@@ -308,7 +316,7 @@ class Atomic:
         self,
         node: Node,
         draft: Draft,
-        seen: Seen,
+        seen: Peeked,
         deadline: float,
         *,
         sent: bytes | None = None,
@@ -342,7 +350,7 @@ class Atomic:
             compare=compare,
             cas=None if version is None else cas_of(version),
         )
-        reply = await ask(node, line, deadline, data)
+        reply = await send_request(node, line, deadline, data)
         if reply.status == b"HD":
             return Decision(self._copy(draft, version))
         if reply.status in (b"EX", b"NF", b"NS"):

@@ -16,13 +16,13 @@ from typing import Generic, TypeVar
 
 from evcache.errors import CacheUnavailable
 from evcache.options import Options
-from evcache.replication.guarded_store import Store
+from evcache.replication.guarded_store import StoreCommand
 from evcache.replication.gutter import GUTTER, GutterWrites
 from evcache.replication.lanes import PART_BYTES, STEP, Flow
-from evcache.replication.replicated_write import Round
+from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.results import ACKNOWLEDGED, Outcome, WriteResult
-from evcache.writes.sender import Sender, Sending
-from evcache.zones.cluster import View
+from evcache.writes.sender import RetriedWrite, Sender
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeTimeout
 
 AnyKey = TypeVar("AnyKey", bound=Hashable)
@@ -43,7 +43,7 @@ class BulkWrite(Generic[AnyKey]):
         self,
         sender: Sender,
         flow: Flow,
-        view: View,
+        view: ClusterSnapshot,
         options: Options,
         deadline: float,
         gutter: GutterWrites | None = None,
@@ -55,18 +55,18 @@ class BulkWrite(Generic[AnyKey]):
         self._options = options
         self._deadline = deadline
         self._gutter = gutter
-        self._under_way: deque[tuple[AnyKey, Sending]] = deque()
+        self._under_way: deque[tuple[AnyKey, RetriedWrite]] = deque()
         self._results: dict[AnyKey, WriteResult] = {}
         # Keys whose result is known before every zone has answered: the other zones' outcomes are read at the end.
-        self._open: dict[AnyKey, Round] = {}
+        self._open: dict[AnyKey, ReplicatedWrite] = {}
         # Writes that no zone had answered when their result was taken, with their outcomes; and those that never were.
-        self._unanswered: list[tuple[Sending, dict[str, Outcome]]] = []
-        self._unreachable: list[tuple[Sending, dict[str, Outcome]]] = []
+        self._unanswered: list[tuple[RetriedWrite, dict[str, Outcome]]] = []
+        self._unreachable: list[tuple[RetriedWrite, dict[str, Outcome]]] = []
         self._answered = False  # by a readable zone, or the gutter, for any key
         self._failures: dict[str, CacheError] = {}
 
     async def run(
-        self, operation: str, sources: Mapping[AnyKey, Source], command: Callable[[Source], tuple[bytes, Store]]
+        self, operation: str, sources: Mapping[AnyKey, Source], command: Callable[[Source], tuple[bytes, StoreCommand]]
     ) -> dict[AnyKey, WriteResult]:
         """Write all keys, and return a result for each.
 
@@ -104,7 +104,7 @@ class BulkWrite(Generic[AnyKey]):
         await self._complete(sources)
         return self._results
 
-    async def _send(self, sources: Mapping[AnyKey, Source], command: Callable[[Source], tuple[bytes, Store]]) -> None:
+    async def _send(self, sources: Mapping[AnyKey, Source], command: Callable[[Source], tuple[bytes, StoreCommand]]) -> None:
         flow, view = self._flow, self._view
         until = self._until()
         place = 0
@@ -120,7 +120,7 @@ class BulkWrite(Generic[AnyKey]):
             key, store = command(source)
             place = view.place(key)
             flow.size = PART_BYTES + len(store.data)
-            sending = Sending(self._sender, view, key, store, self._options, deadline=until, put=flow.put)
+            sending = RetriedWrite(self._sender, view, key, store, self._options, deadline=until, put=flow.put)
             self._under_way.append((name, sending))
 
     def _until(self) -> float:
@@ -167,8 +167,8 @@ class BulkWrite(Generic[AnyKey]):
         if gutter is None:
             return
 
-        async def store(sending: Sending, outcomes: dict[str, Outcome]) -> None:
-            assert isinstance(sending.command, Store)
+        async def store(sending: RetriedWrite, outcomes: dict[str, Outcome]) -> None:
+            assert isinstance(sending.command, StoreCommand)
             outcome = await gutter.store(view, sending.command, sending.deadline, sending.round.age)
             outcomes[GUTTER] = outcome
             self._answered = self._answered or outcome in ACKNOWLEDGED

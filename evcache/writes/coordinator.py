@@ -13,11 +13,11 @@ import asyncio
 from typing import NamedTuple
 
 from evcache.errors import CacheUnavailable
-from evcache.replication.guarded_store import Seen, Store, capabilities_of, inspect
-from evcache.replication.hlc import VersionClock
-from evcache.replication.read_repair import Repair
-from evcache.replication.seen_versions import Remembered
-from evcache.zones.cluster import View
+from evcache.replication.guarded_store import Peeked, StoreCommand, capabilities_of, peek
+from evcache.replication.hlc import HybridLogicalClock
+from evcache.replication.read_repair import ReadRepair
+from evcache.replication.seen_versions import SeenVersions
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeError, NodeUnavailable
 from evcache.zones.nodes.node import Node
 from evcache.zones.zone_pool import ZonePool
@@ -36,7 +36,7 @@ class Draft(NamedTuple):
 class Decision(NamedTuple):
     """What the coordinator has stored."""
 
-    store: Store | None
+    store: StoreCommand | None
     """The write for the other zones. If None, its client sends the write that followed it there."""
     value: int = 0
     """A counter's new value."""
@@ -45,7 +45,7 @@ class Decision(NamedTuple):
 class Coordinator:
     """How one client has a zone decide."""
 
-    def __init__(self, clock: VersionClock, repair: Repair, remembered: Remembered, *, versions: bool) -> None:
+    def __init__(self, clock: HybridLogicalClock, repair: ReadRepair, remembered: SeenVersions, *, versions: bool) -> None:
         """`versions`: whether this client's writes have them."""
         self._clock = clock
         self._repair = repair
@@ -56,7 +56,7 @@ class Coordinator:
         """Return whether this client's writes to a node have versions."""
         return self._versions and capabilities_of(node).versions
 
-    async def elect(self, operation: str, view: View, key: bytes, deadline: float) -> tuple[ZonePool, Node]:
+    async def elect(self, operation: str, view: ClusterSnapshot, key: bytes, deadline: float) -> tuple[ZonePool, Node]:
         """The zone that decides about a key now: the first in the key's order that can be reached.
 
         Raises `CacheUnavailable` when none can.
@@ -77,8 +77,8 @@ class Coordinator:
         raise CacheUnavailable(operation, failures)
 
     async def look(
-        self, view: View, key: bytes, pool: ZonePool, node: Node, deadline: float, *, value: bool = False
-    ) -> Seen | None:
+        self, view: ClusterSnapshot, key: bytes, pool: ZonePool, node: Node, deadline: float, *, value: bool = False
+    ) -> Peeked | None:
         """Return what the coordinator's zone holds after it received the newest version; None if it holds nothing.
 
         A decision on an older version would undo the newer one. So the client asks all readable zones at once for the
@@ -99,7 +99,7 @@ class Coordinator:
                 than this client knows of, and a zone that may hold the newer one did not answer.
         """
         if not self.is_versioned(node):
-            return await inspect(node, key, deadline, value=value)
+            return await peek(node, key, deadline, value=value)
         # Read before the look, because a concurrent call of this client may write a newer version while the zones answer.
         known = self._remembered.newest(key)
         seen, compared = await self._repair.bring_up_to_date(view, key, pool.name, node, deadline, value=value)

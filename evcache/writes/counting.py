@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from evcache.replication.guarded_store import Seen, ask, ask_both, inspect, inspection, seen_in
+from evcache.replication.guarded_store import Peeked, peek, peek_request, peeked, send_both, send_request
 from evcache.replication.hlc import NOT_A_VERSION, cas_of
 from evcache.values.codec import FLAG_INT
 from evcache.zones.errors import ServerError
@@ -34,12 +34,12 @@ class Counted(NamedTuple):
     ttl: int | None
     """Seconds left; -1 if it does not expire. If None, the server does not report it."""
     version: int | None = None
-    followed_by: Seen | None = None
+    followed_by: Peeked | None = None
     """Item that a later write left before this step was complete. It is newer."""
 
 
 async def count(
-    node: Node, key: bytes, delta: int, seen: Seen, versions: Callable[[], int], deadline: float, *, decrement: bool
+    node: Node, key: bytes, delta: int, seen: Peeked, versions: Callable[[], int], deadline: float, *, decrement: bool
 ) -> Counted | None:
     """Add to a counter, or subtract from it, if it is still the one that was seen.
 
@@ -64,15 +64,15 @@ async def count(
     if room:
         version = versions()
         line = requests.meta_set(key, room, ttl=0, flags=0, mode="append", compare=compare, cas=cas_of(version))
-        if (await ask(node, line, deadline, b" " * room)).status != b"HD":
+        if (await send_request(node, line, deadline, b" " * room)).status != b"HD":
             return None
         compare = cas_of(version)
     # Two versions with no other one between them: what takes over items older than the second replaces only the first.
     version = versions()
     first, second = version & ~1, version | 1
     line = requests.meta_arithmetic(key, delta, decrement=decrement, compare=compare, cas=cas_of(first))
-    reply, look = await ask_both(node, (line, None), (inspection(key, value=True), None), deadline)
-    found = seen_in(look)
+    reply, look = await send_both(node, (line, None), (peek_request(key, value=True), None), deadline)
+    found = peeked(look)
     if reply.status == b"CLIENT_ERROR" and (found is None or found.cas != compare):
         return None  # the server refuses an empty value, as of a tombstone, before it compares: the counter is gone
     counted = _counted(key, reply, node)
@@ -85,9 +85,9 @@ async def count(
     # An append of nothing gives the item a version, and keeps its time to live.
     if found.cas < NOT_A_VERSION and found.value == counted.digits:
         line = requests.meta_set(key, 0, ttl=0, flags=0, mode="append", compare=found.cas, cas=cas_of(second))
-        if (await ask(node, line, deadline, b"")).status == b"HD":
+        if (await send_request(node, line, deadline, b"")).status == b"HD":
             return counted._replace(version=second)
-        found = await inspect(node, key, deadline, value=True)
+        found = await peek(node, key, deadline, value=True)
     return counted._replace(version=first, followed_by=found)
 
 
@@ -102,7 +102,7 @@ def _digits_gained(key: bytes, value: bytes, delta: int, node: Node, *, decremen
 
 async def count_by_arrival(node: Node, key: bytes, delta: int, deadline: float, *, decrement: bool) -> Counted | None:
     """Add to a counter, or subtract from it, on a server without versions. Returns and raises as `count` does."""
-    return _counted(key, await ask(node, requests.meta_arithmetic(key, delta, decrement=decrement), deadline), node)
+    return _counted(key, await send_request(node, requests.meta_arithmetic(key, delta, decrement=decrement), deadline), node)
 
 
 def _counted(key: bytes, reply: Reply, node: Node) -> Counted | None:
@@ -124,6 +124,6 @@ async def _strip(node: Node, key: bytes, digits: bytes, first: int, second: int,
     cas = cas_of(second)
     store = requests.meta_set(key, len(digits), ttl=0, flags=FLAG_INT, compare=cas, cas=cas, older_or_equal=True)
     clear = requests.meta_set(key, 0, ttl=0, flags=0, mode="append", compare=cas, cas=cas)
-    stored, _ = await ask_both(node, (store, digits), (clear, b""), deadline)
+    stored, _ = await send_both(node, (store, digits), (clear, b""), deadline)
     # Where it is refused, another write has followed, or the counter has expired: then the spaces are gone with it.
     return second if stored.status == b"HD" else first

@@ -15,7 +15,7 @@ class _Turn:
         self.users = 0
 
 
-class Turns:
+class KeyedLock:
     """Locks for the keys that somebody holds or waits for; no others exist."""
 
     def __init__(self) -> None:

@@ -24,14 +24,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from evcache.invalidation.dispatcher import Changes
+from evcache.invalidation.dispatcher import InvalidationDispatcher
 from evcache.options import Options
-from evcache.replication.guarded_store import Command, Delete, Store
-from evcache.replication.hlc import VersionClock
-from evcache.replication.replicated_write import Part, Round
+from evcache.replication.guarded_store import Command, DeleteCommand, StoreCommand
+from evcache.replication.hlc import HybridLogicalClock
+from evcache.replication.replicated_write import ReplicatedWrite, ZoneWrite
 from evcache.values.codec import FLAG_ENVELOPE
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 
 # Of clients whose clocks all differ, each zone may hold the newest write of another one: as many rounds as there are zones,
 # in most topologies, end above all of them.
@@ -43,9 +43,9 @@ class Sender:
 
     def __init__(
         self,
-        clock: VersionClock,
-        changes: Changes,
-        make_round: Callable[[View, Options, Command], Round],
+        clock: HybridLogicalClock,
+        changes: InvalidationDispatcher,
+        make_round: Callable[[ClusterSnapshot, Options, Command], ReplicatedWrite],
         tombstone_ttl: Callable[[], int],
     ) -> None:
         """`tombstone_ttl`: lifetime of a delete that is sent now, in the wire form."""
@@ -53,13 +53,13 @@ class Sender:
         self.changes = changes
         self.make_round = make_round
         self.tombstone_ttl = tombstone_ttl
-        self.latest: dict[bytes, Sending] = {}
+        self.latest: dict[bytes, RetriedWrite] = {}
         """The last write of each key, until its call ends."""
         self.resent = 0
         """Number of writes that were sent again."""
 
 
-class Sending:
+class RetriedWrite:
     """One write on its way: its latest round, and what that round sends."""
 
     __slots__ = (
@@ -76,24 +76,24 @@ class Sending:
         "round",
     )
 
-    round: Round
+    round: ReplicatedWrite
     command: Command
 
     def __init__(
         self,
         sender: Sender,
-        view: View,
+        view: ClusterSnapshot,
         key: bytes,
         command: Command,
         options: Options,
         *,
         deadline: float | None = None,
-        put: Callable[[Part], object] | None = None,
+        put: Callable[[ZoneWrite], object] | None = None,
     ) -> None:
         """Send a command to every zone. Returns at once and raises nothing.
 
         `deadline`: the end of the call, on the loop's clock; if None, the timeout of the options begins now. `put`: see
-        `Round.send`.
+        `ReplicatedWrite.send`.
         """
         self._sender = sender
         self._view = view
@@ -105,13 +105,13 @@ class Sending:
         self._put = put
         self._send(command, None)
 
-    def _send(self, command: Command, first: Store | None) -> None:
+    def _send(self, command: Command, first: StoreCommand | None) -> None:
         """Send a round; `first`: the store whose round it follows."""
         sender, view = self._sender, self._view
         self.command = command
         self._began = sender.changes.begin(self.key, command)
         round_ = self.round = sender.make_round(view, self._options, command)
-        if isinstance(command, Store) and command.newest_wins:
+        if isinstance(command, StoreCommand) and command.newest_wins:
             if first is not None:
                 command.cause = first.cause  # the span that is current now is not the caller's
             round_.send_again = self._send_again
@@ -129,7 +129,7 @@ class Sending:
         `set_many` may be waiting for another key then, until the deadline.
         """
         first, sender = self.command, self._sender
-        assert isinstance(first, Store)
+        assert isinstance(first, StoreCommand)
         if not self._rounds_left or sender.latest.get(self.key) is not self:
             return False
         self._rounds_left -= 1
@@ -142,7 +142,7 @@ class Sending:
     def version(self) -> int | None:
         """Version that servers were sent; None if there is none."""
         command = self.command
-        return command.version if isinstance(command, Store) and command.carried else None
+        return command.version if isinstance(command, StoreCommand) and command.carried else None
 
     async def decided(self) -> None:
         """Wait until the latest round is decided."""
@@ -158,7 +158,7 @@ class Sending:
         sender.changes.end(self.key, self.command, self.round, self._began)
 
 
-def renewed(store: Store, clock: VersionClock, elapsed: float, tombstone_ttl: int) -> Store:
+def renewed(store: StoreCommand, clock: HybridLogicalClock, elapsed: float, tombstone_ttl: int) -> StoreCommand:
     """Return the same write with a version that is newer than the one it was refused for.
 
     A value never ends later than `ttl` seconds and one more after it was sent first. If its time is over, the write is a
@@ -179,9 +179,9 @@ def renewed(store: Store, clock: VersionClock, elapsed: float, tombstone_ttl: in
     if NEVER < ttl <= MAX_RELATIVE_SECONDS and store.flags != FLAG_ENVELOPE:
         ttl = math.ceil(ttl - elapsed)
         is_over = ttl <= 0
-    if is_over or isinstance(store, Delete):
-        newer: Store = Delete(clock, store.key, ttl=tombstone_ttl, version=version)
+    if is_over or isinstance(store, DeleteCommand):
+        newer: StoreCommand = DeleteCommand(clock, store.key, ttl=tombstone_ttl, version=version)
     else:
-        newer = Store(clock, store.key, store.data, store.flags, ttl=ttl, version=version)
+        newer = StoreCommand(clock, store.key, store.data, store.flags, ttl=ttl, version=version)
     newer.believed = clock.believes(version)
     return newer

@@ -6,28 +6,28 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from evcache._background import Background
+from evcache._background import BackgroundTasks
 from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable
-from evcache.hooks import Listeners
-from evcache.invalidation.dispatcher import Changes
+from evcache.hooks import HookDispatcher
+from evcache.invalidation.dispatcher import InvalidationDispatcher
 from evcache.options import Options
-from evcache.replication.guarded_store import Command, Delete, Seen, Store, inspect
+from evcache.replication.guarded_store import Command, DeleteCommand, Peeked, StoreCommand, peek
 from evcache.replication.gutter import GUTTER, GutterWrites
-from evcache.replication.handoff.hinted_handoff import Replay
-from evcache.replication.hlc import VersionClock
+from evcache.replication.handoff.hinted_handoff import HintedHandoff
+from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.lanes import Flow, Lanes, size_of
-from evcache.replication.replicated_write import Part, Round
-from evcache.replication.seen_versions import Remembered
-from evcache.replication.touch import Touch
+from evcache.replication.replicated_write import ReplicatedWrite, ZoneWrite
+from evcache.replication.seen_versions import SeenVersions
+from evcache.replication.touch import TouchCommand
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, WriteResult
-from evcache.values.ttl import on_the_wire
+from evcache.values.ttl import to_exptime
 from evcache.writes.atomic import Atomic
 from evcache.writes.bulk_write import BulkWrite
 from evcache.writes.coordinator import Coordinator, Decision, Draft
-from evcache.writes.keyed_lock import Turns
-from evcache.writes.sender import Sender, Sending
-from evcache.zones.cluster import View
+from evcache.writes.keyed_lock import KeyedLock
+from evcache.writes.sender import RetriedWrite, Sender
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeError, NodeTimeout, NodeUnavailable, ServerError, ValueTooLarge
 from evcache.zones.nodes.capabilities import DEFAULT_ITEM_BYTES, FITS_ANYWHERE_BYTES
 from evcache.zones.nodes.node import Node
@@ -37,33 +37,33 @@ AnyKey = TypeVar("AnyKey", bound=Hashable)
 Source = TypeVar("Source")
 T = TypeVar("T")
 # Decides a write of a key on its coordinator's node (zone name, node, what it holds, deadline).
-Decide = Callable[[str, Node, Seen | None, float], Awaitable[Decision | Outcome]]
+Decide = Callable[[str, Node, Peeked | None, float], Awaitable[Decision | Outcome]]
 
 
-class WritePath:
+class Writer:
     """How one client writes."""
 
     def __init__(
         self,
-        clock: VersionClock,
+        clock: HybridLogicalClock,
         coordinator: Coordinator,
         atomic: Atomic,
-        background: Background,
-        hooks: Listeners,
+        background: BackgroundTasks,
+        hooks: HookDispatcher,
         *,
         versions: bool,
         tombstone_ttl: float,
         now: Callable[[], float],
-        remembered: Remembered,
-        replay: Replay | None = None,
+        remembered: SeenVersions,
+        replay: HintedHandoff | None = None,
         gutter: GutterWrites | None = None,
-        changes: Changes,
+        changes: InvalidationDispatcher,
     ) -> None:
         self._clock = clock
         self._changes = changes
         self._coordinator = coordinator
         self._atomic = atomic
-        self._turns = Turns()
+        self._turns = KeyedLock()
         self._background = background
         self._lanes = Lanes(background)
         self._hooks = hooks
@@ -93,11 +93,11 @@ class WritePath:
 
     def wire_ttl(self, ttl: float) -> int:
         """Return seconds to live in the form that servers take."""
-        return on_the_wire(ttl, self._now())
+        return to_exptime(ttl, self._now())
 
-    def store(self, draft: Draft, *, newest_wins: bool) -> Store:
+    def store(self, draft: Draft, *, newest_wins: bool) -> StoreCommand:
         """The draft with a new version."""
-        return Store(
+        return StoreCommand(
             self._clock,
             draft.key,
             draft.data,
@@ -107,24 +107,26 @@ class WritePath:
             newest_wins=newest_wins,
         )
 
-    def loaded(self, draft: Draft, version: int | None) -> Store:
+    def loaded(self, draft: Draft, version: int | None) -> StoreCommand:
         """What a loader has returned, with the version of when it was called."""
-        return Store(self._clock, draft.key, draft.data, draft.flags, ttl=draft.ttl, version=version)
+        return StoreCommand(self._clock, draft.key, draft.data, draft.flags, ttl=draft.ttl, version=version)
 
-    def delete(self, key: bytes) -> Delete:
+    def delete(self, key: bytes) -> DeleteCommand:
         """A tombstone with a new version."""
         version = self._clock.next() if self._versions else None
-        return Delete(self._clock, key, ttl=self.wire_ttl(self._tombstone_ttl), version=version)
+        return DeleteCommand(self._clock, key, ttl=self.wire_ttl(self._tombstone_ttl), version=version)
 
     # To every zone.
 
-    async def write(self, operation: str, view: View, key: bytes, command: Command, options: Options) -> WriteResult:
+    async def write(
+        self, operation: str, view: ClusterSnapshot, key: bytes, command: Command, options: Options
+    ) -> WriteResult:
         """Send a command to every zone, and wait for as many as the options ask for.
 
-        If a zone has a newer version that this client had not seen, the write is sent again (see `Sending`).
+        If a zone has a newer version that this client had not seen, the write is sent again (see `RetriedWrite`).
         Raises `CacheUnavailable` when no zone could be reached, unless errors are to be misses.
         """
-        sending = Sending(
+        sending = RetriedWrite(
             self._sender, view, key, command, options, put=self._lanes.in_order if self._lanes.by_node else None
         )
         try:
@@ -134,11 +136,11 @@ class WritePath:
         await self._to_gutter(view, sending.command, sending.round, sending.deadline)
         return _result(operation, sending.round, options, sending.version)
 
-    async def _to_gutter(self, view: View, command: Command, round_: Round, deadline: float) -> None:
-        if self._gutter is not None and round_.unreachable and isinstance(command, Store):
+    async def _to_gutter(self, view: ClusterSnapshot, command: Command, round_: ReplicatedWrite, deadline: float) -> None:
+        if self._gutter is not None and round_.unreachable and isinstance(command, StoreCommand):
             round_.outcomes[GUTTER] = await self._gutter.store(view, command, deadline, round_.age)
 
-    async def _decided(self, key: bytes, command: Command, round_: Round, began: float) -> None:
+    async def _decided(self, key: bytes, command: Command, round_: ReplicatedWrite, began: float) -> None:
         try:
             await round_.decided()
         finally:  # also for a caller who was cancelled: the write goes on
@@ -147,9 +149,9 @@ class WritePath:
     async def write_many(
         self,
         operation: str,
-        view: View,
+        view: ClusterSnapshot,
         sources: Mapping[AnyKey, Source],
-        command: Callable[[Source], tuple[bytes, Store]],
+        command: Callable[[Source], tuple[bytes, StoreCommand]],
         options: Options,
         deadline: float,
     ) -> dict[AnyKey, WriteResult]:
@@ -160,7 +162,7 @@ class WritePath:
         bulk = BulkWrite[AnyKey](self._sender, self.flow(options), view, options, deadline, self._gutter)
         return await bulk.run(operation, sources, command)
 
-    async def check_size(self, view: View, draft: Draft, options: Options) -> Options:
+    async def check_size(self, view: ClusterSnapshot, draft: Draft, options: Options) -> Options:
         """Raise `ValueTooLarge` when a zone's server would not take the value: refusing, it would delete what it has.
 
         The limit is that of an open connection. If the value seems too large for a node without one, the client connects
@@ -173,7 +175,7 @@ class WritePath:
         await self.check_sizes(view, [draft], deadline)
         return options._replace(timeout=max(0.0, deadline - loop.time()))
 
-    async def check_sizes(self, view: View, drafts: Iterable[Draft], deadline: float) -> None:
+    async def check_sizes(self, view: ClusterSnapshot, drafts: Iterable[Draft], deadline: float) -> None:
         """Raise `ValueTooLarge` as `check_size` does, for any of several values.
 
         All servers are connected to at once. They have half of the time until `deadline`, on the loop's clock: a server that
@@ -203,7 +205,9 @@ class WritePath:
 
     # In one zone first.
 
-    async def decide(self, operation: str, view: View, key: bytes, decide: Decide, options: Options) -> WriteResult:
+    async def decide(
+        self, operation: str, view: ClusterSnapshot, key: bytes, decide: Decide, options: Options
+    ) -> WriteResult:
         """Have the coordinator of the key decide, then send what it decided to the other zones.
 
         Raises `CacheUnavailable` when no coordinator could be reached, or the one that was asked did not answer: then
@@ -216,7 +220,7 @@ class WritePath:
         assert round_ is not None
         return WriteResult(round_.met, decided.store.version, dict(round_.outcomes))
 
-    async def count(self, operation: str, view: View, key: bytes, decide: Decide, options: Options) -> int | None:
+    async def count(self, operation: str, view: ClusterSnapshot, key: bytes, decide: Decide, options: Options) -> int | None:
         """Have the coordinator move a counter, then send its value to the other zones. None when there is no counter.
 
         Raises as `decide` does.
@@ -227,8 +231,8 @@ class WritePath:
         return None if isinstance(decided, Outcome) else decided.value
 
     async def _coordinate(
-        self, operation: str, view: View, key: bytes, decide: Decide, options: Options, *, value: bool = False
-    ) -> tuple[str, Decision | Outcome, Round | None]:
+        self, operation: str, view: ClusterSnapshot, key: bytes, decide: Decide, options: Options, *, value: bool = False
+    ) -> tuple[str, Decision | Outcome, ReplicatedWrite | None]:
         """Return the zone that has decided, its decision, and the round that sends the decision to the other zones.
 
         `value`: whether the decision needs the value that is there.
@@ -236,14 +240,14 @@ class WritePath:
         deadline = asyncio.get_running_loop().time() + options.timeout
         pool, node = await self._coordinator.elect(operation, view, key, deadline)
         began = self._changes.begin(key, None)
-        look: Awaitable[Seen | None] = self._coordinator.look(view, key, pool, node, deadline, value=value)
+        look: Awaitable[Peeked | None] = self._coordinator.look(view, key, pool, node, deadline, value=value)
         seen = await self._look(operation, key, pool, look, began)
         try:
             # Calls of this client for one key go one after another: each would make the others' compare fail. The look above
             # is not part of a turn, since a zone that hangs may make it long.
             async with self._turns.of(key, deadline) as has_waited:
                 if has_waited:
-                    seen = await self._look(operation, key, pool, inspect(node, key, deadline, value=value), began)
+                    seen = await self._look(operation, key, pool, peek(node, key, deadline, value=value), began)
                 since = view.loop.time()
                 decision = decide(pool.name, node, seen, deadline)
                 decided = await self._ask_coordinator(operation, key, pool.name, decision, began)
@@ -262,8 +266,8 @@ class WritePath:
         return pool.name, decided, round_
 
     async def _look(
-        self, operation: str, key: bytes, pool: ZonePool, look: Awaitable[Seen | None], began: float
-    ) -> Seen | None:
+        self, operation: str, key: bytes, pool: ZonePool, look: Awaitable[Peeked | None], began: float
+    ) -> Peeked | None:
         """Return what the coordinator holds. If it does not say, nothing has been decided."""
         try:
             return await look
@@ -292,25 +296,25 @@ class WritePath:
             self._changes.end(key, None, None, began)
             raise
 
-    async def touch(self, view: View, key: bytes, ttl: float, options: Options) -> WriteResult:
+    async def touch(self, view: ClusterSnapshot, key: bytes, ttl: float, options: Options) -> WriteResult:
         """Give a value a new time to live in every zone. Raises as `write` does."""
         if options.consistency is Consistency.NONE:
             self.touch_in_background(view, key, ttl, options)
             return WriteResult(met=True, version=None, zones={pool.name: Outcome.PENDING for pool in view.writers})
         deadline = view.loop.time() + options.timeout
-        command = Touch(self._clock, key, ttl=self.wire_ttl(ttl), known=self._remembered.newest(key))
+        command = TouchCommand(self._clock, key, ttl=self.wire_ttl(ttl), known=self._remembered.newest(key))
         result = await self.write("touch", view, key, command, options)
         if not result:  # a zone that is down may decide it before another zone has answered the look
             await command.looked(deadline)
         if not command.is_wrapped:
             return result
 
-        async def decide(zone: str, node: Node, seen: Seen | None, deadline: float) -> Decision | Outcome:
+        async def decide(zone: str, node: Node, seen: Peeked | None, deadline: float) -> Decision | Outcome:
             return await self._atomic.renew(zone, node, key, ttl, seen, deadline)
 
         return await self.decide("touch", view, key, decide, options._replace(timeout=max(0.0, deadline - view.loop.time())))
 
-    def touch_in_background(self, view: View, key: bytes, ttl: float, options: Options) -> None:
+    def touch_in_background(self, view: ClusterSnapshot, key: bytes, ttl: float, options: Options) -> None:
         """Start to give a value a new time to live. Returns at once, and no caller waits for the end."""
         # At ALL, since it must see what each zone holds.
         self._background.spawn(self.touch(view, key, ttl, options._replace(consistency=Consistency.ALL)))
@@ -320,8 +324,14 @@ class WritePath:
         return Flow(self._lanes, options.timeout)
 
     async def spread(
-        self, view: View, store: Store, zone: str | None, deadline: float, options: Options, flow: Flow | None = None
-    ) -> Round:
+        self,
+        view: ClusterSnapshot,
+        store: StoreCommand,
+        zone: str | None,
+        deadline: float,
+        options: Options,
+        flow: Flow | None = None,
+    ) -> ReplicatedWrite:
         """Send a store to every zone but the one (None: none) that has taken it, and wait for as many as the options ask
         for.
 
@@ -341,21 +351,21 @@ class WritePath:
 
     def _spread(
         self,
-        view: View,
+        view: ClusterSnapshot,
         coordinator: str,
-        store: Store,
+        store: StoreCommand,
         deadline: float,
         options: Options,
         since: float | None,
         flow: Flow | None = None,
-    ) -> Round:
+    ) -> ReplicatedWrite:
         round_ = self._round(view, options, store)
         round_.count(coordinator, Outcome.STORED)
         others = [pool for pool in view.writers if pool.name != coordinator]
         round_.send(store, others, view.place(store.key), deadline, since, self._put(flow))
         return round_
 
-    def _put(self, flow: Flow | None) -> Callable[[Part], object] | None:
+    def _put(self, flow: Flow | None) -> Callable[[ZoneWrite], object] | None:
         """Return what sends the parts of a round: at once (None), or when it is their turn."""
         if flow is not None:
             return flow.put
@@ -369,17 +379,17 @@ class WritePath:
             raise CacheUnavailable(operation, {"client": NodeUnavailable("too much background work, or closing")})
         return await asyncio.shield(task)
 
-    def _round(self, view: View, options: Options, command: Command) -> Round:
+    def _round(self, view: ClusterSnapshot, options: Options, command: Command) -> ReplicatedWrite:
         required = options.consistency.required(len(view.readers))
-        acknowledged = ACKNOWLEDGED_DELETE if isinstance(command, Delete) else ACKNOWLEDGED
+        acknowledged = ACKNOWLEDGED_DELETE if isinstance(command, DeleteCommand) else ACKNOWLEDGED
         store = touch = None
-        if isinstance(command, Store):
+        if isinstance(command, StoreCommand):
             store = command
             if self._hooks.cause is not None:
                 store.cause = self._hooks.cause()
-        elif isinstance(command, Touch):
+        elif isinstance(command, TouchCommand):
             touch = command
-        return Round(
+        return ReplicatedWrite(
             self._background,
             self._hooks,
             required,
@@ -400,12 +410,12 @@ def _is_doubtful(node: Node, size: int, key: bytes) -> bool:
     return size > limit and node.state != "ready" and not node.is_down
 
 
-def _is_lost(round_: Round) -> bool:
+def _is_lost(round_: ReplicatedWrite) -> bool:
     """Whether nobody has it, the gutter included."""
     return round_.unreachable and round_.outcomes.get(GUTTER) not in ACKNOWLEDGED
 
 
-def _result(operation: str, round_: Round, options: Options, version: int | None) -> WriteResult:
+def _result(operation: str, round_: ReplicatedWrite, options: Options, version: int | None) -> WriteResult:
     if _is_lost(round_) and options.errors == "raise":
         raise CacheUnavailable(operation, dict(round_.failures))
     return WriteResult(round_.met, version, dict(round_.outcomes))

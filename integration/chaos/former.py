@@ -9,12 +9,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from evcache.replication.guarded_store import ask, inspect
+from evcache.replication.guarded_store import peek, send_request
 from evcache.replication.handoff.hints import Hint, Kind
-from evcache.replication.touch import Touch
+from evcache.replication.touch import TouchCommand
 from evcache.results import Outcome
 from evcache.values.codec import FLAG_TOMBSTONE
-from evcache.values.ttl import NEVER, on_the_wire
+from evcache.values.ttl import NEVER, to_exptime
 from evcache.writes.coordinator import Decision, Draft
 from evcache.writes.counting import count_by_arrival
 from evcache.zones.protocol import requests
@@ -29,7 +29,7 @@ def exptime_of_copy(_: object) -> Callable[[int, float, float], int | None]:
 
     def exptime_of_copy(remaining: int, spent: float, now: float) -> int | None:
         del spent
-        return NEVER if remaining < 0 else on_the_wire(max(1, remaining), now)
+        return NEVER if remaining < 0 else to_exptime(max(1, remaining), now)
 
     return exptime_of_copy
 
@@ -40,7 +40,7 @@ def look(_: object) -> Callable[..., Any]:
     async def look(
         _self: Any, _view: Any, key: bytes, _pool: Any, node: Any, deadline: float, *, value: bool = False
     ) -> Any:
-        return await inspect(node, key, deadline, value=value)
+        return await peek(node, key, deadline, value=value)
 
     return look
 
@@ -52,7 +52,7 @@ def count(original: Callable[..., Any]) -> Callable[..., Any]:
         if seen is not None and not seen.absent and seen.flags == self._counter_flags:
             counted = await count_by_arrival(node, key, delta, deadline, decrement=named["decrement"])
             if counted is not None:
-                ttl = named["ttl"] if counted.ttl is None else on_the_wire(max(1, counted.ttl), self._now())
+                ttl = named["ttl"] if counted.ttl is None else to_exptime(max(1, counted.ttl), self._now())
                 draft = Draft(key, counted.digits, self._counter_flags, ttl)
                 return Decision(self._copy(draft, None), int(counted.digits))
         decided = await original(self, node, key, delta, seen, deadline, **named)
@@ -67,13 +67,13 @@ def count(original: Callable[..., Any]) -> Callable[..., Any]:
 def settle_touch(_: object) -> Callable[..., Any]:
     """Touch what is there, and give a tombstone its own time back afterwards."""
 
-    async def settle(self: Touch, node: Any, deadline: float) -> Outcome:
-        reply = await ask(node, requests.meta_touch(self.key, self.ttl), deadline)
+    async def settle(self: TouchCommand, node: Any, deadline: float) -> Outcome:
+        reply = await send_request(node, requests.meta_touch(self.key, self.ttl), deadline)
         if reply.status != b"HD":
             return Outcome.NOT_FOUND
         if number(reply, b"f") != FLAG_TOMBSTONE:
             return Outcome.STORED
-        await ask(node, requests.meta_touch(self.key, 60), deadline)
+        await send_request(node, requests.meta_touch(self.key, 60), deadline)
         return Outcome.NOT_FOUND
 
     return settle

@@ -13,7 +13,7 @@ from typing import Any
 
 from evcache import EVCache, Hooks
 from evcache.testing import RunningZones
-from evcache.zones.routing.ketama import Ring, position
+from evcache.zones.routing.ketama import Ring, ring_position
 from evcache.zones.testing.fault_proxy.proxy import FaultProxy
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
 from integration.chaos.history import WRITE_TIMEOUT_SECONDS
@@ -215,7 +215,7 @@ class System:
             ring = self._rings[zone] = Ring([label_of(zone, number) for number in range(len(self.running.zones[zone]))])
         node = self._nodes_of.get((zone, key))
         if node is None:
-            node = self._nodes_of[zone, key] = ring.owner(position(f"{NAMESPACE}:{key}".encode()))
+            node = self._nodes_of[zone, key] = ring.owner(ring_position(f"{NAMESPACE}:{key}".encode()))
         return node
 
 

@@ -122,36 +122,36 @@ FIXES: Mapping[str, Fix] = {
     ),
     "touch-values": Fix(
         "touch looks before it touches",
-        (Patch("evcache.replication.touch:Touch.settle", former.settle_touch),),
+        (Patch("evcache.replication.touch:TouchCommand.settle", former.settle_touch),),
         frozenset({Promise.TOUCH}),
     ),
     "delete-hints": Fix(  # other clients of a run know of the delete, and their reads repair the zone
         "the hint of a delete never expires",
         (
-            Patch("evcache.replication.handoff.hinted_handoff:Replay._put", former.put_hint),
-            Patch("evcache.replication.handoff.hinted_handoff:Replay._deliver", former.deliver_delete),
+            Patch("evcache.replication.handoff.hinted_handoff:HintedHandoff._put", former.put_hint),
+            Patch("evcache.replication.handoff.hinted_handoff:HintedHandoff._deliver", former.deliver_delete),
         ),
     ),
     "lapsed-hints": Fix(  # a client that knew the short-lived value does not believe the older one either way
         "a hint whose item has expired is delivered as a tombstone",
-        (Patch("evcache.replication.handoff.hinted_handoff:Replay._deliver", former.deliver),),
+        (Patch("evcache.replication.handoff.hinted_handoff:HintedHandoff._deliver", former.deliver),),
     ),
     "resend": Fix(
         "a write that an unseen version superseded is sent again with a newer one",
-        (Patch("evcache.writes.sender:Sending._send_again", _does(False)),),
+        (Patch("evcache.writes.sender:RetriedWrite._send_again", _does(False)),),
         frozenset({Promise.REAL_TIME, Promise.COUNTER_DELETED}),
     ),
     "heard-versions": Fix(  # clients of a run have no invalidation channel
         "versions that other clients announced are remembered",
-        (Patch("evcache.replication.seen_versions:Remembered.hear", _does(None)),),
+        (Patch("evcache.replication.seen_versions:SeenVersions.hear", _does(None)),),
     ),
     "sampling": Fix(  # hints and reads of several zones find what sampling would, in a run of minutes
         "keys of bulk reads are sampled as single ones are",
-        (Patch("evcache.reads.context:ReadParts.served_many", _does(None)),),
+        (Patch("evcache.reads.context:ReadContext.served_many", _does(None)),),
     ),
     "repair-announced": Fix(  # clients of a run have no near cache
         "a repair is announced",
-        (Patch("evcache.replication.read_repair:Repair._carry_over", former.carry_over),),
+        (Patch("evcache.replication.read_repair:ReadRepair._carry_over", former.carry_over),),
     ),
     "one-copy-store": Fix(  # saves bytes; every promise holds without it
         "larger values travel once in a guarded store",

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from evcache.replication.hlc import VersionClock
+from evcache.replication.hlc import HybridLogicalClock
 from integration.chaos.checker import check_calls
 from integration.chaos.end_state import Held, check_convergence, check_end_state
 from integration.chaos.history import Call, History, Kind, Outcome
@@ -394,7 +394,7 @@ def test_a_write_that_was_sent_again_had_former_versions(calls, promises):
 def test_a_history_gives_versions_that_no_later_write_falls_below():
     """By the wall clock of the client that writes."""
     history = History()
-    behind = VersionClock(writer=0, wall_ms=lambda: int((time.time() - 0.5) * 1000))
+    behind = HybridLogicalClock(writer=0, wall_ms=lambda: int((time.time() - 0.5) * 1000))
     floor = history.floor(-0.5)
     assert floor < behind.next() < history.floor(+0.5)
 

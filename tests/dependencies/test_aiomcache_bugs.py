@@ -15,7 +15,7 @@ import aiomcache
 import pytest
 
 from evcache.zones.testing import FakeMemcached
-from evcache.zones.transport.classic.client import HardenedClient
+from evcache.zones.transport.classic.client import ClassicClient
 from evcache.zones.transport.classic.pool import PoolLimits
 from tests.support.streams import SOON, dialer, settled
 
@@ -31,7 +31,7 @@ def plain(address):
 
 
 def hardened(address):
-    return HardenedClient(dialer(address), PoolLimits(connections=1), connect_timeout=SOON)
+    return ClassicClient(dialer(address), PoolLimits(connections=1), connect_timeout=SOON)
 
 
 class Holding(FakeMemcached):
@@ -155,16 +155,16 @@ async def a_bounded_pool_when_it_is_cold(client, server):
 
 
 SCENARIOS = {
-    a_get_after_a_cancelled_get: "HardenedPool.release and exchange (#489)",
-    an_add_after_a_cancelled_set: "HardenedPool.release and exchange (#489)",
-    an_incr_after_a_cancelled_incr: "HardenedPool.release and exchange (#489)",
-    a_get_after_half_a_value: "HardenedPool.release and exchange (#489)",
-    a_waiter_whose_connection_is_lost: "HardenedPool.acquire",
+    a_get_after_a_cancelled_get: "ClassicPool.release and exchange (#489)",
+    an_add_after_a_cancelled_set: "ClassicPool.release and exchange (#489)",
+    an_incr_after_a_cancelled_incr: "ClassicPool.release and exchange (#489)",
+    a_get_after_half_a_value: "ClassicPool.release and exchange (#489)",
+    a_waiter_whose_connection_is_lost: "ClassicPool.acquire",
     a_bad_key: "the check of keys before a connection is taken",
-    a_cas_token_of_0: "HardenedClient._storage_command",
+    a_cas_token_of_0: "ClassicClient._storage_command",
     a_value_with_flags: "the flag handlers",
-    a_key_that_is_not_utf8: "HardenedClient._validate_key",
-    a_bounded_pool_when_it_is_cold: "HardenedPool.acquire",
+    a_key_that_is_not_utf8: "ClassicClient._validate_key",
+    a_bounded_pool_when_it_is_cold: "ClassicPool.acquire",
 }
 
 
@@ -228,5 +228,5 @@ def test_a_server_that_closes_freezes_the_event_loop_of_plain_aiomcache(call):
     script = textwrap.dedent(FROZEN).format(seconds=FROZEN_SECONDS, call=call)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
     if "ended with" in done.stdout:
-        fixed("the end of the stream (#502, PR #503)", "HardenedClient._execute_simple_command")
+        fixed("the end of the stream (#502, PR #503)", "ClassicClient._execute_simple_command")
     assert done.returncode == -signal.SIGALRM, done.stderr

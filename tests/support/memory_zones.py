@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 from evcache import CircuitLimits, EVCache, Hooks, NodeSettings, Outcome, StandardCodec
 from evcache.hooks import HintEnd
-from evcache.replication.hlc import VersionClock
+from evcache.replication.hlc import HybridLogicalClock
 from evcache.values.codec import FLAG_TOMBSTONE
 from evcache.zones import Endpoint, Mode, Topology, Zone
 from evcache.zones.errors import CacheError
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.testing.fake_memcached.store import Item as Stored
 from evcache.zones.transport.limits import ConnectionLimits
-from evcache.zones.transport.pipelined import Connection
+from evcache.zones.transport.pipelined import PipelinedConnection
 from tests.support.virtual_time import run
 
 NAMESPACE = "t"
@@ -34,7 +34,7 @@ QUICK = CircuitLimits(slow_start=0, longest_pause=1.0)
 PATIENT = CircuitLimits(slow_start=0, timeouts_in_a_row=10**9, least_requests=10**9)
 
 _codec = StandardCodec()
-_reader = VersionClock(writer=0, wall_ms=lambda: 2**43)  # believes every version, however far ahead
+_reader = HybridLogicalClock(writer=0, wall_ms=lambda: 2**43)  # believes every version, however far ahead
 
 
 def full(key: str | bytes) -> bytes:
@@ -150,7 +150,7 @@ class MemoryZones:
         """Unix time, which goes with the loop's."""
         return WALL_START + self._loop.time() - self._started
 
-    async def dial(self, endpoint: Endpoint, factory: Callable[[], Connection]) -> Connection:
+    async def dial(self, endpoint: Endpoint, factory: Callable[[], PipelinedConnection]) -> PipelinedConnection:
         """Connect in memory: a `evcache.zones.transport.dialer.Dialer`."""
         zone, fake = self._by_label[endpoint.label]
         transport, connection = await fake.connect(partial(self._made_late, factory) if self.latency else factory)
@@ -163,7 +163,7 @@ class MemoryZones:
         transport.write = record  # type: ignore[method-assign]
         return connection
 
-    def _made_late(self, factory: Callable[[], Connection]) -> Connection:
+    def _made_late(self, factory: Callable[[], PipelinedConnection]) -> PipelinedConnection:
         connection, latency = factory(), self.latency
         receive: Callable[[bytes], None] = connection.data_received
         on_their_way: deque[bytes] = deque()

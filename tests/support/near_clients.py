@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from evcache import EVCache, NearCache
 from evcache.channels import LocalChannel
-from evcache.near_cache.coherence import Near
+from evcache.near_cache.coherence import CoherentNearCache
 from tests.support.memory_zones import Held, MemoryZones, full, pass_time
 from tests.support.wires import Wires
 
@@ -24,7 +24,7 @@ OLD = "1"
 """What the zones hold when a `Pair` is ready: a text, and a number."""
 
 
-def near_of(cache: EVCache) -> Near:
+def near_of(cache: EVCache) -> CoherentNearCache:
     """The near cache of a client."""
     assert cache._near is not None
     return cache._near

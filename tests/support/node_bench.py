@@ -5,7 +5,7 @@ import asyncio
 from evcache.zones.errors import NodeError
 from evcache.zones.health.circuit_breaker import CircuitLimits
 from evcache.zones.health.loop_lag import LoopLag
-from evcache.zones.health.node_health import Tally
+from evcache.zones.health.node_health import HealthCounters
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.testing import FakeMemcached
@@ -31,7 +31,7 @@ class Bench:
         self.server = server or FakeMemcached()
         self.dialer = MemoryDialer(host=self.server)
         self.loop = asyncio.get_running_loop()
-        self.tally = Tally()
+        self.tally = HealthCounters()
         self.changes = []  # (state, whether it is down, time) at each call of `on_change`
         self.node = Node(
             ENDPOINT,

@@ -3,7 +3,7 @@
 import asyncio
 
 from evcache.zones.transport.limits import ConnectionLimits
-from evcache.zones.transport.pipelined import Connection
+from evcache.zones.transport.pipelined import PipelinedConnection
 from tests.support.packets import packet_of
 
 FAR = 1_000_000.0  # seconds; a deadline that no test reaches
@@ -46,7 +46,9 @@ class Peer:
         self.loop = asyncio.get_running_loop()
         self.lost = []
         self.late = []  # (timeouts, in a row)
-        self.connection = Connection("node-1", self.loop, ConnectionLimits(**limits), self._on_lost, self._on_late, lag)
+        self.connection = PipelinedConnection(
+            "node-1", self.loop, ConnectionLimits(**limits), self._on_lost, self._on_late, lag
+        )
         self.transport = ScriptedTransport(self.connection)
         if open_it:
             self.connection.connection_made(self.transport)

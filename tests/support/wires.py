@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from evcache.zones.topology.model import Endpoint
-from evcache.zones.transport.pipelined import Connection
+from evcache.zones.transport.pipelined import PipelinedConnection
 
 # Seconds that bytes take to a zone, or back from it. Asked for each packet; later ones do not overtake.
 Delay = Callable[[bytes], float]
@@ -101,7 +101,7 @@ class _Pipe:
 class _Wire(asyncio.Protocol):
     """Stands between a client's connection and the server's end."""
 
-    def __init__(self, connection: Connection, requests: Way, replies: Way) -> None:
+    def __init__(self, connection: PipelinedConnection, requests: Way, replies: Way) -> None:
         self.connection = connection
         self._requests = requests
         self._replies = replies.pipe(connection.data_received)

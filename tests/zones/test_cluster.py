@@ -8,7 +8,7 @@ import pytest
 
 from evcache.zones.cluster import RETIRE_SECONDS, check_local_zone
 from evcache.zones.errors import ConnectionLost, InvalidTopology, NodeUnavailable
-from evcache.zones.routing.ketama import Ring, position
+from evcache.zones.routing.ketama import Ring, ring_position
 from evcache.zones.routing.zone_order import coordinator_order
 from evcache.zones.topology.discovery import StaticDiscovery
 from tests.support.cluster_bench import Bench, ask, zones
@@ -94,7 +94,7 @@ async def test_keys_are_where_the_ring_says():
         found = set()
         for number in range(200):
             place = view.place(b"key:%d" % number)
-            assert place == position(b"key:%d" % number)
+            assert place == ring_position(b"key:%d" % number)
             assert view.writers[0].node(place) is view.writers[0].nodes[ring.owner(place)]
             assert view.writers[1].node(place) is view.writers[1].nodes[0]
             found.add(view.writers[0].node(place).label)

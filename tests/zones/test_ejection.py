@@ -210,7 +210,7 @@ async def test_a_zone_that_is_out_or_back_by_a_new_topology_is_told_too(before, 
         bench.events.clear()
         view = bench.cluster.apply(zones(after))
         assert bench.events == events
-        assert view.out == {pool.name for pool in view.readers if pool.is_out} == set(out)
+        assert view.out == {pool.name for pool in view.readers if pool.is_ejected} == set(out)
         assert set(bench.readers[len(bench.readers) - len(out) :]) == set(out)
         assert bench.cluster.view is view
 

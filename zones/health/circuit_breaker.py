@@ -80,7 +80,7 @@ class CircuitLimits:
         positive_fraction(self.failure_share, "failure_share")
 
 
-class Circuit:
+class CircuitBreaker:
     """The circuit of one node. It decides; the node carries out."""
 
     def __init__(self, limits: CircuitLimits, now: float, draw: Callable[[], float] = random.random) -> None:

@@ -19,7 +19,7 @@ class Outage(NamedTuple):
     ended: float
 
 
-class Tally:
+class HealthCounters:
     """State of a cluster's nodes and zones as far as single nodes and calls depend on it."""
 
     __slots__ = ("all_out", "elsewhere", "unsettled", "urgent")
@@ -35,10 +35,10 @@ class Tally:
         """True if a read that leaves one zone finds another one that is not out."""
 
 
-class Standing:
+class NodeHealth:
     """How one node stands."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tally: Tally, on_change: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, tally: HealthCounters, on_change: Callable[[], None]) -> None:
         """`on_change()` is called when the node has gone down, and when it is back."""
         self.failure: Exception | None = None
         """Why it is down; None: it is not."""

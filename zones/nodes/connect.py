@@ -15,7 +15,7 @@ from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.base import Transport
 from evcache.zones.transport.classic.connection import ClassicConnection
-from evcache.zones.transport.pipelined import Connection
+from evcache.zones.transport.pipelined import PipelinedConnection
 
 
 class Listener(Protocol):
@@ -92,8 +92,8 @@ async def _meet(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + settings.connect_timeout
 
-    def make() -> Connection:
-        connection = Connection(
+    def make() -> PipelinedConnection:
+        connection = PipelinedConnection(
             endpoint.label,
             loop,
             settings.limits,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 
 from evcache.zones.protocol import requests
 from evcache.zones.topology.model import Endpoint
-from evcache.zones.transport.classic.wire import Wire
+from evcache.zones.transport.classic.wire import PooledSocket
 from evcache.zones.transport.dialer import Dialer
 
 BINARY = 'the server speaks only the binary protocol: start memcached without "-B binary"'
@@ -69,7 +69,7 @@ async def _speaks_binary(endpoint: Endpoint, dialer: Dialer) -> str | None:
         _close(wire)
 
 
-async def _status(wire: Wire) -> int | None:
+async def _status(wire: PooledSocket) -> int | None:
     """Read a response of the binary protocol and return its status; None for anything else."""
     magic, _, _, _, _, status, size, _, _ = _HEADER.unpack(await wire.reader.readexactly(_HEADER.size))
     if magic != _RESPONSE:
@@ -93,11 +93,11 @@ async def _closes_on_unknown(endpoint: Endpoint, dialer: Dialer) -> str | None:
         _close(wire)
 
 
-async def _open(endpoint: Endpoint, dialer: Dialer) -> Wire:
-    made: list[Wire] = []
+async def _open(endpoint: Endpoint, dialer: Dialer) -> PooledSocket:
+    made: list[PooledSocket] = []
 
-    def make() -> Wire:
-        made.append(Wire(asyncio.get_running_loop(), lambda _: None))
+    def make() -> PooledSocket:
+        made.append(PooledSocket(asyncio.get_running_loop(), lambda _: None))
         return made[-1]
 
     try:
@@ -110,12 +110,12 @@ async def _open(endpoint: Endpoint, dialer: Dialer) -> Wire:
     return wire
 
 
-def _write(wire: Wire, data: bytes) -> None:
+def _write(wire: PooledSocket, data: bytes) -> None:
     assert wire.streams is not None
     wire.streams.writer.write(data)
 
 
-def _close(wire: Wire) -> None:
+def _close(wire: PooledSocket) -> None:
     wire.given_up = True
     if wire.streams is not None:
         wire.streams.writer.transport.abort()

@@ -14,7 +14,7 @@ from evcache.zones.nodes.capabilities import DEFAULT_ITEM_BYTES, Capabilities
 from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, decimal, unexpected
 from evcache.zones.transport.classic.connection import ClassicConnection
-from evcache.zones.transport.pipelined import Connection
+from evcache.zones.transport.pipelined import PipelinedConnection
 
 # The name of a server that does not tell its version.
 UNKNOWN_SERVER = "unknown"
@@ -34,7 +34,7 @@ class HungUp(ConnectionLost):
     """The server closed the connection in place of an answer to the first question."""
 
 
-async def shake_hands(connection: Connection, deadline: float, auth: tuple[str, str] | None) -> Capabilities:
+async def shake_hands(connection: PipelinedConnection, deadline: float, auth: tuple[str, str] | None) -> Capabilities:
     """Log in if the server asks for a login, then ask what the server can do.
 
     A login is an ordinary `set` to a server that asks for none: it would store the password as an item that every client
@@ -120,7 +120,7 @@ async def meet_classic(connection: ClassicConnection, auth: tuple[str, str] | No
     )
 
 
-async def _asks_for_login(connection: Connection, deadline: float) -> bool:
+async def _asks_for_login(connection: PipelinedConnection, deadline: float) -> bool:
     # A server run with -Y gives one complaint for all that it reads before the login, so this question travels alone.
     answer = _ask(connection, requests.NOOP_PADDED, deadline)
     first = await _first_answer(connection, answer)
@@ -131,14 +131,14 @@ async def _asks_for_login(connection: Connection, deadline: float) -> bool:
     return False  # any other refusal: the questions that follow find out what it means
 
 
-async def _log_in(connection: Connection, deadline: float, auth: tuple[str, str]) -> None:
+async def _log_in(connection: PipelinedConnection, deadline: float, auth: tuple[str, str]) -> None:
     line, secret = requests.text_auth(*auth)
     (reply,) = await _ask(connection, line, deadline, data=secret)
     if reply.status != b"STORED":
         raise NodeUnavailable(f"the login was refused: {reply.line.decode('latin-1')}", connection.name)
 
 
-async def _ask_other_backends(connection: Connection, deadline: float) -> Reply:
+async def _ask_other_backends(connection: PipelinedConnection, deadline: float) -> Reply:
     """Repeat the CAS probe under other keys: behind a proxy, the backend of the first key may be the one that is dead."""
     answers = [_ask(connection, probe, deadline) for probe in requests.PROBES_OF_OTHER_BACKENDS]
     try:
@@ -154,7 +154,7 @@ def _warn_of_unused_login(name: str) -> None:
 
 
 def _ask(
-    connection: Connection, line: bytes, deadline: float, *, data: bytes | None = None, until: bytes | None = None
+    connection: PipelinedConnection, line: bytes, deadline: float, *, data: bytes | None = None, until: bytes | None = None
 ) -> asyncio.Future[list[Reply]]:
     answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
     # The payload of a login that was refused may still be in the stream: such a refusal is no answer.
@@ -168,7 +168,7 @@ def _give_up(answer: asyncio.Future[Any]) -> None:
         answer.exception()
 
 
-async def _first_answer(connection: Connection, answer: asyncio.Future[list[Reply]]) -> Reply:
+async def _first_answer(connection: PipelinedConnection, answer: asyncio.Future[list[Reply]]) -> Reply:
     try:
         return (await answer)[0]
     except ConnectionLost as error:
@@ -177,7 +177,7 @@ async def _first_answer(connection: Connection, answer: asyncio.Future[list[Repl
         raise Unsupported("the meta protocol", connection.name) from error
 
 
-async def _refusal(connection: Connection, reply: Reply, explicit_cas: asyncio.Future[list[Reply]]) -> Exception:
+async def _refusal(connection: PipelinedConnection, reply: Reply, explicit_cas: asyncio.Future[list[Reply]]) -> Exception:
     """Return the error for a server that did not answer `mn` with `MN`."""
     name = connection.name
     if reply.line.startswith(_UNAUTHENTICATED):

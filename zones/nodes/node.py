@@ -17,9 +17,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from evcache.zones._pause import Pause
 from evcache.zones._tasks import abandon, cancel_once, ended, unattended
 from evcache.zones.errors import NodeError, NodeTimeout, NodeUnavailable
-from evcache.zones.health.circuit_breaker import Circuit, CircuitState
+from evcache.zones.health.circuit_breaker import CircuitBreaker, CircuitState
 from evcache.zones.health.loop_lag import LoopLag
-from evcache.zones.health.node_health import Outage, Standing, Tally
+from evcache.zones.health.node_health import HealthCounters, NodeHealth, Outage
 from evcache.zones.nodes.capabilities import Capabilities
 from evcache.zones.nodes.connect import open_transport
 from evcache.zones.nodes.connection_set import ConnectionSet
@@ -41,7 +41,7 @@ class Node:
         self,
         endpoint: Endpoint,
         settings: NodeSettings,
-        tally: Tally | None = None,
+        tally: HealthCounters | None = None,
         *,
         lag: LoopLag | None = None,
         on_change: Callable[[Node], None] | None = None,
@@ -58,8 +58,8 @@ class Node:
         self._lag = lag
         self._on_change = on_change
         self._on_handshake = on_handshake
-        self._standing = Standing(self._loop, Tally() if tally is None else tally, self._changed)
-        self._circuit = Circuit(settings.circuit, self._loop.time())
+        self._standing = NodeHealth(self._loop, HealthCounters() if tally is None else tally, self._changed)
+        self._circuit = CircuitBreaker(settings.circuit, self._loop.time())
         self._connections = ConnectionSet(self._loop)
         self._wanted = settings.connections  # how many are to be ready
         self._turn = 0

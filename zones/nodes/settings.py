@@ -11,7 +11,7 @@ from evcache.zones.transport.base import TransportChoice
 from evcache.zones.transport.classic.pool import PoolLimits
 from evcache.zones.transport.dialer import Dialer, SocketDialer
 from evcache.zones.transport.limits import ConnectionLimits
-from evcache.zones.transport.request_tracing import Tap
+from evcache.zones.transport.request_tracing import RequestTracer
 from evcache.zones.validation import an_instance, at_least_one, login, seconds, zero_or_more
 
 
@@ -47,7 +47,7 @@ class NodeSettings:
     connection, the client connects to a new one and retires the old one. If 0 or None, the client looks names up on connects
     only. 30 s is the time to live of names in Kubernetes' CoreDNS."""
 
-    tap: Tap | None = field(default=None, repr=False)
+    tap: RequestTracer | None = field(default=None, repr=False)
     """Where requests can be listened to; None: nowhere, which costs nothing."""
 
     def __post_init__(self) -> None:
@@ -62,6 +62,6 @@ class NodeSettings:
         an_instance(self.limits, ConnectionLimits, "limits", optional=False)
         an_instance(self.classic, PoolLimits, "classic", optional=False)
         an_instance(self.circuit, CircuitLimits, "circuit", optional=False)
-        an_instance(self.tap, Tap, "tap")
+        an_instance(self.tap, RequestTracer, "tap")
         if not callable(self.dialer):
             raise InvalidArgument("dialer", f"a Dialer is needed, not {self.dialer!r}")

@@ -37,7 +37,7 @@ _NODES_AT_ONCE = 100
 _COMPACT_NODES = 250
 
 
-def position(key: bytes) -> int:
+def ring_position(key: bytes) -> int:
     """Where a key stands on the ring of every zone: hash once, look up in each."""
     return int.from_bytes(md5(key, usedforsecurity=False).digest()[:_WORD_BYTES], "little")
 

@@ -29,17 +29,17 @@ def coordinator_order(key: bytes, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: _hash(key, name.encode())))
 
 
-def is_out(down: int, nodes: int) -> bool:
+def is_ejected(down: int, nodes: int) -> bool:
     """Whether a zone as a whole is not to be read first, with so many of its nodes down."""
     return down == nodes or down > max(1, nodes * MAX_DOWN_SHARE)
 
 
-def is_urgent(out: int, zones: int) -> bool:
+def is_emergency(out: int, zones: int) -> bool:
     """Whether calls have nowhere to go, with so many of the readable zones out: one is what the others are there for."""
     return out == zones or out > 1
 
 
-def last(names: Collection[str], order: Sequence[str]) -> tuple[str, ...]:
+def move_to_end(names: Collection[str], order: Sequence[str]) -> tuple[str, ...]:
     """The same order, but for those names, which come last."""
     return (*(name for name in order if name not in names), *(name for name in order if name in names))
 

@@ -40,7 +40,7 @@ class Waiter(Protocol):
         ...
 
 
-class Pending:
+class ExpectReply:
     """One request, one reply."""
 
     __slots__ = ("deadline", "opaque", "waiter")
@@ -85,7 +85,7 @@ class Pending:
             self.waiter.set_exception(error)
 
 
-class PendingRead(Pending):
+class ExpectRead(ExpectReply):
     """One read, one reply. Another zone can answer it if this node falls silent."""
 
     __slots__ = ("latest", "share_ends")
@@ -102,7 +102,7 @@ class PendingRead(Pending):
         return _wait_on(self, until, self.latest if to_the_end else (self.share_ends + self.latest) / 2)
 
 
-class PendingStore(Pending):
+class ExpectStore(ExpectReply):
     """One request with a value, one reply."""
 
     __slots__ = ()
@@ -110,7 +110,7 @@ class PendingStore(Pending):
     payload: ClassVar[bool] = True
 
 
-class PendingAll(PendingStore):
+class ExpectAll(ExpectStore):
     """Several requests in one packet: the list of their replies."""
 
     __slots__ = ("replies", "unserved", "wanted")
@@ -122,7 +122,7 @@ class PendingAll(PendingStore):
         self.unserved: AnyReply | None = None
 
     def take(self, reply: AnyReply) -> bool:
-        """Keep the reply; with the last one, give the waiter all of them. Raises as `Pending.take`."""
+        """Keep the reply; with the last one, give the waiter all of them. Raises as `ExpectReply.take`."""
         if self.opaque not in reply.tokens:
             check_ours(reply, self.opaque, payload=self.payload)
             if is_unserved(reply):
@@ -137,7 +137,7 @@ class PendingAll(PendingStore):
         return True
 
 
-class PendingQuiet(Pending):
+class ExpectHits(ExpectReply):
     """Reads that are silent on a miss, closed by a no-op: the list of `(index, Reply)` of those that were not.
 
     An error does not say which read it answers. After one, the reads without a hit are sent once more, and not quietly: the
@@ -152,7 +152,7 @@ class PendingQuiet(Pending):
         deadline: float,
         opaques: Sequence[bytes],
         lines: Sequence[bytes],
-        send: Callable[[bytes, Pending], None],
+        send: Callable[[bytes, ExpectReply], None],
         latest: float | None = None,
     ) -> None:
         """Create a batch that has been sent.
@@ -163,7 +163,7 @@ class PendingQuiet(Pending):
             opaques: What the reply to each of the reads must repeat.
             lines: The reads, without the flag that makes them quiet.
             send: Queues a request on the same connection. Raises a `NodeError` if it has no room.
-            latest: See `PendingRead`. If None, no other zone can answer the reads.
+            latest: See `ExpectRead`. If None, no other zone can answer the reads.
         """
         super().__init__(waiter, deadline, b"")
         self.share_ends = deadline
@@ -218,7 +218,7 @@ class PendingQuiet(Pending):
         opaque = self.opaques[0]  # the batch is complete, so no other request in flight has it
         data = b"".join([b"%b %b\r\n" % (self.lines[index], opaque) for index in unclear])
         try:
-            self.send(data, PendingEach(self.waiter, self.deadline, opaque, unclear, self.hits))
+            self.send(data, ExpectEach(self.waiter, self.deadline, opaque, unclear, self.hits))
         except NodeError as error:
             self.waiter.set_exception(error)
 
@@ -233,7 +233,7 @@ class PendingQuiet(Pending):
         raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}")
 
 
-class PendingEach(Pending):
+class ExpectEach(ExpectReply):
     """Reads that are never silent: the list of `(index, Reply)` of those that did not miss, error replies included."""
 
     __slots__ = ("hits", "indices", "taken")
@@ -266,7 +266,7 @@ class PendingEach(Pending):
         return True
 
 
-class PendingText(Pending):
+class ExpectText(ExpectReply):
     """A command that can't carry an opaque: one reply, or all up to the status `until`."""
 
     __slots__ = ("may_be_unknown", "replies", "until")
@@ -301,7 +301,7 @@ class PendingText(Pending):
         return True
 
 
-def _wait_on(pending: Pending, until: float, latest: float) -> bool:
+def _wait_on(pending: ExpectReply, until: float, latest: float) -> bool:
     may_wait = pending.deadline < latest
     if may_wait:
         pending.deadline = min(until, latest)
@@ -331,18 +331,18 @@ class MovedAway:
         self._done = True
 
 
-def movable(waiting: Iterable[Pending]) -> list[Pending]:
+def movable(waiting: Iterable[ExpectReply]) -> list[ExpectReply]:
     """Return the reads whose caller still waits here and can ask another zone."""
     return [
         pending
         for pending in waiting
-        if (type(pending) is PendingRead or (type(pending) is PendingQuiet and pending.latest is not None))
+        if (type(pending) is ExpectRead or (type(pending) is ExpectHits and pending.latest is not None))
         and not pending.waiter.done()
         and type(pending.waiter) is not MovedAway
     ]
 
 
-def move_away(reads: Iterable[Pending], error: Callable[[], NodeError]) -> None:
+def move_away(reads: Iterable[ExpectReply], error: Callable[[], NodeError]) -> None:
     """Fail these reads at once, each with an error of its own, and keep their places in the queue."""
     for pending in reads:
         waiter, pending.waiter = pending.waiter, MovedAway()

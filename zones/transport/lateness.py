@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from evcache.zones.health.loop_lag import LOOK_SECONDS, STALL_SECONDS, LoopLag
-from evcache.zones.transport.in_flight import Pending
+from evcache.zones.transport.in_flight import ExpectReply
 
 # A server is in the middle of a reply if bytes of a value have arrived within this time, and more of the value is to come.
 # Requests that wait behind large values are late because of the bytes in front of them, and say nothing about the server.
@@ -26,7 +26,7 @@ BENEFIT_OF_DOUBT_SECONDS = 0.1
 class Late(NamedTuple):
     """Requests of one moment."""
 
-    late: list[Pending]
+    late: list[ExpectReply]
     """Requests that had no reply in time."""
     nearest: float
     """Deadline of the next that waits; infinity without any."""
@@ -44,7 +44,7 @@ class Lateness:
         """Time when bytes of a value last arrived, with more to come."""
         self._lag = lag
 
-    def sort(self, waiting: Collection[Pending], now: float, *, due: float) -> Late:
+    def sort(self, waiting: Collection[ExpectReply], now: float, *, due: float) -> Late:
         """Sort out the requests that are late. Moves the deadline of those that wait on.
 
         `due`: when the loop should have looked.
@@ -58,7 +58,7 @@ class Lateness:
         is_receiving = now - self.mid_value_at - lost < RECEIVING_SECONDS + (LOOK_SECONDS if lost else 0.0)
         wait_on_until = now + RECEIVING_SECONDS / 2
         nearest = math.inf
-        late: list[Pending] = []
+        late: list[ExpectReply] = []
         for pending in waiting:
             if pending.waiter.done():
                 continue

@@ -28,12 +28,12 @@ from evcache.zones.protocol.decoder import Decoder
 from evcache.zones.protocol.packet import LARGE_BYTES, Packet, runs
 from evcache.zones.transport.base import peers_of
 from evcache.zones.transport.in_flight import (
-    Pending,
-    PendingAll,
-    PendingQuiet,
-    PendingRead,
-    PendingStore,
-    PendingText,
+    ExpectAll,
+    ExpectHits,
+    ExpectRead,
+    ExpectReply,
+    ExpectStore,
+    ExpectText,
     Waiter,
 )
 from evcache.zones.transport.lateness import Lateness
@@ -46,7 +46,7 @@ from evcache.zones.transport.silence import SilenceDetector
 EAGER_REQUESTS = 8
 
 
-class Connection(asyncio.BufferedProtocol):
+class PipelinedConnection(asyncio.BufferedProtocol):
     """An open connection to one node. Made by `Node`; lives on one event loop."""
 
     def __init__(
@@ -54,12 +54,12 @@ class Connection(asyncio.BufferedProtocol):
         name: str,
         loop: asyncio.AbstractEventLoop,
         limits: ConnectionLimits,
-        on_lost: Callable[[Connection, NodeUnavailable], None],
-        on_late: Callable[[Connection, int, int], None] | None = None,
+        on_lost: Callable[[PipelinedConnection, NodeUnavailable], None],
+        on_late: Callable[[PipelinedConnection, int, int], None] | None = None,
         lag: LoopLag | None = None,
         *,
-        on_silent: Callable[[Connection], bool] | None = None,
-        on_heard: Callable[[Connection], None] | None = None,
+        on_silent: Callable[[PipelinedConnection], bool] | None = None,
+        on_heard: Callable[[PipelinedConnection], None] | None = None,
     ) -> None:
         """`name` is the node's label, for errors. `on_lost(connection, why)` is called once, when it has ended.
 
@@ -81,7 +81,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder()
         self._buffer = read_buffer_of(loop)
-        self._pending: deque[Pending] = deque()
+        self._pending: deque[ExpectReply] = deque()
         self._opaque = 0
         self._batched = 0  # numbers that were given to the parts of batches, beyond one for each batch
         # Requests of this tick, or those that wait for the server to take earlier ones.
@@ -126,7 +126,7 @@ class Connection(asyncio.BufferedProtocol):
         return max(self.heard_at, self._waiting_since)
 
     @property
-    def waiting(self) -> Collection[Pending]:
+    def waiting(self) -> Collection[ExpectReply]:
         """Requests whose reply has not been read, the oldest first."""
         return self._pending
 
@@ -168,11 +168,11 @@ class Connection(asyncio.BufferedProtocol):
         self._opaque = number = self._opaque + 1
         opaque = b"O%d" % number
         if data is None:
-            self._send(b"%b %b\r\n" % (line, opaque), Pending(waiter, deadline, opaque))
+            self._send(b"%b %b\r\n" % (line, opaque), ExpectReply(waiter, deadline, opaque))
         elif len(data) < LARGE_BYTES:
-            self._send(b"%b %b\r\n%b\r\n" % (line, opaque, data), PendingStore(waiter, deadline, opaque))
+            self._send(b"%b %b\r\n%b\r\n" % (line, opaque, data), ExpectStore(waiter, deadline, opaque))
         else:
-            pending = PendingStore(waiter, deadline, opaque)
+            pending = ExpectStore(waiter, deadline, opaque)
             self._send(b"%b %b\r\n" % (line, opaque), pending, (memoryview(data), b"\r\n"))
 
     def read(self, line: bytes, waiter: Waiter, deadline: float, latest: float) -> None:
@@ -182,13 +182,13 @@ class Connection(asyncio.BufferedProtocol):
         """
         self._opaque = number = self._opaque + 1
         opaque = b"O%d" % number
-        self._send(b"%b %b\r\n" % (line, opaque), PendingRead(waiter, deadline, opaque, latest))
+        self._send(b"%b %b\r\n" % (line, opaque), ExpectRead(waiter, deadline, opaque, latest))
 
     def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
         """Send the commands of a packet together; the waiter gets the list of their replies."""
         self._opaque = number = self._opaque + 1
         opaque = b"O%d" % number
-        pending = PendingAll(waiter, deadline, opaque, packet.commands)
+        pending = ExpectAll(waiter, deadline, opaque, packet.commands)
         data = opaque.join(packet.first)
         if packet.rest:
             rest = [part if isinstance(part, memoryview) else opaque.join(part) for part in packet.rest]
@@ -208,7 +208,7 @@ class Connection(asyncio.BufferedProtocol):
         opaques = [b"O%d" % number for number in range(first, first + len(lines))]
         parts = [b"%b q %b\r\n" % part for part in zip(lines, opaques, strict=True)]
         parts.append(b"mn\r\n")
-        self._send(b"".join(parts), PendingQuiet(waiter, deadline, opaques, lines, self._send, latest=latest))
+        self._send(b"".join(parts), ExpectHits(waiter, deadline, opaques, lines, self._send, latest=latest))
 
     def request_text(
         self,
@@ -223,14 +223,14 @@ class Connection(asyncio.BufferedProtocol):
         """Send a command that can't carry an opaque: a classic one, or `mn`.
 
         The waiter gets the list of replies: one, or with `until` all up to the one of that status, or an error.
-        If `may_be_unknown`, any refusal is an answer too, and the connection stays open (see `PendingText`).
+        If `may_be_unknown`, any refusal is an answer too, and the connection stays open (see `ExpectText`).
         """
         self._send(
             b"%b\r\n" % line if data is None else b"%b\r\n%b\r\n" % (line, data),
-            PendingText(waiter, deadline, until, may_be_unknown=may_be_unknown),
+            ExpectText(waiter, deadline, until, may_be_unknown=may_be_unknown),
         )
 
-    def _send(self, data: bytes, pending: Pending, rest: Sequence[bytes | memoryview] = ()) -> None:
+    def _send(self, data: bytes, pending: ExpectReply, rest: Sequence[bytes | memoryview] = ()) -> None:
         """Queue a request. `rest`: what follows `data`: large values, and what is between and behind them."""
         waiting = self._pending
         when = pending.deadline
@@ -372,7 +372,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
             self._wake_at(min(nearest, give_up, self._timer_at))
 
-    def _blame(self, timeouts: int, first: Pending) -> None:
+    def _blame(self, timeouts: int, first: ExpectReply) -> None:
         """Report timeouts, unless the first of them has been answered since: then it was the loop that was late."""
         if first in self._pending:
             self._late_in_a_row += timeouts

@@ -24,7 +24,7 @@ Listener = Callable[[Endpoint, str, int], Ended | None]
 """Told of each request as it is sent, in the context of who sends it: the node, the command, and how many of them."""
 
 
-class Tap:
+class RequestTracer:
     """Where one client's requests can be listened to."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Tap:
 class _Tapped:
     """A connection whose requests are seen. Lent for one request."""
 
-    def __init__(self, connection: Transport, endpoint: Endpoint, listener: Listener, tap: Tap) -> None:
+    def __init__(self, connection: Transport, endpoint: Endpoint, listener: Listener, tap: RequestTracer) -> None:
         self._tap = tap
         self._connection = connection
         self._endpoint = endpoint
@@ -100,7 +100,7 @@ class _SeenWaiter:
 
     __slots__ = ("_ended", "_tap", "_waiter")
 
-    def __init__(self, waiter: Waiter, ended: Ended, tap: Tap) -> None:
+    def __init__(self, waiter: Waiter, ended: Ended, tap: RequestTracer) -> None:
         self._tap = tap
         self._waiter = waiter
         self._ended: Ended | None = ended

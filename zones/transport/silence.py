@@ -12,7 +12,7 @@ from typing import Protocol
 
 from evcache.zones.errors import NodeSilent
 from evcache.zones.health.loop_lag import STALL_SECONDS
-from evcache.zones.transport.in_flight import Pending, movable, move_away
+from evcache.zones.transport.in_flight import ExpectReply, movable, move_away
 
 # Number of reads that must wait. With fewer, one late reply would look like a server that stands still. The number of
 # timeouts after which a circuit opens is the same.
@@ -30,7 +30,7 @@ class Watched(Protocol):
         ...
 
     @property
-    def waiting(self) -> Collection[Pending]:
+    def waiting(self) -> Collection[ExpectReply]:
         """Requests whose reply has not been read."""
         ...
 

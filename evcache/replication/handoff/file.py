@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from evcache._sqlite_journal import BUSY_SECONDS, Row, SqliteFile, Table
+from evcache._sqlite_journal import BUSY_SECONDS, Row, SqliteJournal, Table
 from evcache.replication.handoff.hints import Hint, Kind
 
 FORMAT = 1
@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS hints (
 _VERSION_BYTES = 8  # an unsigned 64-bit number, which sqlite's integers are too small for
 
 
-class HintFile(SqliteFile[Hint]):
+class HintsJournal(SqliteJournal[Hint]):
     """One file of hints, for one process."""
 
     table = Table(

@@ -19,20 +19,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_exponential, wait_random
 
-from evcache._background import Background
+from evcache._background import BackgroundTasks
 from evcache.hooks import HintEnd, Hooks
-from evcache.replication.guarded_store import Delete, Store, carry_out
-from evcache.replication.handoff.hints import Hint, HintBook, Hints, Kind
+from evcache.replication.guarded_store import DeleteCommand, StoreCommand, execute
+from evcache.replication.handoff.hints import Hint, Hints, HintStore, Kind
 from evcache.replication.handoff.journal import HintJournal
-from evcache.replication.hlc import NOTHING_NEWER, VersionClock
-from evcache.replication.read_repair import Repair
-from evcache.replication.seen_versions import Remembered
+from evcache.replication.hlc import NOTHING_NEWER, HybridLogicalClock
+from evcache.replication.read_repair import ReadRepair
+from evcache.replication.seen_versions import SeenVersions
 from evcache.replication.touch import remove_version, touch_version
 from evcache.results import Outcome
 from evcache.values.codec import FLAG_TOMBSTONE
 from evcache.values.ttl import TTL_GRANULARITY_SECONDS, exptime_sent_again
 from evcache.zones._tasks import unattended
-from evcache.zones.cluster import View
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, ServerError, Unsupported
 from evcache.zones.nodes.node import Node
 from evcache.zones.topology.model import Topology
@@ -57,24 +57,24 @@ _ENDS: dict[Outcome, HintEnd] = {
 _log = logging.getLogger("evcache.replication")
 
 
-class Replay:
+class HintedHandoff:
     """The hints of one client, and their delivery."""
 
     def __init__(
         self,
         limits: Hints,
-        clock: VersionClock,
-        background: Background,
+        clock: HybridLogicalClock,
+        background: BackgroundTasks,
         hooks: Hooks,
-        repair: Repair,
-        remembered: Remembered,
-        view: Callable[[], View | None],
+        repair: ReadRepair,
+        remembered: SeenVersions,
+        view: Callable[[], ClusterSnapshot | None],
         *,
         tombstone_ttl: float,
         now: Callable[[], float] = time.time,
     ) -> None:
         """`now` is unix time."""
-        self.book = HintBook(limits)
+        self.book = HintStore(limits)
         self.journal = HintJournal(limits, self._take_over)
         self.delivered = 0
         """Hints whose zone has the write, or a newer one."""
@@ -142,7 +142,7 @@ class Replay:
 
     # Keeping.
 
-    def missed(self, zone: str, store: Store, age: float) -> None:
+    def missed(self, zone: str, store: StoreCommand, age: float) -> None:
         """Keep a write that a zone did not take. `age`: seconds since it was sent."""
         if store.version is None:
             return
@@ -167,7 +167,7 @@ class Replay:
         """Nobody can say what a zone did with a write: have the zones compared when it can be reached."""
         self._put(Hint(zone, key, Kind.CHECK, 0, b"", 0, 0, self._now(), math.inf))
 
-    def reached(self, zone: str, store: Store) -> None:
+    def reached(self, zone: str, store: StoreCommand) -> None:
         """A zone took a write: what was kept for it before is not needed any more."""
         hint = self.book.get(zone, store.key)
         if hint is not None and store.version is not None and hint.version <= store.version:
@@ -282,7 +282,7 @@ class Replay:
             await asyncio.sleep(max(0.0, pace))
         return again if self._closing else len(self.book) > 0
 
-    def _within_reach(self, view: View) -> Iterator[tuple[Hint, Node] | None]:
+    def _within_reach(self, view: ClusterSnapshot) -> Iterator[tuple[Hint, Node] | None]:
         """What can be delivered, and None after many that can't."""
         pools = {pool.name: pool for pool in view.writers}
         passed_over = 0
@@ -300,7 +300,7 @@ class Replay:
                 if not passed_over % MAX_PASSED_OVER:
                     yield None
 
-    async def _deliver(self, view: View, hint: Hint, node: Node) -> bool:
+    async def _deliver(self, view: ClusterSnapshot, hint: Hint, node: Node) -> bool:
         """Bring one hint to its node. False when it is to be tried again."""
         if self.book.get(hint.zone, hint.key) is not hint:
             return True  # ended meanwhile
@@ -349,12 +349,12 @@ class Replay:
     async def _send(self, hint: Hint, node: Node, deadline: float) -> Outcome:
         """Send a delete, a value or a touch. Raises a `NodeError`."""
         if hint.kind is Kind.DELETE:  # a tombstone gets its full time
-            return await carry_out(Delete(self._clock, hint.key, ttl=hint.ttl, version=hint.version), node, deadline)
+            return await execute(DeleteCommand(self._clock, hint.key, ttl=hint.ttl, version=hint.version), node, deadline)
         exptime = self._exptime(hint)
         if hint.kind is Kind.SET:
             assert exptime is not None
-            store = Store(self._clock, hint.key, hint.data, hint.flags, ttl=exptime, version=hint.version)
-            return await carry_out(store, node, deadline)
+            store = StoreCommand(self._clock, hint.key, hint.data, hint.flags, ttl=exptime, version=hint.version)
+            return await execute(store, node, deadline)
         if exptime is None:
             outcome = await remove_version(node, hint.key, hint.version, deadline)
         else:

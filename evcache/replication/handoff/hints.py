@@ -96,7 +96,7 @@ class Hint(NamedTuple):
         return ENTRY_BYTES + len(self.key) + len(self.data)
 
 
-class HintBook:
+class HintStore:
     """All hints of one client."""
 
     def __init__(self, limits: Hints) -> None:

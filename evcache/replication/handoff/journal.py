@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from evcache.replication.handoff.file import HintFile
+from evcache.replication.handoff.file import HintsJournal
 from evcache.replication.handoff.hints import Hint, Hints
 from evcache.zones._tasks import abandon, cancel_once, unattended
 from evcache.zones.errors import InvalidArgument
@@ -19,8 +19,8 @@ class HintJournal:
         self._path = settings.path
         self._strict = settings.strict
         self._take_over = take_over
-        self._file: HintFile | None = None
-        self._made: HintFile | None = None  # it, or one that is being opened
+        self._file: HintsJournal | None = None
+        self._made: HintsJournal | None = None  # it, or one that is being opened
         self._opening: asyncio.Task[None] | None = None
         self._enough: asyncio.Future[None] | None = None  # done: calls wait for the file no longer
 
@@ -71,7 +71,7 @@ class HintJournal:
         self._file = self._made = self._opening = self._enough = None
 
     async def _open(self, path: str) -> None:
-        file = self._made = HintFile(path)
+        file = self._made = HintsJournal(path)
         found: list[Hint] = []
         try:
             found = await file.open()

@@ -220,8 +220,8 @@ def test_a_broken_installation_is_not_mistaken_for_a_missing_extra(monkeypatch):
     for name in list(sys.modules):
         if name.startswith("evcache.cli."):
             monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "evcache.zones.discovery", None)
-    with pytest.raises(ModuleNotFoundError, match=r"zones\.discovery"):
+    monkeypatch.setitem(sys.modules, "evcache.zones.topology.discovery", None)
+    with pytest.raises(ModuleNotFoundError, match=r"topology\.discovery"):
         evcache.cli.main()
 
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from evcache.cli.commands import evcache as command_line
 from evcache.testing.blocking import LoopThread
 from evcache.zones.nodes.capabilities import FEATURES
-from evcache.zones.routing.ketama import Ring, position
+from evcache.zones.routing.ketama import Ring, ring_position
 from evcache.zones.routing.zone_order import coordinator_order
 from evcache.zones.testing import FakeMemcached
 
@@ -65,12 +65,12 @@ def test_where_a_key_lives_and_who_decides(mixed):
         told = explained(zones, key=key)
         full = f"sessions:{key}".encode()
         assert told["key"] == full.decode()
-        assert told["place"] == position(full)
+        assert told["place"] == ring_position(full)
         assert told["read_order"][0] == "eu-1a"
         assert sorted(told["read_order"]) == ["eu-1a", "eu-1b", "eu-1c"]
         assert told["coordinator_order"] == list(coordinator_order(full, ("eu-1a", "eu-1b", "eu-1c")))
         labels = [at["a1"], at["a2"]]
-        assert told["zones"]["eu-1a"]["node"] == labels[Ring(labels).owner(position(full))]
+        assert told["zones"]["eu-1a"]["node"] == labels[Ring(labels).owner(ring_position(full))]
         assert told["zones"]["eu-1a"]["nodes"] == 2
 
 
@@ -96,7 +96,7 @@ def test_for_people(mixed):
     assert (done.exit_code, done.stderr) == (0, "")
     told = done.stdout
     assert told.startswith(
-        f"key      sessions:user:42\nplace    {position(b'sessions:user:42')} of the ring\nreads    eu-1a, "
+        f"key      sessions:user:42\nplace    {ring_position(b'sessions:user:42')} of the ring\nreads    eu-1a, "
     )
     assert "decides  the first that can be reached of eu-1" in told
     assert "\neu-1a  read-write, local\n" in told

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from evcache._background import Background
+from evcache._background import BackgroundTasks
 from evcache.zones.errors import NodeTimeout
 from tests.support.virtual_time import run
 
@@ -14,7 +14,7 @@ def test_work_runs_and_is_forgotten():
     """A task's result is there for who waits, and nothing of it is kept."""
 
     async def main():
-        background = Background()
+        background = BackgroundTasks()
 
         async def work():
             await asyncio.sleep(5)
@@ -33,7 +33,7 @@ def test_no_more_tasks_than_the_bound():
     """Work over the bound is refused without being run, and there is room again when some has ended."""
 
     async def main():
-        background = Background(max_tasks=2)
+        background = BackgroundTasks(max_tasks=2)
         ran = []
 
         async def work(number):
@@ -55,7 +55,7 @@ def test_close_waits_for_a_while_and_no_longer(drain, finished, cancelled):
     """What has not ended after `drain` seconds is cancelled and awaited; the number of those is told."""
 
     async def main():
-        background = Background()
+        background = BackgroundTasks()
         ended = []
 
         async def work(seconds):
@@ -84,7 +84,7 @@ def test_nothing_is_taken_after_close():
     """Work that comes while the client closes is refused, without a warning about a coroutine that never ran."""
 
     async def main():
-        background = Background()
+        background = BackgroundTasks()
 
         async def work():
             raise AssertionError("it must not run")
@@ -100,7 +100,7 @@ def test_a_cancelled_close_leaves_no_task_behind():
     """Whoever has no patience for close() still gets every task cancelled."""
 
     async def main():
-        background = Background()
+        background = BackgroundTasks()
         task = background.spawn(asyncio.sleep(100))
         closing = asyncio.create_task(background.close(50))
         await asyncio.sleep(1)
@@ -118,7 +118,7 @@ def test_errors_of_nodes_are_no_news_and_bugs_are(caplog, error, logged):
     """What can happen to any zone has been counted where it happened; anything else is logged with its trace."""
 
     async def main():
-        background = Background()
+        background = BackgroundTasks()
 
         async def work():
             raise error

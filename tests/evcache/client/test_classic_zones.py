@@ -16,7 +16,7 @@ from evcache import (
     Unsupported,
 )
 from evcache.client import EVCache
-from evcache.replication.guarded_store import inspect
+from evcache.replication.guarded_store import peek
 from tests.support.memory_zones import MemoryZones, full, on_zones, pass_time
 from tests.support.virtual_time import in_virtual_time
 
@@ -147,7 +147,7 @@ async def test_looking_at_an_item_tells_all_but_its_time(zones):
     client = await zones.ready(write_consistency="all")
     await client.set("key", b"value", ttl=50)
     node = next(iter(client._cluster.nodes.values()))
-    seen = await inspect(node, full("key"), asyncio.get_running_loop().time() + 1)
+    seen = await peek(node, full("key"), asyncio.get_running_loop().time() + 1)
     assert (seen.ttl, seen.absent) == (None, False)
     assert seen.cas == zones.held("key", "a").raw.cas
 

@@ -14,7 +14,7 @@ from evcache.replication.hlc import (
     MAX_CAS,
     NOT_A_VERSION,
     WRITER_BITS,
-    VersionClock,
+    HybridLogicalClock,
     cas_of,
     milliseconds_of,
 )
@@ -62,7 +62,7 @@ def ahead_of(zones, version):
 def test_the_lead_after_a_step_back_shrinks_below_256_versions_a_millisecond(back, pace):
     """The lead is what the step made it, less the time that has passed, plus a millisecond for each 256 versions since."""
     now = [NOW]
-    clock = VersionClock(5, lambda: now[0])
+    clock = HybridLogicalClock(5, lambda: now[0])
     before = clock.next()
     now[0] -= back
     made = 0
@@ -80,7 +80,7 @@ def test_the_lead_after_a_step_back_shrinks_below_256_versions_a_millisecond(bac
 
 def test_more_than_256_versions_a_millisecond_run_ahead_of_the_wall_clock():
     """The counter carries into the milliseconds: 1,000 versions in one take four."""
-    clock = VersionClock(5, lambda: NOW)
+    clock = HybridLogicalClock(5, lambda: NOW)
     newest = [clock.next() for _ in range(1000)][-1]
     assert milliseconds_of(newest) == NOW + 3
     assert newest >> WRITER_BITS == (NOW << COUNTER_BITS) + 999
@@ -361,7 +361,7 @@ async def test_a_slow_clock_is_set_right(zones):
 @pytest.mark.parametrize("ahead", [0, 1, MAX_AHEAD_MS, 10 * MAX_AHEAD_MS, 2**40])
 def test_one_version_goes_past_another_and_the_clock_stays(ahead):
     """The next version has this clock's time again, unless the clock believes the other version."""
-    clock = VersionClock(1, lambda: NOW)
+    clock = HybridLogicalClock(1, lambda: NOW)
     other = (NOW + ahead << COUNTER_BITS | 255) << WRITER_BITS | 4095
     assert clock.version_on_server(cas_of(other)) == other
     version = clock.next(after=other)
@@ -374,7 +374,7 @@ def test_one_version_goes_past_another_and_the_clock_stays(ahead):
 @given(st.integers(0, MAX_CAS))
 def test_what_can_be_gone_past_stays_a_version(cas):
     """The number that replaces any number of another kind of client is a version, and newer."""
-    clock = VersionClock(1, lambda: NOW)
+    clock = HybridLogicalClock(1, lambda: NOW)
     other = clock.version_on_server(cas)
     if other is None:
         assert cas < NOT_A_VERSION or cas > MAX_CAS - NOT_A_VERSION or cas < NOT_A_VERSION + 2**14

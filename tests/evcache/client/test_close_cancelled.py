@@ -6,8 +6,8 @@ import gc
 import pytest
 
 from evcache import CacheUnavailable, Hedging, Hints, LocalChannel, NearCache, UsageError
-from evcache._background import Background
-from evcache.replication.handoff.file import HintFile
+from evcache._background import BackgroundTasks
+from evcache.replication.handoff.file import HintsJournal
 from tests.support.memory_zones import PATIENT, QUICK, ChangingTopology, Listener, MemoryZones, on_zones, pass_time
 from tests.support.virtual_time import settle
 
@@ -233,7 +233,7 @@ async def test_background_work_is_cancelled_once(zones):
             await asyncio.sleep(1)
             ended.append(True)
 
-    background = Background()
+    background = BackgroundTasks()
     background.spawn(work())
     await settle()
     for _ in range(3):
@@ -270,7 +270,7 @@ def test_a_second_close_closes_the_hint_file(tmp_path, turns, drain, is_open):
         if not is_open:
             assert await calling is None
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        following = HintFile(path)
+        following = HintsJournal(path)
         assert len(await following.open()) == is_open
         await following.close()
         gc.collect()

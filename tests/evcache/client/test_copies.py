@@ -85,7 +85,7 @@ def told(error):
 
 def test_the_table_has_every_error():
     assert len(ERRORS) >= 24
-    assert {"DecodeError", "BufferFull", "ChannelError", "ZoneBehind"} <= {kind.__name__ for kind in ERRORS}
+    assert {"DecodeError", "BufferFull", "ChannelError", "StaleReplica"} <= {kind.__name__ for kind in ERRORS}
 
 
 @pytest.mark.parametrize("way", WAYS)

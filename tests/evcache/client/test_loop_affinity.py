@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from evcache import EVCache, UsageError
-from evcache._loop_affinity import Owner
+from evcache._loop_affinity import LoopAffinity
 
 ZONES = {"a": ["127.0.0.1:1"]}  # nobody listens, which does not matter: the owner is asked first
 
@@ -168,7 +168,7 @@ def test_the_owner_is_who_came_first():
     """
 
     async def main():
-        owner = Owner()
+        owner = LoopAffinity()
         assert owner.open_in is None
         assert owner.enter() is True
         assert owner.enter() is False
@@ -182,7 +182,7 @@ def test_the_owner_is_who_came_first():
         assert owner.enter() is True
 
     asyncio.run(main())
-    unused = Owner()
+    unused = LoopAffinity()
     assert unused.close() is False
     with pytest.raises(UsageError):
         unused.enter()

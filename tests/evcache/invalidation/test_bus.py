@@ -7,7 +7,7 @@ import pytest
 
 from evcache.channels import ChannelError
 from evcache.invalidation.bus import MISSED_HEARTBEATS, SLICE_CHANGES, STEADY_SECONDS
-from evcache.invalidation.messages import Announcement, Kind, encode
+from evcache.invalidation.messages import InvalidationMessage, Kind, encode
 from evcache.invalidation.publisher import HEARTBEAT_SECONDS, RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS
 from tests.evcache.invalidation.test_publisher import SOON, bus_on
 from tests.support.scripted_channel import Recorder, ScriptedChannel
@@ -24,7 +24,7 @@ class Other:
         self._publisher = publisher
 
     async def say(self, kind, number, *changes):
-        message = encode(Announcement(kind, self._publisher, number, changes))
+        message = encode(InvalidationMessage(kind, self._publisher, number, changes))
         await self._channel.publish("topic", message)
         await settle()
 
@@ -83,7 +83,7 @@ async def test_topics_are_apart():
     channel = ScriptedChannel()
     bus, recorder, _ = await listening(channel)
     recorder.take()
-    await channel.publish("another topic", encode(Announcement(Kind.CHANGES, 1, 1, ((b"k", 1),))))
+    await channel.publish("another topic", encode(InvalidationMessage(Kind.CHANGES, 1, 1, ((b"k", 1),))))
     await settle()
     assert recorder.take() == []
     await bus.close(1)
@@ -131,7 +131,7 @@ async def test_who_was_there_before_is_taken_as_he_is():
     await bus.close(1)
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff" * 40, bytes([2]) + encode(Announcement(Kind.HEARTBEAT, 1, 1))[1:]])
+@pytest.mark.parametrize("data", [b"", b"\xff" * 40, bytes([2]) + encode(InvalidationMessage(Kind.HEARTBEAT, 1, 1))[1:]])
 @in_virtual_time
 async def test_what_can_not_be_read_is_a_gap(data):
     """Another release may have said anything with it."""
@@ -321,7 +321,7 @@ async def test_a_listener_that_is_too_slow_hears_of_it():
 class LocalPublishNow:
     @staticmethod
     async def say(channel, number):
-        await channel.publish("topic", encode(Announcement(Kind.CHANGES, 7, number, ((b"k", 1),))))
+        await channel.publish("topic", encode(InvalidationMessage(Kind.CHANGES, 7, number, ((b"k", 1),))))
 
 
 @in_virtual_time
@@ -334,7 +334,7 @@ async def test_a_flood_leaves_turns_to_others():
         await LocalPublishNow.say(channel, number)
     big = tuple((b"%d" % number, 1) for number in range(SLICE_CHANGES))
     for number in range(3):
-        await channel.publish("topic", encode(Announcement(Kind.CHANGES, 8, number + 1, big)))
+        await channel.publish("topic", encode(InvalidationMessage(Kind.CHANGES, 8, number + 1, big)))
     slices = []
     while (count := len(recorder.events)) < 6 * SLICE_CHANGES - 1:
         await asyncio.sleep(0)

@@ -4,28 +4,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evcache.invalidation.gap_detector import Publishers
-from evcache.invalidation.messages import Announcement, Kind
+from evcache.invalidation.gap_detector import GapDetector
+from evcache.invalidation.messages import InvalidationMessage, Kind
 
 SILENCE = 3.0
 LATER = 100.0  # long after the subscription began, at 0
 
 
 def changes(number, publisher=1):
-    return Announcement(Kind.CHANGES, publisher, number, ((b"k", 1),))
+    return InvalidationMessage(Kind.CHANGES, publisher, number, ((b"k", 1),))
 
 
 def heartbeat(number, publisher=1):
-    return Announcement(Kind.HEARTBEAT, publisher, number)
+    return InvalidationMessage(Kind.HEARTBEAT, publisher, number)
 
 
 def bye(number, publisher=1):
-    return Announcement(Kind.BYE, publisher, number)
+    return InvalidationMessage(Kind.BYE, publisher, number)
 
 
 def listening(*announcements, now=LATER):
     """One that has heard these, the last of them now."""
-    publishers = Publishers(SILENCE)
+    publishers = GapDetector(SILENCE)
     publishers.begin(0.0)
     for announcement in announcements:
         publishers.heard(announcement, now)
@@ -73,7 +73,7 @@ def test_what_follows_from_a_message(before, message, expected):
 @pytest.mark.parametrize(("now", "is_gap"), [(0.0, False), (SILENCE, False), (SILENCE + 0.1, True)])
 def test_a_stranger_who_has_spoken_before_is_known_within_a_few_heartbeats(message, now, is_gap):
     """Just after the subscription began he has spoken before it, of which nothing was kept; later, he was missed."""
-    publishers = Publishers(SILENCE)
+    publishers = GapDetector(SILENCE)
     publishers.begin(0.0)
     assert (publishers.heard(message, now).gap is not None) == is_gap
     follows = publishers.heard(changes(8), now)
@@ -128,7 +128,7 @@ def test_a_new_subscription_knows_nobody():
 @given(st.lists(st.tuples(st.integers(1, 12), st.sampled_from(["changes", "bye", "silence"])), max_size=60))
 def test_bounded_and_never_without_a_gap(steps):
     """However few are remembered: who has sent what was not heard is never taken as if nothing was missed."""
-    publishers = Publishers(SILENCE, limit=3)
+    publishers = GapDetector(SILENCE, limit=3)
     publishers.begin(0.0)
     numbers = {}
     now = LATER

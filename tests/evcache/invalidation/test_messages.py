@@ -11,9 +11,9 @@ from evcache.invalidation.messages import (
     MAX_CHANGES,
     MAX_KEY_BYTES,
     MAX_VERSION,
-    Announcement,
+    DecodeFailed,
+    InvalidationMessage,
     Kind,
-    Unreadable,
     decode,
     encode,
     size_of,
@@ -23,24 +23,24 @@ NUMBERS = st.integers(0, 2**64 - 1)
 KEYS = st.binary(max_size=250)
 VERSIONS = st.none() | st.just(0) | st.integers(1, MAX_VERSION)
 CHANGES = st.lists(st.tuples(KEYS, VERSIONS), max_size=20).map(tuple)
-ANNOUNCEMENTS = st.builds(Announcement, st.just(Kind.CHANGES), NUMBERS, st.integers(1, 2**64 - 1), CHANGES) | st.builds(
-    Announcement, st.sampled_from([Kind.HEARTBEAT, Kind.BYE]), NUMBERS, NUMBERS, st.just(())
-)
+ANNOUNCEMENTS = st.builds(
+    InvalidationMessage, st.just(Kind.CHANGES), NUMBERS, st.integers(1, 2**64 - 1), CHANGES
+) | st.builds(InvalidationMessage, st.sampled_from([Kind.HEARTBEAT, Kind.BYE]), NUMBERS, NUMBERS, st.just(()))
 HEADER = bytes([FORMAT, Kind.CHANGES]) + bytes(8) + bytes(7) + b"\x01"
 
 
 @given(ANNOUNCEMENTS)
-@example(Announcement(Kind.CHANGES, 1, 1, ((b"k" * MAX_KEY_BYTES, MAX_VERSION), (b"", None), (b"\0", 0), (b"x", 1))))
+@example(InvalidationMessage(Kind.CHANGES, 1, 1, ((b"k" * MAX_KEY_BYTES, MAX_VERSION), (b"", None), (b"\0", 0), (b"x", 1))))
 def test_what_is_encoded_is_decoded(announcement):
     assert decode(encode(announcement)) == announcement
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=60).map(HEADER.__add__))
 def test_any_bytes_are_read_in_one_way_or_refused(data):
-    """`Unreadable` and no other error; and what can be read has no other bytes."""
+    """`DecodeFailed` and no other error; and what can be read has no other bytes."""
     try:
         announcement = decode(data)
-    except Unreadable:
+    except DecodeFailed:
         return
     assert encode(announcement) == data
 
@@ -50,7 +50,7 @@ def test_a_message_that_was_cut_or_changed_is_never_another_error(announcement, 
     message = bytearray(encode(announcement))
     for _ in range(data.draw(st.integers(1, 3))):
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(DecodeFailed):
         decode(bytes(message[: data.draw(st.integers(0, len(message)))]))
 
 
@@ -72,14 +72,14 @@ def test_a_message_that_was_cut_or_changed_is_never_another_error(announcement, 
     ],
 )
 def test_what_can_not_be_read(data, problem):
-    with pytest.raises(Unreadable, match=problem):
+    with pytest.raises(DecodeFailed, match=problem):
         decode(data)
 
 
 def test_the_format_stays_as_it_is():
     """Releases run side by side: who changes these bytes raises FORMAT."""
     changes = ((b"ab", 258), (b"c", None), (b"d", 0))
-    message = encode(Announcement(Kind.CHANGES, 0x0102030405060708, 9, changes))
+    message = encode(InvalidationMessage(Kind.CHANGES, 0x0102030405060708, 9, changes))
     assert FORMAT == 1
     assert message.hex(" ", -8) == ("0101010203040506 0708000000000000 0009800261620000 0000000001024001 63000164")
 
@@ -87,7 +87,7 @@ def test_the_format_stays_as_it_is():
 @given(KEYS, VERSIONS)
 def test_the_size_of_a_change_is_what_it_adds(key, version):
     def length(*changes):
-        return len(encode(Announcement(Kind.CHANGES, 1, 1, changes)))
+        return len(encode(InvalidationMessage(Kind.CHANGES, 1, 1, changes)))
 
     assert length((key, version)) - length() == size_of(key, version)
 

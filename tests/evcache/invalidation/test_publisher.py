@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from evcache.channels import ChannelError
-from evcache.invalidation.bus import Bus
+from evcache.invalidation.bus import InvalidationBus
 from evcache.invalidation.messages import Kind
 from evcache.invalidation.publisher import (
     BATCH_SECONDS,
@@ -24,7 +24,7 @@ SOON = 10 * BATCH_SECONDS
 
 def bus_on(channel, listener=None, **options):
     """A bus that has been started."""
-    bus = Bus(channel, "topic", listener or Recorder(), **options)
+    bus = InvalidationBus(channel, "topic", listener or Recorder(), **options)
     bus.start()
     return bus
 
@@ -219,7 +219,7 @@ async def test_closing_before_anything_was_announced_says_nothing():
     channel = ScriptedChannel()
     bus = bus_on(channel)
     await bus.close(1)
-    never_started = Bus(channel, "topic", Recorder())
+    never_started = InvalidationBus(channel, "topic", Recorder())
     never_started.announce(b"a", 1)
     await never_started.close(1)
     assert channel.log == []
@@ -345,7 +345,7 @@ async def test_starting_again_has_no_effect():
 )
 def test_bad_settings_are_refused(options, argument):
     with pytest.raises(InvalidArgument) as raised:
-        Bus(**{"channel": ScriptedChannel(), "topic": "topic", "listener": Recorder()} | options)
+        InvalidationBus(**{"channel": ScriptedChannel(), "topic": "topic", "listener": Recorder()} | options)
     assert raised.value.argument == argument
 
 

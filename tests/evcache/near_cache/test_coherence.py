@@ -6,10 +6,10 @@ import itertools
 import pytest
 
 from evcache import CacheUnavailable, EVCache, NearCache
-from evcache.near_cache.coherence import Near
-from evcache.replication.guarded_store import Delete, Store
-from evcache.replication.hlc import VersionClock, cas_of
-from evcache.replication.reconcile import Found
+from evcache.near_cache.coherence import CoherentNearCache
+from evcache.replication.guarded_store import DeleteCommand, StoreCommand
+from evcache.replication.hlc import HybridLogicalClock, cas_of
+from evcache.replication.reconcile import ZoneHit
 from evcache.zones.protocol.replies import Hit
 from evcache.zones.routing.zone_order import coordinator_order
 from evcache.zones.testing import FakeMemcached
@@ -33,18 +33,18 @@ def clock():
 
 @pytest.fixture
 def near(clock):
-    return Near(NearCache(ttl=2.0), clock, sweeps=False)
+    return CoherentNearCache(NearCache(ttl=2.0), clock, sweeps=False)
 
 
-VERSIONS = VersionClock(writer=1, wall_ms=lambda: 1_800_000_000_000)
+VERSIONS = HybridLogicalClock(writer=1, wall_ms=lambda: 1_800_000_000_000)
 
 
 def found(value, version=None, ttl=100):
-    return Found(Hit(value, 0, 5 if version is None else cas_of(version), ttl, False, False), "eu-1a", version)
+    return ZoneHit(Hit(value, 0, 5 if version is None else cas_of(version), ttl, False, False), "eu-1a", version)
 
 
 def store(value, version, **options):
-    return Store(VERSIONS, KEY, value, 0, ttl=100, version=version, **options)
+    return StoreCommand(VERSIONS, KEY, value, 0, ttl=100, version=version, **options)
 
 
 def fetch(near, item):
@@ -117,7 +117,7 @@ def test_an_older_write_that_ends_later_does_not_replace_a_newer_one(near):
 
 
 def test_an_acknowledged_delete_is_a_known_absence(near):
-    near.written(KEY, Delete(VERSIONS, KEY, ttl=60, version=VERSIONS.next()), "eu-1a", 0.0)
+    near.written(KEY, DeleteCommand(VERSIONS, KEY, ttl=60, version=VERSIONS.next()), "eu-1a", 0.0)
     kept = near.get(KEY)
     assert not kept.is_value
 
@@ -187,7 +187,7 @@ def test_every_order_of_a_fetch_and_a_write_leaves_the_new_value_or_nothing():
         place = {step: order.index(step) for step in order}
         if not place["take off"] < place["read"] < place["land"] or not place["writing"] < place["stored"] < place["ended"]:
             continue
-        near, held, flight, item = Near(NearCache(), sweeps=False), (b"old", old), None, None
+        near, held, flight, item = CoherentNearCache(NearCache(), sweeps=False), (b"old", old), None, None
         for step in order:
             match step:
                 case "take off":

@@ -6,18 +6,18 @@ import math
 import pytest
 
 from evcache import NearCache
-from evcache.near_cache.coherence import UNDECODED, Near
+from evcache.near_cache.coherence import UNDECODED, CoherentNearCache
 from evcache.near_cache.store import CHANNEL_TTL_SECONDS, TTL_SECONDS
-from evcache.replication.guarded_store import Store
-from evcache.replication.hlc import VersionClock, cas_of
-from evcache.replication.reconcile import Found
+from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.hlc import HybridLogicalClock, cas_of
+from evcache.replication.reconcile import ZoneHit
 from evcache.values.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE, StandardCodec
 from evcache.values.envelope import Envelope, wrap
-from evcache.values.ttl import on_the_wire
+from evcache.values.ttl import to_exptime
 from evcache.zones.protocol.replies import Hit
 
 KEY = b"ns:key"
-VERSIONS = VersionClock(writer=1, wall_ms=lambda: 1_800_000_000_000)
+VERSIONS = HybridLogicalClock(writer=1, wall_ms=lambda: 1_800_000_000_000)
 WALL = 1_800_000_000.0
 CODEC = StandardCodec()
 
@@ -39,11 +39,11 @@ def clock():
 
 
 def near_of(clock, has_channel=False, **settings):
-    return Near(NearCache(**settings), clock, wall=clock.wall, has_channel=has_channel, sweeps=False)
+    return CoherentNearCache(NearCache(**settings), clock, wall=clock.wall, has_channel=has_channel, sweeps=False)
 
 
 def found(value=b"v", version=None, ttl=100, flags=0, stale=False, leased=False):
-    return Found(Hit(value, flags, 5 if version is None else cas_of(version), ttl, stale, leased), "eu-1a", version)
+    return ZoneHit(Hit(value, flags, 5 if version is None else cas_of(version), ttl, stale, leased), "eu-1a", version)
 
 
 def fetch(near, item):
@@ -162,7 +162,7 @@ def test_absences_are_kept_as_such(clock, flags):
 def test_an_own_write_is_kept_as_long_as_it_lives(clock, ttl):
     """As it was said: a number of seconds, a date, or for ever."""
     near = near_of(clock, ttl=60)
-    store = Store(VERSIONS, KEY, b"v", 0, ttl=on_the_wire(ttl, clock.wall()), version=VERSIONS.next())
+    store = StoreCommand(VERSIONS, KEY, b"v", 0, ttl=to_exptime(ttl, clock.wall()), version=VERSIONS.next())
     near.written(KEY, store, "eu-1a", 0.0)
     assert seconds_kept(near, clock) == pytest.approx(min(60, ttl - 1), abs=0.2)
 
@@ -177,7 +177,7 @@ def test_what_was_kept_during_an_own_write_does_not_survive_it(clock):
     fetch(near, found(b"old", old))
     assert near.get(KEY).data == b"old"
     near._floors._hold_until = clock.now + 1.0  # as when too many floors are needed at once
-    near.written(KEY, Store(VERSIONS, KEY, b"new", 0, ttl=100, version=new), "eu-1a", 0.0)
+    near.written(KEY, StoreCommand(VERSIONS, KEY, b"new", 0, ttl=100, version=new), "eu-1a", 0.0)
     assert near.get(KEY) is None
 
 
@@ -360,7 +360,7 @@ def test_only_keys_that_are_read_often_are_kept(clock):
     clock.now += 10
     fetch(near, found(version=VERSIONS.next()))
     assert near.get(KEY) is None
-    near.written(KEY, Store(VERSIONS, KEY, b"v", 0, ttl=100, version=VERSIONS.next()), "eu-1a", 0.0)
+    near.written(KEY, StoreCommand(VERSIONS, KEY, b"v", 0, ttl=100, version=VERSIONS.next()), "eu-1a", 0.0)
     assert near.get(KEY) is not None
 
 

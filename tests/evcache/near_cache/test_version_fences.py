@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evcache.near_cache.version_fences import Floors
+from evcache.near_cache.version_fences import VersionFences
 
 GRACE = 5.0
 KEY, OTHER = b"k", b"other"
@@ -27,7 +27,7 @@ T = 1000.0
 )
 def test_what_may_be_kept_after_announcements(puts, allowed, refused):
     """At once and until the grace is over; then everything. Other keys are not concerned."""
-    floors = Floors(GRACE)
+    floors = VersionFences(GRACE)
     for version in puts:
         floors.put(KEY, version, T)
     for now in (T, T + GRACE - 0.001):
@@ -38,7 +38,7 @@ def test_what_may_be_kept_after_announcements(puts, allowed, refused):
 
 
 def test_a_later_announcement_of_an_older_version_does_not_lower_the_floor():
-    floors = Floors(GRACE)
+    floors = VersionFences(GRACE)
     floors.put(KEY, 9, T)
     floors.put(KEY, 7, T + 1)
     assert not floors.allow(KEY, 8, T + 4.9)
@@ -46,7 +46,7 @@ def test_a_later_announcement_of_an_older_version_does_not_lower_the_floor():
 
 
 def test_a_hold_off_ends_before_a_floor_that_came_later():
-    floors = Floors(GRACE)
+    floors = VersionFences(GRACE)
     floors.put(KEY, None, T)
     floors.put(KEY, 7, T + 3)
     assert not floors.allow(KEY, 7, T + 4.9)
@@ -57,7 +57,7 @@ def test_a_hold_off_ends_before_a_floor_that_came_later():
 
 def test_a_floor_that_has_ended_does_not_come_back_with_the_next_one():
     """Of a version that was announced and never arrived, nothing is left once its time is over."""
-    floors = Floors(GRACE)
+    floors = VersionFences(GRACE)
     for number in range(20):  # of which not all are given back at once
         floors.put(b"%d" % number, 1, T)
     floors.put(KEY, 9, T)
@@ -70,7 +70,7 @@ def test_a_floor_that_has_ended_does_not_come_back_with_the_next_one():
 
 
 def test_a_hold_off_for_an_own_write_ends_when_it_is_lifted():
-    floors = Floors(GRACE)
+    floors = VersionFences(GRACE)
     token = floors.hold(KEY, T)
     assert not floors.allow(KEY, 10**18, T + 1)
     floors.lift(KEY, token)
@@ -78,7 +78,7 @@ def test_a_hold_off_for_an_own_write_ends_when_it_is_lifted():
 
 
 def test_a_hold_off_that_is_never_lifted_ends_by_itself():
-    floors = Floors(GRACE)
+    floors = VersionFences(GRACE)
     floors.hold(KEY, T)
     assert not floors.allow(KEY, 1, T + GRACE - 0.001)
     assert floors.allow(KEY, 1, T + GRACE)
@@ -87,7 +87,7 @@ def test_a_hold_off_that_is_never_lifted_ends_by_itself():
 @pytest.mark.parametrize("heard_first", [True, False])
 def test_an_own_write_does_not_lift_what_was_announced(heard_first):
     """Another client's write of an unknown version, and one of ours that turned out to write nothing."""
-    floors = Floors(GRACE)
+    floors = VersionFences(GRACE)
     if heard_first:
         floors.put(KEY, None, T)
     token = floors.hold(KEY, T + 1)
@@ -102,7 +102,7 @@ def test_an_own_write_does_not_lift_what_was_announced(heard_first):
 @pytest.mark.parametrize("first_ends_first", [True, False])
 def test_two_own_writes_are_lifted_one_by_one(apart, first_ends_first):
     """A clock may tick seldom: two that began in the same moment are still two."""
-    floors = Floors(GRACE)
+    floors = VersionFences(GRACE)
     tokens = [floors.hold(KEY, T), floors.hold(KEY, T + apart)]
     if not first_ends_first:
         tokens.reverse()
@@ -113,7 +113,7 @@ def test_two_own_writes_are_lifted_one_by_one(apart, first_ends_first):
 
 
 def test_lifting_leaves_the_floor():
-    floors = Floors(GRACE)
+    floors = VersionFences(GRACE)
     floors.put(KEY, 7, T)
     floors.lift(KEY, floors.hold(KEY, T))
     assert not floors.allow(KEY, 6, T)
@@ -121,7 +121,7 @@ def test_lifting_leaves_the_floor():
 
 
 def test_lifting_what_is_not_there_does_nothing():
-    floors = Floors(GRACE)
+    floors = VersionFences(GRACE)
     floors.lift(KEY, T + GRACE)
     floors.put(KEY, None, T)
     floors.lift(KEY, 0.0)
@@ -133,7 +133,7 @@ def test_lifting_what_is_not_there_does_nothing():
 
 
 def test_over_the_limit_nothing_is_kept_until_the_forgotten_floor_would_have_ended():
-    floors = Floors(GRACE, limit=2)
+    floors = VersionFences(GRACE, limit=2)
     for number, key in enumerate((b"a", b"b", b"c")):
         floors.put(key, 7, T + number)
     assert len(floors) == 2
@@ -145,7 +145,7 @@ def test_over_the_limit_nothing_is_kept_until_the_forgotten_floor_would_have_end
 
 
 def test_floors_that_are_used_again_are_not_the_ones_to_go():
-    floors = Floors(GRACE, limit=2)
+    floors = VersionFences(GRACE, limit=2)
     floors.put(b"a", 7, T)
     floors.put(b"b", 7, T + 1)
     floors.put(b"a", 8, T + 2)
@@ -156,14 +156,14 @@ def test_floors_that_are_used_again_are_not_the_ones_to_go():
 
 
 def test_a_floor_that_has_ended_goes_without_a_hold_off():
-    floors = Floors(GRACE, limit=1)
+    floors = VersionFences(GRACE, limit=1)
     floors.put(b"a", 7, T)
     floors.put(b"b", 7, T + GRACE)
     assert floors.allow(OTHER, 1, T + GRACE)
 
 
 def test_ended_floors_are_given_back_as_others_come():
-    floors = Floors(GRACE)
+    floors = VersionFences(GRACE)
     for number in range(1000):
         floors.put(b"%d" % number, 1, T)
     assert len(floors) == 1000
@@ -174,7 +174,7 @@ def test_ended_floors_are_given_back_as_others_come():
 
 def test_starting_again_keeps_nothing_for_the_whole_grace():
     """Also of keys of which nothing was known; then what was announced since counts."""
-    floors = Floors(GRACE)
+    floors = VersionFences(GRACE)
     floors.put(KEY, 7, T)
     floors.start_again(T + 1)
     assert len(floors) == 0
@@ -186,7 +186,7 @@ def test_starting_again_keeps_nothing_for_the_whole_grace():
 
 
 def test_starting_again_covers_own_writes_that_are_under_way():
-    floors = Floors(GRACE)
+    floors = VersionFences(GRACE)
     token = floors.hold(KEY, T)
     floors.start_again(T)
     floors.lift(KEY, token)
@@ -220,7 +220,7 @@ STEPS = st.one_of(
 @given(st.lists(STEPS, max_size=40), st.sampled_from([1, 2, 3, 100]))
 def test_nothing_is_kept_that_a_model_without_bounds_refuses(steps, limit):
     """Whatever the limit. And nothing is refused for ever: a grace after the last step, all is allowed."""
-    floors, model, now = Floors(GRACE, limit), Model(), T
+    floors, model, now = VersionFences(GRACE, limit), Model(), T
     tokens = []
     last = -math.inf
     for kind, *arguments in steps:

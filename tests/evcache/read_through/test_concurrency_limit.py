@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from evcache.read_through.concurrency_limit import Slots
+from evcache.read_through.concurrency_limit import LoadLimiter
 from tests.support.memory_zones import on_zones
 from tests.support.virtual_time import run
 
 
 def test_those_over_the_limit_wait_their_turn():
     async def main():
-        slots = Slots(2)
+        slots = LoadLimiter(2)
         tickets = [slots.ticket(at_once=False) for _ in range(5)]
         assert [ticket.done() for ticket in tickets] == [True, True, False, False, False]
         slots.free()
@@ -24,7 +24,7 @@ def test_those_over_the_limit_wait_their_turn():
 
 def test_whoever_comes_does_not_overtake_those_who_wait():
     async def main():
-        slots = Slots(1)
+        slots = LoadLimiter(1)
         slots.ticket(at_once=True)
         slots.ticket(at_once=True)  # over the limit
         first = slots.ticket(at_once=False)
@@ -43,7 +43,7 @@ def test_who_is_cancelled_leaves_the_place_to_the_next(given):
     """Also when the slot has just been given, and nobody has noticed yet."""
 
     async def main():
-        slots = Slots(1)
+        slots = LoadLimiter(1)
         slots.ticket(at_once=False)
         tickets = [slots.ticket(at_once=False) for _ in range(2)]
         waiting = asyncio.ensure_future(slots.wait(tickets[0]))
@@ -63,7 +63,7 @@ def test_who_is_cancelled_leaves_the_place_to_the_next(given):
 
 def test_one_can_be_let_in_over_the_limit():
     async def main():
-        slots = Slots(1)
+        slots = LoadLimiter(1)
         slots.ticket(at_once=False)
         first, second = slots.ticket(at_once=False), slots.ticket(at_once=False)
         slots.jump(second)

@@ -1,11 +1,11 @@
 """Keys that are left alone for a while."""
 
-from evcache.read_through.failure_backoff import Throttle
+from evcache.read_through.failure_backoff import FailureBackoff
 
 
 def test_a_key_is_left_alone_until_its_time_is_over():
     """Not a moment longer, and nobody else's."""
-    throttle = Throttle()
+    throttle = FailureBackoff()
     throttle.failed(b"k", 10.0)
     assert throttle.holds(b"k", 9.9)
     assert not throttle.holds(b"other", 9.9)
@@ -14,7 +14,7 @@ def test_a_key_is_left_alone_until_its_time_is_over():
 
 
 def test_what_has_loaded_is_not_left_alone():
-    throttle = Throttle()
+    throttle = FailureBackoff()
     throttle.failed(b"k", 10.0)
     throttle.end(b"k")
     throttle.end(b"unknown")
@@ -23,7 +23,7 @@ def test_what_has_loaded_is_not_left_alone():
 
 
 def test_no_key_is_left_alone_when_each_may_have_been_written():
-    throttle = Throttle()
+    throttle = FailureBackoff()
     throttle.failed(b"k", 10.0)
     throttle.failed(b"other", 10.0)
     throttle.end_all()
@@ -32,7 +32,7 @@ def test_no_key_is_left_alone_when_each_may_have_been_written():
 
 
 def test_failing_again_holds_for_longer():
-    throttle = Throttle()
+    throttle = FailureBackoff()
     throttle.failed(b"k", 10.0)
     throttle.failed(b"k", 20.0)
     assert throttle.holds(b"k", 19.0)
@@ -40,7 +40,7 @@ def test_failing_again_holds_for_longer():
 
 def test_over_the_limit_the_one_that_failed_longest_ago_is_forgotten():
     """However many keys fail, memory is bounded."""
-    throttle = Throttle(limit=3)
+    throttle = FailureBackoff(limit=3)
     for number in range(3):
         throttle.failed(b"%d" % number, 10.0)
     throttle.failed(b"0", 11.0)  # now the youngest

@@ -7,7 +7,7 @@ import pytest
 from evcache import EVCache
 from evcache.read_through.leases import Lease, Leases, NoLease, beside
 from evcache.replication.hlc import MAX_CAS, cas_of
-from evcache.replication.reconcile import Found
+from evcache.replication.reconcile import ZoneHit
 from evcache.values.codec import FLAG_TOMBSTONE
 from evcache.zones.protocol.replies import Hit
 from tests.support.loaders import no_stubs, on_releases, stubs
@@ -15,7 +15,7 @@ from tests.support.memory_zones import cut_off, full, on_zones, pass_time
 from tests.support.virtual_time import settle
 
 KEY = full("k")
-OLD = Found(Hit(b"old", 0, 7, 100, stale=False, leased=False), "a", None)
+OLD = ZoneHit(Hit(b"old", 0, 7, 100, stale=False, leased=False), "a", None)
 """The item that a lease beside the key replaces, unless a test names another."""
 
 
@@ -104,7 +104,7 @@ async def test_a_key_that_holds_something_has_no_lease_of_its_own(zones, held):
         await one.cache.set("k", b"" if held == "empty" else b"v")
     before = zones.held("k", "a").raw.cas
     found = await one.take()
-    assert isinstance(found, Found)
+    assert isinstance(found, ZoneHit)
     assert (found.hit.cas, found.zone) == (before, "a")
     assert found.hit.value == (b"v" if held == "value" else b"")
     assert (found.hit.flags == FLAG_TOMBSTONE) is (held == "tombstone")
@@ -133,7 +133,7 @@ async def test_a_write_ends_the_lease_of_a_key(zones, write):
     one = await process(zones)
     lease = await one.take()
     assert await (one.cache.set("k", 1) if write == "set" else one.cache.delete("k"))
-    assert isinstance(await one.take(), Found)
+    assert isinstance(await one.take(), ZoneHit)
     assert zones.held("k", "a").raw.cas != lease.token
 
 

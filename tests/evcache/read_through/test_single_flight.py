@@ -7,11 +7,11 @@ import pytest
 
 from evcache import LoadAborted, LoadTimeout
 from evcache.read_through import single_flight as module
-from evcache.read_through.single_flight import Flights
-from evcache.values.lifetime import Content, Life
+from evcache.read_through.single_flight import SingleFlight
+from evcache.values.lifetime import Content, Lifetime
 from tests.support.virtual_time import in_virtual_time, now, settle
 
-VALUE = Content(b"v", 0, Life(None, 0.0, 0.0, 0.0))
+VALUE = Content(b"v", 0, Lifetime(None, 0.0, 0.0, 0.0))
 
 
 class Load:
@@ -43,7 +43,7 @@ async def wait(flights, *waited, seconds=10.0):
 
 @in_virtual_time
 async def test_everybody_who_waits_gets_what_was_loaded():
-    flights = Flights()
+    flights = SingleFlight()
     load = Load(flights, b"k")
     callers = [asyncio.create_task(wait(flights, flights.get(b"k"))) for _ in range(3)]
     await settle()
@@ -59,7 +59,7 @@ async def test_everybody_who_waits_gets_what_was_loaded():
 
 @in_virtual_time
 async def test_nothing_is_a_result():
-    flights = Flights()
+    flights = SingleFlight()
     load = Load(flights, b"k")
     flights.land(load.flight, None)
     assert await wait(flights, load.flight) == [None]
@@ -69,7 +69,7 @@ async def test_nothing_is_a_result():
 
 @in_virtual_time
 async def test_the_first_end_counts():
-    flights = Flights()
+    flights = SingleFlight()
     load = Load(flights, b"a", b"b")
     flights.land(load.loads[0], VALUE)
     flights.fail(load.loads[0], LookupError())
@@ -85,7 +85,7 @@ async def test_the_first_end_counts():
 @in_virtual_time
 async def test_everybody_gets_the_very_error_and_its_own_traceback():
     """However often it is raised, it ends where the loader raised it, and does not get longer."""
-    flights = Flights()
+    flights = SingleFlight()
     load = Load(flights, b"k")
     try:
         raise LookupError("broken")
@@ -115,7 +115,7 @@ async def test_everybody_gets_the_very_error_and_its_own_traceback():
 @in_virtual_time
 async def test_a_caller_that_is_cancelled_leaves_alone(victim):
     """The first or a later one."""
-    flights = Flights()
+    flights = SingleFlight()
     load = Load(flights, b"k")
     callers = [asyncio.create_task(wait(flights, load.flight)) for _ in range(2)]
     await settle()
@@ -132,7 +132,7 @@ async def test_a_caller_that_is_cancelled_leaves_alone(victim):
 @in_virtual_time
 async def test_with_the_last_caller_a_load_ends():
     """At once: who comes next begins anew."""
-    flights = Flights()
+    flights = SingleFlight()
     load = Load(flights, b"k")
     callers = [asyncio.create_task(wait(flights, load.flight)) for _ in range(2)]
     await settle()
@@ -147,7 +147,7 @@ async def test_with_the_last_caller_a_load_ends():
 
 @in_virtual_time
 async def test_a_load_in_the_background_goes_on_without_callers():
-    flights = Flights()
+    flights = SingleFlight()
     load = Load(flights, b"k", background=True)
     caller = asyncio.create_task(wait(flights, load.flight))
     await settle()
@@ -163,7 +163,7 @@ async def test_a_load_in_the_background_goes_on_without_callers():
 @in_virtual_time
 async def test_a_load_whose_callers_ran_out_of_time_goes_on_if_its_loader_runs(loading):
     """One that waits to be called would otherwise be called for nobody."""
-    flights = Flights()
+    flights = SingleFlight()
     load = Load(flights, b"k")
     load.flight.loading = loading
     before = now()
@@ -180,7 +180,7 @@ async def test_a_load_whose_callers_ran_out_of_time_goes_on_if_its_loader_runs(l
 @in_virtual_time
 async def test_a_task_ends_when_nobody_wants_any_of_its_loads():
     """And no sooner: of two keys loaded together, one may be wanted by somebody else."""
-    flights = Flights()
+    flights = SingleFlight()
     load = Load(flights, b"a", b"b")
     both = asyncio.create_task(wait(flights, *load.loads))
     other = asyncio.create_task(wait(flights, load.loads[1]))
@@ -197,7 +197,7 @@ async def test_a_task_ends_when_nobody_wants_any_of_its_loads():
 
 @in_virtual_time
 async def test_a_task_with_a_load_that_has_landed_ends_with_the_others():
-    flights = Flights()
+    flights = SingleFlight()
     load = Load(flights, b"a", b"b")
     both = asyncio.create_task(wait(flights, *load.loads))
     await settle()
@@ -212,7 +212,7 @@ async def test_a_task_with_a_load_that_has_landed_ends_with_the_others():
 @in_virtual_time
 async def test_what_is_written_cannot_be_joined_any_more():
     """Who waits gets what was loaded; the end of that load leaves a new one alone."""
-    flights = Flights()
+    flights = SingleFlight()
     old = Load(flights, b"k")
     caller = asyncio.create_task(wait(flights, old.flight))
     await settle()
@@ -235,7 +235,7 @@ async def test_what_is_written_cannot_be_joined_any_more():
 @in_virtual_time
 async def test_what_ends_without_a_result_is_aborted():
     """Nobody waits for ever."""
-    flights = Flights()
+    flights = SingleFlight()
     load = Load(flights, b"k")
     caller = asyncio.create_task(wait(flights, load.flight))
     await settle()
@@ -247,7 +247,7 @@ async def test_what_ends_without_a_result_is_aborted():
 @in_virtual_time
 async def test_an_error_of_one_is_not_lost_among_several():
     """And leaves none that nobody looked at, though both have failed."""
-    flights = Flights()
+    flights = SingleFlight()
     load = Load(flights, b"a", b"b")
     caller = asyncio.create_task(wait(flights, *load.loads))
     await settle()
@@ -263,7 +263,7 @@ async def test_an_error_of_one_is_not_lost_among_several():
 async def test_too_many_callers_are_turned_away(monkeypatch):
     """The one that has a load of its own beside the crowded one takes that with it."""
     monkeypatch.setattr(module, "MAX_WAITERS", 2)
-    flights = Flights()
+    flights = SingleFlight()
     crowded = Load(flights, b"k")
     callers = [asyncio.create_task(wait(flights, crowded.flight)) for _ in range(2)]
     await settle()
@@ -282,7 +282,7 @@ async def test_too_many_callers_are_turned_away(monkeypatch):
 @in_virtual_time
 async def test_a_task_that_has_ended_before_it_is_told_of_is_forgotten():
     """As with an eager task factory, which runs a task within the call that makes it."""
-    flights = Flights()
+    flights = SingleFlight()
     load = Load(flights, b"k")
     load.end.set_result(None)
     await load.task

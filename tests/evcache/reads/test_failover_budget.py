@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evcache import Failover, InvalidArgument
-from evcache.reads.failover_budget import Budget
+from evcache.reads.failover_budget import TokenBucket
 
 ratios = st.sampled_from([0.0, 0.02, 0.5, 1.0, 2.0]) | st.floats(0, 10)
 bursts = st.sampled_from([0.0, 1.0, 10.0, 32.0]) | st.floats(0, 100)
@@ -27,7 +27,7 @@ def take(budget, reads, wanted=1, **options):
 @given(ratios, bursts, steps)
 def test_no_more_than_the_reads_brought_and_the_burst(ratio, burst, steps):
     """At no time were more requests allowed than `ratio` for each read and the burst, and one for the rounding."""
-    budget = Budget(ratio, burst)
+    budget = TokenBucket(ratio, burst)
     denied = 0
     for step, count in steps:
         if step == "read":
@@ -43,7 +43,7 @@ def test_no_more_than_the_reads_brought_and_the_burst(ratio, burst, steps):
 @given(ratios, bursts, steps)
 def test_better_times_are_not_saved_up_beyond_the_burst(ratio, burst, steps):
     """After any history, and with no more reads, what can be had at once is the burst, what came last, and one."""
-    budget = Budget(ratio, burst)
+    budget = TokenBucket(ratio, burst)
     for step, count in steps:
         if step == "read":
             budget.reads += count
@@ -56,7 +56,7 @@ def test_better_times_are_not_saved_up_beyond_the_burst(ratio, burst, steps):
 @given(bursts, steps)
 def test_what_can_be_spared_leaves_half_of_the_burst(burst, steps):
     """However much is asked for on top, the next that has to be asked for finds half of the bucket as it was."""
-    budget = Budget(1.0, burst)
+    budget = TokenBucket(1.0, burst)
     for step, count in steps:
         if step == "read":
             budget.reads += count
@@ -68,7 +68,7 @@ def test_what_can_be_spared_leaves_half_of_the_burst(burst, steps):
 
 def test_with_ratio_1_every_read_gets_one():
     """With the own zone gone each read is served by another, for ever, and no read gets a second for as long."""
-    budget = Budget(1.0, 0.0)
+    budget = TokenBucket(1.0, 0.0)
     assert take(budget, 10_000) == 10_000
     assert budget.denied == 0
     assert take(budget, 100, wanted=2) == 100
@@ -77,21 +77,21 @@ def test_with_ratio_1_every_read_gets_one():
 
 def test_a_smaller_ratio_serves_its_share():
     """Once the burst is used up."""
-    budget = Budget(0.25, 10.0)
+    budget = TokenBucket(0.25, 10.0)
     assert take(budget, 10) == 10
     assert 245 <= take(budget, 1000) <= 255 + 10
 
 
 def test_nothing_at_all():
     """Ratio and burst 0: the own zone or none."""
-    budget = Budget(0.0, 0.0)
+    budget = TokenBucket(0.0, 0.0)
     assert take(budget, 1000) == 0
     assert (budget.taken, budget.denied) == (0, 1000)
 
 
 def test_a_call_for_many_keys_gets_as_many_as_there_are():
     """Of those wanted, as many as can be had, not all or none; and it may spend all that its own keys have brought."""
-    budget = Budget(1.0, 3.0)
+    budget = TokenBucket(1.0, 3.0)
     assert budget.take(10) == 3
     budget.reads += 100
     assert budget.take(100) == 100
@@ -101,7 +101,7 @@ def test_a_call_for_many_keys_gets_as_many_as_there_are():
 
 def test_spare_requests_do_not_starve_the_next_read():
     """Reads that ask for a second one each, when there is one token a read, still get their first each."""
-    budget = Budget(1.0, 100.0)
+    budget = TokenBucket(1.0, 100.0)
     seconds = 0
     for _ in range(1000):
         budget.reads += 1

@@ -15,8 +15,8 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from evcache.replication.guarded_store import STUB_SECONDS, THREE_COPIES_MAX_BYTES, Delete, Store, carry_out
-from evcache.replication.hlc import GUARD_STUB_CAS, MAX_CAS, NOT_A_VERSION, VersionClock
+from evcache.replication.guarded_store import STUB_SECONDS, THREE_COPIES_MAX_BYTES, DeleteCommand, StoreCommand, execute
+from evcache.replication.hlc import GUARD_STUB_CAS, MAX_CAS, NOT_A_VERSION, HybridLogicalClock
 from evcache.results import ACKNOWLEDGED
 from evcache.values.codec import FLAG_TOMBSTONE
 from evcache.zones.errors import ConnectionLost
@@ -116,15 +116,15 @@ class Write(NamedTuple):
         return float(self.ttl if self.ttl <= 30 * 24 * 3600 else self.ttl - NOW_MS // 1000)
 
     def command(self):
-        clock = VersionClock(0, lambda: NOW_MS)
+        clock = HybridLogicalClock(0, lambda: NOW_MS)
         if self.delete:
-            return Delete(clock, KEY, ttl=self.ttl, version=self.version, newest_wins=self.newest_wins)
-        return Store(clock, KEY, self.value, 0, ttl=self.ttl, version=self.version, newest_wins=self.newest_wins)
+            return DeleteCommand(clock, KEY, ttl=self.ttl, version=self.version, newest_wins=self.newest_wins)
+        return StoreCommand(clock, KEY, self.value, 0, ttl=self.ttl, version=self.version, newest_wins=self.newest_wins)
 
-    async def carry_out(self, place):
+    async def execute(self, place):
         if self.form == SETTLE:
             return await self.command().settle(place, 0.0)
-        return await carry_out(self.command(), place, 0.0)
+        return await execute(self.command(), place, 0.0)
 
 
 class Plan(NamedTuple):
@@ -195,7 +195,7 @@ def simulate(plan):
 
 
 async def _simulate(plan):
-    clock = VersionClock(0, lambda: 2**43)
+    clock = HybridLogicalClock(0, lambda: 2**43)
     fakes = {
         zone: FakeMemcached(clock=lambda: 0.0, wall_clock=lambda: NOW_MS / 1000, version=plan.release) for zone in ZONES
     }
@@ -203,7 +203,7 @@ async def _simulate(plan):
     report = Report()
     places = [(zone, Place(fakes[zone], end)) for (_, zone), end in zip(plan.sent, plan.ends, strict=True)]
     tasks = [
-        asyncio.create_task(plan.writes[index].carry_out(place))
+        asyncio.create_task(plan.writes[index].execute(place))
         for (index, _), (_, place) in zip(plan.sent, places, strict=True)
     ]
     disturbances = list(plan.disturbances)
@@ -247,7 +247,7 @@ async def _simulate(plan):
 async def complete(write, fake):
     """Send a write again, as a hint does after its connection ended."""
     place = Place(fake)
-    task = asyncio.create_task(write.carry_out(place))
+    task = asyncio.create_task(write.execute(place))
     await settle(3)
     while place.wire:
         place.wire.step()
@@ -362,7 +362,7 @@ def seen_between_commands(*writes_in_turn):
         seen = []
         for write in writes_in_turn:
             place = Place(fake)
-            task = asyncio.create_task(write.carry_out(place))
+            task = asyncio.create_task(write.execute(place))
             await settle()
             while place.wire:
                 place.wire.step()
@@ -411,6 +411,6 @@ def test_a_reader_in_the_middle_of_a_one_copy_store_sees_a_stub_only_where_nothi
 
 def test_versions_are_newer_than_the_stub():
     """The stub is replaced by every version, and is none itself."""
-    clock = VersionClock(0)
+    clock = HybridLogicalClock(0)
     assert clock.version_of(GUARD_STUB_CAS) is None
     assert MAX_CAS - clock.next() < GUARD_STUB_CAS

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from evcache import CacheUnavailable, Hints, InvalidArgument
-from evcache.replication.handoff.file import HintFile
+from evcache.replication.handoff.file import HintsJournal
 from evcache.replication.handoff.hints import Hint, Kind
 from evcache.values.codec import FLAG_TOMBSTONE
 from tests.support.memory_zones import TOMBSTONE, WALL_START, Listener, MemoryZones, full, on_zones, pass_time
@@ -160,7 +160,7 @@ def test_a_file_that_fails_in_use_fails_no_call(tmp_path, caplog, recovers):
             assert cache.stats().hint_file_error is None
         await cache.close()
         assert len(listener.ended) == (0 if recovers else 4)
-        following = HintFile(path)
+        following = HintsJournal(path)
         assert len(await following.open()) == (5 if recovers else 1)
         await following.close()
 
@@ -183,7 +183,7 @@ def test_the_second_client_keeps_its_hints_in_memory(tmp_path, caplog):
         await second.set("second", 1, timeout=5)
         await first.close()
         await second.close()
-        following = HintFile(path)
+        following = HintsJournal(path)
         assert [hint.key for hint in await following.open()] == [full("first")]
         await following.close()
 
@@ -201,8 +201,8 @@ def test_a_client_that_is_closed_while_a_slow_file_opens_leaves_nothing(tmp_path
         zones = MemoryZones()
         cache = patient(zones, hints=Hints(path=path))
         with pytest.MonkeyPatch.context() as patch:
-            opened = HintFile._open
-            patch.setattr(HintFile, "_open", lambda file: (go_on.wait(10), opened(file))[1])
+            opened = HintsJournal._open
+            patch.setattr(HintsJournal, "_open", lambda file: (go_on.wait(10), opened(file))[1])
             getting = asyncio.create_task(cache.get("k", timeout=5))
             await settle()
             cache._replay.journal.wait_no_longer()
@@ -213,7 +213,7 @@ def test_a_client_that_is_closed_while_a_slow_file_opens_leaves_nothing(tmp_path
             go_on.set()
             await closing
         assert len(asyncio.all_tasks()) == 1
-        following = HintFile(path)
+        following = HintsJournal(path)
         assert await following.open() == []
         await following.close()
 
@@ -224,7 +224,7 @@ def test_a_client_that_is_closed_while_a_slow_file_opens_leaves_nothing(tmp_path
 
 
 class SlowFile:
-    """Stands for a `HintFile` on a slow disk."""
+    """Stands for a `HintsJournal` on a slow disk."""
 
     def __init__(self, path):
         self.path = path
@@ -252,7 +252,7 @@ class SlowFile:
 
 @pytest.fixture
 def _slow(monkeypatch):
-    monkeypatch.setattr("evcache.replication.handoff.journal.HintFile", SlowFile)
+    monkeypatch.setattr("evcache.replication.handoff.journal.HintsJournal", SlowFile)
 
 
 def delete_of(key, version):

@@ -159,7 +159,7 @@ async def test_a_delivery_that_fails_is_tried_again_with_growing_pauses(zones, m
         raise NodeTimeout("no reply in time", node.label)
 
     with monkeypatch.context() as patch:
-        patch.setattr("evcache.replication.handoff.hinted_handoff.carry_out", fails)
+        patch.setattr("evcache.replication.handoff.hinted_handoff.execute", fails)
         await pass_time(400)
     pauses = [later - earlier for earlier, later in pairwise(tried)]
     expected = [min(RETRY_LONGEST_SECONDS, RETRY_FIRST_SECONDS * 2**number) for number in range(len(pauses))]

@@ -6,7 +6,7 @@ import pytest
 
 from evcache import CircuitLimits, Hints
 from evcache.replication.handoff.hinted_handoff import MAX_DELIVERIES, RETRY_LONGEST_SECONDS
-from evcache.replication.read_repair import Comparison, Lack
+from evcache.replication.read_repair import Comparison, StaleCopy
 from evcache.zones import Endpoint, Topology, Zone
 from tests.support.memory_zones import QUICK, ChangingTopology, Listener, cut_off, full, on_zones, pass_time
 
@@ -151,7 +151,7 @@ async def test_a_zone_that_goes_down_between_the_look_and_the_copy_is_not_settle
     async def compare(*_):
         if down:
             await cut_off(zones, cache, "c")
-        lack = Lack("c", key, written.version, nodes["a"], nodes["c"], holds_older=False)
+        lack = StaleCopy("c", key, written.version, nodes["a"], nodes["c"], holds_older=False)
         return Comparison({"c": None}, {}, written.version, [lack])
 
     monkeypatch.setattr(cache._repair, "compare", compare)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evcache import Hints, InvalidArgument
-from evcache.replication.handoff.hints import ENTRY_BYTES, Hint, HintBook, Kind
+from evcache.replication.handoff.hints import ENTRY_BYTES, Hint, HintStore, Kind
 
 DELETE, SET, CHECK, TOUCH = Kind
 
@@ -18,7 +18,7 @@ def hint(key=b"k", version=1, kind=SET, *, zone="a", data=b"data", expires_at=10
 
 
 def book(**limits):
-    return HintBook(Hints(**limits))
+    return HintStore(Hints(**limits))
 
 
 def filled(*hints, **limits):

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from evcache.replication.guarded_store import judge_guarded, judge_guarded_once
+from evcache.replication.guarded_store import interpret_guarded, interpret_guarded_once
 from evcache.results import Outcome
 from evcache.zones.errors import ProtocolError
 from evcache.zones.protocol.replies import Reply
@@ -19,7 +19,7 @@ def reply(line):
 
 
 def once(*lines):
-    return judge_guarded_once([reply(line) for line in lines])
+    return interpret_guarded_once([reply(line) for line in lines])
 
 
 HD, EX, NF, NS, EN = b"HD O1", b"EX O1", b"NF O1", b"NS O1", b"EN O1"
@@ -115,4 +115,4 @@ THREE = {
 @pytest.mark.parametrize("name", THREE)
 def test_three_copy_store(name):
     lines, outcome = THREE[name]
-    assert judge_guarded([reply(line) for line in lines]) is outcome
+    assert interpret_guarded([reply(line) for line in lines]) is outcome

@@ -3,8 +3,16 @@
 import pytest
 
 from evcache import CacheUnavailable, ConsistencyError
-from evcache.errors import FailoverDenied, ZoneBehind
-from evcache.replication.reconcile import Found, check_answered, count_answered, failed, judged, newest, zones_behind
+from evcache.errors import FailoverDenied, StaleReplica
+from evcache.replication.reconcile import (
+    ZoneHit,
+    check_answered,
+    count_answered,
+    failed,
+    latest_of,
+    reject_if_older,
+    stale_replicas,
+)
 from evcache.values.codec import FLAG_TOMBSTONE
 from evcache.zones.errors import NodeTimeout, NodeUnavailable
 from evcache.zones.protocol.replies import Hit
@@ -14,7 +22,7 @@ DOWN = NodeUnavailable("it is down", "n2")
 
 
 def found(value, version=None, zone="a", flags=0, *, leased=False):
-    return Found(Hit(value, flags, 0, None, stale=False, leased=leased), zone, version)
+    return ZoneHit(Hit(value, flags, 0, None, stale=False, leased=leased), zone, version)
 
 
 V1, V2, V3 = found(b"1", 1), found(b"2", 2, "b"), found(b"3", 3, "c")
@@ -47,7 +55,7 @@ GONE = found(b"", 9, "b", FLAG_TOMBSTONE)
 )
 def test_newest(answers, winner):
     """The newest version holds; where there are none, what most zones hold, and the first on a tie."""
-    assert newest(answers) == winner
+    assert latest_of(answers) == winner
 
 
 @pytest.mark.parametrize(
@@ -63,7 +71,7 @@ def test_newest(answers, winner):
 )
 def test_zones_behind(winner, answers, missed, behind):
     """Those with nothing or an older version; not those that failed, nor those whose item has no version."""
-    assert zones_behind(winner, answers) == (missed, behind)
+    assert stale_replicas(winner, answers) == (missed, behind)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +115,7 @@ def test_check_answered(answers, required, error, answered):
         assert f"{zone}: {reason}" in str(caught.value)
 
 
-BEHIND = ZoneBehind(1, 2)
+BEHIND = StaleReplica(1, 2)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +133,7 @@ BEHIND = ZoneBehind(1, 2)
 )
 def test_what_is_older_than_what_is_known_is_not_believed(answer, known, believed):
     """A value or a tombstone; what has no version, or is no item, is what it is."""
-    judgement = judged(answer, known)
+    judgement = reject_if_older(answer, known)
     if believed:
         assert judgement is answer
     else:

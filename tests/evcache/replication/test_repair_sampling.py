@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from evcache.replication.repair_sampling import Sampler
+from evcache.replication.repair_sampling import RepairSampler
 
 
 def seeded(share, seed=1):
-    return Sampler(share, random.Random(seed).random)
+    return RepairSampler(share, random.Random(seed).random)
 
 
 def choose_one_by_one(sampler, keys):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evcache.replication.seen_versions import REMEMBERED_KEYS, Remembered
+from evcache.replication.seen_versions import REMEMBERED_KEYS, SeenVersions
 
 KEYS = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
 VERSIONS = st.integers(1, 9)
@@ -12,7 +12,7 @@ VERSIONS = st.integers(1, 9)
 
 def filled(limit, keys):
     """One that has noted version 5 of keys 0, 1, 2, ..., in this order."""
-    remembered = Remembered(limit)
+    remembered = SeenVersions(limit)
     note_others(remembered, keys)
     return remembered
 
@@ -24,7 +24,7 @@ def note_others(remembered, keys):
 
 def test_the_newest_is_known():
     """In whatever order versions are noted; of other keys nothing follows."""
-    remembered = Remembered()
+    remembered = SeenVersions()
     assert remembered.newest(b"k") == 0
     for version, newest in [(5, 5), (4, 5), (5, 5), (6, 6), (5, 6)]:
         remembered.note(b"k", version)
@@ -35,7 +35,7 @@ def test_the_newest_is_known():
 @given(st.lists(st.tuples(KEYS, VERSIONS), max_size=60))
 def test_under_the_limit_it_is_a_dict_of_the_newest(noted):
     """As long as there is room nothing is forgotten."""
-    remembered = Remembered(limit=5)
+    remembered = SeenVersions(limit=5)
     model = {}
     for key, version in noted:
         remembered.note(key, version)
@@ -48,7 +48,7 @@ def test_under_the_limit_it_is_a_dict_of_the_newest(noted):
 def test_over_the_limit_it_stays_bounded_and_true(limit, noted):
     """However many keys come: no more than two generations are kept, what was just noted is known, what is known of a key
     never goes back while it is known, and is never more than what was noted."""
-    remembered = Remembered(limit)
+    remembered = SeenVersions(limit)
     model = {}
     for number, version in noted:
         key = b"%d" % number
@@ -66,7 +66,7 @@ PINS = st.lists(st.tuples(st.sampled_from(["note", "pin", "unpin"]), KEYS, VERSI
 @given(st.integers(0, 2), PINS)
 def test_a_pin_holds_among_whatever_else(limit, steps):
     """While a key is pinned no less than the pinned version is known of it, and pins are all that is kept over the limit."""
-    remembered = Remembered(limit)
+    remembered = SeenVersions(limit)
     pins = {}
     for step, key, version in steps:
         if step == "note":
@@ -103,7 +103,7 @@ def test_what_is_used_is_kept():
 
 def test_a_pinned_version_is_never_forgotten():
     """Whatever else comes, until it is unpinned; then it goes like any other."""
-    remembered = Remembered(3)
+    remembered = SeenVersions(3)
     remembered.pin(b"k", 5)
     note_others(remembered, 100)
     assert remembered.newest(b"k") == 5
@@ -119,7 +119,7 @@ def test_a_pinned_version_is_never_forgotten():
 
 def test_without_a_limit_only_pins_count():
     """0 keys: nothing is known but what is pinned, for as long as it is."""
-    remembered = Remembered(0)
+    remembered = SeenVersions(0)
     remembered.note(b"k", 5)
     assert remembered.newest(b"k") == 0
     remembered.pin(b"k", 5)
@@ -148,7 +148,7 @@ def test_the_default_limit(keys):
 
 def test_what_was_heard_is_known():
     """The newest version counts, in any order, as for versions that the client read."""
-    remembered = Remembered()
+    remembered = SeenVersions()
     for step, version, newest in [
         ("hear", 5, 5),
         ("hear", 4, 5),
@@ -165,7 +165,7 @@ def test_what_was_heard_is_known():
 
 def test_a_read_of_an_older_version_does_not_hide_what_was_heard():
     """The young generation, which is looked into first, has the heard version then."""
-    remembered = Remembered()
+    remembered = SeenVersions()
     remembered.hear(b"k", 5)
     remembered.note(b"k", 3)
     assert remembered.recent[b"k"] == 5
@@ -195,7 +195,7 @@ def test_announcements_of_remembered_keys_take_no_room():
 
 
 def test_without_a_limit_nothing_is_heard():
-    remembered = Remembered(0)
+    remembered = SeenVersions(0)
     remembered.hear(b"k", 5)
     assert (remembered.newest(b"k"), len(remembered)) == (0, 0)
 
@@ -210,7 +210,7 @@ STEPS = st.lists(
 def test_whatever_is_heard_what_is_known_stays_bounded_and_true(limit, steps):
     """Announcements never lower the known version of a key. The known version is never newer than all that was announced or
     noted, and the young generation always has the newest one."""
-    remembered = Remembered(limit)
+    remembered = SeenVersions(limit)
     model = {}
     pins = set()
     for step, key, version in steps:

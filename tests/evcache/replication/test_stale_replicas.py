@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from evcache import CacheUnavailable, ConsistencyError, NearCache, Outcome
-from evcache.errors import ZoneBehind
+from evcache.errors import StaleReplica
 from tests.support.memory_zones import PATIENT, TOMBSTONE, Listener, full, on_zones, pass_time
 
 READS = {
@@ -105,7 +105,7 @@ async def test_behind_and_the_others_out_of_reach(zones, read, level):
         await read(cache, consistency=level)
     assert set(caught.value.failures) == set("abc")
     reason = caught.value.failures["a"]
-    assert isinstance(reason, ZoneBehind)
+    assert isinstance(reason, StaleReplica)
     assert (reason.held, reason.known) == (old, newest.version)
     assert await read(cache, consistency=level, errors="miss") is None
 
@@ -120,7 +120,7 @@ async def test_behind_counts_for_no_level(zones, read):
     with pytest.raises(ConsistencyError) as caught:
         await read(cache, consistency="quorum")
     assert (caught.value.answered, caught.value.required) == (1, 2)
-    assert isinstance(caught.value.failures["a"], ZoneBehind)
+    assert isinstance(caught.value.failures["a"], StaleReplica)
     assert await read(cache, consistency="one") is None  # the second zone misses, which is an answer
     assert await read(cache, consistency="quorum", errors="miss") is None
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from evcache import LoadPolicy, Outcome
-from evcache.replication.guarded_store import ask_both, inspect
+from evcache.replication.guarded_store import peek, send_both
 from evcache.values.codec import FLAG_ABSENT
 from evcache.zones.errors import QueueFull
 from tests.support.memory_zones import PATIENT, QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time
@@ -185,12 +185,12 @@ async def test_an_absence_that_comes_between_the_look_and_the_touch_is_none_to_t
     await cache.set("k", "value", ttl=10, consistency="all")
 
     async def look_then_write(node, key, deadline):
-        seen = await inspect(node, key, deadline)
+        seen = await peek(node, key, deadline)
         zones.write_as_another_client("k", b"", FLAG_ABSENT, *"abc")
         return seen
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evcache.replication.touch.inspect", look_then_write)
+        patch.setattr("evcache.replication.touch.peek", look_then_write)
         result = await cache.touch("k", 500, consistency="all")
     assert result.zones == dict.fromkeys("abc", Outcome.NOT_FOUND)
 
@@ -298,6 +298,6 @@ async def test_the_queue_has_room_for_the_first_of_two_requests_only(zones):
         waiting[number] = loop.create_future()
         connection.request(b"mg t:k v", waiting[number], loop.time() + 0.2)
     with pytest.raises(QueueFull):
-        await ask_both(node, (b"mg t:k v", None), (b"mg t:k v", None), loop.time() + 0.1)
+        await send_both(node, (b"mg t:k v", None), (b"mg t:k v", None), loop.time() + 0.1)
     await asyncio.gather(*waiting, return_exceptions=True)
     zones.resume("a")

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from evcache.errors import DecodeError
 from evcache.load_policy import LoadPolicy
 from evcache.read_through.freshness import State, state_of
-from evcache.replication.reconcile import Found
+from evcache.replication.reconcile import ZoneHit
 from evcache.values.codec import FLAG_ENVELOPE
 from evcache.values.envelope import Envelope, wrap
-from evcache.values.lifetime import Life, content_of
+from evcache.values.lifetime import Lifetime, content_of
 from evcache.zones.protocol.replies import Hit
 
 NOW = 1_800_000_000.0
@@ -22,11 +22,11 @@ VERSION_AT_NOW = int(NOW * 1000) << 20
 
 def life(made=NOW, lives=10.0, stale=0.0, took=0.0):
     expires_at = NOW + lives if made is None else made + lives
-    return Life(made, expires_at, expires_at + stale, took)
+    return Lifetime(made, expires_at, expires_at + stale, took)
 
 
 def found(value=b"v", flags=0, ttl=10, version=VERSION_AT_NOW):
-    return Found(Hit(value, flags, 7, ttl, stale=False, leased=False), "a", version)
+    return ZoneHit(Hit(value, flags, 7, ttl, stale=False, leased=False), "a", version)
 
 
 AGES = [
@@ -76,7 +76,7 @@ def test_without_a_birthday_the_ttl_of_the_call_says_how_long_it_was_to_live(lef
 
 
 def test_what_does_not_expire_is_fresh_for_ever():
-    endless = Life(NOW, math.inf, math.inf, 5.0)
+    endless = Lifetime(NOW, math.inf, math.inf, 5.0)
     for policy in (LoadPolicy(soft=0), LoadPolicy(lease=False, early=1000)):
         assert state_of(endless, NOW + 1e9, policy, math.inf, 1e-300) is State.FRESH
 
@@ -113,10 +113,10 @@ def content_of_found(one, read_at, key=b""):
 @pytest.mark.parametrize(
     ("ttl", "version", "expected"),
     [
-        (10, VERSION_AT_NOW, Life(NOW, NOW + 12, NOW + 12, 0.0, 1)),
-        (10, None, Life(None, NOW + 12, NOW + 12, 0.0, 1)),
-        (-1, VERSION_AT_NOW, Life(NOW, math.inf, math.inf, 0.0, 1)),
-        (None, VERSION_AT_NOW, Life(NOW, math.inf, math.inf, 0.0, 1)),  # a classic server does not tell
+        (10, VERSION_AT_NOW, Lifetime(NOW, NOW + 12, NOW + 12, 0.0, 1)),
+        (10, None, Lifetime(None, NOW + 12, NOW + 12, 0.0, 1)),
+        (-1, VERSION_AT_NOW, Lifetime(NOW, math.inf, math.inf, 0.0, 1)),
+        (None, VERSION_AT_NOW, Lifetime(NOW, math.inf, math.inf, 0.0, 1)),  # a classic server does not tell
     ],
 )
 def test_the_life_of_a_plain_value(ttl, version, expected):
@@ -129,7 +129,7 @@ def test_the_life_of_a_value_in_an_envelope():
     """It is what the envelope says, whatever the server."""
     stored = wrap(Envelope(b"v", 5, NOW, NOW + 3, NOW + 6, 0.5))
     content = content_of_found(found(stored, FLAG_ENVELOPE, ttl=99), NOW + 50)
-    assert (content.data, content.flags, content.life) == (b"v", 5, Life(NOW, NOW + 3, NOW + 6, 0.5))
+    assert (content.data, content.flags, content.life) == (b"v", 5, Lifetime(NOW, NOW + 3, NOW + 6, 0.5))
 
 
 def test_an_envelope_that_cannot_be_read_says_which():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evcache import InvalidArgument
-from evcache.values.ttl import MAX_RELATIVE_SECONDS, exptime_of_copy, exptime_sent_again, on_the_wire, seconds_to_live
+from evcache.values.ttl import MAX_RELATIVE_SECONDS, exptime_of_copy, exptime_sent_again, seconds_to_live, to_exptime
 
 NOW = 1_800_000_000.75
 DAY = 24 * 60 * 60
@@ -62,13 +62,13 @@ def test_what_is_no_time_to_live_is_refused(ttl):
 )
 def test_on_the_wire(seconds, wire):
     """Whole seconds, rounded up; a unix time over 30 days, no larger than servers can keep; 0 for ever."""
-    assert on_the_wire(seconds, NOW) == wire
+    assert to_exptime(seconds, NOW) == wire
 
 
 @given(st.floats(min_value=5e-324, max_value=10**8))
 def test_an_item_never_lives_for_ever_or_dies_at_once_by_rounding(seconds):
     """No finite span becomes 0 (for ever), or a past unix time (gone)."""
-    wire = on_the_wire(seconds, NOW)
+    wire = to_exptime(seconds, NOW)
     if wire <= MAX_RELATIVE_SECONDS:
         assert max(1, seconds) <= wire <= seconds + 1
     else:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evcache import InvalidArgument, StandardCodec
-from evcache.write_behind.batch import Batch, Entry, Saved
+from evcache.write_behind.batch import Batch, PendingWrite, Saved
 from evcache.write_behind.buffer import SPLIT_AFTER, Buffer
 
 NOW = 1000.0
@@ -415,5 +415,5 @@ def test_with_a_file_values_are_what_the_next_process_would_see():
     put(book, "k", (1, 2))
     assert book.value("k") == [1, 2]
     entry = put(book, "k", "x").entry
-    assert isinstance(entry, Entry)
+    assert isinstance(entry, PendingWrite)
     assert StandardCodec().decode(entry.data, entry.flags) == "x"

@@ -7,7 +7,7 @@ import pytest
 from evcache import CacheError, InvalidArgument, UsageError
 from evcache.write_behind import BufferFull, WriteBehind
 from evcache.write_behind.buffer import Buffer
-from evcache.write_behind.capacity import Room
+from evcache.write_behind.capacity import Capacity
 from tests.support.virtual_time import in_virtual_time, now, run, settle
 from tests.support.write_behind_source import Source
 
@@ -113,7 +113,7 @@ async def test_close_ends_waits_for_room():
 async def test_nobody_takes_the_room_of_those_whose_turn_it_is():
     """Between their being told so and their going on, calls that came later may look."""
     buffer = Buffer(max_batch=1, interval=1.0, max_attempts=1)
-    room = Room(buffer, 1)
+    room = Capacity(buffer, 1)
     buffer.put("a", 1, is_delta=False, now=0)
     turn = asyncio.create_task(room.turn("b"))
     await settle()

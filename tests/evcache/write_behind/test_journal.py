@@ -9,10 +9,10 @@ from decimal import Decimal
 import pytest
 
 from evcache import EncodeError, InvalidArgument
-from evcache.replication.handoff.file import HintFile
+from evcache.replication.handoff.file import HintsJournal
 from evcache.write_behind import WriteBehind
-from evcache.write_behind.batch import Entry, Saved
-from evcache.write_behind.journal import FORMAT, WriteBehindFile
+from evcache.write_behind.batch import PendingWrite, Saved
+from evcache.write_behind.journal import FORMAT, WriteBehindJournal
 from tests.support.unusable_files import CAUSES
 
 NEVER = 10_000.0  # seconds
@@ -24,7 +24,7 @@ def path(tmp_path):
 
 
 def entry(number, data=b"data", *, is_delta=False, flags=7):
-    return Entry(None, is_delta, number, 0.0, data, flags)
+    return PendingWrite(None, is_delta, number, 0.0, data, flags)
 
 
 def abandon(file):
@@ -36,7 +36,7 @@ def abandon(file):
 
 async def content(path):
     """What the next process finds."""
-    file = WriteBehindFile(path)
+    file = WriteBehindJournal(path)
     try:
         return await file.open()
     finally:
@@ -51,7 +51,7 @@ def test_what_was_noted_is_there_for_the_next_process(path, how):
     """The latest of each place, the oldest first, whether the last process ended in order or not."""
 
     async def main():
-        file = WriteBehindFile(path)
+        file = WriteBehindJournal(path)
         assert await file.open() == []
         file.note("", "b", entry(2, bytes(range(256)) * 50))
         file.note("", "ä\0x", entry(1, b"", is_delta=True, flags=2**32 - 1))
@@ -77,7 +77,7 @@ def test_what_was_noted_is_there_for_the_next_process(path, how):
 
 def test_close_writes_what_was_noted_just_before_and_nothing_after(path):
     async def main():
-        file = WriteBehindFile(path)
+        file = WriteBehindJournal(path)
         await file.open()
         for number in range(1000):
             file.note("", f"k{number}", entry(number))
@@ -102,7 +102,7 @@ def make_later_format(path):
 
 def make_hints(path):
     async def main():
-        file = HintFile(str(path))
+        file = HintsJournal(str(path))
         await file.open()
         await file.close()
 
@@ -173,7 +173,7 @@ def test_a_write_that_fails_is_logged_and_tried_again(path, caplog):
     """A full disk holds nothing up, and what waits is in memory still."""
 
     async def main():
-        file = WriteBehindFile(path)
+        file = WriteBehindJournal(path)
         await file.open()
         database = file._database
         file.note("", "a", entry(1))

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from evcache import CacheUnavailable
-from evcache.replication.guarded_store import Store, carry_out
+from evcache.replication.guarded_store import StoreCommand, execute
 from evcache.writes.counting import MAX_COUNTER
 from evcache.zones.errors import ServerError
 from evcache.zones.routing.zone_order import coordinator_order
@@ -98,9 +98,9 @@ async def test_a_late_copy_undoes_neither_a_set_nor_a_delete(zones, what):
     expected = 0 if what == "set" else TOMBSTONE
     assert zones.values("n") == dict.fromkeys("abc", expected)
     # The copy arrives now, as the guarded store that it is.
-    store = Store(counter._repair._clock, full("n"), copy.raw.value, copy.raw.flags, ttl=60, version=copy.version)
+    store = StoreCommand(counter._repair._clock, full("n"), copy.raw.value, copy.raw.flags, ttl=60, version=copy.version)
     node = next(pool for pool in counter._cluster.view.writers if pool.name == late).nodes[0]
-    await carry_out(store, node, asyncio.get_running_loop().time() + 1)
+    await execute(store, node, asyncio.get_running_loop().time() + 1)
     assert zones.values("n") == dict.fromkeys("abc", expected)
 
 

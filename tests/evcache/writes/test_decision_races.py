@@ -7,7 +7,7 @@ import pytest
 
 import evcache.writes.counting
 from evcache import CacheUnavailable, LoadPolicy
-from evcache.replication.read_repair import Lack
+from evcache.replication.read_repair import StaleCopy
 from evcache.zones.errors import CacheError
 from evcache.zones.routing.zone_order import coordinator_order
 from tests.support.memory_zones import PATIENT, QUICK, cut_off, full, on_zones, pass_time
@@ -33,7 +33,7 @@ def before_the_next(monkeypatch, name, what):
     monkeypatch.setattr(evcache.writes.counting, name, function)
 
 
-@pytest.mark.parametrize("between", ["ask", "ask_both"])
+@pytest.mark.parametrize("between", ["send_request", "send_both"])
 @pytest.mark.parametrize("skew", [0.0, 2.0, -2.0])
 @on_zones()
 async def test_a_number_gains_a_digit_while_another_client_counts(zones, monkeypatch, skew, between):
@@ -83,7 +83,7 @@ async def test_a_copy_replaces_nothing_of_its_own_version(zones):
         await other.incr("k", consistency="all")
         second = await compare(view, key, deadline, **options)
         nodes = {pool.name: pool.node(view.place(key)) for pool in view.readers}
-        lack = Lack(DECIDES, key, second.newest, nodes[OTHERS[0]], nodes[DECIDES], holds_older=True)
+        lack = StaleCopy(DECIDES, key, second.newest, nodes[OTHERS[0]], nodes[DECIDES], holds_older=True)
         return second._replace(seen={**second.seen, DECIDES: first.seen[DECIDES]}, lacks=[lack])
 
     one._repair.compare = compares_too_early
@@ -152,10 +152,10 @@ async def test_a_step_that_another_one_follows_at_once_reaches_the_level_asked_f
     one = await zones.ready(hints=None)
     other = await zones.ready(hints=None, local_zone="b")
     await one.set("k", 5, consistency="all")
-    both = evcache.writes.counting.ask_both
+    both = evcache.writes.counting.send_both
 
     async def followed(node, first, second, deadline):
-        monkeypatch.setattr(evcache.writes.counting, "ask_both", both)
+        monkeypatch.setattr(evcache.writes.counting, "send_both", both)
         reply, _ = await both(node, first, second, deadline)
         other._writes._spread = None  # its process ends before it can send anything
         with pytest.raises(TypeError):
@@ -164,7 +164,7 @@ async def test_a_step_that_another_one_follows_at_once_reaches_the_level_asked_f
             )
         return reply, (await both(node, (b"mg t:k v f c t s u", None), (b"mg t:k s u", None), deadline))[0]
 
-    monkeypatch.setattr(evcache.writes.counting, "ask_both", followed)
+    monkeypatch.setattr(evcache.writes.counting, "send_both", followed)
     assert await one.incr("k", consistency="all") == 6
     assert zones.values("k") == dict.fromkeys("abc", 7)
     assert len(set(zones.stored_versions("k").values())) == 1

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from evcache.writes.keyed_lock import Turns
+from evcache.writes.keyed_lock import KeyedLock
 from tests.support.virtual_time import in_virtual_time, settle
 
 
 @in_virtual_time
 async def test_one_at_a_time_in_the_order_in_which_they_came():
-    turns, log = Turns(), []
+    turns, log = KeyedLock(), []
 
     async def user(name):
         async with turns.of(b"k"):
@@ -25,7 +25,7 @@ async def test_one_at_a_time_in_the_order_in_which_they_came():
 
 @in_virtual_time
 async def test_other_keys_do_not_wait():
-    turns, inside = Turns(), []
+    turns, inside = KeyedLock(), []
 
     async def user(key):
         async with turns.of(key):
@@ -43,7 +43,7 @@ async def test_other_keys_do_not_wait():
 @pytest.mark.parametrize("who", ["holder", "first in line", "last in line", "all"])
 @in_virtual_time
 async def test_who_is_cancelled_lets_the_others_move_up(who):
-    turns, done = Turns(), []
+    turns, done = KeyedLock(), []
 
     async def user(name):
         async with turns.of(b"k"):
@@ -62,7 +62,7 @@ async def test_who_is_cancelled_lets_the_others_move_up(who):
 
 @in_virtual_time
 async def test_an_error_inside_ends_the_turn():
-    turns = Turns()
+    turns = KeyedLock()
     with pytest.raises(LookupError):
         async with turns.of(b"k"):
             raise LookupError

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import pytest
 
 from evcache import Consistency, Hints, LoadPolicy, NearCache, Outcome
-from evcache._background import Background
-from evcache.hooks import Listeners
-from evcache.replication.guarded_store import Delete, Store
-from evcache.replication.hlc import MAX_CAS, VersionClock, cas_of
-from evcache.replication.replicated_write import Round
-from evcache.replication.seen_versions import Remembered
+from evcache._background import BackgroundTasks
+from evcache.hooks import HookDispatcher
+from evcache.replication.guarded_store import DeleteCommand, StoreCommand
+from evcache.replication.hlc import MAX_CAS, HybridLogicalClock, cas_of
+from evcache.replication.replicated_write import ReplicatedWrite
+from evcache.replication.seen_versions import SeenVersions
 from evcache.values.codec import FLAG_ENVELOPE
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER
 from evcache.writes.sender import renewed
@@ -302,17 +302,17 @@ def with_cas(item, cas):
 class Reported(NamedTuple):
     """One zone's part of a round, when its answer is there."""
 
-    command: Store
+    command: StoreCommand
     zone: str = "a"
     counts: bool = True
 
 
 def a_round(sends=True):
     """A round of a store that was refused for an unseen version, and a list of what it has sent again."""
-    clock = VersionClock(1, lambda: 1_800_000_000_000)
-    store = Store(clock, b"k", b"v", 0, ttl=9, version=clock.next())
+    clock = HybridLogicalClock(1, lambda: 1_800_000_000_000)
+    store = StoreCommand(clock, b"k", b"v", 0, ttl=9, version=clock.next())
     store.unseen = store.version + (5 << 20)
-    round_ = Round(Background(), Listeners(), 1, store=store, remembered=Remembered())
+    round_ = ReplicatedWrite(BackgroundTasks(), HookDispatcher(), 1, store=store, remembered=SeenVersions())
     again = []
 
     def send_again():
@@ -427,9 +427,9 @@ async def test_a_store_notes_what_other_writers_were_newer_with(zones, writer, n
     item = zones.one("a").store.get(full("k"))
     theirs = MAX_CAS - item.cas >> 20 << 20 | writer
     zones.put_back("k", zones.held("k", "a")._replace(raw=with_cas(item, cas_of(theirs))), "a")
-    clock = VersionClock(1, lambda: theirs >> 20)
+    clock = HybridLogicalClock(1, lambda: theirs >> 20)
     clock.next()
-    store = Store(clock, full("k"), b"v", 0, ttl=50, version=(theirs >> 20) - 7 << 20 | 1)
+    store = StoreCommand(clock, full("k"), b"v", 0, ttl=50, version=(theirs >> 20) - 7 << 20 | 1)
     node = next(iter(cache._cluster.nodes.values()))
     assert await store.settle(node, asyncio.get_running_loop().time() + 1) is Outcome.SUPERSEDED
     assert store.unseen == (theirs if noted else 0)
@@ -557,12 +557,12 @@ async def test_no_time_to_live_grows(zones):
 )
 def test_the_time_to_live_of_a_renewed_store(ttl, elapsed, left):
     """Relative ones shrink; unix times and none stay."""
-    clock = VersionClock(3, lambda: 1_800_000_000_000)
-    store = Store(clock, b"k", b"v", 7, ttl=ttl, version=clock.next())
+    clock = HybridLogicalClock(3, lambda: 1_800_000_000_000)
+    store = StoreCommand(clock, b"k", b"v", 7, ttl=ttl, version=clock.next())
     store.cause = "why"
     store.unseen = store.version + (100 << 20) + 1
     newer = renewed(store, clock, elapsed, 60)
-    assert type(newer) is Store
+    assert type(newer) is StoreCommand
     assert newer.ttl == left
     assert (newer.key, newer.data, newer.flags, newer.believed) == (b"k", b"v", 7, True)
     assert newer.version > store.unseen
@@ -587,19 +587,19 @@ async def test_a_value_that_is_refused_after_its_time_is_seen_by_no_reader(zones
 @pytest.mark.parametrize("elapsed", [2.0, 2.5, 100.0])
 def test_a_store_whose_time_is_over_is_renewed_as_a_delete(elapsed):
     """What it should have replaced goes, and no value comes that would outlive the caller's time to live."""
-    clock = VersionClock(3, lambda: 1_800_000_000_000)
-    store = Store(clock, b"k", b"v", 7, ttl=2, version=clock.next())
+    clock = HybridLogicalClock(3, lambda: 1_800_000_000_000)
+    store = StoreCommand(clock, b"k", b"v", 7, ttl=2, version=clock.next())
     store.unseen = store.version + (100 << 20) + 1
     newer = renewed(store, clock, elapsed, 60)
-    assert type(newer) is Delete
+    assert type(newer) is DeleteCommand
     assert (newer.key, newer.ttl) == (b"k", 60)
     assert newer.version > store.unseen
 
 
 def test_a_delete_is_renewed_with_its_whole_time():
-    clock = VersionClock(3, lambda: 1_800_000_000_000)
-    newer = renewed(Delete(clock, b"k", ttl=60, version=clock.next()), clock, 5.0, 60)
-    assert type(newer) is Delete
+    clock = HybridLogicalClock(3, lambda: 1_800_000_000_000)
+    newer = renewed(DeleteCommand(clock, b"k", ttl=60, version=clock.next()), clock, 5.0, 60)
+    assert type(newer) is DeleteCommand
     assert newer.ttl == 60
 
 

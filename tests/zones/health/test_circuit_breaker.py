@@ -5,7 +5,7 @@ import math
 import pytest
 
 from evcache.zones.errors import InvalidArgument
-from evcache.zones.health.circuit_breaker import Circuit, CircuitLimits
+from evcache.zones.health.circuit_breaker import CircuitBreaker, CircuitLimits
 
 START = 1_000.0  # seconds
 
@@ -18,7 +18,7 @@ class Bench:
         self.asked = 0
         self.why = None
         self.limits = CircuitLimits(**limits)
-        self.circuit = Circuit(self.limits, self.now, draw=lambda: drawn)
+        self.circuit = CircuitBreaker(self.limits, self.now, draw=lambda: drawn)
 
     @property
     def state(self):
@@ -201,7 +201,7 @@ def test_a_pause_is_longer_by_a_random_share_that_does_not_add_up(jitter, drawn)
 
 
 def test_jitter_is_drawn_anew_for_each_pause():
-    circuit = Circuit(CircuitLimits(), START)
+    circuit = CircuitBreaker(CircuitLimits(), START)
     circuit.open(START)
     pauses = [circuit.pause() for _ in range(50)][10:]
     assert len(set(pauses)) > 30
@@ -210,7 +210,7 @@ def test_jitter_is_drawn_anew_for_each_pause():
 
 def test_a_node_that_is_only_short_of_a_connection_is_tried_at_an_even_pace():
     """And what that took does not lengthen the pauses of an outage that comes later."""
-    circuit = Circuit(CircuitLimits(), START, lambda: 0.5)
+    circuit = CircuitBreaker(CircuitLimits(), START, lambda: 0.5)
     assert [circuit.pause() for _ in range(20)] == [1.25] * 20
     circuit.open(START)
     assert [circuit.pause(), circuit.pause()] == [1.25, 2.5]
@@ -218,7 +218,7 @@ def test_a_node_that_is_only_short_of_a_connection_is_tried_at_an_even_pace():
 
 def test_pauses_are_a_tenth_while_calls_have_nowhere_to_go():
     """They do not double, and the ordinary pauses go on where they were."""
-    circuit = Circuit(CircuitLimits(urgent_pause=2.0), START, lambda: 0.0)
+    circuit = CircuitBreaker(CircuitLimits(urgent_pause=2.0), START, lambda: 0.0)
     circuit.open(START)
     assert [circuit.pause(urgent=True) for _ in range(7)] == pytest.approx([0.1] * 7)
     assert [circuit.pause() for _ in range(6)] == [1, 2, 4, 8, 16, 30]
@@ -227,7 +227,7 @@ def test_pauses_are_a_tenth_while_calls_have_nowhere_to_go():
 
 def test_a_sign_of_life_ends_the_first_pause_of_an_outage_and_urgent_ones():
     """A node that answers late all the time is not probed with each answer."""
-    circuit = Circuit(CircuitLimits(calm=10.0), START, lambda: 0.0)
+    circuit = CircuitBreaker(CircuitLimits(calm=10.0), START, lambda: 0.0)
     ends_early = []
     for now, urgent in ((START, False), (START, False), (START, True)):
         circuit.open(now)

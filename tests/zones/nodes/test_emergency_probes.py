@@ -6,7 +6,7 @@ import pytest
 
 from evcache.zones.errors import NodeTimeout
 from evcache.zones.health.circuit_breaker import URGENT_SHARE, CircuitLimits
-from evcache.zones.routing.zone_order import is_urgent
+from evcache.zones.routing.zone_order import is_emergency
 from tests.support.cluster_bench import Bench
 from tests.support.virtual_time import in_virtual_time, now
 
@@ -21,7 +21,7 @@ MINUTES = 600.0  # an outage after which ordinary pauses are as long as they get
     [(0, 1, False), (1, 1, True), (1, 2, False), (2, 2, True), (1, 3, False), (2, 3, True), (3, 3, True), (1, 5, False)],
 )
 def test_one_zone_is_what_the_others_are_there_for(out, zones, urgent):
-    assert is_urgent(out, zones) is urgent
+    assert is_emergency(out, zones) is urgent
 
 
 async def urgent_for(bench, *hosts):

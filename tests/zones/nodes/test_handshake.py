@@ -18,7 +18,7 @@ from evcache.zones.nodes.handshake import HungUp, shake_hands
 from evcache.zones.protocol import requests
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.transport.limits import ConnectionLimits
-from evcache.zones.transport.pipelined import Connection
+from evcache.zones.transport.pipelined import PipelinedConnection
 from tests.support.node_bench import Bench
 from tests.support.scripted import Peer
 from tests.support.virtual_time import in_virtual_time, now, settle
@@ -26,7 +26,7 @@ from tests.support.virtual_time import in_virtual_time, now, settle
 
 async def hands_shaken_with(server, auth=None):
     loop = asyncio.get_running_loop()
-    _, connection = await server.connect(lambda: Connection("node-1", loop, ConnectionLimits(), lambda *_: None))
+    _, connection = await server.connect(lambda: PipelinedConnection("node-1", loop, ConnectionLimits(), lambda *_: None))
     try:
         return await shake_hands(connection, loop.time() + 0.5, auth)
     finally:

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from evcache.zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable
-from evcache.zones.health.node_health import Tally
+from evcache.zones.health.node_health import HealthCounters
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.testing import FakeMemcached
@@ -516,7 +516,7 @@ async def test_pending_counts_what_waits_on_all_connections():
 
 @in_virtual_time
 async def test_nodes_of_a_cluster_share_a_tally():
-    tally, dialer = Tally(), MemoryDialer()
+    tally, dialer = HealthCounters(), MemoryDialer()
     nodes = [Node(Endpoint.parse(name), NodeSettings(dialer=dialer), tally) for name in ("a", "b")]
     for count, node in enumerate(nodes, 1):
         with pytest.raises(NodeUnavailable):

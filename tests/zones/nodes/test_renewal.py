@@ -6,7 +6,7 @@ import pytest
 
 from evcache.zones.errors import InvalidArgument, NodeTimeout
 from evcache.zones.health.circuit_breaker import CircuitLimits
-from evcache.zones.health.node_health import Tally
+from evcache.zones.health.node_health import HealthCounters
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.renewal import INTERVAL_JITTER, LOOKUPS_BEFORE_MOVE
 from evcache.zones.nodes.settings import NodeSettings
@@ -236,7 +236,7 @@ class NamedBench(Bench):
         self.server = FakeMemcached(classic_only=classic_only)
         self.new = FakeMemcached(classic_only=classic_only)
         self.loop = asyncio.get_running_loop()
-        self.tally = Tally()
+        self.tally = HealthCounters()
         self.changes = []
         self.dialer = Names()
         self.dialer.at = {"10.0.0.1": self.server, "10.0.0.2": self.new}

@@ -9,7 +9,7 @@ from evcache.zones.protocol import requests
 from evcache.zones.protocol.packet import LARGE_BYTES
 from evcache.zones.protocol.replies import Reply
 from evcache.zones.topology.model import Endpoint
-from evcache.zones.transport.request_tracing import Tap
+from evcache.zones.transport.request_tracing import RequestTracer
 from tests.support.packets import packet_of, parts_of
 from tests.support.scripted import Notes, Peer, outcome
 from tests.support.virtual_time import in_virtual_time, run, settle
@@ -171,7 +171,7 @@ def test_any_packet_is_the_bytes_of_its_commands(commands, opaque):
 def test_tap_sees_a_packet_as_one_request_named_by_its_store(size):
     async def main():
         seen, ended = [], []
-        tap = Tap()
+        tap = RequestTracer()
         tap.listener = lambda endpoint, command, requests: seen.append((command, requests)) or ended.append
         peer = Peer()
         tapped = tap.over(peer.connection, Endpoint.parse("a:11211"))

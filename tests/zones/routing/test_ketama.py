@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evcache.zones.routing.ketama
-from evcache.zones.routing.ketama import POINTS_PER_NODE, Ring, points, position, ring_in_steps, ring_of
+from evcache.zones.routing.ketama import POINTS_PER_NODE, Ring, points, ring_in_steps, ring_of, ring_position
 
 quick = settings(deadline=None, derandomize=True, database=None, max_examples=60)
 
@@ -69,7 +69,7 @@ def test_the_ring_has_all_points_between_the_first_and_the_last(ring):
 @pytest.mark.parametrize("vector", vectors("KEY"))
 def test_a_keys_position_and_node(ring, vector):
     key, place, label = vector.rsplit(" ", 2)
-    assert position(key.encode()) == int(place)
+    assert ring_position(key.encode()) == int(place)
     assert LABELS[ring.owner(int(place))] == label
 
 
@@ -77,7 +77,7 @@ def test_the_split_of_many_keys(ring):
     (expected,) = vectors("DIST")
     counts = [0, 0, 0]
     for number in range(100_000):
-        counts[ring.owner(position(b"key:%d" % number))] += 1
+        counts[ring.owner(ring_position(b"key:%d" % number))] += 1
     assert counts == ast.literal_eval(expected)
 
 
@@ -102,7 +102,7 @@ def test_one_node_holds_everything():
 def test_the_order_of_nodes_does_not_matter(ring):
     turned = Ring(LABELS[::-1])
     for number in range(1_000):
-        place = position(b"key:%d" % number)
+        place = ring_position(b"key:%d" % number)
         assert LABELS[::-1][turned.owner(place)] == LABELS[ring.owner(place)]
 
 
@@ -142,7 +142,7 @@ def test_the_owner_is_the_node_of_the_nearest_point_ahead(nodes, place):
 def test_a_new_node_takes_its_share(ring):
     """Of four nodes, about a quarter of the keys."""
     more = Ring([*LABELS, "10.0.0.4/10.0.0.4:11211"])
-    taken = sum(more.owner(position(b"key:%d" % number)) == 3 for number in range(10_000))
+    taken = sum(more.owner(ring_position(b"key:%d" % number)) == 3 for number in range(10_000))
     assert 2_000 < taken < 3_000
 
 
@@ -169,7 +169,7 @@ def test_a_ring_that_is_made_in_steps_is_the_same(nodes):
     assert len(steps) >= nodes // 100
     assert set(steps) <= {None}
     at_once = Ring(labels)
-    for place in [position(b"key:%d" % number) for number in range(1_000)]:
+    for place in [ring_position(b"key:%d" % number) for number in range(1_000)]:
         assert ring.owner(place) == at_once.owner(place)
     assert [*ring_in_steps(labels)] == [ring]
     assert ring_of(labels) is ring

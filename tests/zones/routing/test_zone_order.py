@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evcache.zones.routing.zone_order import coordinator_order, is_out, last, read_order
+from evcache.zones.routing.zone_order import coordinator_order, is_ejected, move_to_end, read_order
 
 quick = settings(deadline=None, derandomize=True, database=None, max_examples=100)
 ZONES = ("eu-1a", "eu-1b", "eu-1c", "eu-1d")
@@ -95,13 +95,13 @@ def test_coordinators_are_the_same_in_every_release():
 )
 def test_a_zone_is_out_when_more_than_a_third_of_its_nodes_are_down_and_more_than_one(nodes, fewest):
     """One node is no zone, unless it is all there is."""
-    assert [is_out(down, nodes) for down in range(nodes + 1)] == [down >= fewest for down in range(nodes + 1)]
+    assert [is_ejected(down, nodes) for down in range(nodes + 1)] == [down >= fewest for down in range(nodes + 1)]
 
 
 @pytest.mark.parametrize("nodes", range(3, 301, 3))
 def test_exactly_a_third_is_not_more_than_a_third(nodes):
-    assert not is_out(nodes // 3, nodes)
-    assert is_out(nodes // 3 + 1, nodes)
+    assert not is_ejected(nodes // 3, nodes)
+    assert is_ejected(nodes // 3 + 1, nodes)
 
 
 @pytest.mark.parametrize(
@@ -117,13 +117,13 @@ def test_exactly_a_third_is_not_more_than_a_third(nodes):
     ],
 )
 def test_names_that_come_last_keep_their_order_and_so_do_the_others(names, order, expected):
-    assert last(names, order) == tuple(expected)
+    assert move_to_end(names, order) == tuple(expected)
 
 
 @quick
 @given(st.lists(st.text(max_size=3), max_size=8, unique=True), st.data())
 def test_nothing_is_lost_by_being_last(order, data):
     names = data.draw(st.sets(st.sampled_from(order))) if order else set()
-    found = last(names, order)
+    found = move_to_end(names, order)
     assert sorted(found) == sorted(order)
     assert not names & set(found[: len(order) - len(names)])

@@ -4,7 +4,7 @@ import pytest
 
 from evcache.zones.errors import NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
 from evcache.zones.protocol.replies import Reply
-from evcache.zones.transport.in_flight import Pending, PendingAll, PendingEach, PendingQuiet, PendingStore, PendingText
+from evcache.zones.transport.in_flight import ExpectAll, ExpectEach, ExpectHits, ExpectReply, ExpectStore, ExpectText
 from tests.support.scripted import Notes
 
 NEVER = float("inf")
@@ -21,37 +21,37 @@ def reply(text, value=None):
 
 
 def one(notes):
-    return Pending(notes, NEVER, b"O7")
+    return ExpectReply(notes, NEVER, b"O7")
 
 
 def three(notes):
-    return PendingAll(notes, NEVER, b"O7", 3)
+    return ExpectAll(notes, NEVER, b"O7", 3)
 
 
 def four(notes):
-    return PendingAll(notes, NEVER, b"O7", 4)
+    return ExpectAll(notes, NEVER, b"O7", 4)
 
 
 def quiet(notes):
     """Requests 7, 8, 9 and a no-op."""
-    return PendingQuiet(notes, NEVER, [b"O7", b"O8", b"O9"], [b"mg a v", b"mg b v", b"mg c v"], notes.send)
+    return ExpectHits(notes, NEVER, [b"O7", b"O8", b"O9"], [b"mg a v", b"mg b v", b"mg c v"], notes.send)
 
 
 def store(notes):
-    return PendingStore(notes, NEVER, b"O7")
+    return ExpectStore(notes, NEVER, b"O7")
 
 
 def each(notes):
     """Reads 0 and 2 of three, of which read 1 was a hit."""
-    return PendingEach(notes, NEVER, b"O7", [0, 2], [(1, reply(b"VA f0 O8"))])
+    return ExpectEach(notes, NEVER, b"O7", [0, 2], [(1, reply(b"VA f0 O8"))])
 
 
 def text(notes):
-    return PendingText(notes, NEVER, None)
+    return ExpectText(notes, NEVER, None)
 
 
 def statistics(notes):
-    return PendingText(notes, NEVER, b"END")
+    return ExpectText(notes, NEVER, b"END")
 
 
 # What is taken, one after another; what the waiter is told with the last.

@@ -7,7 +7,7 @@ import pytest
 from evcache.zones.errors import NodeSilent, NodeTimeout
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.transport.limits import ConnectionLimits
-from evcache.zones.transport.pipelined import Connection
+from evcache.zones.transport.pipelined import PipelinedConnection
 from tests.support.scripted import FAR, Notes, Peer, outcome
 from tests.support.virtual_time import in_virtual_time, now
 
@@ -24,7 +24,7 @@ class SilentPeer(Peer):
         super().__init__(silence=FAR, lag=lag)
         self.silences = []
         self.signs = []
-        self.connection = Connection(
+        self.connection = PipelinedConnection(
             "node-1",
             self.loop,
             ConnectionLimits(silence=FAR),

@@ -33,7 +33,7 @@ from aiomcache.pool import Connection
 from evcache.zones.protocol.decoder import MAX_VALUE_BYTES
 from evcache.zones.protocol.replies import Reply, leaves_connection_in_sync
 from evcache.zones.protocol.requests import PROBE_KEY
-from evcache.zones.transport.classic.pool import Dial, HardenedPool, PoolLimits
+from evcache.zones.transport.classic.pool import ClassicPool, Dial, PoolLimits
 from evcache.zones.transport.classic.translation import Fetched, refusal
 from evcache.zones.transport.classic.wire import OutOfStep
 
@@ -62,7 +62,7 @@ class Refused(ClientException):
         self.line = line
 
 
-class HardenedClient(aiomcache.FlagClient[tuple[bytes, int]]):
+class ClassicClient(aiomcache.FlagClient[tuple[bytes, int]]):
     """A client of one server (aiomcache knows no others, aio-libs/aiomcache#195). Made inside a running loop."""
 
     def __init__(
@@ -74,9 +74,9 @@ class HardenedClient(aiomcache.FlagClient[tuple[bytes, int]]):
         on_server_end: Callable[[], None] | None = None,
         name: str = "a server",
     ) -> None:
-        """`dial` opens a connection, of whichever kind: TCP, TLS, a unix socket. The rest as for `HardenedPool`."""
+        """`dial` opens a connection, of whichever kind: TCP, TLS, a unix socket. The rest as for `ClassicPool`."""
         super().__init__("", get_flag_handler=_with_flags, set_flag_handler=_with_its_flags)
-        self._pool: HardenedPool = HardenedPool(
+        self._pool: ClassicPool = ClassicPool(
             dial, limits, connect_timeout=connect_timeout, greet=self._greet, on_server_end=on_server_end, name=name
         )
 
@@ -267,7 +267,7 @@ def _key_first(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
     """The method, with its keys checked before it takes a connection."""
 
     @functools.wraps(method)
-    async def checked(self: HardenedClient, *args: Any, **kwargs: Any) -> Any:
+    async def checked(self: ClassicClient, *args: Any, **kwargs: Any) -> Any:
         keys: Sequence[Any] = args if method.__name__ == "multi_get" else args[:1] or (kwargs.get("key"),)
         for key in keys:
             self._validate_key(key)
@@ -279,7 +279,7 @@ def _key_first(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
 _READERS = ("get", "gets", "multi_get")
 _WRITERS = ("set", "add", "replace", "append", "prepend", "cas", "delete", "touch", "incr", "decr")
 for _name in _READERS + _WRITERS:
-    setattr(HardenedClient, _name, _key_first(getattr(aiomcache.FlagClient, _name)))
+    setattr(ClassicClient, _name, _key_first(getattr(aiomcache.FlagClient, _name)))
 
 
 async def _with_flags(value: bytes, flags: int) -> tuple[bytes, int]:

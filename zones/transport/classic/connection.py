@@ -37,7 +37,7 @@ from evcache.zones.protocol.packet import Packet
 from evcache.zones.protocol.replies import Reply
 from evcache.zones.protocol.requests import PROBE_KEY
 from evcache.zones.transport.classic import translation
-from evcache.zones.transport.classic.client import HardenedClient, Refused
+from evcache.zones.transport.classic.client import ClassicClient, Refused
 from evcache.zones.transport.classic.failures import node_error
 from evcache.zones.transport.classic.pool import CannotConnect, Dial, PoolLimits
 from evcache.zones.transport.classic.translation import CompareAndStore, Count, Delete, Fetched, Get, Store, Touch, translate
@@ -105,7 +105,7 @@ class ClassicConnection:
         self._asked = 0
         # One timer for each request, and not one more for each of its steps.
         self._longest = pool.acquire + (pool.operation or math.inf)
-        self._client = HardenedClient(
+        self._client = ClassicClient(
             dial,
             replace(pool, operation=None),
             connect_timeout=connect_timeout,

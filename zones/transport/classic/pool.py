@@ -26,7 +26,7 @@ from functools import partial
 from aiomcache.pool import Connection, MemcachePool
 
 from evcache.zones.transport.base import peers_of
-from evcache.zones.transport.classic.wire import Exchange, Wire
+from evcache.zones.transport.classic.wire import Exchange, PooledSocket
 from evcache.zones.validation import at_least_one, seconds
 
 # Seconds after a connection could not be opened before the pool tries again, one at a time, while others work. As
@@ -66,14 +66,14 @@ class CannotConnect(OSError):
     """There is no connection, and no idle one to use instead."""
 
 
-Dial = Callable[[Callable[[], Wire]], Awaitable[Wire]]
+Dial = Callable[[Callable[[], PooledSocket]], Awaitable[PooledSocket]]
 """Connects what the factory makes, and returns it. Raises what it likes when that fails."""
 
 Greet = Callable[[Connection], Awaitable[None]]
 """Asks something over a new connection. Raises what it likes when the server does not answer."""
 
 
-class HardenedPool(MemcachePool):
+class ClassicPool(MemcachePool):
     """Connections to one server. Belongs to one event loop; nothing is opened before it is asked for."""
 
     def __init__(
@@ -105,11 +105,11 @@ class HardenedPool(MemcachePool):
         self._loop = asyncio.get_running_loop()
         self._greet = greet
         self._name = name
-        self._idle: deque[tuple[Wire, float]] = deque()  # the one used last is at the right, and is used next
-        self._used: dict[Connection, Wire] = {}
-        self._greeted: dict[Connection, Wire] = {}
-        self._waiting: deque[asyncio.Future[Wire]] = deque()  # nothing is idle while one waits
-        self._opening: dict[asyncio.Task[None], Wire | None] = {}  # with what is being greeted
+        self._idle: deque[tuple[PooledSocket, float]] = deque()  # the one used last is at the right, and is used next
+        self._used: dict[Connection, PooledSocket] = {}
+        self._greeted: dict[Connection, PooledSocket] = {}
+        self._waiting: deque[asyncio.Future[PooledSocket]] = deque()  # nothing is idle while one waits
+        self._opening: dict[asyncio.Task[None], PooledSocket | None] = {}  # with what is being greeted
         self._pause_ends: float | None = None  # after an opening that failed; None after one that did not
         self._retry: asyncio.TimerHandle | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -138,9 +138,9 @@ class HardenedPool(MemcachePool):
         self._used[wire.streams] = wire
         return wire.streams
 
-    async def _turn(self) -> Wire:
+    async def _turn(self) -> PooledSocket:
         """Wait for a connection. It counts as used already. A cancelled caller takes none."""
-        turn: asyncio.Future[Wire] = self._loop.create_future()
+        turn: asyncio.Future[PooledSocket] = self._loop.create_future()
         self._waiting.append(turn)
         self._grow()
         try:
@@ -165,7 +165,7 @@ class HardenedPool(MemcachePool):
         else:
             self._offer(wire)
 
-    def _offer(self, wire: Wire) -> None:
+    def _offer(self, wire: PooledSocket) -> None:
         """Lend a connection to the next in line, or keep it."""
         wire.pooled = True
         while self._waiting:
@@ -215,7 +215,7 @@ class HardenedPool(MemcachePool):
         """Close: what aiomcache's `close` calls. There, connections in use come back to life afterwards."""
         self.close()
 
-    def _take_idle(self) -> Wire | None:
+    def _take_idle(self) -> PooledSocket | None:
         while self._idle:
             wire, _ = self._idle.pop()
             if wire.in_step:
@@ -277,15 +277,15 @@ class HardenedPool(MemcachePool):
                     turn.set_exception(CannotConnect(*error.args))
         self._grow()
 
-    def _take_waiting(self) -> list[asyncio.Future[Wire]]:
+    def _take_waiting(self) -> list[asyncio.Future[PooledSocket]]:
         turns, self._waiting = self._waiting, deque()
         return [turn for turn in turns if not turn.done()]
 
-    async def _open(self, *, greet: bool) -> Wire:
-        made: list[Wire] = []
+    async def _open(self, *, greet: bool) -> PooledSocket:
+        made: list[PooledSocket] = []
 
-        def make() -> Wire:
-            made.append(Wire(self._loop, self._ended))
+        def make() -> PooledSocket:
+            made.append(PooledSocket(self._loop, self._ended))
             return made[-1]
 
         try:
@@ -305,7 +305,7 @@ class HardenedPool(MemcachePool):
             raise
         return wire
 
-    async def _greet_on(self, wire: Wire) -> None:
+    async def _greet_on(self, wire: PooledSocket) -> None:
         assert wire.streams is not None
         task = asyncio.current_task()
         assert task is not None
@@ -315,13 +315,13 @@ class HardenedPool(MemcachePool):
         finally:
             del self._greeted[wire.streams]
 
-    def _drop(self, wire: Wire) -> None:
+    def _drop(self, wire: PooledSocket) -> None:
         wire.given_up = True
         if wire.streams is not None:
             # Not close(): that would wait for a server that takes nothing, and what is unsent must not be sent.
             wire.streams.writer.transport.abort()
 
-    def _ended(self, wire: Wire) -> None:
+    def _ended(self, wire: PooledSocket) -> None:
         for entry in self._idle:
             if entry[0] is wire:
                 self._idle.remove(entry)

@@ -18,10 +18,10 @@ class OutOfStep(ClientException):
     """The server sent something that is not the reply to what was asked."""
 
 
-class Wire(asyncio.StreamReaderProtocol):
+class PooledSocket(asyncio.StreamReaderProtocol):
     """One socket as aiomcache wants it, a reader and a writer; and a watch on what happens while nobody reads."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[Wire], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[PooledSocket], None]) -> None:
         """`on_end(wire)` is called when the server has closed it, or has said something that nobody asked for."""
         self.reader = asyncio.StreamReader(loop=loop)
         super().__init__(self.reader, loop=loop)
@@ -87,11 +87,11 @@ class Wire(asyncio.StreamReaderProtocol):
 
 
 class Exchange:
-    """See `HardenedPool.exchange`."""
+    """See `ClassicPool.exchange`."""
 
     __slots__ = ("_limit", "_wire")
 
-    def __init__(self, wire: Wire, seconds: float | None) -> None:
+    def __init__(self, wire: PooledSocket, seconds: float | None) -> None:
         self._wire = wire
         self._limit = None if seconds is None else asyncio.timeout(seconds)
 

@@ -8,7 +8,7 @@ import pytest
 from aiomcache.exceptions import ClientException, ValidationException
 
 from evcache.zones.testing import FakeMemcached
-from evcache.zones.transport.classic.client import HardenedClient, Refused
+from evcache.zones.transport.classic.client import ClassicClient, Refused
 from evcache.zones.transport.classic.pool import CannotConnect, PoolLimits
 from tests.support.streams import SOON, ScriptedServer, cancelled, closing, dialer, settled
 
@@ -16,7 +16,7 @@ CLOSE = ScriptedServer.CLOSE
 
 
 def client_of(dial, *, connect_timeout=SOON, on_server_end=None, **limits):
-    return HardenedClient(dial, PoolLimits(**limits), connect_timeout=connect_timeout, on_server_end=on_server_end)
+    return ClassicClient(dial, PoolLimits(**limits), connect_timeout=connect_timeout, on_server_end=on_server_end)
 
 
 def scenario(test):

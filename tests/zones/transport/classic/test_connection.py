@@ -27,7 +27,7 @@ from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.classic.connection import KEYS_PER_GET, ClassicConnection
 from evcache.zones.transport.classic.pool import PoolLimits
 from evcache.zones.transport.limits import ConnectionLimits
-from evcache.zones.transport.pipelined import Connection
+from evcache.zones.transport.pipelined import PipelinedConnection
 from tests.support.scripted import FAR, MemoryDialer, Notes, outcome
 from tests.support.streams import SOON, ScriptedServer, settled
 from tests.support.virtual_time import in_virtual_time, now, settle
@@ -355,7 +355,7 @@ async def test_a_node_finds_out_what_its_server_speaks():
         assert repr(bench.node) == "<Node host:11211 ready classic connections=1>"
         assert not bench.node.capabilities.versions
     async with Bench(FakeMemcached()) as bench:
-        assert isinstance(await bench.connected(), Connection)
+        assert isinstance(await bench.connected(), PipelinedConnection)
         assert bench.node.transport == "meta"
 
 
