@@ -6,8 +6,8 @@ from typing import Any
 
 from evcache.lifecycle import Lifecycle
 from evcache.options import Level, Seconds
-from evcache.replication.guarded_store import Peeked
 from evcache.replication.hlc import MAX_CAS
+from evcache.replication.node_requests import Peeked
 from evcache.results import Item, Outcome, WriteResult
 from evcache.writes.coordinator import Decision, Draft
 from evcache.writes.counting import MAX_COUNTER

@@ -18,7 +18,6 @@ MOST_LINES = 400
 # Files to be divided.
 TOO_LONG = frozenset(
     [
-        "evcache.replication.guarded_store",
         "evcache.replication.read_repair",
         "evcache.replication.handoff.hinted_handoff",
         "evcache.writes.writer",

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from evcache.options import Options
 from evcache.read_through.leases import Lease
-from evcache.replication.guarded_store import StoreCommand, interpret_store, send_request
+from evcache.replication.guarded_store import StoreCommand, interpret_store
 from evcache.replication.hlc import cas_of
 from evcache.replication.lanes import Flow
+from evcache.replication.node_requests import send_request
 from evcache.results import Outcome
 from evcache.writes.coordinator import Draft
 from evcache.writes.writer import Writer

@@ -12,7 +12,7 @@ from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable, FailoverDenied, StaleReplica
 from evcache.options import Options
 from evcache.reads.context import ReadContext
-from evcache.replication.guarded_store import read_elsewhere_if_silent, send_request
+from evcache.replication.node_requests import read_elsewhere_if_silent, send_request
 from evcache.replication.reconcile import ZoneHit
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeSilent, NodeTimeout, NodeUnavailable

@@ -9,7 +9,7 @@ from typing import TypeVar
 from evcache.errors import StaleReplica
 from evcache.options import Options
 from evcache.reads.context import ReadContext
-from evcache.replication.guarded_store import send_request
+from evcache.replication.node_requests import send_request
 from evcache.replication.reconcile import (
     Answer,
     ZoneHit,

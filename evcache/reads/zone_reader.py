@@ -19,7 +19,7 @@ from evcache.reads.hedging import HedgedReader
 from evcache.reads.multi_get import MultiGet
 from evcache.reads.portions import read_in_portions
 from evcache.reads.quorum_read import QuorumReader
-from evcache.replication.guarded_store import read_elsewhere_if_silent, send_request
+from evcache.replication.node_requests import read_elsewhere_if_silent, send_request
 from evcache.replication.reconcile import ZoneHit
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from evcache.replication.guarded_store import StoreCommand, execute, send_request
+from evcache.replication.guarded_store import StoreCommand, execute
 from evcache.replication.hlc import HybridLogicalClock
+from evcache.replication.node_requests import send_request
 from evcache.replication.reconcile import ZoneHit
 from evcache.results import Outcome
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER, exptime_sent_again

@@ -21,19 +21,17 @@ from typing import NamedTuple
 from evcache._background import BackgroundTasks
 from evcache.config import TOMBSTONE_TTL_SECONDS
 from evcache.hooks import Hooks
-from evcache.replication.guarded_store import (
-    DeleteCommand,
+from evcache.replication.guarded_store import DeleteCommand, StoreCommand, execute
+from evcache.replication.hlc import HybridLogicalClock, milliseconds_of
+from evcache.replication.node_requests import (
     Peeked,
-    StoreCommand,
     capabilities_of,
-    execute,
     peek,
     peek_request,
-    peeked,
+    read_peek,
     send_request,
     send_request_soon,
 )
-from evcache.replication.hlc import HybridLogicalClock, milliseconds_of
 from evcache.replication.reconcile import ZoneHit
 from evcache.replication.touch import remove_version
 from evcache.results import Outcome
@@ -211,7 +209,7 @@ class ReadRepair:
         try:
             for zone, answer in asked.items():
                 try:
-                    seen[zone] = peeked(await answer)
+                    seen[zone] = read_peek(await answer)
                 except CacheError as error:
                     failures[zone] = error
         finally:

@@ -14,9 +14,10 @@ from typing import Any
 
 from evcache._background import BackgroundTasks
 from evcache.hooks import HookDispatcher
-from evcache.replication.guarded_store import Command, Judge, StoreCommand, capabilities_of, execute
+from evcache.replication.guarded_store import Command, Judge, StoreCommand, execute
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.lanes import Lane
+from evcache.replication.node_requests import capabilities_of
 from evcache.replication.seen_versions import SeenVersions
 from evcache.replication.touch import TouchCommand
 from evcache.results import ACKNOWLEDGED, Outcome

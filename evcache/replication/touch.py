@@ -14,8 +14,9 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-from evcache.replication.guarded_store import Judge, capabilities_of, peek, send_both, send_request
+from evcache.replication.guarded_store import Judge
 from evcache.replication.hlc import HybridLogicalClock, cas_of
+from evcache.replication.node_requests import capabilities_of, peek, send_both, send_request
 from evcache.replication.reconcile import ABSENCES
 from evcache.results import Outcome
 from evcache.values.codec import FLAG_ENVELOPE

@@ -15,16 +15,9 @@ from functools import partial
 from typing import Any
 
 from evcache.errors import DecodeError
-from evcache.replication.guarded_store import (
-    NAMING_LOOKS,
-    NAMING_PAUSE_SECONDS,
-    Peeked,
-    StoreCommand,
-    capabilities_of,
-    peek,
-    send_request,
-)
+from evcache.replication.guarded_store import NAMING_LOOKS, NAMING_PAUSE_SECONDS, StoreCommand
 from evcache.replication.hlc import NOT_A_VERSION, HybridLogicalClock, cas_of
+from evcache.replication.node_requests import Peeked, capabilities_of, peek, send_request
 from evcache.replication.read_repair import REPAIR_TIMEOUT_SECONDS
 from evcache.results import Item, Outcome
 from evcache.values.codec import FLAG_ENVELOPE, FLAG_INT, FLAG_STR, Codec

@@ -13,8 +13,9 @@ import asyncio
 from typing import NamedTuple
 
 from evcache.errors import CacheUnavailable
-from evcache.replication.guarded_store import Peeked, StoreCommand, capabilities_of, peek
+from evcache.replication.guarded_store import StoreCommand
 from evcache.replication.hlc import HybridLogicalClock
+from evcache.replication.node_requests import Peeked, capabilities_of, peek
 from evcache.replication.read_repair import ReadRepair
 from evcache.replication.seen_versions import SeenVersions
 from evcache.zones.cluster import ClusterSnapshot

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from evcache.replication.guarded_store import Peeked, peek, peek_request, peeked, send_both, send_request
 from evcache.replication.hlc import NOT_A_VERSION, cas_of
+from evcache.replication.node_requests import Peeked, peek, peek_request, read_peek, send_both, send_request
 from evcache.values.codec import FLAG_INT
 from evcache.zones.errors import ServerError
 from evcache.zones.nodes.node import Node
@@ -72,7 +72,7 @@ async def count(
     first, second = version & ~1, version | 1
     line = requests.meta_arithmetic(key, delta, decrement=decrement, compare=compare, cas=cas_of(first))
     reply, look = await send_both(node, (line, None), (peek_request(key, value=True), None), deadline)
-    found = peeked(look)
+    found = read_peek(look)
     if reply.status == b"CLIENT_ERROR" and (found is None or found.cas != compare):
         return None  # the server refuses an empty value, as of a tombstone, before it compares: the counter is gone
     counted = _counted(key, reply, node)

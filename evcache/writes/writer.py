@@ -12,11 +12,12 @@ from evcache.errors import CacheUnavailable
 from evcache.hooks import HookDispatcher
 from evcache.invalidation.dispatcher import InvalidationDispatcher
 from evcache.options import Options
-from evcache.replication.guarded_store import Command, DeleteCommand, Peeked, StoreCommand, peek
+from evcache.replication.guarded_store import Command, DeleteCommand, StoreCommand
 from evcache.replication.gutter import GUTTER, GutterWrites
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.lanes import Flow, Lanes, size_of
+from evcache.replication.node_requests import Peeked, peek
 from evcache.replication.replicated_write import ReplicatedWrite, ZoneWrite
 from evcache.replication.seen_versions import SeenVersions
 from evcache.replication.touch import TouchCommand

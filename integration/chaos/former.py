@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from evcache.replication.guarded_store import peek, send_request
 from evcache.replication.handoff.hints import Hint, Kind
+from evcache.replication.node_requests import peek, send_request
 from evcache.replication.touch import TouchCommand
 from evcache.results import Outcome
 from evcache.values.codec import FLAG_TOMBSTONE

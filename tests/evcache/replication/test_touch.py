@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from evcache import LoadPolicy, Outcome
-from evcache.replication.guarded_store import peek, send_both
+from evcache.replication.node_requests import peek, send_both
 from evcache.values.codec import FLAG_ABSENT
 from evcache.zones.errors import QueueFull
 from tests.support.memory_zones import PATIENT, QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time
