@@ -38,11 +38,11 @@ COLD_SECONDS = 1.0
 
 LONG = 3600.0
 POLICIES: dict[str, dict[str, Any] | None] = {
-    "hits": {"soft": 1.0},
+    "hits": {"refresh_after": 1.0},
     "none": None,
-    "single flight": {"lease": False, "early": 0.0, "soft": 1.0},
-    "XFetch": {"lease": False, "early": 1.0, "soft": 1.0},
-    "leases": {"soft": 1.0},
+    "single flight": {"lease": False, "xfetch_beta": 0.0, "refresh_after": 1.0},
+    "XFetch": {"lease": False, "xfetch_beta": 1.0, "refresh_after": 1.0},
+    "leases": {"refresh_after": 1.0},
     "leases, soft": {},
 }
 """By name; None: `get`, and on a miss the loader and `set`, as services do it by hand."""

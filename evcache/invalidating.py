@@ -31,7 +31,7 @@ class Invalidating(Reading, Writing):
         self,
         key: str | bytes,
         *,
-        stale_for: Seconds | None = None,
+        stale_while_revalidate: Seconds | None = None,
         consistency: Level | None = None,
         timeout: float | None = None,
     ) -> WriteResult:
@@ -39,8 +39,9 @@ class Invalidating(Reading, Writing):
 
         Args:
             key: The key.
-            stale_for: Seconds for which `get_or_load` returns the old value while one caller loads the new one. If None, no
-                caller gets the old value, as after `delete`. A value that was out of date before keeps its earlier end.
+            stale_while_revalidate: Seconds for which `get_or_load` returns the old value while one caller loads the new one.
+                If None, no caller gets the old value, as after `delete`. A value that was out of date before keeps its
+                earlier end.
             consistency: Number of zones that must acknowledge. If None, the client's default.
             timeout: Seconds for the call. If None, the client's default.
 
@@ -49,18 +50,19 @@ class Invalidating(Reading, Writing):
 
         Raises:
             CacheUnavailable: No zone could be reached.
-            InvalidArgument: An argument cannot be used, or `stale_for` is given for a namespace of other kinds of clients.
+            InvalidArgument: An argument cannot be used, or `stale_while_revalidate` is given for a namespace of others.
         """
         full = self._keys.full(key)
         options = self._defaults.write(consistency, timeout, None)
-        if stale_for is None or not self._versions:
-            if stale_for is not None:
+        if stale_while_revalidate is None or not self._versions:
+            if stale_while_revalidate is not None:
                 raise InvalidArgument(
-                    "stale_for", "other kinds of clients read this namespace (interop), and would take it for fresh"
+                    "stale_while_revalidate",
+                    "other kinds of clients read this namespace (interop), and would take it for fresh",
                 )
             # Not `self.delete`, which telemetry may have wrapped: one call is one write, and one span.
             return await Writing.delete(self, key, consistency=consistency, timeout=timeout)
-        life = seconds_to_live(stale_for, "stale_for")
+        life = seconds_to_live(stale_while_revalidate, "stale_while_revalidate")
         view, options = self._ready(options) or await self._open(options)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + options.timeout
@@ -84,14 +86,14 @@ class Invalidating(Reading, Writing):
                 store = self._writes.store(draft, newest_wins=True)
         return await self._writes.write("invalidate", view, full, store, options)
 
-    def _outdated(self, full: bytes, found: ZoneHit, stale_for: float) -> Draft | None:
+    def _outdated(self, full: bytes, found: ZoneHit, stale_while_revalidate: float) -> Draft | None:
         """What was found, as out of date; None when it can't be served at all."""
         try:
             content = self._any_content(full, found)
         except DecodeError:
             return None
         now, life = self._wall_clock(), content.life
-        until = now + stale_for
+        until = now + stale_while_revalidate
         if life.expires_at <= now:  # it is out of date already, and saying so again does not make it last
             until = min(until, life.stale_until)
         if until <= now:

@@ -1,4 +1,4 @@
-"""How values are loaded, kept and served, where `get_or_load` and its kin are concerned: settings, with their sources."""
+"""Settings of read-through loads, and the return type by which a loader sets a TTL."""
 
 from __future__ import annotations
 
@@ -18,56 +18,69 @@ else:
 
     V_co = TypeVar("V_co", covariant=True)
 
-# Servers count in whole seconds: a lease of one second may be over at once.
+# Servers count in whole seconds: a lease of one second can end at once.
 LEAST_LEASE_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPolicy:
-    """How a value is loaded, kept and served. Raises `InvalidArgument` for what can't be meant. Durations are in seconds.
+    """Rules by which a value is loaded, refreshed and served. Durations are in seconds.
 
-    The defaults promise that nothing is served after its `ttl`. `stale_for` and `fail_safe` relax that, each for its own
-    case; values are then stored with their times in front of them, which only this SDK reads.
+    With the defaults, no value is served after its `ttl`. `stale_while_revalidate` and `stale_if_error` relax that, each
+    for its own case. Values are then stored in an envelope with their times, which only this SDK reads.
+
+    Raises:
+        InvalidArgument: A field is out of its range.
     """
 
-    soft: float = 0.8
-    """The share of its life after which the next reader has a value loaded anew, in the background; 1: none does. With
-    leases only; without, readers draw (`early`). 0.8 to 0.9 is what caches with this feature advise."""
-    stale_for: float = 0
-    """For how long after its `ttl` a value is still served, while it is loaded anew in the background."""
-    fail_safe: float = 0
-    """For how long after its `ttl` a value is still served when loading fails."""
-    throttle: float = 30
-    """How long a loader that has failed is left alone, as long as there is a value to serve (FusionCache's default)."""
+    refresh_after: float = 0.8
+    """Share of the lifetime after which the next read triggers a refresh in the background. 1 disables it. Applies where
+    there are leases; without them, readers draw by `xfetch_beta`. Caches with this feature advise 0.8 to 0.9."""
+    stale_while_revalidate: float = 0
+    """Seconds past its `ttl` for which a value is served while a load refreshes it in the background (RFC 5861)."""
+    stale_if_error: float = 0
+    """Seconds past its `ttl` for which a value is served if its load fails (RFC 5861)."""
+    failure_backoff: float = 30
+    """Seconds for which a loader that failed is not called again while an old value can be served. The default is
+    FusionCache's."""
     negative_ttl: float = 10
-    """How long an absence is remembered: a loader that returned None. Never longer than the `ttl`; 0: not at all."""
+    """Lifetime of an absence, which a loader reports by None. Never longer than the `ttl`. 0 disables storing absences."""
     jitter: float = 0.1
-    """The share of its `ttl` that an item's life is shortened by at the most, at random: so that what was loaded together
-    does not go together. Never lengthened: `ttl` is a promise."""
+    """Maximum share by which the TTL is randomly shortened, so that values loaded together do not expire together. The TTL
+    is never extended."""
 
     lease: bool = True
-    """Whether one process in each zone loads, and the others wait for it. Servers have to speak the meta protocol; without,
-    each process loads once."""
+    """Limit to one loading process per zone. The other processes wait for its value. Leases require servers that speak the
+    meta protocol. Without them, each process loads once."""
     lease_seconds: float = 10
-    """How long others take a process for loading that says no more: 10 s is what Facebook's memcache uses. Whole seconds,
-    rounded up, 2 at least, since servers count in seconds. A loader that takes longer may run in two processes."""
+    """Seconds after which a process that holds a lease is taken for dead, rounded up to whole seconds, at least 2. A loader
+    that takes longer may run in two processes. The default is that of Facebook's memcache."""
     lease_wait: float = 2
-    """How long a process waits for another one that is loading, before it loads for itself, without storing the value."""
-    early: float = 1.0
-    """XFetch's beta, where there are no leases: 1 is optimal, more is earlier, 0: never before the value is out of date."""
+    """Seconds that a process waits for the load of another process. After that it loads, and does not store the value."""
+    xfetch_beta: float = 1.0
+    """Beta of XFetch, which applies where there are no leases. 1 is optimal, a higher value refreshes earlier. 0 disables
+    early refreshes."""
 
     soft_timeout: float | None = None
-    """How long a caller waits for a load when there is a value that `fail_safe` may serve; None: as for any other. The load
-    goes on in the background."""
+    """Seconds that a caller waits for a load while `stale_if_error` allows an old value. The load then continues in the
+    background. If None, `hard_timeout` applies."""
     hard_timeout: float = 10
-    """How long a caller waits for a load, unless it says `timeout`. Then it gets `LoadTimeout`, and the load goes on."""
+    """Seconds that a caller waits for a load. The argument `timeout` overrides it. The caller then gets `LoadTimeout`, and
+    the load continues."""
     load_timeout: float = 30
-    """How long a load may take, waited for or not, until it is cancelled."""
+    """Seconds after which a loader is cancelled, even if callers wait for it."""
 
     def __post_init__(self) -> None:
-        for name in ("soft", "jitter"):
+        for name in ("refresh_after", "jitter"):
             fraction(getattr(self, name), name)
-        for name in ("stale_for", "fail_safe", "throttle", "negative_ttl", "lease_wait", "early"):
+        for name in (
+            "stale_while_revalidate",
+            "stale_if_error",
+            "failure_backoff",
+            "negative_ttl",
+            "lease_wait",
+            "xfetch_beta",
+        ):
             zero_or_more(getattr(self, name), name)
         for name in ("lease_seconds", "hard_timeout", "load_timeout"):
             seconds(getattr(self, name), name)
@@ -77,24 +90,24 @@ class LoadPolicy:
             raise InvalidArgument("lease", f"True or False is needed, not {self.lease!r}")
 
     @property
-    def kept_for(self) -> float:
-        """Seconds that an item stays on the servers after its `ttl`."""
-        return max(self.stale_for, self.fail_safe)
+    def max_staleness(self) -> float:
+        """Seconds past its `ttl` for which an item remains on the servers."""
+        return max(self.stale_while_revalidate, self.stale_if_error)
 
     @property
     def whole_lease_seconds(self) -> int:
-        """What servers are told."""
+        """Duration of a lease as sent to servers, in whole seconds."""
         return max(LEAST_LEASE_SECONDS, math.ceil(self.lease_seconds))
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[V_co]):
-    """What a loader may return in place of a value, to say more about it."""
+    """Value that a loader returns together with its own TTL."""
 
     value: V_co
-    """None: there is none."""
+    """The value. None reports an absence."""
     ttl: float | None = None
-    """Seconds that this value lives; None: as the call says; 0: it is not to be kept at all."""
+    """Lifetime in seconds. If None, the call's `ttl` applies. 0 disables storing."""
 
     def __post_init__(self) -> None:
         number = isinstance(self.ttl, int | float) and not isinstance(self.ttl, bool)

@@ -240,16 +240,16 @@ class Loading(Invalidating):
         policy: LoadPolicy | None = None,
         timeout: float | None = None,
         near_cache: bool = True,
-        stale_for: Seconds | None = None,
+        stale_while_revalidate: Seconds | None = None,
     ) -> CachedDecorator:
         """Return a decorator that keeps the results of an async function here, by its arguments, as `get_or_load` does.
 
         Values come back as the type that the function is annotated to return.
 
         `key`: a template that names parameters, `"user:{user_id}"`, or a function that makes the key; None: all
-        arguments, which must be plain. The function gets `key(...)`, `invalidate(...)` (with `stale_for`: as `invalidate`
-        does, otherwise as `delete`) and `uncached`. Raises `InvalidArgument` where calls could be taken for each other, and
-        for a return type whose values cannot be read back. See `evcache.decorators.cached`.
+        arguments, which must be plain. The function gets `key(...)`, `invalidate(...)` (with `stale_while_revalidate`: as
+        `invalidate` does, otherwise as `delete`) and `uncached`. Raises `InvalidArgument` where calls could be taken for
+        each other, and for a return type whose values cannot be read back. See `evcache.decorators.cached`.
         """
         return cached_by(
             self,
@@ -258,7 +258,7 @@ class Loading(Invalidating):
             policy=policy,
             timeout=timeout,
             near_cache=near_cache,
-            stale_for=stale_for,
+            stale_while_revalidate=stale_while_revalidate,
             check_type=self._decoding.new_decoder,
         )
 
@@ -278,7 +278,7 @@ class Loading(Invalidating):
         chosen = self._policy if policy is None else policy
         if not isinstance(chosen, LoadPolicy):
             raise InvalidArgument("policy", f"LoadPolicy(...) or None is needed, not {policy!r}")
-        if not self._versions and chosen.kept_for:
+        if not self._versions and chosen.max_staleness:
             raise InvalidArgument(
                 "policy", "other kinds of clients read this namespace (interop): nothing is kept for longer than its ttl"
             )

@@ -175,7 +175,7 @@ class Writing(Lifecycle):
         """Give the value a new time to live in every zone that has it. A zone that misses the touch gets it later.
 
         Values alone are touched: not a deleted key, a remembered absence, or a key that is being loaded. The times of a
-        value that is kept for longer than it is fresh (`stale_for`, `fail_safe`) move as a whole.
+        value that is kept for longer than it is fresh (`stale_while_revalidate`, `stale_if_error`) move as a whole.
 
         Args:
             key: The key.

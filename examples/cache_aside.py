@@ -47,7 +47,7 @@ async def main() -> None:
     database, channel = Database(), LocalChannel()
     async with LocalZones({"eu-1a": 1, "eu-1b": 1}) as zones, process(zones, channel) as one, process(zones, channel) as two:
 
-        @one.cached(key="user:{user_id}", ttl=300, stale_for=30)
+        @one.cached(key="user:{user_id}", ttl=300, stale_while_revalidate=30)
         async def load_user(user_id: int) -> Row | None:
             return await database.read(user_id)
 

@@ -11,7 +11,7 @@ from evcache import EVCache, LoadPolicy
 CALLERS = 1_000
 MAX_LOADS = 32
 LOAD_SECONDS = 0.005
-ALONE = LoadPolicy(lease=False, early=0)
+ALONE = LoadPolicy(lease=False, xfetch_beta=0)
 BACK_SECONDS = 20.0  # probes double from one second
 FAULTS = {"kill": "restart", "pause": "resume"}
 TRANSPORTS = pytest.mark.parametrize("transport", ["meta", "classic"])

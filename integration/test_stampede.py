@@ -82,7 +82,7 @@ def test_after_invalidate_nobody_waits_and_one_loads(scene, homes, loaders):
     """All are given the old value, while the loader does not even end."""
     scene = scene(homes)
     (old,) = scene.ask(0, callers=1, policy=PATIENT).values
-    assert scene.call(3, "invalidate", stale_for=60, consistency="all")
+    assert scene.call(3, "invalidate", stale_while_revalidate=60, consistency="all")
     gate = scene.gate()
     got = scene.ask(*ALL, callers=CALLERS, policy=PATIENT, gate=gate)
     assert got.values == {old: 4 * CALLERS}
@@ -105,7 +105,7 @@ def fresh(scene, old):
 def test_when_most_of_its_life_is_over_nobody_waits_and_one_loads(scene):
     """The value is loaded anew before anybody misses it."""
     scene = scene()
-    policy = PATIENT | {"soft": 0.05, "jitter": 0}
+    policy = PATIENT | {"refresh_after": 0.05, "jitter": 0}
     (old,) = scene.ask(0, callers=1, policy=policy, ttl=20).values
     time.sleep(2.2)  # a twentieth, and what servers round
     gate = scene.gate()

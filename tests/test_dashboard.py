@@ -131,7 +131,7 @@ async def _loads(zones, options):
     await asyncio.gather(*(client.get_or_load("k", load) for client in (one, two)))
     with suppress(LookupError):
         await one.get_or_load("nothing", fail)
-    for key, policy in (("stale", LoadPolicy(stale_for=60)), ("safe", LoadPolicy(fail_safe=60))):
+    for key, policy in (("stale", LoadPolicy(stale_while_revalidate=60)), ("safe", LoadPolicy(stale_if_error=60))):
         await one.get_or_load(key, load, ttl=10, policy=policy)
         await pass_time(11)
         assert await one.get_or_load(key, fail, ttl=10, policy=policy) == "v"

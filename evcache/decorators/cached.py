@@ -57,7 +57,7 @@ class LoadingCache(Protocol):
     async def delete(self, key: str | bytes, /) -> WriteResult:
         """Make the key absent."""
 
-    async def invalidate(self, key: str | bytes, /, *, stale_for: float | timedelta) -> WriteResult:
+    async def invalidate(self, key: str | bytes, /, *, stale_while_revalidate: float | timedelta) -> WriteResult:
         """Mark what is there as out of date, and serve it for so many seconds more at the most."""
 
 
@@ -80,7 +80,7 @@ class Cached(Generic[P, R]):
         cache: LoadingCache,
         make_key: MakeKey,
         options: dict[str, Any],
-        stale_for: float | timedelta | None,
+        stale_while_revalidate: float | timedelta | None,
         check_type: CheckType | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
@@ -90,7 +90,7 @@ class Cached(Generic[P, R]):
         self._make_key = make_key
         self._options = options
         self._returns = None if check_type is None else _Returns(self.uncached, options, check_type)
-        self._stale_for = stale_for
+        self._stale_for = stale_while_revalidate
         # Frameworks ask whether what they are given is to be awaited.
         if sys.version_info >= (3, 12):
             inspect.markcoroutinefunction(self)
@@ -115,7 +115,7 @@ class Cached(Generic[P, R]):
         return self._make_key(self._all(args, kwargs), kwargs)
 
     async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> WriteResult:
-        """Delete what is kept for these arguments; with `stale_for`, keep it for so long, as out of date.
+        """Delete what is kept for these arguments; with `stale_while_revalidate`, keep it for so long, as out of date.
 
         Every argument is the function's: to say something else for one call, use the cache's own methods with `key(...)`.
         Raises, and is cancelled, as the cache's `delete` or `invalidate`; `InvalidArgument` and TypeError as the call.
@@ -123,7 +123,7 @@ class Cached(Generic[P, R]):
         key = self._make_key(self._all(args, kwargs), kwargs)
         if self._stale_for is None:
             return await self._cache.delete(key)
-        return await self._cache.invalidate(key, stale_for=self._stale_for)
+        return await self._cache.invalidate(key, stale_while_revalidate=self._stale_for)
 
     def _all(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """These arguments, after what this is bound to: an object, or a class if they don't begin with one themselves."""
@@ -211,7 +211,7 @@ def cached(
     policy: LoadPolicy | None = None,
     timeout: float | None = None,
     near_cache: bool = True,
-    stale_for: float | timedelta | None = None,
+    stale_while_revalidate: float | timedelta | None = None,
     check_type: CheckType | None = None,
 ) -> CachedDecorator:
     """Keep the results of an async function in a cache, by its arguments.
@@ -230,7 +230,7 @@ def cached(
     A type with a name that is not defined yet is resolved in the first call.
 
     `ttl` (seconds), `policy`, `timeout` (seconds) and `near_cache` are those of `get_or_load`; None: the cache's own.
-    `stale_for`: for how many seconds `invalidate` keeps what is there, as out of date; None: it deletes.
+    `stale_while_revalidate`: for how many seconds `invalidate` keeps what is there, as out of date; None: it deletes.
 
     `check_type`: raises `InvalidArgument` for a type whose values the cache cannot return. None: values are not typed.
 
@@ -245,8 +245,8 @@ def cached(
         raise InvalidArgument("policy", f"LoadPolicy(...) or None is needed, not {policy!r}")
     if timeout is not None:
         seconds(timeout, "timeout")
-    if stale_for is not None:
-        seconds_to_live(stale_for, "stale_for")
+    if stale_while_revalidate is not None:
+        seconds_to_live(stale_while_revalidate, "stale_while_revalidate")
     options = {"ttl": ttl, "policy": policy, "timeout": timeout, "near_cache": near_cache}
 
     def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> Cached[P, R]:
@@ -254,7 +254,7 @@ def cached(
         make_key = call_keys(function, key)
         if key is None:
             _claim_name(function)
-        return Cached(function, cache, make_key, dict(options), stale_for, check_type)
+        return Cached(function, cache, make_key, dict(options), stale_while_revalidate, check_type)
 
     return cast("CachedDecorator", decorate)
 

@@ -97,7 +97,7 @@ class ReadThrough:
         state = self._state(flags, life, asked)
         if state is State.FRESH:
             return True
-        if state is State.DUE or state is State.STALE:
+        if state is State.REFRESH_DUE or state is State.STALE:
             self._refresh(view, [key], asked)
             if state is State.STALE:
                 self._was_stale(None)
@@ -146,8 +146,8 @@ class ReadThrough:
         fallbacks: dict[bytes, Content] = {}
         due: list[bytes] = []
         states = {key: self._state(0, life, asked) for key, life in kept.items()}
-        due += [key for key, state in states.items() if state is State.DUE]
-        unknown = [key for key in wanted if states.get(key) not in (State.FRESH, State.DUE)]
+        due += [key for key, state in states.items() if state is State.REFRESH_DUE]
+        unknown = [key for key in wanted if states.get(key) not in (State.FRESH, State.REFRESH_DUE)]
         ended = self._flights.ended
         found, reachable = await self._read_many(view, unknown, asked)
         outrun = [key for key in unknown if self._is_outrun(key, found.get(key), ended)]
@@ -157,15 +157,15 @@ class ReadThrough:
             if not number % STEP_KEYS:
                 await asyncio.sleep(0)
             state = self._state(content.flags, content.life, asked)
-            if state is State.GONE:
+            if state is State.EXPIRED:
                 continue
-            if state is State.LAST_RESORT and not self._loads.is_throttled(key):
+            if state is State.STALE_IF_ERROR and not self._loads.is_throttled(key):
                 fallbacks[key] = content
                 continue
             held[key] = content
-            if state is State.DUE or state is State.STALE:
+            if state is State.REFRESH_DUE or state is State.STALE:
                 due.append(key)
-            if state is State.STALE or state is State.LAST_RESORT:
+            if state is State.STALE or state is State.STALE_IF_ERROR:
                 self._was_stale(None)
         if due:
             self._refresh(view, due, asked)
@@ -309,12 +309,12 @@ class ReadThrough:
     def _state(self, flags: int, life: Lifetime, asked: LoadRequest) -> State:
         now = self._wall()
         state = state_of(life, now, asked.policy, asked.ttl, 1.0 - self._draw())
-        if state is State.DUE and flags == FLAG_ABSENT:
+        if state is State.REFRESH_DUE and flags == FLAG_ABSENT:
             return State.FRESH  # it lives for seconds only
         return state
 
     def _is_last_resort(self, content: Content, asked: LoadRequest) -> bool:
-        return self._state(content.flags, content.life, asked) is State.LAST_RESORT
+        return self._state(content.flags, content.life, asked) is State.STALE_IF_ERROR
 
     def _was_stale(self, error: BaseException | None) -> None:
         self.stale_served += 1

@@ -153,20 +153,21 @@ class LoadStores:
         """Do not call the loader of this key for a while, as long as there is a value to serve."""
         # Of a load that began before the key was written, the end says nothing about the next one.
         if not flight.detached:
-            self._throttle.failed(flight.key, asyncio.get_running_loop().time() + asked.policy.throttle)
+            self._throttle.failed(flight.key, asyncio.get_running_loop().time() + asked.policy.failure_backoff)
 
     def give_back(self, errands: Sequence[LoadTask], asked: LoadRequest, *, failed: bool) -> None:
         """Give the leases back, so that other processes load.
 
-        `failed`: the loader raised. A process that has an old value to serve then does not load for `throttle` seconds.
+        `failed`: the loader raised. A process that has an old value to serve then does not load for `failure_backoff`
+        seconds.
         """
         for errand in errands:
             lease = errand.lease
             if lease is None:
                 continue
             deadline = deadline_of(asked)
-            if failed and errand.serves and asked.policy.throttle:
-                self._leases.extend(lease, math.ceil(asked.policy.throttle), deadline)
+            if failed and errand.serves and asked.policy.failure_backoff:
+                self._leases.extend(lease, math.ceil(asked.policy.failure_backoff), deadline)
             else:
                 self._leases.give_back(lease, deadline)
 

@@ -213,11 +213,11 @@ class Loader:
                 content, state = self._state(taken, key, asked)
                 # To who waits because there was nothing, what is fresh will do; a later reader has it loaded anew.
                 will_do = not flight.background or (content is not None and content.flags == FLAG_ABSENT)
-                if content is not None and (state is State.FRESH or (state is State.DUE and will_do)):
+                if content is not None and (state is State.FRESH or (state is State.REFRESH_DUE and will_do)):
                     self._flights.land(flight, None if content.flags == FLAG_ABSENT else content)
                     self._flights.settle([flight], None)
                     return None
-                serves = state is not State.GONE
+                serves = state is not State.EXPIRED
             taken = await self._leases.take_beside(view, key, seconds, deadline_of(asked), taken, self._known(key))
         if taken is NoLease.TAKEN:
             self.leases_lost += 1
@@ -236,9 +236,9 @@ class Loader:
         try:
             content = content_of(found.hit, found.written_at, self._wall(), key=key, zone=found.zone)
         except DecodeError:
-            return None, State.GONE  # the read before counted it
+            return None, State.EXPIRED  # the read before counted it
         if not asked.can_read(content) or (found.version is not None and found.version < self._known(key)):
-            return None, State.GONE  # unreadable, or this zone is behind what this client has written or seen
+            return None, State.EXPIRED  # unreadable, or this zone is behind what this client has written or seen
         return content, state_of(content.life, self._wall(), asked.policy, asked.ttl, 1.0)
 
     async def _await_other(

@@ -59,7 +59,7 @@ class Packer:
         value, ttl = _with_ttl(value, asked)
         now = self._wall()
         ttl *= 1.0 - policy.jitter * self._draw()
-        life = Lifetime(now, now + ttl, now + ttl + policy.stale_for, took)
+        life = Lifetime(now, now + ttl, now + ttl + policy.stale_while_revalidate, took)
         result = None
         if value is not None:
             data, flags = self._decoding.codec.encode(value)
@@ -70,11 +70,11 @@ class Packer:
         if result is None:
             # Other kinds of clients would take it for an empty value.
             return None, Draft(key, b"", FLAG_ABSENT, self._wire_ttl(ttl)) if self._versions else None
-        if self._versions and (policy.kept_for or (policy.early and not policy.lease)):
+        if self._versions and (policy.max_staleness or (policy.xfetch_beta and not policy.lease)):
             wrapped = wrap(Envelope(result.data, result.flags, now, life.expires_at, life.stale_until, took))
             # Servers let go up to a second early, and just then readers draw, or have only this to serve. The envelope
             # decides.
-            kept = ttl + policy.kept_for + TTL_GRANULARITY_SECONDS
+            kept = ttl + policy.max_staleness + TTL_GRANULARITY_SECONDS
             return result, Draft(key, wrapped, FLAG_ENVELOPE, self._wire_ttl(kept))
         return result, Draft(key, result.data, result.flags, self._wire_ttl(ttl))
 

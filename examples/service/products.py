@@ -75,8 +75,8 @@ class Products:
         self._cache = cache
         self._database = database
         # Should the database be down, an old product is better than none, for ten minutes.
-        self._policy = LoadPolicy(fail_safe=600)
-        self._find = cache.cached(key=_key, ttl=TTL_SECONDS, policy=self._policy, stale_for=10)(database.read)
+        self._policy = LoadPolicy(stale_if_error=600)
+        self._find = cache.cached(key=_key, ttl=TTL_SECONDS, policy=self._policy, stale_while_revalidate=10)(database.read)
 
     async def find(self, product_id: str) -> Product | None:
         """From this process's memory, a zone, or the database. Raises what the database raises, and `LoadTimeout`."""

@@ -26,6 +26,6 @@ class Memory:
         self.held.pop(key, None)
         return DONE
 
-    async def invalidate(self, key, *, stale_for):
-        self.asked.append(("invalidate", key, stale_for))
+    async def invalidate(self, key, *, stale_while_revalidate):
+        self.asked.append(("invalidate", key, stale_while_revalidate))
         return DONE

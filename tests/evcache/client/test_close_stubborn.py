@@ -125,9 +125,9 @@ async def loads_many(zones):
 
 async def refreshes(zones):
     stubborn = Stubborn()
-    cache = zones.client(loading=LoadPolicy(stale_for=1000, jitter=0))
+    cache = zones.client(loading=LoadPolicy(stale_while_revalidate=1000, jitter=0))
     await cache.set("k", "v", ttl=5)
-    await cache.invalidate("k", stale_for=100)
+    await cache.invalidate("k", stale_while_revalidate=100)
     assert await cache.get_or_load("k", stubborn.loader) is not None
     return cache, stubborn, None
 

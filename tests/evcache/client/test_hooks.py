@@ -66,7 +66,7 @@ async def test_what_is_out_of_date_is_told_as_the_miss_that_it_is(zones):
     cache = await zones.ready(hooks=hooks)
     await cache.set("k", 1)
     await cache.get("k")
-    await cache.invalidate("k", stale_for=10)
+    await cache.invalidate("k", stale_while_revalidate=10)
     await cache.get("k")
     await cache.get_item("k")
     await cache.get_many(["k"])

@@ -12,34 +12,34 @@ from evcache.load_policy import Loaded, LoadPolicy
 def test_the_defaults():
     """Part of what is promised: nothing is served after its `ttl` unless one says so."""
     assert dataclasses.asdict(LoadPolicy()) == {
-        "soft": 0.8,
-        "stale_for": 0,
-        "fail_safe": 0,
-        "throttle": 30,
+        "refresh_after": 0.8,
+        "stale_while_revalidate": 0,
+        "stale_if_error": 0,
+        "failure_backoff": 30,
         "negative_ttl": 10,
         "jitter": 0.1,
         "lease": True,
         "lease_seconds": 10,
         "lease_wait": 2,
-        "early": 1.0,
+        "xfetch_beta": 1.0,
         "soft_timeout": None,
         "hard_timeout": 10,
         "load_timeout": 30,
     }
-    assert LoadPolicy().kept_for == 0
+    assert LoadPolicy().max_staleness == 0
 
 
 BAD = {
-    "soft": [-0.1, 1.1, math.nan, math.inf, True, "0.8", None],
+    "refresh_after": [-0.1, 1.1, math.nan, math.inf, True, "0.8", None],
     "jitter": [-0.1, 1.1, math.nan, True, "0.1", None],
-    "stale_for": [-1, math.nan, math.inf, True, "1", None],
-    "fail_safe": [-1, math.nan, math.inf, True, "1", None],
-    "throttle": [-1, math.nan, math.inf, True, "1", None],
+    "stale_while_revalidate": [-1, math.nan, math.inf, True, "1", None],
+    "stale_if_error": [-1, math.nan, math.inf, True, "1", None],
+    "failure_backoff": [-1, math.nan, math.inf, True, "1", None],
     "negative_ttl": [-1, math.nan, math.inf, True, "1", None],
     "lease": [None, 1, 0, "yes"],
     "lease_seconds": [0, -1, math.nan, math.inf, True, "10", None],
     "lease_wait": [-1, math.nan, math.inf, True, "2", None],
-    "early": [-1, math.nan, math.inf, True, "1", None],
+    "xfetch_beta": [-1, math.nan, math.inf, True, "1", None],
     "soft_timeout": [0, -1, math.nan, math.inf, True, "1"],
     "hard_timeout": [0, -1, math.nan, math.inf, True, "1", None],
     "load_timeout": [0, -1, math.nan, math.inf, True, "1", None],
@@ -60,10 +60,17 @@ def test_every_setting_is_checked():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"soft": 1},
+        {"refresh_after": 1},
         {"jitter": 0},
-        {"soft": 0, "jitter": 1},
-        {"stale_for": 0, "fail_safe": 0, "throttle": 0, "negative_ttl": 0, "lease_wait": 0, "early": 0},
+        {"refresh_after": 0, "jitter": 1},
+        {
+            "stale_while_revalidate": 0,
+            "stale_if_error": 0,
+            "failure_backoff": 0,
+            "negative_ttl": 0,
+            "lease_wait": 0,
+            "xfetch_beta": 0,
+        },
         {"soft_timeout": 0.001, "hard_timeout": 0.001, "load_timeout": 0.001},
         {"lease": False},
     ],
@@ -79,9 +86,11 @@ def test_leases_are_of_whole_seconds(seconds, whole):
     assert LoadPolicy(lease_seconds=seconds).whole_lease_seconds == whole
 
 
-@pytest.mark.parametrize(("stale_for", "fail_safe", "kept"), [(0, 0, 0), (5, 0, 5), (0, 7, 7), (5, 7, 7), (7, 5, 7)])
-def test_an_item_is_kept_for_the_longer_of_the_two(stale_for, fail_safe, kept):
-    assert LoadPolicy(stale_for=stale_for, fail_safe=fail_safe).kept_for == kept
+@pytest.mark.parametrize(
+    ("stale_while_revalidate", "stale_if_error", "kept"), [(0, 0, 0), (5, 0, 5), (0, 7, 7), (5, 7, 7), (7, 5, 7)]
+)
+def test_an_item_is_kept_for_the_longer_of_the_two(stale_while_revalidate, stale_if_error, kept):
+    assert LoadPolicy(stale_while_revalidate=stale_while_revalidate, stale_if_error=stale_if_error).max_staleness == kept
 
 
 @pytest.mark.parametrize("ttl", [-1, math.nan, True, "10", b"10"])

@@ -74,7 +74,7 @@ async def test_an_error_of_the_function_reaches_the_caller():
 @in_virtual_time
 async def test_the_options_are_those_of_get_or_load():
     """What is not said is left to the cache."""
-    policy = LoadPolicy(soft=1)
+    policy = LoadPolicy(refresh_after=1)
     one = cached(cache, key="one", ttl=timedelta(minutes=5), policy=policy, timeout=0.5, near_cache=False)(nothing)
     await one()
     await cached(cache, key="two")(nothing)()
@@ -102,7 +102,7 @@ async def test_invalidate_deletes():
 
 @in_virtual_time
 async def test_invalidate_keeps_what_is_there_as_stale_if_so_decorated():
-    load = cached(cache, key="user:{user_id}", stale_for=30)(load_user.uncached)
+    load = cached(cache, key="user:{user_id}", stale_while_revalidate=30)(load_user.uncached)
     assert await load.invalidate(42) is DONE
     assert cache.asked == [("invalidate", "user:42", 30)]
 
@@ -222,10 +222,10 @@ def test_what_is_no_async_function_is_refused(function, words, key):
         ("timeout", float("inf")),
         ("policy", object()),
         ("policy", LoadPolicy),
-        ("policy", {"soft": 1}),
+        ("policy", {"refresh_after": 1}),
         ("policy", False),
-        ("stale_for", -1),
-        ("stale_for", "5"),
+        ("stale_while_revalidate", -1),
+        ("stale_while_revalidate", "5"),
     ],
 )
 def test_options_that_can_not_be_meant_are_refused_at_decoration(argument, value):

@@ -114,7 +114,7 @@ async def test_invalidating_deletes(zones):
 async def test_invalidating_may_serve_the_old_result_for_a_while(zones):
     """While one caller's call makes the new one, in the background."""
     cache = await zones.ready()
-    service = Service(cache, stale_for=30)
+    service = Service(cache, stale_while_revalidate=30)
     await service.load_user(1)
     assert await service.load_user.invalidate(1)
     assert await cache.get("user:1") is None
@@ -176,7 +176,12 @@ async def test_without_zones_the_function_is_called(zones):
 
 @pytest.mark.parametrize(
     ("argument", "options"),
-    [("ttl", {"ttl": 0}), ("timeout", {"timeout": 0}), ("stale_for", {"stale_for": 0}), ("policy", {"policy": "soft"})],
+    [
+        ("ttl", {"ttl": 0}),
+        ("timeout", {"timeout": 0}),
+        ("stale_while_revalidate", {"stale_while_revalidate": 0}),
+        ("policy", {"policy": "soft"}),
+    ],
 )
 @on_zones(zones=2)
 async def test_what_cannot_be_meant_is_refused_at_decoration(zones, argument, options):

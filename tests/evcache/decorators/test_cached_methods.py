@@ -33,7 +33,7 @@ class Repository:
     def __init__(self, tenant):
         self.tenant = tenant
 
-    @cached(cache, key="{self.tenant}:{user_id}", stale_for=30)
+    @cached(cache, key="{self.tenant}:{user_id}", stale_while_revalidate=30)
     async def load(self, user_id=1):
         """Load a user of this tenant."""
         calls.append((self.tenant, user_id))

@@ -64,7 +64,11 @@ WRITES = {
     "delete": (lambda cache: cache.delete(KEY, consistency="all"), None, True),
     "delete_many": (lambda cache: cache.delete_many([KEY, "more"], consistency="all"), None, True),
     "invalidate": (lambda cache: cache.invalidate(KEY, consistency="all"), None, True),
-    "invalidate, served stale": (lambda cache: cache.invalidate(KEY, stale_for=100, consistency="all"), None, True),
+    "invalidate, served stale": (
+        lambda cache: cache.invalidate(KEY, stale_while_revalidate=100, consistency="all"),
+        None,
+        True,
+    ),
     "write_through": (write_through, "new", True),
     "replace": (lambda cache: cache.replace(KEY, "new", consistency="all"), "new", True),
     "cas": (cas, "new", True),

@@ -147,7 +147,7 @@ async def test_a_deleted_key_is_loaded_though_its_absence_is_kept(zones):
 # Envelopes.
 
 
-@pytest.mark.parametrize("kept_for", [{"stale_for": 1000}, {"fail_safe": 1000}], ids=str)
+@pytest.mark.parametrize("kept_for", [{"stale_while_revalidate": 1000}, {"stale_if_error": 1000}], ids=str)
 @pytest.mark.parametrize("value", ["v", LARGE], ids=["small", "large"])
 @on_zones()
 async def test_what_is_kept_longer_than_it_is_fresh_is_served_while_it_is(zones, kept_for, value):
@@ -157,7 +157,7 @@ async def test_what_is_kept_longer_than_it_is_fresh_is_served_while_it_is(zones,
     async def load():
         return value
 
-    policy = LoadPolicy(jitter=0, soft=1, **kept_for)
+    policy = LoadPolicy(jitter=0, refresh_after=1, **kept_for)
     loop = asyncio.get_running_loop()
     assert await cache.get_or_load("k", load, ttl=10, policy=policy) == value
     began = loop.time()

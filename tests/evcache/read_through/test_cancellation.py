@@ -22,8 +22,8 @@ from tests.support.near_clients import follow_loop
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)
-STALE = LoadPolicy(jitter=0, soft=1, stale_for=50)
-FAIL_SAFE = LoadPolicy(jitter=0, soft=1, fail_safe=50)
+STALE = LoadPolicy(jitter=0, refresh_after=1, stale_while_revalidate=50)
+FAIL_SAFE = LoadPolicy(jitter=0, refresh_after=1, stale_if_error=50)
 
 # Turns of the loop in which a call with a loader that takes no time is over, and some more.
 TURNS = range(45)

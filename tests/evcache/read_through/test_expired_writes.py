@@ -21,7 +21,7 @@ async def test_a_write_that_has_expired_by_the_end_of_the_load_keeps_it_out(zone
     await pass_time(0.5)
     await other.set("k", "new", ttl=1, consistency="all")
     if write == "invalidate":
-        await other.invalidate("k", stale_for=1, consistency="all")
+        await other.invalidate("k", stale_while_revalidate=1, consistency="all")
     assert await loaded == "old", "whoever asked before the write may have it"
     await pass_time(1)
     assert (

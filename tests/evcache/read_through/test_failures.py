@@ -131,7 +131,7 @@ async def test_a_codec_that_breaks_is_an_error_like_any_other(zones):
 async def test_a_value_that_cannot_be_stored_is_not_loaded_by_each_reader(zones, lease, caplog):
     """Its loader is left alone like one that raises, while the old value is served."""
     cache, source = await zones.ready(), Source("old")
-    policy = LoadPolicy(jitter=0, stale_for=50, early=0, lease=lease)
+    policy = LoadPolicy(jitter=0, stale_while_revalidate=50, xfetch_beta=0, lease=lease)
     await cache.get_or_load("k", source.load, ttl=10, policy=policy)
     await pass_time(11)
     source.value = object()
@@ -412,7 +412,7 @@ async def test_a_lease_that_could_not_be_asked_for_is_done_without(zones):
 async def test_the_ttl_of_an_item_that_is_kept_for_when_its_loader_fails_is_its_own(zones):
     """Not how long its server keeps it."""
     cache, other = await zones.ready(), await zones.ready(local_zone="b")
-    await cache.get_or_load("k", Source([1]).load, ttl=10, policy=LoadPolicy(jitter=0, fail_safe=20))
+    await cache.get_or_load("k", Source([1]).load, ttl=10, policy=LoadPolicy(jitter=0, stale_if_error=20))
     await pass_time(4)
     assert (await other.get_item("k")).ttl == 6
 

@@ -21,8 +21,8 @@ from tests.support.near_clients import follow_loop
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)
-STALE = LoadPolicy(jitter=0, soft=1, stale_for=5)
-FAIL_SAFE = LoadPolicy(jitter=0, soft=1, fail_safe=20, throttle=5)
+STALE = LoadPolicy(jitter=0, refresh_after=1, stale_while_revalidate=5)
+FAIL_SAFE = LoadPolicy(jitter=0, refresh_after=1, stale_if_error=20, failure_backoff=5)
 
 
 # One process.
@@ -173,7 +173,7 @@ async def test_what_has_no_time_to_live_is_not_kept(zones, value):
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.25, 0.999999])
-@pytest.mark.parametrize("settings", [{}, {"stale_for": 10}])
+@pytest.mark.parametrize("settings", [{}, {"stale_while_revalidate": 10}])
 @on_zones(zones=2)
 async def test_jitter_makes_lives_shorter_and_never_longer(zones, draw, settings):
     """By up to its share of the time to live, at random."""
@@ -182,7 +182,7 @@ async def test_jitter_makes_lives_shorter_and_never_longer(zones, draw, settings
     await cache.get_or_load("k", Source("v").load, ttl=1000, policy=LoadPolicy(jitter=0.2, **settings))
     whole = 1000 * (1 - 0.2 * draw)
     # What has its times with it stays a second longer than they say: servers let go of items up to a second early.
-    stays = whole + settings["stale_for"] + 1 if settings else whole
+    stays = whole + settings["stale_while_revalidate"] + 1 if settings else whole
     assert zones.one("a").store.get(full("k")).expires_at - asyncio.get_running_loop().time() == math.ceil(stays)
     assert (await cache.get_item("k")).ttl == pytest.approx(whole, abs=1)
 
@@ -350,7 +350,7 @@ async def test_what_cannot_be_meant_is_refused_before_anything_is_sent(zones, ar
     assert (zones.wire("a"), zones.wire("b")) == (b"", b"")
 
 
-@pytest.mark.parametrize("policy", [STALE, FAIL_SAFE], ids=["stale_for", "fail_safe"])
+@pytest.mark.parametrize("policy", [STALE, FAIL_SAFE], ids=["stale_while_revalidate", "stale_if_error"])
 @on_zones(zones=2)
 async def test_where_other_clients_read_nothing_is_kept_for_longer(zones, policy):
     """They would take what is out of date for fresh, or could not read it at all."""

@@ -11,8 +11,8 @@ from tests.support.memory_zones import Stopwatch, on_zones, pass_time
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)
-STALE = LoadPolicy(jitter=0, soft=1, stale_for=5)
-FAIL_SAFE = LoadPolicy(jitter=0, soft=1, fail_safe=20, throttle=5)
+STALE = LoadPolicy(jitter=0, refresh_after=1, stale_while_revalidate=5)
+FAIL_SAFE = LoadPolicy(jitter=0, refresh_after=1, stale_if_error=20, failure_backoff=5)
 
 
 @on_zones(zones=2)
@@ -323,7 +323,7 @@ async def test_what_is_out_of_date_is_served_when_its_loader_is_slow(zones):
     """For `soft_timeout`, if there is something to serve for all; it counts as served out of date."""
     listener = LoadListener()
     cache, source = await zones.ready(hooks=listener), Source("old")
-    policy = LoadPolicy(jitter=0, soft=1, fail_safe=20, soft_timeout=0.2)
+    policy = LoadPolicy(jitter=0, refresh_after=1, stale_if_error=20, soft_timeout=0.2)
     await cache.get_or_load_many(["a", "b"], source.load_many, ttl=10, policy=policy)
     await pass_time(11)
     source.value, source.seconds = "new", 1

@@ -9,7 +9,7 @@ import pytest
 from evcache import LoadPolicy
 from tests.support.memory_zones import PATIENT, on_zones, pass_time
 
-ALONE = LoadPolicy(lease=False, early=0)
+ALONE = LoadPolicy(lease=False, xfetch_beta=0)
 
 
 class Source:

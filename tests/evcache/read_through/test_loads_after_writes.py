@@ -14,10 +14,10 @@ from tests.support.memory_zones import Held, Stopwatch, full, on_zones, pass_tim
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)
-STALE = LoadPolicy(jitter=0, soft=1, stale_for=60)
-FAIL_SAFE = LoadPolicy(jitter=0, soft=1, fail_safe=600)
-ALONE = LoadPolicy(jitter=0, lease=False, early=0, stale_for=60)
-POLICIES = {"soft": EXACT, "stale_for": STALE, "fail_safe": FAIL_SAFE}
+STALE = LoadPolicy(jitter=0, refresh_after=1, stale_while_revalidate=60)
+FAIL_SAFE = LoadPolicy(jitter=0, refresh_after=1, stale_if_error=600)
+ALONE = LoadPolicy(jitter=0, lease=False, xfetch_beta=0, stale_while_revalidate=60)
+POLICIES = {"refresh_after": EXACT, "stale_while_revalidate": STALE, "stale_if_error": FAIL_SAFE}
 policies = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 
 DELETES = {
@@ -80,7 +80,7 @@ def test_after_a_delete_a_failed_refresh_is_forgotten(read, policy, delete, dele
 
 @on_releases("1.6.38", "1.6.18", zones=2)
 async def test_without_a_write_a_failed_refresh_holds(zones):
-    """The pause lasts `throttle` seconds for every process of the zone."""
+    """The pause lasts `failure_backoff` seconds for every process of the zone."""
     caches = [await zones.ready() for _ in range(2)]
     source = await failed_refresh(caches[0], STALE)
     for cache in caches:
@@ -115,7 +115,7 @@ async def test_after_invalidate_with_stale_for_the_first_reader_has_it_loaded(zo
     options = {"invalidation": LocalChannel()} if channel else {}
     caches = [await zones.ready(**options) for _ in range(2)]
     source = await failed_refresh(caches[0], policy)
-    assert await caches[invalidator].invalidate("k", stale_for=20)
+    assert await caches[invalidator].invalidate("k", stale_while_revalidate=20)
     await pass_time(0.02)
     reader = caches[0 if channel else invalidator]
     read = await load(reader, source, policy)
@@ -162,7 +162,7 @@ async def test_a_load_that_fails_after_a_write_says_nothing_about_the_next_one(z
     if write == "lost track":
         cache._changes.lost_track("a test")
     else:
-        await (cache.delete("k") if write == "delete" else cache.invalidate("k", stale_for=60))
+        await (cache.delete("k") if write == "delete" else cache.invalidate("k", stale_while_revalidate=60))
     await pass_time(1.1)
     assert not cache._loads._loads.is_throttled(b"t:k")
     source.error, source.seconds, source.value = None, 0, "new"

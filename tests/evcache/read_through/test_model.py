@@ -5,7 +5,7 @@ The source counts its changes. What is promised, with the default policy, clocks
 - Nobody invents: a value is one that the source has had.
 - Nobody is served for longer than `ttl`: a value was the source's less than `ttl` before the call began, and what its load
   took. (The `ttl` counts from when the loader returned, and what the loader returned is of when it began. A second is
-  added, since servers count in seconds.) After an `invalidate(stale_for=...)`, `stale_for` longer.
+  added, since servers count in seconds.) After an `invalidate(stale_while_revalidate=...)`, `stale_while_revalidate` longer.
 - Who has deleted a key, or written it through, never gets what was there before, whatever loads are under way.
 - Neither do the others, once the call has returned, but for two: a process that has been loading the key since before then,
   whose later callers may wait for that load (it can't know, without an invalidation channel), and one with a near cache,
@@ -140,7 +140,7 @@ class Model:
             elif what == "set":
                 done = await cache.set(KEY, number, ttl=TTL, consistency="all")
             else:
-                done = await cache.invalidate(KEY, stale_for=STALE_FOR, consistency="all")
+                done = await cache.invalidate(KEY, stale_while_revalidate=STALE_FOR, consistency="all")
         assert done
         since = now() + (STALE_FOR if what == "invalidate" else 0)
         by = -1 if what == "invalidate" else client
@@ -189,8 +189,8 @@ async def play(script, policy):
 
 POLICIES = {
     "default": LoadPolicy(lease_seconds=3),
-    "impatient": LoadPolicy(lease_seconds=3, lease_wait=0.1, soft=0.3),
-    "alone": LoadPolicy(lease=False, early=0),
+    "impatient": LoadPolicy(lease_seconds=3, lease_wait=0.1, refresh_after=0.3),
+    "alone": LoadPolicy(lease=False, xfetch_beta=0),
 }
 
 

@@ -21,8 +21,8 @@ from tests.support.memory_zones import Stopwatch, cut_off, on_zones, pass_time
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)
-STALE = LoadPolicy(jitter=0, soft=1, stale_for=5)
-ALONE = LoadPolicy(jitter=0, lease=False, early=0)
+STALE = LoadPolicy(jitter=0, refresh_after=1, stale_while_revalidate=5)
+ALONE = LoadPolicy(jitter=0, lease=False, xfetch_beta=0)
 
 
 # Several processes, one zone.
@@ -431,7 +431,7 @@ async def test_a_value_that_is_there_after_all_ends_the_wait(zones):
     waiting = asyncio.create_task(first.get_or_load("k", source.load))
     await started(source)
     watch = Stopwatch()
-    assert await second.get_or_load("k", own.load, policy=LoadPolicy(soft=0)) == "v"
+    assert await second.get_or_load("k", own.load, policy=LoadPolicy(refresh_after=0)) == "v"
     assert watch.seconds < 1
     assert own.calls == 0
     await waiting

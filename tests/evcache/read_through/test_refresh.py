@@ -19,8 +19,8 @@ from tests.support.near_clients import follow_loop
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)
-STALE = LoadPolicy(jitter=0, soft=1, stale_for=5)
-FAIL_SAFE = LoadPolicy(jitter=0, soft=1, fail_safe=20, throttle=5)
+STALE = LoadPolicy(jitter=0, refresh_after=1, stale_while_revalidate=5)
+FAIL_SAFE = LoadPolicy(jitter=0, refresh_after=1, stale_if_error=20, failure_backoff=5)
 
 
 # Before it is out of date.
@@ -92,7 +92,7 @@ async def test_a_refresh_that_fails_changes_nothing_and_is_not_repeated_for_a_wh
     if near_cache is not None:
         follow_loop(cache)
     source = Source("old")
-    policy = LoadPolicy(jitter=0, throttle=5)
+    policy = LoadPolicy(jitter=0, failure_backoff=5)
     await cache.get_or_load("k", source.load, ttl=100, policy=policy)
     await pass_time(81)
     source.error = LookupError("down")
@@ -186,7 +186,7 @@ async def test_what_may_be_served_for_longer_is_a_miss_to_plain_reads(zones):
         assert zones.one("b").store.get(full(key)) is not None
 
 
-@pytest.mark.parametrize("policy", [STALE, FAIL_SAFE], ids=["stale_for", "fail_safe"])
+@pytest.mark.parametrize("policy", [STALE, FAIL_SAFE], ids=["stale_while_revalidate", "stale_if_error"])
 @on_zones(zones=2)
 async def test_the_other_operations_on_what_is_kept_for_longer(zones, policy):
     """They take what is in the envelope for what there is, while it is fresh."""
@@ -212,7 +212,7 @@ async def test_the_other_operations_on_what_is_kept_for_longer(zones, policy):
 
 @on_zones(zones=2)
 async def test_a_value_is_served_for_a_while_after_its_end_and_then_no_more(zones):
-    """For `stale_for`, while it is loaded anew; the hooks and the statistics are told."""
+    """For `stale_while_revalidate`, while it is loaded anew; the hooks and the statistics are told."""
     listener = LoadListener()
     cache, source = await zones.ready(hooks=listener), Source("old")
     await cache.get_or_load("k", source.load, ttl=10, policy=STALE)
@@ -228,7 +228,7 @@ async def test_a_value_is_served_for_a_while_after_its_end_and_then_no_more(zone
 
 @on_zones(zones=2)
 async def test_a_value_is_served_when_its_loader_fails(zones):
-    """For `fail_safe` after its end. The loader is then left alone for a while, and nobody waits for it."""
+    """For `stale_if_error` after its end. The loader is then left alone for a while, and nobody waits for it."""
     listener = LoadListener()
     cache, source = await zones.ready(hooks=listener), Source("old")
 
@@ -273,7 +273,7 @@ async def test_a_loader_that_failed_in_another_process_is_left_alone_too(zones):
     """The lease is kept as long as the loader is left alone: other processes serve what they have, and do not load."""
     first, second = await zones.ready(), await zones.ready()
     source = Source("old")
-    policy = LoadPolicy(jitter=0, soft=1, fail_safe=60, throttle=20, lease_wait=0.5)
+    policy = LoadPolicy(jitter=0, refresh_after=1, stale_if_error=60, failure_backoff=20, lease_wait=0.5)
     await first.get_or_load("k", source.load, ttl=10, policy=policy)
     await pass_time(11)
     source.error = LookupError("down")
@@ -291,7 +291,7 @@ async def test_a_loader_that_failed_in_another_process_is_left_alone_too(zones):
 async def test_with_something_to_serve_a_slow_load_is_waited_for_shortly(zones):
     """For `soft_timeout`. It goes on, and what it finds is there for those who come later."""
     cache, source = await zones.ready(), Source("old")
-    policy = LoadPolicy(jitter=0, soft=1, fail_safe=20, soft_timeout=0.2)
+    policy = LoadPolicy(jitter=0, refresh_after=1, stale_if_error=20, soft_timeout=0.2)
     await cache.get_or_load("k", source.load, ttl=10, policy=policy)
     await pass_time(11)
     source.value, source.seconds = "new", 2

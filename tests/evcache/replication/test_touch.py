@@ -112,7 +112,7 @@ async def test_an_envelope_gets_new_times_as_a_whole(zones, touches):
         loads += 1
         return f"value {loads}"
 
-    policy = LoadPolicy(stale_for=20, soft=1.0, jitter=0)
+    policy = LoadPolicy(stale_while_revalidate=20, refresh_after=1.0, jitter=0)
     assert await cache.get_or_load("k", loader, ttl=10, policy=policy) == "value 1"
     await pass_time(5)
     result = await touches(cache, 100)
@@ -136,7 +136,7 @@ async def test_an_envelope_that_is_out_of_date_is_not_made_fresh(zones):
     async def loader():
         return "value"
 
-    await cache.get_or_load("k", loader, ttl=10, policy=LoadPolicy(stale_for=100, jitter=0))
+    await cache.get_or_load("k", loader, ttl=10, policy=LoadPolicy(stale_while_revalidate=100, jitter=0))
     await pass_time(20)
     result = await cache.touch("k", 100)
     assert not result

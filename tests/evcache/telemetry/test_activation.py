@@ -47,7 +47,7 @@ async def use(cache):
         lambda: cache.get_or_load("y", failing.load),
         lambda: cache.get_or_load_many(["x", "z"], source.load_many),
         lambda: cache.write_through("w", 1, source.write),
-        lambda: cache.invalidate("w", stale_for=5),
+        lambda: cache.invalidate("w", stale_while_revalidate=5),
         lambda: cache.delete("k"),
         lambda: cache.delete_many(["l", "m"]),
         lambda: cache.get("k", timeout=-1),

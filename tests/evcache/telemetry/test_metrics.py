@@ -37,7 +37,7 @@ TABLE = {metric.name: metric for metric in METRICS}
 PRODUCED = set()
 """Metrics that some test below has produced."""
 
-STALE = LoadPolicy(jitter=0, soft=1, fail_safe=20, throttle=5)
+STALE = LoadPolicy(jitter=0, refresh_after=1, stale_if_error=20, failure_backoff=5)
 
 
 def produces(*names, **options):

@@ -28,7 +28,7 @@ NEXT = {"evcache.zone": "b", "server.address": "b0", "server.port": 11211}
 LOCAL_HIT = {**ONE, "evcache.hit": True, "evcache.source": "local", **HOME}
 DOWN = "[Errno 111] the server is not running"
 
-STALE = LoadPolicy(jitter=0, soft=1, fail_safe=20, throttle=5)
+STALE = LoadPolicy(jitter=0, refresh_after=1, stale_if_error=20, failure_backoff=5)
 
 
 def left(zone, why):

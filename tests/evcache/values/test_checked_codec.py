@@ -103,8 +103,8 @@ async def test_what_no_server_can_store_is_an_error_of_the_call(zones, codec, sa
         lambda: cache.replace("k", 3),
         lambda: cache.cas("k", 3, 1),
         lambda: cache.write_through("k", 3, Source().write),
-        lambda: cache.get_or_load("k", Source(3).load, policy=LoadPolicy(throttle=0)),
-        lambda: cache.get_or_load_many(["k"], Source(3).load_many, policy=LoadPolicy(throttle=0)),
+        lambda: cache.get_or_load("k", Source(3).load, policy=LoadPolicy(failure_backoff=0)),
+        lambda: cache.get_or_load_many(["k"], Source(3).load_many, policy=LoadPolicy(failure_backoff=0)),
     )
     for call in calls:
         with pytest.raises(EncodeError, match=re.escape(says)) as caught:

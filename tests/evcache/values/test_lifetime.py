@@ -33,17 +33,17 @@ AGES = [
     # seconds since it was made, policy, what may be done; it lives 10 s
     (0, {}, State.FRESH),
     (7.9, {}, State.FRESH),
-    (8, {}, State.DUE),
-    (9.9, {}, State.DUE),
-    (10, {}, State.GONE),
-    (4.9, {"soft": 0.5}, State.FRESH),
-    (5, {"soft": 0.5}, State.DUE),
-    (0, {"soft": 0}, State.DUE),
-    (9.999, {"soft": 1}, State.FRESH),
+    (8, {}, State.REFRESH_DUE),
+    (9.9, {}, State.REFRESH_DUE),
+    (10, {}, State.EXPIRED),
+    (4.9, {"refresh_after": 0.5}, State.FRESH),
+    (5, {"refresh_after": 0.5}, State.REFRESH_DUE),
+    (0, {"refresh_after": 0}, State.REFRESH_DUE),
+    (9.999, {"refresh_after": 1}, State.FRESH),
     (9.999, {"lease": False}, State.FRESH),  # by chance alone, and it took no time to load
-    (12.9, {"fail_safe": 3}, State.LAST_RESORT),
-    (13, {"fail_safe": 3}, State.GONE),
-    (8, {"fail_safe": 3}, State.DUE),
+    (12.9, {"stale_if_error": 3}, State.STALE_IF_ERROR),
+    (13, {"stale_if_error": 3}, State.EXPIRED),
+    (8, {"stale_if_error": 3}, State.REFRESH_DUE),
 ]
 
 
@@ -55,13 +55,13 @@ def test_what_may_be_done_by_age(age, settings, state):
 @pytest.mark.parametrize(
     ("age", "settings", "state"),
     [
-        (9.9, {}, State.DUE),
+        (9.9, {}, State.REFRESH_DUE),
         (10, {}, State.STALE),
         (14.9, {}, State.STALE),
-        (15, {}, State.GONE),
-        (15, {"fail_safe": 8}, State.LAST_RESORT),
-        (18, {"fail_safe": 8}, State.GONE),
-        (10, {"fail_safe": 8, "stale_for": 0}, State.STALE),  # whoever stored it has said so
+        (15, {}, State.EXPIRED),
+        (15, {"stale_if_error": 8}, State.STALE_IF_ERROR),
+        (18, {"stale_if_error": 8}, State.EXPIRED),
+        (10, {"stale_if_error": 8, "stale_while_revalidate": 0}, State.STALE),  # whoever stored it has said so
     ],
 )
 def test_a_value_may_say_that_it_is_served_when_out_of_date(age, settings, state):
@@ -69,7 +69,7 @@ def test_a_value_may_say_that_it_is_served_when_out_of_date(age, settings, state
     assert state_of(life(stale=5.0), NOW + age, LoadPolicy(**settings), 10, NEVER) is state
 
 
-@pytest.mark.parametrize(("left", "state"), [(3, State.FRESH), (2, State.DUE), (0, State.GONE)])
+@pytest.mark.parametrize(("left", "state"), [(3, State.FRESH), (2, State.REFRESH_DUE), (0, State.EXPIRED)])
 def test_without_a_birthday_the_ttl_of_the_call_says_how_long_it_was_to_live(left, state):
     """As on servers without versions."""
     assert state_of(life(made=None, lives=left), NOW, LoadPolicy(), 10, NEVER) is state
@@ -77,7 +77,7 @@ def test_without_a_birthday_the_ttl_of_the_call_says_how_long_it_was_to_live(lef
 
 def test_what_does_not_expire_is_fresh_for_ever():
     endless = Lifetime(NOW, math.inf, math.inf, 5.0)
-    for policy in (LoadPolicy(soft=0), LoadPolicy(lease=False, early=1000)):
+    for policy in (LoadPolicy(refresh_after=0), LoadPolicy(lease=False, xfetch_beta=1000)):
         assert state_of(endless, NOW + 1e9, policy, math.inf, 1e-300) is State.FRESH
 
 
@@ -89,19 +89,19 @@ def test_what_does_not_expire_is_fresh_for_ever():
 )
 def test_early_loads_are_drawn_as_xfetch_says(draw, left, took, beta):
     """When `now - took * beta * ln(draw)` is past its end."""
-    state = state_of(life(lives=left, took=took), NOW, LoadPolicy(lease=False, early=beta), 10, draw)
-    assert state is (State.DUE if NOW - took * beta * math.log(draw) >= NOW + left else State.FRESH)
+    state = state_of(life(lives=left, took=took), NOW, LoadPolicy(lease=False, xfetch_beta=beta), 10, draw)
+    assert state is (State.REFRESH_DUE if NOW - took * beta * math.log(draw) >= NOW + left else State.FRESH)
 
 
 def test_nobody_draws_where_there_are_leases():
-    assert state_of(life(took=9), NOW + 1, LoadPolicy(soft=1), 10, 1e-300) is State.FRESH
+    assert state_of(life(took=9), NOW + 1, LoadPolicy(refresh_after=1), 10, 1e-300) is State.FRESH
 
 
-@given(age=st.floats(0, 100), stale=st.floats(0, 20), soft=st.floats(0, 1), fail_safe=st.floats(0, 20))
-def test_states_follow_one_another(age, stale, soft, fail_safe):
+@given(age=st.floats(0, 100), stale=st.floats(0, 20), refresh_after=st.floats(0, 1), stale_if_error=st.floats(0, 20))
+def test_states_follow_one_another(age, stale, refresh_after, stale_if_error):
     """A value never gets better by getting older."""
-    order = [State.FRESH, State.DUE, State.STALE, State.LAST_RESORT, State.GONE]
-    policy = LoadPolicy(soft=soft, fail_safe=fail_safe)
+    order = [State.FRESH, State.REFRESH_DUE, State.STALE, State.STALE_IF_ERROR, State.EXPIRED]
+    policy = LoadPolicy(refresh_after=refresh_after, stale_if_error=stale_if_error)
     states = [state_of(life(stale=stale), NOW + seconds, policy, 10, NEVER) for seconds in (age, age + 1, age + 7)]
     assert [order.index(state) for state in states] == sorted(order.index(state) for state in states)
 
@@ -139,13 +139,13 @@ def test_an_envelope_that_cannot_be_read_says_which():
 
 
 @pytest.mark.parametrize(
-    ("ttl", "soft", "due_after"),
+    ("ttl", "refresh_after", "due_after"),
     [(100, 0.8, 0.8 * 99), (4, 0.8, 0.8 * 3), (2, 0.5, 0.5), (1, 0.5, 0.25)],
 )
 @pytest.mark.parametrize("versioned", [True, False])
-def test_a_plain_value_is_due_before_its_server_may_let_go_of_it(ttl, soft, due_after, versioned):
+def test_a_plain_value_is_due_before_its_server_may_let_go_of_it(ttl, refresh_after, due_after, versioned):
     """A server that says "1 second left" means one that has begun: the share is of the life that is left for certain."""
     life = content_of_found(found(b"v", ttl=ttl, version=VERSION_AT_NOW if versioned else None), NOW).life
-    policy = LoadPolicy(soft=soft)
+    policy = LoadPolicy(refresh_after=refresh_after)
     assert state_of(life, NOW + due_after - 0.01, policy, ttl, 1.0) is State.FRESH
-    assert state_of(life, NOW + due_after + 0.01, policy, ttl, 1.0) is State.DUE
+    assert state_of(life, NOW + due_after + 0.01, policy, ttl, 1.0) is State.REFRESH_DUE

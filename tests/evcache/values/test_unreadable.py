@@ -196,9 +196,9 @@ async def test_many_callers_load_over_it_once(zones):
 
 @on_zones(zones=2)
 async def test_what_cannot_be_read_is_never_served_in_place_of_an_error(zones):
-    """Not by `fail_safe` either, although it is kept for that."""
+    """Not by `stale_if_error` either, although it is kept for that."""
     cache, source = await zones.ready(), Source(["no user"])
-    policy = LoadPolicy(jitter=0, fail_safe=60)
+    policy = LoadPolicy(jitter=0, stale_if_error=60)
     await cache.get_or_load("k", source.load, ttl=5, policy=policy)
     await pass_time(6)
     source.error = LookupError("down")

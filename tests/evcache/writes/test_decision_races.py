@@ -203,7 +203,7 @@ async def test_an_envelope_is_touched_though_a_zone_is_down(zones, how):
     async def load():
         return "v"
 
-    await cache.get_or_load("k", load, ttl=20, policy=LoadPolicy(stale_for=60, jitter=0))
+    await cache.get_or_load("k", load, ttl=20, policy=LoadPolicy(stale_while_revalidate=60, jitter=0))
     await pass_time(1)
     await cut_off(zones, cache, "c")
     if how == "get_and_touch":

@@ -210,7 +210,7 @@ async def test_invalidate_with_a_stale_value(zones):
     other = await right.set("k", "later", consistency="all")
     zones.evict("k", "a")
     zones.put_back("k", held, "a")
-    result = await slow.invalidate("k", stale_for=30, consistency="all")
+    result = await slow.invalidate("k", stale_while_revalidate=30, consistency="all")
     assert result.zones == STORED
     assert result.version > other.version
     for zone in "abc":
