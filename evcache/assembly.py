@@ -173,7 +173,6 @@ class Assembly(Live):
             errors=errors,
             ordering=ordering,
         )
-        self._fallback_on_miss = fallback_on_miss
         self._codec = _codec(codec, interop=interop)
         self._hooks = HookDispatcher()
         self._decoding = Decoding(self._codec, self._hooks)

@@ -70,10 +70,8 @@ class Invalidating(Reading, Writing):
             found = await self._reads.get(
                 view,
                 full,
-                self._defaults.read(Consistency.ONE, options.timeout / 2, None),
-                fallback_on_miss=True,
+                self._defaults.read(Consistency.ONE, options.timeout / 2, None, fallback_on_miss=True, near_cache=False),
                 flags=COPY_FLAGS,
-                near=False,
             )
         except CacheUnavailable:
             found = None

@@ -286,17 +286,15 @@ class Loading(Invalidating):
             loader=loader,
             ttl=self._defaults.ttl(ttl),
             policy=chosen,
-            reads=self._defaults.read(consistency, None, None),
+            reads=self._defaults.read(consistency, None, None, None, near_cache=near_cache),
             writes=self._load_writes,
             timeout=None if timeout is None else seconds(timeout, "timeout"),
-            fallback_on_miss=self._fallback_on_miss,
-            near=near_cache,
             decoder=decoder,
             same_type=same_type and decoder is self._codec,
             source=source,
         )
 
     def _near_kept(self, full: bytes, asked: LoadRequest) -> NearEntry | None:
-        if self._near is None or not asked.near or not asked.reads.one_answer:
+        if self._near is None or not asked.reads.near_cache or not asked.reads.one_answer:
             return None
         return self._reads.kept(full)

@@ -60,7 +60,11 @@ class Options(NamedTuple):
     """Seconds for the whole call."""
     errors: Errors
     one_answer: bool
-    """Whether one zone's answer is enough, however many zones there are."""
+    """True if one zone's answer is enough, for any number of zones."""
+    fallback_on_miss: bool = True
+    """True if a read asks the next zone after a miss."""
+    near_cache: bool = True
+    """True if a read may use the near cache, and fill it."""
 
 
 class Defaults:
@@ -80,27 +84,39 @@ class Defaults:
     ) -> None:
         one_of(errors, Errors, "errors")
         one_of(ordering, Ordering, "ordering")
-        self._reads = _options(
-            Consistency.parse(read_consistency, "read_consistency"), seconds(read_timeout, "read_timeout"), errors
+        self.reads = _options(
+            Consistency.parse(read_consistency, "read_consistency"),
+            seconds(read_timeout, "read_timeout"),
+            errors,
+            fallback_on_miss=fallback_on_miss,
         )
+        """Options of a read whose call has no arguments beside its key."""
         self._writes = _options(
             Consistency.parse(write_consistency, "write_consistency"), seconds(write_timeout, "write_timeout"), errors
         )
         # For calls that say nothing, or nothing but how many zones must answer: no need to check that each time.
-        self._known_reads = _of_each_level(self._reads)
+        self._known_reads = _of_each_level(self.reads)
         self._known_writes = _of_each_level(self._writes)
         self._ttl = seconds_to_live(ttl)
-        self._fallback_on_miss = fallback_on_miss
         self._ordering = ordering
 
-    def read(self, consistency: Consistency | str | None, timeout: float | None, errors: Errors | None) -> Options:
-        """The options of a read."""
-        if timeout is None and errors is None:
+    def read(
+        self,
+        consistency: Consistency | str | None,
+        timeout: float | None,
+        errors: Errors | None,
+        fallback_on_miss: bool | None = None,  # noqa: FBT001  # a keyword would cost each read
+        *,
+        near_cache: bool = True,
+    ) -> Options:
+        """Return the options of a read. An argument that is None has the client's default."""
+        if timeout is None and errors is None and fallback_on_miss is None and near_cache:
             try:
                 return self._known_reads[consistency]
-            except (KeyError, TypeError):  # written in another way, or no level at all
+            except (KeyError, TypeError):  # a level in capitals, or an invalid one
                 pass
-        return _with(self._reads, consistency, timeout, errors)
+        options = _with(self.reads, consistency, timeout, errors)._replace(near_cache=near_cache)
+        return options if fallback_on_miss is None else options._replace(fallback_on_miss=fallback_on_miss)
 
     def write(self, consistency: Consistency | str | None, timeout: float | None, errors: Errors | None) -> Options:
         """The options of a write."""
@@ -128,16 +144,12 @@ class Defaults:
             "incr",
             "decr",
         )
-        levels = dict.fromkeys(reads, str(self._reads.consistency))
+        levels = dict.fromkeys(reads, str(self.reads.consistency))
         return levels | dict.fromkeys((*writes, "invalidate", "write_through"), str(self._writes.consistency))
 
     def ttl(self, ttl: float | timedelta | None) -> float:
         """Seconds to live; `math.inf` for ever."""
         return self._ttl if ttl is None else seconds_to_live(ttl)
-
-    def fallback_on_miss(self, fallback_on_miss: bool | None) -> bool:  # noqa: FBT001  # passed on as it is
-        """Whether a miss in one zone is looked up in the next."""
-        return self._fallback_on_miss if fallback_on_miss is None else fallback_on_miss
 
     def newest_wins(self, ordering: Ordering | None) -> bool:
         """Whether the newest write wins, and not the last to arrive."""
@@ -153,11 +165,13 @@ def _with(defaults: Options, consistency: Consistency | str | None, timeout: flo
         defaults.consistency if consistency is None else Consistency.parse(consistency),
         defaults.timeout if timeout is None else seconds(timeout, "timeout"),
         defaults.errors if errors is None else errors,
+        fallback_on_miss=defaults.fallback_on_miss,
     )
 
 
-def _options(consistency: Consistency, timeout: float, errors: Errors) -> Options:
-    return Options(consistency, timeout, errors, consistency in (Consistency.NONE, Consistency.ONE))
+def _options(consistency: Consistency, timeout: float, errors: Errors, *, fallback_on_miss: bool = True) -> Options:
+    one_answer = consistency in (Consistency.NONE, Consistency.ONE)
+    return Options(consistency, timeout, errors, one_answer, fallback_on_miss)
 
 
 def _of_each_level(defaults: Options) -> dict[Level | None, Options]:

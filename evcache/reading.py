@@ -83,7 +83,10 @@ class Reading(ReadResults):
         full = self._keys.full(key)
         if as_ is not None:
             as_ = self._decoding.typed(as_)
-        options = self._defaults.read(consistency, timeout, errors)
+        if consistency is None and timeout is None and errors is None and fallback_on_miss is None and near_cache:
+            options = self._defaults.reads
+        else:
+            options = self._defaults.read(consistency, timeout, errors, fallback_on_miss, near_cache=near_cache)
         try:
             view = self._cluster.view
             if view is None or self._owner.open_in is not asyncio.get_running_loop():
@@ -98,13 +101,7 @@ class Reading(ReadResults):
                     if kept.value is not UNDECODED and as_ is None:
                         return kept.value
                     return self._value_kept(full, kept, default, as_ or self._codec)
-            found = await self._reads.get(
-                view,
-                full,
-                options,
-                fallback_on_miss=self._fallback_on_miss if fallback_on_miss is None else fallback_on_miss,
-                near=near_cache,
-            )
+            found = await self._reads.get(view, full, options)
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
         if self._hooks.of_reads:
@@ -142,7 +139,7 @@ class Reading(ReadResults):
         """
         full = self._keys.full(key)
         decoder = self._codec if as_ is None else self._decoding.typed(as_)
-        options = self._defaults.read(consistency, timeout, errors)
+        options = self._defaults.read(consistency, timeout, errors, fallback_on_miss, near_cache=near_cache)
         try:
             view, options = self._ready(options) or await self._open(options)
             if self._near is not None and near_cache and options.one_answer and not for_update:
@@ -154,14 +151,7 @@ class Reading(ReadResults):
             if for_update:
                 found = await self._read_coordinator(view, full, options)
             else:
-                found = await self._reads.get(
-                    view,
-                    full,
-                    options,
-                    fallback_on_miss=self._fallback_on_miss if fallback_on_miss is None else fallback_on_miss,
-                    flags=COPY_FLAGS,
-                    near=near_cache,
-                )
+                found = await self._reads.get(view, full, options, flags=COPY_FLAGS)
         except (CacheUnavailable, ConsistencyError) as error:
             self._unavailable(error, options, None)
             return None
@@ -214,7 +204,7 @@ class Reading(ReadResults):
         """
         decoder = self._codec if as_ is None else self._decoding.typed(as_)
         given = list(several(keys))
-        options = self._defaults.read(consistency, timeout, errors)
+        options = self._defaults.read(consistency, timeout, errors, fallback_on_miss, near_cache=near_cache)
         is_long = len(given) > STEP_KEYS
         deadline = asyncio.get_running_loop().time() + options.timeout if is_long else 0.0
         names = await self._names(given) if is_long else self._keys.full_of_each(given)
@@ -243,13 +233,7 @@ class Reading(ReadResults):
                     unread[key] = error
         if not wanted:
             return self._all_read(values, unread)
-        found, failures, answered = await self._reads.get_many(
-            view,
-            wanted,
-            options,
-            fallback_on_miss=self._fallback_on_miss if fallback_on_miss is None else fallback_on_miss,
-            near=near_cache,
-        )
+        found, failures, answered = await self._reads.get_many(view, wanted, options)
         if self._hooks.of_reads:
             for number, full in enumerate(wanted, 1):
                 self._tell_read(view, full, found.get(full))
@@ -347,12 +331,12 @@ class Reading(ReadResults):
         """
         full = self._keys.full(key)
         decoder = self._codec if as_ is None else self._decoding.typed(as_)
-        options = self._defaults.read(consistency, timeout, errors)
+        options = self._defaults.read(consistency, timeout, errors, None, near_cache=False)
         seconds = self._defaults.ttl(ttl)
         try:
             view, options = self._ready(options) or await self._open(options)
             self._writes.touch_in_background(view, full, seconds, options)
-            found = await self._reads.get(view, full, options, fallback_on_miss=self._fallback_on_miss, near=False)
+            found = await self._reads.get(view, full, options)
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
         if self._hooks.of_reads:

@@ -248,9 +248,7 @@ class ReadThrough:
         if view is None:
             return None, False
         try:
-            found = await self._reads.get(
-                view, key, asked.reads, fallback_on_miss=asked.fallback_on_miss, flags=COPY_FLAGS, near=asked.near
-            )
+            found = await self._reads.get(view, key, asked.reads, flags=COPY_FLAGS)
         except (CacheUnavailable, ConsistencyError) as error:
             self._hooks.error_as_miss(error)
             return None, isinstance(error, ConsistencyError)
@@ -265,9 +263,7 @@ class ReadThrough:
     ) -> tuple[dict[bytes, Content], bool]:
         if view is None or not keys:
             return {}, view is not None
-        found, failures, answered = await self._reads.get_many(
-            view, keys, asked.reads, fallback_on_miss=asked.fallback_on_miss, near=asked.near, flags=COPY_FLAGS
-        )
+        found, failures, answered = await self._reads.get_many(view, keys, asked.reads, flags=COPY_FLAGS)
         if self._hooks.of_reads:
             for key in keys:
                 item = found.get(key)

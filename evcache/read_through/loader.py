@@ -281,7 +281,8 @@ class Loader:
         # keep of it.
         versions = [self._clock.next() if self._versions else None for _ in errands]
         kept = [
-            None if self._near is None or not asked.near else self._near.take_off(errand.flight.key) for errand in errands
+            None if self._near is None or not asked.reads.near_cache else self._near.take_off(errand.flight.key)
+            for errand in errands
         ]
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -29,8 +29,6 @@ class LoadRequest(NamedTuple):
     writes: Options
     timeout: float | None
     """Seconds that the caller waits for a load; None: the policy's."""
-    fallback_on_miss: bool
-    near: bool
     decoder: Decoder
     """The caller's."""
     same_type: bool = False

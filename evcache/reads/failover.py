@@ -73,7 +73,6 @@ class Fallback:
         key: bytes,
         line: bytes,
         options: Options,
-        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> ZoneHit | None:
         """Read while not all is well.
 
@@ -89,7 +88,7 @@ class Fallback:
             order = (*order[1:], order[0])
         deadline = view.loop.time() + options.timeout
         attempts = Attempts(self._parts.remembered.newest(key))
-        return await self.go_on(view, order, 0, key, line, options, fallback_on_miss, deadline, attempts)
+        return await self.go_on(view, order, 0, key, line, options, deadline, attempts)
 
     async def go_on(
         self,
@@ -99,7 +98,6 @@ class Fallback:
         key: bytes,
         line: bytes,
         options: Options,
-        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
         deadline: float,
         attempts: Attempts,
     ) -> ZoneHit | None:
@@ -114,13 +112,13 @@ class Fallback:
         if start:
             left = order[start - 1]
             zones += [pool for pool in order[:start] if type(attempts.failures.get(pool.name)) is NodeSilent]
-        ended = await self._ask_each(view, zones, left, key, line, fallback_on_miss, deadline, attempts)
+        ended = await self._ask_each(view, zones, left, key, line, options, deadline, attempts)
         if ended is None and not attempts.missed and not attempts.behind:
             now = view.loop.time()
             lost = view.lag.lost_since(deadline - options.timeout, now)
             late = [pool for pool in view.readers if isinstance(attempts.why(pool.name), NodeTimeout)]
             if lost and late:
-                ended = await self._ask_each(view, late[:1], None, key, line, fallback_on_miss, now + lost, attempts)
+                ended = await self._ask_each(view, late[:1], None, key, line, options, now + lost, attempts)
         return await self._nowhere(view, key, options, deadline, attempts) if ended is None else ended.found
 
     async def _ask_each(
@@ -130,7 +128,7 @@ class Fallback:
         left: ZonePool | None,
         key: bytes,
         line: bytes,
-        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
+        options: Options,
         deadline: float,
         attempts: Attempts,
     ) -> Ended | None:
@@ -186,7 +184,7 @@ class Fallback:
                 parts.served(view, key)
                 return Ended(found)
             attempts.enter(pool, node, outcome)
-            if outcome is None and not fallback_on_miss:
+            if outcome is None and not options.fallback_on_miss:
                 return Ended(None)
         return None
 

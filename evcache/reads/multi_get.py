@@ -47,7 +47,7 @@ class MultiGet:
         self._parts = parts
 
     async def get(
-        self, view: ClusterSnapshot, keys: Sequence[bytes], options: Options, flags: bytes, *, fallback_on_miss: bool
+        self, view: ClusterSnapshot, keys: Sequence[bytes], options: Options, flags: bytes
     ) -> tuple[dict[bytes, ZoneHit], dict[str, CacheError], int]:
         """Return the items of keys that enough zones answered for, why zones failed, and the least number of zones that
         answered for any key. Known absences are items too; tombstones are not.
@@ -74,7 +74,7 @@ class MultiGet:
         if orders:
             await asyncio.gather(
                 *(
-                    self._ask_in_turn(view, order, some, asked, flags, deadline, answers, known, fallback_on_miss)
+                    self._ask_in_turn(view, order, some, asked, flags, options, deadline, answers, known)
                     for order, some in orders
                 )
             )
@@ -218,10 +218,10 @@ class MultiGet:
         wanted: list[bytes],
         asked: int,
         flags: bytes,
+        options: Options,
         deadline: float,
         answers: Answers,
         known: Mapping[bytes, int],
-        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> None:
         """Ask one zone after another for what is wanted, but for the first `asked`, whose answers are entered already."""
         hooks = self._parts.hooks
@@ -238,7 +238,7 @@ class MultiGet:
                         pool.node(view.place(key)).was_read(hit=isinstance(answers[key][pool.name], ZoneHit))
             if any(isinstance(answers[key][pool.name], StaleReplica) for key in wanted):
                 hooks.zone_behind(pool.name)
-            wanted = [key for key in wanted if _should_ask_next(answers[key][pool.name], fallback_on_miss=fallback_on_miss)]
+            wanted = [key for key in wanted if _should_ask_next(answers[key][pool.name], options)]
             if not wanted:
                 break
             if index + 1 < len(order):
@@ -419,5 +419,5 @@ async def _connect_and_ask(
     return await answer
 
 
-def _should_ask_next(answer: Answer, *, fallback_on_miss: bool) -> bool:
-    return isinstance(answer, CacheError) or (answer is None and fallback_on_miss)
+def _should_ask_next(answer: Answer, options: Options) -> bool:
+    return isinstance(answer, CacheError) or (answer is None and options.fallback_on_miss)

@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 0.1
 
 
 async def read_in_portions(
-    reads: MultiGet, view: ClusterSnapshot, keys: Sequence[bytes], options: Options, flags: bytes, *, fallback_on_miss: bool
+    reads: MultiGet, view: ClusterSnapshot, keys: Sequence[bytes], options: Options, flags: bytes
 ) -> tuple[dict[bytes, ZoneHit], dict[str, CacheError], int]:
     """Read keys as `MultiGet.get` does, many of them in portions.
 
@@ -36,7 +36,7 @@ async def read_in_portions(
     """
     size = max(PORTION_KEYS, PORTION_KEYS_PER_NODE * len(view.readers[0].nodes))
     if len(keys) <= size:
-        return await reads.get(view, keys, options, flags, fallback_on_miss=fallback_on_miss)
+        return await reads.get(view, keys, options, flags)
     deadline = view.loop.time() + options.timeout
     patience = min(PATIENCE_SECONDS, options.timeout / 2)
     found: dict[bytes, ZoneHit] = {}
@@ -47,7 +47,7 @@ async def read_in_portions(
         # A server that is asked shortly before the deadline has its time, though the call does not wait for it.
         left = options._replace(timeout=max(deadline - view.loop.time(), patience))
         portion = keys[number * size : (number + 1) * size]
-        some, problems, answered[number] = await reads.get(view, portion, left, flags, fallback_on_miss=fallback_on_miss)
+        some, problems, answered[number] = await reads.get(view, portion, left, flags)
         found.update(some)
         failures.update(problems)
 

@@ -64,20 +64,18 @@ class ZoneReader:
         key: bytes,
         options: Options,
         *,
-        fallback_on_miss: bool,
         flags: bytes = requests.READ_FLAGS,
-        near: bool = True,
     ) -> Coroutine[Any, Any, ZoneHit | None]:
         """Read a key from the zones. What was found may be a tombstone, which is a miss to the caller; None: nothing was.
 
-        `near`: whether the near cache may keep it; it is looked into by `kept`. Raises `CacheUnavailable` when no zone
+        The near cache may keep it if `options.near_cache`; `kept` looks into it. Raises `CacheUnavailable` when no zone
         answered, `ConsistencyError` when fewer than asked for did.
         """
-        if self._near is not None and near and options.one_answer:
-            return self._for_near(self._near, view, key, options, fallback_on_miss)
+        if self._near is not None and options.near_cache and options.one_answer:
+            return self._for_near(self._near, view, key, options)
         line = requests.meta_get(key, flags)
         if options.one_answer:
-            return self._from_one(view, key, line, options, fallback_on_miss)
+            return self._from_one(view, key, line, options)
         return self._several.get(view, key, line, options)
 
     def kept(self, key: bytes) -> NearEntry | None:
@@ -137,14 +135,13 @@ class ZoneReader:
         view: ClusterSnapshot,
         key: bytes,
         options: Options,
-        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> ZoneHit | None:
         flight = near.take_off(key)
         asked_at = view.loop.time()
         try:
             # With the seconds that are left, which bound how long it may be kept.
             line = requests.meta_get(key, requests.COPY_FLAGS)
-            found = await self._from_one(view, key, line, options, fallback_on_miss)
+            found = await self._from_one(view, key, line, options)
         except BaseException:
             near.crash(flight)
             raise
@@ -157,7 +154,6 @@ class ZoneReader:
         key: bytes,
         line: bytes,
         options: Options,
-        fallback_on_miss: bool,  # noqa: FBT001  # passed on as it is
     ) -> ZoneHit | None:
         budget = self._budget
         budget.reads += 1
@@ -167,7 +163,7 @@ class ZoneReader:
         local = readers[0]
         node = local.node(ring_position(key) if view.sharded else 0)
         if view.tally.unsettled and not self._goes_straight(view, local, node):
-            return await self._fallback.from_the_first(view, key, line, options, fallback_on_miss)
+            return await self._fallback.from_the_first(view, key, line, options)
         # One zone may not use up the time of those after it.
         until = now + options.timeout / view.places
         recent = self._recent.get(key)
@@ -200,14 +196,14 @@ class ZoneReader:
                     return _new_found(ZoneHit, (hit, local.name, version, False))
                 failure = StaleReplica(version, known)
                 self._parts.hooks.zone_behind(local.name)
-            elif not fallback_on_miss:
+            elif not options.fallback_on_miss:
                 return None
         attempts = Attempts(known)
         attempts.enter(local, node, failure)
         attempts.abroad = int(local.name != view.home)
         order = readers if local is readers[0] else _first(local, readers)
         deadline = now + options.timeout
-        return await self._fallback.go_on(view, order, 1, key, line, options, fallback_on_miss, deadline, attempts)
+        return await self._fallback.go_on(view, order, 1, key, line, options, deadline, attempts)
 
     def _goes_straight(self, view: ClusterSnapshot, first: ZonePool, node: Node) -> bool:
         """Whether a read can go to its first node as ever, although some node is down: of thousands, one always is."""
@@ -230,24 +226,19 @@ class ZoneReader:
         keys: Sequence[bytes],
         options: Options,
         *,
-        fallback_on_miss: bool,
-        near: bool = True,
         flags: bytes = requests.READ_FLAGS,
     ) -> tuple[dict[bytes, ZoneHit], dict[str, CacheError], int]:
         """The items, known absences too, why zones failed, and the least number of zones that answered for any key.
 
-        Every node of a zone is asked at once, and the next zone only for the keys that are still missing. `near` as in
-        `get`.
+        Every node of a zone is asked at once, and the next zone only for the keys that are still missing.
         """
-        if self._near is None or not near or not options.one_answer:
-            return await read_in_portions(self._many, view, keys, options, flags, fallback_on_miss=fallback_on_miss)
+        if self._near is None or not options.near_cache or not options.one_answer:
+            return await read_in_portions(self._many, view, keys, options, flags)
         flights = [self._near.take_off(key) for key in keys]
         found: dict[bytes, ZoneHit] = {}
         asked_at = view.loop.time()
         try:
-            found, failures, answered = await read_in_portions(
-                self._many, view, keys, options, requests.COPY_FLAGS, fallback_on_miss=fallback_on_miss
-            )
+            found, failures, answered = await read_in_portions(self._many, view, keys, options, requests.COPY_FLAGS)
         finally:
             age = view.loop.time() - asked_at
             for flight in flights:

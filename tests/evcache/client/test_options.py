@@ -30,7 +30,7 @@ def test_calls_that_say_nothing_get_the_clients_options():
     assert shown(DEFAULTS.read(None, None, None)) == (Consistency.ONE, 0.1, "raise")
     assert shown(DEFAULTS.write(None, None, None)) == (Consistency.ALL, 2.0, "raise")
     assert DEFAULTS.ttl(None) == 60
-    assert DEFAULTS.fallback_on_miss(None) is True
+    assert DEFAULTS.read(None, None, None).fallback_on_miss is True
     assert DEFAULTS.newest_wins(None) is True
 
 
@@ -52,11 +52,11 @@ def test_a_call_may_say_what_the_client_does_not():
     """The other options that calls have."""
     assert DEFAULTS.ttl(timedelta(minutes=1)) == 60
     assert DEFAULTS.ttl(math.inf) == math.inf
-    assert DEFAULTS.fallback_on_miss(False) is False
+    assert DEFAULTS.read(None, None, None, fallback_on_miss=False).fallback_on_miss is False
     assert DEFAULTS.newest_wins("arrival") is False
     assert Defaults(**GOOD | {"ordering": "arrival"}).newest_wins(None) is False
     assert Defaults(**GOOD | {"ordering": "arrival"}).newest_wins("newest") is True
-    assert Defaults(**GOOD | {"fallback_on_miss": False}).fallback_on_miss(None) is False
+    assert Defaults(**GOOD | {"fallback_on_miss": False}).read("all", 2, None).fallback_on_miss is False
     assert Defaults(**GOOD | {"errors": "miss"}).read(None, None, "raise").errors == "raise"
 
 
