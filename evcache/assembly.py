@@ -54,7 +54,7 @@ from evcache.values.checked_codec import checked
 from evcache.values.codec import Codec, StandardCodec
 from evcache.values.keys import Keys
 from evcache.values.ttl import DEFAULT_TTL_SECONDS, seconds_to_live
-from evcache.writes.atomic import Atomic
+from evcache.writes.compare_and_set import CompareAndSet
 from evcache.writes.coordinator import Coordinator
 from evcache.writes.keyed_lock import KeyedLock
 from evcache.writes.writer import Writer
@@ -264,12 +264,11 @@ class Assembly(Live):
             )
             self._replay.caught_up = self._changes.caught_up
             self._cluster.when_back(self._replay.wake)
-        self._coordinator = Coordinator(clock, self._repair, remembered, versions=not interop)
-        self._atomic = Atomic(self._coordinator, clock, self._codec, wall_clock, versions=not interop)
+        stores = CompareAndSet(clock, wall_clock, versions=not interop)
+        self._coordinator = Coordinator(stores, self._repair, remembered)
         self._writes = Writer(
             clock,
             self._coordinator,
-            self._atomic,
             self._background,
             self._hooks,
             versions=not interop,

@@ -6,14 +6,10 @@ from typing import Any
 
 from evcache.lifecycle import Lifecycle
 from evcache.options import Level, Seconds
-from evcache.replication.hlc import MAX_CAS
-from evcache.replication.node_requests import Peeked
-from evcache.results import Item, Outcome, WriteResult
-from evcache.writes.coordinator import Decision, Draft
-from evcache.writes.counting import MAX_COUNTER
-from evcache.writes.writer import Decide
-from evcache.zones.errors import InvalidArgument
-from evcache.zones.nodes.node import Node
+from evcache.results import Item, WriteResult
+from evcache.writes.atomic import Add, Cas, ConditionalWrite, Replace
+from evcache.writes.concat import Concat
+from evcache.writes.increment import Increment
 
 
 class Deciding(Lifecycle):
@@ -52,12 +48,7 @@ class Deciding(Lifecycle):
             EncodeError: The value can't be stored.
             ValueTooLarge: A server would not take the value.
         """
-        draft = self._draft(key, value, ttl)
-
-        async def decide(_: str, node: Node, seen: Peeked | None, deadline: float) -> Decision | Outcome:
-            return await self._atomic.add(node, draft, seen, deadline)
-
-        return await self._decide("add", draft, decide, consistency, timeout)
+        return await self._decide("add", Add(self._draft(key, value, ttl)), consistency, timeout)
 
     async def replace(
         self,
@@ -76,12 +67,7 @@ class Deciding(Lifecycle):
             True if enough zones have the value. False with `not_stored` if the key is absent. False with `stored` for a zone
             if that zone stored it and too few others confirmed in time.
         """
-        draft = self._draft(key, value, ttl)
-
-        async def decide(_: str, node: Node, seen: Peeked | None, deadline: float) -> Decision | Outcome:
-            return await self._atomic.replace(node, draft, seen, deadline)
-
-        return await self._decide("replace", draft, decide, consistency, timeout)
+        return await self._decide("replace", Replace(self._draft(key, value, ttl)), consistency, timeout)
 
     async def cas(
         self,
@@ -113,16 +99,7 @@ class Deciding(Lifecycle):
             InvalidArgument: `expected` is neither, or was read in a zone that does not decide, on servers without versions.
             Unsupported: The server is run without CAS.
         """
-        if isinstance(expected, bool) or not isinstance(expected, int | Item):
-            raise InvalidArgument("expected", f"a version or an Item is needed, not {expected!r}")
-        if isinstance(expected, int) and not 0 <= expected <= MAX_CAS:
-            raise InvalidArgument("expected", f"{expected} is not a number of 64 bits")
-        draft = self._draft(key, value, ttl)
-
-        async def decide(zone: str, node: Node, seen: Peeked | None, deadline: float) -> Decision | Outcome:
-            return await self._atomic.cas(zone, node, draft, expected, seen, deadline)
-
-        return await self._decide("cas", draft, decide, consistency, timeout)
+        return await self._decide("cas", Cas(self._draft(key, value, ttl), expected), consistency, timeout)
 
     async def append(
         self,
@@ -149,7 +126,7 @@ class Deciding(Lifecycle):
             InvalidArgument: One value is str and the other bytes.
             CacheUnavailable: As for `add`.
         """
-        return await self._join("append", key, value, consistency, timeout)
+        return await self._decide("append", self._concat(key, value, is_prepend=False), consistency, timeout)
 
     async def prepend(
         self,
@@ -160,7 +137,7 @@ class Deciding(Lifecycle):
         timeout: float | None = None,
     ) -> WriteResult:
         """Prepend to a str or bytes value. Args, Returns and Raises as for `append`."""
-        return await self._join("prepend", key, value, consistency, timeout)
+        return await self._decide("prepend", self._concat(key, value, is_prepend=True), consistency, timeout)
 
     async def incr(
         self,
@@ -212,34 +189,15 @@ class Deciding(Lifecycle):
         return await self._count("decr", key, delta, initial, ttl, consistency, timeout)
 
     async def _decide(
-        self, operation: str, draft: Draft, decide: Decide, consistency: Level | None, timeout: float | None
+        self, operation: str, write: ConditionalWrite, consistency: Level | None, timeout: float | None
     ) -> WriteResult:
         options = self._defaults.write(consistency, timeout, None)
         view, options = self._ready(options) or await self._open(options)
-        options = await self._writes.check_size(view, draft, options)
-        return await self._writes.decide(operation, view, draft.key, decide, options)
+        return (await self._writes.coordinate(operation, view, write, options)).result
 
-    async def _join(
-        self,
-        operation: str,
-        key: str | bytes,
-        value: str | bytes,
-        consistency: Level | None,
-        timeout: float | None,
-    ) -> WriteResult:
-        full = self._keys.full(key)
-        if type(value) not in (str, bytes):
-            raise InvalidArgument("value", f"a str or bytes is needed, not {type(value).__name__}")
-        self._codec.encode(value)  # what can't be stored alone can't be joined either: say so before anything is sent
-        copies = self._writes.wire_ttl(self._defaults.ttl(None))
-        options = self._defaults.write(consistency, timeout, None)
-        view, options = self._ready(options) or await self._open(options)
-
-        async def decide(zone: str, node: Node, seen: Peeked | None, deadline: float) -> Decision | Outcome:
-            before = operation == "prepend"
-            return await self._atomic.join(zone, node, full, value, seen, deadline, before=before, ttl=copies)
-
-        return await self._writes.decide(operation, view, full, decide, options)
+    def _concat(self, key: str | bytes, value: str | bytes, *, is_prepend: bool) -> Concat:
+        ttl = self._writes.wire_ttl(self._defaults.ttl(None))
+        return Concat(self._keys.full(key), value, self._codec, is_prepend=is_prepend, ttl=ttl)
 
     async def _count(
         self,
@@ -251,22 +209,13 @@ class Deciding(Lifecycle):
         consistency: Level | None,
         timeout: float | None,
     ) -> int | None:
-        full = self._keys.full(key)
-        _check_counter(delta, "delta")
-        if initial is not None:
-            _check_counter(initial, "initial")
-        life = self._writes.wire_ttl(self._defaults.ttl(ttl))
+        write = Increment(
+            self._keys.full(key),
+            delta,
+            decrement=operation == "decr",
+            initial=initial,
+            ttl=self._writes.wire_ttl(self._defaults.ttl(ttl)),
+        )
         options = self._defaults.write(consistency, timeout, None)
         view, options = self._ready(options) or await self._open(options)
-
-        async def decide(_: str, node: Node, seen: Peeked | None, deadline: float) -> Decision | Outcome:
-            return await self._atomic.count(
-                node, full, delta, seen, deadline, decrement=operation == "decr", initial=initial, ttl=life
-            )
-
-        return await self._writes.count(operation, view, full, decide, options)
-
-
-def _check_counter(number: int, argument: str) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MAX_COUNTER:
-        raise InvalidArgument(argument, f"a number from 0 to 2^64-1 is needed, not {number!r}")
+        return (await self._writes.coordinate(operation, view, write, options)).value

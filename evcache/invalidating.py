@@ -17,7 +17,7 @@ from evcache.results import WriteResult
 from evcache.values.codec import FLAG_ENVELOPE
 from evcache.values.envelope import Envelope, wrap
 from evcache.values.ttl import seconds_to_live
-from evcache.writes.coordinator import Draft
+from evcache.writes.draft import Draft
 from evcache.writing import Writing
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import InvalidArgument

@@ -18,7 +18,7 @@ from evcache.stats import Stats
 from evcache.telemetry import Activation, ObservedClient
 from evcache.telemetry.counters import Counters
 from evcache.telemetry.metric_table import ClientMetricsSource
-from evcache.writes.coordinator import Draft
+from evcache.writes.draft import Draft
 from evcache.zones._tasks import abandon, cancel_once, ended, unattended
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.topology.discovery import StaticDiscovery

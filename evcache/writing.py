@@ -15,7 +15,7 @@ from evcache.lifecycle import Lifecycle
 from evcache.options import Key, Level, Options, Seconds, several
 from evcache.replication.guarded_store import StoreCommand
 from evcache.results import WriteResult
-from evcache.writes.coordinator import Draft
+from evcache.writes.draft import Draft
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import InvalidArgument
 

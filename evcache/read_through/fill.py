@@ -18,7 +18,7 @@ from evcache.replication.hlc import cas_of
 from evcache.replication.lanes import Flow
 from evcache.replication.node_requests import send_request
 from evcache.results import Outcome
-from evcache.writes.coordinator import Draft
+from evcache.writes.draft import Draft
 from evcache.writes.writer import Writer
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, ServerError

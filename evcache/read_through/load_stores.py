@@ -18,7 +18,7 @@ from evcache.read_through.packer import near_entry_for
 from evcache.read_through.request import LoadRequest, LoadTask
 from evcache.read_through.single_flight import Call
 from evcache.replication.lanes import WINDOW_BYTES, Flow
-from evcache.writes.coordinator import Draft
+from evcache.writes.draft import Draft
 from evcache.zones.cluster import ClusterSnapshot
 
 # Of a load of many keys, those whose lease is asked for, or whose value is stored, at the same time. Each takes a task. More

@@ -23,7 +23,7 @@ from evcache.values.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.values.envelope import Envelope, wrap
 from evcache.values.lifetime import Content, Lifetime
 from evcache.values.ttl import TTL_GRANULARITY_SECONDS
-from evcache.writes.coordinator import Draft
+from evcache.writes.draft import Draft
 from evcache.zones.protocol.replies import Hit
 
 

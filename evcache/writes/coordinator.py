@@ -4,58 +4,32 @@ If every zone decided for itself, two callers could both win, each in another zo
 the key, the same for every client as long as it is healthy. What it decided is then an ordinary write to the others.
 
 `Coordinator.elect` returns the zone, and `Coordinator.look` makes sure that it holds the newest version that a zone within
-reach holds. `evcache.writes.atomic` has the writes.
+reach holds. `evcache.writes.atomic` has the conditional writes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
 
 from evcache.errors import CacheUnavailable
-from evcache.replication.guarded_store import StoreCommand
-from evcache.replication.hlc import HybridLogicalClock
-from evcache.replication.node_requests import Peeked, capabilities_of, peek
+from evcache.replication.node_requests import Peeked, peek
 from evcache.replication.read_repair import ReadRepair
 from evcache.replication.seen_versions import SeenVersions
+from evcache.writes.compare_and_set import CompareAndSet
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeError, NodeUnavailable
 from evcache.zones.nodes.node import Node
 from evcache.zones.zone_pool import ZonePool
 
 
-class Draft(NamedTuple):
-    """A value that is ready to be stored but for its version, which the coordinator's node may have a say in."""
-
-    key: bytes
-    data: bytes
-    flags: int
-    ttl: int
-    """As it goes on the wire."""
-
-
-class Decision(NamedTuple):
-    """What the coordinator has stored."""
-
-    store: StoreCommand | None
-    """The write for the other zones. If None, its client sends the write that followed it there."""
-    value: int = 0
-    """A counter's new value."""
-
-
 class Coordinator:
-    """How one client has a zone decide."""
+    """Choice of the zone that decides a client's conditional writes of a key, and the look at what it holds."""
 
-    def __init__(self, clock: HybridLogicalClock, repair: ReadRepair, remembered: SeenVersions, *, versions: bool) -> None:
-        """`versions`: whether this client's writes have them."""
-        self._clock = clock
+    def __init__(self, stores: CompareAndSet, repair: ReadRepair, remembered: SeenVersions) -> None:
+        """Bind the parts of one client."""
+        self.stores = stores
         self._repair = repair
         self._remembered = remembered
-        self._versions = versions
-
-    def is_versioned(self, node: Node) -> bool:
-        """Return whether this client's writes to a node have versions."""
-        return self._versions and capabilities_of(node).versions
 
     async def elect(self, operation: str, view: ClusterSnapshot, key: bytes, deadline: float) -> tuple[ZonePool, Node]:
         """The zone that decides about a key now: the first in the key's order that can be reached.
@@ -99,7 +73,7 @@ class Coordinator:
             NodeError: The coordinator's zone did not answer, or refused the newest version. Or it holds an older version
                 than this client knows of, and a zone that may hold the newer one did not answer.
         """
-        if not self.is_versioned(node):
+        if not self.stores.is_versioned(node):
             return await peek(node, key, deadline, value=value)
         # Read before the look, because a concurrent call of this client may write a newer version while the zones answer.
         known = self._remembered.newest(key)
@@ -109,7 +83,7 @@ class Coordinator:
             self._remembered.note(key, newest)  # so that a read that follows is not older
         if seen is None or seen.absent:
             return seen
-        version = self._clock.version_of(seen.cas)
+        version = self.stores.clock.version_of(seen.cas)
         if version is None or version >= max(known, newest):
             return seen
         if compared.failures:

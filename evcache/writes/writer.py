@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
 from evcache._background import BackgroundTasks
 from evcache.consistency import Consistency
@@ -23,9 +23,11 @@ from evcache.replication.seen_versions import SeenVersions
 from evcache.replication.touch import TouchCommand
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, WriteResult
 from evcache.values.ttl import to_exptime
-from evcache.writes.atomic import Atomic
+from evcache.writes.atomic import ConditionalWrite, Renew
 from evcache.writes.bulk_write import BulkWrite
-from evcache.writes.coordinator import Coordinator, Decision, Draft
+from evcache.writes.compare_and_set import Decision
+from evcache.writes.coordinator import Coordinator
+from evcache.writes.draft import Draft
 from evcache.writes.keyed_lock import KeyedLock
 from evcache.writes.sender import RetriedWrite, Sender
 from evcache.zones.cluster import ClusterSnapshot
@@ -36,9 +38,14 @@ from evcache.zones.zone_pool import ZonePool
 
 AnyKey = TypeVar("AnyKey", bound=Hashable)
 Source = TypeVar("Source")
-T = TypeVar("T")
-# Decides a write of a key on its coordinator's node (zone name, node, what it holds, deadline).
-Decide = Callable[[str, Node, Peeked | None, float], Awaitable[Decision | Outcome]]
+
+
+class Coordinated(NamedTuple):
+    """Result of a conditional write."""
+
+    result: WriteResult
+    value: int | None
+    """New value of a counter. None if there is no counter."""
 
 
 class Writer:
@@ -48,7 +55,6 @@ class Writer:
         self,
         clock: HybridLogicalClock,
         coordinator: Coordinator,
-        atomic: Atomic,
         background: BackgroundTasks,
         hooks: HookDispatcher,
         *,
@@ -63,7 +69,6 @@ class Writer:
         self._clock = clock
         self._changes = changes
         self._coordinator = coordinator
-        self._atomic = atomic
         self._turns = KeyedLock()
         self._background = background
         self._lanes = Lanes(background)
@@ -206,65 +211,71 @@ class Writer:
 
     # In one zone first.
 
-    async def decide(
-        self, operation: str, view: ClusterSnapshot, key: bytes, decide: Decide, options: Options
-    ) -> WriteResult:
-        """Have the coordinator of the key decide, then send what it decided to the other zones.
+    async def coordinate(
+        self, operation: str, view: ClusterSnapshot, write: ConditionalWrite, options: Options
+    ) -> Coordinated:
+        """Have the coordinator of the key decide a conditional write, and send its decision to the other zones.
 
-        Raises `CacheUnavailable` when no coordinator could be reached, or the one that was asked did not answer: then
-        nobody can say whether it has decided.
+        A cancelled call does not end the write: a decision still goes to every zone.
+
+        Args:
+            operation: Name of the call, for errors.
+            view: Zones.
+            write: Conditional write.
+            options: Timeout, and the number of zones that the call waits for.
+
+        Returns:
+            The result. A counter's value is there also if fewer zones than required have it in time. A caller without the
+            value would count again.
+
+        Raises:
+            CacheUnavailable: No coordinator could be reached, or the one that was asked did not answer. Then it is unknown
+                whether it has decided.
+            ValueTooLarge: A server would not take the value.
         """
-        zone, decided, round_ = await self._shielded(operation, self._coordinate(operation, view, key, decide, options))
-        if isinstance(decided, Outcome):
-            return WriteResult(met=False, version=None, zones={zone: decided})
-        assert decided.store is not None
-        assert round_ is not None
-        return WriteResult(round_.met, decided.store.version, dict(round_.outcomes))
-
-    async def count(self, operation: str, view: ClusterSnapshot, key: bytes, decide: Decide, options: Options) -> int | None:
-        """Have the coordinator move a counter, then send its value to the other zones. None when there is no counter.
-
-        Raises as `decide` does.
-        """
-        work = self._coordinate(operation, view, key, decide, options, value=True)
-        _, decided, _ = await self._shielded(operation, work)
-        # The number has been decided. A caller who did not get it, because too few copies were in time, would count again.
-        return None if isinstance(decided, Outcome) else decided.value
+        draft = write.draft
+        if draft is not None:
+            options = await self.check_size(view, draft, options)
+        # The work is a task of the client. A caller that is cancelled between the decision and its replication would
+        # otherwise leave the zones different.
+        task = self._background.spawn(self._coordinate(operation, view, write, options))
+        if task is None:
+            raise CacheUnavailable(operation, {"client": NodeUnavailable("too much background work, or closing")})
+        return await asyncio.shield(task)
 
     async def _coordinate(
-        self, operation: str, view: ClusterSnapshot, key: bytes, decide: Decide, options: Options, *, value: bool = False
-    ) -> tuple[str, Decision | Outcome, ReplicatedWrite | None]:
-        """Return the zone that has decided, its decision, and the round that sends the decision to the other zones.
-
-        `value`: whether the decision needs the value that is there.
-        """
+        self, operation: str, view: ClusterSnapshot, write: ConditionalWrite, options: Options
+    ) -> Coordinated:
         deadline = asyncio.get_running_loop().time() + options.timeout
+        key = write.key
         pool, node = await self._coordinator.elect(operation, view, key, deadline)
+        zone = pool.name
         began = self._changes.begin(key, None)
-        look: Awaitable[Peeked | None] = self._coordinator.look(view, key, pool, node, deadline, value=value)
+        look = self._coordinator.look(view, key, pool, node, deadline, value=write.peeks_value)
         seen = await self._look(operation, key, pool, look, began)
         try:
             # Calls of this client for one key go one after another: each would make the others' compare fail. The look above
             # is not part of a turn, since a zone that hangs may make it long.
             async with self._turns.of(key, deadline) as has_waited:
                 if has_waited:
-                    seen = await self._look(operation, key, pool, peek(node, key, deadline, value=value), began)
+                    look = peek(node, key, deadline, value=write.peeks_value)
+                    seen = await self._look(operation, key, pool, look, began)
                 since = view.loop.time()
-                decision = decide(pool.name, node, seen, deadline)
-                decided = await self._ask_coordinator(operation, key, pool.name, decision, began)
+                decision = await self._decide(operation, write, pool.name, node, seen, deadline, began)
         except TimeoutError as error:
             self._changes.unchanged(key, began)
             late = NodeTimeout("other calls of this client decide about the key", node.label)
-            raise CacheUnavailable(operation, {pool.name: late}) from error
-        if isinstance(decided, Outcome):
+            raise CacheUnavailable(operation, {zone: late}) from error
+        if isinstance(decision, Outcome):
             self._changes.unchanged(key, began)
-            return pool.name, decided, None
-        if decided.store is None:
+            return Coordinated(WriteResult(met=False, version=None, zones={zone: decision}), None)
+        store = decision.store
+        if store is None:
             self._changes.end(key, None, None, began)
-            return pool.name, decided, None
-        round_ = self._spread(view, pool.name, decided.store, deadline, options, since)
-        await self._decided(key, decided.store, round_, began)
-        return pool.name, decided, round_
+            return Coordinated(WriteResult(met=False, version=None, zones={zone: Outcome.STORED}), decision.value)
+        round_ = self._spread(view, zone, store, deadline, options, since)
+        await self._decided(key, store, round_, began)
+        return Coordinated(WriteResult(round_.met, store.version, dict(round_.outcomes)), decision.value)
 
     async def _look(
         self, operation: str, key: bytes, pool: ZonePool, look: Awaitable[Peeked | None], began: float
@@ -278,9 +289,19 @@ class Writer:
                 raise CacheUnavailable(operation, {pool.name: error}) from error
             raise
 
-    async def _ask_coordinator(self, operation: str, key: bytes, zone: str, decision: Awaitable[T], began: float) -> T:
+    async def _decide(
+        self,
+        operation: str,
+        write: ConditionalWrite,
+        zone: str,
+        node: Node,
+        seen: Peeked | None,
+        deadline: float,
+        began: float,
+    ) -> Decision | Outcome:
+        key = write.key
         try:
-            return await decision
+            return await write.decide(self._coordinator.stores, zone, node, seen, deadline)
         except NodeError as error:
             if isinstance(error, ServerError):
                 self._changes.unchanged(key, began)
@@ -310,10 +331,8 @@ class Writer:
         if not command.is_wrapped:
             return result
 
-        async def decide(zone: str, node: Node, seen: Peeked | None, deadline: float) -> Decision | Outcome:
-            return await self._atomic.renew(zone, node, key, ttl, seen, deadline)
-
-        return await self.decide("touch", view, key, decide, options._replace(timeout=max(0.0, deadline - view.loop.time())))
+        left = options._replace(timeout=max(0.0, deadline - view.loop.time()))
+        return (await self.coordinate("touch", view, Renew(key, ttl), left)).result
 
     def touch_in_background(self, view: ClusterSnapshot, key: bytes, ttl: float, options: Options) -> None:
         """Start to give a value a new time to live. Returns at once, and no caller waits for the end."""
@@ -371,14 +390,6 @@ class Writer:
         if flow is not None:
             return flow.put
         return self._lanes.in_order if self._lanes.by_node else None
-
-    async def _shielded(self, operation: str, work: Coroutine[Any, Any, T]) -> T:
-        # As a task of the client's: a caller who is cancelled between the decision and its spreading would otherwise leave
-        # the zones different.
-        task = self._background.spawn(work)
-        if task is None:
-            raise CacheUnavailable(operation, {"client": NodeUnavailable("too much background work, or closing")})
-        return await asyncio.shield(task)
 
     def _round(self, view: ClusterSnapshot, options: Options, command: Command) -> ReplicatedWrite:
         required = options.consistency.required(len(view.readers))

@@ -13,10 +13,11 @@ from evcache.replication.handoff.hints import Hint, Kind
 from evcache.replication.node_requests import peek, send_request
 from evcache.replication.touch import TouchCommand
 from evcache.results import Outcome
-from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.codec import FLAG_INT, FLAG_STR, FLAG_TOMBSTONE
 from evcache.values.ttl import NEVER, to_exptime
-from evcache.writes.coordinator import Decision, Draft
-from evcache.writes.counting import count_by_arrival
+from evcache.writes.compare_and_set import Decision
+from evcache.writes.draft import Draft
+from evcache.writes.increment import count_by_arrival
 from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import number
 
@@ -48,20 +49,20 @@ def look(_: object) -> Callable[..., Any]:
 def count(original: Callable[..., Any]) -> Callable[..., Any]:
     """Let the server count, and send its number to the other zones without a version."""
 
-    async def count(self: Any, node: Any, key: bytes, delta: int, seen: Any, deadline: float, **named: Any) -> Any:
-        if seen is not None and not seen.absent and seen.flags == self._counter_flags:
-            counted = await count_by_arrival(node, key, delta, deadline, decrement=named["decrement"])
+    async def decide(self: Any, stores: Any, zone: str, node: Any, seen: Any, deadline: float) -> Any:
+        flags = FLAG_INT if stores.versions else FLAG_STR
+        if seen is not None and not seen.absent and seen.flags == flags:
+            counted = await count_by_arrival(node, self.key, self.delta, deadline, decrement=self.decrement)
             if counted is not None:
-                ttl = named["ttl"] if counted.ttl is None else to_exptime(max(1, counted.ttl), self._now())
-                draft = Draft(key, counted.digits, self._counter_flags, ttl)
-                return Decision(self._copy(draft, None), int(counted.digits))
-        decided = await original(self, node, key, delta, seen, deadline, **named)
-        if isinstance(decided, Decision) and decided.store is not None:
-            store = decided.store
-            return decided._replace(store=self._copy(Draft(key, store.data, store.flags, store.ttl), None))
-        return decided
+                ttl = self.ttl if counted.ttl is None else to_exptime(max(1, counted.ttl), stores.unix_time())
+                return Decision(stores.copy(Draft(self.key, counted.digits, flags, ttl), None), int(counted.digits))
+        decision = await original(self, stores, zone, node, seen, deadline)
+        if isinstance(decision, Decision) and decision.store is not None:
+            store = decision.store
+            return decision._replace(store=stores.copy(Draft(self.key, store.data, store.flags, store.ttl), None))
+        return decision
 
-    return count
+    return decide
 
 
 def settle_touch(_: object) -> Callable[..., Any]:

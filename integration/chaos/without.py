@@ -117,7 +117,7 @@ FIXES: Mapping[str, Fix] = {
     ),
     "counter-versions": Fix(
         "counters have versions",
-        (Patch("evcache.writes.atomic:Atomic.count", former.count),),
+        (Patch("evcache.writes.increment:Increment.decide", former.count),),
         _COUNTER_PROMISES,
     ),
     "touch-values": Fix(

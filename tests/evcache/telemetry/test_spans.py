@@ -389,7 +389,7 @@ async def test_the_status_code_is_the_servers_word(zones, monkeypatch):
     async def refused(*_, **__):
         raise ServerError("SERVER_ERROR out of memory storing object", "a0:11211")
 
-    monkeypatch.setattr(cache._writes, "count", refused)
+    monkeypatch.setattr(cache._writes, "coordinate", refused)
     with pytest.raises(ServerError):
         await cache.incr("k", initial=1)
     said = {**MOST, "error.type": "ServerError", "db.response.status_code": "SERVER_ERROR"}

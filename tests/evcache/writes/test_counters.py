@@ -6,7 +6,7 @@ import pytest
 
 from evcache import CacheUnavailable
 from evcache.replication.guarded_store import StoreCommand, execute
-from evcache.writes.counting import MAX_COUNTER
+from evcache.writes.increment import MAX_COUNTER
 from evcache.zones.errors import ServerError
 from evcache.zones.routing.zone_order import coordinator_order
 from tests.support.memory_zones import QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time, pause_before_decisions

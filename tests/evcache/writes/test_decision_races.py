@@ -5,9 +5,10 @@ import copy
 
 import pytest
 
-import evcache.writes.counting
+import evcache.writes.increment
 from evcache import CacheUnavailable, LoadPolicy
 from evcache.replication.read_repair import StaleCopy
+from evcache.writes.increment import Increment
 from evcache.zones.errors import CacheError
 from evcache.zones.routing.zone_order import coordinator_order
 from tests.support.memory_zones import PATIENT, QUICK, cut_off, full, on_zones, pass_time
@@ -23,14 +24,14 @@ def snapshot(zones, zone):
 
 def before_the_next(monkeypatch, name, what):
     """Have something happen before the next request that counting makes by this function, and before no other."""
-    real = getattr(evcache.writes.counting, name)
+    real = getattr(evcache.writes.increment, name)
 
     async def function(*arguments):
-        monkeypatch.setattr(evcache.writes.counting, name, real)
+        monkeypatch.setattr(evcache.writes.increment, name, real)
         await what()
         return await real(*arguments)
 
-    monkeypatch.setattr(evcache.writes.counting, name, function)
+    monkeypatch.setattr(evcache.writes.increment, name, function)
 
 
 @pytest.mark.parametrize("between", ["send_request", "send_both"])
@@ -152,29 +153,22 @@ async def test_a_step_that_another_one_follows_at_once_reaches_the_level_asked_f
     one = await zones.ready(hints=None)
     other = await zones.ready(hints=None, local_zone="b")
     await one.set("k", 5, consistency="all")
-    both = evcache.writes.counting.send_both
+    both = evcache.writes.increment.send_both
 
     async def followed(node, first, second, deadline):
-        monkeypatch.setattr(evcache.writes.counting, "send_both", both)
+        monkeypatch.setattr(evcache.writes.increment, "send_both", both)
         reply, _ = await both(node, first, second, deadline)
         other._writes._spread = None  # its process ends before it can send anything
         with pytest.raises(TypeError):
             await other._writes._coordinate(
-                "incr", other._cluster.view, full("k"), _counts(other), other._defaults.write(None, None, None), value=True
+                "incr", other._cluster.view, Increment(full("k"), 1, ttl=900), other._defaults.write(None, None, None)
             )
         return reply, (await both(node, (b"mg t:k v f c t s u", None), (b"mg t:k s u", None), deadline))[0]
 
-    monkeypatch.setattr(evcache.writes.counting, "send_both", followed)
+    monkeypatch.setattr(evcache.writes.increment, "send_both", followed)
     assert await one.incr("k", consistency="all") == 6
     assert zones.values("k") == dict.fromkeys("abc", 7)
     assert len(set(zones.stored_versions("k").values())) == 1
-
-
-def _counts(cache):
-    async def decide(_, node, seen, deadline):
-        return await cache._atomic.count(node, full("k"), 1, seen, deadline, decrement=False, initial=None, ttl=900)
-
-    return decide
 
 
 # Touches.
