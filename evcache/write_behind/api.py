@@ -1,7 +1,7 @@
-"""Write-behind: values go to the cache at once, and to the source later, in batches.
+"""Write-behind buffer: the cache receives values at once, and the source receives them later, in batches.
 
-For a service that counts, or that updates rows more often than its database can take. docs/write-behind.md says what is
-promised and what a crash loses.
+For services that count, or that update rows more often than their database can. docs/write-behind.md states the guarantees,
+and what a crash loses.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from evcache.zones._live import Live
 from evcache.zones.errors import CacheError, InvalidArgument, InvalidKey, UsageError
 from evcache.zones.validation import at_least_one, flag, methods, seconds, zero_or_more
 
-MAX_BATCH = 500  # rows of one statement that databases take without trouble
+MAX_BATCH = 500  # keys; databases accept statements with this number of rows
 INTERVAL_SECONDS = 1.0
-MAX_KEYS = 10_000  # an entry takes 170 bytes beside its key and value, and twice that in a batch (tracemalloc)
-ROOM_SECONDS = 1.0
+MAX_KEYS = 10_000  # a pending write takes 170 bytes beside its key and value, twice that in a batch (tracemalloc)
+CAPACITY_SECONDS = 1.0
 FLUSH_TIMEOUT_SECONDS = 10.0
 MAX_ATTEMPTS = 5
 
-# Orchestrators give a process 30 s between the first signal and the last; a service has other things to close, too.
+# Kubernetes sends SIGKILL 30 s after SIGTERM. A service has other parts to close in that time.
 DRAIN_SECONDS = 10.0
 
 _log = logging.getLogger("evcache.write_behind")
 
 
 class Cache(Protocol):
-    """What is needed of a cache: an `EVCache` has it."""
+    """Cache that a `WriteBehind` stores values in. `EVCache` satisfies it."""
 
     async def set(self, key: str, value: Any, *, ttl: Seconds | None = None) -> WriteResult:
         """Store a value."""
@@ -51,18 +51,18 @@ class Cache(Protocol):
 
 
 class BufferFull(CacheError):
-    """As many keys wait to be written as may (`max_keys`), and none was written in time. Nothing was kept."""
+    """A write was refused: `max_keys` keys are pending, and none was written within `timeout`. Nothing was stored."""
 
     def __init__(self, max_keys: int) -> None:
         super().__init__(max_keys)
         self.max_keys = max_keys
 
     def __str__(self) -> str:
-        return f"{self.max_keys} keys wait to be written, and no room was made in time"
+        return f"write-behind buffer full: {self.max_keys} keys are pending, and none was written in time"
 
 
 class WriteBehind(Live):
-    """A buffer in front of a source, and its flushes. For one event loop, that of its first call."""
+    """Buffer in front of a source. It belongs to the event loop of its first call."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class WriteBehind(Live):
         max_batch: int = MAX_BATCH,
         interval: float = INTERVAL_SECONDS,
         max_keys: int = MAX_KEYS,
-        timeout: float | None = ROOM_SECONDS,
+        timeout: float | None = CAPACITY_SECONDS,
         flush_timeout: float = FLUSH_TIMEOUT_SECONDS,
         max_attempts: int = MAX_ATTEMPTS,
         merge: Callable[[Any, Any], Any] | None = None,
@@ -81,34 +81,41 @@ class WriteBehind(Live):
         codec: Codec | None = None,
         on_lost: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
-        """`cache`: where `set` stores values at once; None: nowhere.
+        """Make a buffer. It starts no task and opens no file before its first call.
 
-        writer: brings a `Batch` to the source. Returns None, or the keys that were certainly not written, which are tried
-            again. When it raises, or is cancelled, anything may have been written, and the same batch comes again.
-        max_batch, interval: a flush begins when so many keys wait, or so many seconds after the first came.
-        max_keys, timeout: with so many keys waiting, a new one waits so many seconds for room; None: as long as it takes.
-        flush_timeout: seconds after which a try is cancelled.
-        max_attempts: times that an entry fails alone, while others are written, until it is given up.
-        merge: makes one delta of an older and a newer one, or a value of a value and a delta. It changes neither. None:
-            numbers are added up.
-        path: a file that keeps what waits beyond the end of this process; one for each process. None: in memory only.
-        strict: if True, a file that cannot be opened is an error of the first call. If False, the buffer goes on in memory,
-            logs an ERROR once, and says why in `stats().file_error`.
-        codec: how values are kept there; None: `StandardCodec()`. Not used without a file.
-        on_lost: called with what was given up, and with what is lost on closing.
+        Args:
+            cache: Cache that `set` stores values in at once. If None, values go to the source only.
+            writer: Async function that writes a `Batch` to the source. It returns None, or the keys that it certainly did
+                not write, which are repeated. After an exception or a cancellation the outcome is unknown, and the same
+                batch is repeated.
+            max_batch: Number of pending keys with which a flush begins, and the most keys of one batch.
+            interval: Seconds after the first value at which a flush begins.
+            max_keys: Limit on pending keys.
+            timeout: Seconds that a call waits for a place if `max_keys` keys are pending. If None, without a limit.
+            flush_timeout: Seconds after which a call of `writer` is cancelled.
+            max_attempts: Number of failures alone, while other keys are written, after which an entry is given up.
+            merge: Function that makes one delta of an older and a newer one, or a value of a value and a delta. It must
+                change neither. If None, numbers are added.
+            path: File that stores pending writes beyond the end of the process. Each process needs its own. If None,
+                pending writes are in memory only.
+            strict: If True, a file that cannot be opened is an error of the first call. If False, the buffer works in
+                memory, logs an ERROR once, and reports the cause in `stats().file_error`.
+            codec: Codec of values in the file. If None, `StandardCodec()`. Not used without a file.
+            on_lost: Function called with values that are given up, and with those that are lost on closing.
 
-        Raises `InvalidArgument`. Nothing runs, and no file is opened, before the first call.
+        Raises:
+            InvalidArgument: An argument cannot be used.
         """
         methods(cache, ("set",), "cache")
         chosen = checked(StandardCodec() if codec is None else codec)
         for name, function in (("writer", writer), ("merge", merge), ("on_lost", on_lost)):
             if not callable(function) and (function is not None or name == "writer"):
-                raise InvalidArgument(name, f"a function is needed, not {function!r}")
+                raise InvalidArgument(name, f"a function is required, not {function!r}")
         if path is not None and (not isinstance(path, str) or not path):
-            raise InvalidArgument("path", f"the path of a file is needed, not {path!r}")
+            raise InvalidArgument("path", f"the path of a file is required, not {path!r}")
         flag(strict, "strict")
         if strict and path is None:
-            raise InvalidArgument("strict", "it is about a file: set path, too")
+            raise InvalidArgument("strict", "`path` is required, because `strict` is about the file")
         for name, number in (("max_batch", max_batch), ("max_keys", max_keys), ("max_attempts", max_attempts)):
             at_least_one(number, name)
         if timeout is not None:
@@ -117,31 +124,31 @@ class WriteBehind(Live):
         self._max_batch = max_batch
         self._timeout = timeout
         self._strict = strict
-        self._file = None if path is None else WriteBehindJournal(path)
+        self._journal = None if path is None else WriteBehindJournal(path)
         self._buffer = Buffer(
             max_batch=max_batch,
             interval=seconds(interval, "interval"),
             max_attempts=max_attempts,
             merge=merge,
             codec=None if path is None else chosen,
-            note=None if path is None else self._note,
+            on_change=None if path is None else self._save,
         )
-        self._room = Capacity(self._buffer, max_keys)
-        self._flushes = Flusher(
+        self._capacity = Capacity(self._buffer, max_keys)
+        self._flusher = Flusher(
             self._buffer,
-            self._room,
+            self._capacity,
             writer,
             timeout=seconds(flush_timeout, "flush_timeout"),
-            before=self._in_file,
+            before_write=self._saved,
             on_lost=on_lost,
         )
-        self._owner = LoopAffinity("the buffer is closed")
+        self._affinity = LoopAffinity("the buffer is closed")
         self._opening = asyncio.Lock()
         self._is_open = False
         self._unflushed: dict[str, Any] | None = None
 
     async def __aenter__(self) -> Self:
-        await self._enter()
+        await self._open()
         return self
 
     async def __aexit__(
@@ -152,190 +159,232 @@ class WriteBehind(Live):
     # Values.
 
     async def set(self, key: str, value: Any, *, ttl: Seconds | None = None) -> WriteResult | None:
-        """Have a value written to the source, over what waits under the key; then store it in the cache, for `ttl` seconds.
+        """Store a value in the buffer, in place of a pending one, and then in the cache.
 
-        What the cache said, None without one. What it raises is about the cache alone, as `CacheUnavailable` is: the value
-        is written to the source all the same. Only when it takes the call for wrong (`InvalidArgument`, `EncodeError`,
-        `ValueTooLarge`) is the value not kept, if it has not gone into a batch meanwhile.
-        Raises `BufferFull`, and `UsageError` after `close`. Cancelled while it waits for room, it leaves nothing; later, the
-        value is kept.
+        The value reaches the source even if the cache is unavailable. Cancellation while the call waits for a place leaves
+        nothing. Later, the buffered value stays.
+
+        Args:
+            key: The key, a `str` that is not empty.
+            value: The value. It must not be changed afterwards.
+            ttl: Seconds that the cache keeps the value. If None, the cache's default.
+
+        Returns:
+            The result of the cache, or None without a cache.
+
+        Raises:
+            BufferFull: `max_keys` keys were pending for `timeout` seconds. Nothing was stored.
+            CacheUnavailable: The cache could not store the value. The source receives it.
+            EncodeError: The cache cannot encode the value. The buffer drops it, unless it is in a batch.
+            InvalidArgument: An argument cannot be used. The buffer drops the value, unless it is in a batch.
+            UsageError: The buffer is closed, or belongs to another loop or process.
+            ValueTooLarge: The cache cannot store the value. The buffer drops it, unless it is in a batch.
         """
         if ttl is not None:
             seconds_to_live(ttl)
-        kept = await self._keep(key, value, is_delta=False)
+        receipt = await self._put(key, value, is_delta=False)
         if self._cache is None:
             return None
-        # After the buffer, whose order is the one in which the source gets values. The other way round, a value that a
-        # full buffer does not take would be in the cache, and nowhere else.
+        # The buffer comes first, because its order is the order in which the source receives values. In the reverse order,
+        # a full buffer would leave a value in the cache that the source never receives.
         try:
             return await self._cache.set(key, value, ttl=ttl)
         except (InvalidArgument, CodecError):
-            self._buffer.take_back(kept)
-            self._flushes.progressed()
+            self._buffer.undo(receipt)
+            self._flusher.notify_progress()
             raise
 
     async def add(self, key: str, delta: Any) -> None:
-        """Have a delta added to what the source has under the key. Those of one key are summed up until they are written.
+        """Store a delta that the source adds to its value of the key. Pending deltas of one key are added up.
 
-        Over a value that was `set` and waits, it makes the value larger. The cache is not touched.
-        Raises `InvalidArgument` for what can't be added up; `BufferFull`, and `UsageError` after `close`. What `merge`
-        raises leaves everything as it was. Cancelled, it leaves nothing.
+        A delta after a pending `set` is added to the value of that `set`. The cache is not changed. Cancellation leaves
+        nothing.
+
+        Args:
+            key: The key, a `str` that is not empty.
+            delta: A finite number, or what `merge` accepts.
+
+        Raises:
+            BufferFull: `max_keys` keys were pending for `timeout` seconds. Nothing was stored.
+            InvalidArgument: The delta cannot be added. The buffer is unchanged, also after an exception of `merge`.
+            UsageError: The buffer is closed, or belongs to another loop or process.
         """
-        await self._keep(key, delta, is_delta=True)
+        await self._put(key, delta, is_delta=True)
 
     def waiting(self, key: str, default: Any = None) -> Any:
-        """What waits under a key: the value that the source will have, or the sum of the deltas that it has yet to add.
+        """Return the pending value of a key, or the sum of its pending deltas.
 
-        For a loader, which would otherwise bring back what the source has had before. What a try under way has brought
-        there counts as waiting, too.
+        A loader needs it: the source still has the previous value. A value in a running flush counts as pending.
+
+        Args:
+            key: The key.
+            default: Result if nothing is pending.
         """
         return self._buffer.value(key, default)
 
-    async def _keep(self, key: str, value: Any, *, is_delta: bool) -> PutReceipt:
+    async def _put(self, key: str, value: Any, *, is_delta: bool) -> PutReceipt:
         _check_key(key)
-        await self._enter()
-        if not self._room.has(key):
-            await self._wait_for_room(key)
+        await self._open()
+        if not self._capacity.admits(key):
+            await self._wait_for_capacity(key)
         try:
-            kept = self._buffer.put(key, value, is_delta=is_delta, now=asyncio.get_running_loop().time())
+            receipt = self._buffer.put(key, value, is_delta=is_delta, now=asyncio.get_running_loop().time())
         finally:
-            self._room.done(key)
-        if self._buffer.fresh == 1 or self._buffer.fresh >= self._max_batch:
-            self._flushes.look()
-        return kept
+            self._capacity.release(key)
+        if self._buffer.unbatched == 1 or self._buffer.unbatched >= self._max_batch:
+            self._flusher.wake()
+        return receipt
 
-    async def _wait_for_room(self, key: str) -> None:
+    async def _wait_for_capacity(self, key: str) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                while not self._room.has(key):
-                    self._buffer.demand()  # no use in waiting for more
-                    self._flushes.look()
-                    await self._room.turn(key)
-                    self._owner.enter()
+                while not self._capacity.admits(key):
+                    self._buffer.flush_all()  # a full buffer gains nothing by waiting for more keys
+                    self._flusher.wake()
+                    await self._capacity.wait(key)
+                    self._affinity.enter()
         except TimeoutError:
-            raise BufferFull(self._room.max_keys) from None
+            raise BufferFull(self._capacity.max_keys) from None
 
     # Flushing.
 
     async def flush(self, *, timeout: float | None = None) -> bool:
-        """Write everything that is here, now, and wait until the source has it. Values that come later are not waited for.
+        """Write all present values at once, and wait until the source has them.
 
-        False when it has not got all of it after `timeout` seconds (None: as long as it takes), or by the end of `close`.
-        What was given up meanwhile is not waited for. Cancelling it, or the end of its time, ends only the waiting.
+        The call does not wait for values that arrive later, nor for values that are given up. Its cancellation and its
+        timeout end only the waiting.
+
+        Args:
+            timeout: Seconds to wait. If None, without a limit.
+
+        Returns:
+            True if the source has them all. False after `timeout`, or if the buffer was closed first.
         """
         if timeout is not None:
             zero_or_more(timeout, "timeout")
-        await self._enter()
-        number = self._flushes.demand()
+        await self._open()
+        number = self._flusher.flush_all()
         try:
             async with asyncio.timeout(timeout):
-                while self._buffer.has_until(number):
-                    if self._flushes.task is None:
+                while self._buffer.has_writes_up_to(number):
+                    if self._flusher.task is None:
                         return False
-                    await self._flushes.progress()
+                    await self._flusher.wait_for_progress()
         except TimeoutError:
             return False
         return True
 
     def stats(self) -> WriteBehindStats:
-        """What waits, and what was done, in plain numbers."""
-        loop = self._owner.open_in
+        """Return the number of pending keys and the counters, without I/O."""
+        loop = self._affinity.open_in
         stats = self._buffer.stats(None if loop is None else loop.time())
-        return stats if self._file is None else replace(stats, file_error=self._file.error)
+        return stats if self._journal is None else replace(stats, file_error=self._journal.error)
 
     # Opening and closing.
 
-    async def _enter(self) -> None:
-        """Open what is to be open, with the first call. Raises `UsageError` for one from elsewhere, or after `close`."""
-        if self._owner.open_in is not asyncio.get_running_loop():
+    async def _open(self) -> None:
+        """Open the file and start the flusher with the first call.
+
+        Raises:
+            UsageError: The buffer is closed, or belongs to another loop or process.
+        """
+        if self._affinity.open_in is not asyncio.get_running_loop():
             self._check_loop()
-            self._owner.enter()
-        if self._flushes.task is not None:
+            self._affinity.enter()
+        if self._flusher.task is not None:
             return
         async with self._opening:
-            self._owner.enter()  # closed meanwhile
-            if self._file is not None and not self._is_open:
-                await self._load(self._file)
+            self._affinity.enter()  # `close` may have run while this call waited
+            if self._journal is not None and not self._is_open:
+                await self._load(self._journal)
             self._is_open = True
-            self._flushes.begin()
+            self._flusher.start()
 
     def _check_loop(self) -> None:
-        if self._owner.is_lost:
+        if self._affinity.is_lost:
             raise UsageError("the buffer belongs to another event loop, which is closed")
 
-    async def _load(self, file: WriteBehindJournal) -> None:
+    async def _load(self, journal: WriteBehindJournal) -> None:
         try:
-            saved = await file.open()
+            saved = await journal.open()
             try:
                 self._buffer.load(saved, asyncio.get_running_loop().time())
             except CodecError as error:
-                raise InvalidArgument("path", f"{file.path}: {error}") from error
+                raise InvalidArgument("path", f"{journal.path}: {error}") from error
         except InvalidArgument as error:
-            await file.close()
+            await journal.close()
             if self._strict:
-                self._file = WriteBehindJournal(file.path)  # for the next call
+                self._journal = WriteBehindJournal(journal.path)  # for the next call
                 raise
-            file.give_up(error.problem)
+            journal.give_up(error.problem)
         except BaseException:
-            await file.close()
-            self._file = WriteBehindJournal(file.path)  # for the next call
+            await journal.close()
+            self._journal = WriteBehindJournal(journal.path)  # for the next call
             raise
 
-    def _note(self, batch: str, key: str, entry: PendingWrite | None) -> None:
-        if self._file is not None:
-            self._file.note(batch, key, entry)
+    def _save(self, batch: str, key: str, entry: PendingWrite | None) -> None:
+        if self._journal is not None:
+            self._journal.note(batch, key, entry)
 
-    async def _in_file(self) -> None:
-        if self._file is not None:
-            await self._file.written()
+    async def _saved(self) -> None:
+        if self._journal is not None:
+            await self._journal.written()
 
     async def close(self, drain: float = DRAIN_SECONDS) -> dict[str, Any]:
-        """Take nothing more, write what waits within `drain` seconds, and end. What could not be written, by key.
+        """Refuse further calls, write pending values within `drain` seconds, and stop.
 
-        With a file it is kept there, for the next process. Without one it is lost, which is logged, and told to `on_lost`;
-        of what a last try was cancelled for, the source may have got some. May be called again, with the same answer.
-        Cancelled, it ends the flushes at once, and a further call says what was left.
-        Raises `UsageError` when this belongs to another loop or process.
+        With a file, values that remain are stored there for the next process. Without one they are lost, which is logged
+        and reported to `on_lost`. The source may have received some of them if the last attempt was cancelled. The call may
+        be repeated, with the same result. Cancellation stops the flusher at once; a further call returns what remained.
+
+        Args:
+            drain: Seconds to wait for the source.
+
+        Returns:
+            The values that were not written, by key.
+
+        Raises:
+            UsageError: The buffer belongs to another loop or process.
         """
         zero_or_more(drain, "drain")
         if self._unflushed is not None:
             return dict(self._unflushed)
         self._check_loop()
-        self._owner.close()
-        self._flushes.closing = True
-        self._room.call_all()
+        self._affinity.close()
+        self._flusher.begin_close()
+        self._capacity.wake_all()
         try:
             async with asyncio.timeout(drain), self._opening:
-                self._flushes.demand()
-                while len(self._buffer) and self._flushes.task is not None:
-                    await self._flushes.progress()
+                self._flusher.flush_all()
+                while len(self._buffer) and self._flusher.task is not None:
+                    await self._flusher.wait_for_progress()
         except TimeoutError:
             pass
         finally:
-            is_kept = await self._end()
+            is_saved = await self._stop()
         if self._unflushed is None:
-            self._report(is_kept=is_kept)
+            self._report(is_saved=is_saved)
         return dict(self._unflushed or {})
 
-    async def _end(self) -> bool:
-        """End the flushes and let go of the file. Whether what is left is in it."""
-        await self._flushes.end()
-        if self._file is None or not self._is_open:
+    async def _stop(self) -> bool:
+        """Stop the flusher and close the file. Return True if the remaining values are in the file."""
+        await self._flusher.stop()
+        if self._journal is None or not self._is_open:
             return False
-        return await self._file.close() and self._file.error is None
+        return await self._journal.close() and self._journal.error is None
 
-    def _report(self, *, is_kept: bool) -> None:
+    def _report(self, *, is_saved: bool) -> None:
         left = self._unflushed = self._buffer.values()
-        if left and is_kept and self._file is not None:
-            _log.info("closed with %d keys to be written, kept in %s", len(left), self._file.path)
+        if left and is_saved and self._journal is not None:
+            _log.info("write-behind closed with %d unwritten keys: stored in %s", len(left), self._journal.path)
         elif left:
-            _log.warning("closed with %d keys that were not written, and are lost", len(left))
-            self._flushes.lose(left)
+            _log.warning("write-behind closed with %d unwritten keys: no file, values are lost", len(left))
+            self._flusher.report_lost(left)
 
 
 def _check_key(key: str) -> None:
     if not isinstance(key, str) or not key:
-        raise InvalidKey("key", f"a str that is not empty is needed, not {key!r}")
+        raise InvalidKey("key", f"a str that is not empty is required, not {key!r}")
     try:
         key.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What waits to be written behind: values, and the batches in which a writer is given them."""
+"""Pending writes, and the batches in which the writer receives them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-NO_BATCH = ""  # in a file, the batch of what is in none
+NO_BATCH = ""
+"""Batch id in the journal for writes that are in no batch."""
 
-_BETWEEN_IDS = "/"
+_ID_SEPARATOR = "/"
 
 
 class PendingWrite(NamedTuple):
-    """One value of one key."""
+    """One value of one key that the source does not have yet."""
 
     value: Any
     is_delta: bool
-    """It is to be added to what the source has, not to replace it."""
+    """True if the source adds the value to its own. False if the value replaces it."""
     number: int
-    """Counts the entries; that of the first value, when newer ones were put over it."""
+    """Sequence number. A newer value that replaces a pending one keeps the number of the first."""
     since: float
-    """When the first value came."""
+    """Monotonic time at which the first value arrived."""
     data: bytes = b""
-    """The value and its flags in a file, if there is one."""
+    """Encoded value for the journal. Empty without a journal."""
     flags: int = 0
+    """Flags of the encoded value."""
 
 
-class Saved(NamedTuple):
-    """An entry as a file keeps it."""
+class SavedWrite(NamedTuple):
+    """A pending write as the journal stores it."""
 
     batch: str
     key: str
@@ -38,7 +40,7 @@ class Saved(NamedTuple):
 
 
 class PutReceipt(NamedTuple):
-    """What `put` did, so that it can be undone."""
+    """Effect of one `Buffer.put`, from which `Buffer.undo` restores the previous state."""
 
     key: str
     entry: PendingWrite
@@ -46,22 +48,22 @@ class PutReceipt(NamedTuple):
 
 
 class Batch(Mapping[str, Any]):
-    """What a writer is given: keys and their values, which never change."""
+    """Immutable mapping of keys to values that the writer receives."""
 
     __slots__ = ("_values", "deltas", "id")
 
     def __init__(self, batch_id: str, entries: Mapping[str, PendingWrite]) -> None:
         self.id = batch_id
-        """The same for each try of the same content, also after a crash when there is a file."""
+        """Identifier that is equal for each attempt with the same content. With a journal it survives a crash."""
         self.deltas = frozenset(key for key, entry in entries.items() if entry.is_delta)
-        """The keys whose values are to be added to what the source has; all others replace it."""
+        """Keys whose values the source adds to its own. All other values replace those of the source."""
         self._values = {key: entry.value for key, entry in entries.items()}
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids under which this may have been applied before: those of the batches it is a half of, then its own."""
-        parts = self.id.split(_BETWEEN_IDS)
-        return tuple(_BETWEEN_IDS.join(parts[: count + 1]) for count in range(len(parts)))
+        """Ids under which the source may have applied this content: those of the batches it was split from, then its own."""
+        parts = self.id.split(_ID_SEPARATOR)
+        return tuple(_ID_SEPARATOR.join(parts[: count + 1]) for count in range(len(parts)))
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
@@ -78,23 +80,24 @@ class Batch(Mapping[str, Any]):
 
 @dataclass(slots=True, eq=False)
 class AttemptedBatch:
-    """A batch that was cut, and what became of it so far."""
+    """A batch with the record of its attempts."""
 
     batch: Batch
     entries: dict[str, PendingWrite]
     failures: int = 0
-    seen: int | None = None
-    """How much had been written when it last failed; None: it has not."""
-    counted: int = 0
-    """Failures alone, with others written since the one before."""
+    """Number of failed attempts."""
+    successes_at_failure: int | None = None
+    """Number of batches that the source had accepted when this batch last failed. None before the first failure."""
+    failures_alone: int = 0
+    """Number of failures as a batch of one key, each after the source accepted another batch."""
     is_suspect: bool = False
-    """It has failed several times, or is a part of one that has."""
+    """True if the batch failed several times, or was split from one that did."""
 
-    def halves(self) -> Iterator[AttemptedBatch]:
-        """The two that this is taken apart into, under ids that say what they are halves of: it may have been applied."""
+    def split(self) -> Iterator[AttemptedBatch]:
+        """Yield two halves. Their ids contain the id of this batch, because the source may have applied it."""
         items = list(self.entries.items())
         middle = len(items) // 2
         for name, part in enumerate((items[:middle], items[middle:])):
             entries = dict(part)
-            batch = Batch(f"{self.batch.id}{_BETWEEN_IDS}{name}", entries)
-            yield AttemptedBatch(batch, entries, seen=self.seen, is_suspect=True)
+            batch = Batch(f"{self.batch.id}{_ID_SEPARATOR}{name}", entries)
+            yield AttemptedBatch(batch, entries, successes_at_failure=self.successes_at_failure, is_suspect=True)

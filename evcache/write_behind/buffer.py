@@ -1,15 +1,17 @@
-"""What waits to be written behind, and the batches it goes in. The book of it, without I/O and without a clock.
+"""Bookkeeping of pending writes and batches, without I/O and without a clock.
 
-A value is waiting until a batch is cut with it. A batch that was tried and failed may have been applied all the same, so it
-is tried again as it was, under the same id, and a newer value of one of its keys stays behind until the batch has ended.
+A write waits until it is put into a batch. A batch that failed may have been applied by the source. The buffer therefore
+repeats it unchanged under the same id. A newer value of a key in a batch waits until that batch has ended.
 
-    fresh       waits for a batch; at most one value for each key
-    tried       a batch under way or to be tried again, before anything else
-    suspects    batches that failed several times, and their halves: they take turns with fresh ones, so that what the
-                source will never take holds up nothing else
+    unbatched   writes that wait for a batch, at most one for each key
+    newer       newer values of keys that are in a batch
+    retries     batches in flight or to be repeated; they come before all others
+    suspects    batches that failed several times, and their halves
 
-A batch of one that keeps failing is given up, but only while others are written: what fails because the source is down is
-no fault of its own, however often it does.
+Suspects alternate with new batches. An entry that the source never accepts therefore does not block the others.
+
+The buffer gives up an entry that keeps failing alone, but only while the source accepts other batches. Failures during an
+outage of the source do not count.
 """
 
 from __future__ import annotations
@@ -23,42 +25,43 @@ from dataclasses import dataclass
 from typing import Any
 
 from evcache.values.codec import Codec
-from evcache.write_behind.batch import NO_BATCH, AttemptedBatch, Batch, PendingWrite, PutReceipt, Saved
+from evcache.write_behind.batch import NO_BATCH, AttemptedBatch, Batch, PendingWrite, PutReceipt, SavedWrite
 from evcache.zones.errors import InvalidArgument
 
-# Failures in a row after which a batch is taken apart, if nothing else was written meanwhile: a source that restarts takes
-# about as long, and halves cost it twice the calls.
+# Consecutive failures after which a batch is split if the source accepts nothing else. Three attempts with backoff last
+# about as long as the restart of a database, and splitting doubles the calls.
 SPLIT_AFTER = 3
 
 
 @dataclass(frozen=True, slots=True)
 class WriteBehindStats:
-    """A write-behind buffer at one moment. Counts are since it was made."""
+    """State and counters of a write-behind buffer. Counters start when the buffer is made."""
 
     waiting: int
-    """Keys with a value that the source has not got, as far as is known."""
+    """Keys with a value that the source does not have, as far as the buffer knows."""
     oldest: float
-    """Seconds that the oldest of them has waited; 0 when none does. The figure to alert on."""
+    """Age in seconds of the oldest pending value. 0 if no value is pending. The figure to alert on."""
     flushes: int
-    """Batches that the source took, wholly or in part."""
+    """Batches that the source accepted, wholly or in part."""
     flushed: int
-    """Entries in them that it took."""
+    """Entries of those batches that the source accepted."""
     coalesced: int
-    """Values that were put over one that waited, and so cost no write of their own."""
+    """Values that replaced a pending value and so needed no write of their own."""
     failures: int
-    """Tries that wrote nothing, or whose outcome is not known."""
+    """Attempts that wrote nothing, or whose outcome is unknown."""
     retried: int
-    """Entries that are tried again because of that, or because the writer has named them, each time."""
+    """Entries that are repeated after a failure, or because the writer returned their keys. Each repetition counts."""
     splits: int
-    """Batches that were taken apart to find what fails in them."""
+    """Batches that were split to find the entry that fails."""
     given_up: int
-    """Entries that the source would not take while it took others."""
+    """Entries that the source rejected while it accepted others."""
     file_error: str | None = None
-    """Why values are kept in memory only although `path` names a file; None if they are in the file, or need not be."""
+    """Cause for which values are kept in memory only, although `path` names a file. None if the file is in use, or not
+    wanted."""
 
 
 class Buffer:
-    """All that one `WriteBehind` has to write."""
+    """Pending writes of one `WriteBehind`, and the batches that they are written in."""
 
     def __init__(
         self,
@@ -68,49 +71,65 @@ class Buffer:
         max_attempts: int,
         merge: Callable[[Any, Any], Any] | None = None,
         codec: Codec | None = None,
-        note: Callable[[str, str, PendingWrite | None], None] | None = None,
+        on_change: Callable[[str, str, PendingWrite | None], None] | None = None,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        """`note(batch, key, entry)` is told of every change that a file has to know; `codec` makes bytes for it."""
+        """Make an empty buffer.
+
+        Args:
+            max_batch: Number of keys with which a batch is due at once, and the most that it holds.
+            interval: Seconds after which the oldest unbatched write is due.
+            max_attempts: Failures alone after which an entry is given up.
+            merge: Function that combines an older value with a delta. If None, numbers are added.
+            codec: Codec for the journal. If None, values are not encoded.
+            on_change: Function that records a change in the journal: batch id, key, and the write or None if it is removed.
+            new_id: Function that returns a new batch id.
+        """
         self.source_works = True
-        """Whether the last try wrote something, those of suspects that failed aside."""
+        """True if the last attempt wrote something. Failures of suspects do not count."""
         self._max_batch = max_batch
         self._interval = interval
         self._max_attempts = max_attempts
         self._merge = merge
         self._codec = codec
-        self._note = note
+        self._on_change = on_change
         self._new_id = new_id
-        self._numbers = 0
-        self._demanded = 0  # all up to this number are to be written without waiting for more
-        self._written = 0  # tries that wrote something
+        self._last_number = 0
+        self._due_up_to = 0  # writes up to this number are due at once
+        self._successes = 0  # attempts that wrote something
         self._flushed = self._coalesced = self._failures = self._retried = self._splits = self._given_up = 0
-        self._fresh: dict[str, PendingWrite] = {}
-        self._behind: dict[str, PendingWrite] = {}  # newer values of keys that are in a batch
-        self._held: dict[str, PendingWrite] = {}  # what is in a batch
-        self._tried: deque[AttemptedBatch] = deque()
+        self._unbatched: dict[str, PendingWrite] = {}
+        self._newer: dict[str, PendingWrite] = {}  # newer values of keys that are in a batch
+        self._batched: dict[str, PendingWrite] = {}
+        self._retries: deque[AttemptedBatch] = deque()
         self._suspects: deque[AttemptedBatch] = deque()
-        self._fresh_last = False
+        self._last_was_unbatched = False
 
     def __len__(self) -> int:
-        """Keys, with one value or, while one is in a batch, two."""
-        return len(self._fresh) + len(self._held)
+        """Number of keys with a pending value. A key with a batched and a newer value counts once."""
+        return len(self._unbatched) + len(self._batched)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._fresh or key in self._held
+        return key in self._unbatched or key in self._batched
 
     @property
-    def fresh(self) -> int:
-        """Keys that wait for a batch."""
-        return len(self._fresh)
+    def unbatched(self) -> int:
+        """Number of keys that wait for a batch."""
+        return len(self._unbatched)
 
     def stats(self, now: float | None) -> WriteBehindStats:
-        """All of it in numbers. `now` is None when nothing has come yet."""
-        oldest = min((entry.since for place in (self._held, self._fresh) for entry in place.values()), default=now)
+        """Return the statistics.
+
+        Args:
+            now: Monotonic time. None if the buffer was never used.
+        """
+        oldest = min(
+            (entry.since for entries in (self._batched, self._unbatched) for entry in entries.values()), default=now
+        )
         return WriteBehindStats(
             waiting=len(self),
             oldest=0.0 if now is None or oldest is None else now - oldest,
-            flushes=self._written,
+            flushes=self._successes,
             flushed=self._flushed,
             coalesced=self._coalesced,
             failures=self._failures,
@@ -122,189 +141,199 @@ class Buffer:
     # Values.
 
     def put(self, key: str, value: Any, *, is_delta: bool, now: float) -> PutReceipt:
-        """Keep a value, over what waits under the key. What `merge` and the codec raise leaves everything as it was."""
-        place = self._behind if key in self._held else self._fresh
-        before = place.get(key)
+        """Add a pending write, or combine it with the one that waits under the key.
+
+        An exception of `merge` or of the codec leaves the buffer unchanged.
+        """
+        entries = self._newer if key in self._batched else self._unbatched
+        before = entries.get(key)
         if is_delta and self._merge is None:
-            _check_sum(before or self._held.get(key), value)
-        value, is_delta = self._over(before, value, is_delta=is_delta)
-        if is_delta and key in self._held:
-            self._over(self._held[key], value, is_delta=True)  # what can't be merged is to raise now, not in `value`
+            _check_numbers(before or self._batched.get(key), value)
+        value, is_delta = self._merged(before, value, is_delta=is_delta)
+        if is_delta and key in self._batched:
+            # `value` merges with the batched write later. A pair that cannot be merged must raise now, in its own call.
+            self._merged(self._batched[key], value, is_delta=True)
         data, flags = b"", 0
         if self._codec is not None:
             data, flags = self._codec.encode(value)
-            # What the next process would find, so that a writer sees no difference.
+            # The next process reads the decoded form. The writer gets this form in both cases.
             value = self._codec.decode(data, flags)
-        self._numbers += 1
-        number, since = (self._numbers, now) if before is None else (before.number, before.since)
+        self._last_number += 1
+        number, since = (self._last_number, now) if before is None else (before.number, before.since)
         self._coalesced += before is not None
-        entry = place[key] = PendingWrite(value, is_delta, number, since, data, flags)
-        self._tell(NO_BATCH, key, entry)
+        entry = entries[key] = PendingWrite(value, is_delta, number, since, data, flags)
+        self._record(NO_BATCH, key, entry)
         return PutReceipt(key, entry, before)
 
-    def take_back(self, kept: PutReceipt) -> None:
-        """As if it had not been put. No effect when something newer is there, or it has gone into a batch."""
-        place = self._behind if kept.key in self._held else self._fresh
-        if place.get(kept.key) is not kept.entry:
+    def undo(self, receipt: PutReceipt) -> None:
+        """Remove the write of a `put`. No effect if a newer one replaced it, or if it is in a batch."""
+        entries = self._newer if receipt.key in self._batched else self._unbatched
+        if entries.get(receipt.key) is not receipt.entry:
             return
-        if kept.before is None:
-            del place[kept.key]
+        if receipt.before is None:
+            del entries[receipt.key]
         else:
-            place[kept.key] = kept.before
+            entries[receipt.key] = receipt.before
             self._coalesced -= 1
-        self._tell(NO_BATCH, kept.key, kept.before)
+        self._record(NO_BATCH, receipt.key, receipt.before)
 
     def value(self, key: str, default: Any = None) -> Any:
-        """What the source will have been given when all is written: the newest value, or the sum of the deltas."""
-        first, second = self._held.get(key), self._fresh.get(key) or self._behind.get(key)
+        """Return what the source receives under the key in total: the latest value, or the sum of deltas."""
+        first, second = self._batched.get(key), self._unbatched.get(key) or self._newer.get(key)
         if second is None:
             return default if first is None else first.value
-        return self._over(first, second.value, is_delta=second.is_delta)[0]
+        return self._merged(first, second.value, is_delta=second.is_delta)[0]
 
     def values(self) -> dict[str, Any]:
-        """`value` of every key."""
-        return {key: self.value(key) for key in (*self._held, *self._fresh)}
+        """Return `value` of each key."""
+        return {key: self.value(key) for key in (*self._batched, *self._unbatched)}
 
-    def load(self, saved: Iterable[Saved], now: float) -> None:
-        """Take over what a file kept, the oldest first. Its batches are tried as they were. Raises `DecodeError`."""
+    def load(self, saved: Iterable[SavedWrite], now: float) -> None:
+        """Restore the content of a journal, oldest first. Its batches keep their ids.
+
+        Raises:
+            DecodeError: A value cannot be decoded.
+        """
         assert self._codec is not None
         batches: dict[str, dict[str, PendingWrite]] = {}
         for row in saved:
             value = self._codec.decode(row.data, row.flags)
             entry = PendingWrite(value, row.is_delta, row.number, now, row.data, row.flags)
             batches.setdefault(row.batch, {})[row.key] = entry
-            self._numbers = max(self._numbers, row.number)
-        waiting = batches.pop(NO_BATCH, {})
+            self._last_number = max(self._last_number, row.number)
+        unbatched = batches.pop(NO_BATCH, {})
         for batch_id, entries in batches.items():
-            self._held |= entries
-            self._tried.append(AttemptedBatch(Batch(batch_id, entries), entries))
-        for key, entry in waiting.items():
-            (self._behind if key in self._held else self._fresh)[key] = entry
+            self._batched |= entries
+            self._retries.append(AttemptedBatch(Batch(batch_id, entries), entries))
+        for key, entry in unbatched.items():
+            (self._newer if key in self._batched else self._unbatched)[key] = entry
 
-    def _over(self, older: PendingWrite | None, value: Any, *, is_delta: bool) -> tuple[Any, bool]:
-        """A newer value over an older one, and whether both together are a delta."""
+    def _merged(self, older: PendingWrite | None, value: Any, *, is_delta: bool) -> tuple[Any, bool]:
+        """Return an older write combined with a newer value, and True if the result is a delta."""
         if older is None or not is_delta:
             return value, is_delta
         merge = operator.add if self._merge is None else self._merge
         return merge(older.value, value), older.is_delta
 
-    def _tell(self, batch: str, key: str, entry: PendingWrite | None) -> None:
-        if self._note is not None:
-            self._note(batch, key, entry)
+    def _record(self, batch: str, key: str, entry: PendingWrite | None) -> None:
+        if self._on_change is not None:
+            self._on_change(batch, key, entry)
 
     # Batches.
 
-    def demand(self) -> int:
-        """Have all that is here written without waiting for more; the number of the last of it."""
-        self._demanded = self._numbers
-        return self._numbers
+    def flush_all(self) -> int:
+        """Make all present writes due at once. Return the sequence number of the last one."""
+        self._due_up_to = self._last_number
+        return self._last_number
 
-    def has_until(self, number: int) -> bool:
-        """Whether anything that came up to this number is still here."""
-        return any(entry.number <= number for place in (self._held, self._fresh, self._behind) for entry in place.values())
+    def has_writes_up_to(self, number: int) -> bool:
+        """Return True if a write with this sequence number or a lower one is pending."""
+        pending = (self._batched, self._unbatched, self._newer)
+        return any(entry.number <= number for entries in pending for entry in entries.values())
 
     def due_at(self) -> float | None:
-        """When there is something to try: `-math.inf` for now, None for never."""
-        return -math.inf if self._tried or self._suspects else self.fresh_due_at()
+        """Return the time of the next attempt: `-math.inf` for now, None if nothing is pending."""
+        return -math.inf if self._retries or self._suspects else self.unbatched_due_at()
 
-    def next(self, now: float) -> AttemptedBatch | None:
-        """The batch to try now; it stays here until `wrote` or `failed` says what became of it."""
-        if self._tried:
-            return self._tried[0]
-        due = self.fresh_due_at()
-        if due is not None and due <= now and not (self._suspects and self._fresh_last):
-            self._fresh_last = True
-            self._cut()
-            return self._tried[0]
-        self._fresh_last = False
+    def next_batch(self, now: float) -> AttemptedBatch | None:
+        """Return the batch to try next, or None if none is due. `succeeded` or `failed` must report its outcome."""
+        if self._retries:
+            return self._retries[0]
+        due = self.unbatched_due_at()
+        if due is not None and due <= now and not (self._suspects and self._last_was_unbatched):
+            self._last_was_unbatched = True
+            self._make_batch()
+            return self._retries[0]
+        self._last_was_unbatched = False
         return self._suspects[0] if self._suspects else None
 
-    def wrote(self, tried: AttemptedBatch, unwritten: Collection[str] = ()) -> None:
-        """The source has a batch, but for these keys, whose outcome is as certain: they are tried again under a new id."""
-        self._leave(tried)
-        self._end({key: entry for key, entry in tried.entries.items() if key not in unwritten}, tried.batch.id)
-        rest = {key: entry for key, entry in tried.entries.items() if key in unwritten}
+    def succeeded(self, attempted: AttemptedBatch, unwritten: Collection[str] = ()) -> None:
+        """Record that the source accepted a batch, except the keys in `unwritten`. Those go into a batch with a new id."""
+        self._remove_batch(attempted)
+        self._remove({key: entry for key, entry in attempted.entries.items() if key not in unwritten}, attempted.batch.id)
+        rest = {key: entry for key, entry in attempted.entries.items() if key in unwritten}
         if rest:
-            again = AttemptedBatch(Batch(self._new_id(), rest), rest, seen=self._written, is_suspect=True)
-            self._move(again, tried.batch.id)
+            again = AttemptedBatch(Batch(self._new_id(), rest), rest, successes_at_failure=self._successes, is_suspect=True)
+            self._rename(again, attempted.batch.id)
             self._suspects.append(again)
         self.source_works = True
-        self._written += 1
-        self._flushed += len(tried.entries) - len(rest)
+        self._successes += 1
+        self._flushed += len(attempted.entries) - len(rest)
         self._retried += len(rest)
 
-    def failed(self, tried: AttemptedBatch) -> dict[str, Any]:
-        """A batch may or may not have been written. What is given up for it, by key."""
-        others_work = tried.seen is not None and tried.seen < self._written
-        tried.seen = self._written
-        tried.failures += 1
+    def failed(self, attempted: AttemptedBatch) -> dict[str, Any]:
+        """Record a failure with an unknown outcome. Return the values that the buffer gives up, by key."""
+        others_succeed = attempted.successes_at_failure is not None and attempted.successes_at_failure < self._successes
+        attempted.successes_at_failure = self._successes
+        attempted.failures += 1
         self._failures += 1
-        self.source_works = self.source_works and tried.is_suspect
-        alone = len(tried.entries) == 1
-        tried.counted += alone and others_work
-        if tried.counted >= self._max_attempts:
+        self.source_works = self.source_works and attempted.is_suspect
+        is_alone = len(attempted.entries) == 1
+        attempted.failures_alone += is_alone and others_succeed
+        if attempted.failures_alone >= self._max_attempts:
             self._given_up += 1
-            self._leave(tried)
-            self._end(tried.entries, tried.batch.id)
-            return dict(tried.batch)
-        self._retried += len(tried.entries)
-        if others_work or tried.failures >= SPLIT_AFTER:
-            self._leave(tried)
-            tried.is_suspect = True
-            self._suspects.extend([tried] if alone else self._halves(tried))
-        elif tried.is_suspect:
+            self._remove_batch(attempted)
+            self._remove(attempted.entries, attempted.batch.id)
+            return dict(attempted.batch)
+        self._retried += len(attempted.entries)
+        if others_succeed or attempted.failures >= SPLIT_AFTER:
+            self._remove_batch(attempted)
+            attempted.is_suspect = True
+            self._suspects.extend([attempted] if is_alone else self._halves(attempted))
+        elif attempted.is_suspect:
             self._suspects.rotate(-1)  # it was the first
         return {}
 
-    def fresh_due_at(self) -> float | None:
-        """When those that wait for a batch are to be in one: `-math.inf` for now, None while there are none."""
-        if not self._fresh:
+    def unbatched_due_at(self) -> float | None:
+        """Return the time at which unbatched writes are due: `-math.inf` for now, None if there are none."""
+        if not self._unbatched:
             return None
-        if len(self._fresh) >= self._max_batch:
+        if len(self._unbatched) >= self._max_batch:
             return -math.inf
-        entries = self._fresh.values()
-        if self._demanded and any(entry.number <= self._demanded for entry in entries):
+        entries = self._unbatched.values()
+        if self._due_up_to and any(entry.number <= self._due_up_to for entry in entries):
             return -math.inf
-        # All are looked at, fewer than a batch: those that stayed behind one are older than those before them.
+        # The first entry need not be the oldest: newer values of batched keys are appended with their own age. The scan
+        # covers less than one batch.
         return min(entry.since for entry in entries) + self._interval
 
-    def _cut(self) -> None:
-        keys = [key for key, _ in zip(self._fresh, range(self._max_batch), strict=False)]
-        entries = {key: self._fresh.pop(key) for key in keys}
-        tried = AttemptedBatch(Batch(self._new_id(), entries), entries)
-        self._held |= entries
-        self._move(tried, NO_BATCH)
-        self._tried.append(tried)
+    def _make_batch(self) -> None:
+        keys = [key for key, _ in zip(self._unbatched, range(self._max_batch), strict=False)]
+        entries = {key: self._unbatched.pop(key) for key in keys}
+        attempted = AttemptedBatch(Batch(self._new_id(), entries), entries)
+        self._batched |= entries
+        self._rename(attempted, NO_BATCH)
+        self._retries.append(attempted)
 
-    def _halves(self, tried: AttemptedBatch) -> Iterator[AttemptedBatch]:
+    def _halves(self, attempted: AttemptedBatch) -> Iterator[AttemptedBatch]:
         self._splits += 1
-        for half in tried.halves():
-            self._move(half, tried.batch.id)
+        for half in attempted.split():
+            self._rename(half, attempted.batch.id)
             yield half
 
-    def _move(self, tried: AttemptedBatch, before: str) -> None:
-        for key, entry in tried.entries.items():
-            self._tell(before, key, None)
-            self._tell(tried.batch.id, key, entry)
+    def _rename(self, attempted: AttemptedBatch, previous_id: str) -> None:
+        for key, entry in attempted.entries.items():
+            self._record(previous_id, key, None)
+            self._record(attempted.batch.id, key, entry)
 
-    def _leave(self, tried: AttemptedBatch) -> None:
-        (self._suspects if tried.is_suspect else self._tried).remove(tried)
+    def _remove_batch(self, attempted: AttemptedBatch) -> None:
+        (self._suspects if attempted.is_suspect else self._retries).remove(attempted)
 
-    def _end(self, entries: Mapping[str, PendingWrite], batch: str) -> None:
-        """These are out of here, and what stayed behind them waits for a batch."""
+    def _remove(self, entries: Mapping[str, PendingWrite], batch: str) -> None:
+        """Remove batched writes. Newer values of their keys wait for a batch from now on."""
         for key in entries:
-            del self._held[key]
-            self._tell(batch, key, None)
-            if key in self._behind:
-                self._fresh[key] = self._behind.pop(key)
+            del self._batched[key]
+            self._record(batch, key, None)
+            if key in self._newer:
+                self._unbatched[key] = self._newer.pop(key)
 
 
-def _check_sum(older: PendingWrite | None, delta: Any) -> None:
-    """Raise unless both are numbers: what can't be added up must not be kept."""
+def _check_numbers(older: PendingWrite | None, delta: Any) -> None:
+    """Raise `InvalidArgument` unless both are finite numbers, before the buffer stores a delta that it cannot add."""
     if not _is_number(delta):
-        raise InvalidArgument("delta", f"a finite number is needed where there is no merge, not {delta!r}")
+        raise InvalidArgument("delta", f"a finite number is required without a merge function, not {delta!r}")
     if older is not None and not _is_number(older.value):
-        raise InvalidArgument("delta", f"what waits under the key is no number, but {older.value!r}")
+        raise InvalidArgument("delta", f"the pending value of the key is not a number: {older.value!r}")
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The task that brings what is due to the source: when it begins, what a failure means, and how long it pauses then."""
+"""Background task that passes due batches to the writer, and repeats those that fail."""
 
 from __future__ import annotations
 
@@ -14,93 +14,106 @@ from evcache.write_behind.buffer import Buffer
 from evcache.write_behind.capacity import Capacity
 from evcache.zones._tasks import cancel_once, ended, name_of, unattended
 
-# Between tries while they fail, doubled each time, with some jitter: a source that is down is asked six times a minute by
-# each process, which it does not notice, and gets what has waited within ten seconds of its return.
+# Pause between failed attempts, doubled each time, with jitter. During an outage each process asks the source six times a
+# minute. Pending writes arrive within ten seconds of the source's recovery.
 RETRY_FIRST_SECONDS = 0.2
 RETRY_LONGEST_SECONDS = 10.0
 
 Writer = Callable[[Batch], Awaitable[Collection[str] | None]]
 
-_log = logging.getLogger("evcache.write_behind")  # what is said of one buffer comes under one name
+_log = logging.getLogger("evcache.write_behind")
 
 
 class Flusher:
-    """One try after the other. It runs from `begin` to `end`, or to a bug, after which `begin` begins it anew."""
+    """Sequential flushes of one buffer. At most one call of the writer runs at a time."""
 
     def __init__(
         self,
         buffer: Buffer,
-        room: Capacity,
+        capacity: Capacity,
         writer: Writer,
         *,
         timeout: float,
-        before: Callable[[], Awaitable[object]],
+        before_write: Callable[[], Awaitable[object]],
         on_lost: Callable[[Mapping[str, Any]], None] | None,
     ) -> None:
-        """`timeout`: seconds that a try may take. `before` is awaited when a batch is cut, and before the writer sees it."""
-        self.closing = False
-        """Whether this is the end: then no pause is long."""
+        """Make a flusher that does not run yet.
+
+        Args:
+            buffer: Pending writes.
+            capacity: Limit on pending keys, whose waiting calls are woken after each flush.
+            writer: Function that writes a batch to the source.
+            timeout: Seconds after which a call of the writer is cancelled.
+            before_write: Function awaited after a batch is made and before the writer receives it.
+            on_lost: Function called with values that are given up, by key.
+        """
         self.task: asyncio.Task[None] | None = None
+        """The running task. None before `start`, after `stop`, and after an unexpected exception."""
         self._buffer = buffer
-        self._room = room
+        self._capacity = capacity
         self._writer = writer
         self._timeout = timeout
-        self._before = before
+        self._before_write = before_write
         self._on_lost = on_lost
-        self._wake = asyncio.Event()  # there may be something to flush
-        self._hurry = False  # a pause is to end
-        self._progress = asyncio.Event()  # set after each try, and replaced
+        self._is_closing = False
+        self._wake = asyncio.Event()  # the buffer may have a due batch
+        self._skip_pause = False
+        self._progress = asyncio.Event()  # set after each attempt, and replaced
 
-    def begin(self) -> None:
-        """Run, unless it does."""
+    def start(self) -> None:
+        """Start the task, unless it runs."""
         if self.task is None:
             self.task = unattended(asyncio.get_running_loop().create_task(self._run(), name="evcache-write-behind"))
-            self.task.add_done_callback(self._ended)
+            self.task.add_done_callback(self._on_end)
 
-    async def end(self) -> None:
-        """Cancel a try that is under way, and wait until nothing runs. Cancelling it does not undo that.
+    async def stop(self) -> None:
+        """Cancel the running attempt, and wait for its end. Cancellation of this call does not undo that.
 
-        A writer that goes on after its cancellation is logged and left alone.
+        A writer that ignores its cancellation is logged, and runs on without supervision.
         """
         if (task := self.task) is not None:
             cancel_once([task])
             await ended([task], lambda _: f"the writer {name_of(self._writer)}")
 
-    def look(self) -> None:
-        """There may be something due. A pause between tries is not ended by that."""
+    def begin_close(self) -> None:
+        """Keep pauses between attempts short from now on."""
+        self._is_closing = True
+
+    def wake(self) -> None:
+        """Let the task look for a due batch. A pause after a failure goes on."""
         self._wake.set()
 
-    def demand(self) -> int:
-        """Have all that is here written now, without a pause; the number of the last of it."""
-        number = self._buffer.demand()
-        self._hurry = True
+    def flush_all(self) -> int:
+        """Write all present writes without a pause. Return the sequence number of the last one."""
+        number = self._buffer.flush_all()
+        self._skip_pause = True
         self._wake.set()
         return number
 
-    async def progress(self) -> None:
-        """Wait until less may wait than now, or nothing runs any more."""
+    async def wait_for_progress(self) -> None:
+        """Wait until an attempt ends, or until the task ends."""
         await self._progress.wait()
 
-    def progressed(self) -> None:
-        """Less may wait than before: let others go on."""
-        self._room.call()
+    def notify_progress(self) -> None:
+        """Wake calls that wait for progress or for capacity, because fewer writes may be pending."""
+        self._capacity.wake_next()
         self._progress.set()
         self._progress = asyncio.Event()
 
-    def lose(self, lost: Mapping[str, Any]) -> None:
-        """Tell whoever wants to know."""
+    def report_lost(self, lost: Mapping[str, Any]) -> None:
+        """Call `on_lost` with lost values, by key."""
         if self._on_lost is None:
             return
         try:
             self._on_lost(dict(lost))
-        except Exception:  # somebody else's code must not end the flushes
-            _log.exception("on_lost has failed")
+        except Exception:  # an error in the service's callback must not end the flushes
+            _log.exception("write-behind callback on_lost failed: unexpected exception")
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_end(self, task: asyncio.Task[None]) -> None:
         self.task = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("flushes have ended with a bug; the next call begins them anew", exc_info=error)
-        self.progressed()
+            _log.error("write-behind flusher failed: unexpected exception; restarting on the next call", exc_info=error)
+        self.notify_progress()
 
     async def _run(self) -> None:
         retrying = AsyncRetrying(
@@ -109,27 +122,27 @@ class Flusher:
             sleep=self._pause,
         )
         while True:
-            await self._until_due()
+            await self._wait_until_due()
             await retrying(self._flush_next)
 
-    async def _until_due(self) -> None:
+    async def _wait_until_due(self) -> None:
         now = asyncio.get_running_loop().time
         while (at := self._buffer.due_at()) is None or at > now():
-            await self._woken(at)
+            await self._wait_for_wake(at)
 
     async def _pause(self, length: float) -> None:
-        """Wait before the next try. While it is only suspects that fail, others are not held up."""
+        """Wait before the next attempt. If only suspects fail, a due batch of other keys ends the pause."""
         now = asyncio.get_running_loop().time
-        end = now() + (min(length, RETRY_FIRST_SECONDS) if self.closing else length)
-        while not self._hurry:
-            due = self._buffer.fresh_due_at() if self._buffer.source_works else None
+        end = now() + (min(length, RETRY_FIRST_SECONDS) if self._is_closing else length)
+        while not self._skip_pause:
+            due = self._buffer.unbatched_due_at() if self._buffer.source_works else None
             at = end if due is None else min(end, due)
             if at <= now():
                 return
-            await self._woken(at)
+            await self._wait_for_wake(at)
 
-    async def _woken(self, at: float | None) -> None:
-        """Wait until there may be something to do, until this time at the most."""
+    async def _wait_for_wake(self, at: float | None) -> None:
+        """Wait for `wake`, or until this monotonic time."""
         self._wake.clear()
         try:
             async with asyncio.timeout_at(at):
@@ -138,51 +151,62 @@ class Flusher:
             pass
 
     async def _flush_next(self) -> bool:
-        """Try one batch. True when there is to be a pause before the next."""
-        self._hurry = False
-        tried = self._buffer.next(asyncio.get_running_loop().time())
-        if tried is None:
+        """Try one batch. Return True if a pause must follow."""
+        self._skip_pause = False
+        attempted = self._buffer.next_batch(asyncio.get_running_loop().time())
+        if attempted is None:
             return False
-        await self._before()
+        await self._before_write()
         failure: BaseException | None = None
         unwritten: Collection[str] = ()
         try:
             async with asyncio.timeout(self._timeout):
-                unwritten = _named(await self._writer(tried.batch), tried.batch)
+                unwritten = _unwritten_keys(await self._writer(attempted.batch), attempted.batch)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
-                raise  # the batch is in the buffer still
-            failure = error  # something that the writer waited for was cancelled
-        except Exception as error:  # whatever a writer raises, the source has not said yes
+                raise  # the buffer still holds the batch
+            failure = error  # the writer awaited something that was cancelled
+        except Exception as error:  # after any exception of the writer the outcome is unknown
             failure = error
-        self._took_note(tried, unwritten, failure)
-        self.progressed()
+        self._record(attempted, unwritten, failure)
+        self.notify_progress()
         return failure is not None or len(unwritten) > 0
 
-    def _took_note(self, tried: AttemptedBatch, unwritten: Collection[str], failure: BaseException | None) -> None:
+    def _record(self, attempted: AttemptedBatch, unwritten: Collection[str], failure: BaseException | None) -> None:
         worked = self._buffer.source_works
-        if failure is None and len(unwritten) < len(tried.batch):
-            self._buffer.wrote(tried, unwritten)
+        if failure is None and len(unwritten) < len(attempted.batch):
+            self._buffer.succeeded(attempted, unwritten)
             if not worked:
-                _log.info("the source takes writes again, %d keys wait", len(self._buffer))
+                _log.info("write-behind source recovered: %d keys are pending", len(self._buffer))
             return
-        lost = self._buffer.failed(tried)
-        why = "the writer says that nothing was written" if failure is None else repr(failure)
+        lost = self._buffer.failed(attempted)
+        cause = "the writer returned all keys as unwritten" if failure is None else repr(failure)
         if lost:
-            _log.error("given up, since the source takes others but not %s: %s", ", ".join(map(repr, lost)), why)
-            self.lose(lost)
-        elif worked and not self._buffer.source_works:  # once for each time of trouble, not for each try
-            _log.warning("a batch of %d could not be written, %d keys wait: %s", len(tried.batch), len(self._buffer), why)
+            keys = ", ".join(map(repr, lost))
+            _log.error("write-behind gave up keys %s: the source accepts others and rejects these: %s", keys, cause)
+            self.report_lost(lost)
+        elif worked and not self._buffer.source_works:  # once for each outage, not for each attempt
+            _log.warning(
+                "write-behind batch of %d keys failed: %s; %d keys are pending",
+                len(attempted.batch),
+                cause,
+                len(self._buffer),
+            )
 
 
-def _named(answer: Collection[str] | None, batch: Batch) -> Collection[str]:
-    """The keys that a writer says were not written. What can't be an answer counts as a failure: nothing is lost by it."""
+def _unwritten_keys(answer: Collection[str] | None, batch: Batch) -> Collection[str]:
+    """Return the keys that the writer reports as unwritten.
+
+    Raises:
+        TypeError: The answer is neither None nor a collection of keys.
+        ValueError: The answer names keys that are not in the batch. The batch then counts as failed, so no value is lost.
+    """
     if answer is None:
         return ()
     if isinstance(answer, str | bytes) or not isinstance(answer, Collection):
-        raise TypeError(f"a writer returns None or the keys that were not written, not {answer!r}")
+        raise TypeError(f"invalid result of the writer: None or a collection of unwritten keys is required, not {answer!r}")
     named = frozenset(answer)
     if not named <= batch.keys():
-        raise ValueError(f"the writer names keys that are not in the batch: {sorted(named - batch.keys())[:3]}")
+        raise ValueError(f"invalid result of the writer: keys that are not in the batch: {sorted(named - batch.keys())[:3]}")
     return named

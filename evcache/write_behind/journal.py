@@ -1,20 +1,20 @@
-"""What waits to be written behind, in a file, so that it outlives the process.
+"""Journal of pending writes, which outlives the process.
 
-What came in the last moment before a crash may be missing. But a batch is in the file before it is tried: the next process
-must not make another one, with another id, of what the source may have been given.
+A crash may lose the writes of its last moments. A batch is saved before the writer receives it. The next process therefore
+repeats it under the same id, and never puts its content into a batch with another id.
 """
 
 from __future__ import annotations
 
 from evcache._sqlite_journal import BUSY_SECONDS, Row, SqliteJournal, Table
-from evcache.write_behind.batch import PendingWrite, Saved
+from evcache.write_behind.batch import PendingWrite, SavedWrite
 
 FORMAT = 1
 
-# Tells these files from those of others, hints among them ("WrBe").
+# Application id of these files in the SQLite header ("WrBe"). Journals of hints have another one.
 APPLICATION = 0x57724265
 
-# A key may be there twice: in a batch, and with a newer value in none.
+# A key has two rows if one value is in a batch and a newer one is not.
 _TABLE = """
 CREATE TABLE IF NOT EXISTS waiting (
     batch TEXT NOT NULL, key BLOB NOT NULL, is_delta INTEGER NOT NULL, number INTEGER NOT NULL,
@@ -23,8 +23,8 @@ CREATE TABLE IF NOT EXISTS waiting (
 """
 
 
-class WriteBehindJournal(SqliteJournal[Saved]):
-    """One file, for one process."""
+class WriteBehindJournal(SqliteJournal[SavedWrite]):
+    """Journal file of one buffer in one process."""
 
     table = Table(
         name="waiting",
@@ -45,12 +45,12 @@ class WriteBehindJournal(SqliteJournal[Saved]):
         super().__init__(path, busy=BUSY_SECONDS)
 
     def note(self, batch: str, key: str, entry: PendingWrite | None) -> None:
-        """Have it written soon; None: removed. No effect after `close`."""
+        """Queue a change: the write under this batch and key, or its removal if `entry` is None. No effect after `close`."""
         place = (batch, key.encode())
         row = None if entry is None else (*place, entry.is_delta, entry.number, entry.data, entry.flags)
         self._change(place, row)
 
     @staticmethod
-    def _found(row: Row) -> Saved:
+    def _found(row: Row) -> SavedWrite:
         batch, key, is_delta, *rest = row
-        return Saved(batch, key.decode(), bool(is_delta), *rest)
+        return SavedWrite(batch, key.decode(), bool(is_delta), *rest)

@@ -1,4 +1,4 @@
-"""Write-behind under virtual time: what reaches the source, when, and what becomes of what does not."""
+"""Flushes of write-behind under virtual time: when they begin, and what follows a failure."""
 
 import asyncio
 import logging
@@ -13,8 +13,8 @@ from tests.support.write_behind_source import Source
 
 
 @in_virtual_time
-async def test_a_flush_begins_when_the_first_value_has_waited_its_time():
-    """However many come after it, and in one batch with them, the last of each key."""
+async def test_flush_begins_one_interval_after_the_first_value():
+    """Later values join the batch. It holds the last value of each key."""
     source = Source()
     async with WriteBehind(None, source, interval=2.0) as behind:
         for number in range(19):
@@ -30,7 +30,7 @@ async def test_a_flush_begins_when_the_first_value_has_waited_its_time():
 
 
 @in_virtual_time
-async def test_a_flush_begins_when_enough_keys_wait():
+async def test_flush_begins_with_max_batch_keys():
     source = Source()
     async with WriteBehind(None, source, max_batch=3, interval=60) as behind:
         for number in range(8):
@@ -55,7 +55,7 @@ async def test_nothing_runs_before_the_first_call_and_nothing_after_close():
     assert asyncio.all_tasks() == before
 
 
-def test_it_belongs_to_one_loop():
+def test_buffer_belongs_to_one_event_loop():
     behind = WriteBehind(None, Source())
 
     async def use():
@@ -70,7 +70,7 @@ def test_it_belongs_to_one_loop():
 
 
 @in_virtual_time
-async def test_flush_waits_for_what_is_there_and_for_nothing_later():
+async def test_flush_waits_for_present_values_only():
     source = Source(takes=1.0)
     async with WriteBehind(None, source, max_batch=2, interval=60) as behind:
         assert await behind.flush()
@@ -81,7 +81,7 @@ async def test_flush_waits_for_what_is_there_and_for_nothing_later():
         await asyncio.sleep(1.5)
         await behind.set("late", 1)
         await behind.set("b", 2)
-        await behind.set("c", 2)  # "c" is under way
+        await behind.set("c", 2)  # "c" is in flight
         assert await flushing
         assert now() == 2.0
         assert source.values == {"a": 1, "b": 1, "c": 1}
@@ -89,7 +89,7 @@ async def test_flush_waits_for_what_is_there_and_for_nothing_later():
 
 
 @in_virtual_time
-async def test_flush_says_when_its_time_is_over_and_goes_on_behind():
+async def test_flush_after_its_timeout_continues_in_the_background():
     source = Source(takes=1.0)
     async with WriteBehind(None, source, interval=60) as behind:
         await behind.set("k", 1)
@@ -108,8 +108,8 @@ async def test_flush_says_when_its_time_is_over_and_goes_on_behind():
 
 
 @in_virtual_time
-async def test_a_failed_batch_is_tried_again_as_it_was_with_growing_pauses(caplog):
-    """Under its id; what came meanwhile is not mixed into it. A success resets the pause. It is said once."""
+async def test_failed_batch_is_repeated_unchanged_with_growing_pauses(caplog):
+    """The batch keeps its id and its content. A success resets the pause. Each outage is logged once."""
     caplog.set_level(logging.INFO, "evcache")
     source = Source(fails=2)
     async with WriteBehind(None, source) as behind:
@@ -132,13 +132,13 @@ async def test_a_failed_batch_is_tried_again_as_it_was_with_growing_pauses(caplo
         await asyncio.sleep(2)
         assert source.times[-1] - source.times[-2] <= 2 * RETRY_FIRST_SECONDS
     said = [record.getMessage() for record in caplog.records]
-    assert [text.split(" ")[0] for text in said] == ["a", "the", "a", "the"]
+    assert [text.split(" ")[1] for text in said] == ["batch", "source", "batch", "source"]
     assert "the source is down" in said[0]
 
 
 @in_virtual_time
 async def test_an_outage_of_hours_loses_nothing():
-    """The source is asked a few times a minute; afterwards it has everything within a moment."""
+    """The source gets six attempts a minute, and all values within seconds of its recovery."""
     source = Source(fails=lambda _: now() < 6 * 3600)
     async with WriteBehind(None, source, max_batch=10, max_keys=100, max_attempts=2) as behind:
         for number in range(100):
@@ -168,8 +168,8 @@ async def test_flush_does_not_wait_for_the_end_of_a_pause():
 
 
 @in_virtual_time
-async def test_one_bad_row_is_found_given_up_and_reported(caplog):
-    """All others are written, those that come later with little delay."""
+async def test_one_bad_row_is_given_up_and_reported(caplog):
+    """All other keys are written. Later keys are written without long pauses."""
     lost = []
     source = Source(fails=lambda batch: "bad" in batch)
     async with WriteBehind(None, source, max_attempts=3, on_lost=lost.append) as behind:
@@ -180,11 +180,11 @@ async def test_one_bad_row_is_found_given_up_and_reported(caplog):
             await behind.set(f"k{number}", number)
         await asyncio.sleep(10)
         assert source.values == {f"k{number}": number for number in range(100)}
-        assert lost == []  # nothing shows that the source works
+        assert lost == []  # no other batch shows that the source works
         for number in range(100, 120):
             await behind.set(f"k{number}", number)
             await asyncio.sleep(1.01)
-            assert f"k{number}" in source.values  # whatever pauses "bad" has brought about
+            assert f"k{number}" in source.values  # the pauses after failures of "bad" do not delay it
         assert lost == [{"bad": "row"}]
         assert behind.stats().given_up == 1
         assert behind.stats().waiting == 0
@@ -192,8 +192,8 @@ async def test_one_bad_row_is_found_given_up_and_reported(caplog):
 
 
 @in_virtual_time
-async def test_a_writer_that_hangs_is_cancelled():
-    """And its batch is tried again: nobody knows what became of it."""
+async def test_writer_that_hangs_is_cancelled():
+    """The batch is repeated, because its outcome is unknown."""
     ended = []
 
     async def writer(batch):
@@ -242,8 +242,8 @@ def is_no_coroutine(batch):
 @pytest.mark.parametrize(
     "writer", [cancels_itself, names_others, returns_a_str, returns_a_number, writes_none, times_out, is_no_coroutine]
 )
-def test_whatever_a_writer_does_is_a_failure_and_no_end(writer):
-    """An answer that makes no sense, too: the batch is tried again, under its id, and nothing is lost."""
+def test_each_misbehaviour_of_a_writer_counts_as_a_failure(writer):
+    """Invalid results are failures too. The batch is repeated under its id, and nothing is lost."""
 
     async def main():
         ids = set()
@@ -262,12 +262,12 @@ def test_whatever_a_writer_does_is_a_failure_and_no_end(writer):
 
 
 @in_virtual_time
-async def test_keys_that_a_writer_names_are_tried_again():
+async def test_keys_that_a_writer_returns_are_repeated():
     given = []
 
     async def writer(batch):
         given.append((dict(batch), batch.id))
-        return list(batch)[1:]  # a source that takes one at a time
+        return list(batch)[1:]  # a source that accepts one row for each call
 
     async with WriteBehind(None, writer) as behind:
         for key in "abc":
@@ -280,8 +280,8 @@ async def test_keys_that_a_writer_names_are_tried_again():
 
 
 @in_virtual_time
-async def test_a_value_that_comes_while_its_key_is_written_is_written_next():
-    """Never lost, never overtaken by the older one, however often that has to be tried."""
+async def test_value_that_arrives_during_a_flush_of_its_key_is_written_next():
+    """The newer value is never lost, and never overtaken by repetitions of the older one."""
     source = Source(fails=1, takes=1.0)
     async with WriteBehind(None, source) as behind:
         await behind.set("k", "old")
@@ -294,8 +294,8 @@ async def test_a_value_that_comes_while_its_key_is_written_is_written_next():
 
 
 @in_virtual_time
-async def test_after_a_bug_flushes_begin_anew(monkeypatch, caplog):
-    """Nobody waits for ever for what has ended."""
+async def test_flusher_restarts_after_an_unexpected_exception(monkeypatch, caplog):
+    """A call of `flush` returns False when the flusher ends."""
 
     def broken(at):
         raise RuntimeError("a bug")
@@ -304,8 +304,8 @@ async def test_after_a_bug_flushes_begin_anew(monkeypatch, caplog):
     async with WriteBehind(None, source) as behind:
         await behind.set("k", 1)
         with monkeypatch.context() as patch:
-            patch.setattr(behind._buffer, "next", broken)
+            patch.setattr(behind._buffer, "next_batch", broken)
             assert await behind.flush() is False
-        assert "ended with a bug" in caplog.text
+        assert "write-behind flusher failed: unexpected exception" in caplog.text
         assert await behind.flush()
         assert source.values == {"k": 1}

@@ -1,4 +1,4 @@
-"""Calls of write-behind: what they do to the cache, and which are refused."""
+"""Calls of write-behind: their effect on the cache, and refused arguments."""
 
 import asyncio
 
@@ -28,8 +28,8 @@ async def test_set_stores_at_once_and_add_does_not_touch_the_cache(zones):
 
 
 @on_zones()
-async def test_a_cache_that_is_not_there_costs_the_source_nothing(zones):
-    """The call says so, and the value is written all the same."""
+async def test_value_reaches_the_source_while_the_cache_is_unavailable(zones):
+    """The call raises the error of the cache."""
     cache = await zones.ready()
     source = Source()
     async with WriteBehind(cache, source) as behind:
@@ -46,8 +46,8 @@ async def test_a_cache_that_is_not_there_costs_the_source_nothing(zones):
     [("with space", 1, InvalidKey), ("k", object(), EncodeError), ("k", b"x" * 2_000_000, ValueTooLarge)],
 )
 @on_zones()
-async def test_what_the_cache_takes_for_wrong_is_not_kept(zones, key, value, error):
-    """And what waited before is as it was; its room is free."""
+async def test_value_that_the_cache_refuses_is_dropped(zones, key, value, error):
+    """The previous pending value is restored, and the place of a new key is free."""
     cache = await zones.ready()
     source = Source()
     async with WriteBehind(cache, source, max_keys=2, timeout=0) as behind:
@@ -60,8 +60,8 @@ async def test_what_the_cache_takes_for_wrong_is_not_kept(zones, key, value, err
 
 
 @on_zones()
-async def test_a_value_that_does_not_fit_leaves_no_room_taken_by_it(zones):
-    """Whoever waited for room behind it goes on."""
+async def test_refused_value_frees_its_place(zones):
+    """The next call in the queue continues."""
     cache = await zones.ready()
     async with WriteBehind(cache, Source(), max_keys=1, timeout=None) as behind:
         results = await asyncio.gather(behind.set("with space", 1), behind.set("k", 1), return_exceptions=True)
@@ -119,7 +119,7 @@ def test_settings_that_cannot_be_used_are_refused(argument, value):
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(call, argument):
-    """Before anything is kept; the buffer works on."""
+    """Nothing is stored, and the buffer stays usable."""
 
     async def main():
         async with WriteBehind(None, write) as behind:

@@ -1,4 +1,4 @@
-"""Write-behind with a full buffer: who waits, how long, and what is left by those who give up."""
+"""Write-behind with a full buffer: order and length of waits, and the effect of their cancellation."""
 
 import asyncio
 
@@ -13,8 +13,8 @@ from tests.support.write_behind_source import Source
 
 
 @in_virtual_time
-async def test_a_full_buffer_makes_new_keys_wait_and_no_others():
-    """They go on in their order when a flush, which begins at once, has made room."""
+async def test_full_buffer_makes_only_new_keys_wait():
+    """A flush begins at once. The waiting calls continue in their order as it frees places."""
     source = Source(takes=1.0)
     async with WriteBehind(None, source, max_keys=2, interval=60, timeout=None) as behind:
         await behind.set("a", 1)
@@ -32,7 +32,7 @@ async def test_a_full_buffer_makes_new_keys_wait_and_no_others():
             await put("a")
             assert done == [("a", 0)]
             await asyncio.sleep(0.5)
-        # "a" has a newer value, so one key's room was made first
+        # "a" has a newer value, so the flush freed one place first
         assert [key for key, _ in done] == ["a", "c", "c", "d", "e"]
         await behind.flush()
         assert source.values == {"a": 2, "b": 1, "c": 2, "d": 2, "e": 2}
@@ -40,12 +40,12 @@ async def test_a_full_buffer_makes_new_keys_wait_and_no_others():
 
 
 @pytest.mark.parametrize("timeout", [0, 0.5, 3])
-def test_a_full_buffer_says_so_when_the_time_is_over(timeout):
+def test_full_buffer_raises_after_its_timeout(timeout):
     async def main():
         source = Source(fails=10**9)
         behind = WriteBehind(None, source, max_keys=1, timeout=timeout)
         await behind.add("a", 1)
-        with pytest.raises(BufferFull, match="1 keys wait") as caught:
+        with pytest.raises(BufferFull, match="1 keys are pending") as caught:
             await behind.set("b", 1)
         assert now() == timeout
         assert isinstance(caught.value, CacheError)
@@ -55,9 +55,9 @@ def test_a_full_buffer_says_so_when_the_time_is_over(timeout):
     run(main())
 
 
-@pytest.mark.parametrize("when", ["in line", "called"])
-def test_a_cancelled_wait_for_room_leaves_nothing(when):
-    """Neither the value, nor a room that nobody takes: also when its turn has just come."""
+@pytest.mark.parametrize("when", ["queued", "woken"])
+def test_cancelled_wait_for_a_place_leaves_nothing(when):
+    """Neither the value nor a reserved place remains, also if the call was just woken."""
 
     async def main():
         source = Source(takes=2.0)
@@ -65,7 +65,7 @@ def test_a_cancelled_wait_for_room_leaves_nothing(when):
             await behind.set("a", 1)
             first = asyncio.create_task(behind.set("b", 2))
             second = asyncio.create_task(behind.set("c", 3))
-            if when == "in line":
+            if when == "queued":
                 await asyncio.sleep(1)
             else:
                 await asyncio.sleep(2)
@@ -87,7 +87,7 @@ def test_a_cancelled_wait_for_room_leaves_nothing(when):
 
 
 @in_virtual_time
-async def test_a_merge_that_fails_does_not_keep_the_room_of_its_key():
+async def test_failed_merge_frees_the_place_of_its_key():
     source = Source()
     async with WriteBehind(None, source, max_keys=1, timeout=None, interval=0.1) as behind:
         await behind.set("a", 1)
@@ -99,7 +99,7 @@ async def test_a_merge_that_fails_does_not_keep_the_room_of_its_key():
 
 
 @in_virtual_time
-async def test_close_ends_waits_for_room():
+async def test_close_ends_waits_for_a_place():
     behind = WriteBehind(None, Source(fails=10**9), max_keys=1, timeout=None)
     await behind.set("a", 1)
     waiting = asyncio.create_task(behind.set("b", 1))
@@ -110,18 +110,18 @@ async def test_close_ends_waits_for_room():
 
 
 @in_virtual_time
-async def test_nobody_takes_the_room_of_those_whose_turn_it_is():
-    """Between their being told so and their going on, calls that came later may look."""
+async def test_reserved_place_is_not_given_to_a_later_call():
+    """A later call may run between the wake of a waiting call and its first step."""
     buffer = Buffer(max_batch=1, interval=1.0, max_attempts=1)
-    room = Capacity(buffer, 1)
+    capacity = Capacity(buffer, 1)
     buffer.put("a", 1, is_delta=False, now=0)
-    turn = asyncio.create_task(room.turn("b"))
+    turn = asyncio.create_task(capacity.wait("b"))
     await settle()
-    buffer.wrote(buffer.next(now=0))
-    room.call()
-    assert not room.has("c")
+    buffer.succeeded(buffer.next_batch(now=0))
+    capacity.wake_next()
+    assert not capacity.admits("c")
     await turn
-    assert room.has("b")
-    assert not room.has("c")
-    room.done("b")  # without having put anything
-    assert room.has("c")
+    assert capacity.admits("b")
+    assert not capacity.admits("c")
+    capacity.release("b")  # it stored nothing
+    assert capacity.admits("c")

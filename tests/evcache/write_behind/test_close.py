@@ -1,4 +1,4 @@
-"""The end of write-behind: what is written still, what is lost, and who is told."""
+"""Close of write-behind: values that are written, values that are lost, and reports of both."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from tests.support.write_behind_source import Source
 
 
 @in_virtual_time
-async def test_close_writes_what_waits():
+async def test_close_writes_pending_values():
     source = Source(fails=2)
     behind = WriteBehind(None, source, interval=60, max_batch=2)
     for key in "abc":
@@ -21,8 +21,8 @@ async def test_close_writes_what_waits():
 
 
 @in_virtual_time
-async def test_close_makes_no_long_pauses():
-    """After an outage they are longer than there is time, and the source may be back any moment."""
+async def test_close_shortens_pauses():
+    """After an outage the pause is longer than the drain time, and the source may recover at any moment."""
     source = Source(fails=lambda batch: now() < 100.1)
     behind = WriteBehind(None, source)
     await behind.set("k", 1)
@@ -32,8 +32,8 @@ async def test_close_makes_no_long_pauses():
 
 
 @pytest.mark.parametrize("drain", [0, 2.0])
-def test_close_says_what_was_not_written(drain, caplog):
-    """Deltas that were under way and those that came later summed up; once, in the log and to `on_lost`."""
+def test_close_returns_unwritten_values(drain, caplog):
+    """Deltas in flight and later deltas are added up. The log and `on_lost` get one report."""
 
     async def main():
         lost = []
@@ -49,7 +49,7 @@ def test_close_says_what_was_not_written(drain, caplog):
         assert first == second == {"n": 11, "k": 1}
         assert await behind.close() == first
         assert lost == [first]
-        assert len([record for record in caplog.records if "are lost" in record.getMessage()]) == 1
+        assert len([record for record in caplog.records if "values are lost" in record.getMessage()]) == 1
         assert source.at_once == 0
         assert behind.waiting("n") == 11
 
@@ -57,7 +57,7 @@ def test_close_says_what_was_not_written(drain, caplog):
 
 
 @in_virtual_time
-async def test_a_cancelled_close_ends_the_task_and_keeps_values():
+async def test_cancelled_close_ends_the_task_and_keeps_values():
     lost = []
     source = Source(takes=100)
     behind = WriteBehind(None, source, flush_timeout=1000, on_lost=lost.append)
@@ -77,8 +77,8 @@ async def test_a_cancelled_close_ends_the_task_and_keeps_values():
 @pytest.mark.parametrize("turns", range(8))
 @pytest.mark.parametrize("drain", [0, 50])
 @in_virtual_time
-async def test_a_close_after_one_that_was_cancelled_waits_for_the_writer(turns, drain):
-    """What the writer does when it is cancelled is not interrupted by the second close, and nothing runs after it."""
+async def test_close_after_a_cancelled_close_waits_for_the_writer(turns, drain):
+    """The second close does not interrupt the cleanup of the writer, and nothing runs afterwards."""
     cleaned = []
 
     async def write(batch):
@@ -105,7 +105,7 @@ async def test_a_close_after_one_that_was_cancelled_waits_for_the_writer(turns, 
 
 
 @in_virtual_time
-async def test_close_ends_a_flush_that_waits():
+async def test_close_ends_a_waiting_flush():
     behind = WriteBehind(None, Source(fails=10**9))
     await behind.set("k", 1)
     flushing = asyncio.create_task(behind.flush())
@@ -115,11 +115,11 @@ async def test_close_ends_a_flush_that_waits():
 
 
 @in_virtual_time
-async def test_what_on_lost_raises_is_logged(caplog):
+async def test_exception_of_on_lost_is_logged(caplog):
     def on_lost(values):
-        raise RuntimeError("nobody home")
+        raise RuntimeError("no receiver")
 
     behind = WriteBehind(None, Source(fails=10**9), on_lost=on_lost)
     await behind.set("k", 1)
     assert await behind.close(0) == {"k": 1}
-    assert "on_lost has failed" in caplog.text
+    assert "callback on_lost failed" in caplog.text

@@ -11,7 +11,7 @@ import pytest
 from evcache import EncodeError, InvalidArgument
 from evcache.replication.handoff.file import HintsJournal
 from evcache.write_behind import WriteBehind
-from evcache.write_behind.batch import PendingWrite, Saved
+from evcache.write_behind.batch import PendingWrite, SavedWrite
 from evcache.write_behind.journal import FORMAT, WriteBehindJournal
 from tests.support.unusable_files import CAUSES
 
@@ -67,9 +67,9 @@ def test_what_was_noted_is_there_for_the_next_process(path, how):
         else:
             abandon(file)
         assert await content(path) == [
-            Saved("", "ä\0x", True, 1, b"", 2**32 - 1),
-            Saved("", "b", False, 2, bytes(range(256)) * 50, 7),
-            Saved("id/0", "b", False, 5, b"new", 7),
+            SavedWrite("", "ä\0x", True, 1, b"", 2**32 - 1),
+            SavedWrite("", "b", False, 2, bytes(range(256)) * 50, 7),
+            SavedWrite("id/0", "b", False, 5, b"new", 7),
         ]
 
     asyncio.run(main())
@@ -198,7 +198,7 @@ def test_a_write_that_fails_is_logged_and_tried_again(path, caplog):
 
 
 class Source:
-    """A writer that fails while it is told to, and can be made to hang."""
+    """A writer that fails or hangs on request."""
 
     def __init__(self, *, fails=False, hangs=False):
         self.fails = fails
@@ -223,9 +223,9 @@ class Source:
 
 async def crash(behind):
     """What the end of a process leaves of it: the file as it is, and nothing else."""
-    await behind._file.written()
-    abandon(behind._file)
-    task = behind._flushes.task
+    await behind._journal.written()
+    abandon(behind._journal)
+    task = behind._flusher.task
     task.cancel()
     await asyncio.wait([task])
 
@@ -254,7 +254,7 @@ def test_what_waits_outlives_the_process(path):
 
 
 def test_a_batch_in_flight_is_tried_again_with_its_id(path):
-    """So a source that has applied it can tell, and what came meanwhile is not mixed into it: nothing counts twice."""
+    """The source recognizes a batch that it has applied. Later values are not mixed into it, so no delta counts twice."""
 
     async def main():
         source = Source(hangs=True)
@@ -282,15 +282,15 @@ def test_a_batch_is_in_the_file_before_the_writer_sees_it(path):
 
         async def writer(batch):
             seen.append(batch.id)
-            abandon(behind._file)
+            abandon(behind._journal)
             await asyncio.Event().wait()
 
         behind = WriteBehind(None, writer, path=path, max_batch=1)
         await behind.set("k", 1)
         while not seen:
             await asyncio.sleep(0)
-        behind._flushes.task.cancel()
-        await asyncio.wait([behind._flushes.task])
+        behind._flusher.task.cancel()
+        await asyncio.wait([behind._flusher.task])
         assert [(saved.batch, saved.key) for saved in await content(path)] == [(seen[0], "k")]
 
     asyncio.run(main())
@@ -335,7 +335,7 @@ def test_a_cancelled_close_keeps_everything_in_the_file(path):
 
 @pytest.mark.parametrize("turns", range(4))
 def test_a_cancelled_first_call_leaves_nothing(path, turns):
-    """Whoever gives up while the file is opened is not in the way of the next."""
+    """A caller that is cancelled while the file is opened does not affect the next caller."""
 
     async def main():
         source = Source()
@@ -374,8 +374,8 @@ def test_a_file_that_cannot_be_written_holds_no_flush_up(path, caplog):
         source = Source()
         behind = WriteBehind(None, source, path=path, interval=NEVER)
         await behind.set("a", 1)
-        await behind._file.written()
-        behind._file._thread.submit(behind._file._database.execute, "PRAGMA query_only = ON").result()
+        await behind._journal.written()
+        behind._journal._thread.submit(behind._journal._database.execute, "PRAGMA query_only = ON").result()
         await behind.set("b", 2)
         assert await behind.flush()
         assert source.values == {"a": 1, "b": 2}
@@ -384,7 +384,7 @@ def test_a_file_that_cannot_be_written_holds_no_flush_up(path, caplog):
         assert await behind.close(0) == {"c": 3}
 
     asyncio.run(main())
-    assert "closed with 1 keys that were not written, and are lost" in caplog.text
+    assert "write-behind closed with 1 unwritten keys: no file, values are lost" in caplog.text
 
 
 @pytest.mark.parametrize("cause", CAUSES)
@@ -411,7 +411,7 @@ def test_calls_go_on_when_the_file_is_unusable(tmp_path, caplog, cause, first):
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1
     assert errors[0].startswith(f"write-behind file unusable, values are kept in memory only: {path}: {says}")
-    assert "closed with 1 keys that were not written, and are lost" in caplog.text
+    assert "write-behind closed with 1 unwritten keys: no file, values are lost" in caplog.text
 
 
 @pytest.mark.parametrize("cause", CAUSES)
