@@ -136,7 +136,7 @@ class InvalidationDispatcher:
             self._throttle.end(key)
         if version is not None and version != NOTHING_NEWER:
             # Only if the clock believes the version: no item would be new enough for a version that is too far ahead.
-            believed = self._clock.version_of(cas_of(version))
+            believed = self._clock.observe(cas_of(version))
             if believed is not None:
                 self._remembered.hear(key, believed)
         if self._near is not None:

@@ -82,7 +82,7 @@ class Leases:
             return asked
         pool, node, reply, hit = asked
         if not hit.leased:
-            return ZoneHit(hit, pool.name, self._clock.version_of(hit.cas))
+            return ZoneHit(hit, pool.name, self._clock.observe(hit.cas))
         return Lease(pool, node, key, hit.cas, hit.cas, until) if b"W" in reply.tokens else NoLease.TAKEN
 
     async def take_beside(

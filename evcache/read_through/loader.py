@@ -279,7 +279,7 @@ class Loader:
         """Call the loader, and store what it returns. Raises only when cancelled; what goes wrong is told to the flights."""
         # From here on whoever writes a key has a newer version than what is loaded, and spoils what this process would
         # keep of it.
-        versions = [self._clock.next() if self._versions else None for _ in errands]
+        versions = [self._clock.tick() if self._versions else None for _ in errands]
         kept = [
             None if self._near is None or not asked.reads.near_cache else self._near.take_off(errand.flight.key)
             for errand in errands

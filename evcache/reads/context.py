@@ -48,4 +48,4 @@ class ReadContext:
     def found(self, zone: str, reply: AnyReply) -> ZoneHit | None:
         """The item in a zone's reply; None for a miss, and for the stub of a lease."""
         hit = read_hit(reply)
-        return None if hit is None or hit.leased else ZoneHit(hit, zone, self.clock.version_of(hit.cas))
+        return None if hit is None or hit.leased else ZoneHit(hit, zone, self.clock.observe(hit.cas))

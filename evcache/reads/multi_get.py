@@ -132,14 +132,14 @@ class MultiGet:
         others: Answers,
     ) -> None:
         """Enter what a node has of these keys, or what is wrong with a reply, where it belongs."""
-        remembered, version_of = self._parts.remembered, self._parts.clock.version_of
+        remembered, observe = self._parts.remembered, self._parts.clock.observe
         for index, reply in hits:
             key = keys[index]
             try:
                 hit = read_hit(reply)
                 if hit is None or hit.leased:
                     continue
-                version = version_of(hit.cas)
+                version = observe(hit.cas)
             except CacheError as error:
                 others[key] = {zone: error}
                 continue

@@ -184,7 +184,7 @@ class ZoneReader:
             failure = error
         else:
             if hit is not None and not hit.leased:
-                version = self._clock.version_of(hit.cas)
+                version = self._clock.observe(hit.cas)
                 if version is None or version >= known:
                     if version != recent and version is not None:
                         self._remembered.note(key, version)

@@ -193,7 +193,7 @@ class StoreCommand:
                 # An item without a version was written by another kind of client. It wins and loses against nothing, so
                 # ours replaces it, and not by luck: only while it is what was seen.
                 is_own = self._clock.has_made(seen.cas)
-                version = self._clock.version_on_server(seen.cas)
+                version = self._clock.observe_stored(seen.cas)
                 assert self.version is not None
                 if version is not None and version > self.version:
                     if not is_own:

@@ -63,7 +63,7 @@ class GutterReads:
         assert view.spare is not None
         node = view.spare.node(view.place_in_spare(key))
         hit = read_hit(await send_request(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
-        return None if hit is None or hit.leased else ZoneHit(hit, GUTTER, self._clock.version_of(hit.cas))
+        return None if hit is None or hit.leased else ZoneHit(hit, GUTTER, self._clock.observe(hit.cas))
 
 
 class GutterWrites:

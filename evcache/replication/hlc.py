@@ -1,11 +1,11 @@
-"""Versions: 64-bit stamps of a hybrid logical clock, the same in every zone, and how they are kept on servers.
+"""Versions: 64-bit timestamps of a hybrid logical clock, equal in every zone, and their form on servers.
 
 A version is 44 bits of milliseconds since 1970, 8 bits of counter and 12 bits of writer id. It grows with every write of a
-client, and past every version that the client has seen, so a write that comes after a read is newer than what was read,
-whatever the clocks say (Kulkarni et al., "Logical Physical Clocks", 2014).
+client, and past every version that the client has seen. So a write that follows a read is newer than the item that was read,
+even if clocks differ (Kulkarni et al., "Logical Physical Clocks", 2014).
 
-Servers keep it *inverted* as the item's CAS, `2^64 - 1 - version`: a server lets a store with an older or equal CAS
-overwrite, and inverted, older means newer. See `evcache.zones.protocol.requests.guarded_store`.
+Servers keep a version *inverted* as the item's CAS, `2^64 - 1 - version`. A server lets a store overwrite an item with an
+equal or older CAS, and inverted, older means newer. See `evcache.zones.protocol.requests.guarded_store`.
 """
 
 from __future__ import annotations
@@ -20,61 +20,66 @@ WRITER_BITS = 12
 
 MAX_CAS = 2**64 - 1
 
-# CAS numbers in these ranges were not made by this clock. Below: given out by a server, one by one from 1, or by another
-# kind of client. Above: lease stubs, which must look older than every write. The clock passed 2^52 in January 1970.
+# CAS numbers below this one, and versions below it, were not made by this clock. Such a low CAS comes from a server, which
+# counts from 1, or from another kind of client. Such a low version is a lease stub, which must look older than every write.
+# The clock passed 2^52 in January 1970.
 NOT_A_VERSION = 2**52
 
 # CAS of the stub that a guarded store makes where nothing is. It is in the range of lease stubs, which are drawn at random.
 GUARD_STUB_CAS = MAX_CAS
 
-# Older than every version. Said of a key whose item has changed without getting a new one, by a touch for instance: what
-# a near cache holds is to be let go of, and nothing newer need be waited for.
+# Older than every version. It is reported for a key whose item has changed without a new version, by a touch for example.
+# A near cache drops its entry then, and accepts any version afterwards.
 NOTHING_NEWER = 0
 
-# A clock further ahead than this is broken. Taking over its time would carry the error to every client that reads it, and
-# its writes would win for as long as it is ahead. NTP keeps machines within milliseconds.
+# A clock further ahead than this is broken. A client that adopted its time would carry the error to the readers of its
+# writes. Such writes would win for as long as the clock is ahead. NTP keeps machines within milliseconds.
 MAX_AHEAD_MS = 60_000
 
 _WRITER_MASK = (1 << WRITER_BITS) - 1
 
-# The newest version that a store can go past without leaving the range of versions.
-_NEWEST_PASSABLE = MAX_CAS - NOT_A_VERSION - 2 * (1 << WRITER_BITS)
+# Highest version for which `tick` can make a newer one that is still in the range of versions.
+_HIGHEST_PASSABLE = MAX_CAS - NOT_A_VERSION - 2 * (1 << WRITER_BITS)
 
 _log = logging.getLogger("evcache.replication")
 
 
 def wall_clock_ms() -> int:
-    """Milliseconds since 1970."""
+    """Return milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 
 class HybridLogicalClock:
-    """Makes versions and reads them. One for each client; not for several threads."""
+    """Clock that makes the versions of one client. It is not for several threads."""
 
     __slots__ = ("_horizon", "_stamp", "_wall_ms", "refused", "writer")
 
     def __init__(self, writer: int | None = None, wall_ms: Callable[[], int] = wall_clock_ms) -> None:
-        """`writer` (0 to 4095) tells clients apart that write in the same millisecond; None: drawn at random."""
-        # Drawn with the first version: drawn here, all processes that are forked from one that has made its client would
-        # be one writer, and write different values with the same version.
-        self.writer = None if writer is None else writer & (1 << WRITER_BITS) - 1
-        self.refused = 0
-        """Versions seen that were too far ahead to be believed."""
-        self._wall_ms = wall_ms
-        self._stamp = 0  # milliseconds and counter of the newest version made or seen; a full counter carries over
-        self._horizon = 0  # stamps below this are believed without a look at the clock
-
-    def next(self, after: int = 0) -> int:
-        """Make a version that is newer than every version made or seen here.
+        """Make a clock.
 
         Args:
-            after: a version that the new one must be newer than, as `version_on_server` returned it. If it is too far
-                ahead to be believed, only this one version goes past it. The clock does not move there, because every
-                later write would then carry the error of another clock to other keys.
+            writer: Writer id, 0 to 4095. It distinguishes clients that write in the same millisecond. If None, it is random.
+            wall_ms: Returns milliseconds since 1970.
+        """
+        # The first `tick` draws a random id. If the id were drawn here, a process that makes its client and then forks would
+        # share it with its children. They would write different values with one version.
+        self.writer = None if writer is None else writer & (1 << WRITER_BITS) - 1
+        self.refused = 0
+        """Number of versions seen that were too far ahead to be believed."""
+        self._wall_ms = wall_ms
+        self._stamp = 0  # milliseconds and counter of the latest version made or seen; a full counter carries over
+        self._horizon = 0  # versions with a lower stamp are believed without reading the wall clock
+
+    def tick(self, after: int = 0) -> int:
+        """Make a version that is newer than every version made or observed by this clock.
+
+        Args:
+            after: A version that the new one must be newer than, as `observe_stored` returned it. If it is too far ahead to
+                be believed, only this one version goes past it. The clock does not move there, because every later write
+                would then carry the error of another clock to other keys.
 
         Returns:
             The version, with the writer id of this client.
-
         """
         stamp = self._stamp = max(self._stamp + 1, self._wall_ms() << COUNTER_BITS)
         writer = self.writer
@@ -84,11 +89,21 @@ class HybridLogicalClock:
             stamp = (after >> WRITER_BITS) + 1
         return stamp << WRITER_BITS | writer
 
-    def version_of(self, cas: int) -> int | None:
-        """The version behind an item's CAS, from now on in the past of this clock; None when the item has none.
+    @staticmethod
+    def decode(cas: int) -> int | None:
+        """Return the version that an item's CAS stands for. If None, the CAS was not made by a clock of this kind.
 
-        It has none when a server or another kind of client chose the CAS, and when it is too far in the future to be
-        believed (counted in `refused`).
+        The version may be too far ahead to be believed. No clock moves.
+        """
+        version = MAX_CAS - cas
+        return None if version < NOT_A_VERSION or cas < NOT_A_VERSION else version
+
+    def observe(self, cas: int) -> int | None:
+        """Move this clock past the version of an item's CAS, so that later writes of this client are newer.
+
+        Returns:
+            The version. None, with the clock unchanged, if a server or another kind of client chose the CAS, or if the
+            version is too far ahead to be believed. The latter is counted in `refused`.
         """
         version = MAX_CAS - cas
         if version < NOT_A_VERSION or cas < NOT_A_VERSION:
@@ -103,30 +118,24 @@ class HybridLogicalClock:
             self._stamp = stamp
         return version
 
-    def version_on_server(self, cas: int) -> int | None:
-        """Return the version behind an item's CAS as servers compare it, also if it is too far ahead to be believed.
+    def observe_stored(self, cas: int) -> int | None:
+        """Observe an item's CAS, and return its version as servers compare it, also if it is too far ahead to be believed.
 
-        Stores compare with this one. A store that replaced an item "without a believable version" would put an older
-        version over a newer one whenever it is the clock of this client that is wrong. All other clients would then take
-        that zone to be behind.
-
-        Args:
-            cas: the CAS of an item.
+        Stores compare with this version. If the clock of this client is wrong, every present item is too far ahead. A store
+        that ignored their versions would replace newer ones, and all other clients would find that zone stale.
 
         Returns:
-            The version. None if the item has none, or if no version can be newer than the number. The clock moves past
-            the version if it is believed; otherwise the version is counted in `refused`.
-
+            The version. None if the item has none, or if no version can be newer than it.
         """
-        version = self.version_of(cas)
-        if version is None and cas >= NOT_A_VERSION and NOT_A_VERSION <= MAX_CAS - cas <= _NEWEST_PASSABLE:
+        version = self.observe(cas)
+        if version is None and cas >= NOT_A_VERSION and NOT_A_VERSION <= MAX_CAS - cas <= _HIGHEST_PASSABLE:
             return MAX_CAS - cas
         return version
 
     def has_made(self, cas: int) -> bool:
-        """Return True if this client has made the version behind an item's CAS. Ask before the clock moves past it.
+        """Return True if this client has made the version of an item's CAS. The answer holds before `observe` alone.
 
-        False for a version that went past one which is not believed (see `next`): of those the clock keeps nothing.
+        It is False for a version that went past one which is not believed (see `tick`). The clock has no record of those.
         """
         version = MAX_CAS - cas
         return version & _WRITER_MASK == self.writer and version >> WRITER_BITS <= self._stamp
@@ -138,10 +147,10 @@ class HybridLogicalClock:
 
     def _refuse(self, version: int) -> None:
         self.refused += 1
-        if self.refused == 1:  # once for each client: a clock that is wrong is wrong for every item
+        if self.refused == 1:  # once for each client, because a wrong clock is wrong for every item
             _log.warning(
-                "version refused: it is %.1f s ahead of this client's clock (limit %d s), so this clock or the clock of"
-                " writer %d is wrong; items with such versions are read without a version",
+                "version refused: it is %.1f s ahead of this client's clock (limit %d s); check the clocks of this client"
+                " and of writer %d",
                 (milliseconds_of(version) - self._wall_ms()) / 1000,
                 MAX_AHEAD_MS // 1000,
                 version & _WRITER_MASK,
@@ -149,10 +158,10 @@ class HybridLogicalClock:
 
 
 def cas_of(version: int) -> int:
-    """The CAS under which servers keep a version."""
+    """Return the CAS under which servers keep a version."""
     return MAX_CAS - version
 
 
 def milliseconds_of(version: int) -> int:
-    """When a version was made, in milliseconds since 1970."""
+    """Return the time at which a version was made, in milliseconds since 1970."""
     return version >> WRITER_BITS + COUNTER_BITS

@@ -94,9 +94,7 @@ class Comparison(NamedTuple):
 
     def held_as(self, version: int, clock: HybridLogicalClock) -> Peeked | None:
         """Return what a zone that answered holds under this version."""
-        return next(
-            (item for item in self.seen.values() if item is not None and clock.version_of(item.cas) == version), None
-        )
+        return next((item for item in self.seen.values() if item is not None and clock.decode(item.cas) == version), None)
 
 
 class ReadRepair:
@@ -218,7 +216,7 @@ class ReadRepair:
                     answer.cancel()
                     if answer.done() and not answer.cancelled():
                         answer.exception()  # looked at, so that it is not reported as lost
-        versions = {zone: self._clock.version_of(item.cas) for zone, item in seen.items() if item is not None}
+        versions = {zone: self._clock.observe(item.cas) for zone, item in seen.items() if item is not None}
         versioned = {zone: version for zone, version in versions.items() if version is not None}
         if not versioned:
             return Comparison(seen, failures, None, [])
@@ -264,7 +262,7 @@ class ReadRepair:
         place = view.place(key)
         for pool in view.writers:
             seen = compared.seen.get(pool.name)
-            if seen is not None and self._clock.version_of(seen.cas) is not None:
+            if seen is not None and self._clock.observe(seen.cas) is not None:
                 tombstone = self._tombstone(key, version)
                 try:
                     await execute(tombstone, pool.node(place), deadline)
@@ -364,7 +362,7 @@ class ReadRepair:
         hit, deadline = lack.hit, began + seconds
         if hit is None:  # read again, now with the time that is left: an ordinary read does not ask, to stay small
             hit = read_hit(await send_request(lack.source, requests.meta_get(lack.key, requests.COPY_FLAGS), deadline))
-        if hit is None or hit.ttl is None or self._clock.version_of(hit.cas) != lack.version:
+        if hit is None or hit.ttl is None or self._clock.observe(hit.cas) != lack.version:
             return None  # expired, or replaced by a write that goes to every zone by itself
         exptime = exptime_of_copy(hit.ttl, seconds, self._now())
         if exptime is None:
@@ -391,7 +389,7 @@ class ReadRepair:
         Not by a tombstone of the newer version, which a touch may yet keep alive in its zone.
         """
         seen = await peek(lack.node, lack.key, deadline)
-        version = None if seen is None else self._clock.version_of(seen.cas)
+        version = None if seen is None else self._clock.observe(seen.cas)
         if version is None or version >= lack.version:
             return Outcome.SUPERSEDED
         outcome = await remove_version(lack.node, lack.key, version, deadline)

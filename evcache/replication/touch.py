@@ -63,7 +63,7 @@ class TouchCommand:
                 return Outcome.NOT_FOUND
             if seen.flags == FLAG_ENVELOPE:
                 return Outcome.NOT_STORED
-            version = self._clock.version_of(seen.cas)
+            version = self._clock.observe(seen.cas)
             if version is not None and version < self._known:
                 return Outcome.NOT_FOUND  # this client has deleted or replaced it, which the zone has missed
             if version is None or not capabilities_of(node).versions:

@@ -51,7 +51,7 @@ class CompareAndSet:
         """Return a version newer than all that the client has seen, and newer than the item with this CAS, even if that is
         too far ahead to be believed.
         """
-        return self.clock.next(0 if cas is None else self.clock.version_on_server(cas) or 0)
+        return self.clock.tick(0 if cas is None else self.clock.observe_stored(cas) or 0)
 
     async def create(self, node: Node, draft: Draft, seen: Peeked | None, deadline: float) -> Decision | Outcome | None:
         """Store if the node holds no item, or only the absence that was seen. Returns and raises as `replace` does."""

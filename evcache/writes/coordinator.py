@@ -83,7 +83,7 @@ class Coordinator:
             self._remembered.note(key, newest)  # so that a read that follows is not older
         if seen is None or seen.absent:
             return seen
-        version = self.stores.clock.version_of(seen.cas)
+        version = self.stores.clock.observe(seen.cas)
         if version is None or version >= max(known, newest):
             return seen
         if compared.failures:

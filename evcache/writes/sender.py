@@ -171,7 +171,7 @@ def renewed(store: StoreCommand, clock: HybridLogicalClock, elapsed: float, tomb
         tombstone_ttl: lifetime of a delete, in the wire form.
 
     """
-    version = clock.next(after=store.unseen)
+    version = clock.tick(after=store.unseen)
     ttl = store.ttl
     is_over = False
     # An item with a unix time ends at that time. An envelope has its times inside, and its item stays as long as deletes are

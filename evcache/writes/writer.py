@@ -109,7 +109,7 @@ class Writer:
             draft.data,
             draft.flags,
             ttl=draft.ttl,
-            version=self._clock.next() if self._versions else None,
+            version=self._clock.tick() if self._versions else None,
             newest_wins=newest_wins,
         )
 
@@ -119,7 +119,7 @@ class Writer:
 
     def delete(self, key: bytes) -> DeleteCommand:
         """A tombstone with a new version."""
-        version = self._clock.next() if self._versions else None
+        version = self._clock.tick() if self._versions else None
         return DeleteCommand(self._clock, key, ttl=self.wire_ttl(self._tombstone_ttl), version=version)
 
     # To every zone.

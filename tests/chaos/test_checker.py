@@ -396,7 +396,7 @@ def test_a_history_gives_versions_that_no_later_write_falls_below():
     history = History()
     behind = HybridLogicalClock(writer=0, wall_ms=lambda: int((time.time() - 0.5) * 1000))
     floor = history.floor(-0.5)
-    assert floor < behind.next() < history.floor(+0.5)
+    assert floor < behind.tick() < history.floor(+0.5)
 
 
 def test_a_short_lived_write_between_two_looks_may_have_expired():

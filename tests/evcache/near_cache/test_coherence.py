@@ -72,13 +72,13 @@ def test_nothing_is_served_longer_than_the_item_has_left(near, clock, ttl, kept)
 
 def test_a_write_during_a_flight_keeps_its_old_value_out(near):
     flight = near.take_off(KEY)
-    near.writing(KEY, VERSIONS.next())
+    near.writing(KEY, VERSIONS.tick())
     near.land(flight, found(b"old"))
     assert near.get(KEY) is None
 
 
 def test_a_flight_that_began_during_a_write_is_spoiled_by_its_end(near):
-    near.writing(KEY, VERSIONS.next())
+    near.writing(KEY, VERSIONS.tick())
     flight = near.take_off(KEY)
     near.doubtful(KEY, None, 0.0, everywhere=False)
     near.land(flight, found(b"old"))
@@ -87,8 +87,8 @@ def test_a_flight_that_began_during_a_write_is_spoiled_by_its_end(near):
 
 def test_an_acknowledged_write_keeps_its_value_and_older_ones_out(near):
     """A slower zone may answer with the old value for a while."""
-    new, old = VERSIONS.next() + (1 << 20), VERSIONS.next()
-    near.writing(KEY, VERSIONS.next())
+    new, old = VERSIONS.tick() + (1 << 20), VERSIONS.tick()
+    near.writing(KEY, VERSIONS.tick())
     near.written(KEY, store(b"new", new), "eu-1a", 0.0)
     assert near.get(KEY).data == b"new"
     fetch(near, found(b"old", old))
@@ -97,7 +97,7 @@ def test_an_acknowledged_write_keeps_its_value_and_older_ones_out(near):
 
 def test_the_grace_after_a_write_begins_when_it_ends(near, clock):
     """The slower zones get it then, or later; what has been kept of it may have given way to others."""
-    old, new = VERSIONS.next(), VERSIONS.next()
+    old, new = VERSIONS.tick(), VERSIONS.tick()
     near.writing(KEY, new)
     clock.now += 4
     near.written(KEY, store(b"new", new), "eu-1a", 0.0)
@@ -110,21 +110,21 @@ def test_the_grace_after_a_write_begins_when_it_ends(near, clock):
 
 
 def test_an_older_write_that_ends_later_does_not_replace_a_newer_one(near):
-    older, newer = VERSIONS.next(), VERSIONS.next()
+    older, newer = VERSIONS.tick(), VERSIONS.tick()
     for version, value in ((newer, b"newer"), (older, b"older")):
         near.written(KEY, store(value, version), "eu-1a", 0.0)
     assert near.get(KEY).data == b"newer"
 
 
 def test_an_acknowledged_delete_is_a_known_absence(near):
-    near.written(KEY, DeleteCommand(VERSIONS, KEY, ttl=60, version=VERSIONS.next()), "eu-1a", 0.0)
+    near.written(KEY, DeleteCommand(VERSIONS, KEY, ttl=60, version=VERSIONS.tick()), "eu-1a", 0.0)
     kept = near.get(KEY)
     assert not kept.is_value
 
 
-@pytest.mark.parametrize("version", [None, VERSIONS.next()], ids=["unknown", "known"])
+@pytest.mark.parametrize("version", [None, VERSIONS.tick()], ids=["unknown", "known"])
 def test_a_write_whose_outcome_is_not_known_leaves_nothing(near, version):
-    fetch(near, found(b"old", VERSIONS.next() - (1 << 40)))
+    fetch(near, found(b"old", VERSIONS.tick() - (1 << 40)))
     near.doubtful(KEY, version, 0.0, everywhere=False)
     assert near.get(KEY) is None
 
@@ -134,7 +134,7 @@ def unchanged(near, began):
 
 
 def decided(near, began):
-    near.written(KEY, store(b"ours", VERSIONS.next()), "eu-1a", began)
+    near.written(KEY, store(b"ours", VERSIONS.tick()), "eu-1a", began)
 
 
 def everywhere(near, began):
@@ -150,7 +150,7 @@ def test_an_own_decision_does_not_make_known_what_another_client_has_done(near, 
     near.drop(KEY)
     for passed, is_kept in ((0, False), (3.9, False), (0.2, True)):
         clock.now += passed
-        fetch(near, found(b"read", VERSIONS.next()))
+        fetch(near, found(b"read", VERSIONS.tick()))
         assert (near.get(KEY) is not None) == is_kept
 
 
@@ -158,10 +158,10 @@ def test_two_own_decisions_end_one_by_one(near):
     """In whichever order: what is read while one is under way may be older than what it decides."""
     first, second = near.writing(KEY, None), near.writing(KEY, None)
     near.lift(KEY, second)
-    fetch(near, found(b"old", VERSIONS.next()))
+    fetch(near, found(b"old", VERSIONS.tick()))
     assert near.get(KEY) is None
     near.lift(KEY, first)
-    fetch(near, found(b"read", VERSIONS.next()))
+    fetch(near, found(b"read", VERSIONS.tick()))
     assert near.get(KEY).data == b"read"
 
 
@@ -171,18 +171,18 @@ def test_flights_are_forgotten_when_they_end(near):
     near.crash(first)
     near.land(second, None)
     spoiled = near.take_off(KEY)
-    near.writing(KEY, VERSIONS.next())
+    near.writing(KEY, VERSIONS.tick())
     fresh = near.take_off(KEY)
     assert fresh is not spoiled
     near.land(spoiled, found(b"old"))
-    near.land(fresh, found(b"new", VERSIONS.next()))
+    near.land(fresh, found(b"new", VERSIONS.tick()))
     assert near.get(KEY).data == b"new"
     assert near._flights == {}
 
 
 def test_every_order_of_a_fetch_and_a_write_leaves_the_new_value_or_nothing():
     """A fetch (take off, read the old or the new value, land) and a write, in each order in which they can be."""
-    old, new = VERSIONS.next(), VERSIONS.next()
+    old, new = VERSIONS.tick(), VERSIONS.tick()
     for order in set(itertools.permutations(["take off", "read", "land", "writing", "stored", "ended"])):
         place = {step: order.index(step) for step in order}
         if not place["take off"] < place["read"] < place["land"] or not place["writing"] < place["stored"] < place["ended"]:

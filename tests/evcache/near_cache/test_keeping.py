@@ -99,7 +99,7 @@ def test_losing_the_channel_forgets_what_was_kept_for_longer(clock):
     assert near.get(KEY) is None
     near.land(flight, found())
     assert near.get(KEY) is None, "it was under way"
-    fetch(near, found(version=VERSIONS.next()))
+    fetch(near, found(version=VERSIONS.tick()))
     assert near.get(KEY) is None, "held off"
     assert near._flights == {}
     clock.now += 5.0
@@ -149,12 +149,12 @@ def test_what_is_not_kept(clock, item):
 @pytest.mark.parametrize("flags", [FLAG_ABSENT, FLAG_TOMBSTONE])
 def test_absences_are_kept_as_such(clock, flags):
     near = near_of(clock)
-    fetch(near, found(b"", VERSIONS.next(), flags=flags))
+    fetch(near, found(b"", VERSIONS.tick(), flags=flags))
     kept = near.get(KEY)
     assert not kept.is_value
     assert kept.flags == flags
     near = near_of(clock, negative_share=0)
-    fetch(near, found(b"", VERSIONS.next(), flags=flags))
+    fetch(near, found(b"", VERSIONS.tick(), flags=flags))
     assert near.get(KEY) is None
 
 
@@ -162,7 +162,7 @@ def test_absences_are_kept_as_such(clock, flags):
 def test_an_own_write_is_kept_as_long_as_it_lives(clock, ttl):
     """As it was said: a number of seconds, a date, or for ever."""
     near = near_of(clock, ttl=60)
-    store = StoreCommand(VERSIONS, KEY, b"v", 0, ttl=to_exptime(ttl, clock.wall()), version=VERSIONS.next())
+    store = StoreCommand(VERSIONS, KEY, b"v", 0, ttl=to_exptime(ttl, clock.wall()), version=VERSIONS.tick())
     near.written(KEY, store, "eu-1a", 0.0)
     assert seconds_kept(near, clock) == pytest.approx(min(60, ttl - 1), abs=0.2)
 
@@ -170,7 +170,7 @@ def test_an_own_write_is_kept_as_long_as_it_lives(clock, ttl):
 def test_what_was_kept_during_an_own_write_does_not_survive_it(clock):
     """One that took longer than floors last, and whose own value is not kept: a channel that has just begun."""
     near = near_of(clock, ttl=60, has_channel=True)
-    old, new = VERSIONS.next(), VERSIONS.next()
+    old, new = VERSIONS.tick(), VERSIONS.tick()
     near.channel_up(True)
     near.writing(KEY, new)
     clock.now += 6.0
@@ -195,7 +195,7 @@ class Frozen:
 
 def kept_of(near, value):
     data, flags = CODEC.encode(value) if not isinstance(value, Frozen | bytearray) else (b"any", 0)
-    fetch(near, found(data, VERSIONS.next(), flags=flags))
+    fetch(near, found(data, VERSIONS.tick(), flags=flags))
     kept = near.get(KEY)
     near.decoded(kept, value)
     return kept
@@ -241,7 +241,7 @@ def envelope(clock, made=0.0, fresh=10.0, stale=10.0, data=b"inner", flags=0):
 def test_what_is_in_an_envelope_is_served_until_it_is_out_of_date(clock, fresh, ttl, kept):
     """Though its server keeps it for longer; and no longer than anything else."""
     near = near_of(clock, ttl=60)
-    fetch(near, found(envelope(clock, fresh=fresh, stale=fresh + 1000), VERSIONS.next(), ttl, FLAG_ENVELOPE))
+    fetch(near, found(envelope(clock, fresh=fresh, stale=fresh + 1000), VERSIONS.tick(), ttl, FLAG_ENVELOPE))
     if kept:
         assert near.get(KEY).data == b"inner"
         assert near.get(KEY).flags == 0
@@ -257,7 +257,7 @@ def large(clock, version, ttl=100):
 
 
 def test_a_large_value_is_renewed_for_as_long_as_it_lives(clock):
-    version = VERSIONS.next()
+    version = VERSIONS.tick()
     near = large(clock, version)
     kept = near.get(KEY)
     clock.now += TTL_SECONDS
@@ -273,7 +273,7 @@ def test_a_large_value_is_renewed_for_as_long_as_it_lives(clock):
 
 @pytest.mark.parametrize("left", [-1, 100])
 def test_a_renewed_value_tells_what_it_has_left(clock, left):
-    near = large(clock, VERSIONS.next())
+    near = large(clock, VERSIONS.tick())
     kept = near.get(KEY)
     clock.now += TTL_SECONDS
     assert near.renew(near.take_off(KEY), kept, left)
@@ -298,7 +298,7 @@ def held_off(near, flight, kept):
 
 
 def replaced(near, flight, kept):
-    fetch(near, found(b"y" * 20_000, VERSIONS.next()))
+    fetch(near, found(b"y" * 20_000, VERSIONS.tick()))
 
 
 def last_second(near, flight, kept):
@@ -308,7 +308,7 @@ def last_second(near, flight, kept):
 @pytest.mark.parametrize("what", [spoiled, spoiled_by_a_gap, announced, held_off, replaced, last_second])
 def test_what_is_not_renewed(clock, what):
     """It has to be read: the zone that still has it may lack what came since."""
-    near = large(clock, VERSIONS.next())
+    near = large(clock, VERSIONS.tick())
     kept = near.get(KEY)
     clock.now += TTL_SECONDS
     flight = near.take_off(KEY)
@@ -318,7 +318,7 @@ def test_what_is_not_renewed(clock, what):
     assert near.get(KEY) is not kept
 
 
-@pytest.mark.parametrize("version", [None, VERSIONS.next()])
+@pytest.mark.parametrize("version", [None, VERSIONS.tick()])
 @pytest.mark.parametrize("size", [100, 20_000])
 @pytest.mark.parametrize("limit", [None, 10_000, 0])
 def test_only_large_values_with_a_version_are_worth_asking_for(clock, version, size, limit):
@@ -334,7 +334,7 @@ def test_what_is_out_of_date_is_not_renewed_though_its_server_keeps_it(clock, st
     """For when it can't be loaded, or while it is: that is not for plain reads."""
     near = near_of(clock, revalidate_over=0)
     data = envelope(clock, fresh=10.0, stale=stale, data=b"x" * 100)
-    fetch(near, found(data, VERSIONS.next(), 1000, FLAG_ENVELOPE))
+    fetch(near, found(data, VERSIONS.tick(), 1000, FLAG_ENVELOPE))
     kept = near.get(KEY)
     clock.now += 9.0
     assert near.renew(near.take_off(KEY), kept, 991)
@@ -352,15 +352,15 @@ def test_only_keys_that_are_read_often_are_kept(clock):
     """Own writes are kept at once: they cost nothing more."""
     near = near_of(clock, hot_reads=3)
     for _ in range(2):
-        fetch(near, found(version=VERSIONS.next()))
+        fetch(near, found(version=VERSIONS.tick()))
         assert near.get(KEY) is None
-    fetch(near, found(version=VERSIONS.next()))
+    fetch(near, found(version=VERSIONS.tick()))
     assert near.get(KEY) is not None
     near.drop(KEY)
     clock.now += 10
-    fetch(near, found(version=VERSIONS.next()))
+    fetch(near, found(version=VERSIONS.tick()))
     assert near.get(KEY) is None
-    near.written(KEY, StoreCommand(VERSIONS, KEY, b"v", 0, ttl=100, version=VERSIONS.next()), "eu-1a", 0.0)
+    near.written(KEY, StoreCommand(VERSIONS, KEY, b"v", 0, ttl=100, version=VERSIONS.tick()), "eu-1a", 0.0)
     assert near.get(KEY) is not None
 
 
@@ -371,5 +371,5 @@ def test_reads_that_failed_or_were_overtaken_are_not_counted(clock):
     flight = near.take_off(KEY)
     near.changed(KEY, 1)
     near.land(flight, found())
-    fetch(near, found(version=VERSIONS.next()))
+    fetch(near, found(version=VERSIONS.tick()))
     assert near.get(KEY) is None

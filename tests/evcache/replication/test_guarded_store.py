@@ -271,7 +271,7 @@ def look(fake, clock):
     item = fake.store.get(KEY)
     if item is None or (not item.value and not item.stale and item.win_sent and item.cas > MAX_CAS - NOT_A_VERSION):
         return None
-    return clock.version_of(item.cas), item.value, item.flags == FLAG_TOMBSTONE
+    return clock.observe(item.cas), item.value, item.flags == FLAG_TOMBSTONE
 
 
 def judge_step(report, where, kind, before, after, by_version):
@@ -296,9 +296,9 @@ def judge_end(report, zone, item, clock, newest, by_version, *, disturbed):
     if disturbed:  # the newest may have been what was evicted or overwritten
         if item is None or item.value == FOREIGN or item.cas == LEASE_CAS:
             return
-        newest = by_version.get(clock.version_of(item.cas), newest)
+        newest = by_version.get(clock.observe(item.cas), newest)
     expected = (newest.version, newest.value, False, newest.expires_at)
-    if item is None or (clock.version_of(item.cas), item.value, item.stale, item.expires_at) != expected:
+    if item is None or (clock.observe(item.cas), item.value, item.stale, item.expires_at) != expected:
         report.not_newest_at_the_end.append(zone)
 
 
@@ -412,5 +412,5 @@ def test_a_reader_in_the_middle_of_a_one_copy_store_sees_a_stub_only_where_nothi
 def test_versions_are_newer_than_the_stub():
     """The stub is replaced by every version, and is none itself."""
     clock = HybridLogicalClock(0)
-    assert clock.version_of(GUARD_STUB_CAS) is None
-    assert MAX_CAS - clock.next() < GUARD_STUB_CAS
+    assert clock.observe(GUARD_STUB_CAS) is None
+    assert MAX_CAS - clock.tick() < GUARD_STUB_CAS

@@ -1,4 +1,4 @@
-"""The hybrid logical clock, and versions as servers keep them."""
+"""Hybrid logical clock, and the form of versions on servers."""
 
 import pytest
 from hypothesis import given
@@ -34,7 +34,7 @@ def version_at(ms: int, counter: int = 0, writer: int = 7) -> int:
 @pytest.mark.parametrize(
     "moves",
     [
-        pytest.param([0] * 2000, id="stands still"),
+        pytest.param([0] * 2000, id="stops"),
         pytest.param([-1] * 2000, id="goes backwards"),
         pytest.param([-3_600_000, 0, 0, 3_599_999, 0, 1, 1], id="is set back an hour"),
         pytest.param([86_400_000, -86_400_000, 1, 0, 5], id="jumps ahead and back"),
@@ -42,13 +42,13 @@ def version_at(ms: int, counter: int = 0, writer: int = 7) -> int:
     ],
 )
 def test_versions_grow_whatever_the_clock_does(moves):
-    """Each version is newer than the one before, also while 256 of them fall into one millisecond."""
+    """Each version is newer than the one before, also if more than 256 fall into one millisecond."""
     wall = Wall()
     clock = HybridLogicalClock(5, wall)
-    versions = [clock.next()]
+    versions = [clock.tick()]
     for move in moves:
         wall.now += move
-        versions.append(clock.next())
+        versions.append(clock.tick())
     assert versions == sorted(set(versions))
     assert {version & 2**WRITER_BITS - 1 for version in versions} == {5}
 
@@ -56,7 +56,7 @@ def test_versions_grow_whatever_the_clock_does(moves):
 def test_a_version_holds_the_time_the_counter_and_the_writer():
     """44 bits of milliseconds, 8 of counter, 12 of writer."""
     clock = HybridLogicalClock(0xABC, Wall())
-    first, second = clock.next(), clock.next()
+    first, second = clock.tick(), clock.tick()
     assert first == version_at(NOW, 0, 0xABC)
     assert second == version_at(NOW, 1, 0xABC)
     assert milliseconds_of(first) == milliseconds_of(second) == NOW
@@ -65,107 +65,114 @@ def test_a_version_holds_the_time_the_counter_and_the_writer():
 def test_a_full_counter_borrows_from_the_next_millisecond():
     """The 257th version of a millisecond is dated into the next, rather than repeating one."""
     clock = HybridLogicalClock(0, Wall())
-    versions = [clock.next() for _ in range(257)]
+    versions = [clock.tick() for _ in range(257)]
     assert milliseconds_of(versions[255]) == NOW
     assert versions[256] == version_at(NOW + 1, 0, 0)
 
 
-def test_what_was_seen_is_in_the_past():
-    """A version made after one that was read is newer, though the reader's clock is behind."""
+def test_tick_after_observe_is_newer():
+    """A version made after a read is newer than the version that was read, even if the reader's clock is behind."""
     clock = HybridLogicalClock(1, Wall())
     seen = version_at(NOW + 30_000, 255, 4095)
-    assert clock.version_of(cas_of(seen)) == seen
-    assert clock.next() > seen
+    assert clock.observe(cas_of(seen)) == seen
+    assert clock.tick() > seen
     assert clock.refused == 0
 
 
-def test_an_older_version_does_not_set_the_clock_back():
-    """Reading old items leaves the clock where it is."""
+@pytest.mark.parametrize("ahead", [-1, 30_000, 2 * MAX_AHEAD_MS])
+def test_decode_moves_no_clock(ahead):
+    """It returns a version that is too far ahead as well, and refuses none."""
     clock = HybridLogicalClock(1, Wall())
-    before = clock.next()
-    assert clock.version_of(cas_of(version_at(NOW - 5_000))) == version_at(NOW - 5_000)
-    assert clock.next() == before + (1 << WRITER_BITS)
+    version = version_at(NOW + ahead)
+    assert clock.decode(cas_of(version)) == version
+    assert clock.refused == 0
+    assert clock.tick() == version_at(NOW, 0, 1)
+
+
+def test_observe_of_an_older_version_leaves_the_clock():
+    clock = HybridLogicalClock(1, Wall())
+    before = clock.tick()
+    assert clock.observe(cas_of(version_at(NOW - 5_000))) == version_at(NOW - 5_000)
+    assert clock.tick() == before + (1 << WRITER_BITS)
 
 
 @pytest.mark.parametrize(
     ("ahead", "believed"), [(MAX_AHEAD_MS - 1, True), (MAX_AHEAD_MS, False), (10 * MAX_AHEAD_MS, False)]
 )
-def test_a_version_far_ahead_is_refused_and_counted(ahead, believed):
-    """A broken clock elsewhere does not become ours: its versions count as none, and the clock stays."""
+def test_observe_of_a_version_far_ahead_refuses_and_counts_it(ahead, believed):
+    """The error of a broken clock does not spread: the item counts as one without a version."""
     clock = HybridLogicalClock(1, Wall())
     seen = version_at(NOW + ahead)
-    assert clock.version_of(cas_of(seen)) == (seen if believed else None)
+    assert clock.observe(cas_of(seen)) == (seen if believed else None)
     assert clock.refused == (not believed)
-    assert (clock.next() > seen) is believed
-    assert milliseconds_of(clock.next()) == (NOW + ahead if believed else NOW)
+    assert (clock.tick() > seen) is believed
+    assert milliseconds_of(clock.tick()) == (NOW + ahead if believed else NOW)
 
 
-def test_what_was_refused_is_believed_once_its_time_has_come():
-    """Being far ahead is no property of an item for ever."""
+def test_a_refused_version_is_believed_when_its_time_has_come():
     wall = Wall()
     clock = HybridLogicalClock(1, wall)
     seen = version_at(NOW + 2 * MAX_AHEAD_MS)
-    assert clock.version_of(cas_of(seen)) is None
+    assert clock.observe(cas_of(seen)) is None
     wall.now += 2 * MAX_AHEAD_MS
-    assert clock.version_of(cas_of(seen)) == seen
+    assert clock.observe(cas_of(seen)) == seen
     assert clock.refused == 1
 
 
 @pytest.mark.parametrize("cas", [0, 1, 10**9, NOT_A_VERSION - 1, MAX_CAS, MAX_CAS - 1, MAX_CAS - NOT_A_VERSION + 1])
-def test_numbers_of_servers_and_leases_are_no_versions(cas):
-    """Small CAS numbers are a server's or another client's, the highest are lease stubs'; they move no clock."""
+def test_cas_numbers_of_servers_and_leases_are_not_versions(cas):
+    """Servers and other kinds of clients give low CAS numbers. The highest are lease stubs."""
     clock = HybridLogicalClock(1, Wall())
-    assert clock.version_of(cas) is None
+    assert clock.decode(cas) is None
+    assert clock.observe(cas) is None
     assert clock.refused == 0
-    assert clock.next() == version_at(NOW, 0, 1)
+    assert clock.tick() == version_at(NOW, 0, 1)
 
 
 @pytest.mark.parametrize("version", [NOT_A_VERSION, MAX_CAS - NOT_A_VERSION])
-def test_the_ends_of_the_range_of_versions(version):
-    """The lowest and the highest number that can be a version are."""
-    assert HybridLogicalClock(1, Wall(2**44)).version_of(cas_of(version)) == version
+def test_the_ends_of_the_range_are_versions(version):
+    assert HybridLogicalClock.decode(cas_of(version)) == version
+    assert HybridLogicalClock(1, Wall(2**44)).observe(cas_of(version)) == version
 
 
 @given(st.integers(NOT_A_VERSION, version_at(NOW)))
-def test_cas_and_version_are_two_forms_of_one_thing(version):
-    """`version_of` undoes `cas_of`, and a CAS has 64 bits."""
+def test_decode_and_observe_reverse_cas_of(version):
     assert 0 <= cas_of(version) <= MAX_CAS
-    assert HybridLogicalClock(1, Wall()).version_of(cas_of(version)) == version
+    assert HybridLogicalClock.decode(cas_of(version)) == version
+    assert HybridLogicalClock(1, Wall()).observe(cas_of(version)) == version
 
 
 @given(st.integers(NOT_A_VERSION, MAX_CAS - NOT_A_VERSION), st.integers(NOT_A_VERSION, MAX_CAS - NOT_A_VERSION))
-def test_newer_is_lower_on_servers(one, other):
-    """The order of versions is the reverse of that of their CAS numbers."""
+def test_a_newer_version_has_a_lower_cas(one, other):
     assert (one < other) == (cas_of(one) > cas_of(other))
 
 
 @given(st.lists(st.integers(-100_000, 100_000) | st.tuples(st.integers(-100_000, 100_000)), max_size=50))
 def test_versions_grow_past_everything_made_or_believed(steps):
-    """Any mix of clock jumps (numbers) and sightings (tuples, relative to the clock) keeps versions growing."""
+    """A number moves the wall clock. A tuple observes a version, relative to the wall clock."""
     wall = Wall()
     clock = HybridLogicalClock(3, wall)
-    newest = clock.next()
+    newest = clock.tick()
     for step in steps:
         if isinstance(step, int):
             wall.now += step
         else:
-            newest = max(newest, clock.version_of(cas_of(version_at(wall.now + step[0], 9, 4))) or 0)
-        made = clock.next()
+            newest = max(newest, clock.observe(cas_of(version_at(wall.now + step[0], 9, 4))) or 0)
+        made = clock.tick()
         assert made > newest
         newest = made
 
 
 @pytest.mark.parametrize(("given_as", "writer"), [(0, 0), (4095, 4095), (4096, 0), (5000, 904)])
 def test_writers_have_12_bits(given_as, writer):
-    """A larger writer id can't reach into the counter."""
-    assert HybridLogicalClock(given_as, Wall()).next() & 0xFFF == writer
+    """A larger writer id must not overwrite bits of the counter."""
+    assert HybridLogicalClock(given_as, Wall()).tick() & 0xFFF == writer
 
 
-def test_writers_differ_unless_they_are_told():
-    """Clients draw their id, so that two in one millisecond rarely make the same version."""
-    assert len({HybridLogicalClock().next() % (1 << WRITER_BITS) for _ in range(200)}) > 100
+def test_writer_ids_are_random():
+    """Two clients that write in one millisecond rarely make the same version."""
+    assert len({HybridLogicalClock().tick() % (1 << WRITER_BITS) for _ in range(200)}) > 100
 
 
 def test_the_wall_clock_is_in_milliseconds():
-    """The default clock gives unix time, after this test was written and before the 44 bits are full."""
     assert 1_700_000_000_000 < wall_clock_ms() < 2**44

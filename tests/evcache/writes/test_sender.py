@@ -310,7 +310,7 @@ class Reported(NamedTuple):
 def a_round(sends=True):
     """A round of a store that was refused for an unseen version, and a list of what it has sent again."""
     clock = HybridLogicalClock(1, lambda: 1_800_000_000_000)
-    store = StoreCommand(clock, b"k", b"v", 0, ttl=9, version=clock.next())
+    store = StoreCommand(clock, b"k", b"v", 0, ttl=9, version=clock.tick())
     store.unseen = store.version + (5 << 20)
     round_ = ReplicatedWrite(BackgroundTasks(), HookDispatcher(), 1, store=store, remembered=SeenVersions())
     again = []
@@ -428,7 +428,7 @@ async def test_a_store_notes_what_other_writers_were_newer_with(zones, writer, n
     theirs = MAX_CAS - item.cas >> 20 << 20 | writer
     zones.put_back("k", zones.held("k", "a")._replace(raw=with_cas(item, cas_of(theirs))), "a")
     clock = HybridLogicalClock(1, lambda: theirs >> 20)
-    clock.next()
+    clock.tick()
     store = StoreCommand(clock, full("k"), b"v", 0, ttl=50, version=(theirs >> 20) - 7 << 20 | 1)
     node = next(iter(cache._cluster.nodes.values()))
     assert await store.settle(node, asyncio.get_running_loop().time() + 1) is Outcome.SUPERSEDED
@@ -558,7 +558,7 @@ async def test_no_time_to_live_grows(zones):
 def test_the_time_to_live_of_a_renewed_store(ttl, elapsed, left):
     """Relative ones shrink; unix times and none stay."""
     clock = HybridLogicalClock(3, lambda: 1_800_000_000_000)
-    store = StoreCommand(clock, b"k", b"v", 7, ttl=ttl, version=clock.next())
+    store = StoreCommand(clock, b"k", b"v", 7, ttl=ttl, version=clock.tick())
     store.cause = "why"
     store.unseen = store.version + (100 << 20) + 1
     newer = renewed(store, clock, elapsed, 60)
@@ -588,7 +588,7 @@ async def test_a_value_that_is_refused_after_its_time_is_seen_by_no_reader(zones
 def test_a_store_whose_time_is_over_is_renewed_as_a_delete(elapsed):
     """What it should have replaced goes, and no value comes that would outlive the caller's time to live."""
     clock = HybridLogicalClock(3, lambda: 1_800_000_000_000)
-    store = StoreCommand(clock, b"k", b"v", 7, ttl=2, version=clock.next())
+    store = StoreCommand(clock, b"k", b"v", 7, ttl=2, version=clock.tick())
     store.unseen = store.version + (100 << 20) + 1
     newer = renewed(store, clock, elapsed, 60)
     assert type(newer) is DeleteCommand
@@ -598,7 +598,7 @@ def test_a_store_whose_time_is_over_is_renewed_as_a_delete(elapsed):
 
 def test_a_delete_is_renewed_with_its_whole_time():
     clock = HybridLogicalClock(3, lambda: 1_800_000_000_000)
-    newer = renewed(DeleteCommand(clock, b"k", ttl=60, version=clock.next()), clock, 5.0, 60)
+    newer = renewed(DeleteCommand(clock, b"k", ttl=60, version=clock.tick()), clock, 5.0, 60)
     assert type(newer) is DeleteCommand
     assert newer.ttl == 60
 
