@@ -28,7 +28,7 @@ from evcache.zones._tasks import unattended
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeSilent
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol import requests
+from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply, read_hit
 from evcache.zones.zone_pool import ZonePool
 
@@ -47,7 +47,7 @@ class MultiGet:
         self._parts = parts
 
     async def get(
-        self, view: ClusterSnapshot, keys: Sequence[bytes], options: Options, flags: bytes
+        self, view: ClusterSnapshot, keys: Sequence[bytes], options: Options, flags: Fields
     ) -> tuple[dict[bytes, ZoneHit], dict[str, CacheError], int]:
         """Return the items of keys that enough zones answered for, why zones failed, and the least number of zones that
         answered for any key. Known absences are items too; tombstones are not.
@@ -97,7 +97,7 @@ class MultiGet:
         view: ClusterSnapshot,
         batches: Batches,
         keys: Sequence[bytes],
-        flags: bytes,
+        flags: Fields,
         deadline: float,
         known: Mapping[bytes, int],
     ) -> tuple[dict[bytes, ZoneHit], Answers]:
@@ -154,7 +154,7 @@ class MultiGet:
         self,
         view: ClusterSnapshot,
         keys: Sequence[bytes],
-        flags: bytes,
+        flags: Fields,
         deadline: float,
         known: Mapping[bytes, int],
         required: int,
@@ -217,7 +217,7 @@ class MultiGet:
         order: Sequence[ZonePool],
         wanted: list[bytes],
         asked: int,
-        flags: bytes,
+        flags: Fields,
         options: Options,
         deadline: float,
         answers: Answers,
@@ -337,7 +337,7 @@ class MultiGet:
         view: ClusterSnapshot,
         pool: ZonePool,
         keys: Sequence[bytes],
-        flags: bytes,
+        flags: Fields,
         deadline: float,
         latest: float | None,
     ) -> dict[bytes, Answer]:
@@ -372,7 +372,7 @@ def _orders_after_the_first(readers: Sequence[ZonePool], answers: Answers) -> li
 
 
 async def _ask_all_nodes(
-    view: ClusterSnapshot, batches: Batches, flags: bytes, deadline: float, latest: float | None = None
+    view: ClusterSnapshot, batches: Batches, flags: Fields, deadline: float, latest: float | None = None
 ) -> list[tuple[Sequence[bytes], Hits | CacheError]]:
     """Ask nodes for keys, all at once; for each which keys it was asked for, and what came of it."""
     asked = [_ask(node, some, flags, deadline, view.loop, latest) for node, some in batches]
@@ -393,7 +393,7 @@ async def _ask_all_nodes(
 def _ask(
     node: Node,
     keys: Sequence[bytes],
-    flags: bytes,
+    flags: Fields,
     deadline: float,
     loop: asyncio.AbstractEventLoop,
     latest: float | None = None,
@@ -404,18 +404,18 @@ def _ask(
         return _connect_and_ask(node, keys, flags, deadline, loop)
     answer: asyncio.Future[Hits] = loop.create_future()
     try:
-        connection.request_quietly(requests.meta_gets(keys, flags), answer, deadline, latest)
+        connection.get_many(keys, flags, answer, deadline, latest)
     except CacheError as error:
         answer.set_exception(error)
     return answer
 
 
 async def _connect_and_ask(
-    node: Node, keys: Sequence[bytes], flags: bytes, deadline: float, loop: asyncio.AbstractEventLoop
+    node: Node, keys: Sequence[bytes], flags: Fields, deadline: float, loop: asyncio.AbstractEventLoop
 ) -> Hits:
     connection, deadline = await node.connected_by(deadline)
     answer: asyncio.Future[Hits] = loop.create_future()
-    connection.request_quietly(requests.meta_gets(keys, flags), answer, deadline)
+    connection.get_many(keys, flags, answer, deadline)
     return await answer
 
 

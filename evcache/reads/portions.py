@@ -12,6 +12,7 @@ from evcache.reads.multi_get import MultiGet
 from evcache.replication.reconcile import ZoneHit
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeTimeout
+from evcache.zones.protocol.fields import Fields
 
 # Keys that are read together: their replies take the client some milliseconds. At least some for each node of a zone, since
 # a packet for one key costs twice as much as a key.
@@ -28,7 +29,7 @@ PATIENCE_SECONDS = 0.1
 
 
 async def read_in_portions(
-    reads: MultiGet, view: ClusterSnapshot, keys: Sequence[bytes], options: Options, flags: bytes
+    reads: MultiGet, view: ClusterSnapshot, keys: Sequence[bytes], options: Options, flags: Fields
 ) -> tuple[dict[bytes, ZoneHit], dict[str, CacheError], int]:
     """Read keys as `MultiGet.get` does, many of them in portions.
 

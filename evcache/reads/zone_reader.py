@@ -25,6 +25,7 @@ from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol import requests
+from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import Reply, number, read_hit
 from evcache.zones.routing.ketama import ring_position
 from evcache.zones.zone_pool import ZonePool
@@ -64,7 +65,7 @@ class ZoneReader:
         key: bytes,
         options: Options,
         *,
-        flags: bytes = requests.READ_FLAGS,
+        flags: Fields = requests.READ_FLAGS,
     ) -> Coroutine[Any, Any, ZoneHit | None]:
         """Read a key from the zones. What was found may be a tombstone, which is a miss to the caller; None: nothing was.
 
@@ -226,7 +227,7 @@ class ZoneReader:
         keys: Sequence[bytes],
         options: Options,
         *,
-        flags: bytes = requests.READ_FLAGS,
+        flags: Fields = requests.READ_FLAGS,
     ) -> tuple[dict[bytes, ZoneHit], dict[str, CacheError], int]:
         """The items, known absences too, why zones failed, and the least number of zones that answered for any key.
 

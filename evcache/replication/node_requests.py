@@ -11,6 +11,8 @@ from evcache.zones.errors import CacheError, NodeUnavailable
 from evcache.zones.nodes.capabilities import Capabilities
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol import requests
+from evcache.zones.protocol.fields import INSPECT_FIELDS, INSPECT_VALUE_FIELDS, Fields
+from evcache.zones.protocol.operations import StoreMode
 from evcache.zones.protocol.replies import Reply, decimal, number, token, unexpected
 
 
@@ -19,6 +21,60 @@ async def send_request(node: Node, line: bytes, deadline: float, data: bytes | N
     connection, deadline = await node.connected_by(deadline)
     answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
     connection.request(line, answer, deadline, data)
+    return await answer
+
+
+async def get(node: Node, key: bytes, fields: Fields, deadline: float, latest: float | None = None) -> Reply:
+    """Read an item of one node, and return the reply. Raises a `NodeError`.
+
+    `latest` is the end of the call, if another zone can serve the read as well: a `NodeSilent` may then come early.
+    """
+    connection, moved = await node.connected_by(deadline)
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    connection.get(key, fields, answer, moved, None if latest is None else latest + moved - deadline)
+    return await answer
+
+
+async def store(
+    node: Node,
+    key: bytes,
+    data: bytes,
+    flags: int,
+    exptime: int,
+    deadline: float,
+    *,
+    mode: StoreMode = "set",
+    compare: int | None = None,
+    cas: int | None = None,
+) -> Reply:
+    """Store a value in one node as `Transport.store` does, and return the reply. Raises a `NodeError`."""
+    connection, deadline = await node.connected_by(deadline)
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    connection.store(key, data, flags, exptime, answer, deadline, mode=mode, compare=compare, cas=cas)
+    return await answer
+
+
+async def delete(node: Node, key: bytes, deadline: float, compare: int | None = None) -> Reply:
+    """Delete an item of one node as `Transport.delete` does, and return the reply. Raises a `NodeError`."""
+    connection, deadline = await node.connected_by(deadline)
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    connection.delete(key, answer, deadline, compare)
+    return await answer
+
+
+async def touch(node: Node, key: bytes, exptime: int, deadline: float) -> Reply:
+    """Set the TTL of an item of one node, and return the reply. Raises a `NodeError`."""
+    connection, deadline = await node.connected_by(deadline)
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    connection.touch(key, exptime, answer, deadline)
+    return await answer
+
+
+async def guarded_touch(node: Node, key: bytes, exptime: int, cas: int, deadline: float) -> list[Reply]:
+    """Set the TTL of exactly the item with this CAS, and return the replies. Raises a `NodeError`."""
+    connection, deadline = await node.connected_by(deadline)
+    answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+    connection.guarded_touch(key, exptime, cas, answer, deadline)
     return await answer
 
 
@@ -77,7 +133,7 @@ class Peeked(NamedTuple):
 
 async def peek(node: Node, key: bytes, deadline: float, *, value: bool = False) -> Peeked | None:
     """Look at what a node holds under a key; None for nothing at all. Raises a `NodeError`."""
-    return read_peek(await send_request(node, peek_request(key, value=value), deadline))
+    return read_peek(await get(node, key, INSPECT_VALUE_FIELDS if value else INSPECT_FIELDS, deadline))
 
 
 def peek_request(key: bytes, *, value: bool = False) -> bytes:

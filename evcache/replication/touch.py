@@ -16,14 +16,13 @@ from typing import Any
 
 from evcache.replication.guarded_store import Judge
 from evcache.replication.hlc import HybridLogicalClock, cas_of
-from evcache.replication.node_requests import capabilities_of, peek, send_both, send_request
+from evcache.replication.node_requests import capabilities_of, delete, guarded_touch, peek, touch
 from evcache.replication.reconcile import ABSENCES
 from evcache.results import Outcome
 from evcache.values.codec import FLAG_ENVELOPE
 from evcache.zones.errors import ServerError
 from evcache.zones.nodes.capabilities import Capabilities
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, number, unexpected
 from evcache.zones.transport.base import Transport
 from evcache.zones.transport.in_flight import Waiter
@@ -67,7 +66,7 @@ class TouchCommand:
             if version is not None and version < self._known:
                 return Outcome.NOT_FOUND  # this client has deleted or replaced it, which the zone has missed
             if version is None or not capabilities_of(node).versions:
-                return _interpret_plain(await send_request(node, requests.meta_touch(self.key, self.ttl), deadline))
+                return _interpret_plain(await touch(node, self.key, self.ttl, deadline))
             outcome = await touch_version(node, self.key, version, self.ttl, deadline)
             if outcome is Outcome.STORED:
                 self.version = max(version, self.version or 0)
@@ -91,16 +90,15 @@ async def touch_version(node: Node, key: bytes, version: int, ttl: int, deadline
     Raises:
         NodeError: The node did not answer.
     """
-    touches, clears = requests.guarded_touch(key, cas=cas_of(version), ttl=ttl)
-    touched, _ = await send_both(node, (touches, None), (clears, b""), deadline)
-    # The second one only clears the stale mark that the first one leaves. Where it is refused, the item has been written
-    # since, or keeps the mark: readers take a marked value all the same.
-    return _interpret_compared(touched)
+    replies = await guarded_touch(node, key, ttl, cas_of(version), deadline)
+    # The second command only clears the stale mark that the first one leaves. If it is refused, the item has been written
+    # since, or keeps the mark: readers accept a marked value.
+    return _interpret_compared(replies[0])
 
 
 async def remove_version(node: Node, key: bytes, version: int, deadline: float) -> Outcome:
     """Remove exactly this version, whose time is over in the other zones. Returns as `touch_version` does."""
-    return _interpret_compared(await send_request(node, requests.meta_delete(key, cas_of(version)), deadline))
+    return _interpret_compared(await delete(node, key, deadline, cas_of(version)))
 
 
 _COMPARED: dict[bytes, Outcome] = {b"HD": Outcome.STORED, b"EX": Outcome.EXISTS, b"NF": Outcome.NOT_FOUND}

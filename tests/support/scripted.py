@@ -2,10 +2,12 @@
 
 import asyncio
 
+from evcache.zones.protocol.fields import Fields
 from evcache.zones.transport.limits import ConnectionLimits
 from evcache.zones.transport.pipelined import PipelinedConnection
 from tests.support.packets import packet_of
 
+VALUE = Fields(b"v")
 FAR = 1_000_000.0  # seconds; a deadline that no test reaches
 
 
@@ -90,9 +92,10 @@ class Peer:
         self.connection.request_all(packet_of(commands), waiter, self.deadline(within))
         return waiter
 
-    def ask_quietly(self, lines, *, within=FAR):
+    def ask_many(self, keys, *, within=FAR):
+        """Read the values of these keys; a future of the hits and errors."""
         waiter = self.loop.create_future()
-        self.connection.request_quietly(lines, waiter, self.deadline(within))
+        self.connection.get_many(keys, VALUE, waiter, self.deadline(within))
         return waiter
 
     def ask_text(self, line=b"version", *, data=None, until=None, within=FAR):

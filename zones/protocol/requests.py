@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from evcache.zones.protocol.fields import COPY_FIELDS, INSPECT_FIELDS, READ_FIELDS
 from evcache.zones.protocol.packet import LARGE_BYTES, Packet
 
 NOOP = b"mn"
@@ -32,15 +33,10 @@ PROBE_KEY = b"!evcache-probe-key"
 # and closes the connection then.
 NOOP_PADDED = NOOP.ljust(22)
 
-# Value, client flags, CAS: what a read needs to decode a value, and to know which of two is newer.
-READ_FLAGS = b"v f c"
-# The same and the seconds left, for copying an item somewhere else.
-COPY_FLAGS = b"v f c t"
-# Everything but the value, and without counting as a use (`u`): to look why a store was refused.
-INSPECT_FLAGS = b"f c t s u"
+READ_FLAGS, COPY_FLAGS, INSPECT_FLAGS = READ_FIELDS, COPY_FIELDS, INSPECT_FIELDS  # until all callers name fields
 
 StoreMode = Literal["set", "add", "replace", "append", "prepend"]
-_STORE_MODES: dict[str, bytes] = {
+STORE_MODES: dict[str, bytes] = {
     "set": b"",
     "add": b" ME",
     "replace": b" MR",
@@ -98,7 +94,7 @@ def meta_set(
         line += b" E%d" % cas
     if older_or_equal:
         line += b" I"
-    return line + _STORE_MODES[mode]
+    return line + STORE_MODES[mode]
 
 
 def guarded_store(key: bytes, data: bytes, *, cas: int, ttl: int, flags: int) -> Packet:
@@ -124,17 +120,38 @@ def guarded_store(key: bytes, data: bytes, *, cas: int, ttl: int, flags: int) ->
     )
 
 
-def guarded_touch(key: bytes, *, cas: int, ttl: int) -> tuple[bytes, bytes]:
-    """Return two requests that give exactly the item with this CAS `ttl` seconds. The second one stores an empty value.
+def guarded_touch(key: bytes, *, cas: int, ttl: int) -> Packet:
+    """Return two commands that set the TTL of exactly the item with this CAS.
 
     1. invalidate: sets the TTL if the CAS is this one, keeps the CAS, and marks the item stale.
     2. append nothing: clears the stale mark.
 
     No single command sets a TTL under a compare without sending the value again.
     """
-    return (
-        b"md %b C%d E%d I T%d" % (key, cas, cas, ttl),
-        b"ms %b 0 T0 F0 C%d E%d MA" % (key, cas, cas),
+    return Packet(
+        2,
+        (
+            b"md %b C%d E%d I T%d " % (key, cas, cas, ttl),
+            b"\r\nms %b 0 T0 F0 C%d E%d MA " % (key, cas, cas),
+            b"\r\n\r\n",
+        ),
+        name="md",
+    )
+
+
+def replace_older(key: bytes, data: bytes, *, flags: int, cas: int) -> Packet:
+    """Return two commands that replace an item which is not newer, and keep its TTL.
+
+    1. take over: as in `guarded_store`. The server answers NF where nothing is.
+    2. append nothing to the item with this CAS. The server then makes a new item of it, without the stale mark.
+    """
+    return Packet(
+        2,
+        (
+            b"ms %b %d T0 F%d C%d E%d I " % (key, len(data), flags, cas, cas),
+            b"\r\n%b\r\nms %b 0 T0 F0 C%d E%d MA " % (data, key, cas, cas),
+            b"\r\n\r\n",
+        ),
     )
 
 

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+from evcache.zones.protocol.fields import Fields
+from evcache.zones.protocol.operations import GuardedStore, StoreMode
 from evcache.zones.protocol.packet import Packet
 from evcache.zones.transport.in_flight import Waiter
 
@@ -82,6 +84,120 @@ class Transport(Protocol):
         """See whether the server answers. Raises a `NodeError` when it does not by then."""
         ...
 
+    def get(self, key: bytes, fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None) -> None:
+        """Read an item. The waiter gets a `Hit` or a `Reply`.
+
+        Args:
+            key: Validated key.
+            fields: Fields that the reply has.
+            waiter: See the class.
+            deadline: See the class.
+            latest: End of the call, if another zone can serve the read as well. The waiter then may get a `NodeSilent`
+                before the deadline. While the server is in the middle of a reply, the read waits beyond the deadline. If
+                None, no other zone can serve the read.
+        """
+        ...
+
+    def get_many(
+        self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None
+    ) -> None:
+        """Read several items. The waiter gets the list of `(index, reply)` of hits and errors, in the order of the keys.
+
+        An index that the list does not have is a miss. The arguments are those of `get`.
+        """
+        ...
+
+    def store(
+        self,
+        key: bytes,
+        data: bytes,
+        flags: int,
+        exptime: int,
+        waiter: Waiter,
+        deadline: float,
+        *,
+        mode: StoreMode = "set",
+        compare: int | None = None,
+        cas: int | None = None,
+    ) -> None:
+        """Store a value. The waiter gets a `Reply`: `HD` stored, `NS` not stored, `EX` another CAS, `NF` no item.
+
+        Args:
+            key: Validated key.
+            data: Value.
+            flags: Client flags.
+            exptime: Expiry as memcached takes it. 0 is no expiry.
+            waiter: See the class.
+            deadline: See the class.
+            mode: Condition and effect.
+            compare: CAS that the item must have. 0 is a CAS. If None, the server does not compare.
+            cas: CAS that the item gets. If None, the server chooses it.
+        """
+        ...
+
+    def guarded_store(self, store: GuardedStore, waiter: Waiter, deadline: float) -> None:
+        """Store a version unless a newer one is there. The waiter gets the list of replies to its commands."""
+        ...
+
+    def replace_older(self, key: bytes, data: bytes, flags: int, cas: int, waiter: Waiter, deadline: float) -> None:
+        """Replace an item that is not newer than `cas`, and keep its TTL.
+
+        The waiter gets a list. Its first reply is `HD` if the item was replaced.
+        """
+        ...
+
+    def delete(self, key: bytes, waiter: Waiter, deadline: float, compare: int | None = None) -> None:
+        """Delete an item, only one with the CAS `compare` unless that is None.
+
+        The waiter gets a `Reply`: `HD` deleted, `EX` another CAS, `NF` no item.
+        """
+        ...
+
+    def touch(self, key: bytes, exptime: int, waiter: Waiter, deadline: float) -> None:
+        """Set the TTL of an item. The waiter gets a `Reply`: `HD`, with client flags if the server shows them, or `EN`."""
+        ...
+
+    def guarded_touch(self, key: bytes, exptime: int, cas: int, waiter: Waiter, deadline: float) -> None:
+        """Set the TTL of exactly the item with this CAS.
+
+        The waiter gets a list. Its first reply is `HD` set, `EX` another CAS or `NF` no item.
+        """
+        ...
+
+    def count(
+        self,
+        key: bytes,
+        delta: int,
+        waiter: Waiter,
+        deadline: float,
+        *,
+        decrement: bool,
+        compare: int | None = None,
+        cas: int | None = None,
+    ) -> None:
+        """Add to a counter, or subtract from it, not below 0.
+
+        The waiter gets a `Reply`: `VA` with the digits, `EX` another CAS, `NF` no counter.
+
+        Args:
+            key: Validated key.
+            delta: Number to add or subtract.
+            waiter: See the class.
+            deadline: See the class.
+            decrement: Subtract.
+            compare: CAS that the item must have. If None, the server does not compare.
+            cas: CAS that the item gets. If None, the server chooses it.
+        """
+        ...
+
+    def lease(self, key: bytes, seconds: int, waiter: Waiter, deadline: float, cas: int | None = None) -> None:
+        """Read an item with `COPY_FIELDS`. Where there is none, create a stub that lives `seconds`.
+
+        The reply has the token `W` for the reader whose request created the stub, and `Z` for later readers. The stub gets
+        the CAS `cas`. If None, the server chooses it.
+        """
+        ...
+
     def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
         """Send one command; the waiter gets its `Reply`."""
         ...
@@ -95,13 +211,6 @@ class Transport(Protocol):
 
     def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
         """Send the commands of a packet together; the waiter gets the list of their replies."""
-        ...
-
-    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float, latest: float | None = None) -> None:
-        """Send several reads; the waiter gets the list of `(index, Reply)` of hits and errors, one for an index.
-
-        `latest`: another zone can answer them as well, and the waiter may get a `NodeSilent` early; when their call ends.
-        """
         ...
 
     def retire(self) -> None:

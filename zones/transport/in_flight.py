@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from evcache.zones.errors import NodeError, ProtocolError
+from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import (
     ERROR_STATUSES,
     META_STATUSES,
@@ -144,14 +145,15 @@ class ExpectHits(ExpectReply):
     list then holds the error replies of those that fail again.
     """
 
-    __slots__ = ("following", "has_error", "hits", "latest", "lines", "opaques", "send", "share_ends")
+    __slots__ = ("fields", "following", "has_error", "hits", "keys", "latest", "opaques", "send", "share_ends")
 
     def __init__(
         self,
         waiter: Waiter,
         deadline: float,
         opaques: Sequence[bytes],
-        lines: Sequence[bytes],
+        keys: Sequence[bytes],
+        fields: Fields,
         send: Callable[[bytes, ExpectReply], None],
         latest: float | None = None,
     ) -> None:
@@ -161,7 +163,8 @@ class ExpectHits(ExpectReply):
             waiter: What gets the list.
             deadline: Time on the loop's clock by which the waiter needs it.
             opaques: What the reply to each of the reads must repeat.
-            lines: The reads, without the flag that makes them quiet.
+            keys: Keys of the reads.
+            fields: Fields that are read of each.
             send: Queues a request on the same connection. Raises a `NodeError` if it has no room.
             latest: See `ExpectRead`. If None, no other zone can answer the reads.
         """
@@ -169,7 +172,8 @@ class ExpectHits(ExpectReply):
         self.share_ends = deadline
         self.latest = latest
         self.opaques = opaques
-        self.lines = lines
+        self.keys = keys
+        self.fields = fields
         self.send = send
         self.following = 0  # replies come in the order of the reads, so a repeated one is noticed too
         self.hits: list[tuple[int, AnyReply]] = []
@@ -211,12 +215,12 @@ class ExpectHits(ExpectReply):
     def _ask_each(self) -> None:
         """Send the reads without a hit once more, each with a reply of its own."""
         hit = {index for index, _ in self.hits}
-        unclear = [index for index in range(len(self.lines)) if index not in hit]
+        unclear = [index for index in range(len(self.keys)) if index not in hit]
         if not unclear:
             self.waiter.set_result(self.hits)
             return
         opaque = self.opaques[0]  # the batch is complete, so no other request in flight has it
-        data = b"".join([b"%b %b\r\n" % (self.lines[index], opaque) for index in unclear])
+        data = b"".join([b"mg %b %b %b\r\n" % (self.keys[index], self.fields, opaque) for index in unclear])
         try:
             self.send(data, ExpectEach(self.waiter, self.deadline, opaque, unclear, self.hits))
         except NodeError as error:

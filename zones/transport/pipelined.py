@@ -25,6 +25,8 @@ from evcache.zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUna
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.protocol import requests
 from evcache.zones.protocol.decoder import Decoder
+from evcache.zones.protocol.fields import Fields
+from evcache.zones.protocol.operations import GuardedStore, StoreMode
 from evcache.zones.protocol.packet import LARGE_BYTES, Packet, runs
 from evcache.zones.transport.base import peers_of
 from evcache.zones.transport.in_flight import (
@@ -160,7 +162,102 @@ class PipelinedConnection(asyncio.BufferedProtocol):
         self.request_text(requests.NOOP, answer, deadline)
         await answer
 
-    # Sending. All four raise `QueueFull` or `ConnectionLost`, with nothing sent, when there is no room or no connection.
+    # Operations. See `Transport`.
+
+    def get(self, key: bytes, fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None) -> None:
+        """Read an item. See `Transport.get`."""
+        self._opaque = number = self._opaque + 1
+        opaque = b"O%d" % number
+        self._send(
+            b"mg %b %b %b\r\n" % (key, fields, opaque),
+            ExpectReply(waiter, deadline, opaque) if latest is None else ExpectRead(waiter, deadline, opaque, latest),
+        )
+
+    def get_many(
+        self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None
+    ) -> None:
+        """Read several items. See `Transport.get_many`.
+
+        The reads are silent on a miss, and a no-op closes the batch. When its reply is here, each read without a reply was
+        a miss or an error.
+        """
+        first = self._opaque + 1
+        self._opaque += len(keys)
+        self._batched += len(keys) - 1
+        opaques = [b"O%d" % number for number in range(first, first + len(keys))]
+        line = b"mg %%b %b q %%b\r\n" % fields
+        parts = [line % part for part in zip(keys, opaques, strict=True)]
+        parts.append(b"mn\r\n")
+        self._send(b"".join(parts), ExpectHits(waiter, deadline, opaques, keys, fields, self._send, latest))
+
+    def store(
+        self,
+        key: bytes,
+        data: bytes,
+        flags: int,
+        exptime: int,
+        waiter: Waiter,
+        deadline: float,
+        *,
+        mode: StoreMode = "set",
+        compare: int | None = None,
+        cas: int | None = None,
+    ) -> None:
+        """Store a value. See `Transport.store`."""
+        self._opaque = number = self._opaque + 1
+        opaque = b"O%d" % number
+        line = b"ms %b %d T%d F%d" % (key, len(data), exptime, flags)
+        if compare is not None:
+            line += b" C%d" % compare
+        if cas is not None:
+            line += b" E%d" % cas
+        if mode != "set":
+            line += requests.STORE_MODES[mode]
+        expected = ExpectStore(waiter, deadline, opaque)
+        if len(data) < LARGE_BYTES:
+            self._send(b"%b %b\r\n%b\r\n" % (line, opaque, data), expected)
+        else:
+            self._send(b"%b %b\r\n" % (line, opaque), expected, (memoryview(data), b"\r\n"))
+
+    def guarded_store(self, store: GuardedStore, waiter: Waiter, deadline: float) -> None:
+        """Store a version unless a newer one is there. See `Transport.guarded_store`."""
+        self.request_all(store.packet or store.encode(), waiter, deadline)
+
+    def replace_older(self, key: bytes, data: bytes, flags: int, cas: int, waiter: Waiter, deadline: float) -> None:
+        """Replace an item that is not newer. See `Transport.replace_older`."""
+        self.request_all(requests.replace_older(key, data, flags=flags, cas=cas), waiter, deadline)
+
+    def delete(self, key: bytes, waiter: Waiter, deadline: float, compare: int | None = None) -> None:
+        """Delete an item. See `Transport.delete`."""
+        self.request(requests.meta_delete(key, compare), waiter, deadline)
+
+    def touch(self, key: bytes, exptime: int, waiter: Waiter, deadline: float) -> None:
+        """Set the TTL of an item. See `Transport.touch`."""
+        self.request(requests.meta_touch(key, exptime), waiter, deadline)
+
+    def guarded_touch(self, key: bytes, exptime: int, cas: int, waiter: Waiter, deadline: float) -> None:
+        """Set the TTL of one version. See `Transport.guarded_touch`."""
+        self.request_all(requests.guarded_touch(key, cas=cas, ttl=exptime), waiter, deadline)
+
+    def count(
+        self,
+        key: bytes,
+        delta: int,
+        waiter: Waiter,
+        deadline: float,
+        *,
+        decrement: bool,
+        compare: int | None = None,
+        cas: int | None = None,
+    ) -> None:
+        """Add to a counter, or subtract. See `Transport.count`."""
+        self.request(requests.meta_arithmetic(key, delta, decrement=decrement, compare=compare, cas=cas), waiter, deadline)
+
+    def lease(self, key: bytes, seconds: int, waiter: Waiter, deadline: float, cas: int | None = None) -> None:
+        """Read an item, or create a stub. See `Transport.lease`."""
+        self.request(requests.meta_lease(key, seconds, cas), waiter, deadline)
+
+    # Sending. These raise `QueueFull` or `ConnectionLost`, with nothing sent, when there is no room or no connection.
     # `deadline` is on the loop's clock. Giving up (cancelling the waiter) is free: the reply is dropped when it comes.
 
     def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
@@ -195,20 +292,6 @@ class PipelinedConnection(asyncio.BufferedProtocol):
             self._send(data, pending, rest)
         else:
             self._send(data, pending)
-
-    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float, latest: float | None = None) -> None:
-        """Send several reads that are silent on a miss; the waiter gets the list of `(index, Reply)` of hits and errors.
-
-        A no-op closes the batch: when its answer is here, whatever has not been answered was a miss, or an error. `latest`:
-        another zone can answer them as well, and the waiter may get a `NodeSilent` early; when their call ends.
-        """
-        first = self._opaque + 1
-        self._opaque += len(lines)
-        self._batched += len(lines) - 1
-        opaques = [b"O%d" % number for number in range(first, first + len(lines))]
-        parts = [b"%b q %b\r\n" % part for part in zip(lines, opaques, strict=True)]
-        parts.append(b"mn\r\n")
-        self._send(b"".join(parts), ExpectHits(waiter, deadline, opaques, lines, self._send, latest=latest))
 
     def request_text(
         self,

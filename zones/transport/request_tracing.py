@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from evcache.zones.errors import CacheError
+from evcache.zones.protocol.fields import Fields
+from evcache.zones.protocol.operations import GuardedStore, StoreMode
 from evcache.zones.protocol.packet import Packet
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.base import Transport
@@ -68,10 +70,85 @@ class _Tapped:
         seen = self._seen(packet.name, 1, waiter)
         self._sent(seen, lambda: self._connection.request_all(packet, seen, deadline))
 
-    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float, latest: float | None = None) -> None:
-        """As the connection's."""
-        seen = self._seen(_name_of(lines[0]), len(lines), waiter)
-        self._sent(seen, lambda: self._connection.request_quietly(lines, seen, deadline, latest))
+    def get(self, key: bytes, fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None) -> None:
+        """Trace `Transport.get`."""
+        self._send("mg", waiter, lambda seen: self._connection.get(key, fields, seen, deadline, latest))
+
+    def get_many(
+        self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None
+    ) -> None:
+        """Trace `Transport.get_many`."""
+        self._send(
+            "mg", waiter, lambda seen: self._connection.get_many(keys, fields, seen, deadline, latest), requests=len(keys)
+        )
+
+    def store(
+        self,
+        key: bytes,
+        data: bytes,
+        flags: int,
+        exptime: int,
+        waiter: Waiter,
+        deadline: float,
+        *,
+        mode: StoreMode = "set",
+        compare: int | None = None,
+        cas: int | None = None,
+    ) -> None:
+        """Trace `Transport.store`."""
+        self._send(
+            "ms",
+            waiter,
+            lambda seen: self._connection.store(
+                key, data, flags, exptime, seen, deadline, mode=mode, compare=compare, cas=cas
+            ),
+        )
+
+    def guarded_store(self, store: GuardedStore, waiter: Waiter, deadline: float) -> None:
+        """Trace `Transport.guarded_store`."""
+        self._send("ms", waiter, lambda seen: self._connection.guarded_store(store, seen, deadline))
+
+    def replace_older(self, key: bytes, data: bytes, flags: int, cas: int, waiter: Waiter, deadline: float) -> None:
+        """Trace `Transport.replace_older`."""
+        self._send("ms", waiter, lambda seen: self._connection.replace_older(key, data, flags, cas, seen, deadline))
+
+    def delete(self, key: bytes, waiter: Waiter, deadline: float, compare: int | None = None) -> None:
+        """Trace `Transport.delete`."""
+        self._send("md", waiter, lambda seen: self._connection.delete(key, seen, deadline, compare))
+
+    def touch(self, key: bytes, exptime: int, waiter: Waiter, deadline: float) -> None:
+        """Trace `Transport.touch`."""
+        self._send("mg", waiter, lambda seen: self._connection.touch(key, exptime, seen, deadline))
+
+    def guarded_touch(self, key: bytes, exptime: int, cas: int, waiter: Waiter, deadline: float) -> None:
+        """Trace `Transport.guarded_touch`."""
+        self._send("md", waiter, lambda seen: self._connection.guarded_touch(key, exptime, cas, seen, deadline))
+
+    def count(
+        self,
+        key: bytes,
+        delta: int,
+        waiter: Waiter,
+        deadline: float,
+        *,
+        decrement: bool,
+        compare: int | None = None,
+        cas: int | None = None,
+    ) -> None:
+        """Trace `Transport.count`."""
+        self._send(
+            "ma",
+            waiter,
+            lambda seen: self._connection.count(key, delta, seen, deadline, decrement=decrement, compare=compare, cas=cas),
+        )
+
+    def lease(self, key: bytes, seconds: int, waiter: Waiter, deadline: float, cas: int | None = None) -> None:
+        """Trace `Transport.lease`."""
+        self._send("mg", waiter, lambda seen: self._connection.lease(key, seconds, seen, deadline, cas))
+
+    def _send(self, command: str, waiter: Waiter, send: Callable[[Waiter], None], *, requests: int = 1) -> None:
+        seen = self._seen(command, requests, waiter)
+        self._sent(seen, lambda: send(seen))
 
     def _seen(self, command: str, requests: int, waiter: Waiter) -> Waiter:
         try:

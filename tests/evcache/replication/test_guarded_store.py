@@ -21,6 +21,7 @@ from evcache.results import ACKNOWLEDGED
 from evcache.values.codec import FLAG_TOMBSTONE
 from evcache.zones.errors import ConnectionLost
 from evcache.zones.nodes.capabilities import Capabilities
+from evcache.zones.protocol import requests
 from evcache.zones.protocol.decoder import Decoder
 from evcache.zones.testing import FakeMemcached
 from tests.support.packets import commands_of
@@ -48,6 +49,15 @@ class Wire:
 
     def __bool__(self):
         return bool(self._waiting)
+
+    def get(self, key, fields, waiter, deadline, latest=None):
+        self.request(requests.meta_get(key, fields), waiter, deadline)
+
+    def store(self, key, data, flags, exptime, waiter, deadline, **more):
+        self.request(requests.meta_set(key, len(data), ttl=exptime, flags=flags, **more), waiter, deadline, data)
+
+    def guarded_store(self, store, waiter, deadline):
+        self.request_all(store.packet or store.encode(), waiter, deadline)
 
     def request(self, line, waiter, deadline, data=None):
         self._waiting.append((line + (b"\r\n" if data is None else b"\r\n" + data + b"\r\n"), None, 1, waiter))

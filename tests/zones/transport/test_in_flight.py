@@ -3,6 +3,7 @@
 import pytest
 
 from evcache.zones.errors import NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
+from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import Reply
 from evcache.zones.transport.in_flight import ExpectAll, ExpectEach, ExpectHits, ExpectReply, ExpectStore, ExpectText
 from tests.support.scripted import Notes
@@ -34,7 +35,7 @@ def four(notes):
 
 def quiet(notes):
     """Requests 7, 8, 9 and a no-op."""
-    return ExpectHits(notes, NEVER, [b"O7", b"O8", b"O9"], [b"mg a v", b"mg b v", b"mg c v"], notes.send)
+    return ExpectHits(notes, NEVER, [b"O7", b"O8", b"O9"], [b"a", b"b", b"c"], Fields(b"v"), notes.send)
 
 
 def store(notes):

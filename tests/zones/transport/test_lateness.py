@@ -191,7 +191,7 @@ async def test_a_connection_that_ends_while_it_has_the_benefit_of_the_doubt_repo
     [
         (lambda peer: peer.ask(), 1),
         (lambda peer: peer.ask_all([b"ms k 1 ME", b"ms k 1 C2 I", b"ms k 1 C2"]), 1),
-        (lambda peer: peer.ask_quietly([b"mg k%d v k" % number for number in range(100)]), 1),
+        (lambda peer: peer.ask_many([b"k%d" % number for number in range(100)]), 1),
         (lambda peer: peer.ask_text(), 0),
     ],
     ids=["one", "stores of one value", "a batch", "a question of our own"],

@@ -523,7 +523,7 @@ async def test_no_timer_is_left_when_the_connection_has_ended():
 @in_virtual_time
 async def test_an_end_or_a_reset_fails_all_at_once(error):
     peer = Peer()
-    answers = [peer.ask(), peer.ask_all([b"ms k 1"] * 3), peer.ask_quietly([b"mg a v"]), peer.ask_text()]
+    answers = [peer.ask(), peer.ask_all([b"ms k 1"] * 3), peer.ask_many([b"a"]), peer.ask_text()]
     await settle()
     peer.transport.end(error)
     await settle()
@@ -595,7 +595,7 @@ async def test_what_was_not_written_when_it_ended_is_never_written():
 async def test_after_the_end_requests_fail_at_once_with_nothing_written():
     peer = Peer()
     peer.connection.abort()
-    for send in (peer.ask, peer.ask_text, lambda: peer.ask_all([b"ms k 1"]), lambda: peer.ask_quietly([b"mg k v"])):
+    for send in (peer.ask, peer.ask_text, lambda: peer.ask_all([b"ms k 1"]), lambda: peer.ask_many([b"k"])):
         with pytest.raises(ConnectionLost):
             send()
     await settle()
@@ -761,7 +761,7 @@ async def test_over_so_many_waiting_requests_the_next_fails_with_nothing_written
         peer.ask()
     await settle()
     written = peer.sent
-    for send in (peer.ask, peer.ask_text, lambda: peer.ask_all([b"ms k 1"]), lambda: peer.ask_quietly([b"mg k v"])):
+    for send in (peer.ask, peer.ask_text, lambda: peer.ask_all([b"ms k 1"]), lambda: peer.ask_many([b"k"])):
         with pytest.raises(QueueFull) as caught:
             send()
         assert caught.value.node == "node-1"
@@ -846,7 +846,7 @@ async def test_requests_that_are_held_back_still_have_deadlines():
 async def test_a_quiet_batch_is_closed_by_a_no_op():
     peer = Peer()
     peer.ask()
-    answer = peer.ask_quietly([b"mg a v", b"mg b v", b"mg c v"])
+    answer = peer.ask_many([b"a", b"b", b"c"])
     after = peer.ask()
     await settle()
     assert peer.sent == b"mg k v O1\r\nmg a v q O2\r\nmg b v q O3\r\nmg c v q O4\r\nmn\r\nmg k v O5\r\n"
@@ -858,11 +858,11 @@ async def test_a_quiet_batch_is_closed_by_a_no_op():
     assert peer.connection.pending == 0
 
 
-@pytest.mark.parametrize("lines", [[], [b"mg a v"], [b"mg a v"] * 100])
+@pytest.mark.parametrize("keys", [[], [b"a"], [b"a"] * 100])
 @in_virtual_time
-async def test_a_quiet_batch_without_hits_is_an_empty_list(lines):
+async def test_a_quiet_batch_without_hits_is_an_empty_list(keys):
     peer = Peer()
-    answer = peer.ask_quietly(lines)
+    answer = peer.ask_many(keys)
     await settle()
     assert peer.sent.endswith(b"mn\r\n")
     peer.feed(b"MN\r\n")
@@ -876,7 +876,7 @@ async def test_a_quiet_batch_without_hits_is_an_empty_list(lines):
 async def test_a_stranger_in_a_quiet_batch_ends_the_connection(stranger):
     peer = Peer()
     before = peer.ask()
-    answer, after = peer.ask_quietly([b"mg a v", b"mg b v", b"mg c v"]), peer.ask()
+    answer, after = peer.ask_many([b"a", b"b", b"c"]), peer.ask()
     peer.feed(b"EN O1\r\nVA 1 O3\r\nb\r\n" + stranger + b"MN\r\nEN O5\r\n")
     assert outcome(before) == reply(b"EN O1")
     assert type(outcome(answer)) is ProtocolError
@@ -887,7 +887,7 @@ async def test_a_stranger_in_a_quiet_batch_ends_the_connection(stranger):
 @in_virtual_time
 async def test_error_in_a_quiet_batch_belongs_to_the_reads_that_fail_when_asked_again():
     peer = Peer()
-    answer, after = peer.ask_quietly([b"mg a v", b"mg b v", b"mg c v"]), peer.ask()
+    answer, after = peer.ask_many([b"a", b"b", b"c"]), peer.ask()
     await settle()
     peer.feed(b"VA 1 O1\r\na\r\nSERVER_ERROR backend failure\r\nMN\r\nEN O4\r\n")
     assert outcome(after) == reply(b"EN O4")
@@ -904,7 +904,7 @@ async def test_error_in_a_quiet_batch_belongs_to_the_reads_that_fail_when_asked_
 @in_virtual_time
 async def test_batch_that_has_to_ask_again_fails_on_a_connection_that_retires():
     peer = Peer()
-    answer = peer.ask_quietly([b"mg a v", b"mg b v"])
+    answer = peer.ask_many([b"a", b"b"])
     await settle()
     peer.connection.retire()
     peer.feed(b"SERVER_ERROR backend failure\r\nMN\r\n")
@@ -915,7 +915,7 @@ async def test_batch_that_has_to_ask_again_fails_on_a_connection_that_retires():
 @in_virtual_time
 async def test_a_quiet_batch_that_was_given_up_is_read_to_its_end():
     peer = Peer()
-    answer, after = peer.ask_quietly([b"mg a v", b"mg b v"]), peer.ask()
+    answer, after = peer.ask_many([b"a", b"b"]), peer.ask()
     answer.cancel()
     peer.feed(b"VA 1 O2\r\nb\r\nMN\r\nVA 4 O3\r\nmine\r\n")
     assert outcome(after).value == b"mine"
@@ -1000,7 +1000,7 @@ class Load:
                 self.waiting.append((future, lambda got: [found.tokens[0] for found in got] == [b"s" + key] * 3))
             case 2:
                 keys = [self._key() for _ in range(self._rng.randrange(5))]
-                future = self._peer.ask_quietly([b"mg %b v" % key for key in keys], within=within)
+                future = self._peer.ask_many([b"%b" % key for key in keys], within=within)
                 hits = [place for place, key in enumerate(keys) if key.startswith(b"hit")]
                 self.waiting.append(
                     (

@@ -8,7 +8,7 @@ from evcache.zones.errors import NodeSilent, NodeTimeout
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.transport.limits import ConnectionLimits
 from evcache.zones.transport.pipelined import PipelinedConnection
-from tests.support.scripted import FAR, Notes, Peer, outcome
+from tests.support.scripted import FAR, VALUE, Notes, Peer, outcome
 from tests.support.virtual_time import in_virtual_time, now
 
 PATIENCE = ConnectionLimits().patience
@@ -103,7 +103,7 @@ async def test_batches_are_moved_if_another_zone_can_answer_them(latest):
     peer = await SilentPeer().greet()
     batches = [peer.loop.create_future() for _ in range(3)]
     for batch in batches:
-        peer.connection.request_quietly([b"mg a", b"mg b"], batch, peer.deadline(SHARE), latest)
+        peer.connection.get_many([b"a", b"b"], VALUE, batch, peer.deadline(SHARE), latest)
     await asyncio.sleep(2 * NOTICED)
     assert all(batch.done() for batch in batches) is (latest is not None)
     await asyncio.sleep(SHARE)

@@ -34,7 +34,7 @@ from evcache.zones.protocol.decoder import MAX_VALUE_BYTES
 from evcache.zones.protocol.replies import Reply, leaves_connection_in_sync
 from evcache.zones.protocol.requests import PROBE_KEY
 from evcache.zones.transport.classic.pool import ClassicPool, Dial, PoolLimits
-from evcache.zones.transport.classic.translation import Fetched, refusal
+from evcache.zones.transport.classic.replies import Fetched, refusal
 from evcache.zones.transport.classic.wire import OutOfStep
 
 MAX_KEY_BYTES = 250  # memcached's limit

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -33,23 +33,18 @@ from evcache.zones.errors import (
     Unsupported,
 )
 from evcache.zones.health.loop_lag import LoopLag
+from evcache.zones.protocol.fields import Fields
+from evcache.zones.protocol.operations import GuardedStore, StoreMode
 from evcache.zones.protocol.packet import Packet
 from evcache.zones.protocol.replies import Reply
 from evcache.zones.protocol.requests import PROBE_KEY
-from evcache.zones.transport.classic import translation
+from evcache.zones.transport.classic import operations, replies, translation
 from evcache.zones.transport.classic.client import ClassicClient, Refused
 from evcache.zones.transport.classic.failures import node_error
 from evcache.zones.transport.classic.pool import CannotConnect, Dial, PoolLimits
-from evcache.zones.transport.classic.translation import CompareAndStore, Count, Delete, Fetched, Get, Store, Touch, translate
+from evcache.zones.transport.classic.translation import CompareAndStore, Count, Delete, Get, Store, Touch, translate
 from evcache.zones.transport.in_flight import Waiter
 from evcache.zones.transport.limits import ConnectionLimits
-
-# Keys in one `gets`. A batch has a connection to itself until its last value is read: with values of 1 kB, 100 kB, about a
-# millisecond of a fast network. More keys take several, one after another.
-KEYS_PER_GET = 100
-
-# Bytes of the line of one `gets`: Amazon ElastiCache Serverless takes no longer ones.
-BYTES_PER_GET = 16 * 1024
 
 _log = logging.getLogger("evcache.zones.transport")
 
@@ -209,7 +204,90 @@ class ClassicConnection:
         """Take requests from now on."""
         self._usable = self._why_ended is None
 
-    # Requests. See `Transport`.
+    # Operations. See `Transport`. What has no classic form raises `Unsupported` naming the feature, with nothing sent.
+
+    def get(self, key: bytes, fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None) -> None:
+        """Read an item. See `Transport.get`. A pool of connections detects no silence, so `latest` has no effect."""
+        del latest
+        self._start(partial(operations.get, self._client, key, fields), (key,), waiter, deadline)
+
+    def get_many(
+        self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None
+    ) -> None:
+        """Read several items. See `Transport.get_many`. `latest` has no effect."""
+        del latest
+        self._start(partial(operations.get_many, self._client, keys, fields), keys, waiter, deadline)
+
+    def store(
+        self,
+        key: bytes,
+        data: bytes,
+        flags: int,
+        exptime: int,
+        waiter: Waiter,
+        deadline: float,
+        *,
+        mode: StoreMode = "set",
+        compare: int | None = None,
+        cas: int | None = None,
+    ) -> None:
+        """Store a value. See `Transport.store`. A `compare` of 0 is a token."""
+        if cas is not None:
+            raise Unsupported("versions", self.name)
+        if compare is not None and mode != "set":
+            raise Unsupported(f"{mode} that compares", self.name)
+        verb = mode.encode() if compare is None else b"cas"
+        work = partial(operations.store, self._client, verb, key, data, flags, exptime, compare)
+        self._start(work, (key,), waiter, deadline, size=len(data), writes=True)
+
+    def guarded_store(self, store: GuardedStore, waiter: Waiter, deadline: float) -> None:
+        """Raise `Unsupported`."""
+        del store, waiter, deadline
+        raise Unsupported("versions", self.name)
+
+    def replace_older(self, key: bytes, data: bytes, flags: int, cas: int, waiter: Waiter, deadline: float) -> None:
+        """Raise `Unsupported`."""
+        del key, data, flags, cas, waiter, deadline
+        raise Unsupported("versions", self.name)
+
+    def delete(self, key: bytes, waiter: Waiter, deadline: float, compare: int | None = None) -> None:
+        """Delete an item. See `Transport.delete`."""
+        if compare is not None:
+            raise Unsupported("deletes that compare", self.name)
+        self._start(partial(operations.delete, self._client, key), (key,), waiter, deadline, writes=True)
+
+    def touch(self, key: bytes, exptime: int, waiter: Waiter, deadline: float) -> None:
+        """Set the TTL of an item. See `Transport.touch`."""
+        self._start(partial(operations.touch, self._client, key, exptime), (key,), waiter, deadline, writes=True)
+
+    def guarded_touch(self, key: bytes, exptime: int, cas: int, waiter: Waiter, deadline: float) -> None:
+        """Raise `Unsupported`."""
+        del key, exptime, cas, waiter, deadline
+        raise Unsupported("versions", self.name)
+
+    def count(
+        self,
+        key: bytes,
+        delta: int,
+        waiter: Waiter,
+        deadline: float,
+        *,
+        decrement: bool,
+        compare: int | None = None,
+        cas: int | None = None,
+    ) -> None:
+        """Add to a counter, or subtract from it. See `Transport.count`."""
+        if compare is not None or cas is not None:
+            raise Unsupported("versions", self.name)
+        work = partial(operations.count, self._client, key, delta, decrement=decrement)
+        self._start(work, (key,), waiter, deadline, writes=True)
+
+    def lease(self, key: bytes, seconds: int, waiter: Waiter, deadline: float, cas: int | None = None) -> None:
+        """Raise `Unsupported`."""
+        del key, seconds, waiter, deadline, cas
+        raise Unsupported("leases", self.name)
+
+    # Requests as lines of the meta protocol.
 
     def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
         """Send one command; the waiter gets its `Reply`."""
@@ -234,18 +312,6 @@ class ClassicConnection:
         del packet, waiter, deadline
         raise Unsupported("versions", self.name)
 
-    def request_quietly(self, lines: Sequence[bytes], waiter: Waiter, deadline: float, latest: float | None = None) -> None:
-        """Read several keys; the waiter gets the list of `(index, Reply)` of hits and errors. `latest` has no effect."""
-        del latest
-        gets: list[Get] = []
-        for line in lines:
-            command = translate(line, self.name)
-            if not isinstance(command, Get):
-                raise Unsupported("anything but reads in a quiet batch", self.name)
-            gets.append(command)
-        keys = tuple(dict.fromkeys(get.key for get in gets))
-        self._start(partial(self._fetch_all, gets, keys), keys, waiter, deadline, size=0, writes=False)
-
     def _start(
         self,
         work: Callable[[], Awaitable[Any]],
@@ -253,8 +319,8 @@ class ClassicConnection:
         waiter: Waiter,
         deadline: float,
         *,
-        size: int,
-        writes: bool,
+        size: int = 0,
+        writes: bool = False,
     ) -> None:
         if not self._usable:
             raise ConnectionLost("the connection is closed", self.name)
@@ -347,42 +413,29 @@ class ClassicConnection:
             case Get(key):
                 return translation.found(command, (await client.fetch([key])).get(key))
             case Store(verb, key, flags, exptime):
-                return translation.stored(await client.store(verb, key, value, flags, exptime))
+                return replies.stored(await client.store(verb, key, value, flags, exptime))
             case CompareAndStore(key, flags, exptime, cas):
-                return translation.stored(await client.store(b"cas", key, value, flags, exptime, cas=cas))
+                return replies.stored(await client.store(b"cas", key, value, flags, exptime, cas=cas))
             case Delete(key):
-                return translation.deleted(await client.tell(b"delete", key))
+                return replies.deleted(await client.tell(b"delete", key))
             case Touch(key, exptime):
-                return translation.touched(await client.tell(b"touch", key, exptime))
+                return replies.touched(await client.tell(b"touch", key, exptime))
             case Count():
                 return await self._count(command)
 
     async def _count(self, command: Count) -> Reply:
         verb = b"decr" if command.decrement else b"incr"
         while True:
-            reply = translation.counted(await self._client.tell(verb, command.key, command.delta))
+            reply = replies.counted(await self._client.tell(verb, command.key, command.delta))
             if reply.status != b"NF" or command.initial is None:
                 return reply
             digits = b"%d" % command.initial
-            made = translation.stored(await self._client.store(b"add", command.key, digits, 0, command.exptime))
+            made = replies.stored(await self._client.store(b"add", command.key, digits, 0, command.exptime))
             if made.status == b"HD":
                 return Reply(b"VA", [], digits)
             if made.status != b"NS":
                 return made
             # Somebody else has made it meanwhile, and it counts from there.
-
-    async def _fetch_all(self, gets: Sequence[Get], keys: Sequence[bytes]) -> list[tuple[int, Reply]]:
-        items: dict[bytes, Fetched] = {}
-        failed: dict[bytes, Reply] = {}
-        for some in _batches(keys):
-            found, unserved = await self._client.fetch_or_each(some)
-            items.update(found)
-            failed.update(unserved)
-        return [
-            (index, failed.get(get.key) or translation.found(get, items[get.key]))
-            for index, get in enumerate(gets)
-            if get.key in items or get.key in failed
-        ]
 
     def _problem(self, error: Exception) -> NodeError:
         if isinstance(error, CannotConnect):
@@ -431,15 +484,3 @@ class ClassicConnection:
             if not request.waiter.done():
                 request.waiter.set_exception(ConnectionLost(why.problem, self.name))
             task.cancel()
-
-
-def _batches(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Yield the keys in groups, each for one `gets`."""
-    first, size = 0, len(b"gets\r\n")
-    for index, key in enumerate(keys):
-        size += 1 + len(key)
-        if index > first and (index - first == KEYS_PER_GET or size > BYTES_PER_GET):
-            yield keys[first:index]
-            first, size = index, len(b"gets\r\n") + 1 + len(key)
-    if keys:
-        yield keys[first:]

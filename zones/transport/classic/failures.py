@@ -11,7 +11,7 @@ from evcache.zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUna
 from evcache.zones.protocol.replies import unexpected
 from evcache.zones.transport.classic.client import Refused
 from evcache.zones.transport.classic.pool import CannotConnect
-from evcache.zones.transport.classic.translation import refusal
+from evcache.zones.transport.classic.replies import refusal
 
 _log = logging.getLogger("evcache.zones.transport")
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evcache.zones.errors import Unsupported
-from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, is_unserved, unexpected
+from evcache.zones.protocol.replies import Reply
+from evcache.zones.transport.classic.replies import Fetched
 
 # What a classic server can show of an item (`gets`), and what it can't but callers can do without.
 _SHOWN = frozenset({b"v", b"f", b"c", b"s"})
@@ -96,15 +97,6 @@ class Count:
 Command = Get | Store | CompareAndStore | Delete | Touch | Count
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """An item as `gets` shows it."""
-
-    value: bytes
-    flags: int
-    cas: int
-
-
 def translate(line: bytes, node: str) -> Command:
     """The classic command that does what a meta request asks for.
 
@@ -168,41 +160,3 @@ def found(command: Get, item: Fetched | None) -> Reply:
     shown: Mapping[bytes, int] = {b"f": item.flags, b"c": item.cas, b"s": len(item.value)}
     tokens = [b"%b%d" % (flag, shown[flag]) for flag in command.shows if flag != b"v"]
     return Reply(b"VA", tokens, item.value) if b"v" in command.shows else Reply(b"HD", tokens, None)
-
-
-def stored(line: bytes) -> Reply:
-    """What a store was answered."""
-    return _plain(line, {b"STORED": b"HD", b"NOT_STORED": b"NS", b"EXISTS": b"EX", b"NOT_FOUND": b"NF"})
-
-
-def deleted(line: bytes) -> Reply:
-    """What a delete was answered."""
-    return _plain(line, {b"DELETED": b"HD", b"NOT_FOUND": b"NF"})
-
-
-def touched(line: bytes) -> Reply:
-    """What a touch was answered."""
-    return _plain(line, {b"TOUCHED": b"HD", b"NOT_FOUND": b"EN"})
-
-
-def counted(line: bytes) -> Reply:
-    """What `incr` or `decr` was answered."""
-    digits = line.rstrip(b" ")
-    return Reply(b"VA", [], digits) if digits.isdigit() else _plain(line, {b"NOT_FOUND": b"NF"})
-
-
-def refusal(line: bytes) -> Reply | None:
-    """The reply for a line in which the server complains; None for any other."""
-    status, *tokens = line.split(b" ")
-    return Reply(status, tokens, None) if status in ERROR_STATUSES else None
-
-
-def _plain(line: bytes, statuses: Mapping[bytes, bytes]) -> Reply:
-    reply = refusal(line)
-    if reply is not None:
-        if is_unserved(reply):
-            raise unexpected(reply)
-        return reply
-    if line not in statuses:
-        raise unexpected(Reply(line, [], None))
-    return Reply(statuses[line], [], None)

@@ -20,11 +20,13 @@ from evcache.zones.nodes.capabilities import Capabilities
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.protocol import requests
+from evcache.zones.protocol.fields import COPY_FIELDS
 from evcache.zones.protocol.replies import Hit, Reply, read_hit
 from evcache.zones.protocol.requests import PROBE_KEY
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.topology.model import Endpoint
-from evcache.zones.transport.classic.connection import KEYS_PER_GET, ClassicConnection
+from evcache.zones.transport.classic.connection import ClassicConnection
+from evcache.zones.transport.classic.operations import KEYS_PER_GET
 from evcache.zones.transport.classic.pool import PoolLimits
 from evcache.zones.transport.limits import ConnectionLimits
 from evcache.zones.transport.pipelined import PipelinedConnection
@@ -131,8 +133,7 @@ async def test_no_line_of_a_batch_is_longer_than_servers_take():
         await (await bench.set(keys[-1], b"v"))
         connection = await bench.connected()
         answer = bench.loop.create_future()
-        lines = [requests.meta_get(key, requests.COPY_FLAGS) for key in keys]
-        connection.request_quietly(lines, answer, bench.loop.time() + FAR)
+        connection.get_many(keys, COPY_FIELDS, answer, bench.loop.time() + FAR)
         assert [index for index, _ in await answer] == [149]
 
 
@@ -145,8 +146,7 @@ async def test_a_batch_is_a_few_multi_gets():
         connection = await bench.connected()
         bench.server.commands.clear()
         answer = bench.loop.create_future()
-        lines = [requests.meta_get(key, requests.COPY_FLAGS) for key in [*keys, keys[0], b"none"]]
-        connection.request_quietly(lines, answer, bench.loop.time() + FAR)
+        connection.get_many([*keys, keys[0], b"none"], COPY_FIELDS, answer, bench.loop.time() + FAR)
         found = await answer
         assert [index for index, _ in found] == [*range(0, len(keys), 3), len(keys)]
         assert [read_hit(reply).value for _, reply in found] == [b"v" + key for key in [*keys[::3], keys[0]]]
@@ -163,8 +163,6 @@ async def test_what_the_server_can_not_do_is_said_before_anything_is_sent():
             connection.request(b"mg k v N30", notes, FAR)
         with pytest.raises(Unsupported, match="does not support versions"):
             connection.request_all(requests.guarded_store(b"k", b"x", cas=9, ttl=0, flags=0), notes, FAR)
-        with pytest.raises(Unsupported):
-            connection.request_quietly([requests.meta_get(b"k"), requests.meta_touch(b"k", 1)], notes, FAR)
         await settle()
         assert notes.told == []
         assert not bench.server.commands

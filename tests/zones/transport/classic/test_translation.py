@@ -5,8 +5,9 @@ import pytest
 from evcache.zones.errors import ProtocolError, ServerError, Unsupported
 from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import Hit, Reply, read_hit, unexpected
-from evcache.zones.transport.classic import translation
-from evcache.zones.transport.classic.translation import CompareAndStore, Count, Delete, Fetched, Get, Store, Touch, translate
+from evcache.zones.transport.classic import replies, translation
+from evcache.zones.transport.classic.replies import Fetched
+from evcache.zones.transport.classic.translation import CompareAndStore, Count, Delete, Get, Store, Touch, translate
 from tests.support.packets import commands_of
 
 KEY = b"ns:key"
@@ -103,24 +104,24 @@ ANSWERS = {
     "a miss": (translation.found(READ, None), Reply(b"EN", [], None)),
     "a look": (translation.found(LOOK, Fetched(b"value", 7, 9)), Reply(b"HD", [b"f7", b"c9", b"s5"], None)),
     "a look at nothing": (translation.found(LOOK, None), Reply(b"EN", [], None)),
-    "stored": (translation.stored(b"STORED"), Reply(b"HD", [], None)),
-    "not stored": (translation.stored(b"NOT_STORED"), Reply(b"NS", [], None)),
-    "changed meanwhile": (translation.stored(b"EXISTS"), Reply(b"EX", [], None)),
-    "gone meanwhile": (translation.stored(b"NOT_FOUND"), Reply(b"NF", [], None)),
+    "stored": (replies.stored(b"STORED"), Reply(b"HD", [], None)),
+    "not stored": (replies.stored(b"NOT_STORED"), Reply(b"NS", [], None)),
+    "changed meanwhile": (replies.stored(b"EXISTS"), Reply(b"EX", [], None)),
+    "gone meanwhile": (replies.stored(b"NOT_FOUND"), Reply(b"NF", [], None)),
     "too large": (
-        translation.stored(b"SERVER_ERROR object too large for cache"),
+        replies.stored(b"SERVER_ERROR object too large for cache"),
         Reply(b"SERVER_ERROR", [b"object", b"too", b"large", b"for", b"cache"], None),
     ),
-    "deleted": (translation.deleted(b"DELETED"), Reply(b"HD", [], None)),
-    "nothing to delete": (translation.deleted(b"NOT_FOUND"), Reply(b"NF", [], None)),
-    "touched": (translation.touched(b"TOUCHED"), Reply(b"HD", [], None)),
-    "nothing to touch": (translation.touched(b"NOT_FOUND"), Reply(b"EN", [], None)),
-    "counted": (translation.counted(b"42"), Reply(b"VA", [], b"42")),
-    "counted to 0": (translation.counted(b"0"), Reply(b"VA", [], b"0")),
-    "counted, with the spaces of a longer number": (translation.counted(b"9 "), Reply(b"VA", [], b"9")),
-    "no counter": (translation.counted(b"NOT_FOUND"), Reply(b"NF", [], None)),
+    "deleted": (replies.deleted(b"DELETED"), Reply(b"HD", [], None)),
+    "nothing to delete": (replies.deleted(b"NOT_FOUND"), Reply(b"NF", [], None)),
+    "touched": (replies.touched(b"TOUCHED"), Reply(b"HD", [], None)),
+    "nothing to touch": (replies.touched(b"NOT_FOUND"), Reply(b"EN", [], None)),
+    "counted": (replies.counted(b"42"), Reply(b"VA", [], b"42")),
+    "counted to 0": (replies.counted(b"0"), Reply(b"VA", [], b"0")),
+    "counted, with the spaces of a longer number": (replies.counted(b"9 "), Reply(b"VA", [], b"9")),
+    "no counter": (replies.counted(b"NOT_FOUND"), Reply(b"NF", [], None)),
     "not a number": (
-        translation.counted(b"CLIENT_ERROR cannot increment or decrement non-numeric value"),
+        replies.counted(b"CLIENT_ERROR cannot increment or decrement non-numeric value"),
         Reply(b"CLIENT_ERROR", b"cannot increment or decrement non-numeric value".split(), None),
     ),
 }
@@ -138,7 +139,7 @@ def test_a_hit_is_read_as_one_of_the_meta_protocol_is():
     assert read_hit(translation.found(READ, None)) is None
 
 
-@pytest.mark.parametrize("read", [translation.stored, translation.deleted, translation.touched, translation.counted])
+@pytest.mark.parametrize("read", [replies.stored, replies.deleted, replies.touched, replies.counted])
 @pytest.mark.parametrize(
     "line", [b"", b"OK", b"END", b"HD", b"STORED ", b"stored", b"VALUE key 0 1", b"-1", b"1.5", b"\xff"]
 )
@@ -149,11 +150,11 @@ def test_any_other_answer_is_an_error_and_no_outcome(read, line):
 
 @pytest.mark.parametrize("line", [b"ERROR", b"CLIENT_ERROR bad data chunk", b"SERVER_ERROR out of memory"])
 def test_complaints_are_replies_in_the_servers_words(line):
-    reply = translation.refusal(line)
+    reply = replies.refusal(line)
     assert reply.line == line
     assert isinstance(unexpected(reply), ServerError)
 
 
 @pytest.mark.parametrize("line", [b"STORED", b"ERRORS", b"", b"error"])
 def test_other_lines_are_no_complaints(line):
-    assert translation.refusal(line) is None
+    assert replies.refusal(line) is None
