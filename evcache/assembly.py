@@ -41,7 +41,7 @@ from evcache.reads.decoding import Decoding
 from evcache.reads.failover_budget import Failover, TokenBucket
 from evcache.reads.hedging import HedgedReader, Hedging
 from evcache.reads.zone_reader import ZoneReader
-from evcache.replication.gutter import GUTTER, Gutter, GutterReads, GutterWrites
+from evcache.replication.gutter import GUTTER, Gutter, GutterPool
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.handoff.hints import Hints
 from evcache.replication.hlc import HybridLogicalClock
@@ -238,12 +238,13 @@ class Assembly(Live):
             self._changes.announce = self._bus.announce
         self._failover = TokenBucket(failover.ratio, failover.burst)
         self._hedge = None if hedging is None else HedgedReader(hedging, self._hooks)
+        gutter_pool = None if gutter is None else GutterPool(clock, gutter.ttl)
         parts = ReadContext(
             clock=clock,
             remembered=remembered,
             repair=self._repair,
             budget=self._failover,
-            gutter=None if gutter is None else GutterReads(clock),
+            gutter=gutter_pool,
             hooks=self._hooks,
             sampler=RepairSampler(fraction(check_share, "check_share") if self._repair.enabled else 0.0),
         )
@@ -276,7 +277,7 @@ class Assembly(Live):
             now=wall_clock,
             remembered=remembered,
             replay=self._replay,
-            gutter=None if gutter is None else GutterWrites(clock, gutter.ttl),
+            gutter=gutter_pool,
             changes=self._changes,
         )
         self._policy = loading
@@ -304,7 +305,7 @@ class Assembly(Live):
                 max_loads=max_loads,
                 versions=not interop,
                 current=lambda: self._cluster.view,
-                known=remembered.newest,
+                known=remembered.latest,
                 wall=wall_clock,
             ),
             self._flights,

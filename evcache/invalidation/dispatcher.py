@@ -138,7 +138,7 @@ class InvalidationDispatcher:
             # Only if the clock believes the version: no item would be new enough for a version that is too far ahead.
             believed = self._clock.observe(cas_of(version))
             if believed is not None:
-                self._remembered.hear(key, believed)
+                self._remembered.note_from_peer(key, believed)
         if self._near is not None:
             self._near.changed(key, version)
 

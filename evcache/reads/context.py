@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evcache.hooks import Hooks
 from evcache.reads.failover_budget import TokenBucket
-from evcache.replication.gutter import GutterReads
+from evcache.replication.gutter import GutterPool
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.read_repair import ReadRepair
 from evcache.replication.reconcile import ZoneHit
@@ -27,18 +27,14 @@ class ReadContext:
     repair: ReadRepair
     budget: TokenBucket
     """What may be asked of other zones."""
-    gutter: GutterReads | None
+    gutter: GutterPool | None
     hooks: Hooks
     sampler: RepairSampler
     """Chooses, of the keys that one zone has served, those that are compared in all zones."""
 
     def served(self, view: ClusterSnapshot, key: bytes) -> None:
         """Count a key that one zone has served; compare all zones if the key is chosen. Returns at once."""
-        sampler = self.sampler
-        sampler.left -= 1
-        if sampler.left <= 0:
-            sampler.restart()
-            self.repair.check(view, key)
+        self.served_many(view, (key,))
 
     def served_many(self, view: ClusterSnapshot, keys: Collection[bytes]) -> None:
         """Count several keys in the same way."""

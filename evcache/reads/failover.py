@@ -87,7 +87,7 @@ class Fallback:
             self._parts.hooks.fell_back(order[0].name, unasked(first))
             order = (*order[1:], order[0])
         deadline = view.loop.time() + options.timeout
-        attempts = Attempts(self._parts.remembered.newest(key))
+        attempts = Attempts(self._parts.remembered.latest(key))
         return await self.go_on(view, order, 0, key, line, options, deadline, attempts)
 
     async def go_on(
@@ -191,7 +191,7 @@ class Fallback:
     def _may_go_abroad(self, pool: ZonePool, attempts: Attempts) -> bool:
         if any(isinstance(failure, FailoverDenied) for failure in attempts.failures.values()):
             return False  # once for each read
-        if self._parts.budget.take(spare=attempts.abroad > 0):
+        if self._parts.budget.try_take(spare=attempts.abroad > 0):
             return True
         self._parts.hooks.failover_denied(pool.name)
         return False

@@ -1,7 +1,7 @@
-"""How many requests a client may send to other zones than its own, so that one zone's end is not the end of the next.
+"""Budget of requests to remote zones. It protects the remaining zones from the load of a failed one.
 
-A bucket of tokens: each read brings some, each request to another zone takes one. Reads are counted as they begin, and
-turned into tokens when somebody asks, which costs the ordinary read an addition.
+The budget is a token bucket: each read adds `ratio` tokens, and each request to a remote zone takes one. A remote zone is
+any zone but the local one or, without a local zone, the preferred one.
 """
 
 from __future__ import annotations
@@ -14,58 +14,72 @@ from evcache.zones.errors import InvalidArgument
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """Limit on requests of reads to other zones than the local one or, without a local zone, the preferred one."""
+    """Limit on the requests of reads to remote zones."""
 
     ratio: float = 1.0
-    """Requests to other zones for each read, on average. 1: with the own zone gone every read is served by another, and
-    those get no more than that, however often they miss or fail. Less saves the others, at the price of failed reads."""
+    """Average number of requests to remote zones for each read. With 1, one remote zone can serve every read of a failed
+    local zone, and no zone gets more than that. A lower ratio lowers the load on the remaining zones, and reads fail."""
 
     burst: float = 4000.0
-    """Requests beyond that, saved up in better times. mcrouter's failover limiter has 1,000; half of it is for zones that a
-    read asks after the first of the others, and a client of 10,000 reads a second needs 1,000 of those until it has noticed
-    that a second zone hangs."""
+    """Number of further requests, saved while reads stay in their zone. mcrouter's failover limiter saves 1,000. Half of
+    the burst is for zones that a read asks after its first remote zone. A client of 10,000 reads per second needs 1,000
+    of those until it notices that a second zone hangs."""
 
     def __post_init__(self) -> None:
         for name in ("ratio", "burst"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise InvalidArgument(name, f"a number from 0 is needed, not {value!r}")
+                raise InvalidArgument(name, f"a number of at least 0 is required, not {value!r}")
 
 
 class TokenBucket:
-    """Tokens that reads bring and that further requests take."""
+    """Tokens that reads add and that requests to remote zones take."""
 
-    __slots__ = ("_burst", "_counted", "_ratio", "_tokens", "denied", "reads", "taken")
+    __slots__ = ("_burst", "_ratio", "_tokens", "denied", "taken")
 
     def __init__(self, ratio: float, burst: float) -> None:
-        self.reads = 0
-        """Reads that have begun. Whoever begins one adds to it."""
+        """Make a full bucket.
+
+        Args:
+            ratio: Tokens that each read adds.
+            burst: Number of tokens that the bucket holds between requests.
+        """
         self.taken = 0
-        """Requests that were allowed."""
+        """Number of requests allowed."""
         self.denied = 0
-        """Requests that were not."""
+        """Number of requests refused."""
         self._ratio = ratio
         self._burst = burst
         self._tokens = burst
-        self._counted = 0  # of `reads`, those whose tokens are in
 
-    def has(self, wanted: int = 1) -> bool:
-        """Whether so many more requests may be sent."""
-        return self._tokens + (self.reads - self._counted) * self._ratio >= wanted
+    def add_reads(self, count: int = 1) -> None:
+        """Add the tokens of reads that have begun."""
+        # No limit here: a bulk read may take all the tokens that its own keys add. `try_take` applies the limit.
+        self._tokens += count * self._ratio
 
-    def take(self, wanted: int = 1, *, spare: bool = False) -> int:
-        """How many of the wanted requests may be sent.
+    def try_take(self, wanted: int = 1, *, spare: bool = False) -> int:
+        """Take up to `wanted` tokens, and return their number. The rest counts as refused.
 
-        `spare`: only from the upper half of the bucket, for what a read can do without: with a zone down each read has to
-        ask another one, and what it asks beyond that must not use up what the next read needs (gRPC's retries throttle
-        themselves in the same way).
+        Args:
+            wanted: Number of requests.
+            spare: True takes from the upper half of the bucket alone. It is for requests after the first remote one of a
+                read. With a zone down, each read has to send the first, and further ones must not use up the tokens of the
+                next read. gRPC's retry throttling has the same rule.
         """
-        tokens = self._tokens + (self.reads - self._counted) * self._ratio
-        self._counted = self.reads
-        least = self._burst / 2 if spare else 0.0
-        granted = min(wanted, max(0, int(tokens - least)))
-        # The limit comes last, and leaves room for one whole token: a call for many keys may spend what it has brought.
-        self._tokens = min(self._burst + 1.0, tokens - granted)
-        self.taken += granted
+        reserve = self._burst / 2 if spare else 0.0
+        granted = min(wanted, max(0, int(self._tokens - reserve)))
+        self._take(granted)
         self.denied += wanted - granted
         return granted
+
+    def try_take_all(self, wanted: int = 1) -> bool:
+        """Take `wanted` tokens, or none. Return False if there are too few, which does not count as a refusal."""
+        if self._tokens < wanted:
+            return False
+        self._take(wanted)
+        return True
+
+    def _take(self, count: int) -> None:
+        self.taken += count
+        # One token over the limit: the fraction that a ratio such as 0.25 adds must not be lost each time.
+        self._tokens = min(self._burst + 1.0, self._tokens - count)

@@ -87,7 +87,7 @@ class HedgedReader:
         answer: asyncio.Future[Reply] = view.loop.create_future()
         began = view.loop.time()
         connection.read(line, answer, deadline, latest)
-        self.budget.reads += 1
+        self.budget.add_reads()
         latencies = self._latencies.setdefault(first.name, Latencies())
         second: tuple[ZonePool, Node, asyncio.Future[Reply]] | None = None
         try:
@@ -116,7 +116,7 @@ class HedgedReader:
             return None
         pool = view.readers[1]
         connection = pool.node(place).connection()
-        if connection is None or not self.budget.take():
+        if connection is None or not self.budget.try_take():
             return None
         answer: asyncio.Future[Reply] = view.loop.create_future()
         try:

@@ -54,12 +54,12 @@ class MultiGet:
         """
         asked_at = view.loop.time()
         deadline = asked_at + options.timeout
-        known = self._parts.remembered.newest_of_each(keys)
+        known = self._parts.remembered.latest_of_each(keys)
         required = options.consistency.required(len(view.readers))
         if required > 1:
             answers = await self._ask_several(view, keys, flags, deadline, known, required)
             return self._what_holds(view, answers, known, required, asked_at)
-        self._parts.budget.reads += len(keys)
+        self._parts.budget.add_reads(len(keys))
         found: dict[bytes, ZoneHit] = {}
         batches = view.readers[0].batches(keys)
         if view.tally.unsettled and not self._goes_straight(view, batches):
@@ -90,7 +90,7 @@ class MultiGet:
         if view.readers[0].name == view.home:
             return True
         keys = sum(len(some) for _, some in batches)  # the home zone is out
-        return self._parts.budget.has(keys) and self._parts.budget.take(keys) == keys
+        return self._parts.budget.try_take_all(keys)
 
     async def _ask_first(
         self,
@@ -148,7 +148,7 @@ class MultiGet:
                     others[key] = {zone: StaleReplica(version, known[key])}
                     continue
                 remembered.note(key, version)
-            found[key] = _new_found(ZoneHit, (hit, zone, version, False))
+            found[key] = _new_found(ZoneHit, (hit, zone, version))
 
     async def _ask_several(
         self,
@@ -264,7 +264,7 @@ class MultiGet:
         if not abroad:
             return first + further
         budget = self._parts.budget
-        asked = first[: budget.take(len(first))] + further[: budget.take(len(further), spare=True)]
+        asked = first[: budget.try_take(len(first))] + further[: budget.try_take(len(further), spare=True)]
         asked_abroad.update(asked)
         if len(asked) < len(first) + len(further):
             self._parts.hooks.failover_denied(pool.name)

@@ -44,7 +44,7 @@ class QuorumReader:
         required = options.consistency.required(zones)
         place = view.place(key)
         nodes = {pool.name: pool.node(place) for pool in view.readers}
-        known = self._parts.remembered.newest(key)
+        known = self._parts.remembered.latest(key)
 
         asked: dict[asyncio.Future[Answer], str] = {
             unattended(asyncio.ensure_future(self._ask(zone, node, line, deadline))): zone for zone, node in nodes.items()

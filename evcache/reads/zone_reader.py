@@ -49,9 +49,12 @@ class ZoneReader:
         self._parts = parts
         self._clock = parts.clock
         self._remembered = parts.remembered
-        self._recent = parts.remembered.recent
+        self._recall = parts.remembered.recall
         self._budget = parts.budget
         self._sampler = parts.sampler
+        # Counted here and not by a call, because every read counts.
+        self._reads_begun = 0  # since the last call of `_count_reads`
+        self._hits_left = parts.sampler.draw_gap()  # until the next key that is compared in all zones
         self._near = near
         self._look_up: Callable[[bytes], Entry | None] = (lambda _: None) if near is None else near.look_up
         self._hedge = hedge
@@ -87,8 +90,8 @@ class ZoneReader:
         kept: NearEntry = entry.value
         version = entry.version
         if version is not None:
-            known = self._recent.get(key)
-            if version < (self._remembered.newest(key) if known is None else known):
+            known = self._recall(key)
+            if version < (self._remembered.latest(key) if known is None else known):
                 assert self._near is not None
                 self._near.drop(key)  # a read that passed by the near cache has seen a newer one
                 return None
@@ -112,7 +115,7 @@ class ZoneReader:
         flight = near.take_off(key)
         renewed = False
         try:
-            self._budget.reads += 1
+            self._reads_begun += 1
             asked_at = view.loop.time()
             # Half of what a read may take in its first zone, since that may come after it.
             half = options.timeout / view.places / 2
@@ -120,7 +123,7 @@ class ZoneReader:
             reply = await read_elsewhere_if_silent(node, line, asked_at + half, asked_at + half)
             if reply.status == b"HD" and number(reply, b"c") == kept.cas and b"X" not in reply.tokens:
                 age = view.loop.time() - asked_at
-                renewed = kept.version >= self._remembered.newest(key) and near.renew(flight, kept, number(reply, b"t"), age)
+                renewed = kept.version >= self._remembered.latest(key) and near.renew(flight, kept, number(reply, b"t"), age)
         except CacheError:
             return None  # the read that follows finds out the same, and does something about it
         finally:
@@ -156,19 +159,19 @@ class ZoneReader:
         line: bytes,
         options: Options,
     ) -> ZoneHit | None:
-        budget = self._budget
-        budget.reads += 1
+        self._reads_begun += 1
         loop = view.loop
         now = loop.time()
         readers = view.readers
         local = readers[0]
         node = local.node(ring_position(key) if view.sharded else 0)
         if view.tally.unsettled and not self._goes_straight(view, local, node):
+            self._count_reads()
             return await self._fallback.from_the_first(view, key, line, options)
         # One zone may not use up the time of those after it.
         until = now + options.timeout / view.places
-        recent = self._recent.get(key)
-        known = self._remembered.newest(key) if recent is None else recent
+        recent = self._recall(key)
+        known = self._remembered.latest(key) if recent is None else recent
         failure: CacheError | None = None
         try:
             if self._hedge is not None:
@@ -189,16 +192,16 @@ class ZoneReader:
                 if version is None or version >= known:
                     if version != recent and version is not None:
                         self._remembered.note(key, version)
-                    sampler = self._sampler  # as `ReadContext.served`, without a call
-                    sampler.left -= 1
-                    if sampler.left <= 0:
-                        sampler.restart()
+                    self._hits_left -= 1
+                    if self._hits_left <= 0:
+                        self._hits_left = self._sampler.draw_gap()
                         self._parts.repair.check(view, key)
-                    return _new_found(ZoneHit, (hit, local.name, version, False))
+                    return _new_found(ZoneHit, (hit, local.name, version))
                 failure = StaleReplica(version, known)
                 self._parts.hooks.zone_behind(local.name)
             elif not options.fallback_on_miss:
                 return None
+        self._count_reads()
         attempts = Attempts(known)
         attempts.enter(local, node, failure)
         attempts.abroad = int(local.name != view.home)
@@ -212,10 +215,13 @@ class ZoneReader:
             return False
         if first.name == view.home:
             return True
-        if not self._budget.has():  # the home zone is out
-            return False
-        self._budget.take()
-        return True
+        self._count_reads()
+        return self._budget.try_take_all()
+
+    def _count_reads(self) -> None:
+        """Add the reads that have begun to the failover budget. Called before anything is taken from it."""
+        self._budget.add_reads(self._reads_begun)
+        self._reads_begun = 0
 
     async def get_from(self, pool: ZonePool, node: Node, key: bytes, deadline: float) -> ZoneHit | None:
         """The item in one zone, or None for a miss. Raises a `NodeError`."""
@@ -233,6 +239,7 @@ class ZoneReader:
 
         Every node of a zone is asked at once, and the next zone only for the keys that are still missing.
         """
+        self._count_reads()
         if self._near is None or not options.near_cache or not options.one_answer:
             return await read_in_portions(self._many, view, keys, options, flags)
         flights = [self._near.take_off(key) for key in keys]

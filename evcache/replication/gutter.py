@@ -1,7 +1,7 @@
-"""The gutter: a small pool that stands in when no zone can serve a key, as in Facebook's memcache (Nishtala et al., 2013).
+"""The gutter: a small pool that stands in when no zone can serve a key (Nishtala et al. 2013).
 
-Without it, an outage of every zone sends all reads to what the cache is in front of. What is written meanwhile goes to the
-gutter and is read from there, for some seconds only: nobody invalidates it, and it is never written back to a zone.
+Without it, an outage of all zones sends every read to the source. During such an outage the client writes to the gutter and
+reads from it. An item stays for seconds only, because no client invalidates it. It is never copied to a zone.
 """
 
 from __future__ import annotations
@@ -23,60 +23,79 @@ from evcache.zones.topology.model import Endpoint, Mode, Zone, endpoint_of
 from evcache.zones.validation import seconds
 
 GUTTER = "gutter"
-"""What `Item.zone` and `WriteResult.zones` call it. No zone may be called so in a client that has one."""
+"""Name of the gutter in `Item.zone` and `WriteResult.zones`. A client with a gutter refuses a zone of this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gutter:
-    """The servers of the gutter, and how long anything stays there."""
+    """Servers of the gutter, and the lifetime of its items."""
 
     nodes: tuple[str | Endpoint, ...]
-    """As a zone's nodes are given. They should share no fate with any zone's."""
+    """Nodes, in the form of a zone's nodes. They should not fail together with any zone."""
 
     ttl: float = 10.0
-    """Seconds that an item stays at the most: as long as it may be out of date when zones come and go."""
+    """Longest lifetime of an item in seconds. An item may be stale for that time when zones fail and recover."""
 
     def __init__(self, nodes: Iterable[str | Endpoint], ttl: float = 10.0) -> None:
-        """Raises `InvalidArgument` for what can't be used."""
+        """Set the servers and the lifetime.
+
+        Args:
+            nodes: Nodes, in the form of a zone's nodes.
+            ttl: Longest lifetime of an item in seconds.
+
+        Raises:
+            InvalidArgument: `nodes` is no list of nodes, or `ttl` is no positive number of seconds.
+            InvalidTopology: A node has no valid form, or two nodes are the same.
+        """
         if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
-            raise InvalidArgument("nodes", f"a list of nodes is needed, not {nodes!r}")
+            raise InvalidArgument("nodes", f"a list of nodes is required, not {nodes!r}")
         object.__setattr__(self, "nodes", tuple(nodes))
         object.__setattr__(self, "ttl", seconds(ttl, "ttl"))
         self.zone()
 
     def zone(self) -> Zone:
-        """The servers as a zone, which is in no topology. Raises `InvalidTopology`."""
+        """Return the servers as a zone, which is part of no topology. Raises `InvalidTopology`."""
         try:
             return Zone(GUTTER, tuple(endpoint_of(GUTTER, node) for node in self.nodes), Mode.WRITE_ONLY)
         except InvalidTopology as error:
             raise InvalidTopology("nodes", error.problem) from error
 
 
-class GutterReads:
-    """Reads from the gutter."""
+class GutterPool:
+    """Reads and writes of the gutter's servers."""
 
-    def __init__(self, clock: HybridLogicalClock) -> None:
+    def __init__(self, clock: HybridLogicalClock, ttl: float) -> None:
+        """Make the pool of one client. `ttl` is the lifetime of its items in seconds."""
         self._clock = clock
+        self._ttl = max(1, int(ttl))
 
     async def get(self, view: ClusterSnapshot, key: bytes, deadline: float) -> ZoneHit | None:
-        """What the gutter has, None for a miss. Raises a `NodeError` when it can't be asked either."""
+        """Return the item that the gutter holds, None for a miss.
+
+        Args:
+            view: Zones and gutter.
+            key: Key with its namespace.
+            deadline: End of the request on the event loop's clock.
+
+        Raises:
+            NodeError: The gutter did not answer.
+        """
         assert view.spare is not None
         node = view.spare.node(view.place_in_spare(key))
         hit = read_hit(await send_request(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
         return None if hit is None or hit.leased else ZoneHit(hit, GUTTER, self._clock.observe(hit.cas))
 
-
-class GutterWrites:
-    """Writes to the gutter."""
-
-    def __init__(self, clock: HybridLogicalClock, ttl: float) -> None:
-        self._clock = clock
-        self._ttl = max(1, int(ttl))
-
     async def store(self, view: ClusterSnapshot, store: StoreCommand, deadline: float, age: float) -> Outcome:
-        """Have the gutter take a write that no zone took, `age` seconds after it was sent first.
+        """Store a write that no zone acknowledged.
 
-        Raises nothing: the outcome says what went wrong.
+        Args:
+            view: Zones and gutter.
+            store: The write.
+            deadline: End of the request on the event loop's clock.
+            age: Seconds since the write was first sent. Its TTL began then.
+
+        Returns:
+            The outcome. A failed request is `Outcome.UNAVAILABLE`, and an item that expires first is `NOT_STORED`.
         """
         assert view.spare is not None
         ttl = self._ttl

@@ -22,8 +22,6 @@ class ZoneHit(NamedTuple):
     hit: Hit
     zone: str
     version: int | None
-    near: bool = False
-    """Whether it came from this process's memory."""
 
     @property
     def written_at(self) -> float | None:

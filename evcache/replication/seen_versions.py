@@ -1,91 +1,98 @@
-"""The versions that a client wrote or saw, so that it never goes back in time: an older one is as good as no answer.
+"""The latest version of each key that a client wrote or read, for monotonic reads and read-your-writes.
 
-What counts for a read is what was known when it began: of writes that were sent after it, some may be answered before it is.
+A read counts an older version as no answer. The latest version is the one known when the read begins. A write that is sent
+during the read may be acknowledged before the read ends, and the answer may be older than that write.
 
-Bounded: two generations of so many keys. A key that is used moves to the young one; when that is full, the old one is
-forgotten. That keeps what is in use as an LRU would, for one dict look-up a read.
+The memory is bounded by two generations of keys. A key in use moves to the young generation. When that one is full, it
+becomes the old one, and the former old one is dropped. This keeps the keys in use as an LRU would, for one dict lookup a
+read.
 
-Versions that other clients have announced are kept in two generations of their own. However many writes other clients
-announce, none of them makes this client forget what it wrote or read itself.
+Versions from other clients' invalidation messages have two generations of their own. Their number of writes therefore never
+makes this client forget what it wrote or read itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-# Keys in a generation. An entry with a key of 22 bytes takes 130 (tracemalloc): 4 MB at the most.
+# Keys in a generation. An entry with a key of 22 bytes takes 130 bytes (tracemalloc): 4 MB for two full generations.
 REMEMBERED_KEYS = 16_384
 
 
 class SeenVersions:
-    """The newest version of each key, as far as this client knows."""
+    """The latest version of each key that one client knows."""
 
-    __slots__ = ("_heard", "_heard_before", "_limit", "_old", "_pinned", "recent")
+    __slots__ = ("_limit", "_old", "_peers", "_peers_old", "_pinned", "_recent", "recall")
 
     def __init__(self, limit: int = REMEMBERED_KEYS) -> None:
-        """`limit`: keys in each generation; 0: only what is pinned."""
+        """Make an empty memory.
+
+        Args:
+            limit: Number of keys in each generation. 0 remembers only pinned keys.
+        """
         self._limit = limit
-        self.recent: dict[bytes, int] = {}
-        """The young generation, always the same dict: a read looks here first, without a call."""
+        self._recent: dict[bytes, int] = {}  # the young generation, always this one dict
         self._old: dict[bytes, int] = {}
         self._pinned: dict[bytes, int] = {}
-        # Of keys that were in neither generation when their version was announced. Empty without a channel.
-        self._heard: dict[bytes, int] = {}
-        self._heard_before: dict[bytes, int] = {}
+        # Keys that were in neither generation when a message named their version. Empty without a channel.
+        self._peers: dict[bytes, int] = {}
+        self._peers_old: dict[bytes, int] = {}
+        self.recall: Callable[[bytes], int | None] = self._recent.get
+        """Lookup of a key in the young generation alone. Every read calls it, and it takes no Python frame."""
 
     def __len__(self) -> int:
-        own = self.recent.keys() | self._old.keys() | self._pinned.keys()
-        return len(own | self._heard.keys() | self._heard_before.keys())
+        own = self._recent.keys() | self._old.keys() | self._pinned.keys()
+        return len(own | self._peers.keys() | self._peers_old.keys())
 
-    def newest(self, key: bytes) -> int:
-        """The newest version known; 0 for a key of which none is."""
-        known = self.recent.get(key)
+    def latest(self, key: bytes) -> int:
+        """Return the latest version known, or 0 if none is."""
+        known = self._recent.get(key)
         if known is None:
             known = max(self._old.get(key, 0), self._pinned.get(key, 0))
-            if self._heard:
-                known = max(known, self._heard.get(key, 0), self._heard_before.get(key, 0))
+            if self._peers:
+                known = max(known, self._peers.get(key, 0), self._peers_old.get(key, 0))
         return known
 
-    def newest_of_each(self, keys: Iterable[bytes]) -> dict[bytes, int]:
-        """The same for several keys."""
-        recent = self.recent
-        return {key: recent[key] if key in recent else self.newest(key) for key in keys}
+    def latest_of_each(self, keys: Iterable[bytes]) -> dict[bytes, int]:
+        """Return the latest version known of each key, 0 where none is."""
+        recent = self._recent
+        return {key: recent[key] if key in recent else self.latest(key) for key in keys}
 
     def note(self, key: bytes, version: int) -> None:
-        """This version was written, or seen. No effect when a newer one is known."""
-        known = self.recent.get(key)
+        """Remember a version that this client wrote or read. No effect if a newer one is known."""
+        known = self._recent.get(key)
         if known is None:
-            self._take_in(key, version)
+            self._add(key, version)
         elif version > known:
-            self.recent[key] = version
+            self._recent[key] = version
 
-    def _take_in(self, key: bytes, version: int) -> None:
+    def _add(self, key: bytes, version: int) -> None:
         if not self._limit:
             return
-        version = max(version, self.newest(key))
-        if len(self.recent) >= self._limit:
-            self._old = self.recent.copy()
-            self.recent.clear()
-        self.recent[key] = version
+        version = max(version, self.latest(key))
+        if len(self._recent) >= self._limit:
+            self._old = self._recent.copy()
+            self._recent.clear()
+        self._recent[key] = version
 
-    def hear(self, key: bytes, version: int) -> None:
-        """Remember a version that another client has announced. No effect if a newer one is known."""
-        if not self._limit or version <= self.newest(key):
+    def note_from_peer(self, key: bytes, version: int) -> None:
+        """Remember a version that another client's invalidation message names. No effect if a newer one is known."""
+        if not self._limit or version <= self.latest(key):
             return
-        if key in self.recent:
-            self.recent[key] = version
+        if key in self._recent:
+            self._recent[key] = version
         elif key in self._old:
             self._old[key] = version
         else:
-            if len(self._heard) >= self._limit and key not in self._heard:
-                self._heard_before, self._heard = self._heard, {}
-            self._heard[key] = version
+            if len(self._peers) >= self._limit and key not in self._peers:
+                self._peers_old, self._peers = self._peers, {}
+            self._peers[key] = version
 
     def pin(self, key: bytes, version: int) -> None:
-        """Never forget that this key has this version, until it is unpinned."""
+        """Remember the version of a key until `unpin`, whatever the limit is."""
         self._pinned[key] = max(version, self._pinned.get(key, 0))
         self.note(key, version)
 
     def unpin(self, key: bytes) -> None:
-        """It may be forgotten like any other."""
+        """End a pin. The version stays in its generation."""
         self._pinned.pop(key, None)

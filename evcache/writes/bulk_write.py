@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from evcache.errors import CacheUnavailable
 from evcache.options import Options
 from evcache.replication.guarded_store import StoreCommand
-from evcache.replication.gutter import GUTTER, GutterWrites
+from evcache.replication.gutter import GUTTER, GutterPool
 from evcache.replication.lanes import PART_BYTES, STEP, Flow
 from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.results import ACKNOWLEDGED, Outcome, WriteResult
@@ -46,7 +46,7 @@ class BulkWrite(Generic[AnyKey]):
         view: ClusterSnapshot,
         options: Options,
         deadline: float,
-        gutter: GutterWrites | None = None,
+        gutter: GutterPool | None = None,
     ) -> None:
         """`deadline`: the end of the call, on the loop's clock."""
         self._sender = sender

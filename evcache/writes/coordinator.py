@@ -76,7 +76,7 @@ class Coordinator:
         if not self.stores.is_versioned(node):
             return await peek(node, key, deadline, value=value)
         # Read before the look, because a concurrent call of this client may write a newer version while the zones answer.
-        known = self._remembered.newest(key)
+        known = self._remembered.latest(key)
         seen, compared = await self._repair.bring_up_to_date(view, key, pool.name, node, deadline, value=value)
         newest = compared.newest or 0
         if newest:

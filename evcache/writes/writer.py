@@ -13,7 +13,7 @@ from evcache.hooks import HookDispatcher
 from evcache.invalidation.dispatcher import InvalidationDispatcher
 from evcache.options import Options
 from evcache.replication.guarded_store import Command, DeleteCommand, StoreCommand
-from evcache.replication.gutter import GUTTER, GutterWrites
+from evcache.replication.gutter import GUTTER, GutterPool
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.lanes import Flow, Lanes, size_of
@@ -63,7 +63,7 @@ class Writer:
         now: Callable[[], float],
         remembered: SeenVersions,
         replay: HintedHandoff | None = None,
-        gutter: GutterWrites | None = None,
+        gutter: GutterPool | None = None,
         changes: InvalidationDispatcher,
     ) -> None:
         self._clock = clock
@@ -324,7 +324,7 @@ class Writer:
             self.touch_in_background(view, key, ttl, options)
             return WriteResult(met=True, version=None, zones={pool.name: Outcome.PENDING for pool in view.writers})
         deadline = view.loop.time() + options.timeout
-        command = TouchCommand(self._clock, key, ttl=self.wire_ttl(ttl), known=self._remembered.newest(key))
+        command = TouchCommand(self._clock, key, ttl=self.wire_ttl(ttl), known=self._remembered.latest(key))
         result = await self.write("touch", view, key, command, options)
         if not result:  # a zone that is down may decide it before another zone has answered the look
             await command.looked(deadline)

@@ -143,7 +143,7 @@ FIXES: Mapping[str, Fix] = {
     ),
     "heard-versions": Fix(  # clients of a run have no invalidation channel
         "versions that other clients announced are remembered",
-        (Patch("evcache.replication.seen_versions:SeenVersions.hear", _does(None)),),
+        (Patch("evcache.replication.seen_versions:SeenVersions.note_from_peer", _does(None)),),
     ),
     "sampling": Fix(  # hints and reads of several zones find what sampling would, in a run of minutes
         "keys of bulk reads are sampled as single ones are",

@@ -61,7 +61,7 @@ def checked_by(cache, seed=1):
     cache._repair.check = lambda _, key: checked.update([key])
     sampler = cache._reads._sampler
     sampler._draw = random.Random(seed).random
-    sampler.restart()
+    sampler._left, cache._reads._hits_left = sampler.draw_gap(), sampler.draw_gap()
     return checked
 
 

@@ -13,13 +13,14 @@ def seeded(share, seed=1):
     return RepairSampler(share, random.Random(seed).random)
 
 
-def choose_one_by_one(sampler, keys):
-    """Count one key, as a read of one key does."""
+def choose_by_gaps(sampler, keys):
+    """Count down the gaps, as reads of one key do."""
     chosen = []
+    left = sampler.draw_gap()
     for key in keys:
-        sampler.left -= 1
-        if sampler.left <= 0:
-            sampler.restart()
+        left -= 1
+        if left <= 0:
+            left = sampler.draw_gap()
             chosen.append(key)
     return chosen
 
@@ -44,8 +45,15 @@ def test_a_batch_is_chosen_from_as_the_same_keys_one_by_one(batch):
     keys = keys_of(batch)
     alone, together = seeded(0.1), seeded(0.1)
     for _ in range(50):
-        assert choose_one_by_one(alone, keys) == together.choose(dict.fromkeys(keys))
-        assert alone.left == together.left
+        assert [one for key in keys for one in alone.choose([key])] == together.choose(dict.fromkeys(keys))
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.3, 0.9])
+def test_the_share_of_keys_is_chosen_by_gaps(share):
+    """Within four standard deviations of the share."""
+    count = 100_000
+    chosen = len(choose_by_gaps(seeded(share), keys_of(count)))
+    assert chosen == pytest.approx(count * share, abs=4 * math.sqrt(count * share * (1 - share)))
 
 
 def test_every_key_of_a_repeated_batch_is_chosen_about_as_often():
@@ -59,11 +67,10 @@ def test_every_key_of_a_repeated_batch_is_chosen_about_as_often():
 @pytest.mark.parametrize(("share", "chosen"), [(0, 0), (1, 1000), (1.0, 1000), (1e-300, 0), (5e-324, 0)])
 def test_none_and_all_are_exact(share, chosen):
     sampler = seeded(share)
-    assert len(sampler.choose(keys_of(500)) + choose_one_by_one(sampler, keys_of(500))) == chosen
+    assert len(sampler.choose(keys_of(500)) + choose_by_gaps(sampler, keys_of(500))) == chosen
 
 
 def test_an_empty_batch_changes_nothing():
-    sampler = seeded(0.5)
-    left = sampler.left
+    sampler, same = seeded(0.5), seeded(0.5)
     assert sampler.choose([]) == []
-    assert sampler.left == left
+    assert sampler.choose(keys_of(100)) == same.choose(keys_of(100))

@@ -25,11 +25,11 @@ def note_others(remembered, keys):
 def test_the_newest_is_known():
     """In whatever order versions are noted; of other keys nothing follows."""
     remembered = SeenVersions()
-    assert remembered.newest(b"k") == 0
+    assert remembered.latest(b"k") == 0
     for version, newest in [(5, 5), (4, 5), (5, 5), (6, 6), (5, 6)]:
         remembered.note(b"k", version)
-        assert remembered.newest(b"k") == newest
-    assert remembered.newest(b"another") == 0
+        assert remembered.latest(b"k") == newest
+    assert remembered.latest(b"another") == 0
 
 
 @given(st.lists(st.tuples(KEYS, VERSIONS), max_size=60))
@@ -40,7 +40,7 @@ def test_under_the_limit_it_is_a_dict_of_the_newest(noted):
     for key, version in noted:
         remembered.note(key, version)
         model[key] = max(version, model.get(key, 0))
-        assert {key: remembered.newest(key) for key in model} == model
+        assert {key: remembered.latest(key) for key in model} == model
         assert len(remembered) == len(model)
 
 
@@ -52,12 +52,12 @@ def test_over_the_limit_it_stays_bounded_and_true(limit, noted):
     model = {}
     for number, version in noted:
         key = b"%d" % number
-        known = remembered.newest(key)
+        known = remembered.latest(key)
         remembered.note(key, version)
         model[key] = max(version, model.get(key, 0))
         assert len(remembered) <= 2 * limit
-        assert remembered.newest(key) == (max(known, version) if limit else 0)
-        assert all(remembered.newest(other) <= best for other, best in model.items())
+        assert remembered.latest(key) == (max(known, version) if limit else 0)
+        assert all(remembered.latest(other) <= best for other, best in model.items())
 
 
 PINS = st.lists(st.tuples(st.sampled_from(["note", "pin", "unpin"]), KEYS, VERSIONS), max_size=80)
@@ -77,7 +77,7 @@ def test_a_pin_holds_among_whatever_else(limit, steps):
         else:
             remembered.unpin(key)
             pins.pop(key, None)
-        assert all(remembered.newest(key) >= version for key, version in pins.items())
+        assert all(remembered.latest(key) >= version for key, version in pins.items())
         assert len(remembered) <= 2 * limit + len(pins)
 
 
@@ -85,11 +85,11 @@ def test_what_is_not_used_is_forgotten():
     """After two generations of other keys a key is as good as new."""
     remembered = filled(3, 1)
     for number in range(1, 7):
-        assert remembered.newest(b"0") == 5
+        assert remembered.latest(b"0") == 5
         remembered.note(b"%d" % number, 5)
-    assert remembered.newest(b"0") == 0
+    assert remembered.latest(b"0") == 0
     remembered.note(b"0", 1)
-    assert remembered.newest(b"0") == 1
+    assert remembered.latest(b"0") == 1
 
 
 def test_what_is_used_is_kept():
@@ -98,7 +98,7 @@ def test_what_is_used_is_kept():
     for number in range(1, 1000):
         remembered.note(b"0", 4)
         remembered.note(b"%d" % number, 5)
-    assert remembered.newest(b"0") == 5
+    assert remembered.latest(b"0") == 5
 
 
 def test_a_pinned_version_is_never_forgotten():
@@ -106,27 +106,27 @@ def test_a_pinned_version_is_never_forgotten():
     remembered = SeenVersions(3)
     remembered.pin(b"k", 5)
     note_others(remembered, 100)
-    assert remembered.newest(b"k") == 5
+    assert remembered.latest(b"k") == 5
     remembered.note(b"k", 4)
-    assert remembered.newest(b"k") == 5
+    assert remembered.latest(b"k") == 5
     remembered.note(b"k", 6)
-    assert remembered.newest(b"k") == 6
+    assert remembered.latest(b"k") == 6
     remembered.unpin(b"k")
-    assert remembered.newest(b"k") == 6
+    assert remembered.latest(b"k") == 6
     note_others(remembered, 100)
-    assert remembered.newest(b"k") == 0
+    assert remembered.latest(b"k") == 0
 
 
 def test_without_a_limit_only_pins_count():
     """0 keys: nothing is known but what is pinned, for as long as it is."""
     remembered = SeenVersions(0)
     remembered.note(b"k", 5)
-    assert remembered.newest(b"k") == 0
+    assert remembered.latest(b"k") == 0
     remembered.pin(b"k", 5)
     remembered.note(b"k", 6)
-    assert remembered.newest(b"k") == 5
+    assert remembered.latest(b"k") == 5
     remembered.unpin(b"k")
-    assert (remembered.newest(b"k"), len(remembered)) == (0, 0)
+    assert (remembered.latest(b"k"), len(remembered)) == (0, 0)
 
 
 def test_unpinning_what_was_not_pinned_does_nothing():
@@ -134,7 +134,7 @@ def test_unpinning_what_was_not_pinned_does_nothing():
     remembered = filled(3, 2)
     remembered.unpin(b"0")
     remembered.unpin(b"nothing")
-    assert remembered.newest(b"0") == 5
+    assert remembered.latest(b"0") == 5
 
 
 @pytest.mark.parametrize("keys", [REMEMBERED_KEYS, 5 * REMEMBERED_KEYS])
@@ -158,46 +158,46 @@ def test_what_was_heard_is_known():
         ("hear", 6, 7),
     ]:
         getattr(remembered, step)(b"k", version)
-        assert remembered.newest(b"k") == newest
-        assert remembered.newest_of_each([b"k", b"other"]) == {b"k": newest, b"other": 0}
+        assert remembered.latest(b"k") == newest
+        assert remembered.latest_of_each([b"k", b"other"]) == {b"k": newest, b"other": 0}
     assert len(remembered) == 1
 
 
 def test_a_read_of_an_older_version_does_not_hide_what_was_heard():
     """The young generation, which is looked into first, has the heard version then."""
     remembered = SeenVersions()
-    remembered.hear(b"k", 5)
+    remembered.note_from_peer(b"k", 5)
     remembered.note(b"k", 3)
-    assert remembered.recent[b"k"] == 5
+    assert remembered.recall(b"k") == 5
 
 
 @pytest.mark.parametrize("announced", [100, 5_000])
 def test_no_number_of_announcements_pushes_out_what_is_remembered(announced):
     """Neither of the young generation nor of the old one; and what is heard is bounded by itself."""
     remembered = filled(50, 75)
-    known = {key: remembered.newest(key) for key in (b"%d" % number for number in range(75))}
+    known = {key: remembered.latest(key) for key in (b"%d" % number for number in range(75))}
     assert set(known.values()) == {5}
     for number in range(announced):
-        remembered.hear(b"other:%d" % number, 9)
-    assert {key: remembered.newest(key) for key in known} == known
+        remembered.note_from_peer(b"other:%d" % number, 9)
+    assert {key: remembered.latest(key) for key in known} == known
     assert len(remembered) <= 75 + 2 * 50
-    assert remembered.newest(b"other:%d" % (announced - 50)) == 9
+    assert remembered.latest(b"other:%d" % (announced - 50)) == 9
 
 
 def test_announcements_of_remembered_keys_take_no_room():
     """The known version is raised where it is, in either generation."""
     remembered = filled(3, 5)
     for number in range(5):
-        remembered.hear(b"%d" % number, 8)
-    assert [remembered.newest(b"%d" % number) for number in range(5)] == [8] * 5
+        remembered.note_from_peer(b"%d" % number, 8)
+    assert [remembered.latest(b"%d" % number) for number in range(5)] == [8] * 5
     assert len(remembered) == 5
     assert not remembered._heard
 
 
 def test_without_a_limit_nothing_is_heard():
     remembered = SeenVersions(0)
-    remembered.hear(b"k", 5)
-    assert (remembered.newest(b"k"), len(remembered)) == (0, 0)
+    remembered.note_from_peer(b"k", 5)
+    assert (remembered.latest(b"k"), len(remembered)) == (0, 0)
 
 
 STEPS = st.lists(
@@ -214,7 +214,7 @@ def test_whatever_is_heard_what_is_known_stays_bounded_and_true(limit, steps):
     model = {}
     pins = set()
     for step, key, version in steps:
-        known = remembered.newest(key)
+        known = remembered.latest(key)
         if step == "unpin":
             remembered.unpin(key)
             pins.discard(key)
@@ -224,6 +224,6 @@ def test_whatever_is_heard_what_is_known_stays_bounded_and_true(limit, steps):
         if step == "pin":
             pins.add(key)
         if limit:
-            assert remembered.newest(key) == max(known, version)
-        assert all(remembered.newest(other) <= best for other, best in model.items())
+            assert remembered.latest(key) == max(known, version)
+        assert all(remembered.latest(other) <= best for other, best in model.items())
         assert len(remembered) <= 4 * limit + len(pins)
