@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 from evcache import EVCache, NearCache
 from evcache.near_cache.hot_keys import COUNTED_KEYS, HotKeys
-from evcache.near_cache.store import ENTRY_OVERHEAD, NearStore
+from evcache.near_cache.settings import ENTRY_OVERHEAD
+from evcache.near_cache.store import NearStore
 from evcache.near_cache.sweeper import SWEPT_PER_STEP
 from evcache.replication.hlc import cas_of
 from evcache.testing import LocalZones

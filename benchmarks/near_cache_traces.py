@@ -26,7 +26,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from benchmarks import near_cache_costs
-from evcache.near_cache.store import NearCache, NearStore
+from evcache.near_cache.settings import NearCache
+from evcache.near_cache.store import NearStore
 
 UNIVERSE = 100_000  # keys
 CAPACITIES = (UNIVERSE // 100, UNIVERSE // 10)
@@ -50,7 +51,7 @@ PROTOTYPE = {
     "drift": (55.8, 70.4),
 }
 # What the store does that the prototype did not: it keeps the small queue to its share from the beginning
-# (`S3Fifo.settle`). Measured by leaving that out, which gives the prototype's figures.
+# (`S3Fifo.rebalance`). Measured by leaving that out, which gives the prototype's figures.
 GAINED = {("loop", UNIVERSE // 10): 1.5}
 TOLERANCE = 1.0  # points: other random numbers make up to 0.1
 

@@ -28,7 +28,7 @@ from evcache.errors import (
 )
 from evcache.hooks import Hooks
 from evcache.load_policy import Loaded, LoadPolicy
-from evcache.near_cache.store import NearCache
+from evcache.near_cache.settings import NearCache
 from evcache.reads.failover_budget import Failover
 from evcache.reads.hedging import Hedging
 from evcache.replication.gutter import Gutter

@@ -27,7 +27,7 @@ from evcache.invalidation.bus import InvalidationBus
 from evcache.invalidation.dispatcher import InvalidationDispatcher
 from evcache.load_policy import LoadPolicy
 from evcache.near_cache.coherence import CoherentNearCache
-from evcache.near_cache.store import NearCache
+from evcache.near_cache.settings import NearCache
 from evcache.options import Defaults, Seconds
 from evcache.read_through.failure_backoff import FailureBackoff
 from evcache.read_through.fill import Fill

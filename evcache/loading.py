@@ -14,7 +14,7 @@ from evcache.decorators.call_keys import CallKey
 from evcache.errors import DecodeError
 from evcache.invalidating import Invalidating, awaitable
 from evcache.load_policy import Loaded, LoadPolicy
-from evcache.near_cache.coherence import UNDECODED, NearEntry
+from evcache.near_cache.entry import UNDECODED, NearEntry
 from evcache.options import Key, Level, LoadOptions, Seconds, several
 from evcache.read_through.request import LoadRequest
 from evcache.reads.decoding import Decoder

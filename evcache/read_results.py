@@ -8,7 +8,7 @@ from typing import Any
 
 from evcache.errors import DecodeError
 from evcache.lifecycle import Lifecycle
-from evcache.near_cache.coherence import NearEntry
+from evcache.near_cache.entry import NearEntry
 from evcache.options import Key
 from evcache.reads.decoding import Decoder
 from evcache.replication.reconcile import ZoneHit
@@ -78,12 +78,12 @@ class ReadResults(Lifecycle):
         assert self._near is not None
         if kept.data is not None and isinstance(decoder, TypedDecoder) and not decoder.converts(kept.flags):
             value = self._decoding.value(full, kept, decoder)
-            self._near.decoded_as(kept, decoder, value)
+            self._near.store_typed(kept, decoder, value)
             return value
         value = kept.value
         if kept.data is not None:
             value = self._decoding.value(full, kept, self._codec)
-            self._near.decoded(kept, value)
+            self._near.store_decoded(kept, value)
         if not isinstance(decoder, TypedDecoder):
             return value
         try:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Unpack, overload
 from evcache._steps import STEP_KEYS, Steps
 from evcache.config import Errors
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError
-from evcache.near_cache.coherence import UNDECODED, NearEntry
+from evcache.near_cache.entry import UNDECODED, NearEntry
 from evcache.options import ItemOptions, Key, Level, Options, ReadOptions, Seconds, TouchOptions, several
 from evcache.read_results import UNUSUAL, ReadResults
 from evcache.replication.reconcile import ZoneHit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evcache.invalidation.bus import BusStats
-from evcache.near_cache.store import NearStats
+from evcache.near_cache.settings import NearStats
 
 
 @dataclass(frozen=True, slots=True)

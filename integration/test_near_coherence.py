@@ -10,7 +10,7 @@ from evcache import EVCache, NearCache
 from evcache.channels.redis import RedisChannel
 from evcache.invalidation.bus import MISSED_HEARTBEATS
 from evcache.invalidation.publisher import HEARTBEAT_SECONDS
-from evcache.near_cache.store import TTL_SECONDS
+from evcache.near_cache.settings import TTL_SECONDS
 from integration.redis_server import RedisServer, find_redis
 
 KEYS = [f"key-{number}" for number in range(16)]

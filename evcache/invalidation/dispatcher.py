@@ -90,9 +90,9 @@ class InvalidationDispatcher:
         if self._near is None:
             return 0.0
         if version == NOTHING_NEWER:
-            self._near.changed(key, version)
+            self._near.invalidate(key, version)
             return 0.0
-        return self._near.writing(key, version)
+        return self._near.begin_write(key, version)
 
     def end(self, key: bytes, command: Command | None, round_: ReplicatedWrite | None, began: float) -> None:
         """It has ended, or its caller does not wait any more. Without a command and a round: it is not known what was
@@ -104,23 +104,23 @@ class InvalidationDispatcher:
             self._throttle.end(key)
         if self._near is not None:
             if version == NOTHING_NEWER:
-                self._near.changed(key, version)
+                self._near.invalidate(key, version)
             elif round_ is not None and _is_held(command, round_):
-                self._near.written(key, command, self._zone(), began, round_.age)
+                self._near.complete_write(key, command, self._zone(), began, round_.age)
             else:
-                self._near.doubtful(key, version, began, everywhere=round_ is not None and round_.everywhere)
+                self._near.complete_uncertain_write(key, version, began, everywhere=round_ is not None and round_.everywhere)
         if self.announce is not None:
             self.announce(key, version if _may_be_relied_on(version, round_) else None)
 
     def unchanged(self, key: bytes, began: float) -> None:
         """It has ended, and nothing was written."""
         if self._near is not None:
-            self._near.lift(key, began)
+            self._near.cancel_write(key, began)
 
     def caught_up(self, key: bytes, version: int) -> None:
         """A zone that had missed a write has it now: what has been read there since may be older."""
         if self._near is not None:
-            self._near.changed(key, version)
+            self._near.invalidate(key, version)
         if self.announce is not None:
             self.announce(key, version)
 
@@ -140,20 +140,20 @@ class InvalidationDispatcher:
             if believed is not None:
                 self._remembered.note_from_peer(key, believed)
         if self._near is not None:
-            self._near.changed(key, version)
+            self._near.invalidate(key, version)
 
-    def lost_track(self, reason: str) -> None:
+    def lost_track(self, reason: str) -> None:  # noqa: ARG002
         """Announcements may have been missed."""
         self.gaps += 1
         self._flights.detach_all()
         self._throttle.end_all()
         if self._near is not None:
-            self._near.lost_track(reason)
+            self._near.invalidate_all()
 
     def channel_up(self, up: bool) -> None:  # noqa: FBT001  # the bus's word for it
         """From now on announcements are heard, or are not."""
         if self._near is not None:
-            self._near.channel_up(up)
+            self._near.set_channel_up(up)
 
 
 def _version(command: Command | None) -> int | None:

@@ -1,7 +1,6 @@
-"""The near cache: the hottest keys in this process's memory, in front of the zones.
+"""Bounded store of the near cache: the hottest keys in this process's memory, in front of the zones.
 
-Only the store: bounded, synchronous, without tasks, timers or locks. What may be put into it, and when it has to be removed
-because somebody wrote, is decided by those who use it.
+It is synchronous, and has no task, timer or lock. Its users decide what may be stored, and what a write removes.
 """
 
 from __future__ import annotations
@@ -13,44 +12,24 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from evcache.near_cache.s3fifo import MAX_FREQUENCY, SMALL_SHARE, Entry, Fifo, Key, S3Fifo
-from evcache.near_cache.settings import (
-    CHANNEL_TTL_SECONDS,
-    ENTRY_OVERHEAD,
-    MIN_BYTES,
-    TTL_SECONDS,
-    NearCache,
-    NearStats,
-)
-from evcache.near_cache.shards import LAST_SHARD, SHARDS
+from evcache.near_cache.s3fifo import MAX_FREQUENCY, SHARD_MASK, SHARDS, SMALL_SHARE, Entry, Fifo, Key, S3Fifo
+from evcache.near_cache.settings import ENTRY_OVERHEAD, TTL_SECONDS, NearCache, NearStats
 from evcache.results import RemovalCause
 
-__all__ = [
-    "ABSENT",
-    "CHANNEL_TTL_SECONDS",
-    "ENTRY_OVERHEAD",
-    "MIN_BYTES",
-    "SWEPT_PER_PUT",
-    "TTL_SECONDS",
-    "NearCache",
-    "NearStats",
-    "NearStore",
-]
-
-# An entry larger than the small queue would be the next to go, and would have taken all other newcomers with it.
+# An entry larger than the small queue would be evicted next, and would have evicted all other new entries before.
 LARGEST_SHARE = SMALL_SHARE
 
-QUEUES = 3  # of values there are two
+QUEUES = 3  # two of them for values
 
-# Entries that each put looks at, to drop those that expired. More than the one that it brings: as long as there are puts,
-# expired entries stay fewer than live ones.
+# Entries that each put visits, to drop the expired ones. More than the one that it adds: during puts, expired entries stay
+# fewer than live ones.
 SWEPT_PER_PUT = 2
 
-# Seconds for which a large entry that has expired is not swept. A key that nobody asks for within as long as its short
-# life was is not asked for often.
+# Seconds for which an expired entry that can be revalidated is not swept. A key without a read for as long as the entry's
+# short life is not read often.
 RENEWABLE_SECONDS = TTL_SECONDS
 
-# An attribute of an enum takes Python 3.11 100 ns to find, and a put would need three.
+# Python 3.11 takes 100 ns to find an attribute of an enum, and a put would need three.
 _EVICTED: Final = RemovalCause.EVICTED
 _EXPIRED: Final = RemovalCause.EXPIRED
 _REPLACED: Final = RemovalCause.REPLACED
@@ -66,17 +45,17 @@ class _Absent:
 
 
 ABSENT: Final = _Absent()
-"""The value of an entry that says: there is nothing under this key."""
+"""Value of an entry for a key that is known to have no value."""
 
 
 class NearStore:
-    """Values by key, for a time, within bounds.
+    """Values by key, for a time, within limits on entries and bytes. Not thread-safe.
 
-    Values are handed out as they were put in, the same object to every caller: whoever puts one in answers for nobody
-    changing it (bytes, or objects that can't be changed). Not for several threads.
+    Each caller gets the same object that was put in. The caller of `put` ensures that no caller changes it: bytes, or
+    objects that are immutable.
 
-    An expired entry is dropped when something else takes its place, when it is the next to be given up, or by `sweep`: never
-    many at once. The memory of a store that is let go of comes back with Python's next garbage collection.
+    An expired entry is dropped when another takes its place, when it is the next to evict, or by `sweep`: never many at
+    once. The memory of a dropped store returns with Python's next garbage collection.
     """
 
     __slots__ = (
@@ -84,18 +63,18 @@ class NearStore:
         "_clock",
         "_discarded",
         "_discarded_bytes",
-        "_gone",
         "_largest",
         "_max_absence_bytes",
         "_max_absences",
+        "_max_ttl",
+        "_notifying",
         "_on_remove",
+        "_removals",
         "_renewable",
         "_settings",
         "_shards",
-        "_telling",
-        "_turn",
+        "_sweep_queue",
         "_values",
-        "longest_ttl",
         "stats",
     )
 
@@ -105,27 +84,29 @@ class NearStore:
         clock: Callable[[], float] = time.monotonic,
         on_remove: Callable[[Key, RemovalCause], None] | None = None,
     ) -> None:
-        """`clock`: seconds that never go back.
+        """Create an empty store.
 
-        `on_remove` is called once for each entry that goes, when the call that removed it has done its work: it may use the
-        store. What it removes itself is told next, so one that puts something for each entry that goes never ends. What it
-        raises is logged.
+        Args:
+            settings: Limits.
+            clock: Returns monotonic seconds.
+            on_remove: Called once for each removed entry, after the call that removed it has done its work. It may use
+                the store. Entries that it removes are reported next, so a callback that puts an entry for each removed one
+                never ends. Its exceptions are logged.
         """
         self.stats = NearStats()
-        self.longest_ttl: float = TTL_SECONDS if settings.seconds is None else settings.seconds
-        """Seconds. What is put or renewed lives no longer than this; what is held already stays as it is."""
+        self._max_ttl: float = TTL_SECONDS if settings.seconds is None else settings.seconds
         self._settings = settings
         self._clock = clock
         self._on_remove = on_remove
-        self._gone: deque[tuple[Key, RemovalCause]] = deque()  # of which `on_remove` is still to be told
-        self._telling = False
-        self._shards = _no_entries()
+        self._removals: deque[tuple[Key, RemovalCause]] = deque()  # not reported to `on_remove` yet
+        self._notifying = False
+        self._shards = _empty_shards()
         self._values = S3Fifo(settings.max_entries, settings.max_bytes)
         self._absences = Fifo()
-        # Entries that were cleared, each shard as it was. Freeing 100,000 takes 40 ms, so it is done a few at a time.
+        # Entries that were cleared, by shard. Freeing 100,000 takes 40 ms, so each later call frees a few.
         self._discarded: list[dict[Key, Entry]] = []
         self._discarded_bytes = 0
-        self._turn = 0  # of the queues, the one that is being swept
+        self._sweep_queue = 0  # index of the queue that is being swept
         over = settings.revalidate_over
         self._renewable = math.inf if over is None else over
         self._largest = int(settings.max_bytes * LARGEST_SHARE)
@@ -133,27 +114,36 @@ class NearStore:
         self._max_absence_bytes = int(settings.max_bytes * settings.negative_share)
 
     def __len__(self) -> int:
-        """Entries held, with those that expired and were not dropped yet."""
+        """Number of entries, expired ones that were not dropped yet included."""
         return self._values.count + self._absences.count
 
     @property
     def bytes(self) -> int:
-        """What the entries held count for."""
+        """Sum of the sizes of the entries."""
         return self._values.bytes + self._absences.bytes
 
     @property
+    def max_ttl(self) -> float:
+        """Longest lifetime that `put` and `renew` give, in seconds."""
+        return self._max_ttl
+
+    @property
     def is_empty(self) -> bool:
-        """Whether nothing is held, and nothing that was cleared is left to be given back."""
+        """True if no entry is left, and no cleared entry to free."""
         return not self._discarded and not len(self)
 
-    def get(self, key: Key) -> Entry | None:
-        """The entry under `key`; None when there is none or it expired. The value `ABSENT` means: known not to exist.
+    def limit_ttl(self, seconds: float) -> None:
+        """Set the longest lifetime that `put` and `renew` give. Present entries keep theirs."""
+        self._max_ttl = seconds
 
-        An expired entry stays where it is: the value that is fetched now takes its place in the queue, and its hits.
+    def get(self, key: Key) -> Entry | None:
+        """Return the entry under `key`, or None if there is none or it expired. The value `ABSENT` means a known absence.
+
+        An expired entry keeps its position and its hits for the value that is fetched now.
         """
-        entry = self._shards[hash(key) & LAST_SHARD].get(key)
+        entry = self._shards[hash(key) & SHARD_MASK].get(key)
         if entry is not None:
-            clock = self._clock  # calling what a slot holds as if it were a method takes the interpreter 30 ns more
+            clock = self._clock  # the interpreter takes 30 ns more to call a slot like a method
             if entry.expires_at > clock():
                 if entry.frequency < MAX_FREQUENCY:
                     entry.frequency += 1
@@ -162,105 +152,115 @@ class NearStore:
         self.stats.misses += 1
         return None
 
-    def held(self, key: Key) -> Entry | None:
-        """What is under `key`, expired or not. Counts nothing, neither in the statistics nor in the entry's favour."""
-        return self._shards[hash(key) & LAST_SHARD].get(key)
+    def peek(self, key: Key) -> Entry | None:
+        """Return the entry under `key`, expired or not. Counts neither a hit nor a miss."""
+        return self._shards[hash(key) & SHARD_MASK].get(key)
 
     def put(self, key: Key, value: Any, size: int, ttl: float, version: int | None = None) -> bool:
-        """Keep a value of `size` bytes, encoded, for `ttl` seconds, `longest_ttl` at most. True when it is kept.
+        """Store a value.
 
-        False when the entry held has a newer version: it stays. False, with nothing under the key afterwards, when the value
-        is too large, when `ttl` is not over 0, or when it gave way at once to values that are more in demand. Where one of
-        the two has no version, the later put wins.
+        If the present entry or the value has no version, the value replaces the entry.
+
+        Args:
+            key: Full key.
+            value: Object that `get` returns in an entry.
+            size: Bytes of the encoded value.
+            ttl: Lifetime in seconds. `max_ttl` limits it.
+            version: Version of the value, or None if it has none.
+
+        Returns:
+            True if the value is stored. False if the present entry has a newer version, which stays. False also if the value
+            is too large, if `ttl` is not positive, or if the value was evicted at once. The key then has no entry.
         """
         charged = len(key) + size + ENTRY_OVERHEAD
-        kept = self._put(key, value, charged, ttl, version, absent=False, fits=charged <= self._largest)
-        if self._gone:
-            self._tell()
-        return kept
+        stored = self._put(key, value, charged, ttl, version, absent=False, fits=charged <= self._largest)
+        if self._removals:
+            self._notify_removals()
+        return stored
 
     def put_absence(self, key: Key, ttl: float, version: int | None = None, value: Any = ABSENT) -> bool:
-        """Keep the knowledge that there is nothing under `key`; `value`: what else is known of it.
+        """Store that `key` has no value. `value` may hold more facts about it.
 
-        As `put`, but absences give way only to later absences.
+        Works like `put`. Only later absences evict an absence.
         """
         charged = len(key) + ENTRY_OVERHEAD
         fits = self._max_absences > 0 and charged <= min(self._max_absence_bytes, self._largest)
-        kept = self._put(key, value, charged, ttl, version, absent=True, fits=fits)
-        if self._gone:
-            self._tell()
-        return kept
+        stored = self._put(key, value, charged, ttl, version, absent=True, fits=fits)
+        if self._removals:
+            self._notify_removals()
+        return stored
 
     def renew(self, key: Key, ttl: float) -> bool:
-        """Give what is under `key`, expired or not, another `ttl` seconds from now on, `longest_ttl` at most.
+        """Let the entry under `key`, expired or not, live for `ttl` seconds from now. `max_ttl` limits it.
 
-        False when nothing is under it any more; and when `ttl` is not over 0: then the entry has expired.
+        Returns:
+            False if there is no entry. False also if `ttl` is not positive: the entry has expired then.
         """
-        entry = self.held(key)
+        entry = self.peek(key)
         if entry is None:
             return False
         now = self._clock()
         if not ttl > 0:
             entry.expires_at = min(entry.expires_at, now)
             return False
-        entry.expires_at = now + min(ttl, self.longest_ttl)
+        entry.expires_at = now + min(ttl, self._max_ttl)
         self.stats.renewed += 1
         return True
 
     def remove(self, key: Key) -> bool:
-        """Forget what is under `key`, because it is, or may be, out of date. True when there was something to serve."""
-        entry = self.held(key)
+        """Remove the entry under `key`, because it is or may be stale. Return True if there was one that had not expired."""
+        entry = self.peek(key)
         if entry is None:
             return False
         now = self._clock()
         self._drop(entry)
         self._count(entry, RemovalCause.INVALIDATED, now)
-        if self._gone:
-            self._tell()
+        if self._removals:
+            self._notify_removals()
         return entry.expires_at > now
 
     def clear(self) -> None:
-        """Forget everything. The memory is given back bit by bit, by the calls of `put` and `sweep` that follow."""
+        """Remove all entries. Later calls of `put` and `sweep` free their memory in steps."""
         if len(self):
             self.stats.cleared += len(self)
             self._discarded_bytes += self.bytes
             self._discarded.extend(filter(None, self._shards))
-            self._shards = _no_entries()
-            self._values.start_again()
+            self._shards = _empty_shards()
+            self._values.reset()
             self._absences = Fifo()
 
     def sweep(self, limit: int) -> int:
-        """Drop those of the next `limit` entries that expired, in rounds over all of them; how many were dropped.
+        """Visit the next `limit` entries, in rounds over all, and drop the expired ones. Return the number dropped.
 
-        200 take 0.5 to 0.8 ms if they all go. Each put sweeps a little; for an idle process there is `sweeper`.
+        Dropping 200 takes 0.5 to 0.8 ms. Each put sweeps a few entries; `Sweeper` sweeps for an idle process.
         """
-        # No more than a round, and what was cleared: a caller may say 10**9.
+        # At most one round, and the cleared entries: a caller may pass 10**9.
         limit = min(limit, len(self) + QUEUES + sum(map(len, self._discarded)))
         dropped = self._sweep(limit, self._clock())
-        if self._gone:
-            self._tell()
+        if self._removals:
+            self._notify_removals()
         return dropped
 
     def _put(self, key: Key, value: Any, charged: int, ttl: float, version: int | None, *, absent: bool, fits: bool) -> bool:
         now = self._clock()
         self._sweep(SWEPT_PER_PUT, now)
-        shard = self._shards[hash(key) & LAST_SHARD]
-        held = shard.get(key)
-        older = held is not None and held.version is not None and version is not None and version < held.version
-        if older or not fits or not ttl > 0:
-            if held is not None and not older:
-                self._drop(held)
-                self._count(held, _REPLACED, now)
+        shard = self._shards[hash(key) & SHARD_MASK]
+        present = shard.get(key)
+        is_older = present is not None and present.version is not None and version is not None and version < present.version
+        if is_older or not fits or not ttl > 0:
+            if present is not None and not is_older:
+                self._drop(present)
+                self._count(present, _REPLACED, now)
             self.stats.rejected += 1
             return False
-        entry = Entry(key, value, version, now + min(ttl, self.longest_ttl), charged)
-        if held is not None and not absent and held.queue is not self._absences:
-            held.queue.swap(held, entry)
-            self._count(held, _REPLACED, now)
+        entry = Entry(key, value, version, now + min(ttl, self._max_ttl), charged)
+        if present is not None and not absent and present.queue is not self._absences:
+            present.queue.replace(present, entry)
+            self._count(present, _REPLACED, now)
         else:
-            if held is not None:
-                self._drop(held)
-                self._count(held, _REPLACED, now)
+            if present is not None:
+                self._drop(present)
+                self._count(present, _REPLACED, now)
             (self._absences if absent else self._values).append(entry)
         shard[key] = entry
         self.stats.insertions += 1
@@ -270,50 +270,48 @@ class NearStore:
     def _make_room(self, now: float) -> None:
         settings, absences, values = self._settings, self._absences, self._values
         while absences.count > self._max_absences or absences.bytes > self._max_absence_bytes:
-            lost = absences.oldest
-            self._drop(lost)
-            self._count(lost, _EVICTED, now)
-        # `bytes` and `len` of each, without six calls.
+            evicted = absences.oldest
+            self._drop(evicted)
+            self._count(evicted, _EVICTED, now)
+        # The sums of `bytes` and `len`, without six calls.
         small, main = values.small, values.main
-        held = small.bytes + main.bytes + absences.bytes
+        total = small.bytes + main.bytes + absences.bytes
         if (
-            held + self._discarded_bytes <= settings.max_bytes
+            total + self._discarded_bytes <= settings.max_bytes
             and small.count + main.count + absences.count <= settings.max_entries
         ):
-            values.settle()
+            values.rebalance()
             return
-        while self._discarded and held + self._discarded_bytes > settings.max_bytes:
-            self._give_back()
-        for lost in values.shrink(settings.max_entries - absences.count, settings.max_bytes - absences.bytes, now):
-            del self._shards[hash(lost.key) & LAST_SHARD][lost.key]
-            self._count(lost, _EVICTED, now)
+        while self._discarded and total + self._discarded_bytes > settings.max_bytes:
+            self._free_cleared()
+        for evicted in values.shrink(settings.max_entries - absences.count, settings.max_bytes - absences.bytes, now):
+            del self._shards[hash(evicted.key) & SHARD_MASK][evicted.key]
+            self._count(evicted, _EVICTED, now)
 
     def _sweep(self, limit: int, now: float) -> int:
         while limit > 0 and self._discarded:
             limit -= 1
-            self._give_back()
+            self._free_cleared()
         dropped = 0
         queues = (self._values.small, self._values.main, self._absences)
-        queue = queues[self._turn]
+        queue = queues[self._sweep_queue]
         for _ in range(limit):
-            entry = queue.next_in_turn()
+            entry = queue.advance()
             if entry is None:
-                self._turn = (self._turn + 1) % QUEUES
-                queue = queues[self._turn]
-            elif entry.expires_at <= now and not self._may_be_renewed(entry, now):
+                self._sweep_queue = (self._sweep_queue + 1) % QUEUES
+                queue = queues[self._sweep_queue]
+            elif entry.expires_at <= now and not self._is_renewable(entry, now):
                 self._drop(entry)
                 self._count(entry, _EXPIRED, now)
                 dropped += 1
         return dropped
 
-    def _may_be_renewed(self, entry: Entry, now: float) -> bool:
-        """Whether an expired entry is large enough to be kept on for a while: if its value is still the same, it need not
-        be moved.
-        """
+    def _is_renewable(self, entry: Entry, now: float) -> bool:
+        """Return True if an expired entry is large enough to wait for revalidation, which would save its transfer."""
         return entry.size >= self._renewable and now < entry.expires_at + RENEWABLE_SECONDS
 
-    def _give_back(self) -> None:
-        """Let go of one of the entries that were cleared. They were counted then."""
+    def _free_cleared(self) -> None:
+        """Free one cleared entry. `clear` has counted it."""
         entries = self._discarded[-1]
         key, entry = entries.popitem()
         if not entries:
@@ -321,17 +319,17 @@ class NearStore:
         entry.queue.remove(entry)
         self._discarded_bytes -= entry.size
         if self._on_remove is not None:
-            self._gone.append((key, RemovalCause.CLEARED))
+            self._removals.append((key, RemovalCause.CLEARED))
 
     def _drop(self, entry: Entry) -> None:
-        del self._shards[hash(entry.key) & LAST_SHARD][entry.key]
+        del self._shards[hash(entry.key) & SHARD_MASK][entry.key]
         if entry.queue is self._absences:
             self._absences.remove(entry)
         else:
             self._values.remove(entry)
 
     def _count(self, entry: Entry, cause: RemovalCause, now: float) -> None:
-        """Count an entry that has gone. One that had expired would have gone anyway."""
+        """Count a removed entry. An expired one counts as such, whatever removed it."""
         stats = self.stats
         if entry.expires_at <= now:
             cause = _EXPIRED
@@ -343,24 +341,24 @@ class NearStore:
         else:
             stats.invalidated += 1
         if self._on_remove is not None:
-            self._gone.append((entry.key, cause))
+            self._removals.append((entry.key, cause))
 
-    def _tell(self) -> None:
-        """Call `on_remove` for what has gone. A callback that uses the store gets here again, and leaves it to the first."""
-        if self._telling or self._on_remove is None:
+    def _notify_removals(self) -> None:
+        """Call `on_remove` for each removed entry. A callback that uses the store leaves its removals to the first call."""
+        if self._notifying or self._on_remove is None:
             return
-        self._telling = True
+        self._notifying = True
         try:
-            while self._gone:
-                key, cause = self._gone.popleft()
+            while self._removals:
+                key, cause = self._removals.popleft()
                 try:
                     self._on_remove(key, cause)
                 except Exception:
-                    # It would reach whoever happened to put another value.
-                    _log.exception("on_remove raised for %r (%s)", key, cause)
+                    # It would reach a caller that put some other value.
+                    _log.exception("on_remove failed: key %r, cause %s", key, cause)
         finally:
-            self._telling = False
+            self._notifying = False
 
 
-def _no_entries() -> list[dict[Key, Entry]]:
+def _empty_shards() -> list[dict[Key, Entry]]:
     return [{} for _ in range(SHARDS)]

@@ -1,7 +1,7 @@
-"""Gives an idle process the memory of its near cache back, a little at a time.
+"""Timer that frees expired entries of an idle near cache, a few at a time.
 
-A timer of its own, and no task: there is nothing to await, and nothing to be cancelled in the middle of. A store under
-traffic sweeps itself with each put; this is for when there are none.
+A timer and no task: it awaits nothing, and a cancellation cannot interrupt it. A store under traffic sweeps itself with each
+put, so the timer matters only without puts.
 """
 
 from __future__ import annotations
@@ -9,41 +9,41 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-# Each step looks at so many entries: 100,000 that expire together are gone after 50 s, and no step takes longer than a few
-# replies do (0.8 ms, benchmarks/near_cache_costs.py).
+# Entries that a step visits. 100,000 entries that expire together are gone after 50 s. A step takes at most 0.8 ms, like a
+# few replies (benchmarks/near_cache_costs.py).
 SWEPT_PER_STEP = 200
 STEP_SECONDS = 0.1
 
 
-class Swept(Protocol):
-    """A store, as far as this is concerned."""
+class Sweepable(Protocol):
+    """Store with expired entries."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to look at any more."""
+        """True if there is nothing left to visit."""
         ...
 
     def sweep(self, limit: int) -> int:
-        """Look at so many of the entries next in turn."""
+        """Visit the next `limit` entries, and drop the expired ones. Return the number dropped."""
         ...
 
 
 class Sweeper:
-    """Sweeps a store for as long as it holds anything. An empty one has no timer, and nothing that keeps it in memory.
+    """Timer that sweeps a store while it holds entries. An empty store has no timer, so that nothing keeps it in memory.
 
-    For the event loop in which it is first woken, and for that one only.
+    It belongs to the event loop of the first `wake`.
     """
 
     __slots__ = ("_loop", "_stopped", "_store", "_timer")
 
-    def __init__(self, store: Swept) -> None:
+    def __init__(self, store: Sweepable) -> None:
         self._store = store
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
 
     def wake(self) -> None:
-        """There is something in the store. To be called after each put, in its loop; does nothing when awake, or stopped."""
+        """Start the timer after a put, on the store's loop. No effect if it runs, or after `stop`."""
         if self._timer is None and not self._stopped:
             loop = self._loop
             if loop is None:
@@ -51,14 +51,14 @@ class Sweeper:
             self._timer = loop.call_later(STEP_SECONDS, self._step)
 
     def stop(self) -> None:
-        """Leave no timer behind, and make no other."""
+        """Cancel the timer, and start no other."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _step(self) -> None:
-        self._timer = None  # first: should the sweep raise, the next put wakes it
+        self._timer = None  # First: if the sweep raises, the next put starts the timer again.
         self._store.sweep(SWEPT_PER_STEP)
         if not self._store.is_empty:
             self.wake()

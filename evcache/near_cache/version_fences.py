@@ -1,108 +1,122 @@
-"""What must not be kept in the near cache for a while, because something newer has been announced.
+"""Lowest versions that the near cache accepts for a time after an invalidation.
 
-An announcement can be faster than the write: the replica that is read next may not have it yet, and a fetch that begins
-after the announcement still finds the old value. So for some seconds nothing older than what was announced is kept (a
-*floor*), and where its version is not known, nothing at all (a *hold-off*, as in the cold-cluster rule of Facebook's
-memcache).
+1. A writer publishes the invalidation of a key.
+2. This client drops its entry and fetches the key again.
+3. The replica that it asks has not applied the write yet, so the fetch returns the old value.
+
+So for some seconds after an invalidation, a *fence* rejects older versions of the key. If the version of the write is
+unknown, the fence *blocks* all versions, like the cold-cluster rule in "Scaling Memcache at Facebook".
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
-# Keys with a floor at once. One takes some 150 bytes: 10 MB at the most. Over that the oldest goes, and until its time is
-# over nothing at all is kept, which is safe and slow.
-MAX_FLOORS = 65_536
+# Keys that have a fence at once. A fence takes about 150 bytes, so this is 10 MB at most. Over the limit the oldest fence
+# goes, and all keys are blocked until it would have ended: safe, and slow.
+MAX_FENCES = 65_536
 
-# Floors that have ended, which each new one looks at: more than the one that it brings, and never all of them at once.
-_FORGOTTEN_PER_PUT = 4
+# Ended fences that each new fence removes. More than one, so that they never pile up. Not all, which would stall the loop.
+_REMOVED_PER_FENCE = 4
+
+Block = float
+"""Handle of a block of one key: the monotonic time at which the block ends."""
+
+NO_BLOCK: Block = 0.0
+"""Handle of a write that blocks nothing."""
 
 
-class Floor:
-    """What may not be kept under one key."""
+class Fence:
+    """Versions that are rejected under one key."""
 
-    __slots__ = ("held_off_until", "least", "own", "until")
+    __slots__ = ("blocked_until", "min_version", "own_blocks", "until")
 
     def __init__(self) -> None:
-        self.least = 0
-        """The version that an item must have at least."""
+        self.min_version = 0
+        """Lowest accepted version. An item without a version is rejected, unless this is 0."""
         self.until = 0.0
-        self.held_off_until = 0.0
-        self.own: tuple[float, ...] = ()
-        """When the hold-offs for writes of this client's end that are under way, the last one last. By themselves: ending
-        one must not end another one's, nor one that was announced."""
+        """Monotonic time at which the fence ends."""
+        self.blocked_until = 0.0
+        """End of the block that an invalidation without a version began."""
+        self.own_blocks: tuple[Block, ...] = ()
+        """Ends of the blocks of this client's writes in flight, ascending. They are separate, because the end of one write
+        must end neither the block of another write nor that of an invalidation."""
 
 
 class VersionFences:
-    """The floors of one near cache. Clockless: `now` is monotonic seconds."""
+    """Fences of one near cache. Has no clock: `now` is monotonic seconds."""
 
-    def __init__(self, grace: float, limit: int = MAX_FLOORS) -> None:
-        """`grace`: seconds that a floor holds. Longer than a replica may lag, a fetch may take, and an announcement be
-        late.
+    def __init__(self, grace: float, limit: int = MAX_FENCES) -> None:
+        """Create it without a fence.
+
+        Args:
+            grace: Seconds that a fence lasts. Must exceed the sum of replica lag, fetch time and delay of an invalidation.
+            limit: Largest number of fences.
         """
         self._grace = grace
         self._limit = limit
-        self._floors: OrderedDict[bytes, Floor] = OrderedDict()  # the one that ends first is first
-        self._hold_until = 0.0
+        self._fences: OrderedDict[bytes, Fence] = OrderedDict()  # ordered by their end
+        self._all_blocked_until = 0.0
 
     def __len__(self) -> int:
-        return len(self._floors)
+        """Number of fences, ended ones included."""
+        return len(self._fences)
 
-    def put(self, key: bytes, version: int | None, now: float) -> None:
-        """From now on keep nothing older than this; None: nothing."""
-        floor = self._floor(key, now)
+    def raise_to(self, key: bytes, version: int | None, now: float) -> None:
+        """Reject versions of a key that are lower than `version`. If it is None, reject all."""
+        fence = self._renew(key, now)
         if version is None:
-            floor.held_off_until = floor.until
-        elif version > floor.least:
-            floor.least = version
+            fence.blocked_until = fence.until
+        elif version > fence.min_version:
+            fence.min_version = version
 
-    def hold(self, key: bytes, now: float) -> float:
-        """Keep nothing while a write of this client's is under way. Returns what `lift` wants to know."""
-        floor = self._floor(key, now)
-        floor.own = (*floor.own, floor.until)
-        return floor.until
+    def block(self, key: bytes, now: float) -> Block:
+        """Reject all versions of a key while a write of this client is in flight. Return the handle for `unblock`."""
+        fence = self._renew(key, now)
+        fence.own_blocks = (*fence.own_blocks, fence.until)
+        return fence.until
 
-    def lift(self, key: bytes, held: float) -> None:
-        """The write for which `hold` returned this is over: what was unknown is known."""
-        floor = self._floors.get(key)
-        if floor is not None and held in floor.own:
-            place = floor.own.index(held)
-            floor.own = floor.own[:place] + floor.own[place + 1 :]
+    def unblock(self, key: bytes, block: Block) -> None:
+        """End one block of a key. No effect if `block` is `NO_BLOCK` or has ended."""
+        fence = self._fences.get(key)
+        if fence is not None and block in fence.own_blocks:
+            index = fence.own_blocks.index(block)
+            fence.own_blocks = fence.own_blocks[:index] + fence.own_blocks[index + 1 :]
 
-    def allow(self, key: bytes, version: int | None, now: float) -> bool:
-        """Whether this may be kept."""
-        if now < self._hold_until:
+    def admits(self, key: bytes, version: int | None, now: float) -> bool:
+        """Return True if an item of this version may be stored. None is an item without a version."""
+        if now < self._all_blocked_until:
             return False
-        floor = self._floors.get(key)
-        if floor is None or now >= floor.until:
+        fence = self._fences.get(key)
+        if fence is None or now >= fence.until:
             return True
-        if now < floor.held_off_until or (floor.own and now < floor.own[-1]):
+        if now < fence.blocked_until or (fence.own_blocks and now < fence.own_blocks[-1]):
             return False
-        return not floor.least or (version is not None and version >= floor.least)
+        return not fence.min_version or (version is not None and version >= fence.min_version)
 
-    def start_again(self, now: float) -> None:
-        """What was announced is not known any more: keep nothing for a while, instead of knowing what not."""
-        self._floors.clear()
-        self._hold_until = now + self._grace
+    def block_all(self, now: float) -> None:
+        """Block all keys for the grace time, because invalidations may have been lost. Remove the fences of single keys."""
+        self._fences.clear()
+        self._all_blocked_until = now + self._grace
 
-    def _floor(self, key: bytes, now: float) -> Floor:
-        """The floor of a key, which holds from now on."""
-        floors = self._floors
-        self._forget_ended(now)
-        floor = floors.get(key)
-        if floor is not None and floor.until > now:
-            floors.move_to_end(key)
+    def _renew(self, key: bytes, now: float) -> Fence:
+        """Return the fence of a key, which lasts the grace time from `now`."""
+        fences = self._fences
+        self._remove_ended(now)
+        fence = fences.get(key)
+        if fence is not None and fence.until > now:
+            fences.move_to_end(key)
         else:
-            floors.pop(key, None)  # what it said is over
-            floor = floors[key] = Floor()
-            if len(floors) > self._limit:
-                self._hold_until = max(self._hold_until, floors.popitem(last=False)[1].until)
-        floor.until = now + self._grace
-        return floor
+            fences.pop(key, None)
+            fence = fences[key] = Fence()
+            if len(fences) > self._limit:
+                self._all_blocked_until = max(self._all_blocked_until, fences.popitem(last=False)[1].until)
+        fence.until = now + self._grace
+        return fence
 
-    def _forget_ended(self, now: float) -> None:
-        floors = self._floors
-        for _ in range(_FORGOTTEN_PER_PUT):
-            if not floors or next(iter(floors.values())).until > now:
+    def _remove_ended(self, now: float) -> None:
+        fences = self._fences
+        for _ in range(_REMOVED_PER_FENCE):
+            if not fences or next(iter(fences.values())).until > now:
                 break
-            floors.popitem(last=False)
+            fences.popitem(last=False)

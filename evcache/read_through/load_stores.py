@@ -138,7 +138,7 @@ class LoadStores:
         finally:
             if near_flight is not None and self._near is not None:
                 near = None if draft is None else near_entry_for(draft, version, errand.lease, filled)
-                self._near.land(near_flight, near, loop.time() - loaded_at)
+                self._near.complete(near_flight, near, loop.time() - loaded_at)
         lease = errand.lease
         if lease is not None and not (filled.stored and lease.name == errand.flight.key):  # it is not a stub any more
             self._leases.give_back(lease, deadline_of(asked))
@@ -175,7 +175,7 @@ class LoadStores:
         """Keep nothing of these in the near cache."""
         for near_flight in near_flights:
             if near_flight is not None and self._near is not None:
-                self._near.crash(near_flight)
+                self._near.abandon(near_flight)
 
 
 def deadline_of(asked: LoadRequest) -> float:

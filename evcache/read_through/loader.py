@@ -281,7 +281,7 @@ class Loader:
         # keep of it.
         versions = [self._clock.tick() if self._versions else None for _ in errands]
         kept = [
-            None if self._near is None or not asked.reads.near_cache else self._near.take_off(errand.flight.key)
+            None if self._near is None or not asked.reads.near_cache else self._near.begin_fetch(errand.flight.key)
             for errand in errands
         ]
         loop = asyncio.get_running_loop()

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from evcache.load_policy import Loaded
-from evcache.near_cache.coherence import seconds_of
-from evcache.near_cache.store import TTL_SECONDS
+from evcache.near_cache.coherence import reported_ttl
+from evcache.near_cache.settings import TTL_SECONDS
 from evcache.read_through.fill import Filled
 from evcache.read_through.leases import Lease
 from evcache.read_through.request import LoadRequest, LoadTask
@@ -97,7 +97,7 @@ def _with_ttl(value: Any, asked: LoadRequest) -> tuple[Any, float]:
 
 def near_entry_for(draft: Draft, version: int | None, lease: Lease | None, filled: Filled) -> ZoneHit | None:
     """What the near cache may keep of it."""
-    ttl = seconds_of(draft.ttl)
+    ttl = reported_ttl(draft.ttl)
     if not filled.stored:
         if not filled.unreachable or version is None:
             return None

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from evcache.errors import DecodeError, EncodeError
 from evcache.hooks import HookDispatcher
-from evcache.near_cache.coherence import NearEntry
+from evcache.near_cache.entry import NearEntry
 from evcache.values.annotations import mapped_type, return_type
 from evcache.values.codec import Codec
 from evcache.values.lifetime import Content

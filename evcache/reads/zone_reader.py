@@ -10,7 +10,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from evcache.errors import StaleReplica
-from evcache.near_cache.coherence import CoherentNearCache, NearEntry
+from evcache.near_cache.coherence import CoherentNearCache
+from evcache.near_cache.entry import NearEntry
 from evcache.near_cache.s3fifo import Entry
 from evcache.options import Options
 from evcache.reads.context import ReadContext
@@ -99,7 +100,7 @@ class ZoneReader:
 
     def may_renew(self, key: bytes) -> bool:
         """Whether the near cache has an item whose time there is over, and `renewed` is worth a try."""
-        return self._near is not None and self._near.expired(key) is not None
+        return self._near is not None and self._near.expired_entry(key) is not None
 
     async def renewed(self, view: ClusterSnapshot, key: bytes, options: Options) -> NearEntry | None:
         """The item whose time in the near cache is over, if the local zone still has this very one: asked for without its
@@ -108,11 +109,11 @@ class ZoneReader:
         None: it has to be read after all. Raises nothing.
         """
         near = self._near
-        kept = None if near is None else near.expired(key)
+        kept = None if near is None else near.expired_entry(key)
         node = view.readers[0].node(view.place(key))
         if near is None or kept is None or view.tally.unsettled or kept.version is None:
             return None
-        flight = near.take_off(key)
+        flight = near.begin_fetch(key)
         renewed = False
         try:
             self._reads_begun += 1
@@ -127,7 +128,7 @@ class ZoneReader:
         except CacheError:
             return None  # the read that follows finds out the same, and does something about it
         finally:
-            near.crash(flight)
+            near.abandon(flight)
         if not renewed:
             return None
         self._parts.served(view, key)
@@ -140,16 +141,16 @@ class ZoneReader:
         key: bytes,
         options: Options,
     ) -> ZoneHit | None:
-        flight = near.take_off(key)
+        flight = near.begin_fetch(key)
         asked_at = view.loop.time()
         try:
             # With the seconds that are left, which bound how long it may be kept.
             line = requests.meta_get(key, requests.COPY_FLAGS)
             found = await self._from_one(view, key, line, options)
         except BaseException:
-            near.crash(flight)
+            near.abandon(flight)
             raise
-        near.land(flight, found, view.loop.time() - asked_at)
+        near.complete(flight, found, view.loop.time() - asked_at)
         return found
 
     async def _from_one(
@@ -242,7 +243,7 @@ class ZoneReader:
         self._count_reads()
         if self._near is None or not options.near_cache or not options.one_answer:
             return await read_in_portions(self._many, view, keys, options, flags)
-        flights = [self._near.take_off(key) for key in keys]
+        flights = [self._near.begin_fetch(key) for key in keys]
         found: dict[bytes, ZoneHit] = {}
         asked_at = view.loop.time()
         try:
@@ -250,7 +251,7 @@ class ZoneReader:
         finally:
             age = view.loop.time() - asked_at
             for flight in flights:
-                self._near.land(flight, found.get(flight.key), age)
+                self._near.complete(flight, found.get(flight.key), age)
         return found, failures, answered
 
 

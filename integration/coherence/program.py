@@ -64,22 +64,22 @@ class Settings:
     """Without those that follow one of them."""
 
 
-class NoFloors:
-    """Keeps whatever comes."""
+class NoFences:
+    """Fences that admit every version."""
 
-    def put(self, key: bytes, version: int | None, now: float) -> None:
+    def raise_to(self, key: bytes, version: int | None, now: float) -> None:
         pass
 
-    def hold(self, key: bytes, now: float) -> float:
+    def block(self, key: bytes, now: float) -> float:
         return 0.0
 
-    def lift(self, key: bytes, held: float) -> None:
+    def unblock(self, key: bytes, block: float) -> None:
         pass
 
-    def allow(self, key: bytes, version: int | None, now: float) -> bool:
+    def admits(self, key: bytes, version: int | None, now: float) -> bool:
         return True
 
-    def start_again(self, now: float) -> None:
+    def block_all(self, now: float) -> None:
         pass
 
 
@@ -180,9 +180,9 @@ class _Client:
             wires.replies[zone].delay = lambda _: hop(self._hops)
         near = near_of(self.cache)
         if settings.guard is not Guard.ALL:
-            near._floors = NoFloors()  # type: ignore[assignment]
+            near._fences = NoFences()  # type: ignore[assignment]
         if settings.guard is Guard.NOTHING:
-            near._spoil = lambda key: None  # type: ignore[method-assign]
+            near._invalidate_fetch = lambda key: None  # type: ignore[method-assign]
         self._listen(self.cache._changes)
 
     def _request_delay(self, data: bytes) -> float:

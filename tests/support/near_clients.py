@@ -11,6 +11,7 @@ from evcache import EVCache, NearCache
 from evcache.channels import LocalChannel
 from evcache.near_cache.coherence import CoherentNearCache
 from tests.support.memory_zones import Held, MemoryZones, full, pass_time
+from tests.support.near_stores import entry_of
 from tests.support.wires import Wires
 
 GRACE = NearCache().grace
@@ -32,7 +33,7 @@ def near_of(cache: EVCache) -> CoherentNearCache:
 
 def kept(cache: EVCache, key: str) -> Any:
     """What the near cache of a client would serve; None for nothing."""
-    return near_of(cache).get(full(key))
+    return entry_of(near_of(cache), full(key))
 
 
 def follow_loop(cache: EVCache) -> None:

@@ -1,8 +1,10 @@
 """Stores of a near cache, with a clock that the tests move, and what must hold of them at any time."""
 
-from evcache.near_cache.store import NearCache, NearStore
+from evcache.near_cache.settings import NearCache
+from evcache.near_cache.store import NearStore
 
 TTL = 60.0  # seconds
+WALL = 1_800_000_000.0  # unix time when a clock begins
 
 
 class Clock:
@@ -11,6 +13,10 @@ class Clock:
 
     def __call__(self):
         return self.now
+
+    def wall(self):
+        """Return the unix time."""
+        return WALL + self.now - 1000.0
 
 
 def make(clock, max_entries=100, max_bytes=2**30, ttl=TTL, negative_share=0.1, on_remove=None):
@@ -25,6 +31,12 @@ def entries_of(store):
 def discarded(store):
     """How many entries were cleared and not given back yet."""
     return sum(map(len, store._discarded))
+
+
+def entry_of(near, key):
+    """Return the item of a key in a near cache, or None."""
+    entry = near.look_up(key)
+    return None if entry is None else entry.value
 
 
 def keys_of(queue):

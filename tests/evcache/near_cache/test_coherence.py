@@ -14,16 +14,10 @@ from evcache.zones.protocol.replies import Hit
 from evcache.zones.routing.zone_order import coordinator_order
 from evcache.zones.testing import FakeMemcached
 from tests.support.memory_zones import full, on_zones, pass_time, pause_before_decisions
+from tests.support.near_clients import kept
+from tests.support.near_stores import Clock, entry_of
 
 KEY = b"ns:key"
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture
@@ -48,16 +42,16 @@ def store(value, version, **options):
 
 
 def fetch(near, item):
-    near.land(near.take_off(KEY), item)
+    near.complete(near.begin_fetch(KEY), item)
 
 
 def test_what_a_flight_found_is_served_until_the_near_ttl_is_over(near, clock):
     fetch(near, found(b"v"))
-    assert near.get(KEY).data == b"v"
+    assert entry_of(near, KEY).data == b"v"
     clock.now += 1.9
-    assert near.get(KEY) is not None
+    assert entry_of(near, KEY) is not None
     clock.now += 0.2
-    assert near.get(KEY) is None
+    assert entry_of(near, KEY) is None
 
 
 @pytest.mark.parametrize(("ttl", "kept"), [(-1, 2.0), (100, 2.0), (3, 2.0), (2, 1.0), (1, 0.0), (None, 0.0)])
@@ -65,119 +59,119 @@ def test_nothing_is_served_longer_than_the_item_has_left(near, clock, ttl, kept)
     """Servers count in whole seconds, so one second less than they say."""
     fetch(near, found(b"v", ttl=ttl))
     clock.now += kept - 0.01
-    assert (near.get(KEY) is not None) == (kept > 0)
+    assert (entry_of(near, KEY) is not None) == (kept > 0)
     clock.now += 0.02
-    assert near.get(KEY) is None
+    assert entry_of(near, KEY) is None
 
 
 def test_a_write_during_a_flight_keeps_its_old_value_out(near):
-    flight = near.take_off(KEY)
-    near.writing(KEY, VERSIONS.tick())
-    near.land(flight, found(b"old"))
-    assert near.get(KEY) is None
+    flight = near.begin_fetch(KEY)
+    near.begin_write(KEY, VERSIONS.tick())
+    near.complete(flight, found(b"old"))
+    assert entry_of(near, KEY) is None
 
 
 def test_a_flight_that_began_during_a_write_is_spoiled_by_its_end(near):
-    near.writing(KEY, VERSIONS.tick())
-    flight = near.take_off(KEY)
-    near.doubtful(KEY, None, 0.0, everywhere=False)
-    near.land(flight, found(b"old"))
-    assert near.get(KEY) is None
+    near.begin_write(KEY, VERSIONS.tick())
+    flight = near.begin_fetch(KEY)
+    near.complete_uncertain_write(KEY, None, 0.0, everywhere=False)
+    near.complete(flight, found(b"old"))
+    assert entry_of(near, KEY) is None
 
 
 def test_an_acknowledged_write_keeps_its_value_and_older_ones_out(near):
     """A slower zone may answer with the old value for a while."""
     new, old = VERSIONS.tick() + (1 << 20), VERSIONS.tick()
-    near.writing(KEY, VERSIONS.tick())
-    near.written(KEY, store(b"new", new), "eu-1a", 0.0)
-    assert near.get(KEY).data == b"new"
+    near.begin_write(KEY, VERSIONS.tick())
+    near.complete_write(KEY, store(b"new", new), "eu-1a", 0.0)
+    assert entry_of(near, KEY).data == b"new"
     fetch(near, found(b"old", old))
-    assert near.get(KEY).data == b"new"
+    assert entry_of(near, KEY).data == b"new"
 
 
 def test_the_grace_after_a_write_begins_when_it_ends(near, clock):
     """The slower zones get it then, or later; what has been kept of it may have given way to others."""
     old, new = VERSIONS.tick(), VERSIONS.tick()
-    near.writing(KEY, new)
+    near.begin_write(KEY, new)
     clock.now += 4
-    near.written(KEY, store(b"new", new), "eu-1a", 0.0)
+    near.complete_write(KEY, store(b"new", new), "eu-1a", 0.0)
     clock.now += 4
     near.clear()
     fetch(near, found(b"old", old))
-    assert near.get(KEY) is None
+    assert entry_of(near, KEY) is None
     fetch(near, found(b"new", new))
-    assert near.get(KEY).data == b"new"
+    assert entry_of(near, KEY).data == b"new"
 
 
 def test_an_older_write_that_ends_later_does_not_replace_a_newer_one(near):
     older, newer = VERSIONS.tick(), VERSIONS.tick()
     for version, value in ((newer, b"newer"), (older, b"older")):
-        near.written(KEY, store(value, version), "eu-1a", 0.0)
-    assert near.get(KEY).data == b"newer"
+        near.complete_write(KEY, store(value, version), "eu-1a", 0.0)
+    assert entry_of(near, KEY).data == b"newer"
 
 
 def test_an_acknowledged_delete_is_a_known_absence(near):
-    near.written(KEY, DeleteCommand(VERSIONS, KEY, ttl=60, version=VERSIONS.tick()), "eu-1a", 0.0)
-    kept = near.get(KEY)
+    near.complete_write(KEY, DeleteCommand(VERSIONS, KEY, ttl=60, version=VERSIONS.tick()), "eu-1a", 0.0)
+    kept = entry_of(near, KEY)
     assert not kept.is_value
 
 
 @pytest.mark.parametrize("version", [None, VERSIONS.tick()], ids=["unknown", "known"])
 def test_a_write_whose_outcome_is_not_known_leaves_nothing(near, version):
     fetch(near, found(b"old", VERSIONS.tick() - (1 << 40)))
-    near.doubtful(KEY, version, 0.0, everywhere=False)
-    assert near.get(KEY) is None
+    near.complete_uncertain_write(KEY, version, 0.0, everywhere=False)
+    assert entry_of(near, KEY) is None
 
 
 def unchanged(near, began):
-    near.lift(KEY, began)
+    near.cancel_write(KEY, began)
 
 
 def decided(near, began):
-    near.written(KEY, store(b"ours", VERSIONS.tick()), "eu-1a", began)
+    near.complete_write(KEY, store(b"ours", VERSIONS.tick()), "eu-1a", began)
 
 
 def everywhere(near, began):
-    near.doubtful(KEY, None, began, everywhere=True)
+    near.complete_uncertain_write(KEY, None, began, everywhere=True)
 
 
 @pytest.mark.parametrize("end", [unchanged, decided, everywhere])
 def test_an_own_decision_does_not_make_known_what_another_client_has_done(near, clock, end):
     """Its write of an unknown version may not have reached the zone that is read, whatever became of ours."""
-    near.changed(KEY, None)
+    near.invalidate(KEY, None)
     clock.now += 1
-    end(near, near.writing(KEY, None))
+    end(near, near.begin_write(KEY, None))
     near.drop(KEY)
     for passed, is_kept in ((0, False), (3.9, False), (0.2, True)):
         clock.now += passed
         fetch(near, found(b"read", VERSIONS.tick()))
-        assert (near.get(KEY) is not None) == is_kept
+        assert (entry_of(near, KEY) is not None) == is_kept
 
 
 def test_two_own_decisions_end_one_by_one(near):
     """In whichever order: what is read while one is under way may be older than what it decides."""
-    first, second = near.writing(KEY, None), near.writing(KEY, None)
-    near.lift(KEY, second)
+    first, second = near.begin_write(KEY, None), near.begin_write(KEY, None)
+    near.cancel_write(KEY, second)
     fetch(near, found(b"old", VERSIONS.tick()))
-    assert near.get(KEY) is None
-    near.lift(KEY, first)
+    assert entry_of(near, KEY) is None
+    near.cancel_write(KEY, first)
     fetch(near, found(b"read", VERSIONS.tick()))
-    assert near.get(KEY).data == b"read"
+    assert entry_of(near, KEY).data == b"read"
 
 
 def test_flights_are_forgotten_when_they_end(near):
-    first, second = near.take_off(KEY), near.take_off(KEY)
+    first, second = near.begin_fetch(KEY), near.begin_fetch(KEY)
     assert first is second
-    near.crash(first)
-    near.land(second, None)
-    spoiled = near.take_off(KEY)
-    near.writing(KEY, VERSIONS.tick())
-    fresh = near.take_off(KEY)
+    near.abandon(first)
+    near.complete(second, None)
+    spoiled = near.begin_fetch(KEY)
+    near.begin_write(KEY, VERSIONS.tick())
+    fresh = near.begin_fetch(KEY)
     assert fresh is not spoiled
-    near.land(spoiled, found(b"old"))
-    near.land(fresh, found(b"new", VERSIONS.tick()))
-    assert near.get(KEY).data == b"new"
-    assert near._flights == {}
+    near.complete(spoiled, found(b"old"))
+    near.complete(fresh, found(b"new", VERSIONS.tick()))
+    assert entry_of(near, KEY).data == b"new"
+    assert near._fetches == {}
 
 
 def test_every_order_of_a_fetch_and_a_write_leaves_the_new_value_or_nothing():
@@ -191,18 +185,18 @@ def test_every_order_of_a_fetch_and_a_write_leaves_the_new_value_or_nothing():
         for step in order:
             match step:
                 case "take off":
-                    flight = near.take_off(KEY)
+                    flight = near.begin_fetch(KEY)
                 case "read":
                     item = found(*held)
                 case "land":
-                    near.land(flight, item)
+                    near.complete(flight, item)
                 case "writing":
-                    near.writing(KEY, new)
+                    near.begin_write(KEY, new)
                 case "stored":
                     held = (b"new", new)
                 case "ended":
-                    near.written(KEY, store(b"new", new), "eu-1a", 0.0)
-        kept = near.get(KEY)
+                    near.complete_write(KEY, store(b"new", new), "eu-1a", 0.0)
+        kept = entry_of(near, KEY)
         assert kept is None or kept.data == b"new", order
 
 
@@ -256,9 +250,9 @@ async def test_a_decision_that_nobody_heard_of_leaves_nothing_in_the_near_cache(
     counting = asyncio.ensure_future(cache.incr(name, timeout=0.5))
     await pass_time(0.1)
     assert await cache.get(name) == 5
-    assert cache._near.get(full(name)) is None, "a read during the call does not keep it"
+    assert kept(cache, name) is None, "a read during the call does not keep it"
     with pytest.raises(CacheUnavailable):
         await counting
     assert await cache.get(name) == 5
-    assert cache._near.get(full(name)) is None
+    assert kept(cache, name) is None
     zones.resume("b")

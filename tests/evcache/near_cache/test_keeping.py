@@ -6,8 +6,9 @@ import math
 import pytest
 
 from evcache import NearCache
-from evcache.near_cache.coherence import UNDECODED, CoherentNearCache
-from evcache.near_cache.store import CHANNEL_TTL_SECONDS, TTL_SECONDS
+from evcache.near_cache.coherence import CoherentNearCache
+from evcache.near_cache.entry import UNDECODED
+from evcache.near_cache.settings import CHANNEL_TTL_SECONDS, TTL_SECONDS
 from evcache.replication.guarded_store import StoreCommand
 from evcache.replication.hlc import HybridLogicalClock, cas_of
 from evcache.replication.reconcile import ZoneHit
@@ -15,22 +16,11 @@ from evcache.values.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE, Sta
 from evcache.values.envelope import Envelope, wrap
 from evcache.values.ttl import to_exptime
 from evcache.zones.protocol.replies import Hit
+from tests.support.near_stores import WALL, Clock, entry_of
 
 KEY = b"ns:key"
 VERSIONS = HybridLogicalClock(writer=1, wall_ms=lambda: 1_800_000_000_000)
-WALL = 1_800_000_000.0
 CODEC = StandardCodec()
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-    def wall(self):
-        return WALL + self.now - 1000.0
 
 
 @pytest.fixture
@@ -47,13 +37,13 @@ def found(value=b"v", version=None, ttl=100, flags=0, stale=False, leased=False)
 
 
 def fetch(near, item):
-    near.land(near.take_off(KEY), item)
+    near.complete(near.begin_fetch(KEY), item)
 
 
 def seconds_kept(near, clock, limit=1000.0):
     """For how long what is kept is served, to a tenth of a second."""
     begin = clock.now
-    while near.get(KEY) is not None and clock.now < begin + limit:
+    while entry_of(near, KEY) is not None and clock.now < begin + limit:
         clock.now += 0.1
     return round(clock.now - begin, 1)
 
@@ -80,10 +70,10 @@ def test_the_time_to_live_follows_the_channel(clock, ttl, has_channel, while_up,
     assert seconds_kept(near, clock) == pytest.approx(while_down, abs=0.2), "before it is up"
     if while_up is None:
         return
-    near.channel_up(True)
+    near.set_channel_up(True)
     fetch(near, found(ttl=-1))
     assert seconds_kept(near, clock) == pytest.approx(while_up, abs=0.2)
-    near.channel_up(False)
+    near.set_channel_up(False)
     fetch(near, found(ttl=-1))
     assert seconds_kept(near, clock) == pytest.approx(while_down, abs=0.2)
 
@@ -91,17 +81,17 @@ def test_the_time_to_live_follows_the_channel(clock, ttl, has_channel, while_up,
 def test_losing_the_channel_forgets_what_was_kept_for_longer(clock):
     """And nothing is kept for a while: in between, anything may have been written."""
     near = near_of(clock, has_channel=True)
-    near.channel_up(True)
+    near.set_channel_up(True)
     fetch(near, found(ttl=-1))
-    flight = near.take_off(KEY)
-    near.channel_up(False)
-    near.lost_track("lost")
-    assert near.get(KEY) is None
-    near.land(flight, found())
-    assert near.get(KEY) is None, "it was under way"
+    flight = near.begin_fetch(KEY)
+    near.set_channel_up(False)
+    near.invalidate_all()
+    assert entry_of(near, KEY) is None
+    near.complete(flight, found())
+    assert entry_of(near, KEY) is None, "it was under way"
     fetch(near, found(version=VERSIONS.tick()))
-    assert near.get(KEY) is None, "held off"
-    assert near._flights == {}
+    assert entry_of(near, KEY) is None, "held off"
+    assert near._fetches == {}
     clock.now += 5.0
     fetch(near, found())
     assert seconds_kept(near, clock) == pytest.approx(TTL_SECONDS, abs=0.2)
@@ -111,17 +101,17 @@ def test_losing_the_channel_forgets_what_was_kept_for_longer(clock):
 def test_flights_that_were_lost_track_of_land_as_they_like(clock, callers):
     """Each caller for itself, beside a flight that began afterwards."""
     near = near_of(clock)
-    old = [near.take_off(KEY) for _ in range(callers)]
-    near.lost_track("gap")
+    old = [near.begin_fetch(KEY) for _ in range(callers)]
+    near.invalidate_all()
     clock.now += 5.0
-    new = near.take_off(KEY)
+    new = near.begin_fetch(KEY)
     assert new not in old
     for flight in old:
-        near.land(flight, found(b"old"))
-    assert near.get(KEY) is None
-    near.land(new, found(b"new"))
-    assert near.get(KEY).data == b"new"
-    assert near._flights == {}
+        near.complete(flight, found(b"old"))
+    assert entry_of(near, KEY) is None
+    near.complete(new, found(b"new"))
+    assert entry_of(near, KEY).data == b"new"
+    assert near._fetches == {}
 
 
 # What is kept.
@@ -142,20 +132,20 @@ def test_flights_that_were_lost_track_of_land_as_they_like(clock, callers):
 def test_what_is_not_kept(clock, item):
     near = near_of(clock)
     fetch(near, item)
-    assert near.get(KEY) is None
-    assert near._flights == {}
+    assert entry_of(near, KEY) is None
+    assert near._fetches == {}
 
 
 @pytest.mark.parametrize("flags", [FLAG_ABSENT, FLAG_TOMBSTONE])
 def test_absences_are_kept_as_such(clock, flags):
     near = near_of(clock)
     fetch(near, found(b"", VERSIONS.tick(), flags=flags))
-    kept = near.get(KEY)
+    kept = entry_of(near, KEY)
     assert not kept.is_value
     assert kept.flags == flags
     near = near_of(clock, negative_share=0)
     fetch(near, found(b"", VERSIONS.tick(), flags=flags))
-    assert near.get(KEY) is None
+    assert entry_of(near, KEY) is None
 
 
 @pytest.mark.parametrize("ttl", [math.inf, 5, 31 * 24 * 3600])
@@ -163,7 +153,7 @@ def test_an_own_write_is_kept_as_long_as_it_lives(clock, ttl):
     """As it was said: a number of seconds, a date, or for ever."""
     near = near_of(clock, ttl=60)
     store = StoreCommand(VERSIONS, KEY, b"v", 0, ttl=to_exptime(ttl, clock.wall()), version=VERSIONS.tick())
-    near.written(KEY, store, "eu-1a", 0.0)
+    near.complete_write(KEY, store, "eu-1a", 0.0)
     assert seconds_kept(near, clock) == pytest.approx(min(60, ttl - 1), abs=0.2)
 
 
@@ -171,14 +161,14 @@ def test_what_was_kept_during_an_own_write_does_not_survive_it(clock):
     """One that took longer than floors last, and whose own value is not kept: a channel that has just begun."""
     near = near_of(clock, ttl=60, has_channel=True)
     old, new = VERSIONS.tick(), VERSIONS.tick()
-    near.channel_up(True)
-    near.writing(KEY, new)
+    near.set_channel_up(True)
+    near.begin_write(KEY, new)
     clock.now += 6.0
     fetch(near, found(b"old", old))
-    assert near.get(KEY).data == b"old"
-    near._floors._hold_until = clock.now + 1.0  # as when too many floors are needed at once
-    near.written(KEY, StoreCommand(VERSIONS, KEY, b"new", 0, ttl=100, version=new), "eu-1a", 0.0)
-    assert near.get(KEY) is None
+    assert entry_of(near, KEY).data == b"old"
+    near._fences._all_blocked_until = clock.now + 1.0  # as when too many floors are needed at once
+    near.complete_write(KEY, StoreCommand(VERSIONS, KEY, b"new", 0, ttl=100, version=new), "eu-1a", 0.0)
+    assert entry_of(near, KEY) is None
 
 
 # In which form.
@@ -196,8 +186,8 @@ class Frozen:
 def kept_of(near, value):
     data, flags = CODEC.encode(value) if not isinstance(value, Frozen | bytearray) else (b"any", 0)
     fetch(near, found(data, VERSIONS.tick(), flags=flags))
-    kept = near.get(KEY)
-    near.decoded(kept, value)
+    kept = entry_of(near, KEY)
+    near.store_decoded(kept, value)
     return kept
 
 
@@ -243,8 +233,8 @@ def test_what_is_in_an_envelope_is_served_until_it_is_out_of_date(clock, fresh, 
     near = near_of(clock, ttl=60)
     fetch(near, found(envelope(clock, fresh=fresh, stale=fresh + 1000), VERSIONS.tick(), ttl, FLAG_ENVELOPE))
     if kept:
-        assert near.get(KEY).data == b"inner"
-        assert near.get(KEY).flags == 0
+        assert entry_of(near, KEY).data == b"inner"
+        assert entry_of(near, KEY).flags == 0
     assert seconds_kept(near, clock) == pytest.approx(kept, abs=0.2)
 
 
@@ -259,14 +249,14 @@ def large(clock, version, ttl=100):
 def test_a_large_value_is_renewed_for_as_long_as_it_lives(clock):
     version = VERSIONS.tick()
     near = large(clock, version)
-    kept = near.get(KEY)
+    kept = entry_of(near, KEY)
     clock.now += TTL_SECONDS
-    assert near.get(KEY) is None
-    assert near.expired(KEY) is kept
-    flight = near.take_off(KEY)
+    assert entry_of(near, KEY) is None
+    assert near.expired_entry(KEY) is kept
+    flight = near.begin_fetch(KEY)
     assert near.renew(flight, kept, 2)
-    near.crash(flight)
-    assert near.get(KEY) is kept
+    near.abandon(flight)
+    assert entry_of(near, KEY) is kept
     assert near.seconds_left(kept) == 1
     assert seconds_kept(near, clock) == pytest.approx(1.0, abs=0.2)
 
@@ -274,27 +264,27 @@ def test_a_large_value_is_renewed_for_as_long_as_it_lives(clock):
 @pytest.mark.parametrize("left", [-1, 100])
 def test_a_renewed_value_tells_what_it_has_left(clock, left):
     near = large(clock, VERSIONS.tick())
-    kept = near.get(KEY)
+    kept = entry_of(near, KEY)
     clock.now += TTL_SECONDS
-    assert near.renew(near.take_off(KEY), kept, left)
+    assert near.renew(near.begin_fetch(KEY), kept, left)
     assert near.seconds_left(kept) == (None if left < 0 else 99)
     assert kept.life.expires_at == (math.inf if left < 0 else clock.wall() + left)
 
 
 def spoiled(near, flight, kept):
-    near.changed(KEY, None)
+    near.invalidate(KEY, None)
 
 
 def spoiled_by_a_gap(near, flight, kept):
-    near.lost_track("gap")
+    near.invalidate_all()
 
 
 def announced(near, flight, kept):
-    near._floors.put(KEY, kept.version + 1, near._clock())
+    near._fences.raise_to(KEY, kept.version + 1, near._clock())
 
 
 def held_off(near, flight, kept):
-    near._floors.put(KEY, None, near._clock())
+    near._fences.raise_to(KEY, None, near._clock())
 
 
 def replaced(near, flight, kept):
@@ -309,13 +299,13 @@ def last_second(near, flight, kept):
 def test_what_is_not_renewed(clock, what):
     """It has to be read: the zone that still has it may lack what came since."""
     near = large(clock, VERSIONS.tick())
-    kept = near.get(KEY)
+    kept = entry_of(near, KEY)
     clock.now += TTL_SECONDS
-    flight = near.take_off(KEY)
+    flight = near.begin_fetch(KEY)
     left = what(near, flight, kept)
     assert not near.renew(flight, kept, left or 100)
-    near.crash(flight)
-    assert near.get(KEY) is not kept
+    near.abandon(flight)
+    assert entry_of(near, KEY) is not kept
 
 
 @pytest.mark.parametrize("version", [None, VERSIONS.tick()])
@@ -326,7 +316,7 @@ def test_only_large_values_with_a_version_are_worth_asking_for(clock, version, s
     fetch(near, found(b"x" * size, version))
     clock.now += TTL_SECONDS
     worth = version is not None and limit is not None and size >= limit
-    assert (near.expired(KEY) is not None) == worth
+    assert (near.expired_entry(KEY) is not None) == worth
 
 
 @pytest.mark.parametrize("stale", [10.0, 500.0], ids=["not served stale", "served stale"])
@@ -335,14 +325,14 @@ def test_what_is_out_of_date_is_not_renewed_though_its_server_keeps_it(clock, st
     near = near_of(clock, revalidate_over=0)
     data = envelope(clock, fresh=10.0, stale=stale, data=b"x" * 100)
     fetch(near, found(data, VERSIONS.tick(), 1000, FLAG_ENVELOPE))
-    kept = near.get(KEY)
+    kept = entry_of(near, KEY)
     clock.now += 9.0
-    assert near.renew(near.take_off(KEY), kept, 991)
+    assert near.renew(near.begin_fetch(KEY), kept, 991)
     assert kept.life.expires_at - WALL == pytest.approx(10.0, abs=0.01)
     assert seconds_kept(near, clock) == pytest.approx(1.0, abs=0.2)
     clock.now += 5.0
-    assert not near.renew(near.take_off(KEY), kept, 985)
-    assert near.get(KEY) is None
+    assert not near.renew(near.begin_fetch(KEY), kept, 985)
+    assert entry_of(near, KEY) is None
 
 
 # Hot keys.
@@ -353,23 +343,23 @@ def test_only_keys_that_are_read_often_are_kept(clock):
     near = near_of(clock, hot_reads=3)
     for _ in range(2):
         fetch(near, found(version=VERSIONS.tick()))
-        assert near.get(KEY) is None
+        assert entry_of(near, KEY) is None
     fetch(near, found(version=VERSIONS.tick()))
-    assert near.get(KEY) is not None
+    assert entry_of(near, KEY) is not None
     near.drop(KEY)
     clock.now += 10
     fetch(near, found(version=VERSIONS.tick()))
-    assert near.get(KEY) is None
-    near.written(KEY, StoreCommand(VERSIONS, KEY, b"v", 0, ttl=100, version=VERSIONS.tick()), "eu-1a", 0.0)
-    assert near.get(KEY) is not None
+    assert entry_of(near, KEY) is None
+    near.complete_write(KEY, StoreCommand(VERSIONS, KEY, b"v", 0, ttl=100, version=VERSIONS.tick()), "eu-1a", 0.0)
+    assert entry_of(near, KEY) is not None
 
 
 def test_reads_that_failed_or_were_overtaken_are_not_counted(clock):
     near = near_of(clock, hot_reads=2)
-    near.crash(near.take_off(KEY))
-    near.land(near.take_off(KEY), None)
-    flight = near.take_off(KEY)
-    near.changed(KEY, 1)
-    near.land(flight, found())
+    near.abandon(near.begin_fetch(KEY))
+    near.complete(near.begin_fetch(KEY), None)
+    flight = near.begin_fetch(KEY)
+    near.invalidate(KEY, 1)
+    near.complete(flight, found())
     fetch(near, found(version=VERSIONS.tick()))
-    assert near.get(KEY) is None
+    assert entry_of(near, KEY) is None

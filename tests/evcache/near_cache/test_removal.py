@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from evcache.near_cache.s3fifo import Entry, Fifo
-from evcache.near_cache.store import MIN_BYTES, SWEPT_PER_PUT
+from evcache.near_cache.settings import MIN_BYTES
+from evcache.near_cache.store import SWEPT_PER_PUT
 from evcache.results import RemovalCause
 from tests.support.near_stores import TTL, Clock, check, discarded, entries_of, keys_of, make
 
@@ -123,14 +124,14 @@ def test_the_sweep_goes_on_where_it_was_when_entries_come_and_go(clock):
     entries = [Entry(b"%d" % number, None, None, 0.0, 1) for number in range(6)]
     for entry in entries[:5]:
         queue.append(entry)
-    assert queue.next_in_turn() is None  # a round begins
-    assert queue.next_in_turn() is entries[0]
+    assert queue.advance() is None  # a round begins
+    assert queue.advance() is entries[0]
     queue.remove(entries[1])  # the next one
-    assert queue.next_in_turn() is entries[2]
-    queue.swap(entries[3], replacement := Entry(b"3", None, None, 0.0, 2))
-    assert queue.next_in_turn() is replacement
+    assert queue.advance() is entries[2]
+    queue.replace(entries[3], replacement := Entry(b"3", None, None, 0.0, 2))
+    assert queue.advance() is replacement
     queue.append(entries[5])
-    assert [queue.next_in_turn() for _ in range(4)] == [entries[4], entries[5], None, entries[0]]
+    assert [queue.advance() for _ in range(4)] == [entries[4], entries[5], None, entries[0]]
     assert (queue.count, queue.bytes) == (5, 6)
 
 
@@ -142,7 +143,7 @@ def test_a_value_in_demand_keeps_its_place_when_it_expires_and_is_fetched_again(
         store.get(b"b")
     clock.now += 10
     assert store.get(b"b") is None
-    store._turn = 1  # the sweep of the put looks elsewhere
+    store._sweep_queue = 1  # the sweep of the put looks elsewhere
     store.put(b"b", "again", 5, 10.0)
     assert keys_of(store._values.small) == [b"a", b"b", b"c"]
     assert store.get(b"b").frequency == 3
@@ -161,8 +162,8 @@ def test_a_value_in_demand_comes_back_to_the_main_queue_when_the_sweep_was_faste
     assert store.stats.expired == 2
     store.put(b"wanted", "again", 5, 10.0)
     store.put(b"not", "again", 5, 10.0)
-    assert store.held(b"wanted").queue is store._values.main
-    assert store.held(b"not").queue is store._values.small
+    assert store.peek(b"wanted").queue is store._values.main
+    assert store.peek(b"not").queue is store._values.small
 
 
 def told(clock, **options):

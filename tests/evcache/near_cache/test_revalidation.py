@@ -131,7 +131,7 @@ async def test_a_caller_who_is_cancelled_while_it_is_asked_for_leaves_nothing(zo
     reading.cancel()
     await asyncio.wait([reading])
     wires.replies["a"].release()
-    assert near_of(reader)._flights == {}
+    assert near_of(reader)._fetches == {}
     assert await reader.get("k") == LARGE
 
 
@@ -142,10 +142,10 @@ async def test_a_large_value_waits_to_be_renewed_for_a_while(zones):
     follow_loop(cache)
     await cache.set_many({"large": b"v" * 20_000, "small": b"v"}, ttl=600, consistency="all")
     await pass_time(3.5)
-    assert near_of(cache)._store.held(full("small")) is None
+    assert near_of(cache)._store.peek(full("small")) is None
     zones.forget()
     assert await cache.get("large") == b"v" * 20_000
     assert zones.wire("a").count(b"mg ") == 1
     assert b" v " not in zones.wire("a"), "its value was not moved"
     await pass_time(4.5)
-    assert near_of(cache)._store.held(full("large")) is None
+    assert near_of(cache)._store.peek(full("large")) is None

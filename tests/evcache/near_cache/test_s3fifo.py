@@ -10,7 +10,7 @@ import pytest
 from benchmarks import near_cache_traces
 from evcache.near_cache import s3fifo
 from evcache.near_cache.s3fifo import Entry, Ghosts
-from evcache.near_cache.store import MIN_BYTES
+from evcache.near_cache.settings import MIN_BYTES
 from tests.support.near_stores import TTL, Clock, check, keys_of, make
 
 
@@ -31,11 +31,11 @@ def test_the_way_through_the_queues(clock):
     assert store.get(b"9") is None
     for _ in range(5):
         store.get(b"10")
-    assert store.held(b"10").frequency == 3
+    assert store.peek(b"10").frequency == 3
     store.put(b"11", 11, 1, TTL)  # 10 moves on, and the oldest of the main queue makes room
     assert keys_of(values.small) == [b"11"]
     assert keys_of(values.main) == [b"%d" % number for number in (1, 2, 3, 4, 5, 6, 7, 8, 10)]
-    assert store.held(b"10").frequency == 0
+    assert store.peek(b"10").frequency == 0
     store.put(b"9", "a ghost", 1, TTL)
     assert keys_of(values.main) == [b"%d" % number for number in (2, 3, 4, 5, 6, 7, 8, 10, 9)]
     assert store.stats.evicted == 3
@@ -158,7 +158,7 @@ def test_ghosts_are_few_and_known_once():
     for number in range(1000):
         ghosts.add(b"%d" % number, 10)
         assert len(ghosts) <= 10
-    assert [ghosts.take(b"%d" % number) for number in (989, 990, 999, 999)] == [False, True, True, False]
+    assert [ghosts.forget(b"%d" % number) for number in (989, 990, 999, 999)] == [False, True, True, False]
     for number in range(20):  # the limit fell: two leave for each that comes
         ghosts.add(b"more:%d" % number, 3)
     assert len(ghosts) == len(ghosts._order) == 3

@@ -2,8 +2,7 @@
 
 import pytest
 
-from evcache.near_cache.s3fifo import Ghosts
-from evcache.near_cache.shards import SHARDS
+from evcache.near_cache.s3fifo import SHARDS, Ghosts
 from tests.support.near_stores import TTL, Clock, check, discarded, entries_of, make
 
 ENTRIES = 16_000

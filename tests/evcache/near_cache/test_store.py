@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from evcache.near_cache.store import ABSENT, CHANNEL_TTL_SECONDS, ENTRY_OVERHEAD, MIN_BYTES, TTL_SECONDS, NearCache
+from evcache.near_cache.settings import CHANNEL_TTL_SECONDS, ENTRY_OVERHEAD, MIN_BYTES, TTL_SECONDS, NearCache
+from evcache.near_cache.store import ABSENT
 from evcache.zones.errors import InvalidArgument
 from tests.support.near_stores import TTL, Clock, check, make
 
@@ -81,7 +82,7 @@ def test_the_ttl_is_what_a_store_begins_with(clock, ttl, seconds, longest):
     """As a number or a timedelta; without one it is the ttl of a process that hears of no writes."""
     assert NearCache(ttl=ttl).seconds == seconds
     store = make(clock, ttl=ttl)
-    assert store.longest_ttl == longest < CHANNEL_TTL_SECONDS + 1
+    assert store.max_ttl == longest < CHANNEL_TTL_SECONDS + 1
     store.put(b"k", "v", 1, math.inf)
     assert store.get(b"k").expires_at == clock.now + longest
 
@@ -117,7 +118,7 @@ def test_how_long_values_live_can_be_changed_while_there_are_some(clock):
     """It is for what comes: what is held keeps the end that it has."""
     store = make(clock, ttl=None)
     store.put(b"before", "v", 1, math.inf)
-    store.longest_ttl = CHANNEL_TTL_SECONDS
+    store.limit_ttl(CHANNEL_TTL_SECONDS)
     store.put(b"after", "v", 1, math.inf)
     store.put_absence(b"absent", math.inf)
     store.put(b"short", "v", 1, 3.0)
@@ -159,7 +160,7 @@ def test_a_newer_version_keeps_older_ones_out_even_after_it_expired(clock):
     store = make(clock)
     store.put(b"k", "new", 3, 1.0, 5)
     clock.now += 2
-    store._turn = 1  # the sweep of the put looks elsewhere
+    store._sweep_queue = 1  # the sweep of the put looks elsewhere
     assert not store.put(b"k", "old", 3, 1.0, 4)
     assert store.get(b"k") is None
 
@@ -190,15 +191,15 @@ def test_an_entry_in_the_hands_of_a_caller_stays_as_it_was(clock):
 def test_what_is_held_is_there_to_be_looked_at_expired_or_not(clock):
     """Looking counts for nothing: not as a hit, nor as a reason to keep it."""
     store = make(clock)
-    assert store.held(b"k") is None
+    assert store.peek(b"k") is None
     store.put(b"k", "v", 1, 5.0, 7)
-    entry = store.held(b"k")
+    entry = store.peek(b"k")
     assert (entry.value, entry.version, entry.frequency) == ("v", 7, 0)
     clock.now += 5
-    assert store.held(b"k") is entry
+    assert store.peek(b"k") is entry
     assert (store.stats.hits, store.stats.misses) == (0, 0)
     store.remove(b"k")
-    assert store.held(b"k") is None
+    assert store.peek(b"k") is None
 
 
 @pytest.mark.parametrize("waited", [1.0, 5.0, 500.0])
@@ -210,7 +211,7 @@ def test_an_entry_can_be_renewed_expired_or_not(clock, waited, absent):
         store.put_absence(b"k", 5.0, 7, ["why"])
     else:
         store.put(b"k", ["value"], 1, 5.0, 7)
-    entry = store.held(b"k")
+    entry = store.peek(b"k")
     clock.now += waited
     assert store.renew(b"k", 3.0)
     assert store.get(b"k") is entry
@@ -244,7 +245,7 @@ def test_an_entry_with_nothing_left_of_its_life_is_not_served_on(clock, ttl):
     assert store.get(b"k") is None
     clock.now += 9
     assert not store.renew(b"k", ttl)
-    assert store.held(b"k").expires_at == clock.now - 9
+    assert store.peek(b"k").expires_at == clock.now - 9
     assert (store.stats.renewed, store.stats.removals) == (0, 0)
 
 

@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from evcache.near_cache.store import ABSENT, MIN_BYTES, NearCache, NearStore
+from evcache.near_cache.settings import MIN_BYTES, NearCache
+from evcache.near_cache.store import ABSENT, NearStore
 from evcache.results import RemovalCause
 from tests.support.near_stores import Clock, check, discarded, entries_of
 
@@ -68,7 +69,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @rule(key=KEYS, ttl=TTLS)
     def renew(self, key, ttl):
-        held = self.store.held(key)
+        held = self.store.peek(key)
         renewed = self.store.renew(key, ttl)
         assert renewed is (held is not None and ttl > 0)
         if renewed:

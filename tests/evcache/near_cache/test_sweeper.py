@@ -6,7 +6,8 @@ import weakref
 
 import pytest
 
-from evcache.near_cache.store import NearCache, NearStore
+from evcache.near_cache.settings import NearCache
+from evcache.near_cache.store import NearStore
 from evcache.near_cache.sweeper import STEP_SECONDS, SWEPT_PER_STEP, Sweeper
 from evcache.results import RemovalCause
 from tests.support.virtual_time import in_virtual_time, run

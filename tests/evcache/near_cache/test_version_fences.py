@@ -27,170 +27,170 @@ T = 1000.0
 )
 def test_what_may_be_kept_after_announcements(puts, allowed, refused):
     """At once and until the grace is over; then everything. Other keys are not concerned."""
-    floors = VersionFences(GRACE)
+    fences = VersionFences(GRACE)
     for version in puts:
-        floors.put(KEY, version, T)
+        fences.raise_to(KEY, version, T)
     for now in (T, T + GRACE - 0.001):
-        assert [version for version in allowed if not floors.allow(KEY, version, now)] == []
-        assert [version for version in refused if floors.allow(KEY, version, now)] == []
-    assert all(floors.allow(OTHER, version, T) for version in (None, 1))
-    assert all(floors.allow(KEY, version, T + GRACE) for version in (None, *allowed, *refused))
+        assert [version for version in allowed if not fences.admits(KEY, version, now)] == []
+        assert [version for version in refused if fences.admits(KEY, version, now)] == []
+    assert all(fences.admits(OTHER, version, T) for version in (None, 1))
+    assert all(fences.admits(KEY, version, T + GRACE) for version in (None, *allowed, *refused))
 
 
 def test_a_later_announcement_of_an_older_version_does_not_lower_the_floor():
-    floors = VersionFences(GRACE)
-    floors.put(KEY, 9, T)
-    floors.put(KEY, 7, T + 1)
-    assert not floors.allow(KEY, 8, T + 4.9)
-    assert floors.allow(KEY, 9, T + 4.9)
+    fences = VersionFences(GRACE)
+    fences.raise_to(KEY, 9, T)
+    fences.raise_to(KEY, 7, T + 1)
+    assert not fences.admits(KEY, 8, T + 4.9)
+    assert fences.admits(KEY, 9, T + 4.9)
 
 
 def test_a_hold_off_ends_before_a_floor_that_came_later():
-    floors = VersionFences(GRACE)
-    floors.put(KEY, None, T)
-    floors.put(KEY, 7, T + 3)
-    assert not floors.allow(KEY, 7, T + 4.9)
-    assert floors.allow(KEY, 7, T + 5)
-    assert not floors.allow(KEY, 6, T + 7.9)
-    assert floors.allow(KEY, 6, T + 8)
+    fences = VersionFences(GRACE)
+    fences.raise_to(KEY, None, T)
+    fences.raise_to(KEY, 7, T + 3)
+    assert not fences.admits(KEY, 7, T + 4.9)
+    assert fences.admits(KEY, 7, T + 5)
+    assert not fences.admits(KEY, 6, T + 7.9)
+    assert fences.admits(KEY, 6, T + 8)
 
 
 def test_a_floor_that_has_ended_does_not_come_back_with_the_next_one():
     """Of a version that was announced and never arrived, nothing is left once its time is over."""
-    floors = VersionFences(GRACE)
+    fences = VersionFences(GRACE)
     for number in range(20):  # of which not all are given back at once
-        floors.put(b"%d" % number, 1, T)
-    floors.put(KEY, 9, T)
-    floors.put(KEY, 7, T + GRACE)
-    assert floors.allow(KEY, 7, T + GRACE)
-    assert not floors.allow(KEY, 6, T + GRACE)
+        fences.raise_to(b"%d" % number, 1, T)
+    fences.raise_to(KEY, 9, T)
+    fences.raise_to(KEY, 7, T + GRACE)
+    assert fences.admits(KEY, 7, T + GRACE)
+    assert not fences.admits(KEY, 6, T + GRACE)
 
 
 # Writes of this client's.
 
 
 def test_a_hold_off_for_an_own_write_ends_when_it_is_lifted():
-    floors = VersionFences(GRACE)
-    token = floors.hold(KEY, T)
-    assert not floors.allow(KEY, 10**18, T + 1)
-    floors.lift(KEY, token)
-    assert floors.allow(KEY, None, T + 1)
+    fences = VersionFences(GRACE)
+    token = fences.block(KEY, T)
+    assert not fences.admits(KEY, 10**18, T + 1)
+    fences.unblock(KEY, token)
+    assert fences.admits(KEY, None, T + 1)
 
 
 def test_a_hold_off_that_is_never_lifted_ends_by_itself():
-    floors = VersionFences(GRACE)
-    floors.hold(KEY, T)
-    assert not floors.allow(KEY, 1, T + GRACE - 0.001)
-    assert floors.allow(KEY, 1, T + GRACE)
+    fences = VersionFences(GRACE)
+    fences.block(KEY, T)
+    assert not fences.admits(KEY, 1, T + GRACE - 0.001)
+    assert fences.admits(KEY, 1, T + GRACE)
 
 
 @pytest.mark.parametrize("heard_first", [True, False])
 def test_an_own_write_does_not_lift_what_was_announced(heard_first):
     """Another client's write of an unknown version, and one of ours that turned out to write nothing."""
-    floors = VersionFences(GRACE)
+    fences = VersionFences(GRACE)
     if heard_first:
-        floors.put(KEY, None, T)
-    token = floors.hold(KEY, T + 1)
+        fences.raise_to(KEY, None, T)
+    token = fences.block(KEY, T + 1)
     if not heard_first:
-        floors.put(KEY, None, T + 1)
-    floors.lift(KEY, token)
-    assert not floors.allow(KEY, 5, T + 4)
-    assert floors.allow(KEY, 5, T + 6)
+        fences.raise_to(KEY, None, T + 1)
+    fences.unblock(KEY, token)
+    assert not fences.admits(KEY, 5, T + 4)
+    assert fences.admits(KEY, 5, T + 6)
 
 
 @pytest.mark.parametrize("apart", [0.0, 1.0], ids=["same moment", "apart"])
 @pytest.mark.parametrize("first_ends_first", [True, False])
 def test_two_own_writes_are_lifted_one_by_one(apart, first_ends_first):
     """A clock may tick seldom: two that began in the same moment are still two."""
-    floors = VersionFences(GRACE)
-    tokens = [floors.hold(KEY, T), floors.hold(KEY, T + apart)]
+    fences = VersionFences(GRACE)
+    tokens = [fences.block(KEY, T), fences.block(KEY, T + apart)]
     if not first_ends_first:
         tokens.reverse()
-    floors.lift(KEY, tokens[0])
-    assert not floors.allow(KEY, 1, T + 1)
-    floors.lift(KEY, tokens[1])
-    assert floors.allow(KEY, 1, T + 1)
+    fences.unblock(KEY, tokens[0])
+    assert not fences.admits(KEY, 1, T + 1)
+    fences.unblock(KEY, tokens[1])
+    assert fences.admits(KEY, 1, T + 1)
 
 
 def test_lifting_leaves_the_floor():
-    floors = VersionFences(GRACE)
-    floors.put(KEY, 7, T)
-    floors.lift(KEY, floors.hold(KEY, T))
-    assert not floors.allow(KEY, 6, T)
-    assert floors.allow(KEY, 7, T)
+    fences = VersionFences(GRACE)
+    fences.raise_to(KEY, 7, T)
+    fences.unblock(KEY, fences.block(KEY, T))
+    assert not fences.admits(KEY, 6, T)
+    assert fences.admits(KEY, 7, T)
 
 
 def test_lifting_what_is_not_there_does_nothing():
-    floors = VersionFences(GRACE)
-    floors.lift(KEY, T + GRACE)
-    floors.put(KEY, None, T)
-    floors.lift(KEY, 0.0)
-    floors.lift(KEY, T + GRACE)
-    assert not floors.allow(KEY, 1, T)
+    fences = VersionFences(GRACE)
+    fences.unblock(KEY, T + GRACE)
+    fences.raise_to(KEY, None, T)
+    fences.unblock(KEY, 0.0)
+    fences.unblock(KEY, T + GRACE)
+    assert not fences.admits(KEY, 1, T)
 
 
 # Bounds.
 
 
 def test_over_the_limit_nothing_is_kept_until_the_forgotten_floor_would_have_ended():
-    floors = VersionFences(GRACE, limit=2)
+    fences = VersionFences(GRACE, limit=2)
     for number, key in enumerate((b"a", b"b", b"c")):
-        floors.put(key, 7, T + number)
-    assert len(floors) == 2
+        fences.raise_to(key, 7, T + number)
+    assert len(fences) == 2
     for key in (b"a", b"b", b"c", OTHER):
-        assert not floors.allow(key, 10**18, T + GRACE - 0.001)
-    assert floors.allow(b"a", None, T + GRACE)  # its time is over, with or without the limit
-    assert not floors.allow(b"b", 6, T + GRACE)
-    assert floors.allow(b"b", 6, T + 1 + GRACE)
+        assert not fences.admits(key, 10**18, T + GRACE - 0.001)
+    assert fences.admits(b"a", None, T + GRACE)  # its time is over, with or without the limit
+    assert not fences.admits(b"b", 6, T + GRACE)
+    assert fences.admits(b"b", 6, T + 1 + GRACE)
 
 
 def test_floors_that_are_used_again_are_not_the_ones_to_go():
-    floors = VersionFences(GRACE, limit=2)
-    floors.put(b"a", 7, T)
-    floors.put(b"b", 7, T + 1)
-    floors.put(b"a", 8, T + 2)
-    floors.put(b"c", 7, T + 3)  # b goes
-    assert not floors.allow(OTHER, 1, T + 1 + GRACE - 0.001)
-    assert floors.allow(OTHER, 1, T + 1 + GRACE)
-    assert not floors.allow(b"a", 7, T + 2 + GRACE - 0.001)
+    fences = VersionFences(GRACE, limit=2)
+    fences.raise_to(b"a", 7, T)
+    fences.raise_to(b"b", 7, T + 1)
+    fences.raise_to(b"a", 8, T + 2)
+    fences.raise_to(b"c", 7, T + 3)  # b goes
+    assert not fences.admits(OTHER, 1, T + 1 + GRACE - 0.001)
+    assert fences.admits(OTHER, 1, T + 1 + GRACE)
+    assert not fences.admits(b"a", 7, T + 2 + GRACE - 0.001)
 
 
 def test_a_floor_that_has_ended_goes_without_a_hold_off():
-    floors = VersionFences(GRACE, limit=1)
-    floors.put(b"a", 7, T)
-    floors.put(b"b", 7, T + GRACE)
-    assert floors.allow(OTHER, 1, T + GRACE)
+    fences = VersionFences(GRACE, limit=1)
+    fences.raise_to(b"a", 7, T)
+    fences.raise_to(b"b", 7, T + GRACE)
+    assert fences.admits(OTHER, 1, T + GRACE)
 
 
 def test_ended_floors_are_given_back_as_others_come():
-    floors = VersionFences(GRACE)
+    fences = VersionFences(GRACE)
     for number in range(1000):
-        floors.put(b"%d" % number, 1, T)
-    assert len(floors) == 1000
+        fences.raise_to(b"%d" % number, 1, T)
+    assert len(fences) == 1000
     for number in range(300):
-        floors.put(b"later %d" % number, 1, T + GRACE)
-    assert len(floors) == 300
+        fences.raise_to(b"later %d" % number, 1, T + GRACE)
+    assert len(fences) == 300
 
 
 def test_starting_again_keeps_nothing_for_the_whole_grace():
     """Also of keys of which nothing was known; then what was announced since counts."""
-    floors = VersionFences(GRACE)
-    floors.put(KEY, 7, T)
-    floors.start_again(T + 1)
-    assert len(floors) == 0
-    floors.put(OTHER, 7, T + 2)
+    fences = VersionFences(GRACE)
+    fences.raise_to(KEY, 7, T)
+    fences.block_all(T + 1)
+    assert len(fences) == 0
+    fences.raise_to(OTHER, 7, T + 2)
     for key in (KEY, OTHER, b"third"):
-        assert not floors.allow(key, 10**18, T + 1 + GRACE - 0.001)
-    assert floors.allow(KEY, 1, T + 1 + GRACE)
-    assert not floors.allow(OTHER, 6, T + 1 + GRACE)
+        assert not fences.admits(key, 10**18, T + 1 + GRACE - 0.001)
+    assert fences.admits(KEY, 1, T + 1 + GRACE)
+    assert not fences.admits(OTHER, 6, T + 1 + GRACE)
 
 
 def test_starting_again_covers_own_writes_that_are_under_way():
-    floors = VersionFences(GRACE)
-    token = floors.hold(KEY, T)
-    floors.start_again(T)
-    floors.lift(KEY, token)
-    assert not floors.allow(KEY, 1, T + GRACE - 0.001)
+    fences = VersionFences(GRACE)
+    token = fences.block(KEY, T)
+    fences.block_all(T)
+    fences.unblock(KEY, token)
+    assert not fences.admits(KEY, 1, T + GRACE - 0.001)
 
 
 class Model:
@@ -220,33 +220,33 @@ STEPS = st.one_of(
 @given(st.lists(STEPS, max_size=40), st.sampled_from([1, 2, 3, 100]))
 def test_nothing_is_kept_that_a_model_without_bounds_refuses(steps, limit):
     """Whatever the limit. And nothing is refused for ever: a grace after the last step, all is allowed."""
-    floors, model, now = VersionFences(GRACE, limit), Model(), T
+    fences, model, now = VersionFences(GRACE, limit), Model(), T
     tokens = []
     last = -math.inf
     for kind, *arguments in steps:
         match kind:
             case "put":
-                floors.put(*arguments, now)
+                fences.raise_to(*arguments, now)
                 model.rules.append((*arguments, now + GRACE))
                 last = now
             case "hold":
-                tokens.append((len(model.held), arguments[0], floors.hold(arguments[0], now)))
+                tokens.append((len(model.held), arguments[0], fences.block(arguments[0], now)))
                 model.held[len(model.held)] = (arguments[0], now + GRACE)
                 last = now
             case "lift" if arguments[0] < len(tokens):
                 name, key, token = tokens.pop(arguments[0])
-                floors.lift(key, token)
+                fences.unblock(key, token)
                 model.held[name] = (key, -math.inf)
             case "start again":
-                floors.start_again(now)
+                fences.block_all(now)
                 model.rules.append((None, None, now + GRACE))
                 last = now
             case "pass":
                 now += arguments[0]
-        assert len(floors) <= limit
+        assert len(fences) <= limit
         for key in (b"a", b"b", b"c"):
             for version in (None, *range(1, 11)):
-                if floors.allow(key, version, now):
+                if fences.admits(key, version, now):
                     assert not model.refuses(key, version, now)
                 else:
                     assert now < last + GRACE

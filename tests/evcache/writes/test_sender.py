@@ -19,7 +19,7 @@ from evcache.values.codec import FLAG_ENVELOPE
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER
 from evcache.writes.sender import renewed
 from tests.support.memory_zones import PATIENT, TOMBSTONE, Listener, full, on_zones, pass_time
-from tests.support.near_clients import follow_loop
+from tests.support.near_clients import follow_loop, kept
 from tests.support.telemetry_bench import Bench
 from tests.support.virtual_time import run
 
@@ -618,7 +618,7 @@ async def test_the_change_is_announced_once_with_the_final_version(zones):
     result = await slow.set("k", "ours", consistency="all")
     assert heard == [(b"t:k", result.version)]
     assert await slow.get("k") == "ours"
-    assert slow._near.get(b"t:k").version == result.version
+    assert kept(slow, "k").version == result.version
 
 
 @on_zones()
