@@ -1,0 +1,116 @@
+"""The installed package: it owns the import name `evcache` alone, in each form in which it can be installed."""
+
+import os
+import subprocess
+import venv
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+FORMS = ["wheel", "sdist", "editable"]
+
+# A service whose own module has the name of one of the folders of the repository.
+OWN_MODULE = {
+    "zones.py": "ZONES = ['north', 'south']\n",
+    "main.py": "import zones\nimport evcache\nimport evcache.zones\nprint(zones.ZONES, evcache.EVCache.__name__)\n",
+}
+OWN_PACKAGE = {
+    "zones/__init__.py": "ZONES = ['north', 'south']\n",
+    "tests/test_zones.py": (
+        "import zones\nfrom evcache import EVCache\n\n\n"
+        "def test_zones_of_the_service():\n    assert zones.ZONES == ['north', 'south']\n\n\n"
+        "def test_cache(evcache_zones):\n    assert evcache_zones.zones\n"
+    ),
+}
+
+
+def run(*command, cwd, check=True):
+    """Run a program outside the checkout, without the checkout on its path."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done
+
+
+def pip(python, *arguments, cwd):
+    return run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments, cwd=cwd)
+
+
+def new_environment(folder):
+    venv.create(folder, with_pip=True)
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory):
+    """The wheel and the sdist, by form. The wheel is built from the sdist, as package indexes have it."""
+    folder = tmp_path_factory.mktemp("dist")
+    python = new_environment(folder / "builder")
+    pip(python, "build", cwd=folder)
+    run(python, "-m", "build", "--outdir", folder, CHECKOUT, cwd=folder)
+    (wheel,) = folder.glob("*.whl")
+    (sdist,) = folder.glob("*.tar.gz")
+    return {"wheel": wheel, "sdist": sdist}
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def python(request, distributions, tmp_path_factory):
+    """The interpreter of a fresh environment that has evcache and pytest, and nothing else that was asked for."""
+    folder = tmp_path_factory.mktemp(request.param)
+    python = new_environment(folder / "venv")
+    package = ["--editable", CHECKOUT] if request.param == "editable" else [distributions[request.param]]
+    pip(python, *package, "pytest", cwd=folder)
+    return python
+
+
+def write(folder, files):
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+
+def test_a_service_can_have_a_module_named_zones(python, tmp_path):
+    write(tmp_path, OWN_MODULE)
+    assert run(python, "main.py", cwd=tmp_path).stdout == "['north', 'south'] EVCache\n"
+
+
+def test_the_tests_of_a_project_with_a_folder_zones_run(python, tmp_path):
+    """The pytest plugin of the package imports evcache before the project's own modules."""
+    write(tmp_path, OWN_PACKAGE)
+    done = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path / "tests", cwd=tmp_path)
+    assert "2 passed" in done.stdout
+
+
+@pytest.mark.parametrize("python", ["wheel", "sdist"], indirect=True)
+def test_no_other_name_can_be_imported(python, tmp_path):
+    """A wrong build would install other folders of the repository. An editable install has the whole checkout on its path."""
+    for name in ("zones", "tests", "integration", "benchmarks"):
+        done = run(python, "-c", f"import {name}", cwd=tmp_path, check=False)
+        assert "ModuleNotFoundError" in done.stderr, name
+
+
+def test_the_typed_marker_and_every_module_are_installed(python, tmp_path):
+    code = (
+        "import evcache, pathlib\n"
+        "folder = pathlib.Path(evcache.__file__).parent\n"
+        "print(*sorted(str(path.relative_to(folder)) for path in folder.rglob('*.py') if 'zones' not in path.parts[-4:]))\n"
+        "print((folder / 'py.typed').is_file(), (folder / 'zones' / 'protocol' / 'decoder.py').is_file())\n"
+    )
+    modules, marks = run(python, "-c", code, cwd=tmp_path).stdout.splitlines()
+    ours = sorted(
+        str(path.relative_to(CHECKOUT / "evcache"))
+        for path in (CHECKOUT / "evcache").rglob("*.py")
+        if "zones" not in path.parts[-4:]
+    )
+    assert modules.split() == ours
+    assert marks == "True True"
+
+
+def test_the_program_runs(python, tmp_path):
+    """Without its extra it names the extra."""
+    done = run(python.parent / "evcache", "--version", cwd=tmp_path, check=False)
+    assert "pip install evcache[cli]" in done.stderr
