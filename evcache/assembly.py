@@ -195,7 +195,7 @@ class Assembly(Live):
         if gutter is not None and fixed is not None and fixed.zone(GUTTER) is not None:
             raise InvalidTopology("gutter", f"a zone is called {GUTTER!r}")
         self._cluster = Cluster(
-            settings, self._local_zone, events=self._hooks, spare=None if gutter is None else gutter.zone()
+            settings, self._local_zone, events=self._hooks, gutter=None if gutter is None else gutter.zone()
         )
         self._cluster.on_handshake(VersionSupport(is_needed=ordering == "newest" and not interop).check)
         self._starting: asyncio.Task[ClusterSnapshot] | None = None
@@ -228,7 +228,7 @@ class Assembly(Live):
         self._changes = InvalidationDispatcher(
             self._near,
             self._flights,
-            lambda: None if self._cluster.view is None else self._cluster.view.home,
+            lambda: None if self._cluster.view is None else self._cluster.view.preferred_zone,
             clock=clock,
             remembered=remembered,
             throttle=throttle,
@@ -264,7 +264,7 @@ class Assembly(Live):
                 now=wall_clock,
             )
             self._replay.caught_up = self._changes.caught_up
-            self._cluster.when_back(self._replay.wake)
+            self._cluster.on_node_recovered(self._replay.wake)
         stores = CompareAndSet(clock, wall_clock, versions=not interop)
         self._coordinator = Coordinator(stores, self._repair, remembered)
         self._writes = Writer(

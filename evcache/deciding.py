@@ -197,7 +197,7 @@ class Deciding(Lifecycle):
 
     def _concat(self, key: str | bytes, value: str | bytes, *, is_prepend: bool) -> Concat:
         ttl = self._writes.wire_ttl(self._defaults.ttl(None))
-        return Concat(self._keys.full(key), value, self._codec, is_prepend=is_prepend, ttl=ttl)
+        return Concat(self._keys.qualify(key), value, self._codec, is_prepend=is_prepend, ttl=ttl)
 
     async def _count(
         self,
@@ -210,7 +210,7 @@ class Deciding(Lifecycle):
         timeout: float | None,
     ) -> int | None:
         write = Increment(
-            self._keys.full(key),
+            self._keys.qualify(key),
             delta,
             decrement=operation == "decr",
             initial=initial,

@@ -117,7 +117,7 @@ class HookDispatcher(Hooks):
 
     def looked_up(self, view: ClusterSnapshot, key: bytes, zone: str, *, hit: bool) -> None:
         """Report a key that was read from the zones, if `of_reads` says that a listener wants it. Empty `zone`: a miss."""
-        source: Source = source_of(zone, view.local, view.home) if zone else "none"
+        source: Source = source_of(zone, view.local, view.preferred_zone) if zone else "none"
         for listener, read in self._heard["read"]:
             try:
                 read(key, zone, source, hit=hit)

@@ -52,7 +52,7 @@ class Invalidating(Reading, Writing):
             CacheUnavailable: No zone could be reached.
             InvalidArgument: An argument cannot be used, or `stale_while_revalidate` is given for a namespace of others.
         """
-        full = self._keys.full(key)
+        full = self._keys.qualify(key)
         options = self._defaults.write(consistency, timeout, None)
         if stale_while_revalidate is None or not self._versions:
             if stale_while_revalidate is not None:

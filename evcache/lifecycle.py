@@ -57,7 +57,7 @@ class Lifecycle(Assembly):
         view, replay = self._cluster.view, self._replay
         return Stats(
             nodes_down=sum(node.is_down for node in self._cluster.nodes.values()),
-            zones_out=() if view is None else tuple(sorted(view.out)),
+            zones_out=() if view is None else tuple(sorted(view.ejected)),
             zones_without_versions=zones_without_versions(self._cluster.nodes),
             writes_resent=self._writes.resent,
             versions_refused=self._clock.refused,
@@ -313,7 +313,7 @@ class Lifecycle(Assembly):
         return None if view is None or self._owner.open_in is not asyncio.get_running_loop() else (view, options)
 
     def _draft(self, key: str | bytes, value: Any, ttl: Seconds | None) -> Draft:
-        return self._writes.draft(self._keys.full(key), self._codec.encode(value), self._defaults.ttl(ttl))
+        return self._writes.draft(self._keys.qualify(key), self._codec.encode(value), self._defaults.ttl(ttl))
 
 
 def _level(loop_ends: bool) -> int:  # noqa: FBT001  # one fact, passed on

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
 from evcache.zones.errors import InvalidArgument
-from evcache.zones.validation import fraction, seconds, zero_or_more
+from evcache.zones.validation import fraction, positive_seconds, zero_or_more
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -83,9 +83,9 @@ class LoadPolicy:
         ):
             zero_or_more(getattr(self, name), name)
         for name in ("lease_seconds", "hard_timeout", "load_timeout"):
-            seconds(getattr(self, name), name)
+            positive_seconds(getattr(self, name), name)
         if self.soft_timeout is not None:
-            seconds(self.soft_timeout, "soft_timeout")
+            positive_seconds(self.soft_timeout, "soft_timeout")
         if not isinstance(self.lease, bool):
             raise InvalidArgument("lease", f"True or False is needed, not {self.lease!r}")
 

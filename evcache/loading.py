@@ -22,7 +22,7 @@ from evcache.values.codec import FLAG_TOMBSTONE
 from evcache.values.type_forms import TypeForm
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import InvalidArgument
-from evcache.zones.validation import seconds
+from evcache.zones.validation import positive_seconds
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ class Loading(Invalidating):
             InvalidArgument: An argument cannot be used.
             Exception: What the loader raises.
         """
-        full = self._keys.full(key)
+        full = self._keys.qualify(key)
         if not callable(loader):
             raise InvalidArgument("loader", f"an async function is needed, not {loader!r}")
 
@@ -179,7 +179,7 @@ class Loading(Invalidating):
         """
         given: dict[bytes, list[Key]] = {}
         for number, key in enumerate(list(several(keys)), 1):
-            given.setdefault(self._keys.full(key), []).append(key)
+            given.setdefault(self._keys.qualify(key), []).append(key)
             if not number % STEP_KEYS:
                 await asyncio.sleep(0)
         if not callable(loader):
@@ -288,7 +288,7 @@ class Loading(Invalidating):
             policy=chosen,
             reads=self._defaults.read(consistency, None, None, None, near_cache=near_cache),
             writes=self._load_writes,
-            timeout=None if timeout is None else seconds(timeout, "timeout"),
+            timeout=None if timeout is None else positive_seconds(timeout, "timeout"),
             decoder=decoder,
             same_type=same_type and decoder is self._codec,
             source=source,

@@ -11,7 +11,7 @@ from evcache.consistency import Consistency
 from evcache.load_policy import LoadPolicy
 from evcache.values.ttl import seconds_to_live
 from evcache.zones.errors import InvalidArgument
-from evcache.zones.validation import one_of, seconds
+from evcache.zones.validation import one_of, positive_seconds
 
 Key = TypeVar("Key", str, bytes)
 Seconds = float | timedelta
@@ -86,13 +86,15 @@ class Defaults:
         one_of(ordering, Ordering, "ordering")
         self.reads = _options(
             Consistency.parse(read_consistency, "read_consistency"),
-            seconds(read_timeout, "read_timeout"),
+            positive_seconds(read_timeout, "read_timeout"),
             errors,
             fallback_on_miss=fallback_on_miss,
         )
         """Options of a read whose call has no arguments beside its key."""
         self._writes = _options(
-            Consistency.parse(write_consistency, "write_consistency"), seconds(write_timeout, "write_timeout"), errors
+            Consistency.parse(write_consistency, "write_consistency"),
+            positive_seconds(write_timeout, "write_timeout"),
+            errors,
         )
         # For calls that say nothing, or nothing but how many zones must answer: no need to check that each time.
         self._known_reads = _of_each_level(self.reads)
@@ -163,7 +165,7 @@ def _with(defaults: Options, consistency: Consistency | str | None, timeout: flo
         one_of(errors, Errors, "errors")
     return _options(
         defaults.consistency if consistency is None else Consistency.parse(consistency),
-        defaults.timeout if timeout is None else seconds(timeout, "timeout"),
+        defaults.timeout if timeout is None else positive_seconds(timeout, "timeout"),
         defaults.errors if errors is None else errors,
         fallback_on_miss=defaults.fallback_on_miss,
     )

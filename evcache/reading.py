@@ -80,7 +80,7 @@ class Reading(ReadResults):
             DecodeError: The value cannot be decoded, or does not fit `as_`.
             InvalidArgument: An argument cannot be used. For example, values of the type `as_` cannot be read back.
         """
-        full = self._keys.full(key)
+        full = self._keys.qualify(key)
         if as_ is not None:
             as_ = self._decoding.typed(as_)
         if consistency is None and timeout is None and errors is None and fallback_on_miss is None and near_cache:
@@ -137,7 +137,7 @@ class Reading(ReadResults):
         Arguments, errors and cancellation are those of `get`. With `for_update`, the client reads the zone that will decide
         about a `cas` of this key. Servers without versions need it.
         """
-        full = self._keys.full(key)
+        full = self._keys.qualify(key)
         decoder = self._codec if as_ is None else self._decoding.typed(as_)
         options = self._defaults.read(consistency, timeout, errors, fallback_on_miss, near_cache=near_cache)
         try:
@@ -168,7 +168,7 @@ class Reading(ReadResults):
             version=found.version if self._versions else None,
             ttl=None if left is None or left < 0 else left,
             zone=found.zone,
-            source=source_of(found.zone, view.local, view.home),
+            source=source_of(found.zone, view.local, view.preferred_zone),
             stale=found.hit.stale,
             cas_token=found.hit.cas,
         )
@@ -207,7 +207,7 @@ class Reading(ReadResults):
         options = self._defaults.read(consistency, timeout, errors, fallback_on_miss, near_cache=near_cache)
         is_long = len(given) > STEP_KEYS
         deadline = asyncio.get_running_loop().time() + options.timeout if is_long else 0.0
-        names = await self._names(given) if is_long else self._keys.full_of_each(given)
+        names = await self._names(given) if is_long else self._keys.qualify_all(given)
         # One key may be given twice, as str and as bytes: both are answered, and the zones asked once.
         wanted = list(dict.fromkeys(names))
         try:
@@ -329,7 +329,7 @@ class Reading(ReadResults):
         Raises:
             CacheUnavailable: As for `get`; so are `ConsistencyError` and `DecodeError`.
         """
-        full = self._keys.full(key)
+        full = self._keys.qualify(key)
         decoder = self._codec if as_ is None else self._decoding.typed(as_)
         options = self._defaults.read(consistency, timeout, errors, None, near_cache=False)
         seconds = self._defaults.ttl(ttl)
@@ -365,6 +365,6 @@ class Reading(ReadResults):
         """Return the full names of many keys, in steps."""
         names: list[bytes] = []
         for first in range(0, len(given), NAMES_IN_A_STEP):
-            names += self._keys.full_of_each(given[first : first + NAMES_IN_A_STEP])
+            names += self._keys.qualify_all(given[first : first + NAMES_IN_A_STEP])
             await asyncio.sleep(0)
         return names

@@ -112,7 +112,7 @@ class Writing(Lifecycle):
         The delete is remembered for `tombstone_ttl` seconds, so that a late copy can't bring the value back.
         Raises `CacheUnavailable` when no zone could be reached.
         """
-        full = self._keys.full(key)
+        full = self._keys.qualify(key)
         options = self._defaults.write(consistency, timeout, errors)
         view, options = self._ready(options) or await self._open(options)
         return await self._writes.write("delete", view, full, self._writes.delete(full), options)
@@ -147,7 +147,7 @@ class Writing(Lifecycle):
         full: dict[Key, bytes] = {}
         steps = Steps()
         for key in list(several(keys)):
-            full[key] = self._keys.full(key)
+            full[key] = self._keys.qualify(key)
             if steps.is_over(0):
                 await asyncio.sleep(0)
         view, options = await self._ready_for_many(options, deadline)
@@ -190,7 +190,7 @@ class Writing(Lifecycle):
         Raises:
             CacheUnavailable: No zone could be reached; not with `errors="miss"`.
         """
-        full = self._keys.full(key)
+        full = self._keys.qualify(key)
         seconds = self._defaults.ttl(ttl)
         options = self._defaults.write(consistency, timeout, errors)
         view, options = self._ready(options) or await self._open(options)

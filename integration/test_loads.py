@@ -112,7 +112,7 @@ def test_callers_of_one_key(dead, fault):
         source.open.clear()
         async with dead(fault) as cache:
             callers = [asyncio.create_task(cache.get_or_load("key", source.loader(1))) for _ in range(CALLERS)]
-            full = cache._keys.full("key")
+            full = cache._keys.qualify("key")
             while (flight := cache._flights.get(full)) is None or len(flight.waiters) < CALLERS:
                 await asyncio.sleep(0.01)
             source.open.set()

@@ -56,7 +56,7 @@ def test_what_calls_say_on_each_kind_of_server(zones_of_each_kind, namespace):
     written, read, many, quorum, loaded = request.children
     everywhere = {"evcache.consistency": "all", "evcache.zones.acked": 3, "evcache.met": True}
     assert written == call("set", everywhere, namespace=namespace)
-    nodes = {pool.name: pool.node(view.place(namespace.encode() + b":k")) for pool in view.readers}
+    nodes = {pool.name: pool.node(view.ring_position(namespace.encode() + b":k")) for pool in view.readers}
     # Of a quorum, whichever zones answer first: all have the same, and any of them may be named.
     for seen, level, zone in ((read, "one", HOME), (quorum, "quorum", quorum.attributes["evcache.zone"])):
         source = "local" if zone == HOME else "fallback"

@@ -23,7 +23,6 @@ TOO_LONG = frozenset(
         "evcache.writes.writer",
         "evcache.reads.multi_get",
         "evcache.zones.transport.pipelined",
-        "evcache.zones.nodes.node",
         "evcache.zones.transport.classic.connection",
         "evcache.zones.testing.fake_memcached.server",
     ]

@@ -1,4 +1,4 @@
-"""The live zones of one client: what calls see at this moment, and how one topology becomes the next under way."""
+"""Live zones of one client: the snapshot that calls see, and the change from one topology to the next."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.health.node_health import HealthCounters
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
-from evcache.zones.routing.ketama import ring_in_steps, ring_position
-from evcache.zones.routing.zone_order import coordinator_order, is_emergency, move_to_end, read_order
+from evcache.zones.routing.ketama import Ring, ring_in_steps, ring_position
+from evcache.zones.routing.zone_order import coordinator_order, move_to_end, read_order
 from evcache.zones.topology.discovery import Discovery
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone, difference
 from evcache.zones.zone_pool import ZonePool
 
-# How long a node that left the topology may take to answer what it was asked before: longer than any sensible write timeout.
+# Seconds in which a node that left the topology may answer earlier requests. Longer than any sensible write timeout.
 RETIRE_SECONDS = 5.0
 
-# Zones of fewer nodes get their ring at one go, which takes 10 ms at the most.
+# Rings of fewer nodes are made without a pause, which takes at most 10 ms.
 YIELDING_NODES = 100
 
 _log = logging.getLogger("evcache.zones.cluster")
@@ -33,76 +33,83 @@ _log = logging.getLogger("evcache.zones.cluster")
 
 @dataclass(frozen=True, slots=True)
 class ClusterSnapshot:
-    """The zones as a call sees them. A call takes one view and keeps it, whatever changes meanwhile."""
+    """The zones as one call sees them. A call takes one snapshot and keeps it while the cluster changes."""
 
     topology: Topology
     local: str | None
-    """The zone that is read first; None when this process is in none of them."""
+    """Zone that is read first. None if this process runs in none of the zones."""
     writers: tuple[ZonePool, ...]
-    """Every zone."""
+    """All zones."""
     readers: tuple[ZonePool, ...]
-    """The zones that can be read, in the order in which this client asks them; those that are out come last."""
-    home: str
-    """The zone that this client's reads go to when all is well: the local one, if there is one."""
-    out: frozenset[str]
-    """The readable zones that are out: too many of their nodes are down."""
-    spare: ZonePool | None
-    """Nodes that belong to no zone, for keys that no zone can serve; None: there are none."""
-    places: int
-    """Where a read may look, one after another: every readable zone, and the spare nodes."""
+    """Readable zones in this client's order of reads. Ejected zones come last."""
+    preferred_zone: str
+    """Zone of this client's reads while all nodes are healthy: the local zone, if there is one."""
+    ejected: frozenset[str]
+    """Readable zones of which too many nodes are down."""
+    gutter: ZonePool | None
+    """Nodes outside all zones, for keys that no zone can serve. None if there are none."""
+    max_attempts: int
+    """Number of places where a read may look: the readable zones, and the gutter if there is one."""
     sharded: bool
-    """Whether any zone has more than one node, so that a key's place on the ring matters."""
-    tally: HealthCounters
-    """How many nodes are down, or have just come back."""
+    """True if any zone has more than one node, so that the ring position of a key matters."""
+    health: HealthCounters
+    """Number of nodes that are not healthy, and the state of the zones."""
     lag: LoopLag
-    """How late this process's event loop is."""
+    """Lag of this process's event loop."""
     loop: asyncio.AbstractEventLoop
-    """The event loop that all of this belongs to."""
+    """Event loop that the nodes belong to."""
 
-    def place(self, key: bytes) -> int:
-        """The key's place on the rings: 0 where no zone has more than one node and nothing needs hashing."""
+    def ring_position(self, key: bytes) -> int:
+        """Return the key's position on the rings of all zones. 0 if no zone has more than one node, without hashing."""
         return ring_position(key) if self.sharded else 0
 
-    def place_in_spare(self, key: bytes) -> int:
-        """The key's place on the ring of the spare nodes."""
-        return ring_position(key) if self.spare is not None and len(self.spare.nodes) > 1 else 0
+    def gutter_position(self, key: bytes) -> int:
+        """Return the key's position on the ring of the gutter."""
+        return ring_position(key) if self.gutter is not None and len(self.gutter.nodes) > 1 else 0
 
     def coordinators(self, key: bytes) -> list[ZonePool]:
-        """The readable zones, in the order in which they may decide about this key: the same for every client."""
+        """Return the readable zones in the order in which they may coordinate writes of this key, equal for all clients."""
         by_name = {pool.name: pool for pool in self.readers}
         return [by_name[name] for name in coordinator_order(key, tuple(by_name))]
 
 
 class Events(Protocol):
-    """Whoever wants to know what becomes of nodes and zones. Called on the event loop."""
+    """Receiver of changes of nodes and zones. The cluster calls it on the event loop."""
 
     def node_changed(self, zone: str, node: str, *, down: bool, why: Exception | None) -> None:
-        """A node (its label) has gone down, or is back."""
+        """Report that a node, named by its label, went down or recovered."""
         ...
 
     def zone_changed(self, zone: str, *, out: bool) -> None:
-        """A zone is out, or is read again."""
+        """Report that a zone was ejected, or is no longer ejected."""
         ...
 
 
 class Cluster:
-    """Owns the nodes. Belongs to one event loop; nothing is connected before it is asked for."""
+    """Owner of the nodes. It belongs to one event loop, and connects to a node on the first request only."""
 
     def __init__(
-        self, settings: NodeSettings, local_zone: str | None, *, events: Events | None = None, spare: Zone | None = None
+        self, settings: NodeSettings, local_zone: str | None, *, events: Events | None = None, gutter: Zone | None = None
     ) -> None:
-        """`spare`: nodes that belong to no zone (see `ClusterSnapshot.spare`)."""
+        """Make a cluster without nodes.
+
+        Args:
+            settings: Settings of all nodes.
+            local_zone: Zone of this process. If None, reads are spread over all zones.
+            events: Receiver of changes.
+            gutter: Nodes outside all zones, see `ClusterSnapshot.gutter`.
+        """
         self.view: ClusterSnapshot | None = None
         self._events = events
-        self._spare = spare
-        self._spare_pool: ZonePool | None = None
+        self._gutter = gutter
+        self._gutter_pool: ZonePool | None = None
         self._lag: LoopLag | None = None
-        self._back: list[Callable[[], None]] = []
+        self._recovery_callbacks: list[Callable[[], None]] = []
         self._handshake: Callable[[str, Node], None] = lambda _zone, _node: None
         self._settings = settings
         self._local_zone = local_zone
-        self._seed = secrets.token_bytes(8)  # which neighbour this client's reads fall back to first
-        self._tally = HealthCounters()
+        self._seed = secrets.token_bytes(8)  # decides which zone follows the preferred one in this client's reads
+        self._health = HealthCounters()
         self._nodes: dict[tuple[str, Endpoint], Node] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._opening = object()  # replaced by `close`, so that a late source has no effect on the next opening
@@ -120,50 +127,53 @@ class Cluster:
 
         Raises:
             InvalidTopology: The topology cannot be used.
-            UsageError: The cluster was closed in the meantime, and the source has caught its cancellation.
+            UsageError: The cluster was closed during the load, and the source caught its cancellation.
         """
         opening = self._opening
         topology = await discovery.load()
         if opening is not self._opening:
             raise UsageError("the client is closed")
-        view = await self._apply_in_steps(topology)
+        view = self.apply(topology, await make_rings(topology))
         self.follow(discovery)
         return view
 
     def follow(self, discovery: Discovery) -> None:
-        """Apply what the source reports from now on, in a background task that `close` ends."""
+        """Apply the changes that the source reports, in a background task that `close` ends."""
         self._followed = type(discovery).__qualname__
         self._watcher = unattended(asyncio.get_running_loop().create_task(self._watch(discovery), name="evcache-discovery"))
 
-    def apply(self, topology: Topology) -> ClusterSnapshot:
-        """Make this the topology. Calls that are under way keep the view they began with.
+    def apply(self, topology: Topology, rings: Mapping[str, Ring] | None = None) -> ClusterSnapshot:
+        """Use this topology from now on. Calls in progress keep their snapshot.
 
-        Nodes that stay keep their connections; nodes that left answer what they were asked and are then closed.
-        Raises `InvalidTopology` when it does not hold the local zone and there is no view yet.
+        Nodes that stay keep their connections. Nodes that left answer their requests and are then closed.
+
+        Args:
+            topology: The new topology.
+            rings: Rings by zone, as `make_rings` returns them. Missing rings are made here.
+
+        Returns:
+            The new snapshot.
+
+        Raises:
+            InvalidTopology: The first topology lacks the local zone, or a zone has the name of the gutter.
         """
         check_local_zone(self._local_zone, topology, first=self.view is None)
-        if self._spare is not None and topology.zone(self._spare.name) is not None:
-            raise InvalidTopology("zones", f"a zone is called {self._spare.name!r}, as the nodes that belong to none are")
+        if self._gutter is not None and topology.zone(self._gutter.name) is not None:
+            raise InvalidTopology("zones", f"a zone is called {self._gutter.name!r}, which is the name of the gutter")
         if self._lag is None:
             self._lag = LoopLag(asyncio.get_running_loop())
-        change = difference(self.view.topology if self.view else None, topology)
-        for place in change.added:
-            zone, endpoint = place
-            self._nodes[place] = Node(
-                endpoint,
-                self._settings,
-                self._tally,
-                lag=self._lag,
-                on_change=partial(self._node_changed, zone),
-                on_handshake=partial(self._handshake, zone),
-            )
+        before = self.view
+        change = difference(before.topology if before else None, topology)
+        for zone_name, endpoint in change.added:
+            self._nodes[zone_name, endpoint] = self._new_node(zone_name, endpoint)
+        known = rings or {}
         pools = {
-            zone.name: ZonePool(zone, [self._nodes[zone.name, endpoint] for endpoint in zone.nodes])
+            zone.name: ZonePool(zone, [self._nodes[zone.name, endpoint] for endpoint in zone.nodes], known.get(zone.name))
             for zone in topology.zones
         }
         readable = [zone.name for zone in topology.readable]
         local = self._local_zone if self._local_zone in readable else None
-        if self.view is not None and topology != self.view.topology:
+        if before is not None and topology != before.topology:
             names = ", ".join(
                 f"{zone.name} ({zone.mode})" if zone.mode is Mode.WRITE_ONLY else zone.name for zone in topology.zones
             )
@@ -174,45 +184,47 @@ class Cluster:
                 names,
             )
         order = read_order(local, readable, self._seed)
-        out = frozenset(name for name in readable if pools[name].is_ejected)
-        self._count_out(len(out), len(readable))
-        before = self.view
+        ejected = frozenset(name for name in readable if pools[name].is_ejected)
+        self._count_ejected(len(ejected), len(readable))
         self.view = ClusterSnapshot(
             topology=topology,
             local=local,
             writers=tuple(pools.values()),
-            readers=tuple(pools[name] for name in move_to_end(out, order)),
-            home=order[0],
-            out=out,
-            spare=self._spare_nodes(),
-            places=len(order) + (self._spare is not None),
+            readers=tuple(pools[name] for name in move_to_end(ejected, order)),
+            preferred_zone=order[0],
+            ejected=ejected,
+            gutter=self._gutter_nodes(),
+            max_attempts=len(order) + (self._gutter is not None),
             sharded=any(len(pool.nodes) > 1 for pool in pools.values()),
-            tally=self._tally,
+            health=self._health,
             lag=self._lag,
             loop=asyncio.get_running_loop(),
         )
-        for place in change.removed:
-            self._retire(self._nodes.pop(place))
+        for removed in change.removed:
+            self._retire(self._nodes.pop(removed))
         if before is not None:
-            self._tell_of_zones(before.out ^ out)
+            self._report_ejections(before.ejected ^ ejected)
         return self.view
 
-    async def _apply_in_steps(self, topology: Topology) -> ClusterSnapshot:
-        rings = await _rings(topology)
-        try:
-            return self.apply(topology)
-        finally:
-            del rings
+    def _new_node(self, zone: str, endpoint: Endpoint) -> Node:
+        return Node(
+            endpoint,
+            self._settings,
+            self._health,
+            lag=self._lag,
+            on_change=partial(self._node_changed, zone),
+            on_handshake=partial(self._handshake, zone),
+        )
 
-    def _spare_nodes(self) -> ZonePool | None:
-        if self._spare is not None and self._spare_pool is None:
-            nodes = [Node(endpoint, self._settings, lag=self._lag) for endpoint in self._spare.nodes]
-            self._spare_pool = ZonePool(self._spare, nodes)
-        return self._spare_pool
+    def _gutter_nodes(self) -> ZonePool | None:
+        if self._gutter is not None and self._gutter_pool is None:
+            nodes = [Node(endpoint, self._settings, lag=self._lag) for endpoint in self._gutter.nodes]
+            self._gutter_pool = ZonePool(self._gutter, nodes)
+        return self._gutter_pool
 
-    def when_back(self, callback: Callable[[], None]) -> None:
-        """Have `callback()` called each time that a node is back."""
-        self._back.append(callback)
+    def on_node_recovered(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` each time that a node has recovered."""
+        self._recovery_callbacks.append(callback)
 
     def on_handshake(self, callback: Callable[[str, Node], None]) -> None:
         """Call `callback(zone, node)` after each handshake with a node of a zone. Call this before `apply` or `start`."""
@@ -224,49 +236,48 @@ class Cluster:
             self._events.node_changed(zone, node.label, down=down, why=node.failure)
         view = self.view
         if view is not None:
-            out = frozenset(pool.name for pool in view.readers if pool.is_ejected)
-            if out != view.out:
-                self._zones_changed(view, out)
+            ejected = frozenset(pool.name for pool in view.readers if pool.is_ejected)
+            if ejected != view.ejected:
+                self._change_ejected(view, ejected)
         if not down:
-            for callback in self._back:
+            for callback in self._recovery_callbacks:
                 callback()
 
-    def _zones_changed(self, view: ClusterSnapshot, out: frozenset[str]) -> None:
-        # Calls take a view and keep it: the order of the zones changes for those that begin from now on.
+    def _change_ejected(self, view: ClusterSnapshot, ejected: frozenset[str]) -> None:
+        # Calls in progress keep their snapshot. The new order of zones applies to later calls.
         pools = {pool.name: pool for pool in view.readers}
-        self._count_out(len(out), len(pools))
+        self._count_ejected(len(ejected), len(pools))
         order = read_order(view.local, sorted(pools), self._seed)
-        self.view = replace(view, out=out, readers=tuple(pools[name] for name in move_to_end(out, order)))
-        self._tell_of_zones(out ^ view.out)
+        self.view = replace(view, ejected=ejected, readers=tuple(pools[name] for name in move_to_end(ejected, order)))
+        self._report_ejections(ejected ^ view.ejected)
 
-    def _count_out(self, out: int, readable: int) -> None:
-        """Note how many of the readable zones are out, and probe at once if calls have nowhere to go from now on."""
-        tally, was_urgent = self._tally, self._tally.urgent
-        tally.urgent = is_emergency(out, readable)
-        tally.all_out = out == readable
-        tally.elsewhere = readable - out > 1
-        if tally.urgent and not was_urgent:
+    def _count_ejected(self, ejected: int, readable: int) -> None:
+        """Store the number of ejected zones. Shorten all pauses between probes if this begins an emergency."""
+        if self._health.count_zones(ejected, readable):
             for node in self._nodes.values():
                 node.hurry()
 
-    def _tell_of_zones(self, changed: Collection[str]) -> None:
-        """Those of them that are read are out, or are not any more; of others there is nothing to say."""
+    def _report_ejections(self, changed: Collection[str]) -> None:
+        """Log and report each readable zone whose ejected state changed."""
         assert self.view is not None
-        out = self.view.out
+        ejected = self.view.ejected
         for pool in sorted(self.view.readers, key=lambda pool: pool.name):
             if pool.name not in changed:
                 continue
-            if pool.name in out:
-                _log.warning("zone %s is out: %s; it is read last", pool.name, pool.nodes_down())
+            if pool.name in ejected:
+                _log.warning("zone %s is ejected: %s; it is read last", pool.name, pool.nodes_down())
             else:
-                _log.info("zone %s is read again", pool.name)
+                _log.info("zone %s recovered: it is read in its usual order", pool.name)
             if self._events is not None:
-                self._events.zone_changed(pool.name, out=pool.name in out)
+                self._events.zone_changed(pool.name, out=pool.name in ejected)
 
     async def close(self, drain: float) -> None:
-        """Let requests that wait be answered for up to `drain` seconds, then end everything.
+        """Wait for outstanding requests, then end all nodes and connections.
 
-        A cancelled call ends every connection at once. A further call waits for what has not ended.
+        A cancelled call ends all connections at once. A further call waits for the tasks that still run.
+
+        Args:
+            drain: Longest wait in seconds.
         """
         self._opening = object()
         watching = [] if self._watcher is None else [self._watcher]
@@ -274,8 +285,8 @@ class Cluster:
         if self._lag is not None:
             self._lag.close()
         nodes = [*self._nodes.values(), *self._retiring.values()]
-        if self._spare_pool is not None:
-            nodes += self._spare_pool.nodes
+        if self._gutter_pool is not None:
+            nodes += self._gutter_pool.nodes
         for node in nodes:
             task = unattended(asyncio.get_running_loop().create_task(node.close(drain), name=f"evcache-close-{node.label}"))
             self._closing.add(task)
@@ -292,15 +303,15 @@ class Cluster:
         self._nodes = {}
 
     def reopen(self) -> None:
-        """Forget the nodes, after `close` or when the loop is closed: `start` and `apply` make them again."""
+        """Forget the nodes, after `close` or when the loop is closed. `start` and `apply` make new ones."""
         abandon([*self._closing, *self._retiring, *([] if self._watcher is None else [self._watcher])])
         for node in [*self._nodes.values(), *self._retiring.values()]:
             node.abandon()
-        if self._spare_pool is not None:
-            for node in self._spare_pool.nodes:
+        if self._gutter_pool is not None:
+            for node in self._gutter_pool.nodes:
                 node.abandon()
-        self.view = self._watcher = self._spare_pool = self._lag = None
-        self._tally = HealthCounters()
+        self.view = self._watcher = self._gutter_pool = self._lag = None
+        self._health = HealthCounters()
         self._nodes, self._retiring, self._closing = {}, {}, set()
 
     def _retire(self, node: Node) -> None:
@@ -317,31 +328,41 @@ class Cluster:
                 if opening is not self._opening:
                     return
                 try:
-                    await self._apply_in_steps(topology)
+                    self.apply(topology, await make_rings(topology))
                 except InvalidTopology as error:
-                    _log.warning("the topology stays as it is: %s", error)
+                    _log.warning("topology update failed: %s; keeping the previous topology", error)
         except Exception:
-            # A source that fails must not take the service with it: the zones known last are the best there is.
-            _log.exception("discovery ended with an error; the topology stays as it is")
+            # A source that fails must not stop the service. The last known zones are the best guess.
+            _log.exception("discovery failed: unexpected exception; keeping the previous topology")
 
 
-async def _rings(topology: Topology) -> list[object]:
-    """Make the rings of a topology, with the event loop held for some milliseconds at a time.
+async def make_rings(topology: Topology) -> dict[str, Ring]:
+    """Return the rings of all zones with more than one node, by zone.
 
-    `apply` finds them made, for as long as somebody holds on to what this returns. Small rings take no turn of the loop.
+    The event loop runs other tasks every few milliseconds if a zone has `YIELDING_NODES` nodes or more.
     """
-    made: list[object] = []
+    rings: dict[str, Ring] = {}
     for zone in topology.zones:
         if len(zone.nodes) > 1:
             for ring in ring_in_steps([node.label for node in zone.nodes]):
-                made.append(ring)
+                if ring is not None:
+                    rings[zone.name] = ring
                 if len(zone.nodes) >= YIELDING_NODES:
                     await asyncio.sleep(0)
-    return made
+    return rings
 
 
 def check_local_zone(local_zone: str | None, topology: Topology, *, first: bool = True) -> None:
-    """Raise `InvalidTopology` when the local zone is not one of the zones; on a later change, only log it."""
+    """Check that the topology has the local zone.
+
+    Args:
+        local_zone: Name of the zone. None is always accepted.
+        topology: The topology.
+        first: True for the first topology of a client. For a later one the function logs and does not raise.
+
+    Raises:
+        InvalidTopology: The first topology lacks the zone.
+    """
     if local_zone is None or topology.zone(local_zone) is not None:
         return
     names = ", ".join(zone.name for zone in topology.zones)

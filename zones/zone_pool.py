@@ -1,11 +1,11 @@
-"""One zone at one moment: its nodes and the ring that says which of them holds a key. Immutable; the nodes live on."""
+"""Nodes of one zone, with the ring that assigns keys to them. A pool never changes; its nodes live on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from evcache.zones.nodes.node import Node
-from evcache.zones.routing.ketama import ring_of, ring_position
+from evcache.zones.routing.ketama import Ring, ring_of, ring_position
 from evcache.zones.routing.zone_order import is_ejected
 from evcache.zones.topology.model import Mode, Zone
 
@@ -13,22 +13,31 @@ from evcache.zones.topology.model import Mode, Zone
 class ZonePool:
     """The nodes of one zone."""
 
-    def __init__(self, zone: Zone, nodes: Sequence[Node]) -> None:
+    def __init__(self, zone: Zone, nodes: Sequence[Node], ring: Ring | None = None) -> None:
+        """Make a pool.
+
+        Args:
+            zone: The zone.
+            nodes: Its nodes, in the order of the zone.
+            ring: The ring of their labels. If None, it is made here if there are several nodes.
+        """
         self.name = zone.name
         self.readable = zone.mode is Mode.READ_WRITE
         self.nodes = tuple(nodes)
-        self._ring = ring_of([node.label for node in nodes]) if len(nodes) > 1 else None
+        if ring is None and len(nodes) > 1:
+            ring = ring_of([node.label for node in nodes])
+        self._ring = ring
 
     def __repr__(self) -> str:
         nodes = (f"{node.label} {node.state}{' classic' if node.transport == 'classic' else ''}" for node in self.nodes)
         return f"<ZonePool {self.name} {', '.join(nodes)}>"
 
-    def node(self, place: int) -> Node:
-        """The node that holds the keys at this place of the ring (`evcache.zones.routing.ketama.ring_position` of a key)."""
-        return self.nodes[0] if self._ring is None else self.nodes[self._ring.owner(place)]
+    def node(self, position: int) -> Node:
+        """Return the node that holds the keys at this position, see `evcache.zones.routing.ketama.ring_position`."""
+        return self.nodes[0] if self._ring is None else self.nodes[self._ring.owner(position)]
 
     def batches(self, keys: Sequence[bytes]) -> list[tuple[Node, Sequence[bytes]]]:
-        """The keys by the node that holds them; no node without a key."""
+        """Return the keys grouped by the node that holds them. Each node has at least one key."""
         if self._ring is None:
             return [(self.nodes[0], keys)] if keys else []
         batches: dict[int, list[bytes]] = {}
@@ -39,9 +48,9 @@ class ZonePool:
 
     @property
     def is_ejected(self) -> bool:
-        """Whether so many of its nodes are down that the zone as a whole is read last."""
+        """True if too many nodes are down, so that clients read the zone last."""
         return is_ejected(sum(node.is_down for node in self.nodes), len(self.nodes))
 
     def nodes_down(self) -> str:
-        """How many of its nodes are down, for people."""
+        """Return the number of nodes that are down, as a text for logs."""
         return f"{sum(node.is_down for node in self.nodes)} of {len(self.nodes)} nodes are down"

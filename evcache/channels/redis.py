@@ -21,7 +21,7 @@ from evcache.channels.inbox import MAX_WAITING_MESSAGES, Inbox
 from evcache.zones._live import Live
 from evcache.zones._tasks import cancel_once, unattended
 from evcache.zones.errors import InvalidArgument, UsageError
-from evcache.zones.validation import at_least_one, seconds
+from evcache.zones.validation import at_least_one, positive_seconds
 
 try:
     from redis.asyncio import ConnectionPool, Redis
@@ -65,9 +65,9 @@ class RedisChannel(Live):
         taken. `max_waiting`: messages that may wait for a consumer. `options`: for redis-py's connections (`ssl_ca_certs`,
         `credential_provider`, ...).
         """
-        seconds(ping, "ping")
-        seconds(silence, "silence")
-        seconds(timeout, "timeout")
+        positive_seconds(ping, "ping")
+        positive_seconds(silence, "silence")
+        positive_seconds(timeout, "timeout")
         at_least_one(max_waiting, "max_waiting")
         if silence <= ping:
             raise InvalidArgument("silence", f"more than the {ping} s between pings are needed, not {silence!r}")

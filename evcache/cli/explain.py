@@ -18,7 +18,7 @@ from evcache.zones.nodes.capabilities import can_do
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.routing.ketama import ring_position
-from evcache.zones.validation import seconds
+from evcache.zones.validation import positive_seconds
 from evcache.zones.zone_pool import ZonePool
 
 
@@ -104,8 +104,8 @@ def _list(features: dict[str, bool], *, has: bool) -> str:
 
 
 async def _explain(target: Target, key: str) -> Explanation:
-    full = Keys(target.namespace).full(key)
-    timeout = seconds(target.timeout, "timeout")
+    full = Keys(target.namespace).qualify(key)
+    timeout = positive_seconds(target.timeout, "timeout")
     local = local_zone_from(target.local_zone)
     discovery = discovery_from(target.zones, local)
     cluster = Cluster(NodeSettings(transport=target.transport, connect_timeout=timeout), local)
@@ -125,7 +125,7 @@ async def _explain(target: Target, key: str) -> Explanation:
 
 
 async def _report(view: ClusterSnapshot, pool: ZonePool, full: bytes, deadline: float) -> ZoneReport:
-    node: Node = pool.node(view.place(full))
+    node: Node = pool.node(view.ring_position(full))
     problem = None
     try:
         await node.connected(deadline)

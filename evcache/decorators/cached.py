@@ -18,7 +18,7 @@ from evcache.results import WriteResult
 from evcache.values.annotations import return_type
 from evcache.values.ttl import seconds_to_live
 from evcache.zones.errors import InvalidArgument
-from evcache.zones.validation import seconds
+from evcache.zones.validation import positive_seconds
 
 P = ParamSpec("P")
 Rest = ParamSpec("Rest")
@@ -244,7 +244,7 @@ def cached(
     if policy is not None and not isinstance(policy, LoadPolicy):
         raise InvalidArgument("policy", f"LoadPolicy(...) or None is needed, not {policy!r}")
     if timeout is not None:
-        seconds(timeout, "timeout")
+        positive_seconds(timeout, "timeout")
     if stale_while_revalidate is not None:
         seconds_to_live(stale_while_revalidate, "stale_while_revalidate")
     options = {"ttl": ttl, "policy": policy, "timeout": timeout, "near_cache": near_cache}

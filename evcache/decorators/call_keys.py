@@ -226,7 +226,7 @@ def _from_template(function: Callable[..., Any], template: str) -> MakeKey:
             "key", f"{template!r} has no field, so that all calls had one value; if they shall, use a callable"
         )
     # Spaces and control characters would be refused in every call. The letter stands for values.
-    Keys("check").full(form % tuple("x" for _ in fields))
+    Keys("check").qualify(form % tuple("x" for _ in fields))
 
     def make(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         values = arguments.bind(args, kwargs)

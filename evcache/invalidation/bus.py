@@ -33,7 +33,7 @@ from evcache.invalidation.publisher import (
 )
 from evcache.zones._tasks import abandon, cancel_once, ended, unattended
 from evcache.zones.errors import InvalidArgument, UsageError
-from evcache.zones.validation import at_least_one, seconds, zero_or_more
+from evcache.zones.validation import at_least_one, positive_seconds, zero_or_more
 
 # Heartbeats that may be missed in a row.
 MISSED_HEARTBEATS = 3
@@ -107,8 +107,8 @@ class InvalidationBus:
         if not isinstance(topic, str) or not topic:
             raise InvalidArgument("topic", f"a text is needed, not {topic!r}")
         zero_or_more(batch, "batch")
-        seconds(heartbeat, "heartbeat")
-        seconds(quiet_after, "quiet_after")
+        positive_seconds(heartbeat, "heartbeat")
+        positive_seconds(quiet_after, "quiet_after")
         at_least_one(max_pending, "max_pending")
         self._channel = channel
         self._topic = topic

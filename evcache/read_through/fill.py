@@ -63,7 +63,7 @@ class Fill:
         if written:
             return Filled(stored=False)  # what was written may be gone by now, and then no server would tell
         if flow is not None:
-            place = view.place(draft.key)
+            place = view.ring_position(draft.key)
             await flow.room(pool.node(place) for pool in view.writers)
         deadline = asyncio.get_running_loop().time() + options.timeout
         options = await self._writes.check_size(view, draft, options)

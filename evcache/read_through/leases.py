@@ -116,7 +116,7 @@ class Leases:
     async def _ask(
         self, view: ClusterSnapshot, key: bytes, name: bytes, seconds: int, deadline: float
     ) -> tuple[ZonePool, Node, Reply, Hit] | NoLease:
-        place = view.place(key)
+        place = view.ring_position(key)
         pool = _where(view, key, place)
         if pool is None:
             return NoLease.UNREACHABLE
@@ -171,5 +171,5 @@ def _where(view: ClusterSnapshot, key: bytes, place: int) -> ZonePool | None:
     """The zone that the lease of a key is in: home, or when its node is down, the first of the key's order whose node is
     not.
     """
-    home = (pool for pool in view.readers if pool.name == view.home)
+    home = (pool for pool in view.readers if pool.name == view.preferred_zone)
     return next((pool for pool in (*home, *view.coordinators(key)) if not pool.node(place).is_down), None)

@@ -78,7 +78,7 @@ class Fallback:
 
         A node that warms up is asked first for a share of its reads, else last. A silent node is asked last.
         """
-        place = view.place(key)
+        place = view.ring_position(key)
         order = silent_last(view.readers, place)
         first = order[0].node(place)
         if order[0] is not view.readers[0]:
@@ -137,14 +137,14 @@ class Fallback:
         `left`: the zone that was asked before. A zone that falls silent is added at the end.
         """
         parts = self._parts
-        place = view.place(key)
+        place = view.ring_position(key)
         again = {zone for zone, error in attempts.failures.items() if isinstance(error, NodeTimeout)}
         for index, pool in enumerate(zones):  # which may grow
             node = pool.node(place)
             if left is not None:
                 parts.hooks.fell_back(left.name, attempts.why(left.name))
             left = pool
-            abroad = pool.name != view.home
+            abroad = pool.name != view.preferred_zone
             if not node.may_answer:
                 attempts.enter(pool, node, node.unavailable())  # at once, and it costs the budget nothing
                 continue
@@ -159,7 +159,7 @@ class Fallback:
                 line = requests.meta_get(key, requests.COPY_FLAGS)
             outcome: CacheError | None = None
             try:
-                if pool.name in again or view.places == 1:
+                if pool.name in again or view.max_attempts == 1:
                     reply = await send_request(node, line, until)
                 else:
                     reply = await read_elsewhere_if_silent(node, line, until, deadline)
@@ -175,7 +175,7 @@ class Fallback:
                     found = None
                     parts.hooks.zone_behind(pool.name)
                 if node.is_warming:
-                    node.was_read(hit=found is not None)
+                    node.record_read(hit=found is not None)
             if found is not None:
                 if found.version is not None:
                     parts.remembered.note(key, found.version)
@@ -221,7 +221,7 @@ class Fallback:
 def _attempts_left(view: ClusterSnapshot, order: Sequence[ZonePool], index: int, place: int) -> int:
     """This zone, those after it that are not known to be down, and the gutter: none may use up the time of the next."""
     later = sum(pool.node(place).may_answer for pool in order[index + 1 :])
-    return 1 + later + (view.spare is not None)
+    return 1 + later + (view.gutter is not None)
 
 
 def silent_last(readers: Sequence[ZonePool], place: int) -> Sequence[ZonePool]:

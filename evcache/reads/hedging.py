@@ -17,7 +17,7 @@ from evcache.zones.errors import CacheError, InvalidArgument
 from evcache.zones.health.loop_lag import STALL_SECONDS
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.replies import Hit, Reply, read_hit
-from evcache.zones.validation import seconds
+from evcache.zones.validation import positive_seconds
 from evcache.zones.zone_pool import ZonePool
 
 # Latencies of the last so many reads; the percentile is taken anew after as many.
@@ -41,7 +41,7 @@ class Hedging:
     def __post_init__(self) -> None:
         if isinstance(self.share, bool) or not isinstance(self.share, int | float) or not 0 < self.share <= 1:
             raise InvalidArgument("share", f"a share from 0 to 1 is needed, not {self.share!r}")
-        seconds(self.least_delay, "least_delay")
+        positive_seconds(self.least_delay, "least_delay")
 
 
 class Latencies:
@@ -81,7 +81,7 @@ class HedgedReader:
 
         A miss of one waits for the other. Cancelling leaves nothing behind: replies to nobody are dropped.
         """
-        place = view.place(key)
+        place = view.ring_position(key)
         first, node = view.readers[0], view.readers[0].node(place)
         connection = node.connection() or await node.connected(deadline)
         answer: asyncio.Future[Reply] = view.loop.create_future()

@@ -62,7 +62,7 @@ class MultiGet:
         self._parts.budget.add_reads(len(keys))
         found: dict[bytes, ZoneHit] = {}
         batches = view.readers[0].batches(keys)
-        if view.tally.unsettled and not self._goes_straight(view, batches):
+        if view.health.unhealthy and not self._goes_straight(view, batches):
             asked = 0
             orders = self._orders(view, keys)
             answers = {key: {} for key in keys}
@@ -78,7 +78,7 @@ class MultiGet:
                     for order, some in orders
                 )
             )
-            if view.spare is not None:
+            if view.gutter is not None:
                 await self._ask_gutter(view, answers, deadline)
         others, failures, answered = self._what_holds(view, answers, known, required, asked_at)
         return found | others, failures, answered
@@ -87,7 +87,7 @@ class MultiGet:
         """Whether the first zone can be asked for all of it, although some node is down: of thousands, one always is."""
         if any(node.is_down or node.is_warming or node.is_silent for node, _ in batches):
             return False
-        if view.readers[0].name == view.home:
+        if view.readers[0].name == view.preferred_zone:
             return True
         keys = sum(len(some) for _, some in batches)  # the home zone is out
         return self._parts.budget.try_take_all(keys)
@@ -109,7 +109,7 @@ class MultiGet:
         now = view.loop.time()
         found: dict[bytes, ZoneHit] = {}
         others: Answers = {}
-        until = now + (deadline - now) / view.places
+        until = now + (deadline - now) / view.max_attempts
         for some, outcome in await _ask_all_nodes(view, batches, flags, until, deadline):
             if isinstance(outcome, CacheError):
                 others.update((key, {zone: outcome}) for key in some)
@@ -203,12 +203,12 @@ class MultiGet:
         admitted: list[bytes] = []
         held_back: list[bytes] = []
         for key in keys:
-            place = view.place(key)
+            place = view.ring_position(key)
             node = first.node(place)
             is_silent = node.is_silent and bool(others) and not others[0].node(place).is_silent
             (admitted if not is_silent and node.admits_read() else held_back).append(key)
         if held_back:
-            self._parts.hooks.fell_back(first.name, unasked(first.node(view.place(held_back[0]))))
+            self._parts.hooks.fell_back(first.name, unasked(first.node(view.ring_position(held_back[0]))))
         return [(order, some) for order, some in ((view.readers, admitted), ((*others, first), held_back)) if some]
 
     async def _ask_in_turn(
@@ -225,17 +225,17 @@ class MultiGet:
     ) -> None:
         """Ask one zone after another for what is wanted, but for the first `asked`, whose answers are entered already."""
         hooks = self._parts.hooks
-        asked_abroad = {key for pool in order[:asked] if pool.name != view.home for key in wanted}
+        asked_abroad = {key for pool in order[:asked] if pool.name != view.preferred_zone for key in wanted}
         for index, pool in enumerate(order):
             if index >= asked:
                 now = view.loop.time()
-                until = now + (deadline - now) / (len(order) - index + (view.spare is not None))
+                until = now + (deadline - now) / (len(order) - index + (view.gutter is not None))
                 latest = deadline if index + 1 < len(order) else None  # the last zone is asked for as long as there is time
                 to_be_asked = self._to_be_asked(view, pool, wanted, answers, asked_abroad)
                 for key, answer in (await self._answers(view, pool, to_be_asked, flags, until, latest)).items():
                     answers[key][pool.name] = reject_if_older(answer, known[key])
-                    if view.tally.unsettled and not isinstance(answer, CacheError):
-                        pool.node(view.place(key)).was_read(hit=isinstance(answers[key][pool.name], ZoneHit))
+                    if view.health.unhealthy and not isinstance(answer, CacheError):
+                        pool.node(view.ring_position(key)).record_read(hit=isinstance(answers[key][pool.name], ZoneHit))
             if any(isinstance(answers[key][pool.name], StaleReplica) for key in wanted):
                 hooks.zone_behind(pool.name)
             wanted = [key for key in wanted if _should_ask_next(answers[key][pool.name], options)]
@@ -248,13 +248,13 @@ class MultiGet:
         self, view: ClusterSnapshot, pool: ZonePool, wanted: list[bytes], answers: Answers, asked_abroad: set[bytes]
     ) -> list[bytes]:
         """The keys that this zone is asked for. For the others, why it is not is entered as its answer."""
-        abroad = pool.name != view.home
-        if not abroad and not view.tally.unsettled:
+        abroad = pool.name != view.preferred_zone
+        if not abroad and not view.health.unhealthy:
             return wanted
         first: list[bytes] = []
         further: list[bytes] = []
         for key in wanted:
-            node = pool.node(view.place(key))
+            node = pool.node(view.ring_position(key))
             if not node.may_answer:
                 answers[key][pool.name] = node.unavailable()  # at once, and it costs the budget nothing
             elif abroad and any(isinstance(answer, FailoverDenied) for answer in answers[key].values()):
@@ -290,8 +290,8 @@ class MultiGet:
             if isinstance(answer, BaseException):
                 raise answer
             self._parts.hooks.gutter_used(hit=answer is not None)
-            assert view.spare is not None
-            answers[key][view.spare.name] = answer
+            assert view.gutter is not None
+            answers[key][view.gutter.name] = answer
 
     def _what_holds(
         self, view: ClusterSnapshot, answers: Answers, known: Mapping[bytes, int], required: int, asked_at: float
@@ -313,7 +313,7 @@ class MultiGet:
                 continue
             if winner.version is not None:
                 self._parts.remembered.note(key, winner.version)
-            nodes = {pool.name: pool.node(view.place(key)) for pool in view.readers}
+            nodes = {pool.name: pool.node(view.ring_position(key)) for pool in view.readers}
             missed, behind = stale_replicas(winner, of_key)
             if (missed or behind) and winner.zone in nodes:
                 self._parts.repair.bring(

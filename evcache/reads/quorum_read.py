@@ -42,7 +42,7 @@ class QuorumReader:
         deadline = asked_at + options.timeout
         zones = len(view.readers)
         required = options.consistency.required(zones)
-        place = view.place(key)
+        place = view.ring_position(key)
         nodes = {pool.name: pool.node(place) for pool in view.readers}
         known = self._parts.remembered.latest(key)
 

@@ -110,8 +110,8 @@ class ZoneReader:
         """
         near = self._near
         kept = None if near is None else near.expired_entry(key)
-        node = view.readers[0].node(view.place(key))
-        if near is None or kept is None or view.tally.unsettled or kept.version is None:
+        node = view.readers[0].node(view.ring_position(key))
+        if near is None or kept is None or view.health.unhealthy or kept.version is None:
             return None
         flight = near.begin_fetch(key)
         renewed = False
@@ -119,7 +119,7 @@ class ZoneReader:
             self._reads_begun += 1
             asked_at = view.loop.time()
             # Half of what a read may take in its first zone, since that may come after it.
-            half = options.timeout / view.places / 2
+            half = options.timeout / view.max_attempts / 2
             line = requests.meta_get(key, _VERSION_FLAGS)
             reply = await read_elsewhere_if_silent(node, line, asked_at + half, asked_at + half)
             if reply.status == b"HD" and number(reply, b"c") == kept.cas and b"X" not in reply.tokens:
@@ -166,11 +166,11 @@ class ZoneReader:
         readers = view.readers
         local = readers[0]
         node = local.node(ring_position(key) if view.sharded else 0)
-        if view.tally.unsettled and not self._goes_straight(view, local, node):
+        if view.health.unhealthy and not self._goes_straight(view, local, node):
             self._count_reads()
             return await self._fallback.from_the_first(view, key, line, options)
         # One zone may not use up the time of those after it.
-        until = now + options.timeout / view.places
+        until = now + options.timeout / view.max_attempts
         recent = self._recall(key)
         known = self._remembered.latest(key) if recent is None else recent
         failure: CacheError | None = None
@@ -205,7 +205,7 @@ class ZoneReader:
         self._count_reads()
         attempts = Attempts(known)
         attempts.enter(local, node, failure)
-        attempts.abroad = int(local.name != view.home)
+        attempts.abroad = int(local.name != view.preferred_zone)
         order = readers if local is readers[0] else _first(local, readers)
         deadline = now + options.timeout
         return await self._fallback.go_on(view, order, 1, key, line, options, deadline, attempts)
@@ -214,7 +214,7 @@ class ZoneReader:
         """Whether a read can go to its first node as ever, although some node is down: of thousands, one always is."""
         if node.is_down or node.is_warming or node.is_silent:
             return False
-        if first.name == view.home:
+        if first.name == view.preferred_zone:
             return True
         self._count_reads()
         return self._budget.try_take_all()

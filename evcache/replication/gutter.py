@@ -20,7 +20,7 @@ from evcache.zones.errors import CacheError, InvalidArgument, InvalidTopology
 from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import read_hit
 from evcache.zones.topology.model import Endpoint, Mode, Zone, endpoint_of
-from evcache.zones.validation import seconds
+from evcache.zones.validation import positive_seconds
 
 GUTTER = "gutter"
 """Name of the gutter in `Item.zone` and `WriteResult.zones`. A client with a gutter refuses a zone of this name."""
@@ -50,7 +50,7 @@ class Gutter:
         if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
             raise InvalidArgument("nodes", f"a list of nodes is required, not {nodes!r}")
         object.__setattr__(self, "nodes", tuple(nodes))
-        object.__setattr__(self, "ttl", seconds(ttl, "ttl"))
+        object.__setattr__(self, "ttl", positive_seconds(ttl, "ttl"))
         self.zone()
 
     def zone(self) -> Zone:
@@ -80,8 +80,8 @@ class GutterPool:
         Raises:
             NodeError: The gutter did not answer.
         """
-        assert view.spare is not None
-        node = view.spare.node(view.place_in_spare(key))
+        assert view.gutter is not None
+        node = view.gutter.node(view.gutter_position(key))
         hit = read_hit(await send_request(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
         return None if hit is None or hit.leased else ZoneHit(hit, GUTTER, self._clock.observe(hit.cas))
 
@@ -97,7 +97,7 @@ class GutterPool:
         Returns:
             The outcome. A failed request is `Outcome.UNAVAILABLE`, and an item that expires first is `NOT_STORED`.
         """
-        assert view.spare is not None
+        assert view.gutter is not None
         ttl = self._ttl
         if NEVER < store.ttl <= MAX_RELATIVE_SECONDS:
             left = exptime_sent_again(store.ttl, age + max(0.0, deadline - view.loop.time()))
@@ -106,6 +106,6 @@ class GutterPool:
             ttl = min(ttl, left)
         copy = StoreCommand(self._clock, store.key, store.data, store.flags, ttl=ttl, version=store.version)
         try:
-            return await execute(copy, view.spare.node(view.place_in_spare(store.key)), deadline)
+            return await execute(copy, view.gutter.node(view.gutter_position(store.key)), deadline)
         except CacheError:
             return Outcome.UNAVAILABLE

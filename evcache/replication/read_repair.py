@@ -191,7 +191,7 @@ class ReadRepair:
                 have a share of the time to answer in.
             value: Ask the decider for its value, too.
         """
-        place = view.place(key)
+        place = view.ring_position(key)
         nodes = {pool.name: pool.node(place) for pool in (view.writers if decider is None else view.readers)}
         now = view.loop.time()
         until = deadline if decider is None else now + (deadline - now) * COMPARE_SHARE
@@ -259,7 +259,7 @@ class ReadRepair:
         return compared
 
     async def _bury(self, view: ClusterSnapshot, key: bytes, version: int, compared: Comparison, deadline: float) -> None:
-        place = view.place(key)
+        place = view.ring_position(key)
         for pool in view.writers:
             seen = compared.seen.get(pool.name)
             if seen is not None and self._clock.observe(seen.cas) is not None:

@@ -91,7 +91,7 @@ class SpanEvents(Hooks):
             return None
         for pool in view.writers:
             if pool.name == zone:
-                return pool.node(view.place(key))
+                return pool.node(view.ring_position(key))
         return None
 
 

@@ -47,7 +47,7 @@ class Keys:
         self._room = MAX_KEY_BYTES - len(self._prefix)
         self._may_hash = may_hash
 
-    def full(self, key: str | bytes) -> bytes:
+    def qualify(self, key: str | bytes) -> bytes:
         """The key as servers know it. Raises `InvalidKey`."""
         if (
             type(key) is str
@@ -58,24 +58,24 @@ class Keys:
             and key[0] != "#"
         ):
             return (self._prefix_text + key).encode()
-        return self._full(key)
+        return self._qualify_unusual(key)
 
-    def full_of_each(self, keys: Sequence[str | bytes]) -> list[bytes]:
+    def qualify_all(self, keys: Sequence[str | bytes]) -> list[bytes]:
         """The same for several keys."""
         # Keys about which nothing is unusual are looked at all together, which takes a tenth of the time. What is looked at
         # are the texts themselves, and the bytes that they became: not what a subclass of str says about itself.
         try:
             text = "".join(keys)  # type: ignore[arg-type]  # bytes raise
         except TypeError:
-            return [self.full(key) for key in keys]
+            return [self.qualify(key) for key in keys]
         if text.isascii() and text.isprintable() and " " not in text and "#" not in text:
             line_and_prefix = "\n" + self._prefix_text
             full = (self._prefix_text + line_and_prefix.join(keys)).encode().split(b"\n")  # type: ignore[arg-type]
             if min(map(len, full)) > len(self._prefix) and max(map(len, full)) <= MAX_KEY_BYTES:
                 return full
-        return [self.full(key) for key in keys]
+        return [self.qualify(key) for key in keys]
 
-    def _full(self, key: str | bytes) -> bytes:
+    def _qualify_unusual(self, key: str | bytes) -> bytes:
         if isinstance(key, str):
             try:
                 raw = key.encode()

@@ -27,7 +27,7 @@ from evcache.write_behind.flusher import Flusher, Writer
 from evcache.write_behind.journal import WriteBehindJournal
 from evcache.zones._live import Live
 from evcache.zones.errors import CacheError, InvalidArgument, InvalidKey, UsageError
-from evcache.zones.validation import at_least_one, flag, methods, seconds, zero_or_more
+from evcache.zones.validation import at_least_one, flag, methods, positive_seconds, zero_or_more
 
 MAX_BATCH = 500  # keys; databases accept statements with this number of rows
 INTERVAL_SECONDS = 1.0
@@ -127,7 +127,7 @@ class WriteBehind(Live):
         self._journal = None if path is None else WriteBehindJournal(path)
         self._buffer = Buffer(
             max_batch=max_batch,
-            interval=seconds(interval, "interval"),
+            interval=positive_seconds(interval, "interval"),
             max_attempts=max_attempts,
             merge=merge,
             codec=None if path is None else chosen,
@@ -138,7 +138,7 @@ class WriteBehind(Live):
             self._buffer,
             self._capacity,
             writer,
-            timeout=seconds(flush_timeout, "flush_timeout"),
+            timeout=positive_seconds(flush_timeout, "flush_timeout"),
             before_write=self._saved,
             on_lost=on_lost,
         )

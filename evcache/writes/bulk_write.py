@@ -118,7 +118,7 @@ class BulkWrite(Generic[AnyKey]):
                 await flow.room(pool.node(place) for pool in view.writers)
                 until = self._until()
             key, store = command(source)
-            place = view.place(key)
+            place = view.ring_position(key)
             flow.size = PART_BYTES + len(store.data)
             sending = RetriedWrite(self._sender, view, key, store, self._options, deadline=until, put=flow.put)
             self._under_way.append((name, sending))

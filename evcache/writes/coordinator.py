@@ -36,7 +36,7 @@ class Coordinator:
 
         Raises `CacheUnavailable` when none can.
         """
-        place = view.place(key)
+        place = view.ring_position(key)
         failures: dict[str, CacheError] = {}
         pools = view.coordinators(key)
         loop = asyncio.get_running_loop()

@@ -117,7 +117,7 @@ class RetriedWrite:
             round_.send_again = self._send_again
             sender.latest[self.key] = self
         since = None if first else self._sent_at
-        round_.send(command, view.writers, view.place(self.key), self.deadline, since, self._put)
+        round_.send(command, view.writers, view.ring_position(self.key), self.deadline, since, self._put)
 
     def _send_again(self) -> bool:
         """Send another round, unless this client has written the key since.

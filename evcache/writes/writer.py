@@ -191,7 +191,7 @@ class Writer:
         large: list[tuple[Draft, Node]] = []
         for draft in drafts:
             if len(draft.data) > FITS_ANYWHERE_BYTES:
-                place = view.place(draft.key)
+                place = view.ring_position(draft.key)
                 large += [(draft, pool.node(place)) for pool in view.writers]
         doubtful = {node for draft, node in large if _is_doubtful(node, len(draft.data), draft.key)}
         if doubtful:
@@ -362,7 +362,7 @@ class Writer:
             flow.size = size_of(store)
         if zone is None:
             round_ = self._round(view, options, store)
-            round_.send(store, view.writers, view.place(store.key), deadline, None, self._put(flow))
+            round_.send(store, view.writers, view.ring_position(store.key), deadline, None, self._put(flow))
         else:
             round_ = self._spread(view, zone, store, deadline, options, None, flow)
         await round_.decided()
@@ -382,7 +382,7 @@ class Writer:
         round_ = self._round(view, options, store)
         round_.count(coordinator, Outcome.STORED)
         others = [pool for pool in view.writers if pool.name != coordinator]
-        round_.send(store, others, view.place(store.key), deadline, since, self._put(flow))
+        round_.send(store, others, view.ring_position(store.key), deadline, since, self._put(flow))
         return round_
 
     def _put(self, flow: Flow | None) -> Callable[[ZoneWrite], object] | None:

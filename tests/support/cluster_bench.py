@@ -22,7 +22,7 @@ def zones(text):
 class Bench:
     """A cluster of fake servers h1 to h7, closed at the end."""
 
-    def __init__(self, text=None, local=None, *, spare=None, **settings):
+    def __init__(self, text=None, local=None, *, gutter=None, **settings):
         self.servers = {host: FakeMemcached() for host in HOSTS}
         self.dialer = MemoryDialer(**self.servers)
         self.events = []  # (what, its name, whether it is down or out)
@@ -30,7 +30,7 @@ class Bench:
             NodeSettings(dialer=self.dialer, **settings),
             local,
             events=self,
-            spare=None if spare is None else zones(f"spare={spare}").zones[0],
+            gutter=None if gutter is None else zones(f"gutter={gutter}").zones[0],
         )
         if text is not None:
             self.cluster.apply(zones(text))
@@ -40,7 +40,7 @@ class Bench:
         self.events.append(("node", f"{zone} {node.partition(':')[0]}", down))
 
     def zone_changed(self, zone, *, out):
-        assert (zone in self.cluster.view.out) is out  # it is so by now
+        assert (zone in self.cluster.view.ejected) is out  # it is so by now
         self.events.append(("zone", zone, out))
 
     async def __aenter__(self):

@@ -31,12 +31,12 @@ class Bench:
         self.server = server or FakeMemcached()
         self.dialer = MemoryDialer(host=self.server)
         self.loop = asyncio.get_running_loop()
-        self.tally = HealthCounters()
+        self.health = HealthCounters()
         self.changes = []  # (state, whether it is down, time) at each call of `on_change`
         self.node = Node(
             ENDPOINT,
             NodeSettings(dialer=self.dialer, **settings),
-            self.tally,
+            self.health,
             lag=LoopLag(self.loop),
             on_change=self._on_change,
         )
@@ -53,7 +53,7 @@ class Bench:
         self.server.resume()  # one that stands still does not notice that its clients are gone
         await settle()
         assert self.server.connections == 0
-        assert self.tally.unsettled == 0
+        assert self.health.unhealthy == 0
 
     @property
     def attempts(self):

@@ -64,7 +64,7 @@ async def test_a_view_shows_the_zones():
             ["h4:11211"],
         ]
         assert view.topology == zones("a=h1,h2;b=h3;c!=h4")
-        assert view.tally.unsettled == 0
+        assert view.health.unhealthy == 0
 
 
 @in_virtual_time
@@ -93,7 +93,7 @@ async def test_keys_are_where_the_ring_says():
         ring = Ring([node.label for node in view.writers[0].nodes])
         found = set()
         for number in range(200):
-            place = view.place(b"key:%d" % number)
+            place = view.ring_position(b"key:%d" % number)
             assert place == ring_position(b"key:%d" % number)
             assert view.writers[0].node(place) is view.writers[0].nodes[ring.owner(place)]
             assert view.writers[1].node(place) is view.writers[1].nodes[0]
@@ -106,7 +106,7 @@ async def test_where_no_zone_has_two_nodes_nothing_is_hashed():
     async with Bench("a=h1;b=h2") as bench:
         view = bench.cluster.view
         assert not view.sharded
-        assert {view.place(b"key:%d" % number) for number in range(100)} == {0}
+        assert {view.ring_position(b"key:%d" % number) for number in range(100)} == {0}
         assert bench.cluster.apply(zones("a=h1;b=h2,h3")).sharded
 
 
@@ -197,10 +197,10 @@ async def test_a_node_that_left_while_it_was_down_is_forgotten(caplog):
         del bench.dialer.servers["h2"]
         with pytest.raises(NodeUnavailable):
             await bench.connect()
-        assert bench.cluster.view.tally.unsettled == 1
+        assert bench.cluster.view.health.unhealthy == 1
         bench.cluster.apply(zones("a=h1"))
         await settle()
-        assert bench.cluster.view.tally.unsettled == 0
+        assert bench.cluster.view.health.unhealthy == 0
         attempts = len(bench.attempts)
         await asyncio.sleep(600)
         assert len(bench.attempts) == attempts
@@ -235,7 +235,7 @@ async def test_no_request_is_lost_while_the_topology_changes_under_load(seed):
             for _ in range(count):
                 key = b"key:%d" % len(asked)
                 view = bench.cluster.view
-                asked.append((key, ask(rng.choice(view.writers).node(view.place(key)), key)))
+                asked.append((key, ask(rng.choice(view.writers).node(view.ring_position(key)), key)))
 
         for _ in range(60):
             await bench.connect()

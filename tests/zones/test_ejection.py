@@ -18,7 +18,7 @@ async def test_while_all_is_well_nothing_is_out():
     async with Bench(THREE, local="b") as bench:
         await bench.connect()
         view = bench.cluster.view
-        assert (view.home, view.out, view.places, view.spare) == ("b", frozenset(), 3, None)
+        assert (view.preferred_zone, view.ejected, view.max_attempts, view.gutter) == ("b", frozenset(), 3, None)
         assert bench.events == []
 
 
@@ -32,12 +32,12 @@ async def test_a_zone_is_out_when_more_than_a_third_of_its_nodes_are_down_and_mo
         await bench.connect()
         for down, host in enumerate(hosts, 1):
             await bench.die(host)
-            assert ("a" in bench.cluster.view.out) is (down >= fewest), down
+            assert ("a" in bench.cluster.view.ejected) is (down >= fewest), down
             assert (bench.readers[0] == "a") is (down < fewest)
-            assert bench.cluster.view.home == "a"
+            assert bench.cluster.view.preferred_zone == "a"
         for down, host in reversed([*enumerate(hosts)]):
             await bench.live(host)
-            assert ("a" in bench.cluster.view.out) is (down >= fewest), down
+            assert ("a" in bench.cluster.view.ejected) is (down >= fewest), down
         assert [out for what, zone, out in bench.events if (what, zone) == ("zone", "a")] == [True, False]
 
 
@@ -52,7 +52,7 @@ async def test_a_zone_that_is_out_comes_last_and_its_place_waits_for_it():
         host = {"a": "h1", "b": "h2", "d": "h4"}[second]
         await bench.die(host)
         assert bench.readers == [*order[2:], "c", second]
-        assert bench.cluster.view.home == "c"
+        assert bench.cluster.view.preferred_zone == "c"
         assert bench.cluster.view.local == "c"
         await bench.live("h3")
         assert bench.readers == ["c", *order[2:], second]
@@ -66,16 +66,16 @@ async def test_when_all_zones_are_out_they_are_read_in_their_order():
         order = bench.readers
         await bench.die("h1", "h2", "h3")
         assert bench.readers == order
-        assert bench.cluster.view.out == {"a", "b", "c"}
+        assert bench.cluster.view.ejected == {"a", "b", "c"}
 
 
 @in_virtual_time
 async def test_without_a_local_zone_home_is_the_first_of_this_clients_order():
     async with Bench(THREE) as bench:
         order = bench.readers
-        assert bench.cluster.view.home == order[0]
+        assert bench.cluster.view.preferred_zone == order[0]
         await bench.die({"a": "h1", "b": "h2", "c": "h3"}[order[0]])
-        assert bench.cluster.view.home == order[0]
+        assert bench.cluster.view.preferred_zone == order[0]
         assert bench.readers == [*order[1:], order[0]]
 
 
@@ -88,12 +88,12 @@ async def test_calls_under_way_keep_their_view():
         await bench.die("h1")
         after = bench.cluster.view
         assert after is not before
-        assert (before.readers, before.out) == (readers, frozenset())
-        assert (after.writers, after.topology, after.tally, after.home) == (
+        assert (before.readers, before.ejected) == (readers, frozenset())
+        assert (after.writers, after.topology, after.health, after.preferred_zone) == (
             before.writers,
             before.topology,
-            before.tally,
-            before.home,
+            before.health,
+            before.preferred_zone,
         )
         assert set(after.readers) == set(readers)  # the same pools, with the same nodes
         assert after.coordinators(b"k") == before.coordinators(b"k")
@@ -105,7 +105,7 @@ async def test_a_node_that_is_down_in_a_zone_that_is_not_out_changes_no_view():
         view = bench.cluster.view
         await bench.die("h2")
         assert bench.cluster.view is view
-        assert view.tally.unsettled == 1
+        assert view.health.unhealthy == 1
         assert bench.events == [("node", "a h2", True)]
 
 
@@ -126,11 +126,11 @@ async def test_events_come_in_order_once_for_each_change(caplog):
             ("zone", "a", True),
             ("node", "c h4", True),  # a zone that nobody reads is never out
         ]
-        assert messages() == ["zone a is out: 2 of 2 nodes are down; it is read last"]
+        assert messages() == ["zone a is ejected: 2 of 2 nodes are down; it is read last"]
         bench.events.clear()
         await bench.live("h1")
         assert bench.events == [("node", "a h1", False), ("zone", "a", False)]
-        assert messages()[1:] == ["zone a is read again"]
+        assert messages()[1:] == ["zone a recovered: it is read in its usual order"]
         bench.events.clear()
         await bench.live("h2", "h4")
         assert sorted(bench.events) == [("node", "a h2", False), ("node", "c h4", False)]
@@ -150,15 +150,15 @@ async def test_a_zone_whose_nodes_answer_nothing_in_time_is_out():
         bench.servers["h1"].resume()
         await asyncio.sleep(2)
         assert bench.readers[0] == "a"
-        assert bench.cluster.view.tally.unsettled == 0
+        assert bench.cluster.view.health.unhealthy == 0
 
 
 @in_virtual_time
 async def test_whoever_waits_for_nodes_is_called_for_each_return_and_for_nothing_else():
     async with Bench("a=h1,h2;b=h3") as bench:
         calls = []
-        bench.cluster.when_back(lambda: calls.append(("first", now())))
-        bench.cluster.when_back(lambda: calls.append(("second", now())))
+        bench.cluster.on_node_recovered(lambda: calls.append(("first", now())))
+        bench.cluster.on_node_recovered(lambda: calls.append(("second", now())))
         await bench.connect()
         await bench.die("h1", "h3")
         await asyncio.sleep(100)
@@ -175,7 +175,7 @@ async def test_whoever_waits_for_nodes_is_called_for_each_return_and_for_nothing
 async def test_when_they_are_called_the_view_has_the_zone_again():
     async with Bench(THREE, local="a") as bench:
         seen = []
-        bench.cluster.when_back(lambda: seen.append((bench.cluster.view.out, bench.node("a h1").is_down)))
+        bench.cluster.on_node_recovered(lambda: seen.append((bench.cluster.view.ejected, bench.node("a h1").is_down)))
         await bench.die("h1")
         await bench.live("h1")
         assert seen == [(frozenset(), False)]
@@ -210,7 +210,7 @@ async def test_a_zone_that_is_out_or_back_by_a_new_topology_is_told_too(before, 
         bench.events.clear()
         view = bench.cluster.apply(zones(after))
         assert bench.events == events
-        assert view.out == {pool.name for pool in view.readers if pool.is_ejected} == set(out)
+        assert view.ejected == {pool.name for pool in view.readers if pool.is_ejected} == set(out)
         assert set(bench.readers[len(bench.readers) - len(out) :]) == set(out)
         assert bench.cluster.view is view
 
@@ -235,7 +235,7 @@ async def test_nodes_that_left_are_not_heard_of_any_more():
         await bench.servers["h1"].stop()
         await asyncio.sleep(600)
         assert bench.events == []
-        assert bench.cluster.view.tally.unsettled == 0
+        assert bench.cluster.view.health.unhealthy == 0
 
 
 # Spare nodes.
@@ -243,57 +243,57 @@ async def test_nodes_that_left_are_not_heard_of_any_more():
 
 @in_virtual_time
 async def test_spare_nodes_belong_to_no_zone_and_are_one_more_place():
-    async with Bench(THREE, local="a", spare="h4,h5") as bench:
+    async with Bench(THREE, local="a", gutter="h4,h5") as bench:
         view = bench.cluster.view
-        assert [node.label for node in view.spare.nodes] == ["h4:11211", "h5:11211"]
-        assert view.places == 4
+        assert [node.label for node in view.gutter.nodes] == ["h4:11211", "h5:11211"]
+        assert view.max_attempts == 4
         assert {pool.name for pool in view.writers} == {pool.name for pool in view.readers} == {"a", "b", "c"}
         assert bench.names == ["a h1", "b h2", "c h3"]
         assert not view.sharded
-        assert len({view.spare.node(view.place_in_spare(b"key:%d" % number)).label for number in range(100)}) == 2
+        assert len({view.gutter.node(view.gutter_position(b"key:%d" % number)).label for number in range(100)}) == 2
 
 
-@pytest.mark.parametrize(("spare", "hashed"), [(None, False), ("h4", False), ("h4,h5", True)])
+@pytest.mark.parametrize(("gutter", "hashed"), [(None, False), ("h4", False), ("h4,h5", True)])
 @in_virtual_time
-async def test_a_place_among_spare_nodes_is_sought_only_where_there_are_several(spare, hashed):
-    async with Bench(THREE, spare=spare) as bench:
-        places = {bench.cluster.view.place_in_spare(b"key:%d" % number) for number in range(20)}
+async def test_a_place_among_spare_nodes_is_sought_only_where_there_are_several(gutter, hashed):
+    async with Bench(THREE, gutter=gutter) as bench:
+        places = {bench.cluster.view.gutter_position(b"key:%d" % number) for number in range(20)}
         assert (len(places) > 1) is hashed
         assert hashed or places == {0}
-        assert bench.cluster.view.places == 3 + (spare is not None)
+        assert bench.cluster.view.max_attempts == 3 + (gutter is not None)
 
 
 @in_virtual_time
 async def test_spare_nodes_are_made_once_and_stay_whatever_the_zones_do():
-    async with Bench(THREE, spare="h4") as bench:
-        spare = bench.cluster.view.spare
-        (node,) = spare.nodes
+    async with Bench(THREE, gutter="h4") as bench:
+        gutter = bench.cluster.view.gutter
+        (node,) = gutter.nodes
         await node.connected(asyncio.get_running_loop().time() + 1)
         view = bench.cluster.apply(zones("a=h1;b=h2,h3"))
-        assert view.spare is spare
-        assert view.places == 3
+        assert view.gutter is gutter
+        assert view.max_attempts == 3
         await bench.die("h1")
-        assert bench.cluster.view.spare is spare
+        assert bench.cluster.view.gutter is gutter
         assert bench.attempts.count("h4") == 1
 
 
 @in_virtual_time
 async def test_spare_nodes_that_are_down_are_nobodys_business():
     """They settle nothing: calls look at zones only."""
-    async with Bench(THREE, spare="h4") as bench:
+    async with Bench(THREE, gutter="h4") as bench:
         del bench.dialer.servers["h4"]
-        (node,) = bench.cluster.view.spare.nodes
+        (node,) = bench.cluster.view.gutter.nodes
         with pytest.raises(NodeUnavailable):
             await node.connected(asyncio.get_running_loop().time() + 1)
         assert node.is_down
-        assert (bench.events, bench.cluster.view.tally.unsettled, bench.cluster.view.out) == ([], 0, frozenset())
+        assert (bench.events, bench.cluster.view.health.unhealthy, bench.cluster.view.ejected) == ([], 0, frozenset())
 
 
 @pytest.mark.parametrize("connected", [False, True])
 @in_virtual_time
 async def test_close_closes_spare_nodes(connected):
-    async with Bench(THREE, spare="h4") as bench:
-        (node,) = bench.cluster.view.spare.nodes
+    async with Bench(THREE, gutter="h4") as bench:
+        (node,) = bench.cluster.view.gutter.nodes
         if connected:
             await node.connected(asyncio.get_running_loop().time() + 1)
         await bench.cluster.close(0.0)
@@ -316,7 +316,7 @@ async def test_close_leaves_no_timer():
         await settle()
         loop = asyncio.get_running_loop()
         assert [timer for timer in loop._scheduled if not timer.cancelled()] == []  # noqa: SLF001
-        assert bench.cluster.view.tally.unsettled == 0
+        assert bench.cluster.view.health.unhealthy == 0
 
 
 @in_virtual_time

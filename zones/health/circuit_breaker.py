@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evcache.zones.errors import InvalidArgument
-from evcache.zones.validation import at_least_one, positive_fraction, seconds, zero_or_more
+from evcache.zones.validation import at_least_one, positive_fraction, positive_seconds, zero_or_more
 
 CircuitState = Literal["closed", "open", "half-open"]
 
@@ -70,11 +70,11 @@ class CircuitLimits:
         at_least_one(self.timeouts_in_a_row, "timeouts_in_a_row")
         at_least_one(self.least_requests, "least_requests")
         for name in ("window", "first_pause", "longest_pause", "urgent_pause"):
-            seconds(getattr(self, name), name)
+            positive_seconds(getattr(self, name), name)
         if self.longest_pause < self.first_pause:
             raise InvalidArgument("longest_pause", f"{self.longest_pause:g} s is less than first_pause")
         if self.probe_timeout is not None:
-            seconds(self.probe_timeout, "probe_timeout")
+            positive_seconds(self.probe_timeout, "probe_timeout")
         for name in ("jitter", "calm", "slow_start"):
             zero_or_more(getattr(self, name), name)
         positive_fraction(self.failure_share, "failure_share")

@@ -1,4 +1,4 @@
-"""Whether a node is up, was down, or has just come back, and who is to know. The node says so; this keeps the book."""
+"""Health of a node: up, down, silent or warming up, with its past outages. The node reports changes; this module counts."""
 
 from __future__ import annotations
 
@@ -7,88 +7,107 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from evcache.zones.health.slow_start import SlowStart
+from evcache.zones.routing.zone_order import is_emergency
 
-# Outages of a node that are told apart. More become one, which makes repair more careful than it needs to be.
+# Outages that are listed separately. The oldest two are merged beyond that, which makes repair more careful than needed.
 MAX_OUTAGES = 8
 
 
 class Outage(NamedTuple):
-    """A time in which a node could not be reached, on the loop's clock."""
+    """A period in which a node was not reachable, on the loop's clock."""
 
     began: float
     ended: float
 
 
 class HealthCounters:
-    """State of a cluster's nodes and zones as far as single nodes and calls depend on it."""
+    """Number of unhealthy nodes, and the state of the zones. All nodes of a cluster share one instance."""
 
-    __slots__ = ("all_out", "elsewhere", "unsettled", "urgent")
+    __slots__ = ("all_out", "elsewhere", "unhealthy", "urgent")
 
     def __init__(self) -> None:
-        self.unsettled = 0
-        """Number of nodes that are down, silent, or have just come back. While it is 0, calls need not ask each node."""
+        self.unhealthy = 0
+        """Number of nodes that are down, silent or warming up. While it is 0, calls need not look at each node."""
         self.urgent = False
-        """True if so many zones are out that calls have nowhere to go. The client then probes nodes more often."""
+        """True if no healthy zone remains for failover. The client then probes nodes more often."""
         self.all_out = False
-        """True if every readable zone is out."""
+        """True if all readable zones are ejected."""
         self.elsewhere = False
-        """True if a read that leaves one zone finds another one that is not out."""
+        """True if a read that leaves one zone finds a second one that is not ejected."""
+
+    def count_zones(self, ejected: int, readable: int) -> bool:
+        """Store the number of ejected zones among the readable ones. Return True if this begins an emergency."""
+        was_urgent = self.urgent
+        self.urgent = is_emergency(ejected, readable)
+        self.all_out = ejected == readable
+        self.elsewhere = readable - ejected > 1
+        return self.urgent and not was_urgent
+
+    def count_node(self, difference: int) -> None:
+        """Add a node that became unhealthy (1), or remove one that recovered (-1)."""
+        self.unhealthy += difference
 
 
 class NodeHealth:
-    """How one node stands."""
+    """The health of one node."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tally: HealthCounters, on_change: Callable[[], None]) -> None:
-        """`on_change()` is called when the node has gone down, and when it is back."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, counters: HealthCounters, on_change: Callable[[], None]) -> None:
+        """Begin healthy.
+
+        Args:
+            loop: Event loop of the node.
+            counters: Counters of the cluster.
+            on_change: Called after the node went down, and after it recovered.
+        """
         self.failure: Exception | None = None
-        """Why it is down; None: it is not."""
+        """Reason why the node is down. None if it is up."""
         self.outages: list[Outage] = []
-        """When it was down, the earliest first, as far as it is back from it."""
+        """Outages that have ended, the earliest first."""
         self._loop = loop
-        self._tally = tally
+        self._counters = counters
         self._on_change = on_change
         self._down_since = 0.0
         self._slow_start: SlowStart | None = None
         self._warm_up_ends: asyncio.TimerHandle | None = None
         self._is_silent = False
-        self._counted = False  # whether the tally counts this node
+        self._counted = False  # whether the counters include this node
 
     @property
     def is_urgent(self) -> bool:
-        """Whether calls have nowhere to go."""
-        return self._tally.urgent
+        """True if no healthy zone remains for failover."""
+        return self._counters.urgent
 
     @property
     def all_out(self) -> bool:
-        """True if every readable zone is out."""
-        return self._tally.all_out
+        """True if all readable zones are ejected."""
+        return self._counters.all_out
 
     @property
     def elsewhere(self) -> bool:
-        """True if a read that leaves this node's zone finds another one that is not out."""
-        return self._tally.elsewhere
+        """True if a read that leaves this node's zone finds a second one that is not ejected."""
+        return self._counters.elsewhere
 
     @property
     def is_silent(self) -> bool:
         """True if reads wait on the node and no byte arrives."""
         return self._is_silent
 
-    @is_silent.setter
-    def is_silent(self, silent: bool) -> None:
+    def set_silent(self, *, silent: bool) -> None:
+        """Store whether reads wait on the node without a byte arriving."""
         self._is_silent = silent
         self._count()
 
     def go_down(self, why: Exception) -> None:
-        """It is down; when it was already, only the reason is another."""
+        """Mark the node as down. If it is down already, only the reason changes."""
         before, self.failure = self.failure, why
         if before is None:
             self._down_since = self._loop.time()
             self._end_slow_start()
             self._on_change()
 
-    def come_back(self, slow_start: float) -> None:
-        """It is up again, and gets its reads little by little, for so many seconds at the most."""
-        if len(self.outages) == MAX_OUTAGES:  # the oldest two become one
+    def recover(self, slow_start: float) -> None:
+        """Mark the node as up. Reads return to it step by step within `slow_start` seconds; 0 returns all at once."""
+        if len(self.outages) == MAX_OUTAGES:
             first, second = self.outages[:2]
             self.outages[:2] = [Outage(first.began, second.ended)]
         self.outages.append(Outage(self._down_since, self._loop.time()))
@@ -99,27 +118,29 @@ class NodeHealth:
         self._count()
         self._on_change()
 
+    def recovered_within(self, seconds: float) -> bool:
+        """Return True if the last outage ended less than `seconds` ago."""
+        return bool(self.outages) and self._loop.time() - self.outages[-1].ended < seconds
+
     def end(self) -> None:
-        """It is closed: no more of all this."""
+        """Remove a closed node from the counters, and end its timer."""
         self.failure = None
         self._is_silent = False
         self._end_slow_start()
 
-    # After a return, reads come back little by little.
-
     @property
     def is_warming(self) -> bool:
-        """Whether it gets a share of the reads only."""
+        """True if the node recovered recently and gets a share of its reads only."""
         return self._slow_start is not None
 
     def admits_read(self) -> bool:
-        """Whether this read may go to it first. With True, `was_read` is to be told what came of it."""
+        """Return True if this read may go to the node first. Then report its result with `record_read`."""
         return self._slow_start is None or self._slow_start.admits()
 
-    def was_read(self, *, hit: bool) -> None:
-        """A read was answered, while it was warming up."""
+    def record_read(self, *, hit: bool) -> None:
+        """Record the reply to an admitted read. Has an effect during the warm-up only."""
         if self._slow_start is not None:
-            self._slow_start.read(hit)
+            self._slow_start.record(hit=hit)
             if self._slow_start.is_warm:
                 self._end_slow_start()
 
@@ -131,6 +152,7 @@ class NodeHealth:
         self._count()
 
     def _count(self) -> None:
-        unsettled = self.failure is not None or self._slow_start is not None or self._is_silent
-        self._tally.unsettled += unsettled - self._counted
-        self._counted = unsettled
+        unhealthy = self.failure is not None or self._slow_start is not None or self._is_silent
+        if unhealthy != self._counted:
+            self._counters.count_node(1 if unhealthy else -1)
+            self._counted = unhealthy

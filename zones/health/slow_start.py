@@ -1,7 +1,7 @@
-"""How much of its reads a node gets that has just come back: it may be empty, and a read that misses costs a second trip.
+"""Share of its reads that a node gets after it recovered. It may be empty, and a read that misses costs a second trip.
 
-mcrouter's slow warm-up: a share of `0.1 + hit rate` of the reads, until more than nine of ten hit. Writes go there in full,
-which fills it, and so does the repair of what the admitted reads missed.
+The rule is mcrouter's slow warm-up: a share of `0.1 + hit rate` of the reads, until more than nine of ten hit. The node gets
+all writes, which fill it. Repair also fills it with the values that the admitted reads missed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable
 LEAST_SHARE = 0.1
 WARM_HIT_RATE = 0.9
 
-# The hit rate is a moving average over about this many reads, beginning at 0: a node that was only out of reach, and still
-# has everything, is back to all of its reads after some fifty.
+# The hit rate is a moving average over about this number of reads, and begins at 0. A node that kept its data through the
+# outage gets all of its reads again after some fifty.
 MEMORY_READS = 20
 
 
@@ -28,14 +28,14 @@ class SlowStart:
         self._draw = draw
 
     def admits(self) -> bool:
-        """Whether this read may go to the node first."""
+        """Return True if this read may go to the node first. The answer is drawn at random."""
         return self._draw() < LEAST_SHARE + self.hit_rate
 
-    def read(self, hit: bool) -> None:  # noqa: FBT001  # the one thing that a read can tell
-        """An admitted read was answered."""
+    def record(self, *, hit: bool) -> None:
+        """Record the reply to an admitted read."""
         self.hit_rate += (hit - self.hit_rate) / MEMORY_READS
 
     @property
     def is_warm(self) -> bool:
-        """Whether the node may have all of its reads."""
+        """True if the node may get all of its reads."""
         return self.hit_rate > WARM_HIT_RATE

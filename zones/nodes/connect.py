@@ -1,4 +1,4 @@
-"""Opening of a connection to a node: dial, find out which transport the server can take, do the handshake."""
+"""Opening of a connection to a node: dial, choose the transport, do the handshake."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evcache.zones.errors import NodeTimeout, NodeUnavailable
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.nodes.capabilities import Capabilities
 from evcache.zones.nodes.diagnosis import CLOSES_ON_UNKNOWN, diagnose
-from evcache.zones.nodes.handshake import HungUp, SpeaksNoMeta, meet_classic, shake_hands
+from evcache.zones.nodes.handshake import HungUp, SpeaksNoMeta, handshake_classic, handshake_meta
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.base import Transport
@@ -19,28 +19,31 @@ from evcache.zones.transport.pipelined import PipelinedConnection
 
 
 class Listener(Protocol):
-    """What a connection tells the node that it belongs to."""
+    """Receiver of the reports of a connection: the node that it belongs to."""
 
-    def leaving(self, connection: Transport) -> None:
-        """It takes no more requests, and still answers those it has."""
+    def on_draining(self, connection: Transport) -> None:
+        """Report that the connection takes no more requests, and still delivers outstanding replies."""
         ...
 
-    def lost(self, connection: Transport, why: NodeUnavailable) -> None:
-        """It has ended."""
+    def on_closed(self, connection: Transport, why: NodeUnavailable) -> None:
+        """Report that the connection has ended."""
         ...
 
-    def silent(self, connection: Transport) -> bool:
-        """Reads wait, and no byte arrives. Return True if they can ask another zone."""
+    def on_silent(self, connection: Transport) -> bool:
+        """Report that reads wait and no byte arrives. Return True if they can move to another zone."""
         ...
 
-    def heard(self, connection: Transport) -> None:
-        """A byte has arrived, the first after silence or after timeouts."""
+    def on_bytes(self, connection: Transport) -> None:
+        """Report the first byte after a silence or after timeouts."""
         ...
 
-    def late(self, connection: Transport, timeouts: int, in_a_row: int) -> None:
-        """So many requests have just had no reply in time, so many since one was last answered.
+    def on_timeouts(self, connection: Transport, timeouts: int, in_a_row: int) -> None:
+        """Report requests that had no reply in time.
 
-        With none in a row: they were lost, and the transport has not ended, or not yet.
+        Args:
+            connection: The connection.
+            timeouts: Number of requests that have just timed out or were lost.
+            in_a_row: Number of timeouts since the last reply. 0 if the requests were lost while the transport goes on.
         """
         ...
 
@@ -48,9 +51,21 @@ class Listener(Protocol):
 async def open_transport(
     endpoint: Endpoint, settings: NodeSettings, listener: Listener, lag: LoopLag | None
 ) -> tuple[Transport, Capabilities]:
-    """An open connection and what its server can do. Raises `NodeTimeout`, what the dialer raises, or a `CacheError`.
+    """Open a connection and do the handshake. A failure or a cancellation leaves no socket open.
 
-    Nothing is left behind by a failure, or by being cancelled.
+    Args:
+        endpoint: The node.
+        settings: Its settings. `connect_timeout` covers all steps.
+        listener: Receiver of the connection's reports.
+        lag: Lag of the event loop, or None.
+
+    Returns:
+        The connection and the capabilities of its server.
+
+    Raises:
+        NodeTimeout: The steps took longer than `connect_timeout`.
+        CacheError: The handshake failed.
+        Exception: An error of the dialer.
     """
     made: list[Transport] = []
     timeout = settings.connect_timeout
@@ -58,7 +73,7 @@ async def open_transport(
     try:
         async with asyncio.timeout(timeout):
             try:
-                capabilities = await _meet(endpoint, settings, listener, lag, made)
+                capabilities = await _connect(endpoint, settings, listener, lag, made)
             except HungUp as error:
                 remedy = await _remedy(endpoint, settings, began)
                 if remedy is None:
@@ -66,7 +81,7 @@ async def open_transport(
                 raise NodeUnavailable(remedy, endpoint.label) from error
     except BaseException as error:
         for connection in made:
-            connection.abort("the handshake failed")
+            connection.abort("handshake failed")
         if isinstance(error, TimeoutError):
             raise NodeTimeout(f"no connection in {timeout:g} s", endpoint.label) from None
         raise
@@ -77,18 +92,18 @@ async def open_transport(
 
 
 async def _remedy(endpoint: Endpoint, settings: NodeSettings, began: float) -> str | None:
-    """Return the text for a server that closed at the first question, or None if nothing is known of it."""
-    # A quarter of the connect timeout, since calls wait for the result of this attempt, and well before its end.
+    """Return a remedy for a server that closed at the first question, or None if there is none."""
+    # At most a quarter of the connect timeout, because calls wait for the result. It also ends well before that timeout.
     now, timeout = asyncio.get_running_loop().time(), settings.connect_timeout
     deadline = min(now + timeout / 4, began + 0.9 * timeout)
     remedy = await diagnose(endpoint, settings.dialer, deadline)
     return None if remedy == CLOSES_ON_UNKNOWN and settings.transport == "classic" else remedy
 
 
-async def _meet(
+async def _connect(
     endpoint: Endpoint, settings: NodeSettings, listener: Listener, lag: LoopLag | None, made: list[Transport]
 ) -> Capabilities:
-    """Connect and ask. What was made is in `made`, also after an error; the last of it is what is to be used."""
+    """Connect and do the handshake. `made` gets each connection, also on an error. The last one is the result."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + settings.connect_timeout
 
@@ -97,11 +112,11 @@ async def _meet(
             endpoint.label,
             loop,
             settings.limits,
-            listener.lost,
-            listener.late,
+            listener.on_closed,
+            listener.on_timeouts,
             lag,
-            on_silent=listener.silent,
-            on_heard=listener.heard,
+            on_silent=listener.on_silent,
+            on_bytes=listener.on_bytes,
         )
         made.append(connection)
         return connection
@@ -109,9 +124,9 @@ async def _meet(
     if settings.transport != "classic":
         opened = await settings.dialer(endpoint, make)
         try:
-            return await shake_hands(opened, deadline, settings.auth)
+            return await handshake_meta(opened, deadline, settings.auth)
         except SpeaksNoMeta:
-            opened.abort("it does not speak the meta protocol")
+            opened.abort("the server does not speak the meta protocol")
             if settings.transport == "meta":
                 raise
     classic = ClassicConnection(
@@ -121,10 +136,10 @@ async def _meet(
         limits=settings.limits,
         pool=settings.classic,
         connect_timeout=settings.connect_timeout,
-        on_leaving=listener.leaving,
-        on_lost=listener.lost,
-        on_late=listener.late,
+        on_draining=listener.on_draining,
+        on_closed=listener.on_closed,
+        on_timeouts=listener.on_timeouts,
         lag=lag,
     )
     made.append(classic)
-    return await meet_classic(classic, settings.auth)
+    return await handshake_classic(classic, settings.auth)

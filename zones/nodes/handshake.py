@@ -34,7 +34,7 @@ class HungUp(ConnectionLost):
     """The server closed the connection in place of an answer to the first question."""
 
 
-async def shake_hands(connection: PipelinedConnection, deadline: float, auth: tuple[str, str] | None) -> Capabilities:
+async def handshake_meta(connection: PipelinedConnection, deadline: float, auth: tuple[str, str] | None) -> Capabilities:
     """Log in if the server asks for a login, then ask what the server can do.
 
     A login is an ordinary `set` to a server that asks for none: it would store the password as an item that every client
@@ -82,7 +82,7 @@ async def shake_hands(connection: PipelinedConnection, deadline: float, auth: tu
     )
 
 
-async def meet_classic(connection: ClassicConnection, auth: tuple[str, str] | None) -> Capabilities:
+async def handshake_classic(connection: ClassicConnection, auth: tuple[str, str] | None) -> Capabilities:
     """Ask a classic server what it can do. Only the first question has to be answered.
 
     Args:

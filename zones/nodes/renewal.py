@@ -107,8 +107,7 @@ class Renewal:
         silent_since = doubted.quiet_since
         opened, capabilities = await self._node.open()
         try:
-            timeout = self._settings.circuit.probe_timeout
-            await opened.probe(self._loop.time() + (self._settings.connect_timeout if timeout is None else timeout))
+            await opened.probe(self._loop.time() + self._settings.probe_seconds)
             if doubted.heard_at > began or not doubted.pending:
                 return  # it was only slow
             gone = [known for known in self._node.in_use() if not known.renews_itself and known.heard_at <= silent_since]

@@ -1,4 +1,4 @@
-"""How nodes are connected to, and when they are given up."""
+"""Settings of connections to nodes."""
 
 from __future__ import annotations
 
@@ -12,50 +12,53 @@ from evcache.zones.transport.classic.pool import PoolLimits
 from evcache.zones.transport.dialer import Dialer, SocketDialer
 from evcache.zones.transport.limits import ConnectionLimits
 from evcache.zones.transport.request_tracing import RequestTracer
-from evcache.zones.validation import an_instance, at_least_one, login, seconds, zero_or_more
+from evcache.zones.validation import an_instance, at_least_one, login, positive_seconds, zero_or_more
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """How nodes are connected to."""
+    """Settings of connections to nodes."""
 
     transport: TransportChoice = "auto"
-    """`meta`, `classic` (through aiomcache, for servers that only speak the classic text protocol), or `auto`: each node is
-    asked on every connect. A proxy that closes on a command it does not know has to be named `classic`."""
+    """Protocol: `meta`, `classic` (through aiomcache, for servers without the meta protocol), or `auto`. With `auto` the
+    client asks each node on every connect. A proxy that closes on an unknown command needs `classic`."""
 
     connections: int = 1
-    """Connections to each node with the meta protocol. One carries about 100,000 requests a second; more help where values
-    are large, since a reply of a megabyte holds up the ones behind it."""
+    """Connections to each node with the meta protocol. One carries about 100,000 requests a second. More help with large
+    values, because a reply of a megabyte delays the replies behind it."""
 
     connect_timeout: float = 0.5
-    """Seconds for connecting, TLS, login and the first questions. Between zones a TCP connect takes a few milliseconds."""
+    """Seconds for connect, TLS, login and handshake. Between zones a TCP connect takes a few milliseconds."""
 
     auth: tuple[str, str] | None = field(default=None, repr=False)
-    """User and password for servers run with `-Y`, sent only to a server that asks for it. Clear text unless TLS is on."""
+    """User and password for servers run with `-Y`. The client sends them only to a server that asks. Clear text without
+    TLS."""
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    """Limits of one connection with the meta protocol."""
     classic: PoolLimits = field(default_factory=PoolLimits)
-    """The pool of connections to a node with a classic server."""
+    """Limits of the pool of connections to a node with a classic server."""
 
     circuit: CircuitLimits = field(default_factory=CircuitLimits)
-    """When a node is not asked any more, and when it is looked whether it can be again."""
+    """Limits at which the circuit of a node opens, and the pauses between probes."""
 
     dialer: Dialer = field(default_factory=SocketDialer)
+    """Function that opens a socket to an endpoint."""
 
     lookup_interval: float | None = 30.0
-    """Seconds between look-ups of a node's host name while it is connected. If two in a row lack the address of a
+    """Seconds between lookups of a node's host name while it is connected. If two in a row lack the address of a
     connection, the client connects to a new one and retires the old one. If 0 or None, the client looks names up on connects
     only. 30 s is the time to live of names in Kubernetes' CoreDNS."""
 
     tap: RequestTracer | None = field(default=None, repr=False)
-    """Where requests can be listened to; None: nowhere, which costs nothing."""
+    """Tracer of requests. None disables tracing, without any cost."""
 
     def __post_init__(self) -> None:
         if self.transport not in get_args(TransportChoice):
             names = ", ".join(map(repr, get_args(TransportChoice)))
             raise InvalidArgument("transport", f"{self.transport!r} is none of {names}")
         at_least_one(self.connections, "connections")
-        seconds(self.connect_timeout, "connect_timeout")
+        positive_seconds(self.connect_timeout, "connect_timeout")
         if self.lookup_interval is not None:
             zero_or_more(self.lookup_interval, "lookup_interval")
         login(self.auth, "auth")
@@ -65,3 +68,9 @@ class NodeSettings:
         an_instance(self.tap, RequestTracer, "tap")
         if not callable(self.dialer):
             raise InvalidArgument("dialer", f"a Dialer is needed, not {self.dialer!r}")
+
+    @property
+    def probe_seconds(self) -> float:
+        """Seconds for the reply to a probe."""
+        timeout = self.circuit.probe_timeout
+        return self.connect_timeout if timeout is None else timeout

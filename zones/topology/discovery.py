@@ -11,7 +11,7 @@ from typing import Protocol
 
 from evcache.zones.errors import InvalidArgument, InvalidTopology
 from evcache.zones.topology.model import Topology
-from evcache.zones.validation import an_instance, seconds, text
+from evcache.zones.validation import an_instance, positive_seconds, text
 
 NODES_VARIABLE = "EVCACHE_NODES"
 ZONE_VARIABLE = "EVCACHE_ZONE"
@@ -86,7 +86,7 @@ class FileDiscovery:
         if not isinstance(path, str | os.PathLike) or not str(path):
             raise InvalidArgument("path", f"the path of a file is needed, not {path!r}")
         self.path = Path(path)
-        self._poll = seconds(poll, "poll")
+        self._poll = positive_seconds(poll, "poll")
         self._seen: tuple[int, int, int] | None = None
         self._last: Topology | None = None
 
@@ -110,7 +110,7 @@ class FileDiscovery:
             try:
                 topology = await self.load()
             except InvalidTopology as error:
-                _log.warning("the topology stays as it is: %s", error)
+                _log.warning("topology update failed: %s; keeping the previous topology", error)
                 continue
             if topology != before:
                 yield topology

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evcache.zones.errors import QueueFull
-from evcache.zones.validation import at_least_one, seconds
+from evcache.zones.validation import at_least_one, positive_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +41,5 @@ class ConnectionLimits:
     def __post_init__(self) -> None:
         at_least_one(self.max_pending, "max_pending")
         at_least_one(self.max_queued_bytes, "max_queued_bytes")
-        seconds(self.silence, "silence")
-        seconds(self.patience, "patience")
+        positive_seconds(self.silence, "silence")
+        positive_seconds(self.patience, "patience")

@@ -56,28 +56,28 @@ class PipelinedConnection(asyncio.BufferedProtocol):
         name: str,
         loop: asyncio.AbstractEventLoop,
         limits: ConnectionLimits,
-        on_lost: Callable[[PipelinedConnection, NodeUnavailable], None],
-        on_late: Callable[[PipelinedConnection, int, int], None] | None = None,
+        on_closed: Callable[[PipelinedConnection, NodeUnavailable], None],
+        on_timeouts: Callable[[PipelinedConnection, int, int], None] | None = None,
         lag: LoopLag | None = None,
         *,
         on_silent: Callable[[PipelinedConnection], bool] | None = None,
-        on_heard: Callable[[PipelinedConnection], None] | None = None,
+        on_bytes: Callable[[PipelinedConnection], None] | None = None,
     ) -> None:
-        """`name` is the node's label, for errors. `on_lost(connection, why)` is called once, when it has ended.
+        """`name` is the node's label, for errors. `on_closed(connection, why)` is called once, when it has ended.
 
-        `on_late(connection, timeouts, in_a_row)`: so many requests have just had no reply in time, and so many since one
+        `on_timeouts(connection, timeouts, in_a_row)`: so many requests have just had no reply in time, and so many since one
         was last answered; callers who gave up are not among them, nor timeouts for which `lag` says the loop is to blame.
 
         `on_silent(connection)` is called when reads wait and no byte arrives (`silence`). If it returns True, the
-        reads fail with `NodeSilent`, so that their callers can ask another zone. `on_heard(connection)` is called with the
+        reads fail with `NodeSilent`, so that their callers can ask another zone. `on_bytes(connection)` is called with the
         first byte after that, and after timeouts.
         """
         self.name = name
         self._loop = loop
         self._limits = limits
         self._max_queued_bytes = limits.max_queued_bytes
-        self._on_lost = on_lost
-        self._on_late = on_late
+        self._on_lost = on_closed
+        self._on_late = on_timeouts
         self._lag = lag
         self._late_in_a_row = 0
         self._transport: asyncio.Transport | None = None
@@ -96,7 +96,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._on_silent = on_silent
-        self._on_heard = on_heard
+        self._on_heard = on_bytes
         self.heard_at = 0.0
         """Time of the last byte, on the loop's clock."""
         self._waiting_since = 0.0  # when a request was last sent while nothing waited

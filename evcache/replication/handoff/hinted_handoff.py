@@ -293,7 +293,7 @@ class HintedHandoff:
                 now = self._view()
                 if now is None or now.topology.zone(hint.zone) is None:
                     self._end(hint, "expired")  # the zone has left: when it is added again, it is to be empty
-            elif not (node := pool.node(view.place(hint.key))).is_down:
+            elif not (node := pool.node(view.ring_position(hint.key))).is_down:
                 yield hint, node
             else:
                 passed_over += 1

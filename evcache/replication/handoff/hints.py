@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from evcache.zones.errors import InvalidArgument
-from evcache.zones.validation import at_least_one, seconds
+from evcache.zones.validation import at_least_one, positive_seconds
 
 # What a hint takes beside its key and value: its objects, and its places in the book. Measured with tracemalloc.
 ENTRY_BYTES = 400
@@ -54,7 +54,7 @@ class Hints:
     def __post_init__(self) -> None:
         at_least_one(self.max_keys, "max_keys")
         at_least_one(self.max_bytes, "max_bytes")
-        seconds(self.rate, "rate")
+        positive_seconds(self.rate, "rate")
         if self.path is not None and (not isinstance(self.path, str) or not self.path):
             raise InvalidArgument("path", f"the path of a file is needed, not {self.path!r}")
         if not isinstance(self.strict, bool):

@@ -8,7 +8,7 @@ import pytest
 from evcache import InvalidArgument, InvalidTopology
 from evcache.config import Errors, discovery_from, local_zone_from
 from evcache.zones import Endpoint, FileDiscovery, Mode, StaticDiscovery, Topology, Zone
-from evcache.zones.validation import one_of, seconds
+from evcache.zones.validation import one_of, positive_seconds
 
 TOPOLOGY = Topology((Zone("a", (Endpoint.parse("one:11211"),)), Zone("b", (Endpoint.parse("two:11212"),))))
 
@@ -128,13 +128,13 @@ def test_what_is_no_local_zone(zone):
 def test_what_is_no_time_span(value):
     """Timeouts are finite and over 0."""
     with pytest.raises(InvalidArgument) as caught:
-        seconds(value, "read_timeout")
+        positive_seconds(value, "read_timeout")
     assert caught.value.argument == "read_timeout"
 
 
 def test_time_spans():
     """Whole and broken seconds."""
-    assert (seconds(1, "t"), seconds(0.001, "t")) == (1.0, 0.001)
+    assert (positive_seconds(1, "t"), positive_seconds(0.001, "t")) == (1.0, 0.001)
 
 
 def test_one_of_lists_what_there_is():

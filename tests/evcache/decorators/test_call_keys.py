@@ -119,7 +119,7 @@ def test_every_key_is_one_that_a_client_takes(value):
     for key in (None, "user:{user_id}"):
         made = key_of(load, value, key=key)
         assert made.isascii()
-        Keys("ns").full(made)
+        Keys("ns").qualify(made)
 
 
 def a_closure():

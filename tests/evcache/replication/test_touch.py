@@ -281,7 +281,7 @@ async def test_the_queue_has_room_for_the_first_of_two_requests_only(zones):
     """The reply to the first request, or its timeout, has no receiver, and asyncio does not report it as lost."""
     cache = await zones.ready(circuit=PATIENT)
     view, _ = await cache._open(cache._defaults.write(None, None, None))
-    node = view.readers[0].node(view.place(full("k")))
+    node = view.readers[0].node(view.ring_position(full("k")))
     connection = node.connection()
     loop = asyncio.get_running_loop()
     zones.pause("a")

@@ -34,7 +34,7 @@ def hashed(key: bytes) -> bytes:
 )
 def test_plain_keys_go_out_as_they_are(key, expected):
     """A printable ASCII key that fits is the namespace, a colon and itself."""
-    assert Keys("ns").full(key) == expected
+    assert Keys("ns").qualify(key) == expected
 
 
 @pytest.mark.parametrize(
@@ -44,16 +44,16 @@ def test_plain_keys_go_out_as_they_are(key, expected):
 def test_keys_that_are_long_or_not_ascii_are_hashed(key):
     """A key that can't go out as it is becomes the SHA-256 of its UTF-8 form, under a mark."""
     raw = key.encode() if isinstance(key, str) else key
-    assert Keys("ns").full(key) == hashed(raw)
+    assert Keys("ns").qualify(key) == hashed(raw)
 
 
 def test_a_plain_key_that_looks_like_a_hash_is_hashed():
     """Nobody can write a key that is taken for the hash of another one."""
     keys = Keys("ns")
-    of_long = keys.full("x" * 300)
+    of_long = keys.qualify("x" * 300)
     forged = of_long.removeprefix(b"ns:")
-    assert keys.full(forged) == hashed(forged)
-    assert keys.full(forged.decode()) != of_long
+    assert keys.qualify(forged) == hashed(forged)
+    assert keys.qualify(forged.decode()) != of_long
 
 
 @pytest.mark.parametrize("byte", UNSAFE)
@@ -63,7 +63,7 @@ def test_spaces_and_control_characters_are_refused(byte, kind, frame):
     """Bytes 0 to 32 and 127 end a command line or split a key: refused wherever they stand, hashed key or not."""
     key = frame.format(chr(byte))
     with pytest.raises(InvalidKey) as caught:
-        Keys("ns").full(key if kind is str else key.encode())
+        Keys("ns").qualify(key if kind is str else key.encode())
     assert caught.value.argument == "key"
     assert f"{byte:#04x}" in str(caught.value)
 
@@ -72,7 +72,7 @@ def test_spaces_and_control_characters_are_refused(byte, kind, frame):
 def test_what_is_no_key_is_refused(key):
     """Empty keys, lone surrogates and other types name the argument."""
     with pytest.raises(InvalidKey) as caught:
-        Keys("ns").full(key)
+        Keys("ns").qualify(key)
     assert caught.value.argument == "key"
 
 
@@ -80,20 +80,20 @@ def test_what_is_no_key_is_refused(key):
 def test_without_hashing_such_keys_are_refused(key):
     """Where other kinds of clients read, a key that they could not find is refused."""
     with pytest.raises(InvalidKey, match="hashing keys is off") as caught:
-        Keys("ns", may_hash=False).full(key)
+        Keys("ns", may_hash=False).qualify(key)
     assert caught.value.argument == "key"
 
 
 def test_without_hashing_a_key_that_looks_like_a_hash_is_refused_for_what_it_is():
     """It is short and plain, so the error must not say that it is too long."""
     with pytest.raises(InvalidKey) as caught:
-        Keys("ns", may_hash=False).full("#sha256-x")
+        Keys("ns", may_hash=False).qualify("#sha256-x")
     assert "over" not in caught.value.problem
 
 
 def test_without_hashing_plain_keys_work():
     """`may_hash` changes nothing for keys that need no hash."""
-    assert Keys("ns", may_hash=False).full("x" * 247) == b"ns:" + b"x" * 247
+    assert Keys("ns", may_hash=False).qualify("x" * 247) == b"ns:" + b"x" * 247
 
 
 @pytest.mark.parametrize("namespace", ["", "a:b", "a b", "é", "a\n", "a\0", "x" * (MAX_NAMESPACE_BYTES + 1), None, b"ns", 5])
@@ -106,7 +106,7 @@ def test_namespaces_that_could_mix_keys_are_refused(namespace):
 
 def test_the_longest_namespace_leaves_room_for_a_hash():
     """A hashed key in the longest namespace has exactly the 250 bytes that servers take."""
-    assert len(Keys("n" * MAX_NAMESPACE_BYTES).full("x" * 300)) == 250
+    assert len(Keys("n" * MAX_NAMESPACE_BYTES).qualify("x" * 300)) == 250
 
 
 anything = st.text() | st.binary() | st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=300)
@@ -119,7 +119,7 @@ namespaces = st.text(st.sampled_from("abz-_.#"), min_size=1, max_size=MAX_NAMESP
 def test_every_accepted_key_is_safe_on_the_wire(namespace, key):
     """Whatever is accepted is up to 250 bytes of printable ASCII without spaces, in its namespace; the rest names `key`."""
     try:
-        full = Keys(namespace).full(key)
+        full = Keys(namespace).qualify(key)
     except InvalidKey as error:
         assert error.argument == "key"
         return
@@ -138,7 +138,7 @@ def test_different_keys_never_meet(keys):
     full = {}
     for key in keys:
         try:
-            name = Keys("ns").full(key)
+            name = Keys("ns").qualify(key)
         except InvalidKey:
             continue
         assert full.setdefault(name, raw(key)) == raw(key)
@@ -151,7 +151,7 @@ def test_str_and_bytes_are_the_same_key(key):
     results = []
     for one in (key, twin):
         try:
-            results.append(Keys("ns").full(one))
+            results.append(Keys("ns").qualify(one))
         except InvalidKey:
             results.append(None)
     if isinstance(key, str) or key.isascii():

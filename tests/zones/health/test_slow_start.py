@@ -49,14 +49,14 @@ def test_a_read_is_admitted_by_what_is_drawn(drawn, admitted):
 def test_it_is_warm_when_more_than_nine_of_ten_hit(reads, warm):
     slow_start = SlowStart()
     for hit in reads:
-        slow_start.read(hit)
+        slow_start.record(hit=hit)
     assert slow_start.is_warm is warm
 
 
 def test_it_never_warms_while_nothing_is_there_and_never_admits_less_than_a_tenth():
     slow_start = SlowStart()
     for _ in range(10_000):
-        slow_start.read(False)
+        slow_start.record(hit=False)
     assert slow_start.hit_rate == 0.0
     assert share(slow_start) == pytest.approx(LEAST_SHARE)
 
@@ -68,7 +68,7 @@ def test_the_rate_follows_what_hits(seed):
     slow_start = SlowStart(rng.random)
     rates = []
     for _ in range(5_000):
-        slow_start.read(rng.random() < 0.6)
+        slow_start.record(hit=rng.random() < 0.6)
         assert 0.0 <= slow_start.hit_rate <= 1.0
         rates.append(slow_start.hit_rate)
     assert sum(rates[1_000:]) / 4_000 == pytest.approx(0.6, abs=0.05)

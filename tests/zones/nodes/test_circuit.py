@@ -24,7 +24,7 @@ async def test_after_three_timeouts_in_a_row_calls_fail_at_once(classic_only):
         assert (bench.node.state, bench.node.circuit, bench.changes) == ("ready", "closed", [])
         await time_out(bench, 1)
         assert (bench.node.state, bench.node.circuit, bench.node.is_down) == ("down", "open", True)
-        assert bench.tally.unsettled == 1
+        assert bench.health.unhealthy == 1
         began = now()
         for _ in range(50):
             assert bench.node.connection() is None

@@ -125,7 +125,7 @@ async def test_a_server_that_always_closes_is_reported_as_it_is(transport):
 async def test_close_in_the_middle_of_a_diagnosis_leaves_nothing(turns):
     """`Bench` and `in_virtual_time` look for connections and tasks that are left."""
     async with Bench(Server(lambda *_: BinarySession(sasl=False))) as bench:
-        bench.node._keep_connected()  # noqa: SLF001
+        bench.node._reconnector.start()  # noqa: SLF001
         await settle(turns)
         await bench.node.close()
 

@@ -30,7 +30,7 @@ async def urgent_for(bench, *hosts):
         bench.servers[host].revive()
         bench.dialer.servers[host] = bench.servers[host]
     began = now()
-    while bench.cluster.view.tally.urgent:
+    while bench.cluster.view.health.urgent:
         await asyncio.sleep(0.1)
     return now() - began
 
@@ -40,9 +40,9 @@ async def test_after_minutes_in_which_all_zones_were_out_they_are_back_soon():
     async with Bench("a=h1;b=h2;c=h3", local="a") as bench:
         await bench.die("h1", "h2", "h3")
         await asyncio.sleep(MINUTES)
-        assert bench.cluster.view.tally.urgent
+        assert bench.cluster.view.health.urgent
         assert await urgent_for(bench, "h1", "h2", "h3") <= URGENT + 0.2
-        assert len(bench.cluster.view.out) <= 1
+        assert len(bench.cluster.view.ejected) <= 1
 
 
 @in_virtual_time
@@ -50,7 +50,7 @@ async def test_one_zone_of_three_is_not_looked_at_more_often():
     async with Bench("a=h1;b=h2;c=h3", local="a") as bench:
         await bench.die("h1")
         await asyncio.sleep(MINUTES)
-        assert not bench.cluster.view.tally.urgent
+        assert not bench.cluster.view.health.urgent
         before = len(bench.attempts)
         await asyncio.sleep(MINUTES)
         assert len(bench.attempts) - before <= MINUTES / LIMITS.longest_pause + 1
@@ -69,7 +69,7 @@ async def test_a_node_in_the_middle_of_a_long_pause_is_looked_at_when_it_becomes
         bench.dialer.servers["h1"] = bench.servers["h1"]
         await bench.die("h2")
         assert await urgent_for(bench) <= URGENT + 0.2
-        assert bench.cluster.view.out == {"b"}
+        assert bench.cluster.view.ejected == {"b"}
 
 
 @in_virtual_time

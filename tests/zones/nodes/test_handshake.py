@@ -14,7 +14,7 @@ from evcache.zones.errors import (
     Unsupported,
 )
 from evcache.zones.nodes.capabilities import DEFAULT_ITEM_BYTES, Capabilities
-from evcache.zones.nodes.handshake import HungUp, shake_hands
+from evcache.zones.nodes.handshake import HungUp, handshake_meta
 from evcache.zones.protocol import requests
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.transport.limits import ConnectionLimits
@@ -28,7 +28,7 @@ async def hands_shaken_with(server, auth=None):
     loop = asyncio.get_running_loop()
     _, connection = await server.connect(lambda: PipelinedConnection("node-1", loop, ConnectionLimits(), lambda *_: None))
     try:
-        return await shake_hands(connection, loop.time() + 0.5, auth)
+        return await handshake_meta(connection, loop.time() + 0.5, auth)
     finally:
         connection.abort()
 
@@ -89,7 +89,7 @@ async def test_a_server_that_wants_a_login_and_gets_none_says_so():
 async def test_the_first_question_before_a_login_is_long_enough_for_a_binary_server_to_close():
     """It says nothing before it has read 24 bytes, and the client would wait for the whole connect timeout."""
     peer = Peer()
-    hands = asyncio.create_task(shake_hands(peer.connection, peer.deadline(1), ("a", "b")))
+    hands = asyncio.create_task(handshake_meta(peer.connection, peer.deadline(1), ("a", "b")))
     await settle()
     assert len(peer.sent) == 24
     peer.transport.end(None)
@@ -171,7 +171,7 @@ async def test_a_server_without_the_meta_protocol_is_not_supported():
 @in_virtual_time
 async def test_a_login_travels_alone_and_the_questions_together():
     peer = Peer()
-    hands = asyncio.create_task(shake_hands(peer.connection, peer.deadline(1), ("a", "b")))
+    hands = asyncio.create_task(handshake_meta(peer.connection, peer.deadline(1), ("a", "b")))
     await settle()
     assert peer.sent.split() == [b"mn"]
     peer.feed(b"CLIENT_ERROR unauthenticated\r\n")
@@ -200,7 +200,7 @@ SETTINGS = {
 async def test_settings_that_are_not_shown_are_memcacheds_defaults(name):
     lines, cas, item_bytes = SETTINGS[name]
     peer = Peer()
-    hands = asyncio.create_task(shake_hands(peer.connection, peer.deadline(1), None))
+    hands = asyncio.create_task(handshake_meta(peer.connection, peer.deadline(1), None))
     await settle()
     peer.feed(b"MN\r\nEN\r\nVERSION 1\r\n" + lines + b"\r\n")
     assert await hands == Capabilities("1", explicit_cas=True, cas=cas, item_bytes=item_bytes)
@@ -220,7 +220,7 @@ WRONG = {
 async def test_answers_that_make_no_sense_are_errors(name):
     answer, expected = WRONG[name]
     peer = Peer()
-    hands = asyncio.create_task(shake_hands(peer.connection, peer.deadline(1), None))
+    hands = asyncio.create_task(handshake_meta(peer.connection, peer.deadline(1), None))
     await settle()
     peer.feed(answer)
     with pytest.raises(expected):
@@ -231,7 +231,7 @@ async def test_answers_that_make_no_sense_are_errors(name):
 async def test_no_answer_is_a_timeout():
     peer = Peer()
     with pytest.raises(NodeTimeout):
-        await shake_hands(peer.connection, peer.deadline(0.5), None)
+        await handshake_meta(peer.connection, peer.deadline(0.5), None)
     assert now() == pytest.approx(0.5)
 
 
@@ -239,7 +239,7 @@ async def test_no_answer_is_a_timeout():
 @in_virtual_time
 async def test_an_end_in_the_middle_is_an_error(before):
     peer = Peer()
-    hands = asyncio.create_task(shake_hands(peer.connection, peer.deadline(1), None))
+    hands = asyncio.create_task(handshake_meta(peer.connection, peer.deadline(1), None))
     await settle()
     peer.feed(before)
     peer.transport.end(None)
@@ -251,7 +251,7 @@ async def test_an_end_in_the_middle_is_an_error(before):
 @in_virtual_time
 async def test_cancelling_leaves_nothing_behind(auth):
     peer = Peer()
-    hands = asyncio.create_task(shake_hands(peer.connection, peer.deadline(1), auth))
+    hands = asyncio.create_task(handshake_meta(peer.connection, peer.deadline(1), auth))
     await settle()
     hands.cancel()
     with pytest.raises(asyncio.CancelledError):

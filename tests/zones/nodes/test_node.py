@@ -59,7 +59,7 @@ async def test_when_it_is_refused_the_first_caller_is_told_why_and_later_ones_at
             await bench.connected()
         assert bench.node.state == "down"
         assert bench.node.is_down
-        assert bench.tally.unsettled == 1
+        assert bench.health.unhealthy == 1
         attempts = bench.attempts
         for _ in range(5):
             with pytest.raises(NodeUnavailable, match="it is down: .*refused"):
@@ -109,9 +109,9 @@ async def test_a_node_that_is_back_is_found_without_a_call():
         bench.accept()
         await asyncio.sleep(LONGEST_PAUSE + 0.001)
         assert bench.node.state == "ready"
-        assert (bench.node.is_warming, bench.tally.unsettled) == (True, 1)
+        assert (bench.node.is_warming, bench.health.unhealthy) == (True, 1)
         await asyncio.sleep(LIMITS.slow_start)
-        assert (bench.node.is_warming, bench.tally.unsettled) == (False, 0)
+        assert (bench.node.is_warming, bench.health.unhealthy) == (False, 0)
         assert bench.node.connection().is_open
 
 
@@ -278,9 +278,9 @@ async def test_it_is_down_only_when_the_last_of_several_connections_has_ended(ca
         bench.dialer.made[0].abort()
         assert bench.node.connection() is bench.dialer.made[1]  # and asks for another
         await asyncio.sleep(LONGEST_PAUSE)
-        assert (bench.node.state, bench.tally.unsettled, caplog.messages) == ("ready", 0, [])
+        assert (bench.node.state, bench.health.unhealthy, caplog.messages) == ("ready", 0, [])
         bench.dialer.made[1].abort()
-        assert (bench.node.state, bench.tally.unsettled) == ("down", 1)
+        assert (bench.node.state, bench.health.unhealthy) == ("down", 1)
         assert len(caplog.messages) == 1
         with pytest.raises(NodeUnavailable, match="refused"):
             await bench.connected()
@@ -399,12 +399,12 @@ async def test_close_stops_the_attempts_to_reconnect():
         bench.refuse()
         with pytest.raises(NodeUnavailable):
             await bench.connected()
-        assert bench.tally.unsettled == 1
+        assert bench.health.unhealthy == 1
         await bench.node.close()
         attempts = bench.attempts
         await asyncio.sleep(600)
         assert bench.attempts == attempts
-        assert bench.tally.unsettled == 0
+        assert bench.health.unhealthy == 0
 
 
 @in_virtual_time
@@ -516,15 +516,15 @@ async def test_pending_counts_what_waits_on_all_connections():
 
 @in_virtual_time
 async def test_nodes_of_a_cluster_share_a_tally():
-    tally, dialer = HealthCounters(), MemoryDialer()
-    nodes = [Node(Endpoint.parse(name), NodeSettings(dialer=dialer), tally) for name in ("a", "b")]
+    health, dialer = HealthCounters(), MemoryDialer()
+    nodes = [Node(Endpoint.parse(name), NodeSettings(dialer=dialer), health) for name in ("a", "b")]
     for count, node in enumerate(nodes, 1):
         with pytest.raises(NodeUnavailable):
             await node.connected(asyncio.get_running_loop().time() + 1)
-        assert tally.unsettled == count
+        assert health.unhealthy == count
     for count, node in enumerate(nodes, 1):
         await node.close()
-        assert tally.unsettled == 2 - count
+        assert health.unhealthy == 2 - count
 
 
 @pytest.mark.parametrize("family", ["tcp", "unix"])

@@ -346,7 +346,7 @@ async def test_outages_are_remembered_with_their_beginning_and_end():
 @kinds
 @in_virtual_time
 async def test_close_at_any_moment_of_a_probe_leaves_nothing(classic_only, lost, turns):
-    """`Bench` and `run` look for tasks, connections and a tally that are left."""
+    """`Bench` and `run` look for tasks, connections and a health that are left."""
     async with bench_of(classic_only, circuit=CircuitLimits(jitter=0.0)) as bench:
         await bench.connected()
         bench.server.pause()
@@ -363,7 +363,7 @@ async def test_close_at_any_moment_of_a_probe_leaves_nothing(classic_only, lost,
         await bench.node.close()
         await settle()
         assert bench.node.state == "closed"
-        assert bench.tally.unsettled == 0
+        assert bench.health.unhealthy == 0
         assert bench.server.connections == 0
         changes = len(bench.changes)
         await asyncio.sleep(600)
@@ -387,9 +387,9 @@ async def test_close_at_any_turn_after_the_pause_leaves_nothing(connections, tur
         await settle(turns)
         await bench.node.close()
         await settle()
-        assert (bench.tally.unsettled, bench.server.connections) == (0, 0)
+        assert (bench.health.unhealthy, bench.server.connections) == (0, 0)
         await asyncio.sleep(600)
-        assert bench.tally.unsettled == 0
+        assert bench.health.unhealthy == 0
 
 
 @pytest.mark.parametrize("drain", [0.0, 1.0])
@@ -407,7 +407,7 @@ async def test_close_while_it_is_down_takes_no_time(classic_only, state, drain):
         began = now()
         await bench.node.close(drain)
         assert now() == began
-        assert (bench.node.state, bench.tally.unsettled, bench.node.failure) == ("closed", 0, None)
+        assert (bench.node.state, bench.health.unhealthy, bench.node.failure) == ("closed", 0, None)
 
 
 @in_virtual_time

@@ -63,13 +63,13 @@ class Play:
 
     async def read(self):
         for _ in range(self.rng.randrange(60)):
-            self.bench.node.was_read(hit=self.rng.random() < 0.9)
+            self.bench.node.record_read(hit=self.rng.random() < 0.9)
 
     def check(self):
         node, changes = self.bench.node, self.bench.changes
         assert node.is_down is (node.connection() is None and node.failure is not None)
         assert (node.circuit == "closed") is (node.failure is None)
-        assert self.bench.tally.unsettled == (node.failure is not None or node.is_warming)
+        assert self.bench.health.unhealthy == (node.failure is not None or node.is_warming)
         # One change after another, and none that is not so.
         assert [down for _, down, _ in changes] == [number % 2 == 0 for number in range(len(changes))]
         assert bool(len(changes) % 2) is (node.failure is not None)
@@ -86,7 +86,7 @@ class Play:
 @pytest.mark.parametrize(("classic_only", "connections"), [(False, 1), (False, 3), (True, 1)])
 @in_virtual_time
 async def test_whatever_happens_it_comes_back_and_leaves_nothing(classic_only, connections, seed):
-    """`Bench` and `run` look at the end for tasks, connections, and a tally that are left."""
+    """`Bench` and `run` look at the end for tasks, connections, and a health that are left."""
     circuit = CircuitLimits(probe_timeout=TIMEOUT, slow_start=20.0, jitter=0.0, longest_pause=4.0)
     limits = ConnectionLimits(silence=5.0)
     async with bench_of(classic_only, circuit=circuit, limits=limits, connections=connections) as bench:
@@ -101,7 +101,7 @@ async def test_whatever_happens_it_comes_back_and_leaves_nothing(classic_only, c
         await asyncio.sleep(circuit.slow_start + LONGEST_PAUSE)
         assert await answered(bench)
         play.check()
-        assert bench.tally.unsettled == 0
+        assert bench.health.unhealthy == 0
         assert bench.node.pending == 0
         if not classic_only:
             assert bench.server.connections == connections
@@ -126,7 +126,7 @@ async def test_whenever_it_is_closed_nothing_is_left(classic_only, connections, 
         began = now()
         await bench.node.close(rng.choice([0.0, 1.0]))
         assert now() - began <= 1.0
-        assert (bench.node.state, bench.node.is_warming, bench.tally.unsettled) == ("closed", False, 0)
+        assert (bench.node.state, bench.node.is_warming, bench.health.unhealthy) == ("closed", False, 0)
         changes = len(bench.changes)
         bench.accept()
         attempts = bench.attempts

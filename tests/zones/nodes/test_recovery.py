@@ -1,4 +1,4 @@
-"""A node that is back gets its reads little by little; the tally counts it until it has all of them."""
+"""A node that is back gets its reads little by little; the health counts it until it has all of them."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ async def returned(bench):
 
 
 def warming(bench):
-    return bench.node.is_warming, bench.tally.unsettled
+    return bench.node.is_warming, bench.health.unhealthy
 
 
 def timers_of(bench, name):
@@ -42,7 +42,7 @@ async def test_a_node_that_was_never_down_has_all_of_its_reads():
         assert all(bench.node.admits_read() for _ in range(100))
         await bench.connected()
         assert all(bench.node.admits_read() for _ in range(100))
-        bench.node.was_read(hit=False)
+        bench.node.record_read(hit=False)
         assert warming(bench) == (False, 0)
         assert bench.node.outages == []
 
@@ -55,13 +55,13 @@ async def test_a_node_that_is_back_gets_a_share_until_it_is_warm():
         admitted = sum(bench.node.admits_read() for _ in range(2_000))
         assert 100 < admitted < 320  # a tenth
         for _ in range(WARM_READS - 1):
-            bench.node.was_read(hit=True)
+            bench.node.record_read(hit=True)
         assert warming(bench) == (True, 1)
-        bench.node.was_read(hit=True)
+        bench.node.record_read(hit=True)
         assert warming(bench) == (False, 0)
         assert all(bench.node.admits_read() for _ in range(100))
         assert timers_of(bench, "_end_slow_start") == []
-        bench.node.was_read(hit=False)  # an answer that was on its way
+        bench.node.record_read(hit=False)  # an answer that was on its way
         assert warming(bench) == (False, 0)
 
 
@@ -71,7 +71,7 @@ async def test_a_node_that_stays_cold_has_all_of_its_reads_after_a_while(seconds
     async with Bench(circuit=CircuitLimits(slow_start=seconds)) as bench:
         await returned(bench)
         for _ in range(100):
-            bench.node.was_read(hit=False)
+            bench.node.record_read(hit=False)
         await asyncio.sleep(0.9 * seconds)
         assert warming(bench) == (True, 1)
         await asyncio.sleep(0.2 * seconds)
@@ -104,7 +104,7 @@ async def test_a_node_that_goes_down_again_while_it_warms_up_begins_anew():
         for outages in (1, 2, 3):
             await returned(bench)
             for _ in range(30):
-                bench.node.was_read(hit=True)
+                bench.node.record_read(hit=True)
             assert warming(bench) == (True, 1)
             assert len(timers_of(bench, "_end_slow_start")) == 1
             assert len(bench.node.outages) == outages

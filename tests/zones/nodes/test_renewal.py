@@ -236,12 +236,12 @@ class NamedBench(Bench):
         self.server = FakeMemcached(classic_only=classic_only)
         self.new = FakeMemcached(classic_only=classic_only)
         self.loop = asyncio.get_running_loop()
-        self.tally = HealthCounters()
+        self.health = HealthCounters()
         self.changes = []
         self.dialer = Names()
         self.dialer.at = {"10.0.0.1": self.server, "10.0.0.2": self.new}
         settings = NodeSettings(**{"dialer": self.dialer, "lookup_interval": INTERVAL, **settings})
-        self.node = Node(Endpoint.parse(endpoint), settings, self.tally, on_change=self._on_change)
+        self.node = Node(Endpoint.parse(endpoint), settings, self.health, on_change=self._on_change)
 
     async def __aexit__(self, *_):
         await super().__aexit__()

@@ -32,7 +32,7 @@ class SilentPeer(Peer):
             self._on_late,
             lag,
             on_silent=self._on_silent,
-            on_heard=lambda _: self.signs.append(now()),
+            on_bytes=lambda _: self.signs.append(now()),
         )
         self.transport._protocol = self.connection  # noqa: SLF001
         self.connection.connection_made(self.transport)

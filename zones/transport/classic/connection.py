@@ -77,24 +77,24 @@ class ClassicConnection:
         limits: ConnectionLimits,
         pool: PoolLimits,
         connect_timeout: float,
-        on_leaving: Callable[[ClassicConnection], None],
-        on_lost: Callable[[ClassicConnection, NodeUnavailable], None],
-        on_late: Callable[[ClassicConnection, int, int], None] | None = None,
+        on_draining: Callable[[ClassicConnection], None],
+        on_closed: Callable[[ClassicConnection, NodeUnavailable], None],
+        on_timeouts: Callable[[ClassicConnection, int, int], None] | None = None,
         lag: LoopLag | None = None,
     ) -> None:
         """`name` is the node's label, for errors. `dial` opens a socket.
 
-        `on_leaving(connection)` is called when it takes no more requests and still answers some; `on_lost(connection, why)`
-        once, when it has ended. `on_late` and `lag`: see `pipelined.Connection`; a timeout is the loop's when it
-        stood still for most of the time, since its connection is given up, and no reply can show it. A request that was
-        lost with one of several connections is reported too, with none in a row.
+        `on_draining(connection)` is called when it takes no more requests and still answers some;
+        `on_closed(connection, why)` once, when it has ended. `on_timeouts` and `lag`: see `PipelinedConnection`. A timeout
+        is the loop's when it was stalled for most of the time, since its connection is given up, and no reply can show it.
+        A request that was lost with one of several connections is reported too, with none in a row.
         """
         self.name = name
         self._loop = loop
         self._limits = limits
-        self._on_leaving = on_leaving
-        self._on_lost = on_lost
-        self._on_late = on_late
+        self._on_leaving = on_draining
+        self._on_lost = on_closed
+        self._on_late = on_timeouts
         self._lag = lag
         self._late_in_a_row = 0
         self._asked = 0

@@ -27,7 +27,7 @@ from aiomcache.pool import Connection, MemcachePool
 
 from evcache.zones.transport.base import peers_of
 from evcache.zones.transport.classic.wire import Exchange, PooledSocket
-from evcache.zones.validation import at_least_one, seconds
+from evcache.zones.validation import at_least_one, positive_seconds
 
 # Seconds after a connection could not be opened before the pool tries again, one at a time, while others work. As
 # `CircuitLimits.first_pause`: a server at its limit has many clients that try.
@@ -56,10 +56,10 @@ class PoolLimits:
 
     def __post_init__(self) -> None:
         at_least_one(self.connections, "connections")
-        seconds(self.idle, "idle")
-        seconds(self.acquire, "acquire")
+        positive_seconds(self.idle, "idle")
+        positive_seconds(self.acquire, "acquire")
         if self.operation is not None:
-            seconds(self.operation, "operation")
+            positive_seconds(self.operation, "operation")
 
 
 class CannotConnect(OSError):
