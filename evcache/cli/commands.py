@@ -1,4 +1,4 @@
-"""The commands of `evcache`, and their options."""
+"""Commands of `evcache`, with their options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from evcache.cli import demo as show
 from evcache.cli import explain, key_commands, write_commands
-from evcache.cli.demo_stats import Record, problems
+from evcache.cli.demo_stats import Record, find_problems
 from evcache.cli.demo_view import LiveScreen, PlainScreen, Screen, summary
 from evcache.cli.runner import Status, Stopped, run
 from evcache.testing.local_zones import BackendName, LocalZones
@@ -23,7 +23,7 @@ from evcache.zones.topology.discovery import NODES_VARIABLE, ZONE_VARIABLE
 DEFAULT_UP_ZONES = 3
 MAX_UP_ZONES = len(string.ascii_lowercase)  # local-a to local-z
 DEFAULT_UP_NODES = 1
-MAX_UP_NODES = 16  # a zone on one machine; each node is a process or a container of its own
+MAX_UP_NODES = 16  # in each zone, since each node is a process or a container of one machine
 
 _SNIPPET = """\
 import asyncio
@@ -44,20 +44,26 @@ def _backend_option(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(get_args(BackendName)),
         default="auto",
         show_default=True,
-        help="Servers: memcached processes, docker containers, or embedded ones, for which nothing has to be installed. "
-        "auto: memcached where a binary is found, else embedded.",
+        help="Servers: memcached processes, docker containers, or embedded servers, which need no installation. "
+        "auto: memcached if a binary is found, otherwise embedded.",
     )(command)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="evcache", prog_name="evcache", message="%(prog)s %(version)s")
 def evcache() -> None:
-    """Memcached across availability zones: try it out, run zones on this machine, look into a cache.
+    """Read and write a cache across availability zones, run zones on this machine, or show an outage.
 
-    Exit statuses: 0 done; 1 the answer is no (a miss, too few zones have a write, a demo lost a read); 2 arguments that
-    can't be used; 3 no zone could answer; 128 and the number of a signal that stopped it.
-    """
-    # A library logs for services; here commands say themselves what zones did, and lines in between would tear the table.
+    Exit statuses:
+
+    \b
+        0    success
+        1    negative result: a miss, or a write that too few zones have
+        2    an argument cannot be used; nothing was sent
+        3    no zone answered
+        128  plus the number of the signal that stopped the command
+    """  # noqa: D301  # click reads a backspace as: do not wrap the next paragraph
+    # Commands print the state of zones. Log lines of the library in between would break the table of the demo.
     logger = logging.getLogger("evcache")
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
@@ -70,17 +76,26 @@ def evcache() -> None:
     type=click.FloatRange(min=0, min_open=True),
     default=show.DEFAULT_SECONDS,
     show_default=True,
-    help="How long it runs; a third each before, during and after the outage. Longer when reads are not back by then.",
+    help="Duration in seconds: a third each before, during and after the outage. It is extended by up to 8 s until the "
+    "local zone serves reads again.",
 )
-@click.option("--callers", type=click.IntRange(min=1), default=show.DEFAULT_CALLERS, show_default=True, help="Readers.")
-@click.option("--keys", type=click.IntRange(min=1), default=show.DEFAULT_KEYS, show_default=True)
-@click.option("--pause", is_flag=True, help="The local zone hangs, and is not killed.")
-@click.option("--seed", type=int, default=show.DEFAULT_SEED, show_default=True, help="Which keys are read in which order.")
-@click.option("--plain", is_flag=True, help="A line each second, and no control characters.")
+@click.option(
+    "--callers",
+    type=click.IntRange(min=1),
+    default=show.DEFAULT_CALLERS,
+    show_default=True,
+    help="Number of concurrent readers.",
+)
+@click.option(
+    "--keys", type=click.IntRange(min=1), default=show.DEFAULT_KEYS, show_default=True, help="Number of keys in the cache."
+)
+@click.option("--pause", is_flag=True, help="Suspend the local zone instead of killing it.")
+@click.option("--seed", type=int, default=show.DEFAULT_SEED, show_default=True, help="Seed for the order of reads.")
+@click.option("--plain", is_flag=True, help="Print one line each second, without control characters.")
 def demo(backend: BackendName, seconds: float, callers: int, keys: int, seed: int, *, pause: bool, plain: bool) -> None:
-    """Three zones under traffic; the local one dies, and comes back empty.
+    """Show an outage: three zones serve traffic, the local zone is killed, and returns empty.
 
-    Status 0 only when no read failed, no acknowledged key was missing, and no value was wrong.
+    Exit status 0 if no read failed, no acknowledged key was missing, and no value was wrong; otherwise 1.
     """
     plan = show.Plan(backend=backend, seconds=seconds, callers=callers, keys=keys, pause=pause, seed=seed)
     record = Record(show.ZONES, show.LOCAL_ZONE)
@@ -96,25 +111,37 @@ def demo(backend: BackendName, seconds: float, callers: int, keys: int, seed: in
         for line in summary(record):
             click.echo(line)
     if stopped is not None:
-        click.echo("stopped before its end")
+        click.echo("stopped early by a signal")
         raise SystemExit(stopped.status)
-    raise SystemExit(Status.NO if problems(record.total) else Status.DONE)
+    raise SystemExit(Status.NO if find_problems(record.total) else Status.DONE)
 
 
 @evcache.command()
 @_backend_option
 @click.option(
-    "--zones", "count", type=click.IntRange(1, MAX_UP_ZONES), default=DEFAULT_UP_ZONES, show_default=True, help="How many."
+    "--zones",
+    "count",
+    type=click.IntRange(1, MAX_UP_ZONES),
+    default=DEFAULT_UP_ZONES,
+    show_default=True,
+    help="Number of zones.",
 )
 @click.option(
-    "--nodes", type=click.IntRange(1, MAX_UP_NODES), default=DEFAULT_UP_NODES, show_default=True, help="In each zone."
+    "--nodes",
+    type=click.IntRange(1, MAX_UP_NODES),
+    default=DEFAULT_UP_NODES,
+    show_default=True,
+    help="Number of nodes in each zone.",
 )
 def up(backend: BackendName, count: int, nodes: int) -> None:
-    """Run zones on this machine until Ctrl-C or SIGTERM."""
+    """Run zones on this machine until Ctrl-C or SIGTERM.
+
+    The command prints environment variables for the other commands, and a short program.
+    """
     names = [f"local-{letter}" for letter in string.ascii_lowercase[:count]]
     try:
         run(_stay_up(LocalZones(names, nodes_per_zone=nodes, backend=backend)))
-    except Stopped:  # the only way out, and no failure
+    except Stopped:  # a signal is the normal end
         click.echo("# stopped")
 
 
@@ -130,7 +157,7 @@ async def _stay_up(zones: LocalZones) -> None:
 
 
 def directions(zones: Mapping[str, Sequence[str]], servers: str) -> list[str]:
-    """What to type to use these zones: lines for a shell, and a program. The first zone is the local one."""
+    """Return lines for a shell and a short program that use these zones. The first zone is the local one."""
     node_list = ";".join(f"{zone}={','.join(nodes)}" for zone, nodes in zones.items())
     local = next(iter(zones))
     return [
@@ -138,8 +165,8 @@ def directions(zones: Mapping[str, Sequence[str]], servers: str) -> list[str]:
         f"export {NODES_VARIABLE}={shlex.quote(node_list)}",
         f"export {ZONE_VARIABLE}={local}",
         "",
-        "# then, in another terminal: evcache set --namespace sessions user:42 Ada",
-        "# or in Python:",
+        "# for example, in another terminal: evcache set --namespace sessions user:42 Ada",
+        "# in Python:",
         _SNIPPET.format(zones=node_list, local=local),
     ]
 

@@ -1,4 +1,4 @@
-"""What a demo saw, second by second, and the judgement about it. Plain functions and counters: no I/O, no tasks."""
+"""Results of a demo for each second, and their evaluation, without I/O."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-# Every value repeats its text this often, so that a torn or mixed one can't look whole. About 200 bytes: the size of a
-# small session.
+# Each value repeats its text, so that a torn or mixed value is recognized. About 200 bytes, the size of a small session.
 VALUE_REPEATS = 12
 
-# Latencies are kept as counts in buckets, each this much wider than the one before: quantiles to 5 %, in constant memory.
+# Growth of the bucket bounds of a latency histogram. Quantiles are exact to 5 %, in constant memory.
 BUCKET_GROWTH = 1.05
 SHORTEST_SECONDS = 1e-6
 
-# Reads count as back in the local zone once it serves this share of them for this long. Not all of them: on servers
-# without versions, keys are missing there until they are written again.
+# The local zone has recovered when it serves this share of the reads in one window. On servers without versions, keys are
+# missing there until they are written again.
 BACK_SHARE = 0.9
 BACK_WINDOW_SECONDS = 0.25
 
-# Distinct error texts that are kept: enough to see what is wrong, and no flood.
+# Number of distinct error texts in the summary.
 MAX_ERRORS = 5
 
 
 class Phase(enum.StrEnum):
-    """When a read began, seen from the outage."""
+    """Time of a read relative to the outage."""
 
     BEFORE = "before"
     DURING = "during"
@@ -36,50 +35,53 @@ class Phase(enum.StrEnum):
 
 @dataclass
 class Tally:
-    """Counts. Each read is one of served, missed, failed and wrong; each write is acknowledged or refused."""
+    """Counts of reads and writes.
+
+    Each read is served, missed, failed or wrong. Each write is acknowledged or refused.
+    """
 
     served: Counter[str] = field(default_factory=Counter)
-    """Reads that brought a right value, by the zone that it came from."""
+    """Reads that returned a right value, by the zone that served them."""
     missed: int = 0
     lost: int = 0
-    """Those of the missed whose key had been acknowledged: nothing may delete or expire it, so it was lost."""
+    """Missed reads of a key with an acknowledged write. No key is deleted or expires, so the key was lost."""
     failed: int = 0
-    """Reads that raised."""
+    """Reads that raised an error."""
     wrong: int = 0
-    """Reads that brought another key's value, a torn one, or one that nobody wrote."""
+    """Reads that returned the value of another key, a torn value, or a value that was never written."""
     older: int = 0
-    """Those of the served that brought an older write than was acknowledged when they began."""
+    """Served reads of an older write than the latest acknowledged when the read began."""
     acknowledged: int = 0
     refused: int = 0
 
     @property
     def reads(self) -> int:
-        """All reads."""
+        """Number of reads."""
         return self.served.total() + self.missed + self.failed + self.wrong
 
 
 @dataclass
 class Second:
-    """One second of a demo."""
+    """Results of one second of a demo."""
 
     states: dict[str, str]
-    """Each zone's state, the last one it had in this second."""
+    """Last state of each zone in this second."""
     tally: Tally = field(default_factory=Tally)
     events: list[str] = field(default_factory=list)
 
 
 class Latencies:
-    """How long reads took."""
+    """Histogram of read latencies."""
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
 
     def add(self, seconds: float) -> None:
-        """Count one."""
+        """Count a read that took `seconds`."""
         self._buckets[math.ceil(math.log(max(seconds, SHORTEST_SECONDS), BUCKET_GROWTH))] += 1
 
     def quantile(self, share: float) -> float | None:
-        """Seconds within which this share (0 to 1) of them was done, to 5 %; None when there were none."""
+        """Return the latency in seconds that `share` (0 to 1) of the reads did not exceed. None without reads."""
         wanted = share * self._buckets.total()
         for bucket in sorted(self._buckets):
             wanted -= self._buckets[bucket]
@@ -88,30 +90,30 @@ class Latencies:
         return None
 
 
-class Return:
-    """When reads came back to the local zone. Times are on the record's timer, results in seconds since the restart."""
+class Recovery:
+    """Time from the restart of the local zone until it serves reads again."""
 
     def __init__(self) -> None:
         self.first: float | None = None
-        """Until the first read was served there; None: not yet."""
-        self.back: float | None = None
-        """Until it served most of them; None: not yet."""
+        """Seconds until the local zone served its first read. None before that."""
+        self.complete: float | None = None
+        """Seconds until the local zone served most reads. None before that."""
         self._restarted: float | None = None
         self._window_ends = 0.0
         self._window: Counter[bool] = Counter()
 
-    def restarted(self, now: float) -> None:
-        """The zone answers again."""
+    def start(self, now: float) -> None:
+        """Start the measurement at the restart of the zone."""
         self._restarted = now
         self._window_ends = now + BACK_WINDOW_SECONDS
 
     def read(self, now: float, *, local: bool) -> None:
-        """A read ended."""
-        if self._restarted is None or self.back is not None:
+        """Count a read that ended at `now`."""
+        if self._restarted is None or self.complete is not None:
             return
         if now >= self._window_ends:
             if self._window[True] >= BACK_SHARE * self._window.total() > 0:
-                self.back = self._window_ends - self._restarted
+                self.complete = self._window_ends - self._restarted
                 return
             self._window.clear()
             self._window_ends = now + BACK_WINDOW_SECONDS
@@ -121,20 +123,20 @@ class Return:
 
 
 class Record:
-    """Everything that one demo saw."""
+    """Results of one demo."""
 
     def __init__(self, zones: Sequence[str], local_zone: str, timer: Callable[[], float] = time.monotonic) -> None:
-        """The first second begins now. `timer`: seconds, from any origin."""
+        """Start the first second now. `timer` returns seconds since any origin."""
         self.zones = tuple(zones)
         self.local_zone = local_zone
         self.timer = timer
         self.phase = Phase.BEFORE
         self.total = Tally()
         self.latencies = {phase: Latencies() for phase in Phase}
-        self.returned = Return()
+        self.recovery = Recovery()
         self.errors: list[str] = []
         self.acknowledged: dict[str, int] = {}
-        """The number of the newest acknowledged write, by key."""
+        """Number of the latest acknowledged write, by key."""
         self._issued: dict[str, int] = {}
         self._states = dict.fromkeys(self.zones, "up")
         self._seconds: list[Second] = []
@@ -142,22 +144,22 @@ class Record:
 
     @property
     def seconds(self) -> list[Second]:
-        """The seconds until now. The last one is under way."""
+        """Seconds until now. The last one has not ended."""
         index = int(self.timer() - self._began)
         while len(self._seconds) <= index:
             self._seconds.append(Second(dict(self._states)))
         return self._seconds
 
     def begin(self) -> None:
-        """Let the first second begin now, and not when the record was made."""
+        """Start the first second again at this moment."""
         self._began = self.timer()
         self._seconds.clear()
 
-    # What happens to the zones.
+    # Zones.
 
-    def zone_became(self, zone: str, state: str, event: str) -> None:
-        """A zone changed its state (`up`, `down`, `paused`); `event` says so to a reader."""
-        second = self.seconds[-1]  # first: the seconds before this one get the states that they had
+    def set_zone_state(self, zone: str, state: str, event: str) -> None:
+        """Record a new state of a zone (`up`, `down`, `paused`). `event` describes it for the user."""
+        second = self.seconds[-1]  # created first, because earlier seconds get the previous state
         self._states[zone] = state
         second.states[zone] = state
         second.events.append(event)
@@ -165,12 +167,12 @@ class Record:
     # Writes.
 
     def next_write(self, key: str) -> int:
-        """The number of the next write to a key."""
+        """Return a number for the next write of a key."""
         self._issued[key] = self._issued.get(key, 0) + 1
         return self._issued[key]
 
-    def wrote(self, key: str, number: int, *, acknowledged: bool) -> None:
-        """A write ended."""
+    def record_write(self, key: str, number: int, *, acknowledged: bool) -> None:
+        """Record the end of a write."""
         for tally in self._tallies():
             if acknowledged:
                 tally.acknowledged += 1
@@ -179,11 +181,11 @@ class Record:
         if acknowledged:
             self.acknowledged[key] = max(number, self.acknowledged.get(key, 0))
 
-    # Reads. `known` is what `acknowledged` said of the key when the read began, `phase` when that was, `took` in seconds.
+    # Reads. `known` is the acknowledged write of the key and `phase` the phase when the read began. `took` is in seconds.
 
-    def read_hit(self, key: str, value: object, zone: str, known: int | None, phase: Phase, took: float) -> None:
-        """A read brought a value from a zone."""
-        number = number_in(key, value)
+    def record_hit(self, key: str, value: object, zone: str, known: int | None, phase: Phase, took: float) -> None:
+        """Record a read that returned a value."""
+        number = write_number(key, value)
         right = number is not None and number <= self._issued.get(key, 0)
         for tally in self._tallies():
             if number is None or not right:
@@ -195,17 +197,17 @@ class Record:
         if not right:
             self._keep(f"wrong value for {key} from {zone}: {str(value)[:80]!r}")
 
-    def read_missed(self, key: str, known: int | None, phase: Phase, took: float) -> None:
-        """A read found nothing."""
+    def record_miss(self, key: str, known: int | None, phase: Phase, took: float) -> None:
+        """Record a read that returned no value."""
         for tally in self._tallies():
             tally.missed += 1
             tally.lost += known is not None
         self._read_ended(phase, took, local=False)
         if known is not None:
-            self._keep(f"{key} is missing, though write {known} was acknowledged")
+            self._keep(f"{key} is missing: write {known} was acknowledged")
 
-    def read_failed(self, error: Exception, phase: Phase, took: float) -> None:
-        """A read raised."""
+    def record_failure(self, error: Exception, phase: Phase, took: float) -> None:
+        """Record a read that raised an error."""
         for tally in self._tallies():
             tally.failed += 1
         self._read_ended(phase, took, local=False)
@@ -213,7 +215,7 @@ class Record:
 
     def _read_ended(self, phase: Phase, took: float, *, local: bool) -> None:
         self.latencies[phase].add(took)
-        self.returned.read(self.timer(), local=local)
+        self.recovery.read(self.timer(), local=local)
 
     def _tallies(self) -> tuple[Tally, Tally]:
         return self.total, self.seconds[-1].tally
@@ -224,12 +226,12 @@ class Record:
 
 
 def value_of(key: str, number: int) -> str:
-    """The value of a key's write with this number: it names both, from its beginning to its end."""
+    """Return the value of a write, which repeats its key and number throughout."""
     return f"{key}/{number:08d};" * VALUE_REPEATS
 
 
-def number_in(key: str, value: object) -> int | None:
-    """The number of the write that a value of this key came from; None for another key's, a torn one, or anything else."""
+def write_number(key: str, value: object) -> int | None:
+    """Return the number of the write that stored a value. None if the value is torn or belongs to another key."""
     if not isinstance(value, str):
         return None
     name, _, number = value.partition(";")[0].rpartition("/")
@@ -238,20 +240,20 @@ def number_in(key: str, value: object) -> int | None:
     return int(number)
 
 
-def problems(total: Tally) -> list[str]:
-    """What a demo must not have seen, one sentence each. None: it may say that all went well."""
+def find_problems(total: Tally) -> list[str]:
+    """Return a sentence for each kind of fault in the results. An empty list means that no fault was found."""
     found = []
     if not total.reads:
         found.append("no read was made")
     if total.failed:
         found.append(f"{total.failed} reads raised an error")
     if total.lost:
-        found.append(f"{total.lost} reads missed a key that was acknowledged")
+        found.append(f"{total.lost} reads missed an acknowledged key")
     if total.wrong:
-        found.append(f"{total.wrong} reads brought a wrong value")
+        found.append(f"{total.wrong} reads returned a wrong value")
     return found
 
 
-def states_of(states: Mapping[str, str]) -> str:
-    """The zones' states in one line."""
+def format_states(states: Mapping[str, str]) -> str:
+    """Return the states of the zones in one line."""
     return ", ".join(f"{zone} {state}" for zone, state in states.items())

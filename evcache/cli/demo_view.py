@@ -1,4 +1,4 @@
-"""What a demo shows: a table that is redrawn in a terminal, plain lines anywhere else, and a summary for both."""
+"""Output of a demo: a table in a terminal, plain lines elsewhere, and a summary for both."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from evcache.cli.demo_stats import Phase, Record, Second, Tally, problems, states_of
+from evcache.cli.demo_stats import Phase, Record, Second, Tally, find_problems, format_states
 
-# Lines of a terminal that are not seconds: title, borders, heading, footer and the prompt that follows.
+# Lines of the terminal that show no second: title, borders, heading, footer and the next prompt.
 TABLE_FRAME_LINES = 12
 LEAST_ROWS = 3
 
 _STATE_STYLES = {"up": "green", "down": "bold red", "paused": "bold yellow"}
 _MILLISECOND = 1e-3
-_TWO_DIGITS = 10  # two digits without a decimal point, and enough: latencies are kept to 5 %
+_TWO_DIGITS = 10  # two digits suffice, because latencies are exact to 5 %
 
 
 class Screen(Protocol):
-    """Shows a record while it grows. A context manager; a terminal is as it was before when that has ended."""
+    """Context manager that shows a growing record. It restores the terminal at its end."""
 
     def __enter__(self) -> Self: ...
 
@@ -32,17 +32,17 @@ class Screen(Protocol):
     ) -> None: ...
 
     def say(self, line: str) -> None:
-        """Show a line of text above what changes."""
+        """Show a line of text above the changing part."""
 
     def refresh(self, record: Record, *, ended: bool = False) -> None:
-        """Show what there is now; `ended`: the last second is over too."""
+        """Show the present results. `ended` is True if the last second is complete."""
 
 
 class PlainScreen:
-    """One line for each second that has passed, and no control characters: for logs, pipes and dumb terminals."""
+    """Output without control characters, one line for each second, for logs, pipes and dumb terminals."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
-        """`write` prints one line."""
+        """Make a screen that prints lines with `write`."""
         self._write = write
         self._shown = 0
 
@@ -54,11 +54,11 @@ class PlainScreen:
     ) -> None: ...
 
     def say(self, line: str) -> None:
-        """Print it."""
+        """Print the line."""
         self._write(line)
 
     def refresh(self, record: Record, *, ended: bool = False) -> None:
-        """Print the seconds that have passed since the last time."""
+        """Print the seconds that have ended since the last refresh."""
         seconds = record.seconds
         for index in range(self._shown, len(seconds) if ended else len(seconds) - 1):
             self._write(plain_line(index, seconds[index], record))
@@ -66,11 +66,11 @@ class PlainScreen:
 
 
 class LiveScreen:
-    """A table, redrawn in place."""
+    """Table that is redrawn in place."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        # Redrawn by whoever calls refresh(): rich's own thread would draw while the counters change.
+        # Drawn in `refresh` only, because the thread of rich would read counters while they change.
         self._live = Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -81,30 +81,30 @@ class LiveScreen:
         self._live.__exit__(kind, error, trace)
 
     def say(self, line: str) -> None:
-        """Print it above the table."""
+        """Print the line above the table."""
         self._console.print(line, highlight=False, markup=False)
 
     def refresh(self, record: Record, *, ended: bool = False) -> None:
-        """Draw the table anew, with as many of the last seconds as fit."""
+        """Draw the table again, with the last seconds that fit."""
         del ended
         rows = max(LEAST_ROWS, self._console.height - TABLE_FRAME_LINES)
         self._live.update(table_of(record, rows), refresh=True)
 
 
 def plain_line(index: int, second: Second, record: Record) -> str:
-    """A second as one line; `index` counts from 0."""
+    """Return one line for a second. `index` starts at 0."""
     tally = second.tally
     served = "  ".join(f"{zone} {tally.served[zone]:>5}" for zone in record.zones)
     line = (
         f"{index + 1:>3} s  read from {served}  missed {tally.missed}  failed {tally.failed}  wrong {tally.wrong}"
         f"  older {tally.older}  |  writes acknowledged {tally.acknowledged:>4}  refused {tally.refused}"
-        f"  |  {states_of(second.states)}"
+        f"  |  {format_states(second.states)}"
     )
     return line + "".join(f"  <- {event}" for event in second.events)
 
 
 def table_of(record: Record, rows: int) -> Table:
-    """The last `rows` seconds and the totals so far."""
+    """Return a table of the last `rows` seconds, with the totals."""
     seconds = record.seconds
     first = max(0, len(seconds) - rows)
     table = Table(
@@ -132,34 +132,34 @@ def table_of(record: Record, rows: int) -> Table:
 
 
 def summary(record: Record) -> list[str]:
-    """The totals, the latencies, the way back, and the judgement."""
+    """Return lines with totals, latencies, recovery and verdict."""
     total = record.total
     served = [f"{total.served[zone]} by {zone}{' (local)' * (zone == record.local_zone)}" for zone in record.zones]
-    found = problems(total)
+    found = find_problems(total)
     lines = [
         ("reads", f"{total.reads}: {', '.join(served)}"),
         (
             "",
             f"{total.missed} missed ({total.lost} of them acknowledged keys), {total.failed} failed, {total.wrong} wrong",
         ),
-        ("", f"{total.older} brought an older value than was acknowledged"),
+        ("", f"{total.older} returned an older value than the latest acknowledged"),
         ("writes", f"{total.acknowledged + total.refused}: {total.acknowledged} acknowledged, {total.refused} refused"),
         *(("" if index else "latency", _quantiles(phase, record)) for index, phase in enumerate(Phase)),
-        ("return", _way_back(record)),
-        *(("seen", error) for error in record.errors),
-        ("verdict", f"NOT WELL: {'; '.join(found)}" if found else "no read failed, and no value was wrong"),
+        ("recovery", _recovery_text(record)),
+        *(("error", error) for error in record.errors),
+        ("verdict", f"FAILED: {'; '.join(found)}" if found else "no read failed, and no value was wrong"),
     ]
     return ["", *(f"{name:<9}{text}" for name, text in lines)]
 
 
-def _way_back(record: Record) -> str:
+def _recovery_text(record: Record) -> str:
     if record.phase is not Phase.AFTER:
         return f"{record.local_zone} was not restarted"
-    returned = record.returned
-    if returned.first is None:
+    recovery = record.recovery
+    if recovery.first is None:
         return f"no read came from {record.local_zone} after its restart"
-    most = "not most of them yet" if returned.back is None else f"most of them after {returned.back:.2f} s"
-    return f"first read from {record.local_zone} {returned.first:.2f} s after its restart, {most}"
+    most = "most reads not yet" if recovery.complete is None else f"most reads after {recovery.complete:.2f} s"
+    return f"first read from {record.local_zone} {recovery.first:.2f} s after its restart, {most}"
 
 
 def _quantiles(phase: Phase, record: Record) -> str:

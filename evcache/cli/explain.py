@@ -1,4 +1,4 @@
-"""`evcache explain`: where a key lives, who decides about it, and what the nodes that hold it are and can do."""
+"""Command `evcache explain`: the nodes of a key, its coordinator, and the features of its servers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from evcache.cli.key_commands import Target, json_of, targeted
+from evcache.cli.key_commands import Target, targeted, to_json
 from evcache.cli.runner import Status, Stopped, run
 from evcache.config import discovery_from, local_zone_from
 from evcache.values.keys import Keys
@@ -24,18 +24,18 @@ from evcache.zones.zone_pool import ZonePool
 
 @dataclass(frozen=True, slots=True)
 class ZoneReport:
-    """What one zone does with the key."""
+    """State and features of the node that holds the key in one zone."""
 
     mode: str
     local: bool
     node: str
-    """The label of the node that holds the key."""
+    """Label of the node that holds the key."""
     address: str
     nodes: int
-    """How many the zone has."""
+    """Number of nodes in the zone."""
     state: str
     problem: str | None
-    """Why the node can't be used; None when it can."""
+    """Cause for which the node cannot be used. None if it can."""
     transport: str | None
     server: str | None
     item_bytes: int | None
@@ -44,20 +44,20 @@ class ZoneReport:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Everything about one key."""
+    """Placement of one key, with the state of its nodes."""
 
     key: str
-    """As servers know it."""
-    place: int
-    """On the ring: a number of 32 bits."""
+    """Key with its namespace, as servers store it."""
+    position: int
+    """Position on the ring, a number of 32 bits."""
     read_order: list[str]
     coordinator_order: list[str]
-    """The first of these that can be reached decides about writes that depend on what is there."""
+    """Zones in the order in which one is chosen as the coordinator of conditional writes."""
     zones: dict[str, ZoneReport]
 
     @property
     def reachable(self) -> bool:
-        """Whether any zone can be used."""
+        """True if at least one zone can be used."""
         return any(zone.problem is None for zone in self.zones.values())
 
 
@@ -69,34 +69,37 @@ def _without_levels(command: Any) -> Any:
 @click.argument("key")
 @_without_levels
 def explain(target: Target, key: str) -> None:
-    """Say where KEY lives, who decides about it, and what its nodes can do. Status 3: no zone could be reached."""
+    """Show the nodes of KEY, its coordinator, and the features of its servers.
+
+    Exit status 0: at least one zone answered; 3: no zone could be reached.
+    """
     try:
         found = run(_explain(target, key))
     except Stopped as stopped:
         raise SystemExit(stopped.status) from None
-    click.echo(json_of(found) if target.as_json else "\n".join(lines(found)))
+    click.echo(to_json(found) if target.as_json else "\n".join(lines(found)))
     raise SystemExit(Status.DONE if found.reachable else Status.UNAVAILABLE)
 
 
 def lines(found: Explanation) -> list[str]:
-    """The explanation for people."""
-    told = [
-        f"key      {found.key}",
-        f"place    {found.place} of the ring",
-        f"reads    {', '.join(found.read_order)}",
-        f"decides  the first that can be reached of {', '.join(found.coordinator_order)}",
+    """Return the lines of an explanation."""
+    text = [
+        f"key          {found.key}",
+        f"position     {found.position} on the ring",
+        f"reads        {', '.join(found.read_order)}",
+        f"coordinator  the first reachable zone of {', '.join(found.coordinator_order)}",
     ]
     for name, zone in found.zones.items():
-        told += ["", f"{name}  {zone.mode}{', local' if zone.local else ''}"]
+        text += ["", f"{name}  {zone.mode}{', local' if zone.local else ''}"]
         node = zone.node if zone.node == zone.address else f"{zone.node} at {zone.address}"
-        told.append(f"  node       {node}{'' if zone.nodes == 1 else f', one of {zone.nodes}'}")
-        told.append(f"  state      {zone.state}{'' if zone.problem is None else f': {zone.problem}'}")
+        text.append(f"  node       {node}{'' if zone.nodes == 1 else f', one of {zone.nodes}'}")
+        text.append(f"  state      {zone.state}{'' if zone.problem is None else f': {zone.problem}'}")
         if zone.transport is not None:
-            told.append(f"  transport  {zone.transport}")
-            told.append(f"  server     memcached {zone.server}, items up to {zone.item_bytes} bytes")
-            told.append(f"  can        {_list(zone.features, has=True)}")
-            told.append(f"  can't      {_list(zone.features, has=False)}")
-    return told
+            text.append(f"  transport  {zone.transport}")
+            text.append(f"  server     memcached {zone.server}, items up to {zone.item_bytes} bytes")
+            text.append(f"  has        {_list(zone.features, has=True)}")
+            text.append(f"  lacks      {_list(zone.features, has=False)}")
+    return text
 
 
 def _list(features: dict[str, bool], *, has: bool) -> str:
@@ -117,7 +120,7 @@ async def _explain(target: Target, key: str) -> Explanation:
         await cluster.close(0)
     return Explanation(
         key=full.decode("ascii", "backslashreplace"),
-        place=ring_position(full),
+        position=ring_position(full),
         read_order=[pool.name for pool in view.readers],
         coordinator_order=[pool.name for pool in view.coordinators(full)],
         zones={pool.name: report for pool, report in zip(view.writers, reports, strict=True)},

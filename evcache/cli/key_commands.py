@@ -1,4 +1,4 @@
-"""`evcache get`, and what it shares with other commands for one key: options, a client, printing."""
+"""Command `evcache get`, and the options, client and output that all commands for one key share."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ T = TypeVar("T")
 
 NAMESPACE_VARIABLE = "EVCACHE_NAMESPACE"
 
-# For the whole command. Much longer than a client's 0.1 s, for here every call also opens its connections, perhaps from a
-# desk far from the zones, and a person at a terminal would rather wait than be told of a timeout.
+# For the whole command. Much longer than the read timeout of a client (0.1 s): each command opens its own connections, and
+# may run far from the zones.
 TIMEOUT_SECONDS = 2.0
 
-READ_LEVELS = "How many zones must answer. By default one."
+READ_LEVELS = "Number of zones that must answer. By default one."
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which cache a command talks to, and how."""
+    """Cache that a command uses, with the options of the call."""
 
     zones: str
     local_zone: str | None
@@ -43,7 +43,7 @@ class Target:
 
 
 def targeted(command: Callable[..., None], *, levels: str | None = READ_LEVELS) -> Callable[..., None]:
-    """Give a command the options that all have. It gets them as one argument, `target`.
+    """Add the common options to a command. The command receives them as one argument, `target`.
 
     Args:
         command: The command's function.
@@ -69,25 +69,29 @@ def targeted(command: Callable[..., None], *, levels: str | None = READ_LEVELS) 
             required=True,
             envvar=NODES_VARIABLE,
             show_envvar=True,
-            help="A node list, 'eu-1a=host:port,host:port;eu-1b=...', or the path of a TOML file.",
+            help="Node list 'eu-1a=host:port,host:port;eu-1b=...', or the path of a TOML file.",
         ),
         click.option(
             "--local-zone",
             envvar=ZONE_VARIABLE,
             show_envvar=True,
-            help="The zone that is read first; without it the client picks an order of its own.",
+            help="Zone that is read first. Without it, the client chooses an order.",
         ),
-        click.option("--namespace", required=True, envvar=NAMESPACE_VARIABLE, show_envvar=True, help="Prefix of the key."),
+        click.option(
+            "--namespace",
+            required=True,
+            envvar=NAMESPACE_VARIABLE,
+            show_envvar=True,
+            help="Namespace of the cache, the prefix of its keys.",
+        ),
         click.option(
             "--transport",
             type=click.Choice(get_args(TransportChoice)),
             default="auto",
             show_default=True,
-            help="The protocol to use. auto: each node is asked what it speaks; classic: for proxies that close when asked.",
+            help="Protocol. auto: ask each node; classic: for proxies that close the connection when asked.",
         ),
-        click.option(
-            "--timeout", type=float, default=TIMEOUT_SECONDS, show_default=True, help="Seconds for the whole operation."
-        ),
+        click.option("--timeout", type=float, default=TIMEOUT_SECONDS, show_default=True, help="Seconds for the operation."),
         click.option("--json", "as_json", is_flag=True, help="Print a JSON object."),
     ]
     if levels is not None:
@@ -110,24 +114,27 @@ def targeted(command: Callable[..., None], *, levels: str | None = READ_LEVELS) 
 @click.argument("key")
 @targeted
 def get(target: Target, key: str) -> None:
-    """Print the value of KEY. Status 1: there is none; 3: no zone could answer."""
+    """Print the value of KEY.
+
+    Exit status 0: the value was printed; 1: there is no value; 3: too few zones answered.
+    """
 
     async def read() -> Item | None:
-        async with connected(target, Hooks()) as cache:
+        async with make_client(target, Hooks()) as cache:
             return await cache.get_item(key, consistency=target.consistency, timeout=target.timeout)
 
-    item = finish(read())
+    item = run_command(read())
     if item is None:
         click.echo(f"no value for {key}", err=True)
     if target.as_json:
-        click.echo(json_of(None if item is None else described(item)))
+        click.echo(to_json(None if item is None else item_fields(item)))
     elif item is not None:
-        click.echo(printable(item.value))
+        click.echo(format_value(item.value))
     raise SystemExit(Status.NO if item is None else Status.DONE)
 
 
-def described(item: Item) -> dict[str, Any]:
-    """An item as `get --json` prints it. `type` tells bytes, which JSON has as base64, from text."""
+def item_fields(item: Item) -> dict[str, Any]:
+    """Return the fields of an item for `get --json`. `type` distinguishes text from bytes, which become base64."""
     return {
         "value": item.value,
         "type": type(item.value).__name__,
@@ -138,26 +145,30 @@ def described(item: Item) -> dict[str, Any]:
     }
 
 
-def printable(value: Any) -> str | bytes:
-    """A value for stdout: text and bytes as they are, anything else as JSON."""
-    return value if isinstance(value, str | bytes) else json_of(value)
+def format_value(value: Any) -> str | bytes:
+    """Return the form of a value for stdout: text and bytes unchanged, other values as JSON."""
+    return value if isinstance(value, str | bytes) else to_json(value)
 
 
-def json_of(value: Any) -> str:
-    """JSON; bytes in it as base64, dates as ISO 8601, and what JSON has no form for as Python writes it."""
+def to_json(value: Any) -> str:
+    """Return JSON text. Bytes become base64, dates ISO 8601, and other types their `repr`."""
     return msgspec.json.encode(value, enc_hook=repr).decode()
 
 
-def parsed(text: str) -> Any:
-    """A value given as JSON. Raises `click.BadParameter`."""
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        click.BadParameter: The text is not JSON.
+    """
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:  # the latter: an argument that is not UTF-8
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:  # UnicodeEncodeError: the argument is not UTF-8
         raise click.BadParameter(f"not JSON: {error}", param_hint="VALUE") from None
 
 
-def connected(target: Target, hooks: Hooks, nodes: NodeSettings | None = None) -> EVCache:
-    """Return a client of the cache that a command talks to. `nodes`: None is the library's default."""
+def make_client(target: Target, hooks: Hooks, nodes: NodeSettings | None = None) -> EVCache:
+    """Return a client of the command's cache, which is not open yet. If `nodes` is None, the defaults apply."""
     return EVCache(
         target.namespace,
         target.zones,
@@ -168,8 +179,8 @@ def connected(target: Target, hooks: Hooks, nodes: NodeSettings | None = None) -
     )
 
 
-def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work to its end. A stop signal ends the process with the status that shells expect."""
+def run_command(work: Coroutine[Any, Any, T]) -> T:
+    """Run the work of a command and return its result. A stop signal exits with the status that shells expect."""
     try:
         return run(work)
     except Stopped as stopped:

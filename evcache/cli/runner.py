@@ -1,4 +1,4 @@
-"""How commands run: until they are done or a signal ends them, and with which exit status."""
+"""Execution of commands: stop signals, and the translation of errors to exit statuses."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from evcache.testing import BackendUnavailable
 
 T = TypeVar("T")
 
-# The last one comes when a terminal is closed, and not to a program under nohup, which ignores it.
+# SIGHUP is sent when a terminal is closed. Under nohup it is ignored, and stays ignored.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SIGNAL_STATUS = 128  # plus the signal's number, as shells report it
+SIGNAL_STATUS = 128  # plus the number of the signal, as shells report it
 
 
 class Status(enum.IntEnum):
@@ -26,27 +26,27 @@ class Status(enum.IntEnum):
 
     DONE = 0
     NO = 1
-    """It worked, and the answer is no: a miss, a write that too few zones took, a demo that lost a read."""
+    """Negative result: a miss, a write that too few zones have, a demo that lost a read."""
     USAGE = 2
-    """Arguments that can't be used; click's own status for them."""
+    """An argument cannot be used. click uses this status too."""
     UNAVAILABLE = 3
-    """No zone, or too few of them, gave an answer that can be used."""
+    """Too few zones answered."""
 
 
 class BadUse(click.ClickException):
-    """Ends the command with one line on stderr: its arguments can't be used."""
+    """Error that ends the command with one line on stderr, because an argument cannot be used."""
 
     exit_code = Status.USAGE
 
 
 class NoAnswer(click.ClickException):
-    """Ends the command with one line on stderr: the cache, or the servers to be started, did not answer."""
+    """Error that ends the command with one line on stderr, because no zone or server answered."""
 
     exit_code = Status.UNAVAILABLE
 
 
 class Stopped(Exception):
-    """A signal ended the work, after it had cleaned up."""
+    """A signal stopped the work. Its cleanup is complete."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(number)
@@ -54,14 +54,19 @@ class Stopped(Exception):
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end in a loop of its own. Only in the main thread, since it listens to signals.
+    """Run a coroutine in a new event loop, in the main thread, and cancel it at a stop signal.
 
-    A stop signal cancels the work: whatever it started is removed by its own cleanup, and then `Stopped` is raised.
-    Errors of the library become `BadUse` or `NoAnswer`.
+    Returns:
+        The result of the coroutine.
+
+    Raises:
+        BadUse: An argument cannot be used.
+        NoAnswer: Too few zones answered.
+        Stopped: A signal arrived. The coroutine was cancelled and has cleaned up.
     """
     received: list[signal.Signals] = []
     try:
-        with failing_cleanly():
+        with translate_errors():
             return asyncio.run(_until_signal(work, received))
     except asyncio.CancelledError:
         if not received:
@@ -70,11 +75,11 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 @contextmanager
-def failing_cleanly() -> Iterator[None]:
-    """Turn errors that the library raises on purpose into `BadUse` or `NoAnswer`. Others are bugs: they keep their trace."""
+def translate_errors() -> Iterator[None]:
+    """Translate documented errors to `BadUse` or `NoAnswer`. Other errors are bugs and keep their traceback."""
     try:
         yield
-    except BrokenPipeError:  # whoever read our output has gone, as `head` does; click ends quietly on that
+    except BrokenPipeError:  # the reader of the output has ended, for example `head`; click handles it silently
         raise
     except (InvalidArgument, EncodeError, UsageError, Unsupported, BackendUnavailable) as error:
         raise BadUse(str(error)) from error

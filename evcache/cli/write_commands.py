@@ -1,7 +1,7 @@
-"""`evcache set` and `delete`: one write to every zone, and a report of the zones that have it and those that missed it.
+"""Commands `evcache set` and `evcache delete`: one write to all zones, and a report of its outcome in each zone.
 
-The hints of a client end with its process. So a command asks for every zone by default, and it can wait for
-the zones that missed the write.
+The hints of a command end with its process. By default a command therefore requires all zones. With `--wait` it waits for
+zones that missed the write.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import click
 
-from evcache.cli.key_commands import Target, connected, finish, json_of, parsed, targeted
+from evcache.cli.key_commands import Target, make_client, parse_json, run_command, targeted, to_json
 from evcache.cli.runner import Status
 from evcache.client import EVCache
 from evcache.consistency import Consistency
@@ -25,17 +25,17 @@ from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.topology.model import Topology
 from evcache.zones.validation import zero_or_more
 
-# Services space their probes of a dead node up to 30 s apart, since many processes probe it. A command is one process with a
-# few seconds to spare.
+# A service probes a dead node up to 30 s apart, because many processes probe it. A command is one process that waits for
+# seconds.
 WAITING = CircuitLimits(longest_pause=1.0, probe_timeout=1.0)
 
-# Outcomes for which the client keeps a hint. A zone that refused the write gets none.
+# Outcomes for which the client stores a hint. A zone that refused the write gets none.
 MAY_BE_DELIVERED = frozenset({Outcome.TIMEOUT, Outcome.UNAVAILABLE, Outcome.PENDING})
 DELIVERED: Mapping[HintEnd, Outcome] = {"delivered": Outcome.STORED, "superseded": Outcome.SUPERSEDED}
 
 Write = Callable[[EVCache, Consistency], Awaitable[WriteResult]]
 
-_LEVELS = "How many zones must acknowledge the write. By default all: what a zone missed ends with the command."
+_LEVELS = "Number of zones that must acknowledge the write. By default all, because hints end with the command."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,39 +43,42 @@ class Report:
     """The state of a write when its command ends."""
 
     met: bool
-    """True if as many zones as the command asked for have the write."""
+    """True if the number of zones that the command requires have the write."""
     version: int | None
     zones: Mapping[str, Outcome]
     missed: list[str]
-    """Zones that may not have the write. Nothing delivers it to them after the command has ended."""
+    """Zones that may not have the write. The command does not deliver it after its end."""
 
 
 class ZoneProgress(Hooks):
-    """Outcomes of one write by zone, and the ends of its hints."""
+    """Outcomes of one write by zone, with the outcomes of its hints."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
-        """The latest outcome of each zone, before or after the call has returned."""
+        """Latest outcome of each zone, during the call or after it."""
         self.hint_ends: dict[str, HintEnd] = {}
-        """The latest end of a hint for each zone."""
-        self.changed = asyncio.Event()
-        """Set at each change. The waiting command clears it."""
+        """Latest outcome of a hint for each zone."""
+        self._changed = asyncio.Event()
 
     def zone_wrote(self, zone: str, outcome: Outcome, *, late: bool) -> None:
-        """Note the outcome, late or not."""
+        """Record the outcome of a zone."""
         del late
         self.outcomes[zone] = outcome
-        self.changed.set()
+        self._changed.set()
 
     def hint_ended(self, zone: str, end: HintEnd) -> None:
-        """Note the end.
+        """Record the outcome of a hint.
 
-        An expired set is not delivered any more. The client then compares the zones instead, and the end of the comparison
-        says nothing about this write.
+        An expired set is demoted to a comparison of the zones, whose outcome says nothing about this write.
         """
         if self.hint_ends.get(zone) != "expired":
             self.hint_ends[zone] = end
-        self.changed.set()
+        self._changed.set()
+
+    async def wait_for_change(self) -> None:
+        """Wait for the next outcome."""
+        self._changed.clear()
+        await self._changed.wait()
 
 
 def report(
@@ -89,10 +92,10 @@ def report(
 
     Args:
         result: The result of the call, or None if it raised because no zone answered.
-        progress: What happened since the call began.
+        progress: Outcomes since the call began.
         topology: The zones, with their modes.
-        level: The level that the command asked for.
-        acknowledged: The outcomes after which a zone has the write.
+        level: The level that the command requires.
+        acknowledged: Outcomes after which a zone has the write.
     """
     outcomes = dict(progress.outcomes)
     if result is not None:
@@ -108,17 +111,17 @@ def report(
 
 
 def lines(found: Report, wait: float) -> list[str]:
-    """Return the report for people. `wait`: seconds that the command was to wait for zones."""
+    """Return the lines of a report. `wait`: seconds for which the command waits for zones."""
     version = "" if found.version is None else f", version {found.version}"
-    told = [f"done{version}" if found.met else "not done: too few zones acknowledged"]
+    text = [f"done{version}" if found.met else "not done: too few zones acknowledged"]
     width = max(map(len, found.zones))
-    told += [f"  {zone:<{width}}  {outcome.value}" for zone, outcome in found.zones.items()]
+    text += [f"  {zone:<{width}}  {outcome.value}" for zone, outcome in found.zones.items()]
     if found.missed:
         waited = f" after {wait:g} s of waiting" if wait else ""
-        told.append(f"missed by {', '.join(found.missed)}{waited}: reads from there may return the earlier value")
+        text.append(f"missed by {', '.join(found.missed)}{waited}: reads from there may return the earlier value")
     if not wait and any(found.zones[zone] in MAY_BE_DELIVERED for zone in found.missed):
-        told.append("with --wait SECONDS the command delivers the write when the zones return")
-    return told
+        text.append("with --wait SECONDS the command delivers the write when the zones return")
+    return text
 
 
 def _waiting(command: Callable[..., None]) -> Callable[..., None]:
@@ -136,15 +139,15 @@ def _waiting(command: Callable[..., None]) -> Callable[..., None]:
 @click.command(name="set")
 @click.argument("key")
 @click.argument("value")
-@click.option("--ttl", type=float, help="Seconds to live ('inf': does not expire). By default 900.")
-@click.option("--json-value", is_flag=True, help="VALUE is JSON; without this it is stored as text.")
+@click.option("--ttl", type=float, help="Seconds to live, or 'inf' for no expiry. By default 900.")
+@click.option("--json-value", is_flag=True, help="VALUE is JSON. Without this option, VALUE is stored as text.")
 @_waiting
 def set_(target: Target, key: str, value: str, ttl: float | None, wait: float, *, json_value: bool) -> None:
-    """Store VALUE under KEY in every zone.
+    """Store VALUE under KEY in all zones.
 
-    Exit status 0: as many zones as asked for have it; 1: too few zones have it; 3: no zone could be reached.
+    Exit status 0: the required zones have it; 1: too few zones have it; 3: no zone could be reached.
     """
-    stored = parsed(value) if json_value else value
+    stored = parse_json(value) if json_value else value
 
     async def write(cache: EVCache, level: Consistency) -> WriteResult:
         return await cache.set(key, stored, ttl=ttl, consistency=level, timeout=target.timeout)
@@ -156,9 +159,9 @@ def set_(target: Target, key: str, value: str, ttl: float | None, wait: float, *
 @click.argument("key")
 @_waiting
 def delete(target: Target, key: str, wait: float) -> None:
-    """Make KEY absent in every zone.
+    """Delete KEY in all zones.
 
-    Exit status 0: it is absent in as many zones as asked for; 1: in too few; 3: no zone could be reached.
+    Exit status 0: it is absent in the required zones; 1: in too few zones; 3: no zone could be reached.
     """
 
     async def write(cache: EVCache, level: Consistency) -> WriteResult:
@@ -173,19 +176,19 @@ def _write(target: Target, write: Write, wait: float, acknowledged: frozenset[Ou
     async def work() -> Report:
         zero_or_more(wait, "wait")
         progress = ZoneProgress()
-        cache = connected(target, progress, NodeSettings(circuit=WAITING) if wait else None)
-        return await carry_out(cache, progress, write, level, wait, acknowledged)
+        cache = make_client(target, progress, NodeSettings(circuit=WAITING) if wait else None)
+        return await write_and_wait(cache, progress, write, level, wait, acknowledged)
 
-    found = finish(work())
+    found = run_command(work())
     if target.as_json:
-        click.echo(json_of({"met": found.met, "version": found.version, "zones": found.zones, "missed": found.missed}))
+        click.echo(to_json({"met": found.met, "version": found.version, "zones": found.zones, "missed": found.missed}))
     else:
         for line in lines(found, wait):
             click.echo(line)
     raise SystemExit(Status.DONE if found.met else Status.NO)
 
 
-async def carry_out(
+async def write_and_wait(
     cache: EVCache,
     progress: ZoneProgress,
     write: Write,
@@ -196,18 +199,18 @@ async def carry_out(
     """Open a client, write, wait for zones that missed the write, and close the client.
 
     Args:
-        cache: The client. `progress` is one of its hooks.
-        progress: Receives what happens.
-        write: Makes the one call.
-        level: How many zones the call asks for.
-        wait: Seconds to wait for zones that missed the write; 0: none.
-        acknowledged: The outcomes after which a zone has the write.
+        cache: Client whose hooks are `progress`.
+        progress: Receiver of outcomes.
+        write: Function that makes the call.
+        level: Number of zones that the call requires.
+        wait: Seconds to wait for zones that missed the write. 0 disables waiting.
+        acknowledged: Outcomes after which a zone has the write.
 
     Returns:
-        The state after closing, which waits for late zones and tries once more to deliver what they missed.
+        The state after the client was closed. Closing waits for late zones and tries once more to deliver hints.
 
     Raises:
-        CacheUnavailable: No zone answered, and none got the write later.
+        CacheUnavailable: No zone answered, and no zone received the write later.
     """
     result: WriteResult | None = None
     unreachable: CacheUnavailable | None = None
@@ -226,14 +229,13 @@ async def carry_out(
 
 
 async def _wait_for_zones(cache: EVCache, progress: ZoneProgress, result: WriteResult | None, seconds: float) -> None:
-    """Wait until no zone is late and no hint is left, but not longer than the given seconds."""
+    """Wait until all zones have answered and no hint is left, for at most `seconds`."""
     pending = [] if result is None else [zone for zone, outcome in result.zones.items() if outcome is Outcome.PENDING]
-    announced = False
+    is_reported = False
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while cache.stats().hints or any(zone not in progress.outcomes for zone in pending):
-                if not announced and cache.stats().hints:
-                    announced = True
+                if not is_reported and cache.stats().hints:
+                    is_reported = True
                     click.echo(f"waiting up to {seconds:g} s for zones that missed the write", err=True)
-                progress.changed.clear()
-                await progress.changed.wait()
+                await progress.wait_for_change()

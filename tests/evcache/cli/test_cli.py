@@ -1,4 +1,4 @@
-"""The command line: exit statuses and output of each command, and the demo's judgement as plain functions."""
+"""Exit statuses and output of the commands, and their behaviour at signals."""
 
 import asyncio
 import json
@@ -7,26 +7,22 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 import evcache.cli
-from evcache.cli import demo, demo_stats, key_commands, runner
+from evcache.cli import key_commands, runner
 from evcache.cli.commands import directions
 from evcache.cli.commands import evcache as command_line
-from evcache.cli.demo_stats import Latencies, Phase, Record, Return, Tally, number_in, problems, value_of
-from evcache.cli.demo_view import LiveScreen, PlainScreen, summary
-from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError, InvalidKey, NodeUnavailable
+from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError, InvalidKey
 from evcache.testing import BackendUnavailable, LocalZones
 from evcache.zones.topology.model import Topology
 
 ZONES = ["eu-1a", "eu-1b", "eu-1c"]
 
-# Nothing listens on port 1 of the loopback address.
+# No server listens on port 1 of the loopback address.
 DEAD = "eu-1a=127.0.0.1:1;eu-1b=127.0.0.1:1"
 
 
@@ -38,7 +34,7 @@ def cluster():
 
 @pytest.fixture
 def call(cluster):
-    """Run a command against the cluster; the environment of this process has no say."""
+    """Run a command against the cluster, without the environment of this process."""
 
     def run(*args, **environment):
         node_list = ";".join(f"{zone}={','.join(nodes)}" for zone, nodes in cluster.zones.items())
@@ -103,14 +99,14 @@ def test_values_given_as_json(call, given, printed):
 
 
 def test_without_expiry(call):
-    assert call("set", "for-ever", "x", "--ttl", "inf").exit_code == 0
-    assert json.loads(call("get", "--json", "for-ever").stdout)["ttl"] is None
+    assert call("set", "no-expiry", "x", "--ttl", "inf").exit_code == 0
+    assert json.loads(call("get", "--json", "no-expiry").stdout)["ttl"] is None
 
 
-def test_bytes_are_printed_as_they_are():
-    assert key_commands.printable(b"\x00\xff") == b"\x00\xff"
-    assert key_commands.json_of({"value": b"\x00\xff"}) == '{"value":"AP8="}'
-    assert key_commands.json_of({"value": object}) == json.dumps({"value": repr(object)}, separators=(",", ":"))
+def test_bytes_are_printed_unchanged():
+    assert key_commands.format_value(b"\x00\xff") == b"\x00\xff"
+    assert key_commands.to_json({"value": b"\x00\xff"}) == '{"value":"AP8="}'
+    assert key_commands.to_json({"value": object}) == json.dumps({"value": repr(object)}, separators=(",", ":"))
 
 
 def test_the_zones_can_come_from_a_file(call, cluster, tmp_path):
@@ -156,7 +152,7 @@ def test_arguments_that_cannot_be_used(call, args, said):
 
 
 @pytest.mark.parametrize("missing", ["EVCACHE_NODES", "EVCACHE_NAMESPACE"])
-def test_what_must_be_said_can_be_said_by_the_environment(call, missing):
+def test_missing_required_option_names_its_environment_variable(call, missing):
     result = call("get", "k", **{missing: ""})
     assert result.exit_code == 2
     assert missing in result.stderr
@@ -202,7 +198,7 @@ def test_every_command_has_help():
 
 
 @pytest.mark.parametrize("module", ["click", "rich"])
-def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys, module):
+def test_without_the_extra_the_message_names_the_installation(monkeypatch, capsys, module):
     for name in list(sys.modules):
         if name.partition(".")[0] == module or name.startswith("evcache.cli."):
             monkeypatch.delitem(sys.modules, name)
@@ -247,7 +243,7 @@ def test_a_signal_cancels_the_work_and_waits_for_its_cleanup():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_what_nohup_ignores_stays_ignored():
+def test_signal_that_nohup_ignores_stays_ignored():
     async def work():
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         return "done"
@@ -319,295 +315,3 @@ def test_the_directions_can_be_followed(cluster):
     assert Topology.from_node_list(node_list) == Topology.from_mapping(cluster.zones)
     ran = subprocess.run([sys.executable, "-c", lines[-1]], capture_output=True, text=True, check=False)
     assert (ran.stdout, ran.stderr) == ("{'name': 'Ada'}\n", "")
-
-
-# --- demo: a run --------------------------------------------------------------------------------------------------------
-
-LINE = re.compile(
-    r" *(\d+) s  read from eu-1a +(\d+)  eu-1b +(\d+)  eu-1c +(\d+)  missed (\d+)  failed (\d+)  wrong (\d+)"
-    r"  older (\d+)  \|  writes acknowledged +(\d+)  refused (\d+)  \|  (.*)"
-)
-
-
-@pytest.mark.parametrize("pause", [[], ["--pause"]])
-def test_a_demo_serves_every_read_and_its_numbers_add_up(pause):
-    args = ["demo", "--backend", "embedded", "--seconds", "0.9", "--callers", "4", "--keys", "20", "--plain", *pause]
-    result = CliRunner().invoke(command_line, args)
-    assert result.exit_code == 0, result.output
-    assert re.search(r"[\x00-\x09\x0b-\x1f\x7f\x9b]", result.output) is None
-
-    rows = [LINE.fullmatch(line) for line in result.stdout.splitlines() if " s  read from " in line]
-    assert all(rows)
-    numbers = [[int(number) for number in row.groups()[:-1]] for row in rows]
-    assert [row[0] for row in numbers] == list(range(1, len(rows) + 1))
-    local, second, third, missed, failed, wrong, older, acknowledged, refused = [
-        sum(row[column] for row in numbers) for column in range(1, 10)
-    ]
-    assert local > 0
-    assert second + third > 0
-    assert (
-        f"{local + second + third + missed + failed + wrong}: {local} by eu-1a (local), {second} by eu-1b, {third} by eu-1c"
-        in result.stdout
-    )
-    assert f"{missed} missed (0 of them acknowledged keys), {failed} failed, {wrong} wrong" in result.stdout
-    assert f"{older} brought an older value" in result.stdout
-    assert f"{acknowledged + refused}: {acknowledged} acknowledged, {refused} refused" in result.stdout
-    assert (missed, failed, wrong) == (0, 0, 0)
-
-    events = "\n".join(row[11] for row in rows)
-    assert f"eu-1a {'hangs' if pause else 'killed'}" in events
-    assert "eu-1a back, empty" in events
-    assert re.search(r"return   first read from eu-1a \d+\.\d\d s after its restart", result.stdout)
-    assert "verdict  no read failed, and no value was wrong" in result.stdout
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_demo_can_be_stopped(number, status):
-    with start("demo", "--backend", "embedded", "--seconds", "600", "--callers", "2", "--keys", "10") as process:
-        while "  1 s  read from" not in (line := process.stdout.readline()):
-            assert line
-        process.send_signal(number)
-        rest, errors = process.communicate()
-    assert (process.returncode, errors) == (status, "")
-    assert "eu-1a was not restarted" in rest
-    assert rest.endswith("stopped before its end\n")
-
-
-def test_a_demo_whose_output_nobody_reads_any_more():
-    process = start("demo", "--backend", "embedded", "--seconds", "600", "--callers", "2", "--keys", "10")
-    assert process.stdout.readline()
-    process.stdout.close()
-    with process.stderr as errors:
-        assert errors.read() == ""
-    assert process.wait() == 1
-
-
-def test_a_demo_without_its_servers(monkeypatch):
-    monkeypatch.setenv("EVCACHE_MEMCACHED", "/nonexistent/memcached")
-    result = CliRunner().invoke(command_line, ["demo", "--backend", "memcached"])
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "/nonexistent/memcached" in result.stderr
-
-
-def test_a_demo_that_lost_a_read_ends_with_status_1(monkeypatch):
-    async def run_demo(plan, record, screen):
-        record.read_failed(CacheUnavailable("get", {}), Phase.DURING, 0.1)
-
-    monkeypatch.setattr(demo, "run_demo", run_demo)
-    result = CliRunner().invoke(command_line, ["demo", "--plain"])
-    assert result.exit_code == 1
-    assert "NOT WELL: 1 reads raised an error" in result.stdout
-
-
-def test_an_error_beside_the_story_ends_the_demo():
-    ended = []
-
-    async def story():
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append(True)
-
-    async def companion():
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(demo._beside(story(), [companion()]))
-    assert ended == [True]
-
-
-class Cache:
-    """Answers every call with one result, or error."""
-
-    def __init__(self, answer):
-        self.answer = answer
-
-    async def get_item(self, key):
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
-
-    async def set(self, key, value):
-        return await self.get_item(key)
-
-
-@pytest.mark.parametrize(
-    ("answer", "known", "expected"),
-    [
-        (None, None, Tally(missed=1)),
-        (None, 1, Tally(missed=1, lost=1)),
-        (CacheUnavailable("get", {}), 1, Tally(failed=1)),
-        (ZeroDivisionError(), 1, Tally(failed=1)),
-    ],
-)
-def test_what_a_read_counts_as(answer, known, expected):
-    record = Record(ZONES, "eu-1a", timer=lambda: 0.0)
-    if known is not None:
-        record.wrote("k", known, acknowledged=True)
-        expected.acknowledged = 1
-    asyncio.run(demo.read_once(Cache(answer), record, "k"))
-    assert record.total == record.seconds[0].tally == expected
-
-
-def test_a_refused_write_is_not_expected_of_a_reader():
-    record = Record(ZONES, "eu-1a", timer=lambda: 0.0)
-    asyncio.run(demo.write_once(Cache(NodeUnavailable("down", "n")), record, "k"))
-    assert (record.total.refused, record.acknowledged) == (1, {})
-
-
-# --- demo: deciding -----------------------------------------------------------------------------------------------------
-
-
-class Timer:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-def test_a_value_names_its_write():
-    assert number_in("key-1", value_of("key-1", 7)) == 7
-    assert len(value_of("key-00001", 1)) < 512  # values over that are checked against the servers' limits
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        value_of("key-2", 7),  # another key's
-        value_of("key-1", 7)[:-1],  # torn
-        value_of("key-1", 7)[:100] + value_of("key-1", 8)[100:],  # mixed
-        value_of("key-1", 7) + "x",
-        "key-1/7;",
-        "key-1/seven;" * demo_stats.VALUE_REPEATS,
-        "",
-        None,
-        7,
-        value_of("key-1", 7).encode(),
-    ],
-)
-def test_a_value_that_is_not_right_is_seen(value):
-    assert number_in("key-1", value) is None
-
-
-def test_reads_are_told_apart():
-    record = Record(ZONES, "eu-1a", timer=Timer())
-    for _ in range(3):
-        record.wrote("k", record.next_write("k"), acknowledged=True)
-    record.read_hit("k", value_of("k", 3), "eu-1a", 3, Phase.BEFORE, 0.001)
-    record.read_hit("k", value_of("k", 2), "eu-1b", 3, Phase.BEFORE, 0.001)
-    assert problems(record.total) == []
-    record.read_hit("k", value_of("k", 4), "eu-1b", 3, Phase.BEFORE, 0.001)  # nobody wrote that
-    record.read_hit("k", value_of("j", 3), "eu-1c", 3, Phase.BEFORE, 0.001)
-    assert record.total.served == {"eu-1a": 1, "eu-1b": 1}
-    assert (record.total.wrong, record.total.older, record.total.reads) == (2, 1, 4)
-    assert problems(record.total) == ["2 reads brought a wrong value"]
-    assert len(record.errors) == 2
-
-
-@pytest.mark.parametrize(
-    ("tally", "found"),
-    [
-        (Tally(), ["no read was made"]),
-        (Tally(missed=1), []),  # of a key whose write was refused
-        (Tally(missed=1, lost=1), ["1 reads missed a key that was acknowledged"]),
-        (Tally(failed=2), ["2 reads raised an error"]),
-        (Tally(wrong=3), ["3 reads brought a wrong value"]),
-    ],
-)
-def test_the_judgement(tally, found):
-    assert problems(tally) == found
-
-
-def test_errors_are_kept_once_and_not_without_end():
-    record = Record(ZONES, "eu-1a", timer=Timer())
-    for number in range(100):
-        record.read_failed(ValueError(f"problem {number // 2}"), Phase.BEFORE, 0.001)
-    assert record.errors == [f"ValueError: problem {number}" for number in range(demo_stats.MAX_ERRORS)]
-
-
-def test_seconds_without_a_call_are_seconds_too():
-    timer = Timer()
-    record = Record(ZONES, "eu-1a", timer=timer)
-    record.wrote("k", 1, acknowledged=True)
-    timer.now += 3.5
-    record.zone_became("eu-1a", "down", "eu-1a killed")
-    record.wrote("k", 2, acknowledged=False)
-    assert [second.tally.acknowledged for second in record.seconds] == [1, 0, 0, 0]
-    assert [second.tally.refused for second in record.seconds] == [0, 0, 0, 1]
-    assert [second.states["eu-1a"] for second in record.seconds] == ["up", "up", "up", "down"]
-    assert record.seconds[3].events == ["eu-1a killed"]
-
-
-def test_quantiles():
-    latencies = Latencies()
-    assert latencies.quantile(0.5) is None
-    for milliseconds in range(1, 101):
-        latencies.add(milliseconds / 1000)
-    assert latencies.quantile(0.5) == pytest.approx(0.050, rel=0.05)
-    assert latencies.quantile(0.99) == pytest.approx(0.099, rel=0.05)
-    latencies.add(0.0)  # a clock with coarse ticks
-
-
-def test_when_reads_came_back():
-    back = Return()
-    back.read(1.0, local=True)  # before the restart: counts for nothing
-    assert back.first is None
-    back.restarted(10.0)
-    back.read(10.1, local=False)
-    back.read(10.2, local=True)
-    assert (back.first, back.back) == (pytest.approx(0.2), None)
-    for tenths in range(103, 110):
-        back.read(tenths / 10, local=tenths % 2 == 0)
-    assert back.back is None
-    for hundredths in range(1101, 1200):
-        back.read(hundredths / 100, local=True)
-    assert 1.0 < back.back < 1.6
-    assert back.first == pytest.approx(0.2)
-
-
-# --- demo: showing ------------------------------------------------------------------------------------------------------
-
-
-def test_the_live_table_fits_a_small_terminal():
-    timer = Timer()
-    record = Record(ZONES, "eu-1a", timer=timer)
-    with Path(os.devnull).open("w") as nowhere:
-        console = Console(file=nowhere, force_terminal=True, width=80, height=24, record=True)
-        with LiveScreen(console) as screen:
-            screen.say("three zones")
-            for second in range(40):
-                timer.now = 100.0 + second
-                record.wrote("k", record.next_write("k"), acknowledged=True)
-                record.read_hit("k", value_of("k", second + 1), "eu-1a", second, Phase.BEFORE, 0.0001)
-            record.zone_became("eu-1a", "down", "eu-1a killed")
-            screen.refresh(record)
-    shown = console.export_text()
-    assert "second 40: eu-1a killed" in shown
-    assert "down up up" in shown
-    assert "…" not in shown
-    frames = shown.count("eu-1a down")
-    assert 0 < shown.count("\n") / frames < 24
-
-
-def test_plain_lines_are_printed_once_each():
-    timer = Timer()
-    record = Record(ZONES, "eu-1a", timer=timer)
-    lines = []
-    with PlainScreen(lines.append) as screen:
-        screen.refresh(record)
-        assert lines == []
-        timer.now += 2.5
-        screen.refresh(record)
-        screen.refresh(record)
-        assert [line.split()[0] for line in lines] == ["1", "2"]
-        screen.refresh(record, ended=True)
-        screen.refresh(record, ended=True)
-    assert [line.split()[0] for line in lines] == ["1", "2", "3"]
-
-
-@pytest.mark.parametrize("phase", list(Phase))
-def test_a_summary_can_be_made_at_any_time(phase):
-    record = Record(ZONES, "eu-1a", timer=Timer())
-    record.phase = phase
-    assert summary(record)[-1] == "verdict  NOT WELL: no read was made"

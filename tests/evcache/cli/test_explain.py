@@ -1,4 +1,4 @@
-"""`evcache explain`: where a key lives, who decides about it, what its nodes are and can do."""
+"""Tests of `evcache explain`: nodes of a key, its coordinator, and features of servers."""
 
 import json
 from contextlib import contextmanager
@@ -13,12 +13,12 @@ from evcache.zones.routing.ketama import Ring, ring_position
 from evcache.zones.routing.zone_order import coordinator_order
 from evcache.zones.testing import FakeMemcached
 
-DEAD = "127.0.0.1:1"  # nothing listens there
+DEAD = "127.0.0.1:1"  # no server listens there
 
 
 @contextmanager
 def servers(**kinds):
-    """Servers by name, each with the options of FakeMemcached, in a loop of their own."""
+    """Run servers by name in another event loop, each with options of FakeMemcached."""
     with LoopThread() as thread:
 
         async def start():
@@ -48,7 +48,7 @@ def explained(zones, *args, **options):
 
 @pytest.fixture(scope="module")
 def mixed():
-    """Three zones of different servers, the first with two nodes, the last one dead and write-only."""
+    """Return four zones of different servers. The first has two nodes, the last is dead and write-only."""
     kinds = {
         "a1": {},
         "a2": {},
@@ -59,25 +59,25 @@ def mixed():
         yield at, f"eu-1a={at['a1']},{at['a2']};eu-1b={at['b']};eu-1c=label@{at['c']};eu-1d!={DEAD}"
 
 
-def test_where_a_key_lives_and_who_decides(mixed):
+def test_nodes_and_coordinator_of_a_key(mixed):
     at, zones = mixed
     for key in ("user:42", "user:43", "user:44", "user:45"):
-        told = explained(zones, key=key)
+        found = explained(zones, key=key)
         full = f"sessions:{key}".encode()
-        assert told["key"] == full.decode()
-        assert told["place"] == ring_position(full)
-        assert told["read_order"][0] == "eu-1a"
-        assert sorted(told["read_order"]) == ["eu-1a", "eu-1b", "eu-1c"]
-        assert told["coordinator_order"] == list(coordinator_order(full, ("eu-1a", "eu-1b", "eu-1c")))
+        assert found["key"] == full.decode()
+        assert found["position"] == ring_position(full)
+        assert found["read_order"][0] == "eu-1a"
+        assert sorted(found["read_order"]) == ["eu-1a", "eu-1b", "eu-1c"]
+        assert found["coordinator_order"] == list(coordinator_order(full, ("eu-1a", "eu-1b", "eu-1c")))
         labels = [at["a1"], at["a2"]]
-        assert told["zones"]["eu-1a"]["node"] == labels[Ring(labels).owner(ring_position(full))]
-        assert told["zones"]["eu-1a"]["nodes"] == 2
+        assert found["zones"]["eu-1a"]["node"] == labels[Ring(labels).owner(ring_position(full))]
+        assert found["zones"]["eu-1a"]["nodes"] == 2
 
 
-def test_what_each_node_is_and_can_do(mixed):
+def test_state_and_features_of_each_node(mixed):
     at, zones = mixed
-    told = explained(zones)["zones"]
-    a, b, c, d = (told[f"eu-1{letter}"] for letter in "abcd")
+    found = explained(zones)["zones"]
+    a, b, c, d = (found[f"eu-1{letter}"] for letter in "abcd")
     assert (a["transport"], a["server"], a["state"], a["problem"]) == ("meta", "1.6.38", "ready", None)
     assert (a["local"], a["mode"], b["local"]) == (True, "read-write", False)
     assert (b["transport"], b["server"], b["item_bytes"]) == ("classic", "1.4.39", 4096)
@@ -90,30 +90,30 @@ def test_what_each_node_is_and_can_do(mixed):
     assert (b["features"]["CAS (not run with -C)"], b["features"]["meta protocol"]) == (True, False)
 
 
-def test_for_people(mixed):
+def test_text_output(mixed):
     at, zones = mixed
     done = explain(zones)
     assert (done.exit_code, done.stderr) == (0, "")
-    told = done.stdout
-    assert told.startswith(
-        f"key      sessions:user:42\nplace    {ring_position(b'sessions:user:42')} of the ring\nreads    eu-1a, "
+    found = done.stdout
+    assert found.startswith(
+        f"key          sessions:user:42\nposition     {ring_position(b'sessions:user:42')} on the ring\nreads        eu-1a, "
     )
-    assert "decides  the first that can be reached of eu-1" in told
-    assert "\neu-1a  read-write, local\n" in told
-    assert ", one of 2\n" in told
-    assert f"\neu-1b  read-write\n  node       {at['b']}\n  state      ready\n  transport  classic\n" in told
-    assert "  server     memcached 1.4.39, items up to 4096 bytes\n  can        CAS (not run with -C)\n" in told
-    assert f"  node       label at {at['c']}\n" in told
-    assert f"\neu-1d  write-only\n  node       {DEAD}\n  state      down: {DEAD}: it is down: " in told
+    assert "coordinator  the first reachable zone of eu-1" in found
+    assert "\neu-1a  read-write, local\n" in found
+    assert ", one of 2\n" in found
+    assert f"\neu-1b  read-write\n  node       {at['b']}\n  state      ready\n  transport  classic\n" in found
+    assert "  server     memcached 1.4.39, items up to 4096 bytes\n  has        CAS (not run with -C)\n" in found
+    assert f"  node       label at {at['c']}\n" in found
+    assert f"\neu-1d  write-only\n  node       {DEAD}\n  state      down: {DEAD}: it is down: " in found
 
 
 def test_the_transport_can_be_forced(mixed):
     _, zones = mixed
-    told = explained(zones, "--transport", "classic")["zones"]
-    assert [told[zone]["transport"] for zone in ("eu-1a", "eu-1b", "eu-1c")] == ["classic"] * 3
-    told = explained(zones, "--transport", "meta")["zones"]
-    assert [told[zone]["transport"] for zone in ("eu-1a", "eu-1b", "eu-1c")] == ["meta", None, "meta"]
-    assert "does not support the meta protocol" in told["eu-1b"]["problem"]
+    found = explained(zones, "--transport", "classic")["zones"]
+    assert [found[zone]["transport"] for zone in ("eu-1a", "eu-1b", "eu-1c")] == ["classic"] * 3
+    found = explained(zones, "--transport", "meta")["zones"]
+    assert [found[zone]["transport"] for zone in ("eu-1a", "eu-1b", "eu-1c")] == ["meta", None, "meta"]
+    assert "does not support the meta protocol" in found["eu-1b"]["problem"]
 
 
 def test_a_key_that_is_hashed_is_shown_as_servers_know_it(mixed):
@@ -128,7 +128,7 @@ def test_nothing_is_stored_or_read(mixed):
     assert CliRunner().invoke(command_line, ["get", "user:42"], env=env).exit_code == 1
 
 
-def test_no_zone_at_all_is_status_3_and_still_says_where_the_key_would_be():
+def test_without_a_reachable_zone_the_nodes_are_shown_with_status_3():
     done = explain(f"eu-1a={DEAD};eu-1b={DEAD}", "--timeout", "1")
     assert done.exit_code == 3
     assert done.stdout.count("state      down") == 2
@@ -167,7 +167,7 @@ def test_get_and_set_take_a_transport_too(mixed):
 
 
 def test_a_server_without_cas_says_that_it_has_no_leases():
-    """It has none of the other features that need a CAS, either."""
+    """Features that need a CAS are missing too."""
     with servers(a={"cas_enabled": False}, b={"cas_enabled": False, "classic_only": True}) as at:
         found = explained(f"eu-1a={at['a']};eu-1b={at['b']}")
     for zone in found["zones"].values():

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from evcache import CacheUnavailable, Consistency
 from evcache.cli.commands import evcache as command_line
-from evcache.cli.write_commands import WAITING, Report, ZoneProgress, carry_out, lines, report
+from evcache.cli.write_commands import WAITING, Report, ZoneProgress, lines, report, write_and_wait
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, WriteResult
 from evcache.testing import LocalZones
 from evcache.zones import Topology
@@ -170,7 +170,7 @@ async def command(zones, write, wait, acknowledged, level=ALL):
     """Do what the command does, with the same limits."""
     progress = ZoneProgress()
     cache = zones.client(hooks=progress, circuit=WAITING)
-    return await carry_out(cache, progress, write, level, wait, acknowledged)
+    return await write_and_wait(cache, progress, write, level, wait, acknowledged)
 
 
 async def old_value(zones):
