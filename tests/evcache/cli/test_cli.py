@@ -122,7 +122,7 @@ def test_the_zones_can_come_from_a_file(call, cluster, tmp_path):
     [
         (["get", "a b"], "key: 'a b' has a space"),
         (["get", "k", "--namespace", "a:b"], "namespace: "),
-        (["get", "k", "--timeout", "0"], "timeout: seconds over 0"),
+        (["get", "k", "--timeout", "0"], "timeout: a number of seconds above 0 is required"),
         (["get", "k", "--timeout", "soon"], "'--timeout'"),
         (["get", "k", "--consistency", "most"], "'--consistency'"),
         (["get", "k", "--local-zone", "mars"], "'mars' is not one of the zones"),

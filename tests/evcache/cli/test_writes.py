@@ -303,7 +303,7 @@ def test_exit_status_says_if_enough_zones_have_it(half, args, options, status, f
 def test_wait_that_is_no_time_is_refused(half, args, seconds):
     result = CliRunner().invoke(command_line, [*args, "--wait", seconds, "--zones", half, "--namespace", "tests"])
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "wait: 0 or more is needed" in result.stderr
+    assert "wait: a number of at least 0 is required" in result.stderr
 
 
 def test_each_command_documents_its_exit_statuses_and_the_wait():
