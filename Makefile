@@ -20,11 +20,14 @@ install: $(READY)  ## the development environment, in .venv
 demo: $(READY)  ## three zones under traffic, one is killed and comes back
 	$(BIN)/evcache demo
 
+# Integration tests share the servers, so all of them run in one worker. Unit tests fill the other workers.
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
+
 test: lint types $(READY)  ## everything: style, types, unit and integration tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 unit: $(READY)  ## tests that need no server and no network beyond loopback
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest $(WORKERS) tests
 
 integration: $(READY)  ## tests against real memcached
 	$(BIN)/python -m pytest integration

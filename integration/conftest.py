@@ -3,6 +3,7 @@
 import os
 import uuid
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,14 @@ def pytest_configure(config):
         config.stash[SERVERS] = find_servers()
     except NoServers as reason:
         pytest.exit(f"integration tests: {reason}", returncode=1)
+
+
+def pytest_collection_modifyitems(items):
+    """Keep these tests in one worker: they share servers, and two of them at once would measure each other."""
+    folder = Path(__file__).parent
+    for item in items:
+        if folder in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("servers"))
 
 
 def pytest_report_header(config):

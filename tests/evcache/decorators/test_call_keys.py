@@ -182,6 +182,6 @@ def test_a_callable_that_returns_no_key_is_refused(made):
     assert type(made).__name__ in problem(load, lambda user_id: made, 1)
 
 
-@pytest.mark.parametrize("key", [1, b"user:{user_id}", ["a"], nothing], ids=ascii)
+@pytest.mark.parametrize("key", [1, b"user:{user_id}", ["a"], nothing], ids=["int", "bytes", "list", "function"])
 def test_what_is_no_key_is_refused(key):
     assert "is needed" in problem_at_decoration(load, key)
