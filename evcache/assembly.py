@@ -235,7 +235,7 @@ class Assembly(Live):
         )
         self._bus = None if invalidation is None else InvalidationBus(invalidation, f"evcache:{namespace}", self._changes)
         if self._bus is not None:
-            self._changes.announce = self._bus.announce
+            self._changes.announce = self._bus.publish
         self._failover = TokenBucket(failover.ratio, failover.burst)
         self._hedge = None if hedging is None else HedgedReader(hedging, self._hooks)
         gutter_pool = None if gutter is None else GutterPool(clock, gutter.ttl)

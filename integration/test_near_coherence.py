@@ -51,7 +51,7 @@ async def two_clients(zones, namespace, redis):
             near = NearCache(grace=GRACE_SECONDS)
             clients.append(EVCache(namespace, zones, local_zone=zone, near_cache=near, invalidation=channel, **PATIENT))
             await stack.enter_async_context(clients[-1])
-        await until(lambda: all(client._bus.up for client in clients))
+        await until(lambda: all(client._bus.is_up for client in clients))
         await asyncio.sleep(GRACE_SECONDS)
         yield clients
 
@@ -159,19 +159,18 @@ def test_near_hits_are_bounded_while_the_channel_is_gone(shared_zones, namespace
                 await asyncio.sleep(1.5)
                 before = traffic.take()
 
-                gaps, cleared = reader._changes.gaps, reader.stats().near.cleared
+                cleared = reader.stats().near.cleared
                 began = time.monotonic()
                 await asyncio.to_thread(redis.kill if fault == "killed" else redis.pause)
-                await until(lambda: not reader._bus.up)
+                await until(lambda: not reader._bus.is_up)
                 noticed = time.monotonic() - began
-                assert reader._changes.gaps > gaps
                 assert reader.stats().near.cleared > cleared
                 assert reader.stats().invalidation.losses == 1
                 await asyncio.sleep(GRACE_SECONDS + TTL_SECONDS)
                 during = traffic.take()
 
                 await asyncio.to_thread(redis.start if fault == "killed" else redis.resume)
-                await until(lambda: reader._bus.up and writer._bus.up and not writer._bus.stats.pending)
+                await until(lambda: reader._bus.is_up and writer._bus.is_up and not writer._bus.stats.pending)
                 back = time.monotonic() - began
                 await asyncio.sleep(GRACE_SECONDS)
                 between = traffic.take()

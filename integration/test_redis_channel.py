@@ -311,19 +311,19 @@ def test_buses_hear_of_each_other_and_of_every_outage(server):
         try:
             for bus in (speaker, listener):
                 bus.start()
-            await until(lambda: speaker.up and listener.up)
+            await until(lambda: speaker.is_up and listener.is_up)
             told.take()
-            speaker.announce(b"a", 1)
+            speaker.publish(b"a", 1)
             await until(lambda: (b"a", 1) in told.events)
             assert told.take() == [(b"a", 1)]
             server.kill()
-            await until(lambda: not listener.up)
+            await until(lambda: not listener.is_up)
             assert told.take()[0] == "down"
-            speaker.announce(b"b", 2)
+            speaker.publish(b"b", 2)
             server.start()
-            await until(lambda: listener.up and not speaker.stats.pending)
+            await until(lambda: listener.is_up and not speaker.stats.pending)
             assert told.take()[:2] == ["lost: subscribed", "up"]
-            speaker.announce(b"c", 3)
+            speaker.publish(b"c", 3)
             await until(lambda: (b"c", 3) in told.events)
         finally:
             await speaker.close(1)

@@ -121,7 +121,7 @@ ORDER = """
     config
     values
     load_policy
-    _sqlite_journal _background _loop_affinity _steps _loop_end
+    _sqlite_journal _background _loop_affinity _steps _loop_end _retry
     hooks
     results consistency errors
     zones.testing

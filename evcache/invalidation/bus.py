@@ -1,9 +1,9 @@
-"""Announcing to other processes what this one has written, and hearing what they have.
+"""Invalidation bus: it publishes the writes of this client, and receives those of other processes.
 
-Two tasks. One listens: it subscribes, again with growing pauses when a subscription is lost, and tells its listener what
-was written, and when something may have been missed. The other speaks (`evcache.invalidation.publisher`).
+Two tasks run. One subscribes, again with growing pauses after a lost subscription. It passes changes and gaps to a listener.
+The other publishes (`evcache.invalidation.publisher`).
 
-Nobody who uses a cache ever waits for this, or sees it fail: what can't be announced is noticed by the others as a gap.
+No caller of the cache waits for the bus, or gets an error of it. Other processes detect unpublished changes as a gap.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
-from tenacity import AsyncRetrying, retry_if_result, wait_exponential, wait_random
-
+from evcache._retry import retry_forever
 from evcache.channels.base import ChannelError, InvalidationChannel, Subscription
 from evcache.invalidation.gap_detector import GapDetector
 from evcache.invalidation.messages import Change, DecodeFailed, InvalidationMessage, Kind, decode
@@ -35,59 +35,59 @@ from evcache.zones._tasks import abandon, cancel_once, ended, unattended
 from evcache.zones.errors import InvalidArgument, UsageError
 from evcache.zones.validation import at_least_one, positive_seconds, zero_or_more
 
-# Heartbeats that may be missed in a row.
+# Consecutive heartbeats that may be missed.
 MISSED_HEARTBEATS = 3
 
-# A subscription that lasted so long was a good one: the next pause is a short one again.
+# Seconds after which a subscription counts as good: the next pause is a short one again.
 STEADY_SECONDS = 10.0
 
-# Changes that are passed on before the event loop gets a turn: a millisecond or less.
+# Changes that are passed on before the event loop runs other tasks: a millisecond or less.
 SLICE_CHANGES = 500
 
-# A look at the clock that comes later than this was held up: by this process, which has not read what came, or by a
-# machine that stood still, and the others with it. It proves nothing, and waiting begins anew.
+# If the watchdog fires later than this, the process or the host was stalled. Missing heartbeats then prove nothing, and the
+# timeouts restart.
 LATE_SECONDS = 0.5
 
 _log = logging.getLogger("evcache.invalidation")
 
 
 class Listener(Protocol):
-    """Who holds what others may change. Called on the event loop; must not block. To raise is a bug, which is logged."""
+    """Receiver of invalidations. Called on the event loop, so it must not block. An exception is a bug, which is logged."""
 
-    def changed(self, key: bytes, version: int | None) -> None:
-        """Another client wrote this key. `version` as in `evcache.invalidation.messages.Change`."""
+    def invalidate(self, key: bytes, version: int | None) -> None:
+        """Handle a write of another client. `version` as in `evcache.invalidation.messages.Change`."""
 
-    def lost_track(self, reason: str) -> None:
-        """Announcements may have been missed: forget everything."""
+    def invalidate_all(self, reason: str) -> None:
+        """Handle a gap: any key may have changed."""
 
-    def channel_up(self, up: bool) -> None:  # noqa: FBT001 (one fact, told as it changes)
-        """From now on announcements are heard, or are not."""
+    def set_channel_up(self, up: bool) -> None:  # noqa: FBT001  # the only argument
+        """Set if invalidations arrive from now on."""
 
 
 @dataclass(frozen=True, slots=True)
 class BusStats:
-    """What one bus has done. Counted since its start, but for the last two."""
+    """Figures of one bus. Counted since its start, except the last two."""
 
     published: int
-    """Changes that the channel has taken."""
+    """Changes that the channel has accepted."""
     received: int
-    """Changes of others that were heard."""
+    """Changes of other clients that were received."""
     gaps: int
-    """Times when announcements may have been missed while listening."""
+    """Gaps in the messages that were received."""
     losses: int
-    """Subscriptions that were lost, or could not be had."""
+    """Subscriptions that were lost or failed."""
     failures: int
-    """Messages that the channel did not take, each attempt counted."""
+    """Attempts to publish a message that failed."""
     overflows: int
-    """Times when too many changes waited, and others were made to forget everything in their place."""
+    """Times at which too many changes waited. They were dropped, and other clients clear their near caches."""
     pending: int
-    """Changes that wait to be sent."""
+    """Changes that wait to be published."""
     publishers: int
-    """Others that have announced something lately."""
+    """Other clients that have published lately."""
 
 
 class InvalidationBus:
-    """The announcements of one client, on one topic of a channel."""
+    """Publisher and subscriber of one client, on one topic of a channel."""
 
     def __init__(
         self,
@@ -100,12 +100,22 @@ class InvalidationBus:
         quiet_after: float = QUIET_AFTER_SECONDS,
         max_pending: int = MAX_PENDING,
     ) -> None:
-        """Does nothing before `start`. Times are seconds; `heartbeat` must be the same for all that share the topic.
+        """Create it without I/O. `start` begins the work.
 
-        Whoever shares a topic hears of the same keys. The channel belongs to the caller, who closes it after the bus.
+        Args:
+            channel: Channel of the caller, who closes it after the bus.
+            topic: Topic. All clients of a topic share their keys.
+            listener: Receiver of invalidations.
+            batch: Seconds for which changes are gathered into one message.
+            heartbeat: Seconds between heartbeats. All clients of a topic must use the same value.
+            quiet_after: Seconds without a change after which heartbeats stop.
+            max_pending: Largest number of changes that wait.
+
+        Raises:
+            InvalidArgument: A value is out of range.
         """
         if not isinstance(topic, str) or not topic:
-            raise InvalidArgument("topic", f"a text is needed, not {topic!r}")
+            raise InvalidArgument("topic", f"a non-empty str is required, not {topic!r}")
         zero_or_more(batch, "batch")
         positive_seconds(heartbeat, "heartbeat")
         positive_seconds(quiet_after, "quiet_after")
@@ -114,227 +124,234 @@ class InvalidationBus:
         self._topic = topic
         self._listener = listener
         self._heartbeat = heartbeat
-        self._silence = MISSED_HEARTBEATS * heartbeat
+        self._timeout = MISSED_HEARTBEATS * heartbeat
         self._outbox = Outbox(max_pending)
-        self._speaker = Publisher(
+        self._publisher = Publisher(
             channel, topic, self._outbox, self._expect_echo, batch=batch, heartbeat=heartbeat, quiet_after=quiet_after
         )
-        self._publishers = GapDetector(self._silence)
+        self._peers = GapDetector(self._timeout)
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop
         self._closing = False
         self._closed = False
-        self._up = False
-        self._deaf = False  # this was logged
+        self._is_up = False
+        self._down_logged = False
         self._received = self._gaps = self._losses = 0
         self._bug_logged = False
         self._subscribed_at = 0.0
-        self._echoed_at = -math.inf  # when an own message has last come back
-        self._echo_due: float | None = None  # since when the next one is waited for
+        self._echoed_at = -math.inf  # time at which an own message was received last
+        self._echo_due: float | None = None  # time since which the next one is due
 
     @property
-    def up(self) -> bool:
-        """Whether announcements are heard."""
-        return self._up
+    def is_up(self) -> bool:
+        """True while the subscription is active."""
+        return self._is_up
 
     @property
     def stats(self) -> BusStats:
-        """The figures as they are now."""
+        """The present figures."""
         return BusStats(
-            published=self._speaker.published,
+            published=self._publisher.published,
             received=self._received,
             gaps=self._gaps,
             losses=self._losses,
-            failures=self._speaker.failures,
-            overflows=self._speaker.overflows,
-            pending=self._speaker.pending,
-            publishers=len(self._publishers),
+            failures=self._publisher.failures,
+            overflows=self._publisher.overflows,
+            pending=self._publisher.pending,
+            publishers=len(self._peers),
         )
 
     def start(self) -> None:
-        """Begin to listen and to speak, on the running event loop. No effect when it has begun.
+        """Begin to publish and to receive, on the running event loop. No effect if it has begun.
 
-        Raises `UsageError` after `close`.
+        Raises:
+            UsageError: The bus is closed.
         """
         if self._closing:
             raise UsageError("this bus is closed")
         if self._tasks:
             return
         self._loop = asyncio.get_running_loop()
-        for work, name in ((self._listen(), "listen"), (self._speaker.run(), "speak")):
+        for work, name in ((self._receive(), "receive"), (self._publisher.run(), "publish")):
             task = unattended(self._loop.create_task(work, name=f"evcache-bus-{name}"))
-            task.add_done_callback(_ended)
+            task.add_done_callback(_log_bug)
             self._tasks.append(task)
 
-    def announce(self, key: bytes, version: int | None) -> None:
-        """Tell others that this key was written. Returns at once; no effect after `close`.
+    def publish(self, key: bytes, version: int | None) -> None:
+        """Publish that this client has written a key. Returns at once. No effect after `close`.
 
-        To be called when the write was acknowledged, or may have been carried out. Raises `InvalidArgument` for a key or
-        version that can't be sent.
+        Call it when the write was acknowledged, or may have been applied.
+
+        Args:
+            key: Full key.
+            version: As in `evcache.invalidation.messages.Change`.
+
+        Raises:
+            InvalidArgument: The key or version cannot be sent.
         """
         if not self._closing:
-            self._speaker.announce(key, version)
+            self._publisher.publish(key, version)
 
     async def close(self, drain: float, *, level: int = logging.WARNING) -> None:
-        """Send what waits, and that nothing more comes, within `drain` seconds; then end. May be called again.
+        """Publish the waiting changes and a BYE within `drain` seconds, then end. May be called again.
 
-        What was not sent is lost, and is noticed by others as a silence. Being cancelled ends everything at once.
-        `level`: of the log line about what was not sent.
+        Other clients detect missing heartbeats if the BYE was not published. Cancellation ends all tasks at once.
+
+        Args:
+            drain: Seconds.
+            level: Level of the log line about changes that were not published.
         """
         zero_or_more(drain, "drain")
         self._closing = True
-        self._speaker.finish()
+        self._publisher.finish()
         try:
             if self._tasks:
                 await asyncio.wait(self._tasks[1:], timeout=drain)
         finally:
             cancel_once(self._tasks)
         await ended(self._tasks, lambda _: f"the invalidation channel {type(self._channel).__qualname__}")
-        closed, self._closed = self._closed, True
-        if (pending := self._speaker.pending) and not closed:
-            _log.log(level, "closed with %d changes that were not announced", pending)
+        was_closed, self._closed = self._closed, True
+        if (pending := self._publisher.pending) and not was_closed:
+            _log.log(level, "invalidation publish failed: closed with %d unpublished invalidations", pending)
 
     def reopen(self) -> None:
-        """Allow another `start`, on any loop: after `close`, or when the loop is closed."""
+        """Allow another `start`, on any loop: after `close`, or if the loop is closed."""
         abandon(self._tasks)
         self._tasks = []
-        self._closing = self._closed = self._up = self._deaf = False
-        self._speaker.reopen()
+        self._closing = self._closed = self._is_up = self._down_logged = False
+        self._publisher.reopen()
         self._echoed_at, self._echo_due = -math.inf, None
 
-    # Listening.
+    # The subscription.
 
-    async def _listen(self) -> None:
-        retrying = AsyncRetrying(
-            wait=wait_exponential(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS) + wait_random(0, RETRY_FIRST_SECONDS),
-            retry=retry_if_result(lambda steady: not steady),
-        )
+    async def _receive(self) -> None:
         opening = self._tasks
         while self._is_current(opening):
-            await retrying(self._follow, opening)
-            await asyncio.sleep(random.uniform(0, RETRY_FIRST_SECONDS))  # noqa: S311 (others have lost theirs too)
+            await retry_forever(partial(self._follow, opening), RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS)
+            await asyncio.sleep(random.uniform(0, RETRY_FIRST_SECONDS))  # noqa: S311 (other clients reconnect now, too)
 
     def _is_current(self, opening: list[asyncio.Task[None]]) -> bool:
-        """Return False for tasks that `close` has cancelled. A channel may catch the cancellation and go on."""
+        """Return False for a task that `close` has cancelled. A channel may catch the cancellation and continue."""
         return opening is self._tasks and not self._closing
 
     async def _follow(self, opening: list[asyncio.Task[None]]) -> bool:
-        """Follow one subscription from its beginning to its end. Return whether it lasted, or is not wanted any more."""
+        """Serve one subscription from its beginning to its end. Return True if it was steady, or is not needed any more."""
         try:
             subscription = await self._channel.subscribe(self._topic)
-        except Exception as error:  # whatever a channel raises, it is tried again
+        except Exception as error:  # any error of the channel is retried
             if not self._is_current(opening):
                 return True
             self._losses += 1
-            self._log_deaf(error)
+            self._log_down(error)
             return False
         if not self._is_current(opening):
             with contextlib.suppress(Exception):
                 await subscription.aclose()
             return True
-        reason: Exception | None = None  # still, if it is cancelled
+        reason: Exception | None = None  # stays None if it is cancelled
         try:
-            self._came_up()
+            self._go_up()
             async with asyncio.TaskGroup() as group:
                 unattended(group.create_task(self._watch(), name="evcache-bus-watch"))
-                unattended(group.create_task(self._hear(subscription), name="evcache-bus-hear"))
+                unattended(group.create_task(self._read(subscription), name="evcache-bus-read"))
         except ExceptionGroup as errors:
             reason = errors.exceptions[0]
         finally:
             if opening is self._tasks:
-                self._went_down(reason)
-            with contextlib.suppress(Exception):  # it has ended, one way or the other
+                self._go_down(reason)
+            with contextlib.suppress(Exception):  # it has ended in any case
                 await subscription.aclose()
         return self._loop.time() - self._subscribed_at >= STEADY_SECONDS
 
-    def _came_up(self) -> None:
+    def _go_up(self) -> None:
         self._subscribed_at = self._loop.time()
-        self._publishers.begin(self._subscribed_at)
+        self._peers.reset(self._subscribed_at)
         self._echo_due = None
-        self._up = True
-        if self._deaf:
-            self._deaf = False
-            _log.info("announcements of other clients are heard again")
-        self._tell(self._listener.lost_track, "subscribed")
-        self._tell(self._listener.channel_up, True)
+        self._is_up = True
+        if self._down_logged:
+            self._down_logged = False
+            _log.info("invalidation channel up")
+        self._notify(self._listener.invalidate_all, "subscribed")
+        self._notify(self._listener.set_channel_up, True)
 
-    def _went_down(self, reason: Exception | None) -> None:
-        self._up = False
+    def _go_down(self, reason: Exception | None) -> None:
+        self._is_up = False
         if reason is not None and not self._closing:
             self._losses += 1
-            self._log_deaf(reason)
-        self._tell(self._listener.channel_up, False)
-        self._tell(self._listener.lost_track, "closed" if reason is None else str(reason))
+            self._log_down(reason)
+        self._notify(self._listener.set_channel_up, False)
+        self._notify(self._listener.invalidate_all, "closed" if reason is None else str(reason))
 
-    def _log_deaf(self, reason: Exception) -> None:
-        if not self._deaf:
-            self._deaf = True
-            expected = isinstance(reason, ChannelError)
-            _log.warning("announcements of other clients are not heard: %s", reason, exc_info=None if expected else reason)
+    def _log_down(self, reason: Exception) -> None:
+        if not self._down_logged:
+            self._down_logged = True
+            is_expected = isinstance(reason, ChannelError)
+            _log.warning("invalidation channel down: %s", reason, exc_info=None if is_expected else reason)
 
-    async def _hear(self, subscription: Subscription) -> None:
+    async def _read(self, subscription: Subscription) -> None:
         done = 0
         async for data in subscription:
-            for key, version in self._news_in(data):
-                self._tell(self._listener.changed, key, version)
+            for key, version in self._changes_of(data):
+                self._notify(self._listener.invalidate, key, version)
                 self._received += 1
                 done += 1
             done += 1
-            if done >= SLICE_CHANGES:  # what waits is handed out without a turn of the loop
+            if done >= SLICE_CHANGES:  # waiting messages are returned without a turn of the loop
                 done = 0
                 await asyncio.sleep(0)
-        raise ChannelError("the subscription has ended")
+        raise ChannelError("subscription ended")
 
-    def _news_in(self, data: bytes) -> tuple[Change, ...]:
+    def _changes_of(self, data: bytes) -> tuple[Change, ...]:
+        """Record a message, and return its changes if they are new and of another client."""
         try:
-            announcement = decode(data)
+            message = decode(data)
         except DecodeFailed as error:
-            self._gap(f"a message that can't be read: {error}")
+            self._report_gap(f"invalid message: {error}")
             return ()
-        if self._outbox.is_own(announcement.publisher):
+        if self._outbox.is_own(message.publisher):
             self._echoed_at = self._loop.time()
             self._echo_due = None
             return ()
-        heard = self._publishers.heard(announcement, self._loop.time())
-        if heard.gap is not None:
-            self._gap(heard.gap)
-        return announcement.changes if heard.news else ()
+        observation = self._peers.observe(message, self._loop.time())
+        if observation.gap is not None:
+            self._report_gap(observation.gap)
+        return message.changes if observation.is_new else ()
 
-    def _expect_echo(self, announcement: InvalidationMessage, began: float) -> None:
-        """What was taken while this client listens should come back, on a channel where anything ever did."""
-        listened = self._up and began > self._subscribed_at and self._echoed_at > -math.inf
-        came_back = self._echoed_at >= began  # before the channel said that it was taken
-        if listened and not came_back and self._echo_due is None and announcement.kind is not Kind.BYE:
+    def _expect_echo(self, message: InvalidationMessage, began: float) -> None:
+        """Expect a published message on the subscription, if the channel has ever returned an own message."""
+        was_subscribed = self._is_up and began > self._subscribed_at and self._echoed_at > -math.inf
+        is_back = self._echoed_at >= began  # it was received before the channel confirmed it
+        if was_subscribed and not is_back and self._echo_due is None and message.kind is not Kind.BYE:
             self._echo_due = began
 
     async def _watch(self) -> None:
-        """Notice what does not come."""
+        """Check that messages arrive. Raises `ChannelError` if own messages do not."""
         while True:
             due = self._loop.time() + self._heartbeat
             await asyncio.sleep(self._heartbeat)
             now = self._loop.time()
             if now - due > LATE_SECONDS:
-                self._publishers.forgive(now)
+                self._peers.restart_timeouts(now)
                 self._echo_due = None if self._echo_due is None else now
-            if silent := self._publishers.silent(now):
-                self._gap(f"{silent} publishers have fallen silent")
-            # Taken by the channel, and not heard: this subscription is somewhere else, as at a server that was replaced.
-            if self._echo_due is not None and now - self._echo_due > self._silence:
-                raise ChannelError("own announcements are not heard")
+            if silent := self._peers.end_silent(now):
+                self._report_gap(f"heartbeats of {silent} publishers are missing")
+            # The channel accepted a message and did not return it. The subscription is elsewhere, as at a replaced server.
+            if self._echo_due is not None and now - self._echo_due > self._timeout:
+                raise ChannelError("own messages do not arrive")
 
-    def _gap(self, reason: str) -> None:
+    def _report_gap(self, reason: str) -> None:
         self._gaps += 1
-        self._tell(self._listener.lost_track, reason)
+        self._notify(self._listener.invalidate_all, reason)
 
-    def _tell(self, call: Callable[..., None], *arguments: object) -> None:
+    def _notify(self, call: Callable[..., None], *arguments: object) -> None:
         try:
             call(*arguments)
         except Exception:
             if not self._bug_logged:
                 self._bug_logged = True
-                _log.exception("a listener of announcements has a bug; the next ones are not logged")
+                _log.exception("invalidation listener failed: unexpected exception; later ones are not logged")
 
 
-def _ended(task: asyncio.Task[None]) -> None:
+def _log_bug(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("%s ended with a bug", task.get_name(), exc_info=error)
+        _log.error("invalidation task %s failed: unexpected exception", task.get_name(), exc_info=error)

@@ -72,10 +72,6 @@ class InvalidationDispatcher:
         self._remembered = remembered
         self._throttle = throttle
         self._throttled = throttle.until  # empty nearly always: then a write pays for a look
-        self.heard = 0
-        """Changes that other processes have announced."""
-        self.gaps = 0
-        """Times when announcements may have been missed."""
         self.announce: Callable[[bytes, int | None], None] | None = None
         """Tells other processes: a key, and the version that was written (None: not known)."""
 
@@ -126,11 +122,10 @@ class InvalidationDispatcher:
 
     # What other processes say.
 
-    def changed(self, key: bytes, version: int | None) -> None:
+    def invalidate(self, key: bytes, version: int | None) -> None:
         """Another client has written this version; None: something; `NOTHING_NEWER`: nothing new, but what is held is not
         right.
         """
-        self.heard += 1
         self._flights.detach(key, version)
         if self._throttled and version != NOTHING_NEWER:
             self._throttle.end(key)
@@ -142,15 +137,14 @@ class InvalidationDispatcher:
         if self._near is not None:
             self._near.invalidate(key, version)
 
-    def lost_track(self, reason: str) -> None:  # noqa: ARG002
+    def invalidate_all(self, reason: str) -> None:  # noqa: ARG002  # an argument of `Listener`
         """Announcements may have been missed."""
-        self.gaps += 1
         self._flights.detach_all()
         self._throttle.end_all()
         if self._near is not None:
             self._near.invalidate_all()
 
-    def channel_up(self, up: bool) -> None:  # noqa: FBT001  # the bus's word for it
+    def set_channel_up(self, up: bool) -> None:  # noqa: FBT001  # the bus's word for it
         """From now on announcements are heard, or are not."""
         if self._near is not None:
             self._near.set_channel_up(up)

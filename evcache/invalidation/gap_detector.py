@@ -1,10 +1,13 @@
-"""Who else announces, and whether anything of it was missed. Pure: no I/O, and the time is passed in.
+"""Detection of lost invalidation messages. Pure: no I/O, and the caller passes the time.
 
-A publisher numbers its messages of changes from 1, and says its last number once a second, until it says BYE. So whoever
-has listened for longer than a few heartbeats knows every publisher there is, and a number that does not follow, a silence
-without a BYE, and a stranger who has spoken before, are each a *gap*: announcements have been missed.
+A publisher numbers its messages of changes from 1. It repeats its last number in a heartbeat each second, until it sends a
+BYE. So after a few heartbeats a receiver knows all publishers, and can detect three kinds of *gaps*:
 
-A publisher may be forgotten at any time without a risk: when it is heard of again, it is such a stranger.
+- a number that does not follow the last one;
+- missing heartbeats without a BYE;
+- an unknown publisher with a number over 1.
+
+The receiver may forget a publisher at any time. When it receives from it again, the publisher is unknown, which is a gap.
 """
 
 from __future__ import annotations
@@ -13,94 +16,99 @@ from typing import NamedTuple
 
 from evcache.invalidation.messages import InvalidationMessage, Kind
 
-# Publishers that are remembered, of those that speak and again of those that are silent or gone. 200 bytes each.
+# Live publishers that are remembered, and ended ones. Each takes 200 bytes.
 MAX_PUBLISHERS = 4_096
 
 
-class Heard(NamedTuple):
-    """What follows from a message."""
+class Observation(NamedTuple):
+    """Conclusions from one message."""
 
-    news: bool
-    """Whether its changes have not been heard before."""
+    is_new: bool
+    """True if its changes were not received before."""
     gap: str | None
-    """How it shows that something was missed before it; None: it does not."""
+    """Description of the gap before the message, or None."""
 
 
-class _Publisher:
-    __slots__ = ("ended", "heard_at", "last")
+class _PeerState:
+    __slots__ = ("ended", "last_number", "seen_at")
 
     def __init__(self) -> None:
-        self.last = 0
-        self.heard_at = 0.0
-        self.ended = False  # it said BYE
+        self.last_number = 0
+        self.seen_at = 0.0
+        self.ended = False  # its last message was a BYE
 
 
 class GapDetector:
-    """The publishers that one subscription has heard of."""
+    """Publishers of which one subscription has received messages."""
 
-    __slots__ = ("_began", "_forgiven_at", "_gone", "_limit", "_live", "_silence")
+    __slots__ = ("_began", "_ended", "_limit", "_live", "_restarted_at", "_timeout")
 
-    def __init__(self, silence: float, limit: int = MAX_PUBLISHERS) -> None:
-        """`silence`: seconds without a message after which a publisher has missed its heartbeats."""
-        self._silence = silence
+    def __init__(self, timeout: float, limit: int = MAX_PUBLISHERS) -> None:
+        """Create it without publishers.
+
+        Args:
+            timeout: Seconds without a message after which a publisher has missed its heartbeats.
+            limit: Largest number of live publishers, and of ended ones.
+        """
+        self._timeout = timeout
         self._limit = limit
         self._began = 0.0
-        self._forgiven_at = 0.0
-        # In both, whoever was heard last comes last.
-        self._live: dict[int, _Publisher] = {}
-        self._gone: dict[int, _Publisher] = {}
+        self._restarted_at = 0.0
+        # Both ordered by the time of the last message.
+        self._live: dict[int, _PeerState] = {}
+        self._ended: dict[int, _PeerState] = {}
 
     def __len__(self) -> int:
-        """Those that are expected to send heartbeats."""
+        """Number of publishers that send heartbeats."""
         return len(self._live)
 
-    def begin(self, now: float) -> None:
-        """A subscription begins: of what was said before nothing is known."""
-        self._began = self._forgiven_at = now
+    def reset(self, now: float) -> None:
+        """Forget all publishers, because a subscription begins."""
+        self._began = self._restarted_at = now
         self._live.clear()
-        self._gone.clear()
+        self._ended.clear()
 
-    def heard(self, announcement: InvalidationMessage, now: float) -> Heard:
-        """Take note of a message."""
-        kind, identity, number, _ = announcement
-        changes = kind is Kind.CHANGES
-        before = number - 1 if changes else number  # what must have been heard before this
-        publisher = self._live.pop(identity, None) or self._gone.pop(identity, None)
+    def observe(self, message: InvalidationMessage, now: float) -> Observation:
+        """Record a message, and return what follows from it."""
+        kind, identity, number, _ = message
+        has_changes = kind is Kind.CHANGES
+        expected = number - 1 if has_changes else number  # last number before this message
+        peer = self._live.pop(identity, None) or self._ended.pop(identity, None)
         gap = None
-        if publisher is None:
-            publisher = _Publisher()
-            if before and now - self._began > self._silence:
-                gap = "a publisher has announced something before it was first heard of"
-        elif before > publisher.last:
-            gap = f"{before - publisher.last} announcements of a publisher are missing"
-        elif publisher.ended and number <= publisher.last:
-            self._gone[identity] = publisher  # a copy that comes late; heartbeats are not to be expected again
-            return Heard(news=False, gap=None)
-        news = changes and number > publisher.last
-        publisher.last = max(publisher.last, number)
-        publisher.heard_at = now
-        publisher.ended = kind is Kind.BYE
-        place = self._gone if publisher.ended else self._live
-        place[identity] = publisher
-        if len(place) > self._limit:
-            del place[next(iter(place))]
-        return Heard(news, gap)
+        if peer is None:
+            peer = _PeerState()
+            if expected and now - self._began > self._timeout:
+                gap = f"unknown publisher has sent {expected} messages before"
+        elif expected > peer.last_number:
+            gap = f"{expected - peer.last_number} messages of a publisher are missing"
+        elif peer.ended and number <= peer.last_number:
+            self._ended[identity] = peer  # a late duplicate: no heartbeats follow
+            return Observation(is_new=False, gap=None)
+        is_new = has_changes and number > peer.last_number
+        peer.last_number = max(peer.last_number, number)
+        peer.seen_at = now
+        peer.ended = kind is Kind.BYE
+        peers = self._ended if peer.ended else self._live
+        peers[identity] = peer
+        if len(peers) > self._limit:
+            del peers[next(iter(peers))]
+        return Observation(is_new, gap)
 
-    def forgive(self, now: float) -> None:
-        """What did not come until now is nobody's fault: their silence begins now."""
-        self._forgiven_at = now
+    def restart_timeouts(self, now: float) -> None:
+        """Restart the timeout of each publisher at `now`."""
+        self._restarted_at = now
 
-    def silent(self, now: float) -> int:
-        """How many have missed their heartbeats since this was last asked."""
-        if now - self._forgiven_at <= self._silence:
+    def end_silent(self, now: float) -> int:
+        """End the publishers that have missed their heartbeats. Return their number."""
+        if now - self._restarted_at <= self._timeout:
             return 0
-        late = []
-        for identity, publisher in self._live.items():
-            if now - publisher.heard_at <= self._silence:
+        silent = []
+        for identity, peer in self._live.items():
+            if now - peer.seen_at <= self._timeout:
                 break
-            late.append(identity)
-        for identity in late:
-            self._gone[identity] = self._live.pop(identity)
-        while len(self._gone) > self._limit:
-            del self._gone[next(iter(self._gone))]
-        return len(late)
+            silent.append(identity)
+        for identity in silent:
+            self._ended[identity] = self._live.pop(identity)
+        while len(self._ended) > self._limit:
+            del self._ended[next(iter(self._ended))]
+        return len(silent)

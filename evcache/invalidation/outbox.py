@@ -1,20 +1,20 @@
-"""What a process has to announce: gathered by key, numbered, bounded. Pure: no I/O, no clock.
+"""Changes that wait for the invalidation channel: merged by key, numbered, bounded. Pure: no I/O, no clock.
 
-Changes of one key that wait together become one, by this rule:
+Changes of one key that wait together are merged:
 
-    unknown (None) and anything    unknown: receivers then drop what they hold, and keep nothing for a while
-    version and version            the newer: whoever drops what is older than it drops what is older than both
-    drop (0) and drop              one
-    drop (0) and version           both are sent. The version alone would leave a copy that is as new and has the old TTL;
-                                   the drop alone would let an older value be kept again.
+    None and anything        None. Receivers drop their entry, and store nothing for the grace time.
+    version and version      the higher one. Receivers that drop older entries than it drop all that either would drop.
+    0 and 0                  one 0
+    0 and version            both are sent. The version alone would leave an equal entry with the old TTL. The 0 alone
+                             would let an older value in again.
 
-The order in which they came does not matter, so concurrent calls of one process need none.
+The result does not depend on the order, so concurrent calls of one process need none.
 
-When too many wait, all are dropped and a number is skipped: each receiver notices that it has missed something, and
-forgets all it holds. That says more than was to be said, and never less.
+If too many changes wait, all are dropped and a number is skipped. Each receiver then detects a gap, and clears its near
+cache. That drops more entries than needed, and never fewer.
 
-A publisher is a *spell* of announcing: it begins with number 1 and ends with a BYE, and the next one has another id. So a
-receiver that has listened for a while and hears a number over 1 from somebody new knows that it has missed the others.
+A publisher is one *session* of a process. A session begins with number 1 and ends with a BYE, and the next session has
+another id. A receiver that has listened for a time and gets a number over 1 from an unknown publisher has missed messages.
 """
 
 from __future__ import annotations
@@ -35,76 +35,90 @@ from evcache.invalidation.messages import (
 )
 from evcache.zones.errors import InvalidArgument
 
-# Changes that may wait while the channel is out. With keys of 50 bytes some 5 MB; at 1,000 writes a second of different
-# keys, 20 s. After longer, forgetting all is cheaper for receivers than as many announcements.
+# Changes that may wait while the channel is down. They take about 5 MB with keys of 50 bytes, and cover 20 s of 1,000 writes
+# a second to different keys. After that, clearing near caches is cheaper for receivers than the messages.
 MAX_PENDING = 20_000
 
-# Of the 64 bits of a publisher's id, those that count the spells of one process: its own messages are told by the others.
-_SPELL_BITS = 16
+# A publisher id has 64 bits: the process, and the number of its session. The process part identifies own messages.
+_SESSION_BITS = 16
 _PROCESS_BITS = 48
 
 
 class Outbox:
-    """The announcements of one client that have not been sent."""
+    """Changes of one client that were not sent."""
 
-    __slots__ = ("_drops", "_limit", "_process", "_skip", "_spell", "_versions", "number")
+    __slots__ = ("_drops", "_limit", "_process", "_session", "_skip", "_versions", "number")
 
     def __init__(self, limit: int = MAX_PENDING, process: int | None = None) -> None:
-        """`process`: 48 bits that no other client has; None: drawn at random."""
+        """Create an empty outbox.
+
+        Args:
+            limit: Largest number of waiting changes.
+            process: Unique id of 48 bits. If None, it is drawn at random on first use.
+        """
         self.number = 0
-        """The last one used in this spell; 0: nothing was announced."""
+        """Last number used in this session. 0 before the first change."""
         self._limit = limit
         self._process = process
-        self._spell = 0
-        self._skip = 0  # numbers to leave out before the next batch, whichever spell it is in
+        self._session = 0
+        self._skip = 0  # numbers to skip before the next batch, in whichever session that is
         self._versions: dict[bytes, int | None] = {}
         self._drops: dict[bytes, None] = {}
 
     def __len__(self) -> int:
+        """Number of waiting changes."""
         return len(self._versions) + len(self._drops)
 
     @property
     def publisher(self) -> int:
-        """The id of this spell."""
+        """The publisher id of this session."""
         if self._process is None:
-            # Not before it is needed: processes that are forked from one that has made its client would all have one id,
-            # and each take what the others say for its own.
+            # Drawn late: processes that are forked from one with a client would otherwise share an id. Each would take the
+            # messages of the others for its own.
             self._process = secrets.randbits(_PROCESS_BITS)
-        return self._process << _SPELL_BITS | self._spell
+        return self._process << _SESSION_BITS | self._session
 
     def is_own(self, publisher: int) -> bool:
-        """Whether this is the id of one of its own spells."""
-        return publisher >> _SPELL_BITS == self._process
+        """Return True if this is the id of any session of this client."""
+        return publisher >> _SESSION_BITS == self._process
 
     def add(self, key: bytes, version: int | None) -> bool:
-        """Have a change announced. False when there was no room: what waited is dropped, and receivers will notice.
+        """Add a change.
 
-        Raises `InvalidArgument` for a key or version that can't be sent.
+        Args:
+            key: Full key.
+            version: As in `Change`.
+
+        Returns:
+            False if the outbox was full. The changes that waited are dropped then, and receivers detect a gap.
+
+        Raises:
+            InvalidArgument: The key is too long, or the version has more than 64 bits.
         """
         if len(key) > MAX_KEY_BYTES:
-            raise InvalidArgument("key", f"it has {len(key)} bytes, and {MAX_KEY_BYTES} is the most that can be announced")
+            raise InvalidArgument("key", f"at most {MAX_KEY_BYTES} bytes are allowed, not {len(key)}")
         if version is not None and not 0 <= version <= MAX_VERSION:
-            raise InvalidArgument("version", f"64 bits are needed, not {version!r}")
-        there_was_room = key in self._versions or key in self._drops or len(self) < self._limit
-        if not there_was_room:
+            raise InvalidArgument("version", f"an unsigned number of 64 bits is required, not {version!r}")
+        has_room = key in self._versions or key in self._drops or len(self) < self._limit
+        if not has_room:
             self._versions, self._drops = {}, {}
             self._skip = 1
         if version is None:
             self._versions[key] = None
             self._drops.pop(key, None)
-            return there_was_room
+            return has_room
         waiting = self._versions.get(key, 0)
         if waiting is not None:
             if not version:
                 self._drops[key] = None
             elif version > waiting:
                 self._versions[key] = version
-        return there_was_room
+        return has_room
 
-    def batch(self) -> InvalidationMessage | None:
-        """The next message of changes, which do not wait any more; None when there are none.
+    def take_batch(self) -> InvalidationMessage | None:
+        """Remove the next changes and return them as a message, or None if none wait.
 
-        It is to be sent before anything else is, and again until it has been, as it is.
+        The caller sends this message before any other, and repeats it unchanged until the channel accepts it.
         """
         changes: list[Change] = []
         size = HEADER_BYTES
@@ -122,24 +136,24 @@ class Outbox:
         return InvalidationMessage(Kind.CHANGES, self.publisher, self.number, tuple(changes))
 
     def heartbeat(self) -> InvalidationMessage:
-        """A sign of life. Not to be sent while a batch is waiting to be: its number says that the batch was."""
+        """Return a heartbeat. Send it only if no batch is in flight, because its number says that all batches were sent."""
         return InvalidationMessage(Kind.HEARTBEAT, self.publisher, self.number)
 
     def bye(self) -> InvalidationMessage:
-        """The last message of this spell."""
+        """Return the last message of this session."""
         return InvalidationMessage(Kind.BYE, self.publisher, self.number)
 
-    def end_spell(self) -> None:
-        """The last message was sent: what comes next begins anew."""
-        self._spell = (self._spell + 1) % (1 << _SPELL_BITS)
+    def end_session(self) -> None:
+        """Begin another session, after the last message of this one was sent."""
+        self._session = (self._session + 1) % (1 << _SESSION_BITS)
         self.number = 0
 
     def reopen(self) -> None:
-        """Begin another spell, without what waits: receivers notice that the last one fell silent."""
+        """Begin another session without the changes that wait. Receivers detect that the last session stopped."""
         self._versions, self._drops = {}, {}
         self._skip = 0
         if self.number:
-            self.end_spell()
+            self.end_session()
 
     def _all(self) -> Iterator[Change]:
         yield from self._versions.items()

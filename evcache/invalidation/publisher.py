@@ -1,7 +1,7 @@
-"""The half of a bus that speaks: gathers changes for a moment, and sends each message until it was taken.
+"""Sender of invalidation messages: it batches changes, and repeats each message until the channel accepts it.
 
-With the same number each time, so that a copy is ignored and a missing one noticed. One message is on its way at a time:
-a later one that overtook it would look like a gap.
+A repeated message has the same number, so receivers ignore a duplicate and detect a missing message. One message is in
+flight at a time: a message that overtook another would look like a gap.
 """
 
 from __future__ import annotations
@@ -11,24 +11,21 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random
-
+from evcache._retry import retry_forever
 from evcache.channels.base import InvalidationChannel
 from evcache.invalidation.messages import InvalidationMessage, encode
 from evcache.invalidation.outbox import Outbox
 
-# Changes are gathered for so long. It adds to the time in which others may show the old value, of which a write has some
-# milliseconds anyway, and makes one message of a burst.
+# Seconds for which changes are gathered into one message. A write to several zones takes longer than this delay.
 BATCH_SECONDS = 0.005
 
-# Between signs of life.
 HEARTBEAT_SECONDS = 1.0
 
-# After so long without a change a process falls silent: the others hold nothing any more that it could have announced and
-# they could have missed. The longest life in a near cache, 60 s, and a margin.
+# Seconds without a change after which heartbeats stop. No peer then holds an entry that this process could have invalidated:
+# the longest life in a near cache is 60 s.
 QUIET_AFTER_SECONDS = 75.0
 
-# Between attempts to send a message; the bus takes the same between attempts to subscribe.
+# Pauses between attempts to send, and between attempts of the bus to subscribe.
 RETRY_FIRST_SECONDS = 0.1
 RETRY_LONGEST_SECONDS = 3.0
 
@@ -36,146 +33,152 @@ _log = logging.getLogger("evcache.invalidation")
 
 
 class Publisher:
-    """Sends what is in an outbox, and signs of life."""
+    """Sender of the changes in an outbox, and of heartbeats."""
 
     def __init__(
         self,
         channel: InvalidationChannel,
         topic: str,
         outbox: Outbox,
-        on_taken: Callable[[InvalidationMessage, float], None],
+        on_sent: Callable[[InvalidationMessage, float], None],
         *,
         batch: float,
         heartbeat: float,
         quiet_after: float,
     ) -> None:
-        """`on_taken` is called with each message that the channel has taken, and when that began on the loop's clock."""
+        """Create it for one channel.
+
+        Args:
+            channel: The channel.
+            topic: Topic of the channel.
+            outbox: Changes to send.
+            on_sent: Called with each message that the channel has accepted, and the loop's time when the attempt began.
+            batch: Seconds for which changes are gathered.
+            heartbeat: Seconds between heartbeats.
+            quiet_after: Seconds without a change after which heartbeats stop.
+        """
         self.published = 0
-        """Changes that the channel has taken."""
+        """Changes that the channel has accepted."""
         self.failures = 0
-        """Messages that it did not take, each attempt counted."""
+        """Attempts to send a message that failed."""
         self.overflows = 0
-        """Times when there was no room for a change."""
+        """Changes for which the outbox was full."""
         self._channel = channel
         self._topic = topic
         self._outbox = outbox
-        self._on_taken = on_taken
+        self._on_sent = on_sent
         self._batch = batch
         self._heartbeat = heartbeat
         self._quiet_after = quiet_after
         self._closing = False
-        self._wake = asyncio.Event()  # changes wait, or the end
-        self._hurry = asyncio.Event()  # the end
-        self._mute = False  # this was logged
-        self._full = False  # this was logged
-        self._sending = 0  # changes in the message that is on its way
-        self._spoke_at = self._announced_at = 0.0
+        self._wake = asyncio.Event()  # changes wait, or `finish` was called
+        self._hurry = asyncio.Event()  # `finish` was called
+        self._failure_logged = False
+        self._overflow_logged = False
+        self._sending = 0  # changes in the message in flight
+        self._sent_at = self._changed_at = 0.0
 
     @property
     def pending(self) -> int:
-        """Changes that have not been taken."""
+        """Number of changes that the channel has not accepted."""
         return len(self._outbox) + self._sending
 
-    def announce(self, key: bytes, version: int | None) -> None:
-        """Have a change sent. Raises `InvalidArgument` for a key or version that can't be."""
+    def publish(self, key: bytes, version: int | None) -> None:
+        """Send a change soon. Raises `InvalidArgument` for a key or version that cannot be sent."""
         if not self._outbox.add(key, version):
             self.overflows += 1
-            if not self._full:
-                self._full = True
-                _log.warning("too many changes wait to be announced: others will forget all they hold")
+            if not self._overflow_logged:
+                self._overflow_logged = True
+                _log.warning("invalidation outbox full: pending invalidations are dropped; other clients clear near caches")
         self._wake.set()
 
     def reopen(self) -> None:
         """Allow another `run`, on any loop."""
         self._outbox.reopen()
-        self._closing = self._full = False
+        self._closing = self._overflow_logged = False
         self._wake, self._hurry = asyncio.Event(), asyncio.Event()  # an event belongs to the loop that has waited for it
         self._sending = 0
-        self._spoke_at = self._announced_at = 0.0
+        self._sent_at = self._changed_at = 0.0
 
     def finish(self) -> None:
-        """Send what waits, now, and say BYE: `run` ends then."""
+        """Send the waiting changes and a BYE now, after which `run` returns."""
         self._closing = True
         self._wake.set()
         self._hurry.set()
 
     async def run(self) -> None:
-        """Speak until `finish`. Being cancelled leaves unsaid what was not taken."""
+        """Send changes and heartbeats until `finish`. Cancellation drops the changes that were not accepted."""
         opening = self._wake
         while not self._closing and opening is self._wake:
-            if await self._is_woken():
+            if await self._wait_for_changes():
                 if not self._closing:
                     await asyncio.sleep(self._batch)
-                await self._send_waiting(opening)
+                await self._send_pending(opening)
             else:
-                await self._show_life()
-        await self._send_waiting(opening)
+                await self._send_heartbeat()
+        await self._send_pending(opening)
         if opening is not self._wake:
-            return  # the channel has caught the cancellation, and another opening speaks now
-        with contextlib.suppress(Exception):  # the others will notice the silence
-            await self._say_bye()
+            return  # the channel has caught the cancellation, and the task of another opening sends now
+        with contextlib.suppress(Exception):  # peers detect missing heartbeats
+            await self._send_bye()
 
-    async def _is_woken(self) -> bool:
-        """Wait for changes. False when it is time for a sign of life before there are some."""
-        speaks = self._outbox.number > 0
-        wait = max(0.0, self._spoke_at + self._heartbeat - asyncio.get_running_loop().time()) if speaks else None
+    async def _wait_for_changes(self) -> bool:
+        """Wait for changes. Return False if a heartbeat is due before there are any."""
+        sends_heartbeats = self._outbox.number > 0
+        wait = max(0.0, self._sent_at + self._heartbeat - asyncio.get_running_loop().time()) if sends_heartbeats else None
         try:
             async with asyncio.timeout(wait):
                 return await self._wake.wait()
         except TimeoutError:
             return False
 
-    async def _send_waiting(self, opening: asyncio.Event) -> None:
-        retrying = AsyncRetrying(
-            wait=wait_exponential(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS) + wait_random(0, RETRY_FIRST_SECONDS),
-            retry=retry_if_exception_type(Exception),  # whatever a channel raises, it is tried again
-            sleep=self._pause,
-            before=self._before_attempt,
-        )
+    async def _send_pending(self, opening: asyncio.Event) -> None:
         opening.clear()
-        while opening is self._wake and (batch := self._outbox.batch()) is not None:
+        while opening is self._wake and (batch := self._outbox.take_batch()) is not None:
             self._sending = len(batch.changes)
-            await retrying(self._publish, batch)
+            await self._send_until_accepted(batch)
             if opening is not self._wake:
                 return
             self.published += self._sending
             self._sending = 0
-            self._announced_at = self._spoke_at
-        self._full = False
+            self._changed_at = self._sent_at
+        self._overflow_logged = False
 
-    def _before_attempt(self, retry: RetryCallState) -> None:
-        del retry
-        self._hurry.clear()
+    async def _send_until_accepted(self, batch: InvalidationMessage) -> None:
+        async def attempt() -> bool:
+            try:
+                await self._send(batch)
+            except Exception:  # any error of the channel is retried
+                return False
+            return True
 
-    async def _pause(self, wait: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait):
-                await self._hurry.wait()
+        await retry_forever(attempt, RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS, wake=self._hurry)
 
-    async def _show_life(self) -> None:
-        quiet = asyncio.get_running_loop().time() - self._announced_at >= self._quiet_after
-        with contextlib.suppress(Exception):  # counted; the next one says the same
-            await (self._say_bye() if quiet else self._publish(self._outbox.heartbeat()))
+    async def _send_heartbeat(self) -> None:
+        is_quiet = asyncio.get_running_loop().time() - self._changed_at >= self._quiet_after
+        with contextlib.suppress(Exception):  # counted; the next heartbeat says the same
+            await (self._send_bye() if is_quiet else self._send(self._outbox.heartbeat()))
 
-    async def _say_bye(self) -> None:
+    async def _send_bye(self) -> None:
         if self._outbox.number:
-            await self._publish(self._outbox.bye())
-            self._outbox.end_spell()
+            await self._send(self._outbox.bye())
+            self._outbox.end_session()
 
-    async def _publish(self, announcement: InvalidationMessage) -> None:
+    async def _send(self, message: InvalidationMessage) -> None:
+        """Send a message once. Raises what the channel raises."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            await self._channel.publish(self._topic, encode(announcement))
+            await self._channel.publish(self._topic, encode(message))
         except Exception as error:
             self.failures += 1
-            if not self._mute:
-                self._mute = True
-                _log.warning("changes can't be announced to other clients: %s", error)
+            if not self._failure_logged:
+                self._failure_logged = True
+                _log.warning("invalidation publish failed: %s", error)
             raise
         finally:
-            self._spoke_at = loop.time()
-        if self._mute:
-            self._mute = False
-            _log.info("changes are announced to other clients again")
-        self._on_taken(announcement, began)
+            self._sent_at = loop.time()
+        if self._failure_logged:
+            self._failure_logged = False
+            _log.info("invalidation publish recovered")
+        self._on_sent(message, began)

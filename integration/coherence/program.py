@@ -125,16 +125,22 @@ async def _run(settings: Settings) -> Counts:
             first = 0 if name.startswith("counter") else f"{name} first"
             await clients[0].cache.set(name, first, ttl=10**6, consistency="all")
         await asyncio.sleep(GRACE + 1)
-        counts.gaps = sum(client.cache._changes.gaps for client in clients)
+        counts.gaps = sum(map(_gaps_of, clients))
         for client in clients:
             client.start()
         await asyncio.sleep(settings.seconds)
         for client in clients:
             await client.stop()
-        counts.gaps = sum(client.cache._changes.gaps for client in clients) - counts.gaps
+        counts.gaps = sum(map(_gaps_of, clients)) - counts.gaps
         return counts
     finally:
         await zones.close_clients()
+
+
+def _gaps_of(client: _Client) -> int:
+    bus = client.cache.stats().invalidation
+    assert bus is not None
+    return bus.gaps + bus.losses
 
 
 class _Client:
@@ -174,7 +180,7 @@ class _Client:
         )
         # Drawn at random otherwise: the neighbour that is asked after a miss, and who wins in the same millisecond.
         self.cache._cluster._seed = bytes([number] * 8)
-        self.cache._coordinator._clock.writer = number
+        self.cache._clock.writer = number
         for zone in zones.names:
             wires.requests[zone].delay = self._request_delay
             wires.replies[zone].delay = lambda _: hop(self._hops)
@@ -191,7 +197,7 @@ class _Client:
 
     def _listen(self, changes: Any) -> None:
         """Take note of what is announced, and of what is heard once the near cache has been told."""
-        changed, announce = changes.changed, changes.announce
+        changed, announce = changes.invalidate, changes.announce
 
         def heard(key: bytes, version: int | None) -> None:
             changed(key, version)
@@ -207,7 +213,7 @@ class _Client:
                 self._judge.wrote(name, version, now)
             announce(key, version)
 
-        changes.changed, changes.announce = heard, announced
+        changes.invalidate, changes.announce = heard, announced
 
     def start(self) -> None:
         works = [(self._read, self._reads, self._read_chance)] * READERS + [(self._write, self._writes, self._chance)]

@@ -1,4 +1,4 @@
-"""A channel whose failures are scripted, and a listener that keeps what it is told. For tests in virtual time."""
+"""Channel with scripted failures, and a listener that records its calls. For tests in virtual time."""
 
 import asyncio
 
@@ -8,20 +8,20 @@ from tests.support.virtual_time import now, settle
 
 
 class ScriptedChannel(LocalChannel):
-    """A LocalChannel that refuses, hangs and loses on demand."""
+    """LocalChannel that refuses, hangs and loses on demand."""
 
     def __init__(self, **options):
         super().__init__(**options)
         self.log = []
-        """(time, announcement) of each that somebody tried to send."""
+        """(time, message) of each attempt to publish."""
         self.subscribed_at = []
-        """Times of attempts to subscribe."""
+        """Times of the attempts to subscribe."""
         self.refuse = None  # an error for each publish
-        self.refuse_after = None  # the same, when the message was taken
+        self.refuse_after = None  # an error for each publish, after the message was delivered
         self.refuse_to_subscribe = None
-        self.hang = False  # publishing does not end
-        self.confirm_late = False  # everybody has heard it before `publish` returns
-        self.swallow = False  # what is published is taken, and reaches nobody
+        self.hang = False  # `publish` does not return
+        self.confirm_late = False  # all subscribers have read it before `publish` returns
+        self.swallow = False  # messages are accepted, and not delivered
         self.subscriptions = []
 
     async def publish(self, topic, message):
@@ -45,36 +45,36 @@ class ScriptedChannel(LocalChannel):
         return self.subscriptions[-1]
 
     def lose(self, reason="lost"):
-        """Every subscription is lost."""
+        """End every subscription with an error."""
         for subscription in self.subscriptions:
             subscription.end(ChannelError(reason))
         self.subscriptions.clear()
 
     def sent(self, *kinds):
-        """(time, number) of each attempt to send an announcement of these kinds; of changes unless said otherwise."""
+        """Return (time, number) of each attempt to publish a message of these kinds, by default of changes."""
         return [(at, one.number) for at, one in self.log if one.kind in (kinds or (Kind.CHANGES,))]
 
     def changes(self):
-        """What each message of changes says."""
+        """Return the changes of each message."""
         return [dict(one.changes) for _, one in self.log if one.kind is Kind.CHANGES]
 
 
 class Recorder:
-    """A listener."""
+    """Listener that records its calls."""
 
     def __init__(self):
         self.events = []
 
-    def changed(self, key, version):
+    def invalidate(self, key, version):
         self.events.append((key, version))
 
-    def lost_track(self, reason):
+    def invalidate_all(self, reason):
         self.events.append(f"lost: {reason}")
 
-    def channel_up(self, up):
+    def set_channel_up(self, up):
         self.events.append("up" if up else "down")
 
     def take(self):
-        """What was told since the last time."""
+        """Return the calls since the last `take`."""
         events, self.events = self.events, []
         return events

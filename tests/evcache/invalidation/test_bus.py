@@ -52,10 +52,10 @@ async def test_a_subscription_begins_with_nothing_known():
     """What was said before it is not: forget first, and then rely on what is heard."""
     bus, recorder, _ = await listening(ScriptedChannel())
     assert recorder.take() == ["lost: subscribed", "up"]
-    assert bus.up
+    assert bus.is_up
     await bus.close(1)
     assert recorder.take() == ["down", "lost: closed"]
-    assert not bus.up
+    assert not bus.is_up
 
 
 @in_virtual_time
@@ -65,10 +65,10 @@ async def test_changes_of_others_are_told_and_own_ones_are_not():
     first, heard_by_first, _ = await listening(channel)
     second, heard_by_second, _ = await listening(channel)
     heard_by_first.take(), heard_by_second.take()
-    first.announce(b"a", 7)
-    first.announce(b"b", None)
+    first.publish(b"a", 7)
+    first.publish(b"b", None)
     await asyncio.sleep(SOON)
-    second.announce(b"c", 0)
+    second.publish(b"c", 0)
     await asyncio.sleep(SOON)
     assert heard_by_second.take() == [(b"a", 7), (b"b", None)]
     assert heard_by_first.take() == [(b"c", 0)]
@@ -116,7 +116,7 @@ async def test_what_does_not_follow_is_a_gap(script, told):
         await other.say(kind, number, *([NEWS] if kind is Kind.CHANGES else []))
     assert [event[:4] if isinstance(event, str) else event for event in recorder.take()] == told
     assert bus.stats.gaps == told.count("lost")
-    assert bus.up
+    assert bus.is_up
     await bus.close(1)
 
 
@@ -140,8 +140,8 @@ async def test_what_can_not_be_read_is_a_gap(data):
     recorder.take()
     await LocalPublish.raw(channel, data)
     (event,) = recorder.take()
-    assert "can't be read" in event
-    assert bus.up
+    assert event.startswith("lost: invalid message")
+    assert bus.is_up
     await bus.close(1)
 
 
@@ -167,14 +167,14 @@ async def test_missed_heartbeats_are_a_gap():
     assert recorder.take() == [(b"k", 1)]
     await asyncio.sleep(SILENCE + 2 * HEARTBEAT_SECONDS)
     (event,) = recorder.take()
-    assert "silent" in event
+    assert "heartbeats of 1 publishers" in event
     await asyncio.sleep(1000)
     assert recorder.take() == []
     await other.write(2)
     await other.say(Kind.BYE, 2)
     await asyncio.sleep(1000)
     assert recorder.take() == [(b"k", 1)]
-    assert (bus.stats.gaps, bus.stats.losses, bus.up) == (1, 0, True)
+    assert (bus.stats.gaps, bus.stats.losses, bus.is_up) == (1, 0, True)
     await bus.close(1)
 
 
@@ -186,8 +186,8 @@ async def test_a_process_that_dies_is_noticed_by_all_others():
     closing, _, _ = await listening(channel)
     witness, recorder, _ = await listening(channel)
     recorder.take()
-    dying.announce(b"a", 1)
-    closing.announce(b"b", 1)
+    dying.publish(b"a", 1)
+    closing.publish(b"b", 1)
     await asyncio.sleep(10)
     await closing.close(1)
     await asyncio.sleep(10)
@@ -226,13 +226,13 @@ async def test_a_subscription_that_is_lost_is_told_and_had_again():
     channel.lose("the server is gone")
     await settle()
     assert recorder.take() == ["down", "lost: the server is gone"]
-    assert not bus.up
+    assert not bus.is_up
     await asyncio.sleep(60)
     assert recorder.take() == []
     channel.refuse_to_subscribe = None
     await asyncio.sleep(2 * RETRY_LONGEST_SECONDS)
     assert recorder.take() == ["lost: subscribed", "up"]
-    assert bus.up
+    assert bus.is_up
     await other.write(5)  # after a new subscription he is a stranger like any other
     await asyncio.sleep(RETRY_LONGEST_SECONDS)
     assert (b"k", 1) in recorder.take()
@@ -269,11 +269,11 @@ async def test_after_a_good_subscription_pauses_are_short_again():
     bus, _, _ = await listening(channel, after=60)
     channel.refuse_to_subscribe = None
     await asyncio.sleep(RETRY_LONGEST_SECONDS + STEADY_SECONDS + 1)
-    assert bus.up
+    assert bus.is_up
     channel.lose()
     lost_at = now()
     await asyncio.sleep(2 * RETRY_FIRST_SECONDS)
-    assert bus.up
+    assert bus.is_up
     assert channel.subscribed_at[-1] - lost_at <= RETRY_FIRST_SECONDS
     await bus.close(1)
 
@@ -299,7 +299,7 @@ async def test_a_channel_that_ends_a_subscription_has_lost_it():
     recorder.take()
     await channel.close()
     await settle()
-    assert recorder.take() == ["down", "lost: the subscription has ended"]
+    assert recorder.take() == ["down", "lost: subscription ended"]
     await bus.close(0.1)
 
 
@@ -314,7 +314,7 @@ async def test_a_listener_that_is_too_slow_hears_of_it():
     await settle()
     assert recorder.take()[0] == "down"
     await asyncio.sleep(1)
-    assert bus.up
+    assert bus.is_up
     await bus.close(1)
 
 
@@ -347,15 +347,15 @@ async def test_a_flood_leaves_turns_to_others():
 @in_virtual_time
 async def test_a_listener_with_a_bug_is_logged_once_and_told_the_rest(caplog):
     class Broken(Recorder):
-        def changed(self, key, version):
-            super().changed(key, version)
+        def invalidate(self, key, version):
+            super().invalidate(key, version)
             raise ZeroDivisionError
 
-        def lost_track(self, reason):
-            super().lost_track(reason)
+        def invalidate_all(self, reason):
+            super().invalidate_all(reason)
             raise ZeroDivisionError
 
-        channel_up = None  # not even callable
+        set_channel_up = None  # not even callable
 
     channel, recorder = ScriptedChannel(), Broken()
     bus = bus_on(channel, recorder)
@@ -365,7 +365,7 @@ async def test_a_listener_with_a_bug_is_logged_once_and_told_the_rest(caplog):
     await other.write(2)
     await other.write(4)
     assert [event for event in recorder.take() if not isinstance(event, str)] == [(b"k", 1)] * 3
-    assert bus.up
+    assert bus.is_up
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     await bus.close(1)
 
@@ -395,15 +395,15 @@ async def test_a_subscription_that_does_not_bring_own_messages_is_given_up():
     """They were taken, and do not come: it is at another server than they are, and so are all the others' messages."""
     channel = ScriptedChannel()
     bus, recorder, _ = await listening(channel)
-    bus.announce(b"a", 1)
+    bus.publish(b"a", 1)
     await asyncio.sleep(10)
     recorder.take()
     channel.swallow = True
     await asyncio.sleep(SILENCE + 3 * HEARTBEAT_SECONDS)
-    assert recorder.take()[:2] == ["down", "lost: own announcements are not heard"]
+    assert recorder.take()[:2] == ["down", "lost: own messages do not arrive"]
     channel.swallow = False
     await asyncio.sleep(10)
-    assert bus.up
+    assert bus.is_up
     recorder.take()
     await asyncio.sleep(1000)
     assert recorder.take() == []
@@ -420,11 +420,11 @@ async def test_own_messages_that_were_not_taken_are_not_waited_for(confirm_late)
     bus, recorder, other = await listening(channel)
     await other.write(1)
     await other.say(Kind.BYE, 1)
-    bus.announce(b"a", 1)
+    bus.publish(b"a", 1)
     await asyncio.sleep(10)
     recorder.take()
     channel.refuse = ChannelError("out")
-    bus.announce(b"a", 2)
+    bus.publish(b"a", 2)
     await asyncio.sleep(60)
     assert recorder.take() == []
     assert bus.stats.failures > 10
@@ -446,8 +446,8 @@ async def test_a_channel_that_does_not_bring_back_own_messages_can_be_used():
     channel.own = bus._outbox.publisher.to_bytes(8, "big")[:6]
     recorder.take()
     for number in range(100):
-        bus.announce(b"a", number + 1)
+        bus.publish(b"a", number + 1)
         await asyncio.sleep(1)
     assert recorder.take() == []
-    assert bus.up
+    assert bus.is_up
     await bus.close(1)

@@ -25,11 +25,11 @@ def bye(number, publisher=1):
 
 def listening(*announcements, now=LATER):
     """One that has heard these, the last of them now."""
-    publishers = GapDetector(SILENCE)
-    publishers.begin(0.0)
+    peers = GapDetector(SILENCE)
+    peers.reset(0.0)
     for announcement in announcements:
-        publishers.heard(announcement, now)
-    return publishers
+        peers.observe(announcement, now)
+    return peers
 
 
 NEWS, NOTHING, GAP, GAP_AND_NEWS = (True, False), (False, False), (False, True), (True, True)
@@ -65,83 +65,83 @@ NEWS, NOTHING, GAP, GAP_AND_NEWS = (True, False), (False, False), (False, True),
 )
 def test_what_follows_from_a_message(before, message, expected):
     """Numbers that follow are news, those that were heard are copies, and those that do not follow are a gap."""
-    heard = listening(*before).heard(message, LATER)
-    assert (heard.news, heard.gap is not None) == expected
+    heard = listening(*before).observe(message, LATER)
+    assert (heard.is_new, heard.gap is not None) == expected
 
 
 @pytest.mark.parametrize("message", [changes(7), heartbeat(7), bye(7)])
 @pytest.mark.parametrize(("now", "is_gap"), [(0.0, False), (SILENCE, False), (SILENCE + 0.1, True)])
 def test_a_stranger_who_has_spoken_before_is_known_within_a_few_heartbeats(message, now, is_gap):
     """Just after the subscription began he has spoken before it, of which nothing was kept; later, he was missed."""
-    publishers = GapDetector(SILENCE)
-    publishers.begin(0.0)
-    assert (publishers.heard(message, now).gap is not None) == is_gap
-    follows = publishers.heard(changes(8), now)
+    peers = GapDetector(SILENCE)
+    peers.reset(0.0)
+    assert (peers.observe(message, now).gap is not None) == is_gap
+    follows = peers.observe(changes(8), now)
     assert follows == (True, None)
 
 
 def test_silence_is_told_once():
     """After the last moment, of those who did not say BYE; whoever speaks again in between has not been silent."""
-    publishers = listening(changes(1), changes(1, publisher=2), changes(1, publisher=3), bye(1, publisher=3))
-    assert len(publishers) == 2
-    publishers.heard(heartbeat(1, publisher=2), LATER + 2)
-    assert publishers.silent(LATER + SILENCE) == 0
-    assert publishers.silent(LATER + SILENCE + 0.1) == 1
-    assert len(publishers) == 1
-    assert publishers.silent(LATER + SILENCE + 0.2) == 0
-    assert publishers.silent(LATER + 2 + SILENCE + 0.1) == 1
-    assert publishers.silent(LATER + 1000) == 0
-    assert len(publishers) == 0
+    peers = listening(changes(1), changes(1, publisher=2), changes(1, publisher=3), bye(1, publisher=3))
+    assert len(peers) == 2
+    peers.observe(heartbeat(1, publisher=2), LATER + 2)
+    assert peers.end_silent(LATER + SILENCE) == 0
+    assert peers.end_silent(LATER + SILENCE + 0.1) == 1
+    assert len(peers) == 1
+    assert peers.end_silent(LATER + SILENCE + 0.2) == 0
+    assert peers.end_silent(LATER + 2 + SILENCE + 0.1) == 1
+    assert peers.end_silent(LATER + 1000) == 0
+    assert len(peers) == 0
 
 
 def test_after_a_time_that_does_not_count_silence_begins_anew():
-    publishers = listening(changes(1))
-    publishers.forgive(LATER + 10)
-    assert publishers.silent(LATER + 10 + SILENCE) == 0
-    assert publishers.silent(LATER + 10 + SILENCE + 0.1) == 1
+    peers = listening(changes(1))
+    peers.restart_timeouts(LATER + 10)
+    assert peers.end_silent(LATER + 10 + SILENCE) == 0
+    assert peers.end_silent(LATER + 10 + SILENCE + 0.1) == 1
 
 
 def test_who_was_silent_is_remembered():
     """He may have sent nothing meanwhile: then nothing was missed."""
-    publishers = listening(changes(1))
-    assert publishers.silent(LATER + 10) == 1
-    assert publishers.heard(changes(2), LATER + 20) == (True, None)
-    assert len(publishers) == 1
-    assert publishers.silent(LATER + 30) == 1
-    assert publishers.heard(changes(4), LATER + 40).gap is not None
+    peers = listening(changes(1))
+    assert peers.end_silent(LATER + 10) == 1
+    assert peers.observe(changes(2), LATER + 20) == (True, None)
+    assert len(peers) == 1
+    assert peers.end_silent(LATER + 30) == 1
+    assert peers.observe(changes(4), LATER + 40).gap is not None
 
 
 def test_a_late_copy_does_not_bring_back_who_has_said_bye():
     """No heartbeats come from him that could be missed."""
-    publishers = listening(changes(1), bye(1), heartbeat(1), changes(1))
-    assert len(publishers) == 0
-    assert publishers.silent(LATER + 1000) == 0
+    peers = listening(changes(1), bye(1), heartbeat(1), changes(1))
+    assert len(peers) == 0
+    assert peers.end_silent(LATER + 1000) == 0
 
 
 def test_a_new_subscription_knows_nobody():
-    publishers = listening(changes(1))
-    publishers.begin(LATER + 1)
-    assert len(publishers) == 0
-    assert publishers.heard(changes(9), LATER + 2) == (True, None)
+    peers = listening(changes(1))
+    peers.reset(LATER + 1)
+    assert len(peers) == 0
+    assert peers.observe(changes(9), LATER + 2) == (True, None)
 
 
 @given(st.lists(st.tuples(st.integers(1, 12), st.sampled_from(["changes", "bye", "silence"])), max_size=60))
 def test_bounded_and_never_without_a_gap(steps):
     """However few are remembered: who has sent what was not heard is never taken as if nothing was missed."""
-    publishers = GapDetector(SILENCE, limit=3)
-    publishers.begin(0.0)
+    peers = GapDetector(SILENCE, limit=3)
+    peers.reset(0.0)
     numbers = {}
     now = LATER
     for publisher, step in steps:
         now += 1
         if step == "silence":
-            publishers.silent(now + 10)
+            peers.end_silent(now + 10)
         elif step == "bye":
-            publishers.heard(bye(numbers.get(publisher, 0), publisher), now)
+            peers.observe(bye(numbers.get(publisher, 0), publisher), now)
         else:
             numbers[publisher] = numbers.get(publisher, 0) + 1
-            publishers.heard(changes(numbers[publisher], publisher), now)
-        assert len(publishers) <= 3
-        assert len(publishers._gone) <= 3
+            peers.observe(changes(numbers[publisher], publisher), now)
+        assert len(peers) <= 3
+        assert len(peers._ended) <= 3
     for publisher, number in numbers.items():
-        assert publishers.heard(changes(number + 2, publisher), now).gap is not None
+        assert peers.observe(changes(number + 2, publisher), now).gap is not None

@@ -153,7 +153,7 @@ async def test_a_write_that_no_zone_has_taken_makes_no_zone_look_behind(zones, w
 async def test_a_version_that_is_too_far_ahead_is_not_believed(zones):
     """A wrong clock must not make every zone look behind."""
     _, reader = await two_clients(zones)
-    reader._changes.changed(full("k"), (int(zones.wall_clock() * 1000) + 3_600_000) << 20)
+    reader._changes.invalidate(full("k"), (int(zones.wall_clock() * 1000) + 3_600_000) << 20)
     assert reader._reads._clock.refused == 1
     assert await reader.get("k") == "old"
 
@@ -162,7 +162,7 @@ async def test_a_version_that_is_too_far_ahead_is_not_believed(zones):
 @on_zones()
 async def test_a_change_without_a_version_leaves_what_zones_say(zones, version):
     _, reader = await two_clients(zones)
-    reader._changes.changed(full("k"), version)
+    reader._changes.invalidate(full("k"), version)
     assert await reader.get("k") == "old"
 
 

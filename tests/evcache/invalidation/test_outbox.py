@@ -15,7 +15,7 @@ VERSIONS = st.none() | st.integers(0, 4)
 def batches(outbox):
     """All that waits, as messages."""
     found = []
-    while (batch := outbox.batch()) is not None:
+    while (batch := outbox.take_batch()) is not None:
         found.append(batch)
     return found
 
@@ -102,7 +102,7 @@ def test_too_many_are_dropped_and_a_number_is_skipped(version):
     """All that waited, once; what comes later is announced, with a number that shows the hole."""
     outbox = Outbox(limit=3)
     outbox.add(b"first", 1)
-    assert outbox.batch().number == 1
+    assert outbox.take_batch().number == 1
     for key in (b"a", b"b", b"c"):
         assert outbox.add(key, version)
     assert outbox.add(b"a", version)  # takes no more room
@@ -111,7 +111,7 @@ def test_too_many_are_dropped_and_a_number_is_skipped(version):
     (batch,) = batches(outbox)
     assert (batch.number, [key for key, _ in batch.changes]) == (3, [b"d"])
     outbox.add(b"e", 1)
-    assert outbox.batch().number == 4
+    assert outbox.take_batch().number == 4
 
 
 @given(st.integers(1, 5), st.lists(st.tuples(st.integers(0, 20), VERSIONS), max_size=60))
@@ -127,11 +127,11 @@ def test_a_hole_outlives_the_end_of_a_spell():
     """What was dropped while the last BYE was on its way is missed by the next spell's receivers."""
     outbox = Outbox(limit=1)
     outbox.add(b"a", 1)
-    outbox.batch()
+    outbox.take_batch()
     outbox.add(b"b", 1)
     outbox.add(b"c", 1)
-    outbox.end_spell()
-    assert outbox.batch().number == 2
+    outbox.end_session()
+    assert outbox.take_batch().number == 2
 
 
 def test_a_spell_has_an_id_of_its_own():
@@ -140,7 +140,7 @@ def test_a_spell_has_an_id_of_its_own():
     seen = []
     for _ in range(3):
         outbox.add(b"k", 1)
-        batch = outbox.batch()
+        batch = outbox.take_batch()
         heartbeat, bye = outbox.heartbeat(), outbox.bye()
         assert (batch.kind, heartbeat.kind, bye.kind) == (Kind.CHANGES, Kind.HEARTBEAT, Kind.BYE)
         assert batch.number == heartbeat.number == bye.number == 1
@@ -148,7 +148,7 @@ def test_a_spell_has_an_id_of_its_own():
         assert outbox.is_own(outbox.publisher)
         assert not other.is_own(outbox.publisher)
         seen.append(outbox.publisher)
-        outbox.end_spell()
+        outbox.end_session()
         assert outbox.number == 0
     assert len(set(seen)) == 3
 
@@ -156,9 +156,9 @@ def test_a_spell_has_an_id_of_its_own():
 def test_ids_stay_within_64_bits():
     outbox = Outbox(process=2**48 - 1)
     for _ in range(2**16 + 1):
-        outbox.end_spell()
+        outbox.end_session()
     outbox.add(b"k", 1)
-    encode(outbox.batch())
+    encode(outbox.take_batch())
     assert outbox.is_own(outbox.publisher)
 
 

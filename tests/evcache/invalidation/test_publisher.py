@@ -35,16 +35,16 @@ async def test_changes_of_a_moment_are_sent_together():
     channel = ScriptedChannel()
     bus = bus_on(channel)
     await asyncio.sleep(1)
-    bus.announce(b"a", 1)
-    bus.announce(b"b", None)
+    bus.publish(b"a", 1)
+    bus.publish(b"b", None)
     await asyncio.sleep(BATCH_SECONDS / 2)
-    bus.announce(b"a", 3)
-    bus.announce(b"c", 0)
+    bus.publish(b"a", 3)
+    bus.publish(b"c", 0)
     assert bus.stats.pending == 3
     await asyncio.sleep(SOON)
     assert channel.changes() == [{b"a": 3, b"b": None, b"c": 0}]
     assert channel.sent() == [(pytest.approx(1 + BATCH_SECONDS), 1)]
-    bus.announce(b"a", 4)
+    bus.publish(b"a", 4)
     await asyncio.sleep(SOON)
     assert channel.changes()[1:] == [{b"a": 4}]
     assert [number for _, number in channel.sent()] == [1, 2]
@@ -58,11 +58,11 @@ async def test_what_was_not_taken_is_sent_again_as_it_was():
     channel = ScriptedChannel()
     bus = bus_on(channel)
     channel.refuse = ChannelError("refused")
-    bus.announce(b"a", 1)
+    bus.publish(b"a", 1)
     await asyncio.sleep(SOON)
-    bus.announce(b"a", 2)
+    bus.publish(b"a", 2)
     await asyncio.sleep(20)
-    bus.announce(b"b", 5)
+    bus.publish(b"b", 5)
     assert bus.stats.pending == 3
     channel.refuse = None
     await asyncio.sleep(2 * RETRY_LONGEST_SECONDS)
@@ -87,7 +87,7 @@ async def test_a_message_that_was_taken_and_not_confirmed_is_heard_once():
     await settle()
     heard.take()
     channel.refuse_after = ChannelError("no answer")
-    bus.announce(b"a", 1)
+    bus.publish(b"a", 1)
     await asyncio.sleep(2)
     channel.refuse_after = None
     await asyncio.sleep(2)
@@ -103,12 +103,12 @@ async def test_too_much_to_say_becomes_a_gap():
     """What waits for a channel that is out is bounded; when it is back, others forget everything."""
     channel, heard = ScriptedChannel(), Recorder()
     bus, other = bus_on(channel, max_pending=10), bus_on(channel, heard)
-    bus.announce(b"first", 1)
+    bus.publish(b"first", 1)
     await asyncio.sleep(SOON)
     heard.take()
     channel.refuse = ChannelError("out")
     for number in range(100):
-        bus.announce(b"%d" % number, number + 1)
+        bus.publish(b"%d" % number, number + 1)
         await asyncio.sleep(0.001)
         assert bus.stats.pending <= 20
     assert bus.stats.overflows > 1
@@ -131,7 +131,7 @@ async def test_signs_of_life_while_it_matters():
     bus, silent = bus_on(channel), bus_on(channel)
     await asyncio.sleep(10)
     assert channel.log == []
-    bus.announce(b"a", 1)
+    bus.publish(b"a", 1)
     await asyncio.sleep(QUIET_AFTER_SECONDS + 2 * HEARTBEAT_SECONDS)
     bye = channel.sent(Kind.BYE)
     assert [number for _, number in bye] == [1]
@@ -154,7 +154,7 @@ async def test_a_busy_bus_sends_no_signs_of_life():
     channel = ScriptedChannel()
     bus = bus_on(channel)
     for number in range(100):
-        bus.announce(b"a", number + 1)
+        bus.publish(b"a", number + 1)
         await asyncio.sleep(0.9 * HEARTBEAT_SECONDS)
     assert channel.sent(Kind.HEARTBEAT) == []
     await bus.close(1)
@@ -166,13 +166,13 @@ async def test_speaking_again_after_a_silence_is_no_gap():
     channel, first, second = ScriptedChannel(), Recorder(), Recorder()
     bus, early = bus_on(channel), bus_on(channel, first)
     for number in range(3):
-        bus.announce(b"a", number + 1)
+        bus.publish(b"a", number + 1)
         await asyncio.sleep(SOON)
     await asyncio.sleep(2 * QUIET_AFTER_SECONDS)
     late = bus_on(channel, second)
     await asyncio.sleep(100)
     first.take(), second.take()
-    bus.announce(b"b", 9)
+    bus.publish(b"b", 9)
     await asyncio.sleep(SOON)
     assert first.take() == second.take() == [(b"b", 9)]
     for one in (bus, early, late):
@@ -183,7 +183,7 @@ async def test_speaking_again_after_a_silence_is_no_gap():
 async def test_a_bye_that_was_not_taken_is_said_again():
     channel = ScriptedChannel()
     bus = bus_on(channel)
-    bus.announce(b"a", 1)
+    bus.publish(b"a", 1)
     await asyncio.sleep(QUIET_AFTER_SECONDS - 2)
     channel.refuse = ChannelError("out")
     await asyncio.sleep(10)
@@ -201,15 +201,15 @@ async def test_closing_sends_what_waits_and_says_bye():
     channel = ScriptedChannel()
     bus = bus_on(channel)
     await settle()
-    bus.announce(b"a", 1)
+    bus.publish(b"a", 1)
     await bus.close(1)
     assert now() <= 2 * BATCH_SECONDS
     assert [one.kind for _, one in channel.log] == [Kind.CHANGES, Kind.BYE]
-    bus.announce(b"b", 1)
+    bus.publish(b"b", 1)
     await bus.close(1)
     await asyncio.sleep(10)
     assert len(channel.log) == 2
-    assert not bus.up
+    assert not bus.is_up
     with pytest.raises(UsageError):
         bus.start()
 
@@ -220,7 +220,7 @@ async def test_closing_before_anything_was_announced_says_nothing():
     bus = bus_on(channel)
     await bus.close(1)
     never_started = InvalidationBus(channel, "topic", Recorder())
-    never_started.announce(b"a", 1)
+    never_started.publish(b"a", 1)
     await never_started.close(1)
     assert channel.log == []
 
@@ -232,7 +232,7 @@ async def test_closing_while_publishing_hangs_is_bounded(drain):
     channel = ScriptedChannel()
     bus = bus_on(channel)
     channel.hang = True
-    bus.announce(b"a", 1)
+    bus.publish(b"a", 1)
     await asyncio.sleep(SOON)
     began = now()
     await bus.close(drain)
@@ -246,7 +246,7 @@ async def test_closing_does_not_wait_for_a_pause_to_end():
     channel = ScriptedChannel()
     bus = bus_on(channel)
     channel.refuse = ChannelError("out")
-    bus.announce(b"a", 1)
+    bus.publish(b"a", 1)
     await asyncio.sleep(20)
     attempts = len(channel.log)
     while len(channel.log) == attempts:  # now the next one is far away
@@ -263,7 +263,7 @@ async def test_closing_while_the_channel_is_out_tries_until_the_drain_is_over():
     channel = ScriptedChannel()
     bus = bus_on(channel)
     channel.refuse = ChannelError("out")
-    bus.announce(b"a", 1)
+    bus.publish(b"a", 1)
     await asyncio.sleep(SOON)
     before = len(channel.log)
     await bus.close(2)
@@ -278,7 +278,7 @@ async def test_closing_that_is_cancelled_ends_everything(delay):
     channel = ScriptedChannel()
     bus = bus_on(channel)
     channel.hang = True
-    bus.announce(b"a", 1)
+    bus.publish(b"a", 1)
     closing = asyncio.ensure_future(bus.close(100))
     await asyncio.sleep(delay)
     closing.cancel()
@@ -296,7 +296,7 @@ async def test_a_channel_with_bugs_is_tried_again_too():
     channel = ScriptedChannel()
     bus = bus_on(channel)
     channel.refuse = ZeroDivisionError("a bug")
-    bus.announce(b"a", 1)
+    bus.publish(b"a", 1)
     await asyncio.sleep(5)
     channel.refuse = None
     await asyncio.sleep(5)
@@ -313,7 +313,7 @@ async def test_trouble_is_logged_once_and_its_end_too(caplog):
     for _ in range(2):
         channel.refuse = ChannelError("out of order")
         for number in range(20):
-            bus.announce(b"%d" % number, 1)
+            bus.publish(b"%d" % number, 1)
             await asyncio.sleep(1)
         channel.refuse = None
         await asyncio.sleep(5)
@@ -355,8 +355,8 @@ async def test_what_can_not_be_announced_is_refused():
     channel = ScriptedChannel()
     bus = bus_on(channel)
     with pytest.raises(InvalidArgument, match="key"):
-        bus.announce(bytes(100_000), 1)
-    bus.announce(b"a", 1)
+        bus.publish(bytes(100_000), 1)
+    bus.publish(b"a", 1)
     await asyncio.sleep(SOON)
     assert channel.changes() == [{b"a": 1}]
     with pytest.raises(InvalidArgument, match="drain"):
