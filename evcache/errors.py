@@ -174,6 +174,10 @@ class DecodeError(CodecError):
         self.found = {} if found is None else found
         self.unreadable = unreadable
 
+    def located(self, key: bytes, zone: str, flags: int) -> DecodeError:
+        """Return this error with the place of the value: its key, zone and flags."""
+        return DecodeError(self.problem, key=key, zone=zone, flags=flags)
+
     def __str__(self) -> str:
         more = f" (and of {len(self.unreadable) - 1} more keys)" if len(self.unreadable) > 1 else ""
         return f"key {self.key!r} in zone {self.zone}, flags {self.flags}: {self.problem}{more}"

@@ -14,8 +14,8 @@ from evcache.reading import Reading
 from evcache.replication.guarded_store import StoreCommand
 from evcache.replication.reconcile import ZoneHit
 from evcache.results import WriteResult
-from evcache.values.codec import FLAG_ENVELOPE
 from evcache.values.envelope import Envelope, wrap
+from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.ttl import seconds_to_live
 from evcache.writes.draft import Draft
 from evcache.writing import Writing

@@ -18,7 +18,7 @@ from evcache.near_cache.entry import UNDECODED, NearEntry
 from evcache.options import Key, Level, LoadOptions, Seconds, several
 from evcache.read_through.request import LoadRequest
 from evcache.reads.decoding import Decoder
-from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.values.type_forms import TypeForm
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import InvalidArgument

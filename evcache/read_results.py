@@ -13,7 +13,7 @@ from evcache.options import Key
 from evcache.reads.decoding import Decoder
 from evcache.replication.reconcile import ZoneHit
 from evcache.results import Item
-from evcache.values.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.values.lifetime import Content, content_of
 from evcache.values.typed import TypedDecoder
 from evcache.zones.cluster import ClusterSnapshot

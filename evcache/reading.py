@@ -15,7 +15,7 @@ from evcache.options import ItemOptions, Key, Level, Options, ReadOptions, Secon
 from evcache.read_results import UNUSUAL, ReadResults
 from evcache.replication.reconcile import ZoneHit
 from evcache.results import Item, source_of
-from evcache.values.codec import FLAG_ENVELOPE
+from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.type_forms import TypeForm
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeError

@@ -8,7 +8,7 @@ import pytest
 
 from evcache import EVCache, Outcome
 from evcache.replication.hlc import MAX_CAS
-from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_TOMBSTONE
 from integration.raw import item
 
 WRITES = 20

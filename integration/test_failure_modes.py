@@ -13,7 +13,7 @@ import pytest
 
 from evcache import EVCache, Failover, Gutter, Hedging, Hints, Hooks, NodeSettings
 from evcache.replication.hlc import MAX_CAS
-from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones.testing.fault_proxy.proxy import FaultProxy
 from evcache.zones.transport.limits import ConnectionLimits
 from integration.raw import item, stats

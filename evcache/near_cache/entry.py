@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evcache.replication.reconcile import ABSENCES, ZoneHit
-from evcache.values.codec import FLAG_ENVELOPE
+from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.lifetime import Content
 
 UNDECODED: Any = object()

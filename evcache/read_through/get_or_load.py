@@ -26,7 +26,7 @@ from evcache.reads.decoding import Decoding
 from evcache.reads.zone_reader import ZoneReader
 from evcache.replication.reconcile import ZoneHit
 from evcache.stats import LoadStats
-from evcache.values.codec import FLAG_ABSENT, FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.values.lifetime import Content, Lifetime, content_of
 from evcache.zones._tasks import name_of
 from evcache.zones.cluster import ClusterSnapshot

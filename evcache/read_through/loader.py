@@ -31,7 +31,7 @@ from evcache.read_through.request import LoadRequest, LoadTask
 from evcache.read_through.single_flight import Call, Result, SingleFlight
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.reconcile import ZoneHit
-from evcache.values.codec import FLAG_ABSENT, FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.values.lifetime import Content, content_of
 from evcache.zones._tasks import unattended
 from evcache.zones.cluster import ClusterSnapshot

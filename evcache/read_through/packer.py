@@ -19,8 +19,8 @@ from evcache.read_through.single_flight import Result
 from evcache.reads.decoding import Decoding
 from evcache.replication.hlc import cas_of
 from evcache.replication.reconcile import ZoneHit
-from evcache.values.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.values.envelope import Envelope, wrap
+from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.values.lifetime import Content, Lifetime
 from evcache.values.ttl import TTL_GRANULARITY_SECONDS
 from evcache.writes.draft import Draft

@@ -11,7 +11,7 @@ from evcache.options import Options
 from evcache.read_through.leases import Lease
 from evcache.read_through.single_flight import Call
 from evcache.reads.decoding import Decoder, can_read
-from evcache.values.codec import FLAG_ABSENT
+from evcache.values.flags import FLAG_ABSENT
 from evcache.values.lifetime import Content
 
 # Loads by keys as servers know them: a value for each that has one, None or nothing for the others.

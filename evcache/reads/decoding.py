@@ -93,7 +93,7 @@ class Decoding:
     def failed(self, error: DecodeError, key: bytes, flags: int, zone: str) -> DecodeError:
         """Count a value that cannot be read. Return the error with key, zone and flags."""
         self.errors += 1
-        named = DecodeError(error.problem, key=key, zone=zone, flags=flags)
+        named = error.located(key, zone, flags)
         self._hooks.decode_failed(zone, named)
         return named
 

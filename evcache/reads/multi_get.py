@@ -23,7 +23,7 @@ from evcache.replication.reconcile import (
     reject_if_older,
     stale_replicas,
 )
-from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones._tasks import unattended
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeSilent

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from evcache.replication.hlc import GUARD_STUB_CAS, NOT_A_VERSION, HybridLogicalClock, cas_of
 from evcache.replication.node_requests import capabilities_of, peek, send_request
 from evcache.results import Outcome
-from evcache.values.codec import FLAG_INT, FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_INT, FLAG_TOMBSTONE
 from evcache.zones.nodes.capabilities import FITS_ANYWHERE_BYTES, Capabilities
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol import requests

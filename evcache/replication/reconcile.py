@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from evcache.errors import CacheUnavailable, ConsistencyError, StaleReplica
 from evcache.replication.hlc import milliseconds_of
-from evcache.values.codec import FLAG_ABSENT, FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.replies import Hit
 

@@ -19,7 +19,7 @@ from evcache.replication.hlc import HybridLogicalClock, cas_of
 from evcache.replication.node_requests import capabilities_of, delete, guarded_touch, peek, touch
 from evcache.replication.reconcile import ABSENCES
 from evcache.results import Outcome
-from evcache.values.codec import FLAG_ENVELOPE
+from evcache.values.flags import FLAG_ENVELOPE
 from evcache.zones.errors import ServerError
 from evcache.zones.nodes.capabilities import Capabilities
 from evcache.zones.nodes.node import Node

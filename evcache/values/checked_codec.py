@@ -6,7 +6,8 @@ import inspect
 from typing import Any
 
 from evcache.errors import DecodeError, EncodeError
-from evcache.values.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE, Codec, StandardCodec
+from evcache.values.codec import Codec, StandardCodec
+from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.zones.errors import CacheError, InvalidArgument
 
 _MAX_FLAGS = 2**32 - 1

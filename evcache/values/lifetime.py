@@ -9,8 +9,8 @@ import math
 from typing import NamedTuple
 
 from evcache.errors import DecodeError
-from evcache.values.codec import FLAG_ENVELOPE
 from evcache.values.envelope import unwrap
+from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.ttl import TTL_GRANULARITY_SECONDS
 from evcache.zones.protocol.replies import Hit
 
@@ -57,7 +57,7 @@ def content_of(hit: Hit, written_at: float | None, read_at: float, *, key: bytes
         try:
             data, flags, *times = unwrap(hit.value)
         except DecodeError as error:
-            raise DecodeError(error.problem, key=key, zone=zone, flags=hit.flags) from error
+            raise error.located(key, zone, hit.flags) from error
         return Content(data, flags, Lifetime(*times), zone)
     expires_at = math.inf if hit.ttl is None or hit.ttl < 0 else read_at + hit.ttl
     return Content(hit.value, hit.flags, Lifetime(written_at, expires_at, expires_at, 0.0, TTL_GRANULARITY_SECONDS), zone)

@@ -10,7 +10,8 @@ import msgspec
 import msgspec.inspect
 
 from evcache.errors import DecodeError
-from evcache.values.codec import MSGPACK_FLAGS, Codec, StandardCodec
+from evcache.values.codec import Codec, StandardCodec
+from evcache.values.flags import MSGPACK_FLAGS
 from evcache.values.models import TEXTS, check_model, from_plain, is_model, is_pydantics, parts_of
 from evcache.zones.errors import InvalidArgument
 

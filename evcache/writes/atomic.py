@@ -14,8 +14,8 @@ from typing import Protocol
 from evcache.replication.hlc import MAX_CAS, cas_of
 from evcache.replication.node_requests import Peeked, capabilities_of, peek, send_request
 from evcache.results import Item, Outcome
-from evcache.values.codec import FLAG_ENVELOPE
 from evcache.values.envelope import Envelope, wrap
+from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.lifetime import content_of
 from evcache.values.ttl import to_exptime
 from evcache.writes.compare_and_set import CompareAndSet, Decision

@@ -9,7 +9,8 @@ from typing import Any
 from evcache.errors import DecodeError
 from evcache.replication.node_requests import Peeked, capabilities_of, peek, send_request
 from evcache.results import Outcome
-from evcache.values.codec import FLAG_ENVELOPE, Codec
+from evcache.values.codec import Codec
+from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.lifetime import content_of
 from evcache.values.ttl import TTL_GRANULARITY_SECONDS
 from evcache.writes.compare_and_set import CompareAndSet, Decision, refusal
@@ -107,7 +108,7 @@ class Concat:
         try:
             value = self.codec.decode(hit.value, hit.flags)
         except DecodeError as error:
-            raise DecodeError(error.problem, key=self.key, zone=zone, flags=hit.flags) from error
+            raise error.located(self.key, zone, hit.flags) from error
         if type(value) is not type(self.extra):
             kinds = f"{type(self.extra).__name__} to a {type(value).__name__}"
             raise InvalidArgument("value", f"can't join a {kinds}: both must be str, or both bytes")

@@ -23,7 +23,7 @@ from evcache.replication.guarded_store import NAMING_LOOKS, NAMING_PAUSE_SECONDS
 from evcache.replication.hlc import NOT_A_VERSION, cas_of
 from evcache.replication.node_requests import Peeked, peek, peek_request, read_peek, send_both, send_request
 from evcache.results import Outcome
-from evcache.values.codec import FLAG_INT, FLAG_STR
+from evcache.values.flags import FLAG_INT, FLAG_STR
 from evcache.writes.compare_and_set import CompareAndSet, Decision
 from evcache.writes.draft import Draft
 from evcache.zones.errors import InvalidArgument, ServerError

@@ -29,7 +29,7 @@ from evcache.options import Options
 from evcache.replication.guarded_store import Command, DeleteCommand, StoreCommand
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.replicated_write import ReplicatedWrite, ZoneWrite
-from evcache.values.codec import FLAG_ENVELOPE
+from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER
 from evcache.zones.cluster import ClusterSnapshot
 

@@ -13,7 +13,7 @@ from evcache.replication.handoff.hints import Hint, Kind
 from evcache.replication.node_requests import peek, send_request
 from evcache.replication.touch import TouchCommand
 from evcache.results import Outcome
-from evcache.values.codec import FLAG_INT, FLAG_STR, FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_INT, FLAG_STR, FLAG_TOMBSTONE
 from evcache.values.ttl import NEVER, to_exptime
 from evcache.writes.compare_and_set import Decision
 from evcache.writes.draft import Draft

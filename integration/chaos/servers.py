@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from evcache.errors import DecodeError
 from evcache.replication.hlc import MAX_CAS, NOT_A_VERSION
-from evcache.values.codec import FLAG_ABSENT, FLAG_TOMBSTONE, StandardCodec
+from evcache.values.codec import StandardCodec
+from evcache.values.flags import FLAG_ABSENT, FLAG_TOMBSTONE
 from integration.chaos.end_state import Held
 from integration.chaos.keys import Reading
 from integration.chaos.system import NAMESPACE

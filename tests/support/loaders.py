@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from evcache import EVCache, Hooks, StandardCodec
-from evcache.values.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.values.envelope import unwrap
+from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.zones.testing.fake_memcached.store import Item as Stored
 from tests.support.memory_zones import TOMBSTONE, MemoryZones, full, on_zones
 from tests.support.virtual_time import settle

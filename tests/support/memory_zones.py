@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from evcache import CircuitLimits, EVCache, Hooks, NodeSettings, Outcome, StandardCodec
 from evcache.hooks import HintEnd
 from evcache.replication.hlc import HybridLogicalClock
-from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones import Endpoint, Mode, Topology, Zone
 from evcache.zones.errors import CacheError
 from evcache.zones.testing import FakeMemcached

@@ -29,7 +29,7 @@ from evcache.replication.read_repair import ReadRepair
 from evcache.replication.seen_versions import SeenVersions
 from evcache.replication.touch import remove_version, touch_version
 from evcache.results import Outcome
-from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.values.ttl import TTL_GRANULARITY_SECONDS, exptime_sent_again
 from evcache.zones._tasks import unattended
 from evcache.zones.cluster import ClusterSnapshot

@@ -133,7 +133,7 @@ def test_the_zones_can_come_from_a_file(call, cluster, tmp_path):
         (["set", "k", "v", "--ttl", "0"], "ttl: 0.0 is not more than 0 seconds"),
         (["set", "k", "v", "--ttl", "nan"], "ttl: "),
         (["set", "k", "{", "--json-value"], "not JSON"),
-        (["set", "k", "18446744073709551616", "--json-value"], "can't be stored"),
+        (["set", "k", "18446744073709551616", "--json-value"], "cannot be stored"),
         (["set", "k", "x" * 2_000_000], "value: 2000000 bytes"),
         (["demo", "--backend", "cloud"], "'--backend'"),
         (["demo", "--seconds", "0"], "'--seconds'"),

@@ -12,8 +12,9 @@ from evcache.near_cache.settings import CHANNEL_TTL_SECONDS, TTL_SECONDS
 from evcache.replication.guarded_store import StoreCommand
 from evcache.replication.hlc import HybridLogicalClock, cas_of
 from evcache.replication.reconcile import ZoneHit
-from evcache.values.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE, StandardCodec
+from evcache.values.codec import StandardCodec
 from evcache.values.envelope import Envelope, wrap
+from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.values.ttl import to_exptime
 from evcache.zones.protocol.replies import Hit
 from tests.support.near_stores import WALL, Clock, entry_of

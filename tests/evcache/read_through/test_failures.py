@@ -8,7 +8,7 @@ import pytest
 from evcache import LoadTimeout, NearCache, UsageError
 from evcache.errors import CacheUnavailable, DecodeError, EncodeError
 from evcache.load_policy import LoadPolicy
-from evcache.values.codec import FLAG_ENVELOPE
+from evcache.values.flags import FLAG_ENVELOPE
 from evcache.zones import Endpoint, Topology, Zone
 from evcache.zones.errors import InvalidTopology
 from tests.support.loaders import (

@@ -8,8 +8,8 @@ import pytest
 
 from evcache import CacheUnavailable, InvalidArgument, NearCache
 from evcache.load_policy import LoadPolicy
-from evcache.values.codec import FLAG_ENVELOPE
 from evcache.values.envelope import unwrap
+from evcache.values.flags import FLAG_ENVELOPE
 from tests.support.loaders import LoadListener, Source, assert_nothing_left, no_stubs, seen
 from tests.support.memory_zones import TOMBSTONE, Stopwatch, full, on_zones, pass_time
 from tests.support.near_clients import follow_loop

@@ -8,7 +8,7 @@ from evcache import EVCache
 from evcache.read_through.leases import Lease, Leases, NoLease, beside
 from evcache.replication.hlc import MAX_CAS, cas_of
 from evcache.replication.reconcile import ZoneHit
-from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones.protocol.replies import Hit
 from tests.support.loaders import no_stubs, on_releases, stubs
 from tests.support.memory_zones import cut_off, full, on_zones, pass_time

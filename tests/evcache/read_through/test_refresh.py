@@ -6,7 +6,7 @@ import pytest
 
 from evcache import NearCache
 from evcache.load_policy import LoadPolicy
-from evcache.values.codec import FLAG_ENVELOPE
+from evcache.values.flags import FLAG_ENVELOPE
 from tests.support.loaders import (
     LoadListener,
     Source,

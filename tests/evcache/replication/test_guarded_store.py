@@ -18,7 +18,7 @@ from hypothesis.errors import NoSuchExample
 from evcache.replication.guarded_store import STUB_SECONDS, THREE_COPIES_MAX_BYTES, DeleteCommand, StoreCommand, execute
 from evcache.replication.hlc import GUARD_STUB_CAS, MAX_CAS, NOT_A_VERSION, HybridLogicalClock
 from evcache.results import ACKNOWLEDGED
-from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones.errors import ConnectionLost
 from evcache.zones.nodes.capabilities import Capabilities
 from evcache.zones.protocol import requests

@@ -4,7 +4,7 @@ import pytest
 
 from evcache import CacheUnavailable, EVCache, Gutter, InvalidArgument, InvalidTopology, NearCache, Outcome
 from evcache.replication.gutter import GUTTER
-from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones import Endpoint, Topology, Zone
 from evcache.zones.testing import FakeMemcached
 from tests.support.memory_zones import QUICK, Listener, Stopwatch, full, on_zones, pass_time

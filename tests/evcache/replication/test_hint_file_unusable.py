@@ -12,7 +12,7 @@ import pytest
 from evcache import CacheUnavailable, Hints, InvalidArgument
 from evcache.replication.handoff.file import HintsJournal
 from evcache.replication.handoff.hints import Hint, Kind
-from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_TOMBSTONE
 from tests.support.memory_zones import TOMBSTONE, WALL_START, Listener, MemoryZones, full, on_zones, pass_time
 from tests.support.unusable_files import CAUSES, no_database, other_kind
 from tests.support.virtual_time import settle

@@ -13,7 +13,7 @@ from evcache.replication.reconcile import (
     reject_if_older,
     stale_replicas,
 )
-from evcache.values.codec import FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones.errors import NodeTimeout, NodeUnavailable
 from evcache.zones.protocol.replies import Hit
 

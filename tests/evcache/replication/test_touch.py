@@ -7,7 +7,7 @@ import pytest
 
 from evcache import LoadPolicy, Outcome
 from evcache.replication.node_requests import peek, send_both
-from evcache.values.codec import FLAG_ABSENT
+from evcache.values.flags import FLAG_ABSENT
 from evcache.zones.errors import QueueFull
 from tests.support.memory_zones import PATIENT, QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time
 

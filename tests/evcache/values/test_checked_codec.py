@@ -7,7 +7,7 @@ import pytest
 from evcache import DecodeError, EncodeError, EVCache, InvalidArgument, LoadPolicy, StandardCodec, WriteBehind
 from evcache.errors import CacheError
 from evcache.values.checked_codec import CheckedCodec, checked
-from evcache.values.codec import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
+from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from tests.support.loaders import Source, seen
 from tests.support.memory_zones import on_zones
 

@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evcache import DecodeError, EncodeError, InvalidArgument, StandardCodec
-from evcache.values import codec
-from evcache.values.codec import (
+from evcache.values import compression, flags
+from evcache.values.flags import (
     FLAG_BOOL,
     FLAG_BYTES,
     FLAG_DATETIME,
@@ -170,7 +170,7 @@ def test_with_packed_ints_copies_the_other_settings():
 )
 def test_flags_are_kept(name, value):
     """Caches outlive deployments: no flag may ever change its meaning."""
-    assert getattr(codec, name) == value
+    assert getattr(flags, name) == value
 
 
 scalars = (
@@ -325,7 +325,7 @@ def test_other_compressions_are_refused(compression):
 
 def test_a_gzip_bomb_is_not_unpacked(monkeypatch):
     """Unpacking ends at the bound, in one member and in several, the last filling it exactly."""
-    monkeypatch.setattr(codec, "MAX_UNPACKED_BYTES", 1000)
+    monkeypatch.setattr(compression, "MAX_UNPACKED_BYTES", 1000)
     assert len(CODEC.decode(gzip.compress(b"x" * 1000), FLAG_GZIP | FLAG_BYTES)) == 1000
     for sizes in ([1001], [10_000], [600, 600], [1000, 10_000]):
         bomb = b"".join(gzip.compress(b"x" * size) for size in sizes)
@@ -335,7 +335,7 @@ def test_a_gzip_bomb_is_not_unpacked(monkeypatch):
 
 def test_a_zstd_bomb_is_not_unpacked(monkeypatch):
     """Unpacking ends at the bound for zstd as well, whether or not the frame says how much it holds."""
-    monkeypatch.setattr(codec, "MAX_UNPACKED_BYTES", 1000)
+    monkeypatch.setattr(compression, "MAX_UNPACKED_BYTES", 1000)
     flags = FLAG_ZSTD | FLAG_BYTES << 16
     for with_size in (True, False):
         pack = zstandard.ZstdCompressor(write_content_size=with_size).compress

@@ -10,8 +10,8 @@ from evcache.errors import DecodeError
 from evcache.load_policy import LoadPolicy
 from evcache.read_through.freshness import State, state_of
 from evcache.replication.reconcile import ZoneHit
-from evcache.values.codec import FLAG_ENVELOPE
 from evcache.values.envelope import Envelope, wrap
+from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.lifetime import Lifetime, content_of
 from evcache.zones.protocol.replies import Hit
 

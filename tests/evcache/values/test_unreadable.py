@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from evcache import CacheUnavailable, ConsistencyError, DecodeError, Hooks, LoadPolicy, NearCache, StandardCodec
-from evcache.values.codec import FLAG_ENVELOPE
+from evcache.values.flags import FLAG_ENVELOPE
 from tests.support.loaders import Source, assert_nothing_left, no_stubs, seen
 from tests.support.memory_zones import full, on_zones, pass_time
 from tests.support.near_clients import follow_loop

@@ -362,16 +362,16 @@ async def test_a_long_call_lets_others_run(zones, operation, slow):
     cache = await zones.ready()
     zones.pause(*slow)
     checked = begun = 0
-    full, make = cache._keys.full, cache._writes._sender.make_round
+    qualify, make = cache._keys.qualify, cache._writes._sender.make_round
 
     class Counting:
         def __getattr__(self, name):
-            return getattr(full.__self__, name)
+            return getattr(qualify.__self__, name)
 
-        def full(self, key):
+        def qualify(self, key):
             nonlocal checked
             checked += 1
-            return full(key)
+            return qualify(key)
 
     def round_(*arguments):
         nonlocal begun

@@ -15,7 +15,7 @@ from evcache.replication.guarded_store import DeleteCommand, StoreCommand
 from evcache.replication.hlc import MAX_CAS, HybridLogicalClock, cas_of
 from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.replication.seen_versions import SeenVersions
-from evcache.values.codec import FLAG_ENVELOPE
+from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER
 from evcache.writes.sender import renewed
 from tests.support.memory_zones import PATIENT, TOMBSTONE, Listener, full, on_zones, pass_time
