@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from evcache import EVCache, LoadPolicy, LocalChannel, NearCache, Telemetry
+from evcache.compatibility import features_table
 from evcache.consistency import Consistency
 from evcache.telemetry.metric_table import DURATION, METRICS
 from evcache.testing import LocalZones
-from evcache.zones.nodes.capabilities import features_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

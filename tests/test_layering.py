@@ -123,7 +123,7 @@ ORDER = """
     load_policy
     _sqlite_journal _background _loop_affinity _steps _loop_end _retry
     hooks
-    results consistency errors
+    results consistency errors compatibility
     zones.testing
     zones
     zones.cluster

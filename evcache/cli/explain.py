@@ -10,11 +10,11 @@ import click
 
 from evcache.cli.key_commands import Target, targeted, to_json
 from evcache.cli.runner import Status, Stopped, run
+from evcache.compatibility import supported
 from evcache.config import discovery_from, local_zone_from
 from evcache.values.keys import Keys
 from evcache.zones.cluster import Cluster, ClusterSnapshot
 from evcache.zones.errors import CacheError
-from evcache.zones.nodes.capabilities import can_do
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.routing.ketama import ring_position
@@ -148,5 +148,5 @@ async def _report(view: ClusterSnapshot, pool: ZonePool, full: bytes, deadline: 
         transport=node.transport,
         server=None if known is None else known.server,
         item_bytes=None if known is None else known.item_bytes,
-        features={} if known is None else {name.replace("`", ""): has for name, has in can_do(known).items()},
+        features={} if known is None else {name.replace("`", ""): has for name, has in supported(known).items()},
     )

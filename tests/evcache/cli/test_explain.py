@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from evcache.cli.commands import evcache as command_line
+from evcache.compatibility import FEATURES
 from evcache.testing.blocking import LoopThread
-from evcache.zones.nodes.capabilities import FEATURES
 from evcache.zones.routing.ketama import Ring, ring_position
 from evcache.zones.routing.zone_order import coordinator_order
 from evcache.zones.testing import FakeMemcached

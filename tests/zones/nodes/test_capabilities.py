@@ -2,7 +2,7 @@
 
 import pytest
 
-from evcache.zones.nodes.capabilities import DEFAULT_ITEM_BYTES, FEATURES, Capabilities
+from evcache.zones.nodes.capabilities import DEFAULT_ITEM_BYTES, Capabilities
 
 
 def capabilities(*, explicit_cas=True, cas=True, item_bytes=DEFAULT_ITEM_BYTES):
@@ -36,10 +36,3 @@ def test_a_smaller_item_limit_leaves_that_much_less():
 
 def test_the_default_item_size_is_memcacheds():
     assert DEFAULT_ITEM_BYTES == 1_048_576
-
-
-def test_each_feature_says_since_when_and_what_happens_without_it():
-    assert len({feature.name for feature in FEATURES}) == len(FEATURES)
-    for feature in FEATURES:
-        assert feature.since.startswith("1.6."), feature
-        assert feature.without, feature
