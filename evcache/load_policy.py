@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
 from evcache.zones.errors import InvalidArgument
-from evcache.zones.validation import fraction, positive_seconds, zero_or_more
+from evcache.zones.validation import flag, fraction, positive_seconds, zero_or_more
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -86,8 +86,7 @@ class LoadPolicy:
             positive_seconds(getattr(self, name), name)
         if self.soft_timeout is not None:
             positive_seconds(self.soft_timeout, "soft_timeout")
-        if not isinstance(self.lease, bool):
-            raise InvalidArgument("lease", f"True or False is needed, not {self.lease!r}")
+        flag(self.lease, "lease")
 
     @property
     def max_staleness(self) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import timedelta
 
 from evcache.zones.errors import InvalidArgument
+from evcache.zones.validation import number, positive_seconds
 
 # Less holds next to nothing. A caller who passes 64 meant megabytes.
 MIN_BYTES = 64 * 1024
@@ -58,45 +58,23 @@ class NearCache:
 
     def __post_init__(self) -> None:
         """Check all fields."""
-        _whole(self.max_bytes, "max_bytes", MIN_BYTES)
-        _whole(self.max_entries, "max_entries", 1)
+        number(self.max_bytes, "max_bytes", minimum=MIN_BYTES, whole=True)
+        number(self.max_entries, "max_entries", minimum=1, whole=True)
         if self.ttl is not None:
-            _seconds(self.ttl.total_seconds() if isinstance(self.ttl, timedelta) else self.ttl, "ttl")
-        _number(self.negative_share, "negative_share")
-        if not 0 <= self.negative_share <= MAX_NEGATIVE_SHARE:
-            raise InvalidArgument(
-                "negative_share", f"a number from 0 to {MAX_NEGATIVE_SHARE} is required, not {self.negative_share!r}"
-            )
-        _seconds(self.grace, "grace")
+            positive_seconds(self.ttl.total_seconds() if isinstance(self.ttl, timedelta) else self.ttl, "ttl")
+        number(self.negative_share, "negative_share", minimum=0, maximum=MAX_NEGATIVE_SHARE)
+        positive_seconds(self.grace, "grace")
         if not isinstance(self.immutable, tuple) or not all(isinstance(one, type) for one in self.immutable):
             raise InvalidArgument("immutable", f"a tuple of classes is required, not {self.immutable!r}")
         if self.revalidate_over is not None:
-            _whole(self.revalidate_over, "revalidate_over", 0)
+            number(self.revalidate_over, "revalidate_over", minimum=0, whole=True)
         if self.hot_reads is not None:
-            _whole(self.hot_reads, "hot_reads", 1)
+            number(self.hot_reads, "hot_reads", minimum=1, whole=True)
 
     @property
     def seconds(self) -> float | None:
         """The `ttl` in seconds, or None."""
         return self.ttl.total_seconds() if isinstance(self.ttl, timedelta) else self.ttl
-
-
-def _whole(value: object, argument: str, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidArgument(argument, f"a whole number is required, not {value!r}")
-    if value < minimum:
-        raise InvalidArgument(argument, f"at least {minimum} is required, not {value!r}")
-
-
-def _number(value: object, argument: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidArgument(argument, f"a number is required, not {value!r}")
-    return value
-
-
-def _seconds(value: object, argument: str) -> None:
-    if not 0 < _number(value, argument) < math.inf:  # NaN compares false
-        raise InvalidArgument(argument, f"a positive finite number of seconds is required, not {value!r}")
 
 
 @dataclass(slots=True)

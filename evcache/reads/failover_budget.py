@@ -6,10 +6,9 @@ any zone but the local one or, without a local zone, the preferred one.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from evcache.zones.errors import InvalidArgument
+from evcache.zones.validation import zero_or_more
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +25,8 @@ class Failover:
     of those until it notices that a second zone hangs."""
 
     def __post_init__(self) -> None:
-        for name in ("ratio", "burst"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise InvalidArgument(name, f"a number of at least 0 is required, not {value!r}")
+        zero_or_more(self.ratio, "ratio")
+        zero_or_more(self.burst, "burst")
 
 
 class TokenBucket:

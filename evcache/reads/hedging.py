@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from evcache.hooks import Hooks
 from evcache.reads.failover_budget import TokenBucket
 from evcache.zones.cluster import ClusterSnapshot
-from evcache.zones.errors import CacheError, InvalidArgument
+from evcache.zones.errors import CacheError
 from evcache.zones.health.loop_lag import STALL_SECONDS
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.replies import Hit, Reply, read_hit
-from evcache.zones.validation import positive_seconds
+from evcache.zones.validation import positive_fraction, positive_seconds
 from evcache.zones.zone_pool import ZonePool
 
 # Latencies of the last so many reads; the percentile is taken anew after as many.
@@ -39,8 +39,7 @@ class Hedging:
     """Seconds that the first zone gets in any case (Finagle's least)."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.share, bool) or not isinstance(self.share, int | float) or not 0 < self.share <= 1:
-            raise InvalidArgument("share", f"a share from 0 to 1 is needed, not {self.share!r}")
+        positive_fraction(self.share, "share")
         positive_seconds(self.least_delay, "least_delay")
 
 

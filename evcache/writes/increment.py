@@ -26,10 +26,11 @@ from evcache.results import Outcome
 from evcache.values.flags import FLAG_INT, FLAG_STR
 from evcache.writes.compare_and_set import CompareAndSet, Decision
 from evcache.writes.draft import Draft
-from evcache.zones.errors import InvalidArgument, ServerError
+from evcache.zones.errors import ServerError
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import MAX_DIGITS, Reply, decimal, token, unexpected
+from evcache.zones.validation import number
 
 MAX_COUNTER = 2**64 - 1  # memcached's counters are unsigned 64-bit numbers
 
@@ -56,9 +57,9 @@ class Increment:
         Raises:
             InvalidArgument: A number is not an int from 0 to 2^64-1.
         """
-        _check_counter(delta, "delta")
+        number(delta, "delta", minimum=0, maximum=MAX_COUNTER, whole=True)
         if initial is not None:
-            _check_counter(initial, "initial")
+            number(initial, "initial", minimum=0, maximum=MAX_COUNTER, whole=True)
         self.key = key
         self.delta = delta
         self.decrement = decrement
@@ -121,11 +122,6 @@ class Increment:
         data = found.value.rstrip(b" ") if found.flags == FLAG_INT else found.value
         exptime = stores.exptime_of_copies(found.ttl, asked_at, deadline)
         return stores.copy(Draft(key, data, found.flags, exptime), version)
-
-
-def _check_counter(number: int, argument: str) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MAX_COUNTER:
-        raise InvalidArgument(argument, f"a number from 0 to 2^64-1 is needed, not {number!r}")
 
 
 class Counted(NamedTuple):

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from evcache.zones.errors import InvalidArgument
-from evcache.zones.validation import at_least_one, positive_seconds
+from evcache.zones.validation import at_least_one, flag, positive_seconds
 
 # What a hint takes beside its key and value: its objects, and its places in the book. Measured with tracemalloc.
 ENTRY_BYTES = 400
@@ -57,8 +57,7 @@ class Hints:
         positive_seconds(self.rate, "rate")
         if self.path is not None and (not isinstance(self.path, str) or not self.path):
             raise InvalidArgument("path", f"the path of a file is needed, not {self.path!r}")
-        if not isinstance(self.strict, bool):
-            raise InvalidArgument("strict", f"True or False is needed, not {self.strict!r}")
+        flag(self.strict, "strict")
         if self.strict and self.path is None:
             raise InvalidArgument("strict", "it is about a file: set path, too")
 
