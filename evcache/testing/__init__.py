@@ -1,4 +1,4 @@
-"""For the tests of services that use evcache: zones that can die and come back, a fake server, a faulty network."""
+"""Tools for tests of services that use evcache: zones that can fail, a fake server, a faulty network."""
 
 from evcache.testing.backends.base import BackendUnavailable
 from evcache.testing.blocking import RunningZones

@@ -1,4 +1,4 @@
-"""LocalZones for code that isn't async: a thread with an event loop of its own, and plain calls that block."""
+"""Blocking form of LocalZones, which runs an event loop in a thread."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 
 class RunningZones:
-    """What LocalZones.running() yields: started zones, with operations that return when they are done.
+    """Started zones with blocking operations, as `LocalZones.running()` yields them.
 
-    They may be called from any thread, and from async code too, where they hold up the caller's event loop: a few
-    milliseconds with processes and embedded servers, up to a second with containers. Where that matters,
-    `await asyncio.to_thread(zones.restart, "eu-1a")`. LocalZones describes each operation and its errors.
+    Any thread may call them. In async code a call blocks the caller's event loop: a few milliseconds with processes and
+    embedded servers, up to a second with containers. `await asyncio.to_thread(zones.restart, "eu-1a")` avoids that.
+    LocalZones documents the operations and their errors.
     """
 
     def __init__(self, zones: LocalZones, thread: LoopThread) -> None:
@@ -30,47 +30,47 @@ class RunningZones:
 
     @property
     def zones(self) -> dict[str, list[str]]:
-        """Zones and their nodes' addresses, as EVCache takes them."""
+        """Addresses of the nodes by zone, in the form that EVCache accepts."""
         return self._zones.zones
 
     @property
     def backend(self) -> str:
-        """The kind of server in use."""
+        """Kind of server in use."""
         return self._zones.backend
 
     @property
     def version(self) -> str:
-        """What the servers say of themselves."""
+        """Version that the servers report."""
         return self._zones.version
 
     def is_up(self, zone: str, *, node: int | None = None) -> bool:
-        """Whether the zone (or one node) runs and is not paused."""
+        """Return True if the zone, or one of its nodes, runs and is not paused."""
         return self._zones.is_up(zone, node=node)
 
     def kill(self, zone: str, *, node: int | None = None) -> None:
-        """Let the zone (or one node) die at once."""
+        """Kill the zone, or one of its nodes."""
         self._thread.call(self._zones.kill(zone, node=node))
 
     def restart(self, zone: str, *, node: int | None = None) -> None:
-        """Bring the zone (or one node) back, empty, on the same addresses."""
+        """Restart the zone, or one of its nodes, empty and on the same addresses."""
         self._thread.call(self._zones.restart(zone, node=node))
 
     def pause(self, zone: str, *, node: int | None = None) -> None:
-        """Freeze the zone (or one node)."""
+        """Suspend the zone, or one of its nodes."""
         self._thread.call(self._zones.pause(zone, node=node))
 
     def resume(self, zone: str, *, node: int | None = None) -> None:
-        """Let a paused zone (or one node) go on."""
+        """Resume a paused zone, or one of its nodes."""
         self._thread.call(self._zones.resume(zone, node=node))
 
 
 class LoopThread:
-    """An event loop in a thread, for the length of a `with` block."""
+    """Event loop in a thread for the duration of a `with` block."""
 
     def __init__(self) -> None:
         self._loop: Future[asyncio.AbstractEventLoop] = Future()
         self._closing = asyncio.Event()
-        # A daemon: a program that dies inside the block must not wait for servers that nobody will stop.
+        # A daemon thread: a program that fails inside the block must not wait for this thread at its exit.
         self._thread = threading.Thread(target=lambda: asyncio.run(self._stay()), name="evcache-zones", daemon=True)
 
     def __enter__(self) -> Self:
@@ -83,7 +83,7 @@ class LoopThread:
         self._thread.join()
 
     def call(self, work: Coroutine[None, None, T]) -> T:
-        """Run a coroutine in the thread's loop and return its result. Ctrl-C while waiting cancels it."""
+        """Run a coroutine in the event loop of the thread and return its result. Ctrl-C cancels the coroutine."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop.result())
         try:
             return future.result()

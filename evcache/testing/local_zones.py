@@ -27,30 +27,22 @@ if TYPE_CHECKING:
 BackendName = Literal["auto", "memcached", "docker", "embedded"]
 
 DEFAULT_ZONES: Final = ("local-a", "local-b", "local-c")
-START_ATTEMPTS = 3  # on a port that turns out to be taken
+START_ATTEMPTS = 3  # each on another port, if the port is in use
 
 
 class LocalZones:
-    """Starts memcached zones on this machine, and lets them die, hang and come back.
+    """Zones of memcached servers on this machine, which tests can kill, suspend and restart.
 
         async with LocalZones({"eu-1a": 2, "eu-1b": 2}) as zones:
             async with EVCache("sessions", zones=zones.zones, local_zone="eu-1a") as cache:
                 await zones.kill("eu-1a")
 
-    `zones`: a mapping of names to numbers of nodes, or a sequence of names that get `nodes_per_zone` each.
-    `backend`: "memcached" (processes), "docker" (containers), "embedded" (FakeMemcached, inside this process), or
-    "auto": processes when a binary is found, else embedded.
-    `binary`: the memcached to run; None takes the first in EVCACHE_MEMCACHED, else the one on PATH.
-    `image`: for docker; None takes EVCACHE_TEST_IMAGE, else memcached:1.6.
-    `extra_args`: more command line options for real servers, such as ["-I", "2m"].
+    Servers listen on 127.0.0.1 only. Their ports are reserved until `stop()`, also while a server is dead. Processes end
+    with this program, even if it is killed. `stop()` removes containers. Otherwise the cleaner of testcontainers removes
+    them; if that is disabled, the label evcache.testing finds them.
 
-    The constructor starts nothing; ValueError says what is wrong with the arguments. Servers listen on 127.0.0.1 only.
-    Their ports are reserved until stop(), also while a server is dead. Processes end with this program, even when it
-    is killed; containers are removed by stop(), and otherwise by the cleaner of testcontainers, unless that is disabled
-    (then the label evcache.testing finds them).
-
-    Embedded servers live in the event loop that called start(), and all calls belong into that loop. For code that
-    isn't async, or runs several loops, there is running().
+    Embedded servers run in the event loop that called `start()`, so all calls must be made in that loop. `running()` is for
+    code that is not async or that runs several loops.
     """
 
     def __init__(
@@ -63,9 +55,23 @@ class LocalZones:
         image: str | None = None,
         extra_args: Sequence[str] = (),
     ) -> None:
+        """Describe zones without starting them.
+
+        Args:
+            zones: Mapping of names to numbers of nodes, or names of zones with `nodes_per_zone` nodes each.
+            nodes_per_zone: Number of nodes of each named zone. If None, one.
+            backend: "memcached" (processes), "docker" (containers), "embedded" (FakeMemcached in this process), or "auto":
+                processes if a binary is found, otherwise embedded.
+            binary: Path of memcached. If None, the first in EVCACHE_MEMCACHED, otherwise the one on PATH.
+            image: Image for docker. If None, EVCACHE_TEST_IMAGE, otherwise memcached:1.6.
+            extra_args: Command line options for real servers, such as ["-I", "2m"].
+
+        Raises:
+            ValueError: An argument cannot be used.
+        """
         self._sizes = _sizes(zones, nodes_per_zone)
         if backend not in ("auto", "memcached", "docker", "embedded"):
-            raise ValueError(f"backend {backend!r} is none of auto, memcached, docker, embedded")
+            raise ValueError(f"invalid backend: {backend!r} is none of auto, memcached, docker, embedded")
         self._choice = backend
         self._binary = binary
         self._image = image
@@ -77,33 +83,36 @@ class LocalZones:
 
     @property
     def zones(self) -> dict[str, list[str]]:
-        """Zones and their nodes' addresses, as EVCache takes them. RuntimeError before start()."""
+        """Addresses of the nodes by zone, in the form that EVCache accepts. Raises RuntimeError before `start()`."""
         self._require_started()
         return {zone: [f"{HOST}:{node.port}" for node in nodes] for zone, nodes in self._nodes.items()}
 
     @property
     def backend(self) -> str:
-        """The kind of server in use: "memcached", "docker" or "embedded". RuntimeError before start()."""
+        """Kind of server in use: "memcached", "docker" or "embedded". Raises RuntimeError before `start()`."""
         self._require_started()
         assert self._backend is not None
         return self._backend.name
 
     @property
     def version(self) -> str:
-        """What the servers say of themselves, such as "1.6.38". RuntimeError before start()."""
+        """Version that the servers report, such as "1.6.38". Raises RuntimeError before `start()`."""
         self._require_started()
         assert self._version is not None
         return self._version
 
     def is_up(self, zone: str, *, node: int | None = None) -> bool:
-        """Whether the zone's node with that index, or every node when None, runs and is not paused."""
+        """Return True if the zone runs and is not paused. If `node` is an index, only that node counts."""
         return all(each.is_up for each in self._select(zone, node))
 
     async def start(self) -> None:
-        """Start every node; returns when all answer. No effect when started.
+        """Start all nodes and wait until they answer. No effect on started zones.
 
-        Raises BackendUnavailable when the servers can't be started, TimeoutError when one does not answer. A start that
-        fails or is cancelled leaves nothing behind.
+        A failed or cancelled start removes the servers that it started.
+
+        Raises:
+            BackendUnavailable: The servers cannot be started.
+            TimeoutError: A server does not answer.
         """
         async with self._changing:
             if self._version is not None:
@@ -114,51 +123,60 @@ class LocalZones:
                     self._nodes[zone] = []
                     for _ in range(size):
                         self._nodes[zone].append(_Node(self._backend))
-                await _together([node.start_first() for node in self._all_nodes()])
+                await _gather_all([node.start_first() for node in self._all_nodes()])
             except BaseException:
                 await uninterrupted(self._remove_all())
                 raise
             self._version = next(iter(self._nodes.values()))[0].version
 
     async def stop(self) -> None:
-        """Remove every server, in whatever state, and give the ports back. No effect when stopped.
+        """Remove all servers and release their ports. No effect on stopped zones.
 
-        A cancelled stop still removes everything before it ends.
+        A cancelled stop removes all servers before it ends.
         """
         async with self._changing:
             await uninterrupted(self._remove_all())
 
     async def kill(self, zone: str, *, node: int | None = None) -> None:
-        """Let the zone die at once, or only its node with that index: connections are lost, connecting is refused."""
-        await _together([each.kill() for each in self._select(zone, node)])
+        """Kill the zone, or its node with this index. Connections are lost, and new ones are refused."""
+        await _gather_all([each.kill() for each in self._select(zone, node)])
 
     async def restart(self, zone: str, *, node: int | None = None) -> None:
-        """Bring the zone (or one node) back, empty, on the same addresses; returns when it answers.
+        """Restart the zone, or one node, empty and on the same addresses, and wait until it answers.
 
-        What still runs, or is paused, is killed first. Raises what start() raises.
+        A node that runs or is paused is killed first.
+
+        Raises:
+            BackendUnavailable: A server cannot be started.
+            TimeoutError: A server does not answer.
         """
-        await _together([each.restart() for each in self._select(zone, node)])
+        await _gather_all([each.restart() for each in self._select(zone, node)])
 
     async def pause(self, zone: str, *, node: int | None = None) -> None:
-        """Freeze the zone (or one node): connections stay and can be made, nothing answers, nothing is lost.
+        """Suspend the zone, or one node. It accepts connections, keeps its data, and does not answer.
 
-        RuntimeError when a node is dead.
+        Raises:
+            RuntimeError: A node is dead.
         """
-        await _together([each.pause() for each in self._select(zone, node)])
+        await _gather_all([each.pause() for each in self._select(zone, node)])
 
     async def resume(self, zone: str, *, node: int | None = None) -> None:
-        """Let a paused zone (or one node) go on, beginning with what it was sent meanwhile."""
-        await _together([each.resume() for each in self._select(zone, node)])
+        """Resume a paused zone, or one node. It first answers the requests that arrived during the pause."""
+        await _gather_all([each.resume() for each in self._select(zone, node)])
 
     @contextmanager
     def running(self) -> Iterator[RunningZones]:
-        """Run the zones from a thread of their own, for code that isn't async or that runs several event loops.
+        """Run the zones from another thread, for code that is not async or that runs several event loops.
 
             with LocalZones(["a", "b"]).running() as zones:
                 asyncio.run(main(zones.zones))
                 zones.kill("a")
 
-        Yields the same operations as plain calls that block. Raises what start() raises.
+        Yields the zones with blocking operations.
+
+        Raises:
+            BackendUnavailable: The servers cannot be started.
+            TimeoutError: A server does not answer.
         """
         with LoopThread() as thread:
             try:
@@ -179,23 +197,25 @@ class LocalZones:
     def _choose_backend(self) -> Backend:
         if self._choice == "docker":
             try:
-                from evcache.testing.backends.docker import DockerBackend  # noqa: PLC0415 - an extra, see there
+                from evcache.testing.backends.docker import DockerBackend  # noqa: PLC0415 - needs the extra docker
             except ImportError as error:
-                raise BackendUnavailable(f"docker needs an extra: pip install 'evcache[docker]' ({error})") from error
+                raise BackendUnavailable(f"missing extra for docker: run pip install 'evcache[docker]' ({error})") from error
             return DockerBackend(self._image, self._extra_args)
         if self._choice != "embedded":
             binary = find_binary(self._binary)
             if binary is not None:
                 return ProcessBackend(binary, self._extra_args)
             if self._choice == "memcached":
-                raise BackendUnavailable("no memcached on PATH; install it, or name one by binary= or EVCACHE_MEMCACHED")
+                raise BackendUnavailable("no memcached on PATH: install it, or set binary= or EVCACHE_MEMCACHED")
         if self._extra_args:
-            raise BackendUnavailable("extra_args are for real servers, and here only embedded ones can be started")
+            raise BackendUnavailable(
+                "extra_args cannot be used: only embedded servers are available"
+            )
         return EmbeddedBackend()
 
     async def _remove_all(self) -> None:
         try:
-            await _together([node.stop() for node in self._all_nodes()])
+            await _gather_all([node.stop() for node in self._all_nodes()])
         finally:
             self._nodes = {}
             self._version = None
@@ -207,12 +227,12 @@ class LocalZones:
     def _select(self, zone: str, node: int | None) -> list[_Node]:
         self._require_started()
         if zone not in self._nodes:
-            raise ValueError(f"no zone {zone!r}; there are {', '.join(self._nodes)}")
+            raise ValueError(f"unknown zone {zone!r}: the zones are {', '.join(self._nodes)}")
         nodes = self._nodes[zone]
         if node is None:
             return nodes
         if not 0 <= node < len(nodes):
-            raise ValueError(f"zone {zone!r} has nodes 0 to {len(nodes) - 1}, not {node}")
+            raise ValueError(f"unknown node {node}: zone {zone!r} has nodes 0 to {len(nodes) - 1}")
         return [nodes[node]]
 
     def _require_started(self) -> None:
@@ -221,7 +241,7 @@ class LocalZones:
 
 
 class _Node:
-    """A server and its port; a lock keeps operations on it apart, such as a kill during a restart."""
+    """Server and its port. A lock serializes its operations, such as a kill during a restart."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -238,7 +258,7 @@ class _Node:
         return self._server.is_up
 
     async def start_first(self) -> None:
-        """Start, on another port when somebody else was quicker to take this one."""
+        """Start, on another port if another program has taken this one."""
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
                 await self._start()
@@ -284,13 +304,13 @@ class _Node:
         try:
             self.version = await self._server.start()
         except PortTaken:
-            # Perhaps by ourselves: a server that binds without SO_REUSEADDR can't share the port.
+            # The reservation itself may be the cause: a server that binds without SO_REUSEADDR cannot share the port.
             self._port.close()
             self.version = await self._server.start()
 
 
-async def _together(calls: list[Awaitable[None]]) -> None:
-    """Await all calls at once; the first error is raised when all have ended, so that none goes on unseen."""
+async def _gather_all(calls: list[Awaitable[None]]) -> None:
+    """Await all calls concurrently. The first error is raised after all have ended, so that none runs on unobserved."""
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
@@ -299,18 +319,18 @@ async def _together(calls: list[Awaitable[None]]) -> None:
 
 def _sizes(zones: Mapping[str, int] | Sequence[str], nodes_per_zone: int | None) -> dict[str, int]:
     if isinstance(zones, str):
-        raise ValueError(f"zones is one string, {zones!r}; a list of names is meant")  # noqa: TRY004 - as for the rest
+        raise ValueError(f"invalid zones: a list of names is required, not one string {zones!r}")  # noqa: TRY004 - as for the rest
     if isinstance(zones, Mapping):
         if nodes_per_zone is not None:
-            raise ValueError("nodes_per_zone goes with a list of names; a mapping says how many nodes each zone has")
+            raise ValueError("nodes_per_zone cannot be used: the mapping contains the number of nodes of each zone")
         sizes = dict(zones)
     else:
         sizes = dict.fromkeys(zones, 1 if nodes_per_zone is None else nodes_per_zone)
         if len(sizes) != len(zones):
-            raise ValueError(f"a zone is named twice: {', '.join(zones)}")
+            raise ValueError(f"duplicate zone name: {', '.join(zones)}")
     if not sizes or not all(sizes):
-        raise ValueError("at least one zone is needed, and every zone needs a name")
+        raise ValueError("invalid zones: at least one zone is required, and each needs a name")
     for zone, size in sizes.items():
         if size < 1:
-            raise ValueError(f"zone {zone!r} needs at least one node, not {size}")
+            raise ValueError(f"invalid zone {zone!r}: at least one node is required, not {size}")
     return sizes

@@ -1,6 +1,4 @@
-"""The pytest plugin of evcache, loaded by pytest itself wherever evcache is installed.
-
-It adds one fixture and one marker:
+"""Plugin that pytest loads wherever evcache is installed. It adds one fixture and one marker.
 
     def test_survives_a_zone(evcache_zones):
         async def main():
@@ -11,8 +9,8 @@ It adds one fixture and one marker:
 
         asyncio.run(main())
 
-The fixture is an ordinary one, and its servers live in a thread of their own: it works in plain tests that call
-asyncio.run(), and in async tests of pytest-asyncio and anyio alike.
+The servers run in another thread. The fixture therefore works in plain tests that call asyncio.run(), and in async tests
+of pytest-asyncio and anyio.
 """
 
 from __future__ import annotations
@@ -32,25 +30,24 @@ MARKER = "evcache_zones"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, for those who run with --strict-markers."""
+    """Register the marker for --strict-markers."""
     config.addinivalue_line(
         "markers",
         f"{MARKER}(zones, *, nodes_per_zone, backend, binary, image, extra_args): "
-        "what the fixture evcache_zones starts; the arguments are those of evcache.testing.LocalZones",
+        "arguments of evcache.testing.LocalZones for the zones of the fixture evcache_zones",
     )
 
 
 @pytest.fixture
 def evcache_zones(request: pytest.FixtureRequest) -> Iterator[RunningZones]:
-    """Zones of memcached servers, started for this test and empty: local-a, local-b and local-c, one node each.
+    """Start empty zones for one test: local-a, local-b and local-c, with one node each.
 
-    A test, class or module says otherwise by a marker with the arguments of LocalZones:
+    A marker with the arguments of LocalZones changes this for a test, class or module:
 
         @pytest.mark.evcache_zones({"eu-1a": 2, "eu-1b": 2}, backend="docker")
 
-    Per test and not per session, so that no test meets the data or the dead zones of another; starting takes a few
-    hundredths of a second, with containers a second. Servers that can't be started are an error of the test, never a
-    skip.
+    The scope is one test, so that no test sees the data or the dead zones of another. Starting takes 0.04 s, with containers
+    a second. Servers that cannot be started are an error of the test, never a skip.
     """
     marker = request.node.get_closest_marker(MARKER)
     zones = LocalZones() if marker is None else LocalZones(*marker.args, **marker.kwargs)

@@ -1,1 +1,1 @@
-"""The kinds of server that LocalZones can start: one module each, all behind ServerNode in base.py."""
+"""Kinds of server for LocalZones, each in one module that implements `Backend` of base.py."""

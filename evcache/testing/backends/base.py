@@ -1,4 +1,4 @@
-"""What LocalZones asks of a kind of server, and what the kinds share: reserved ports and the wait for readiness."""
+"""Interface of a kind of server, with the reservation of ports and the wait for readiness."""
 
 from __future__ import annotations
 
@@ -14,62 +14,66 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 START_TIMEOUT_SECONDS = 30.0  # a container on a busy two-core machine needs 3 s; a process needs 0.02 s
 POLL_SECONDS = 0.005
-ATTEMPT_SECONDS = 0.25  # for one answer while waiting; then it is looked whether there is still something to wait for
+ATTEMPT_SECONDS = 0.25  # for one answer; then the server is checked before the next attempt
 
 T = TypeVar("T")
 
 
 class BackendUnavailable(RuntimeError):
-    """The asked kind of server can't be started here; the text says what is missing."""
+    """The requested kind of server cannot be started here. The text names the missing part."""
 
 
 class PortTaken(OSError):
-    """Something else listens on the node's port."""
+    """Another program listens on the port of the node."""
 
 
 class ServerNode(Protocol):
-    """One memcached server on one port. Calls for a node never overlap: LocalZones holds a lock around them."""
+    """One memcached server on one port. Calls never overlap, because LocalZones holds a lock around them."""
 
     @property
     def is_up(self) -> bool:
-        """Whether the server runs and is not paused, as far as can be told without I/O."""
+        """True if the server runs and is not paused, as far as the process knows without I/O."""
 
     async def start(self) -> str:
         """Start the server, empty, and return its version once it answers.
 
-        Raises PortTaken, BackendUnavailable, or TimeoutError. Whatever a failed or cancelled start leaves behind is
-        removed by stop().
+        `stop()` removes the remains of a failed or cancelled start.
+
+        Raises:
+            BackendUnavailable: The server cannot be started.
+            PortTaken: Another program uses the port.
+            TimeoutError: The server does not answer.
         """
 
     async def kill(self) -> None:
-        """Let the server die at once, paused or not; connections are lost. No effect on a dead one."""
+        """Kill the server, also if it is paused. Connections are lost. No effect on a dead server."""
 
     async def pause(self) -> None:
-        """Freeze the server: connections stay, connecting works, nothing answers. Frozen when this returns."""
+        """Suspend the server. It accepts connections and does not answer, from the return of this call on."""
 
     async def resume(self) -> None:
-        """Undo pause(). No effect on a server that isn't paused."""
+        """Resume a paused server. No effect on others."""
 
     async def stop(self) -> None:
-        """Remove every trace of the server. May be called in any state, and again."""
+        """Remove the server with all of its resources, in any state. The call may be repeated."""
 
 
 class Backend(Protocol):
-    """A kind of server."""
+    """Kind of server."""
 
     name: str
 
     def node(self, port: int) -> ServerNode:
-        """Make a node for a port; nothing is started."""
+        """Make a node for a port without starting it."""
 
 
 class ReservedPort:
-    """A TCP port of the loopback address that nobody else is given while this object holds it.
+    """TCP port of the loopback address that the system gives to no other program while this object holds it.
 
-    The socket is bound and never listens, so connecting to the port is refused like on any free port. On Linux it
-    stays bound while the server runs too: two sockets with SO_REUSEADDR may share a port as long as one of them
-    listens at most. That closes two gaps. No other program is given the port while the server is dead, and a client
-    that keeps reconnecting to the dead server is never given this port as its own end: it would connect to itself.
+    The socket is bound and never listens, so connections to the port are refused. On Linux it stays bound while the server
+    runs, because two sockets with SO_REUSEADDR may share a port if at most one listens. This prevents two faults. No other
+    program gets the port while the server is dead. A client that reconnects to the dead server never gets this port as its
+    own end, with which it would connect to itself.
     """
 
     def __init__(self) -> None:
@@ -77,19 +81,19 @@ class ReservedPort:
         self.number: int = self._socket.getsockname()[1]
 
     def lend(self) -> None:
-        """Let a server bind the port."""
-        # Only Linux is known to share the port as described above; elsewhere the server gets it alone.
+        """Allow a server to bind the port."""
+        # Only Linux shares the port as described above. On other systems the reservation is released.
         if sys.platform != "linux":
             self.close()
 
     def reclaim(self) -> None:
-        """Hold the port again after the server died. No effect when it is held, or was given away."""
+        """Reserve the port again after the server died. No effect if it is reserved, or in use by another program."""
         if self._socket is None:
             with contextlib.suppress(OSError):
                 self._socket = self._bind(self.number)
 
     def close(self) -> None:
-        """Give the port back to the system."""
+        """Release the port."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -107,10 +111,14 @@ class ReservedPort:
 
 
 async def wait_until_ready(port: int, check: Callable[[], None]) -> str:
-    """Connect until a server answers `version`, and return what it says, "unknown" when it won't tell (needs a login).
+    """Connect until a server answers `version`, and return the version, or "unknown" if the server requires a login.
 
-    `check` is called before each attempt and raises when waiting has become pointless.
-    Raises TimeoutError after START_TIMEOUT_SECONDS.
+    Args:
+        port: Port of the server on the loopback address.
+        check: Function called before each attempt. It raises if the server has ended.
+
+    Raises:
+        TimeoutError: No server answered within START_TIMEOUT_SECONDS.
     """
     async with asyncio.timeout(START_TIMEOUT_SECONDS):
         while True:
@@ -121,7 +129,7 @@ async def wait_until_ready(port: int, check: Callable[[], None]) -> str:
             except (OSError, EOFError):  # TimeoutError is an OSError
                 await asyncio.sleep(POLL_SECONDS)
             else:
-                check()  # the answer may be another server's, who had the port before
+                check()  # the answer may come from an earlier server on this port
                 return version
 
 
@@ -139,9 +147,9 @@ async def _ask_version(port: int) -> str:
 
 
 async def uninterrupted(work: Coroutine[None, None, T]) -> T:
-    """Await `work` to its end even when the caller is cancelled, who learns of it then.
+    """Await `work` to its end, and raise a cancellation of the caller only afterwards.
 
-    For work that would leave a process or a container behind if it stopped in the middle. It must be bounded in time.
+    For work whose interruption would leave a process or a container behind. It must be bounded in time.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -152,6 +160,6 @@ async def uninterrupted(work: Coroutine[None, None, T]) -> T:
             cancelled = request
     if cancelled is not None:
         if not task.cancelled():
-            task.exception()  # looked at, so that asyncio doesn't report it as unseen: the cancellation goes first
+            task.exception()  # retrieved, so that asyncio does not log it; the cancellation has precedence
         raise cancelled
     return task.result()

@@ -1,10 +1,10 @@
-"""memcached containers, by testcontainers.
+"""Containers of memcached, by testcontainers.
 
-testcontainers is an extra (evcache[docker]) and takes a while to import, so this module is imported by those alone who ask
-for containers.
+The extra `docker` installs testcontainers, which is slow to import. This module is therefore imported only for
+containers.
 """
 
-# ruff: noqa: D102 - Backend and ServerNode in base.py say what the methods do
+# ruff: noqa: D102 - Backend and ServerNode in base.py document the methods
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
 IMAGE_VARIABLE = "EVCACHE_TEST_IMAGE"
 DEFAULT_IMAGE = "memcached:1.6"
-LABEL = "evcache.testing"  # finds what a killed program left: docker ps --filter label=evcache.testing
+LABEL = "evcache.testing"  # finds containers of a killed program: docker ps --filter label=evcache.testing
 
 SERVER_PORT = "11211/tcp"
 CONFLICT = 409
 
-# testcontainers starts its cleaner (ryuk, a container that removes others when this program is gone) with the first
-# container, and nodes are started in several threads at once.
+# testcontainers starts its cleaner with the first container, and nodes are started in several threads at once. The cleaner
+# (ryuk) is a container that removes the others after this program has ended.
 CLEANER_LOCK = threading.Lock()
 
 
 class DockerBackend:
-    """Runs every node in a container of its own, published on a port of the loopback address.
+    """Backend that runs each node in a container, published on a port of the loopback address.
 
-    `image`: None takes EVCACHE_TEST_IMAGE from the environment, else memcached:1.6. Its entrypoint must take server
-    options as arguments, as the official image's does.
+    If `image` is None, EVCACHE_TEST_IMAGE or memcached:1.6 is used. The entrypoint of the image must accept server options
+    as arguments, as that of the official image does.
     """
 
     name = "docker"
@@ -60,11 +60,11 @@ class DockerBackend:
 
 
 class DockerNode:
-    """One container. It is created by the first start(); after kill() the same container is started again.
+    """One container. The first `start()` creates it, and later ones start the same container again.
 
-    The host port is fixed when the container is created, so the address survives restarts; memcached keeps nothing on
-    disk, so it comes back empty. The engine's calls block and run in threads, each to its end (uninterrupted): a
-    cancelled start would otherwise leave a container that nobody knows of.
+    The host port is fixed when the container is created, so the address survives restarts. memcached stores nothing on
+    disk, so it restarts empty. Calls of the engine block and run in threads, each to its end (uninterrupted). Otherwise a
+    cancelled start would leave an unknown container.
     """
 
     def __init__(self, image: str, args: list[str], port: int) -> None:
@@ -85,13 +85,13 @@ class DockerNode:
         return await wait_until_ready(self._port, lambda: None)
 
     async def kill(self) -> None:
-        # The engine also kills a paused container: the signal comes first, the thaw after it.
+        # The engine kills a paused container too: it sends the signal first, and resumes the container afterwards.
         if self._running:
             await self._engine(self._kill)
 
     async def pause(self) -> None:
         if not self._running:
-            raise RuntimeError(f"the server on port {self._port} does not run")
+            raise RuntimeError(f"pause failed: the server on port {self._port} does not run")
         if not self._paused:
             await self._engine(self._pause)
 
@@ -101,7 +101,7 @@ class DockerNode:
 
     async def stop(self) -> None:
         if self._container is not None:
-            await self._engine(self._container.stop)  # removes it, in whatever state it is, and closes the client
+            await self._engine(self._container.stop)  # removes it in any state, and closes the API client
             self._container = None
         self._running = self._paused = False
 
@@ -110,13 +110,13 @@ class DockerNode:
         assert self._container is not None
         return self._container.get_wrapped_container()
 
-    # These run in threads. Each notes what it did, so that the state is right also when the caller was cancelled meanwhile.
+    # These run in threads. Each records its effect, so that the state is right if the caller was cancelled during the call.
 
     def _start(self) -> None:
         _start_cleaner()
         if self._container is None:
             self._container = DockerContainer(self._image, labels={LABEL: str(os.getpid())})
-            # with_bind_ports() knows ports alone, which would publish the server on every interface.
+            # with_bind_ports() accepts only port numbers, which would publish the server on all interfaces.
             ports: dict[str, Any] = self._container.ports
             ports[SERVER_PORT] = (HOST, self._port)
             if self._args:
@@ -130,7 +130,7 @@ class DockerNode:
         try:
             self._inner.kill()
         except APIError as error:
-            if error.status_code != CONFLICT:  # the container ended by itself
+            if error.status_code != CONFLICT:  # the container has ended already
                 raise
         self._running = self._paused = False
 
@@ -149,7 +149,7 @@ class DockerNode:
             text = str(error)
             if "address already in use" in text or "port is already allocated" in text:
                 raise PortTaken(f"port {self._port}: {text}") from error
-            raise BackendUnavailable(f"docker, image {self._image}: {text}") from error
+            raise BackendUnavailable(f"docker failed for image {self._image}: {text}") from error
         except DockerException as error:
             raise BackendUnavailable(f"no docker engine answers: {error}") from error
 
@@ -162,5 +162,5 @@ def _start_cleaner() -> None:
             Reaper.get_instance()
         except APIError as error:
             raise BackendUnavailable(
-                f"the cleaner of testcontainers can't be started; TESTCONTAINERS_RYUK_DISABLED=true does without: {error}"
+                f"cleaner of testcontainers failed to start: {error}; TESTCONTAINERS_RYUK_DISABLED=true disables it"
             ) from error

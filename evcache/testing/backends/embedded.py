@@ -1,6 +1,6 @@
-"""FakeMemcached servers inside this process: nothing to install, and they start in a millisecond."""
+"""FakeMemcached servers in this process, which need no installation and start in a millisecond."""
 
-# ruff: noqa: D102 - Backend and ServerNode in base.py say what the methods do
+# ruff: noqa: D102 - Backend and ServerNode in base.py document the methods
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evcache.zones.testing import FakeMemcached
 
 
 class EmbeddedBackend:
-    """Runs every node in the event loop that starts it."""
+    """Backend that runs each node in the event loop that starts it."""
 
     name = "embedded"
 
@@ -34,7 +34,7 @@ class EmbeddedNode:
 
     async def start(self) -> str:
         try:
-            # Cancelled between opening the socket and returning, it would leave a listener behind.
+            # A cancellation between the opening of the socket and the return would leave a listening socket.
             await uninterrupted(self._server.start(HOST, self._port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
@@ -50,7 +50,7 @@ class EmbeddedNode:
 
     async def pause(self) -> None:
         if not self._running:
-            raise RuntimeError(f"the server on port {self._port} does not run")
+            raise RuntimeError(f"pause failed: the server on port {self._port} does not run")
         self._server.pause()
         self._paused = True
 

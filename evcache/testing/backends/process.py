@@ -1,6 +1,6 @@
-"""memcached processes on this machine."""
+"""Processes of memcached on this machine."""
 
-# ruff: noqa: D102 - Backend and ServerNode in base.py say what the methods do
+# ruff: noqa: D102 - Backend and ServerNode in base.py document the methods
 
 from __future__ import annotations
 
@@ -28,28 +28,32 @@ if TYPE_CHECKING:
 
 BINARY_VARIABLE = "EVCACHE_MEMCACHED"
 
-MEMORY_MEGABYTES = 64  # a limit, not a reservation: an empty server takes about 5 MB
+MEMORY_MEGABYTES = 64  # a limit; an empty server takes about 5 MB
 
-# A server must not outlive the program that started it, however that ends, SIGKILL included. The ways that come to
-# mind first have holes: atexit doesn't run on SIGKILL, and PR_SET_PDEATHSIG follows the *thread* that forked and
-# needs code between fork and exec, which is unsafe in a program with threads. A pipe has none: the kernel closes our
-# end when we are gone, and a shell that waits on the other end then kills the server. One line means "no longer needed".
+# A server must not outlive the program that started it, even after SIGKILL. atexit handlers do not run on SIGKILL.
+# PR_SET_PDEATHSIG follows the thread that forked, and needs code between fork and exec, which is unsafe with threads. A
+# pipe has neither fault: the kernel closes its write end with the program. A shell that waits for input then kills the
+# server. One line of input dismisses the shell.
 GUARD_SCRIPT = 'read -r _ || kill -KILL "$1"'
 
 
 def find_binary(binary: str | None = None) -> str | None:
-    """Return the path of the memcached to run: `binary`, else the first in EVCACHE_MEMCACHED (a list like PATH), else
-    the one on PATH. None when there is none. Raises BackendUnavailable when one is named that can't be run.
+    """Return the path of memcached, or None if there is none.
+
+    The first of these applies: `binary`, the first entry of EVCACHE_MEMCACHED (a list like PATH), memcached on PATH.
+
+    Raises:
+        BackendUnavailable: The named binary cannot be run.
     """
     named = binary or os.environ.get(BINARY_VARIABLE, "").partition(os.pathsep)[0]
     found = shutil.which(named or "memcached")
     if named and found is None:
-        raise BackendUnavailable(f"{named} can't be run (given by binary= or {BINARY_VARIABLE})")
+        raise BackendUnavailable(f"{named} cannot be run (given by binary= or {BINARY_VARIABLE})")
     return found
 
 
 class ProcessBackend:
-    """Starts `binary` once per node, on the loopback address."""
+    """Backend that starts `binary` once for each node, on the loopback address."""
 
     name = "memcached"
 
@@ -63,8 +67,8 @@ class ProcessBackend:
 class ProcessNode:
     """One memcached process and its guard.
 
-    Both are plain subprocess.Popen objects that are polled: asyncio's child watchers are tied to a loop, and a server
-    here may outlive the loop that started it.
+    Both are subprocess.Popen objects that are polled. Child watchers of asyncio are tied to a loop, and a server may outlive
+    the loop that started it.
     """
 
     def __init__(self, command: list[str], port: int) -> None:
@@ -85,8 +89,8 @@ class ProcessNode:
         return await wait_until_ready(self._port, self._check_alive)
 
     async def kill(self) -> None:
-        # SIGKILL needs no SIGCONT before it: it ends stopped processes too, and a server that is continued first
-        # would answer what piled up while it was paused.
+        # SIGKILL ends stopped processes too. A server that gets SIGCONT first would answer the requests that arrived
+        # during its pause.
         server, guard = self._server, self._guard
         if server is not None:
             server.kill()
@@ -100,10 +104,10 @@ class ProcessNode:
 
     async def pause(self) -> None:
         if self._server is None or not self._is_alive():
-            raise RuntimeError(f"the server on port {self._port} does not run")
+            raise RuntimeError(f"pause failed: the server on port {self._port} does not run")
         self._paused = True
         self._server.send_signal(signal.SIGSTOP)
-        # The signal takes effect when the process is next scheduled; until then it may still answer.
+        # The signal takes effect when the process is scheduled next. Before that, the server may answer.
         pid = self._server.pid
         await _poll_until(lambda: not self._is_alive() or _is_stopped(pid))
 
@@ -119,9 +123,9 @@ class ProcessNode:
             self._errors = None
 
     def _spawn(self) -> None:
-        # Its own process group: Ctrl-C in a terminal goes to the program alone, which then decides what to stop.
+        # A separate process group: Ctrl-C in a terminal reaches only this program, which then stops its servers.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - stop() closes it
-        self._server = subprocess.Popen(  # noqa: S603 - the command is ours, or what the caller's own code names
+        self._server = subprocess.Popen(  # noqa: S603 - the command comes from this module or from the caller's code
             self._command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -142,7 +146,7 @@ class ProcessNode:
             return False
         if self._server.poll() is None:
             return True
-        # Its number is free for other processes now: the guard must forget it.
+        # The system may reuse the process number from now on, so the guard must not kill it.
         if self._guard is not None:
             _dismiss(self._guard)
         return False
@@ -153,14 +157,14 @@ class ProcessNode:
         assert self._server is not None
         assert self._errors is not None
         self._errors.seek(0)
-        said = self._errors.read().decode("utf-8", "replace").strip()
-        if "Address already in use" in said:
-            raise PortTaken(f"port {self._port}: {said}")
-        raise BackendUnavailable(f"{' '.join(self._command)} ended with status {self._server.returncode}: {said}")
+        text = self._errors.read().decode("utf-8", "replace").strip()
+        if "Address already in use" in text:
+            raise PortTaken(f"port {self._port}: {text}")
+        raise BackendUnavailable(f"{' '.join(self._command)} ended with status {self._server.returncode}: {text}")
 
 
 def _user_args() -> list[str]:
-    # memcached refuses to run as root unless told as whom.
+    # memcached refuses to run as root unless -u names a user.
     if os.geteuid() != 0:
         return []
     try:
@@ -179,12 +183,12 @@ def _dismiss(guard: subprocess.Popen[bytes]) -> None:
 
 
 async def _poll_until(done: Callable[[], bool]) -> None:
-    while not done():  # noqa: ASYNC110 - there is no event to wait for: the state is another process's
+    while not done():  # noqa: ASYNC110 - another process has no event to wait for
         await asyncio.sleep(POLL_SECONDS)
 
 
 def _is_stopped(pid: int) -> bool:
     if sys.platform != "linux":
-        return True  # no way to look without disturbing Popen; there the signal is taken on trust
-    # WNOWAIT looks and leaves the state in place, so that Popen still learns of the exit later.
+        return True  # other systems have no check that leaves the state for Popen, so the signal is trusted
+    # WNOWAIT leaves the state in place, so that Popen is informed of the exit later.
     return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None

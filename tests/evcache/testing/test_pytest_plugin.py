@@ -1,4 +1,4 @@
-"""The plugin, in pytest runs of its own."""
+"""The pytest plugin, in separate pytest runs."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ PLAIN = """
 
 @pytest.fixture
 def run(pytester):
-    """Run a test file in a process of its own, with warnings as errors, and check how many tests passed."""
+    """Run a test file in another process with warnings as errors, and check the number of passed tests."""
 
     def run(source, *, passed, **others):
         pytester.makepyfile(textwrap.dedent(PLAIN) + textwrap.dedent(source))
@@ -87,11 +87,11 @@ def test_servers_that_cannot_be_started_are_an_error_and_not_a_skip(run):
         passed=0,
         errors=1,
     )
-    result.stdout.fnmatch_lines(["*BackendUnavailable: /no/such/memcached can't be run*"])
+    result.stdout.fnmatch_lines(["*BackendUnavailable: /no/such/memcached cannot be run*"])
 
 
 def test_importing_the_plugin_needs_no_extra_and_does_not_wait_for_one():
-    """Whoever has evcache installed imports the plugin in every pytest run."""
+    """Each pytest run imports the plugin if evcache is installed."""
     extras = ["testcontainers", "docker", "click", "rich", "uvloop", "zstandard"]
     code = f"""
 import sys
