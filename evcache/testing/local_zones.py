@@ -208,9 +208,7 @@ class LocalZones:
             if self._choice == "memcached":
                 raise BackendUnavailable("no memcached on PATH: install it, or set binary= or EVCACHE_MEMCACHED")
         if self._extra_args:
-            raise BackendUnavailable(
-                "extra_args cannot be used: only embedded servers are available"
-            )
+            raise BackendUnavailable("extra_args cannot be used: only embedded servers are available")
         return EmbeddedBackend()
 
     async def _remove_all(self) -> None:
