@@ -28,6 +28,7 @@ from benchmarks.__main__ import keep_memory
 from benchmarks.servers import memcached_nodes
 from evcache import EVCache
 from evcache.replication import guarded_store as commands
+from evcache.replication.command import NEEDS_PEEK, NeedsPeek
 
 ZONES = 3
 SIZES = (100, 256, 512, 1_000, 4_000, 10_000, 100_000, 1_000_000)
@@ -54,8 +55,9 @@ def form(name: str) -> Iterator[None]:
             yield
 
 
-def _look_first(store: commands.StoreCommand, *_: Any) -> None:
-    store.carried = True  # and nothing is sent: `Store.settle` does it all
+def _look_first(store: commands.StoreCommand, *_: Any) -> NeedsPeek:
+    store.note_sent(versioned=True)  # by `StoreCommand.peek_and_apply`
+    return NEEDS_PEEK
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from evcache.values.envelope import Envelope, wrap
 from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.ttl import seconds_to_live
 from evcache.writes.draft import Draft
+from evcache.writes.value_limits import check_size
 from evcache.writing import Writing
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import InvalidArgument
@@ -80,7 +81,7 @@ class Invalidating(Reading, Writing):
         draft = None if found is None or not found.is_value else self._outdated(full, found, life)
         if draft is not None:
             with suppress(ValueTooLarge):
-                options = await self._writes.check_size(view, draft, options)
+                options = await check_size(view, draft, options)
                 store = self._writes.store(draft, newest_wins=True)
         return await self._writes.write("invalidate", view, full, store, options)
 
@@ -129,7 +130,7 @@ class Invalidating(Reading, Writing):
         options = self._defaults.write(consistency, timeout, "miss")
         view = await self._view_or_none()
         if view is not None:
-            await self._writes.check_size(view, draft, options)
+            await check_size(view, draft, options)
         async with self._turns.of(draft.key):
             try:
                 await awaitable(writer(value), "writer")

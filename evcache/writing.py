@@ -16,6 +16,7 @@ from evcache.options import Key, Level, Options, Seconds, several
 from evcache.replication.guarded_store import StoreCommand
 from evcache.results import WriteResult
 from evcache.writes.draft import Draft
+from evcache.writes.value_limits import check_size, check_sizes
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import InvalidArgument
 
@@ -44,7 +45,7 @@ class Writing(Lifecycle):
         options = self._defaults.write(consistency, timeout, errors)
         newest_wins = self._defaults.newest_wins(ordering)
         view, options = self._ready(options) or await self._open(options)
-        options = await self._writes.check_size(view, draft, options)
+        options = await check_size(view, draft, options)
         store = self._writes.store(draft, newest_wins=newest_wins)
         return await self._writes.write("set", view, draft.key, store, options)
 
@@ -92,7 +93,7 @@ class Writing(Lifecycle):
             if steps.is_over(len(draft.data)):
                 await asyncio.sleep(0)
         view, options = await self._ready_for_many(options, deadline)
-        await self._writes.check_sizes(view, drafts.values(), deadline)
+        await check_sizes(view, drafts.values(), deadline)
 
         def store(draft: Draft) -> tuple[bytes, StoreCommand]:
             return draft.key, self._writes.store(draft, newest_wins=newest_wins)

@@ -1,17 +1,15 @@
-"""Reports of changed keys to the near cache, loads that are under way, later reads, and other processes."""
+"""Dispatch of changed keys to the near cache, running loads, later reads and other processes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeGuard
+from typing import Protocol
 
 from evcache.near_cache.coherence import CoherentNearCache
-from evcache.replication.guarded_store import Command, StoreCommand
+from evcache.near_cache.version_fences import NO_BLOCK, Block
+from evcache.replication.guarded_store import StoreCommand
 from evcache.replication.hlc import NOTHING_NEWER, HybridLogicalClock, cas_of
-from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.replication.seen_versions import SeenVersions
-from evcache.replication.touch import TouchCommand
-from evcache.results import Outcome
 
 
 class RunningLoads(Protocol):
@@ -38,11 +36,38 @@ class FailedLoads(Protocol):
         """End every backoff."""
 
 
-class InvalidationDispatcher:
-    """What a client's own writes are told to, and what those of others are: a listener of the bus.
+class EndedWrite(Protocol):
+    """Write that has ended, or whose caller does not wait any more."""
 
-    Loads are detached by any write: whoever asks for the key from then on must not be given what a load found that began
-    before.
+    @property
+    def fence(self) -> int | None:
+        """Lowest version that readers may observe from now on. If None, the zones do not order the write by version.
+
+        `NOTHING_NEWER` if the write made no version.
+        """
+
+    @property
+    def stored(self) -> StoreCommand | None:
+        """Store that enough zones hold by its version. None if they may hold another value."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the write was sent."""
+
+    @property
+    def everywhere(self) -> bool:
+        """True if every zone has acknowledged."""
+
+    @property
+    def is_readable(self) -> bool:
+        """True if a readable zone holds the write."""
+
+
+class InvalidationDispatcher:
+    """Receiver of this client's own writes, and of the invalidation messages of other clients.
+
+    Any write detaches the loads of its key. A caller that asks for the key later must not get the result of a load that
+    began before the write.
     """
 
     def __init__(
@@ -55,15 +80,15 @@ class InvalidationDispatcher:
         remembered: SeenVersions,
         throttle: FailedLoads,
     ) -> None:
-        """Make it for one client.
+        """Bind the parts of one client.
 
         Args:
-            near: The near cache, or None.
-            flights: Loads that are under way.
-            zone: Returns the zone that reads go to first, or None before the zones are known.
-            clock: The client's clock of versions.
-            remembered: The versions that reads must not go behind.
-            throttle: The keys whose loader has failed. A write ends the entry of its key.
+            near: Near cache. If None, there is none.
+            flights: Running loads.
+            zone: Returns the zone that reads go to first. None before the zones are known.
+            clock: Clock that makes versions.
+            remembered: Versions that later reads must not be older than.
+            throttle: Keys whose loader has failed. A write ends the backoff of its key.
         """
         self._near = near
         self._flights = flights
@@ -71,66 +96,82 @@ class InvalidationDispatcher:
         self._clock = clock
         self._remembered = remembered
         self._throttle = throttle
-        self._throttled = throttle.until  # empty nearly always: then a write pays for a look
+        self._throttled = throttle.until  # nearly always empty, so a write only tests for truth
         self.announce: Callable[[bytes, int | None], None] | None = None
-        """Tells other processes: a key, and the version that was written (None: not known)."""
+        """Publishes the invalidation of a key to other processes, with the version that was written. None if unknown."""
 
-    def begin(self, key: bytes, command: Command | None) -> float:
-        """A write is about to be sent. Returns what `end` wants to know. None for what is not known before a zone has
-        decided.
+    def begin(self, key: bytes, fence: int | None) -> Block:
+        """Dispatch a write that is about to be sent.
+
+        Args:
+            key: Qualified key.
+            fence: Version of the write (see `Command.fence`). None also if a zone has yet to decide on it.
+
+        Returns:
+            The handle of the block of the near cache, for `end` or `cancel`.
         """
-        version = _version(command)
-        self._flights.detach(key, version)
-        if self._throttled and version:  # without one, nothing may come to be written: then `end` is not called
+        self._flights.detach(key, fence)
+        if self._throttled and fence:  # a write without a version may be cancelled, and then ends no backoff
             self._throttle.end(key)
         if self._near is None:
-            return 0.0
-        if version == NOTHING_NEWER:
-            self._near.invalidate(key, version)
-            return 0.0
-        return self._near.begin_write(key, version)
+            return NO_BLOCK
+        if fence == NOTHING_NEWER:
+            self._near.invalidate(key, fence)
+            return NO_BLOCK
+        return self._near.begin_write(key, fence)
 
-    def end(self, key: bytes, command: Command | None, round_: ReplicatedWrite | None, began: float) -> None:
-        """It has ended, or its caller does not wait any more. Without a command and a round: it is not known what was
-        decided.
+    def end(self, key: bytes, write: EndedWrite | None, block: Block) -> None:
+        """Dispatch a write that has ended, or whose caller does not wait any more.
+
+        Args:
+            key: Qualified key.
+            write: The write. If None, it is unknown whether a zone stored something.
+            block: Result of `begin`.
         """
-        version = _version(command)
-        self._flights.detach(key, version)
-        if self._throttled and version != NOTHING_NEWER:
+        fence = None if write is None else write.fence
+        self._flights.detach(key, fence)
+        if self._throttled and fence != NOTHING_NEWER:
             self._throttle.end(key)
         if self._near is not None:
-            if version == NOTHING_NEWER:
-                self._near.invalidate(key, version)
-            elif round_ is not None and _is_held(command, round_):
-                self._near.complete_write(key, command, self._zone(), began, round_.age)
+            if fence == NOTHING_NEWER:
+                self._near.invalidate(key, fence)
+            elif write is not None and (store := write.stored) is not None:
+                self._near.complete_write(key, store, self._zone(), block, write.age)
             else:
-                self._near.complete_uncertain_write(key, version, began, everywhere=round_ is not None and round_.everywhere)
+                everywhere = write is not None and write.everywhere
+                self._near.complete_uncertain_write(key, fence, block, everywhere=everywhere)
         if self.announce is not None:
-            self.announce(key, version if _may_be_relied_on(version, round_) else None)
+            # Other clients take every older version for stale. So the version must be in a zone that they can read. A zone
+            # that gets it later, by a hint, is reported by `caught_up`.
+            is_known = fence == NOTHING_NEWER or (write is not None and write.is_readable)
+            self.announce(key, fence if is_known else None)
 
-    def unchanged(self, key: bytes, began: float) -> None:
-        """It has ended, and nothing was written."""
+    def cancel(self, key: bytes, block: Block) -> None:
+        """Dispatch that a write has ended without storing anything."""
         if self._near is not None:
-            self._near.cancel_write(key, began)
+            self._near.cancel_write(key, block)
 
     def caught_up(self, key: bytes, version: int) -> None:
-        """A zone that had missed a write has it now: what has been read there since may be older."""
+        """Dispatch that a zone has received a write that it had missed. Values read there before may be older."""
         if self._near is not None:
             self._near.invalidate(key, version)
         if self.announce is not None:
             self.announce(key, version)
 
-    # What other processes say.
+    # Invalidation messages of other processes.
 
     def invalidate(self, key: bytes, version: int | None) -> None:
-        """Another client has written this version; None: something; `NOTHING_NEWER`: nothing new, but what is held is not
-        right.
+        """Dispatch a write of another client.
+
+        Args:
+            key: Qualified key.
+            version: Version of the write. If None, it is unknown. `NOTHING_NEWER` if the item changed without a new version.
         """
         self._flights.detach(key, version)
         if self._throttled and version != NOTHING_NEWER:
             self._throttle.end(key)
         if version is not None and version != NOTHING_NEWER:
-            # Only if the clock believes the version: no item would be new enough for a version that is too far ahead.
+            # A version that the clock does not believe is not noted, because every item would be too old for it.
             believed = self._clock.observe(cas_of(version))
             if believed is not None:
                 self._remembered.note_from_peer(key, believed)
@@ -138,37 +179,13 @@ class InvalidationDispatcher:
             self._near.invalidate(key, version)
 
     def invalidate_all(self, reason: str) -> None:  # noqa: ARG002  # an argument of `Listener`
-        """Announcements may have been missed."""
+        """Dispatch that invalidation messages may have been lost."""
         self._flights.detach_all()
         self._throttle.end_all()
         if self._near is not None:
             self._near.invalidate_all()
 
     def set_channel_up(self, up: bool) -> None:  # noqa: FBT001  # the bus's word for it
-        """From now on announcements are heard, or are not."""
+        """Dispatch that the invalidation channel is up from now on, or is down."""
         if self._near is not None:
             self._near.set_channel_up(up)
-
-
-def _version(command: Command | None) -> int | None:
-    """Return the minimum version that readers may observe, or None if writes to the key are not version-ordered."""
-    if isinstance(command, TouchCommand):
-        return NOTHING_NEWER
-    return command.version if isinstance(command, StoreCommand) and command.newest_wins and command.believed else None
-
-
-def _may_be_relied_on(version: int | None, round_: ReplicatedWrite | None) -> bool:
-    """Return whether other clients may take every older version for out of date: a zone that can be read has this one.
-
-    If no zone has it, they would take all zones for behind. When a zone gets it later, by a hint, it is announced again.
-    """
-    return version == NOTHING_NEWER or (round_ is not None and round_.answered > 0)
-
-
-def _is_held(command: Command | None, round_: ReplicatedWrite) -> TypeGuard[StoreCommand]:
-    """Whether enough zones hold exactly this, by its version."""
-    if not isinstance(command, StoreCommand):
-        return False
-    # If no server received the version, it says nothing about what they hold.
-    ordered = command.carried and command.newest_wins and command.believed and command.version is not None
-    return ordered and round_.met and Outcome.SUPERSEDED not in round_.outcomes.values()

@@ -19,6 +19,7 @@ from evcache.replication.lanes import Flow
 from evcache.replication.node_requests import send_request
 from evcache.results import Outcome
 from evcache.writes.draft import Draft
+from evcache.writes.value_limits import check_size
 from evcache.writes.writer import Writer
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, ServerError
@@ -66,8 +67,8 @@ class Fill:
             place = view.ring_position(draft.key)
             await flow.room(pool.node(place) for pool in view.writers)
         deadline = asyncio.get_running_loop().time() + options.timeout
-        options = await self._writes.check_size(view, draft, options)
-        store = self._writes.loaded(draft, version)
+        options = await check_size(view, draft, options)
+        store = self._writes.store_at(draft, version)
         zone = None
         if lease is not None and lease.over is not None:
             asked_at = asyncio.get_running_loop().time()
@@ -79,14 +80,14 @@ class Fill:
             elif outcome is Outcome.NOT_FOUND and (not store.carried or asked_at < lease.over_until):
                 return Filled(stored=False)  # the same, and that is gone by now
             # Otherwise what was there has ended, or its server can't be reached: the version says what is newer.
-        round_ = await self._writes.spread(view, store, zone, deadline, options, flow)
+        round_ = await self._writes.replicate(view, store, zone, deadline, options, flow)
         superseded = Outcome.SUPERSEDED in round_.outcomes.values()
         return Filled(round_.met and not superseded, unreachable=round_.unreachable)
 
     async def _over(self, lease: Lease, seen: int, store: StoreCommand, deadline: float) -> Outcome | None:
         """Store over exactly what was there. None: not known."""
         capabilities = lease.node.capabilities
-        store.carried = store.version is not None and capabilities is not None and capabilities.versions
+        store.note_sent(versioned=capabilities is not None and capabilities.versions)
         cas = cas_of(store.version) if store.carried and store.version is not None else None
         line = requests.meta_set(store.key, len(store.data), ttl=store.ttl, flags=store.flags, compare=seen, cas=cas)
         try:

@@ -1,20 +1,20 @@
-"""What a write sends to one node, and what the answer means. The guarded store lives here.
+"""Guarded store: the command of sets, deletes and copies.
 
-Every write of a version, be it a caller's set, a delete or a repair, is the same command: bring this version to that zone.
-An older one can never replace a newer one, in any order of arrival, and sending one twice changes nothing.
+A server refuses a guarded store if it holds a newer version. So an older version can never replace a newer one, in any order
+of arrival, and a repeated store changes nothing.
 
-Deciding is done in plain functions (`judge_...`); the coroutines only carry decisions to the server and back.
+`send` puts a request on a connection, and plain functions (`interpret_...`) read its replies. Only `peek_and_apply` awaits.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import ClassVar
 
+from evcache.replication.command import Sent, Skipped
 from evcache.replication.hlc import GUARD_STUB_CAS, NOT_A_VERSION, HybridLogicalClock, cas_of
-from evcache.replication.node_requests import capabilities_of, peek, send_request
-from evcache.results import Outcome
+from evcache.replication.node_requests import peek, send_request
+from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome
 from evcache.values.flags import FLAG_INT, FLAG_TOMBSTONE
 from evcache.zones.nodes.capabilities import FITS_ANYWHERE_BYTES, Capabilities
 from evcache.zones.nodes.node import Node
@@ -24,47 +24,30 @@ from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, unexpected
 from evcache.zones.transport.base import Transport
 from evcache.zones.transport.in_flight import Waiter
 
-# Values up to this size travel three times in a guarded store, larger ones once (`requests.guarded_store_once`).
-# Measured with `python -m benchmarks.guarded_store`, three zones of memcached 1.6.38, 32 callers. Processor time of client
-# and servers for one copy, three copies being 1: 1.03 to 1.13 from 64 bytes to 1 kB, 0.9 at 4 kB, 0.7 at 10 kB, 0.4 from
-# 100 kB on. Bytes to each zone: 0.82 at 64, 0.72 at 100, 0.67 at 128, 0.54 at 256, 0.40 at 1,000. One copy names the key
-# four times and not three: over 128 bytes it sends less with any key of up to 200 bytes.
+# Guarded stores carry values up to this size three times, and larger ones once (`requests.guarded_store_once`).
+# Measured with `python -m benchmarks.guarded_store`, three zones of memcached 1.6.38, 32 callers. The processor time of
+# client and servers for one copy, relative to three copies, is 1.03 to 1.13 from 64 bytes to 1 kB. It is 0.9 at 4 kB, 0.7
+# at 10 kB and 0.4 from 100 kB on. The bytes to each zone are 0.82 at 64, 0.72 at 100, 0.67 at 128, 0.54 at 256 and 0.40 at
+# 1,000.
+# One copy names the key four times and not three. Over 128 bytes it sends less with any key of up to 200 bytes.
 THREE_COPIES_MAX_BYTES = 128
 
-# Lifetime of the stub that the one-copy store makes where nothing is. If the connection ends inside the packet, the stub
+# Lifetime of the stub that the one-copy store makes for an absent key. If the connection ends inside the packet, the stub
 # stays and holds up leases of its key. Servers count in ticks of one second: 2 lives 1 to 2 seconds, 1 might live none. A
-# stub that ends while the value is on its way costs a second round trip (`StoreCommand.settle`).
+# stub that ends before the value arrives costs a second round trip (`StoreCommand.peek_and_apply`).
 STUB_SECONDS = 2
 
-# A counter without a version is one that another client has just moved, and is about to give one (`counting`).
-# Before anything else is done about it, the client looks again as often as this: for a round trip or so.
+# A counter without a version is one that another client has just moved, and is about to give a version (`increment`).
+# The client peeks this number of times, about one round trip, before it does anything else about such a counter.
 NAMING_LOOKS = 20
 NAMING_PAUSE_SECONDS = 0.001
 
-# Makes of an answer what became of the write; None when the answer does not say, and `settle` must look closer.
-Judge = Callable[[Any], Outcome | None]
-
-
-class Command(Protocol):
-    """A write as one node sees it. Made once, sent to every zone."""
-
-    def send(
-        self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float
-    ) -> Judge | Outcome | None:
-        """Send it; the waiter gets what the returned judge is for.
-
-        An outcome: there was nothing to send. None: it takes more than one exchange, see `settle`.
-        Raises `NodeUnavailable` when it can't be sent.
-        """
-        ...
-
-    async def settle(self, node: Node, deadline: float) -> Outcome:
-        """Bring it to an end by looking first. Raises a `NodeError`."""
-        ...
-
 
 class StoreCommand:
-    """Bring a value to a zone: newest wins where it has a version and the server keeps them, last to arrive elsewhere."""
+    """Store of a value in one zone.
+
+    The latest version wins if the value has a version and the server keeps versions. Otherwise the last to arrive wins.
+    """
 
     __slots__ = (
         "_arrival",
@@ -74,7 +57,6 @@ class StoreCommand:
         "_plain",
         "believed",
         "carried",
-        "cause",
         "data",
         "flags",
         "key",
@@ -83,6 +65,8 @@ class StoreCommand:
         "unseen",
         "version",
     )
+
+    acknowledged: ClassVar[frozenset[Outcome]] = ACKNOWLEDGED
 
     def __init__(
         self,
@@ -94,8 +78,22 @@ class StoreCommand:
         ttl: int,
         version: int | None,
         newest_wins: bool = True,
+        carried: bool = False,
+        believed: bool = True,
     ) -> None:
-        """`ttl` as it goes on the wire. `version` None: no version at all. `newest_wins` False: in order of arrival."""
+        """Make a store.
+
+        Args:
+            clock: Clock that observes the versions on servers.
+            key: Qualified key.
+            data: Encoded value.
+            flags: Flags of the value.
+            ttl: Exptime: the TTL in the form that memcached takes.
+            version: Version of the write. If None, it has none.
+            newest_wins: If False, servers order the write by arrival, although it has a version.
+            carried: True if the coordinator's node has stored this version.
+            believed: False if the version is too far ahead of the clock.
+        """
         self._clock = clock
         self.key = key
         self.data = data
@@ -103,30 +101,33 @@ class StoreCommand:
         self.ttl = ttl
         self.version = version
         self.newest_wins = newest_wins
-        self.cause: object = None
-        """What listeners call the write that it is part of."""
-        self.carried = False
-        """Whether a server that keeps versions was sent this one."""
-        self.believed = True
+        self.carried = carried
+        """True if a server that keeps versions was sent this one."""
+        self.believed = believed
         """False for a version that went past an item whose version is too far ahead to be believed. Readers then take the
-        item for one without a version, so nothing may wait for this version, or for a newer one."""
+        item for one without a version, so no reader may wait for this version, or for a newer one."""
         self.unseen = 0
-        """The newest version that a zone refused this write for, and that this client has not made; 0 if there is none. The
-        client had not seen it when it made its own version, which would be newer otherwise."""
+        """Highest version for which a zone refused this write, of those that this client has not made. 0 if there is none.
+        The client had not seen it when it made its own version, which would be newer otherwise."""
         self._cas = None if version is None else cas_of(version)
         self._guarded: Packet | None = None
         self._arrival: bytes | None = None
         self._plain: bytes | None = None
 
-    def send(self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float) -> Judge | Outcome:
-        """Send one packet in the best form that the server takes (see `Command`).
+    @property
+    def fence(self) -> int | None:
+        """Version of the write, if zones order it by version and readers believe it (see `Command`)."""
+        return self.version if self.newest_wins and self.believed else None
 
-        Returns:
-            The judge of the replies. `Outcome.NOT_STORED`, with nothing sent, for a value over the server's item limit.
-        """
+    def note_sent(self, *, versioned: bool) -> None:
+        """Record that a node gets this store by another request. `versioned`: the node gets its version, too."""
+        self.carried = versioned and self.version is not None
+
+    def send(self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float) -> Sent | Skipped:
+        """Send one packet in the best form that the server takes (see `Command`). A value over its item limit is skipped."""
         size = len(self.data)
         if size > FITS_ANYWHERE_BYTES and size > capabilities.largest_value(self.key):
-            return Outcome.NOT_STORED  # the server would delete what it has under the key, and then refuse
+            return _TOO_LARGE  # the server would delete its item of the key, and then refuse
         if self._cas is None or not capabilities.versions:
             return self._send_plain(connection, waiter, deadline)
         self.carried = True
@@ -134,11 +135,11 @@ class StoreCommand:
             if self._arrival is None:
                 self._arrival = requests.meta_set(self.key, size, ttl=self.ttl, flags=self.flags, cas=self._cas)
             connection.request(self._arrival, waiter, deadline, self.data)
-            return interpret_store
+            return _SENT_STORE
         if self._guarded is None:
             self._guarded = self._packet(self._cas)
         connection.request_all(self._guarded, waiter, deadline)
-        return interpret_guarded if size <= THREE_COPIES_MAX_BYTES else interpret_guarded_once
+        return _SENT_GUARDED if size <= THREE_COPIES_MAX_BYTES else _SENT_GUARDED_ONCE
 
     def _packet(self, cas: int) -> Packet:
         """Build the guarded store, in the form that suits the size of the value."""
@@ -154,31 +155,31 @@ class StoreCommand:
             stub_seconds=STUB_SECONDS,
         )
 
-    def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Judge:
+    def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Sent:
         if self._plain is None:
             self._plain = requests.meta_set(self.key, len(self.data), ttl=self.ttl, flags=self.flags)
         connection.request(self._plain, waiter, deadline, self.data)
-        return interpret_store
+        return _SENT_STORE
 
-    async def settle(self, node: Node, deadline: float, *, over_equal: bool = True) -> Outcome:
-        """Find out why a guarded store was refused, and store by compare-and-set where nothing newer is there.
+    async def peek_and_apply(self, node: Node, deadline: float, *, over_equal: bool = True) -> Outcome:
+        """Find out why a guarded store was refused, and store by compare-and-set unless the node holds a newer version.
 
-        Called when the replies to the packet do not prove an outcome: the server holds a newer version, an item without a
-        version, or lost the item between two commands of the packet. Each attempt looks first and stores over what it saw,
-        which takes two round trips. Sets that meet none of these never come here. A newer version that this client has not
-        made is noted in `unseen`.
+        Called when the replies do not prove an outcome. The server may hold a newer version, or an item without a version.
+        Or it lost the item between two commands of the packet. Each attempt peeks first and stores over the item that it
+        saw, which takes two round trips. Sets that meet none of these never come here. A newer version that this client has
+        not made is noted in `unseen`.
 
         Args:
-            node: node that refused the store.
-            deadline: time on the loop's clock.
-            over_equal: Store over an item of the same version, and over one without a version. False for copies: what the
-                zone has may live longer than the copy.
+            node: Node that refused the store.
+            deadline: Time on the loop's clock.
+            over_equal: Store over an item of the same version, and over one without a version. False for copies, because
+                the item of the zone may live longer than the copy.
 
         Returns:
             The outcome, once the node has this version or a newer one, or refuses the value.
 
         Raises:
-            NodeError: the node can't be reached or did not answer by the deadline.
+            NodeError: The node cannot be reached or did not answer by the deadline.
         """
         looks = 0
         while True:
@@ -190,8 +191,8 @@ class StoreCommand:
                 await asyncio.sleep(NAMING_PAUSE_SECONDS)
                 continue
             else:
-                # An item without a version was written by another kind of client. It wins and loses against nothing, so
-                # ours replaces it, and not by luck: only while it is what was seen.
+                # An item without a version was written by another kind of client. No version is older or newer, so this
+                # store replaces it. The compare ensures that it replaces no other item.
                 is_own = self._clock.has_made(seen.cas)
                 version = self._clock.observe_stored(seen.cas)
                 assert self.version is not None
@@ -206,7 +207,7 @@ class StoreCommand:
             outcome = interpret_store(reply)
             if outcome is Outcome.STORED or reply.status in ERROR_STATUSES:
                 return outcome
-            # Something else got between the look and the store: look again.
+            # Another write came between the look and the store: look again.
 
     def _line(self, mode: requests.StoreMode = "set", compare: int | None = None) -> bytes:
         return requests.meta_set(
@@ -215,44 +216,45 @@ class StoreCommand:
 
 
 class DeleteCommand(StoreCommand):
-    """A delete is a write: a tombstone, which a late copy of an older value can't replace. Readers see a miss.
+    """Store of a tombstone, which a late copy of an older value cannot replace. Readers see a miss.
 
-    Where there are no versions, the item is removed.
+    On a server without versions, it removes the item.
     """
 
     __slots__ = ()
 
+    acknowledged: ClassVar[frozenset[Outcome]] = ACKNOWLEDGED_DELETE
+
     def __init__(
-        self, clock: HybridLogicalClock, key: bytes, *, ttl: int, version: int | None, newest_wins: bool = True
+        self,
+        clock: HybridLogicalClock,
+        key: bytes,
+        *,
+        ttl: int,
+        version: int | None,
+        newest_wins: bool = True,
+        believed: bool = True,
     ) -> None:
-        super().__init__(clock, key, b"", FLAG_TOMBSTONE, ttl=ttl, version=version, newest_wins=newest_wins)
+        """Make a delete. Args as for `StoreCommand`; `ttl` is the lifetime of the tombstone."""
+        super().__init__(
+            clock, key, b"", FLAG_TOMBSTONE, ttl=ttl, version=version, newest_wins=newest_wins, believed=believed
+        )
 
-    def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Judge:
+    def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Sent:
         connection.request(requests.meta_delete(self.key), waiter, deadline)
-        return interpret_delete
-
-
-async def execute(command: Command, node: Node, deadline: float) -> Outcome:
-    """Send a command to one node, connecting first if need be, and see it through. Raises a `NodeError`."""
-    connection, deadline = await node.connected_by(deadline)
-    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    judge = command.send(connection, capabilities_of(node), answer, deadline)
-    if isinstance(judge, Outcome):
-        return judge
-    if judge is not None:
-        outcome = judge(await answer)
-        if outcome is not None:
-            return outcome
-    return await command.settle(node, deadline)
+        return _SENT_DELETE
 
 
 def interpret_guarded(replies: list[Reply]) -> Outcome | None:
-    """Judge the three-copy store. Its third command matches only what the first two have just stored, so it alone tells."""
+    """Return the outcome of the three-copy store.
+
+    Its third command matches only the item that the first two have just stored, so its reply alone proves the outcome.
+    """
     status = replies[2].status
     if status == b"HD":
         return Outcome.STORED
-    # EX: something that the server takes for newer is there: a newer write, or an item whose CAS is no version at all.
-    # NF: it was evicted, or expired, between the stores.
+    # EX: the server holds an item that it takes for newer. It is a newer write, or an item whose CAS is not a version.
+    # NF: the item was evicted, or expired, between the stores.
     if status in (b"EX", b"NF"):
         return None
     return interpret_store(replies[2])
@@ -268,15 +270,15 @@ _ONCE_STATUSES = (
 
 
 def interpret_guarded_once(replies: list[Reply]) -> Outcome | None:
-    """Judge the one-copy store by the replies to `requests.guarded_store_once`.
+    """Return the outcome of the one-copy store by the replies to `requests.guarded_store_once`.
 
     Returns:
-        `STORED` if the third and the fourth command matched this version: it is there with its TTL and without the stale
-        mark. `NOT_STORED` if the server refused the value and holds nothing. None otherwise: what is there may be newer, an
-        item without a version, a stub, or this version with the wrong TTL or with the mark.
+        `STORED` if the third and the fourth command matched this version: the server holds it with its TTL and without the
+        stale mark. `NOT_STORED` if the server refused the value and holds no item. Otherwise None. The item may be newer,
+        without a version, a stub, or this version with the wrong TTL or with the mark.
 
     Raises:
-        ProtocolError: a reply that its command can't have.
+        ProtocolError: A reply that its command cannot have.
     """
     stub, took_over, ttl_set, unmarked = replies
     if unmarked.status == ttl_set.status == took_over.status == stub.status == b"HD":  # usually
@@ -292,10 +294,10 @@ def interpret_guarded_once(replies: list[Reply]) -> Outcome | None:
 
 
 def interpret_store(reply: Reply) -> Outcome:
-    """A single store."""
+    """Return the outcome of a single store."""
     if reply.status == b"HD":
         return Outcome.STORED
-    if reply.status == b"NS" or reply.status in ERROR_STATUSES:  # an error after which the connection lives: refused
+    if reply.status == b"NS" or reply.status in ERROR_STATUSES:  # an error that leaves the connection usable: refused
         return Outcome.NOT_STORED
     if reply.status == b"EX":
         return Outcome.EXISTS
@@ -305,9 +307,17 @@ def interpret_store(reply: Reply) -> Outcome:
 
 
 def interpret_delete(reply: Reply) -> Outcome | None:
-    """An item removed, or none there."""
+    """Return the outcome of a delete: an item was removed, or the server held none."""
     if reply.status == b"HD":
         return Outcome.STORED
     if reply.status == b"NF":
         return Outcome.NOT_FOUND
     raise unexpected(reply)
+
+
+# The results of `send`, made once: a write allocates none for each zone.
+_SENT_STORE = Sent(interpret_store)
+_SENT_GUARDED = Sent(interpret_guarded)
+_SENT_GUARDED_ONCE = Sent(interpret_guarded_once)
+_SENT_DELETE = Sent(interpret_delete)
+_TOO_LARGE = Skipped(Outcome.NOT_STORED)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from evcache.replication.guarded_store import StoreCommand, execute
+from evcache.replication.command import execute
+from evcache.replication.guarded_store import StoreCommand
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.node_requests import send_request
 from evcache.replication.reconcile import ZoneHit

@@ -19,12 +19,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from evcache._background import BackgroundTasks
-from evcache.replication.guarded_store import Command, StoreCommand
+from evcache.replication.command import Command
+from evcache.replication.guarded_store import StoreCommand
 from evcache.zones.errors import NodeError, NodeTimeout, NodeUnavailable
 from evcache.zones.nodes.node import Node
 
 if TYPE_CHECKING:
-    from evcache.replication.replicated_write import ZoneWrite
+    from evcache.replication.zone_write import ZoneWrite
 
 # Writes in flight on one node. One process sends some 25,000 keys a second, so this keeps a node busy across a round trip of
 # 20 ms. A single read on the same connection waits behind at most as many, which servers answer within a few milliseconds.

@@ -21,7 +21,8 @@ from typing import NamedTuple
 from evcache._background import BackgroundTasks
 from evcache.config import TOMBSTONE_TTL_SECONDS
 from evcache.hooks import Hooks
-from evcache.replication.guarded_store import DeleteCommand, StoreCommand, execute
+from evcache.replication.command import execute
+from evcache.replication.guarded_store import DeleteCommand, StoreCommand
 from evcache.replication.hlc import HybridLogicalClock, milliseconds_of
 from evcache.replication.node_requests import (
     Peeked,
@@ -372,7 +373,7 @@ class ReadRepair:
         store = StoreCommand(self._clock, lack.key, hit.value, hit.flags, ttl=exptime, version=lack.version)
         # The zones were asked one after another, and this one may have got the version since. It must not get a shorter life
         # by a copy, and so the store looks again.
-        outcome = await store.settle(lack.node, deadline, over_equal=False)
+        outcome = await store.peek_and_apply(lack.node, deadline, over_equal=False)
         self._announce_repaired(lack, outcome)
         return outcome
 

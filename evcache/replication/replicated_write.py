@@ -1,358 +1,353 @@
-"""One write on its way: sent to every zone at once, done when enough of them have it.
+"""Replicated write: one command in flight to every zone at once, done when enough zones have acknowledged it.
 
-The zones that are slower go on after the call has returned: their requests wait in the connections' queues, with the call's
-deadline, and cost no task. A caller that is cancelled stops waiting, and nothing else: the write goes on, in every zone,
-since half a write is what makes zones differ.
+Slower zones continue after the call has returned. Their requests wait in the queues of the connections, with the deadline
+of the call, and take no task. A cancelled caller stops waiting and nothing else. The write continues in every zone, because
+half a write makes replicas differ.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeGuard
 
 from evcache._background import BackgroundTasks
 from evcache.hooks import HookDispatcher
-from evcache.replication.guarded_store import Command, Judge, StoreCommand, execute
+from evcache.options import Options
+from evcache.replication.command import Command
+from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.gutter import GUTTER
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
-from evcache.replication.lanes import Lane
-from evcache.replication.node_requests import capabilities_of
 from evcache.replication.seen_versions import SeenVersions
 from evcache.replication.touch import TouchCommand
+from evcache.replication.zone_write import ZoneWrite
 from evcache.results import ACKNOWLEDGED, Outcome
-from evcache.zones.errors import CacheError, NodeError, NodeTimeout, QueueFull, ServerError
-from evcache.zones.nodes.node import Node
+from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.errors import CacheError, NodeError, NodeTimeout, ServerError
 from evcache.zones.topology.model import Topology
 from evcache.zones.zone_pool import ZonePool
 
 
-class ReplicatedWrite:
-    """One write on its way to its zones."""
+class Replicator:
+    """Factory of the replicated writes of one client."""
 
-    __slots__ = (
-        "_acknowledged",
-        "_began",
-        "_counted",
-        "_enough",
-        "_failed",
-        "_hooks",
-        "_open",
-        "_remembered",
-        "_replay",
-        "_store",
-        "_topology",
-        "_touch",
-        "_undecided",
-        "answered",
-        "background",
-        "decision",
-        "failures",
-        "outcomes",
-        "required",
-        "send_again",
-    )
+    __slots__ = ("background", "handoff", "hooks", "seen_versions")
 
     def __init__(
         self,
         background: BackgroundTasks,
         hooks: HookDispatcher,
-        required: int,
-        acknowledged: frozenset[Outcome] = ACKNOWLEDGED,
-        *,
-        replay: HintedHandoff | None = None,
-        store: StoreCommand | None = None,
-        remembered: SeenVersions | None = None,
-        touch: TouchCommand | None = None,
-        topology: Topology | None = None,
-        decided: asyncio.Future[None] | None = None,
+        seen_versions: SeenVersions,
+        handoff: HintedHandoff | None = None,
     ) -> None:
-        """`decided`: what becomes done when it is decided; None: it is made here.
+        """Bind the parts of one client. `handoff` keeps hints for zones that miss a write. If None, there are no hints."""
+        self.background = background
+        self.hooks = hooks
+        self.seen_versions = seen_versions
+        self.handoff = handoff
 
-        `replay` keeps the write for zones that miss it, a `store` or a `touch`; a `store`'s version is remembered once
-        enough zones have it.
+    def begin(
+        self, view: ClusterSnapshot, options: Options, command: Command, follows: ReplicatedWrite | None = None
+    ) -> ReplicatedWrite:
+        """Return a write that has not been sent to any zone yet.
+
+        Args:
+            view: Zones.
+            options: Names the number of readable zones that must acknowledge.
+            command: Command that the zones get.
+            follows: Earlier write of the same call, which this one repeats with a newer version.
         """
+        ask = self.hooks.cause
+        cause = None if ask is None else ask()
+        if follows is not None:
+            cause = follows.cause  # the current span is not that of the call
+        required = options.consistency.required(len(view.readers))
+        return ReplicatedWrite(self, command, required, view.loop.create_future(), view.topology, cause)
+
+    def replicate(
+        self,
+        view: ClusterSnapshot,
+        options: Options,
+        store: StoreCommand,
+        zone: str | None,
+        deadline: float,
+        since: float | None = None,
+        put: Callable[[ZoneWrite], object] | None = None,
+    ) -> ReplicatedWrite:
+        """Send a store to every zone except the one that has stored it. Returns at once and raises nothing.
+
+        `zone` is that zone. If None, no zone has stored it. `ReplicatedWrite.send` describes the other arguments.
+        """
+        write = self.begin(view, options, store)
+        pools: Sequence[ZonePool] = view.writers
+        if zone is not None:
+            write.note_stored(zone)
+            pools = [pool for pool in pools if pool.name != zone]
+        write.send(pools, view.ring_position(store.key), deadline, since, put)
+        return write
+
+
+class ReplicatedWrite:
+    """One write in flight to its zones."""
+
+    __slots__ = (
+        "_acknowledged",
+        "_counted",
+        "_enough",
+        "_failed",
+        "_open",
+        "_parts",
+        "_send_again",
+        "_sent_at",
+        "_topology",
+        "_undecided",
+        "answered",
+        "cause",
+        "command",
+        "completion",
+        "failures",
+        "outcomes",
+        "required",
+    )
+
+    def __init__(
+        self,
+        parts: Replicator,
+        command: Command,
+        required: int,
+        completion: asyncio.Future[None],
+        topology: Topology | None = None,
+        cause: object = None,
+    ) -> None:
+        """Make a write. `Replicator.begin` describes the arguments."""
+        self.command = command
         self.required = required
-        """How many readable zones must acknowledge."""
+        """Number of readable zones that must acknowledge."""
         self.answered = 0
-        """How many have."""
+        """Number of readable zones that have acknowledged."""
         self.outcomes: dict[str, Outcome] = {}
+        """Outcome in each zone."""
         self.failures: dict[str, CacheError] = {}
-        # Of the readable zones, which alone count: how many there are, may still acknowledge, and failed to answer.
+        """Error of each zone that did not answer."""
+        # Only readable zones count: those of the write, those that may still acknowledge, and those that failed to answer.
         self._counted = 0
         self._undecided = 0
         self._failed = 0
-        self._acknowledged = acknowledged
-        self._replay = replay
-        self._store = store
-        self._touch = touch
-        self._remembered = remembered
-        self._began = 0.0  # when its time to live began, on the loop's clock
-        self._topology = topology  # that the write began with
-        self._open = 0  # parts that have not ended
-        # A write that no zone has taken would make every zone look behind, though none has been asked for.
-        self._enough = max(1, required)
-        self.send_again: Callable[[], bool] | None = None
-        """Sends the write in a second round. Called at most once, before this round is decided, when a zone holds a newer
-        version that the writer had not seen. If it returns True, this round is decided, and its outcome is not the result.
-        If it returns False or is None, such a zone counts as one that has the write."""
-        self.background = background
-        self._hooks = hooks
-        self.decision = decided or asyncio.get_running_loop().create_future()
-        """Done when the round is decided. It has no result."""
+        self._acknowledged = command.acknowledged
+        self._parts = parts
+        self._sent_at = 0.0  # start of its TTL, on the loop's clock
+        self._topology = topology  # at the start of the write
+        self._open = 0  # zone writes that have not ended
+        # A recorded version that no zone holds would make every zone look stale. So one acknowledgement is needed even if
+        # the caller requires none.
+        self._enough = required or 1
+        self._send_again: Callable[[], bool] | None = None
+        self.cause = cause
+        """Name that listeners have for the call of the write."""
+        self.completion = completion
+        """Done when enough zones have acknowledged, or when that has become impossible. It has no result."""
+
+    @property
+    def background(self) -> BackgroundTasks:
+        """Owner of the tasks of the write."""
+        return self._parts.background
 
     @property
     def met(self) -> bool:
-        """Whether enough zones have it."""
+        """True if enough zones have acknowledged."""
         return self.answered >= self.required
 
     @property
     def everywhere(self) -> bool:
-        """Whether every zone has it by now, those that do not count too."""
+        """True if every zone has acknowledged by now, write-only zones included."""
         return bool(self.outcomes) and self._acknowledged.issuperset(self.outcomes.values())
 
     @property
     def unreachable(self) -> bool:
-        """Whether every readable zone failed to answer, though at least one had to."""
+        """True if every readable zone failed to answer, although at least one had to."""
         return self.required > 0 and self._failed == self._counted
 
     @property
     def unanswered(self) -> bool:
-        """True if no readable zone has answered, though at least one had to."""
+        """True if no readable zone has answered, although at least one had to."""
         return self.required > 0 and self._failed + self._undecided == self._counted
 
     @property
     def is_open(self) -> bool:
-        """True while a part has not ended, so that `outcomes` may change."""
+        """True while a zone write has not ended, so that `outcomes` may change."""
         return self._open > 0
 
     @property
+    def is_lost(self) -> bool:
+        """True if no readable zone answered, and the gutter does not hold the write."""
+        return self.unreachable and self.outcomes.get(GUTTER) not in ACKNOWLEDGED
+
+    @property
     def age(self) -> float:
-        """Seconds since its time to live began."""
-        return asyncio.get_running_loop().time() - self._began
+        """Seconds since the start of its TTL."""
+        return asyncio.get_running_loop().time() - self._sent_at
+
+    @property
+    def fence(self) -> int | None:
+        """Lowest version that readers may observe after the write (see `Command.fence`)."""
+        return self.command.fence
+
+    @property
+    def is_readable(self) -> bool:
+        """True if a readable zone holds the write."""
+        return self.answered > 0
+
+    @property
+    def stored(self) -> StoreCommand | None:
+        """Store that enough zones hold by its version. None if they may hold another value."""
+        command = self.command
+        if isinstance(command, StoreCommand) and command.carried and command.fence is not None:
+            # A version that no server received says nothing about their values.
+            return command if self.met and Outcome.SUPERSEDED not in self.outcomes.values() else None
+        return None
+
+    def resend_with(self, send_again: Callable[[], bool] | None) -> None:
+        """Set the function that sends the write again, with a newer version. None ends that.
+
+        It is called at most once, and only before completion, when a zone holds a newer version that the writer had not
+        seen. If it returns True, this write completes, and its outcome is not the result of the call. If it returns False
+        or is None, such a zone counts as one that has the write.
+        """
+        self._send_again = send_again
 
     def send(
         self,
-        command: Command,
         pools: Iterable[ZonePool],
         place: int,
         deadline: float,
         since: float | None = None,
         put: Callable[[ZoneWrite], object] | None = None,
     ) -> None:
-        """Start the write in these zones. Returns at once; nothing is raised: what goes wrong is an outcome.
+        """Start the write in these zones. Returns at once and raises nothing: failures are outcomes.
 
-        `since`: when its time to live began, on the loop's clock; None: now. `put` takes each part and starts it when it is
-        its turn; if None, all parts start now.
+        Args:
+            pools: Zones.
+            place: Place of the key on the rings.
+            deadline: Time on the loop's clock.
+            since: Start of the TTL, on the loop's clock. If None, it is now.
+            put: Takes each zone write, and starts it when it is its turn. If None, all start now.
         """
-        self._began = asyncio.get_running_loop().time() if since is None else since
-        parts = [ZoneWrite(self, pool, pool.node(place), command, deadline) for pool in pools]
-        self._open += len(parts)
-        # All are counted before any is sent: a zone that fails at once must not decide the round by itself.
+        self._sent_at = asyncio.get_running_loop().time() if since is None else since
+        writes = [ZoneWrite(self, pool, pool.node(place), deadline) for pool in pools]
+        self._open += len(writes)
+        # All are counted before any is sent, because one zone that fails at once must not complete the write.
         counted = 0
-        for part in parts:
-            self.outcomes[part.zone] = Outcome.PENDING
-            counted += part.counts
+        for write in writes:
+            self.outcomes[write.zone] = Outcome.PENDING
+            counted += write.counts
         self._counted += counted
         self._undecided += counted
         put = put or ZoneWrite.start
-        for part in parts:
-            put(part)
-        if not parts:  # the only zone has decided
-            self._ended()
-        self._decide()
+        for write in writes:
+            put(write)
+        if not writes:  # the coordinator's zone is the only one
+            self._end()
+        self._complete_if_decided()
 
-    def count(self, zone: str, outcome: Outcome) -> None:
-        """Enter what a readable zone has done already."""
-        self.outcomes[zone] = outcome
+    def note_stored(self, zone: str) -> None:
+        """Record that the coordinator's zone has stored the write."""
+        self.outcomes[zone] = Outcome.STORED
         self._counted += 1
-        if outcome in self._acknowledged:
-            self._acknowledge()
+        self._acknowledge()
+
+    def note_gutter(self, outcome: Outcome) -> None:
+        """Record the outcome of the write in the gutter."""
+        self.outcomes[GUTTER] = outcome
+
+    def time_out_pending(self) -> dict[str, Outcome]:
+        """Record that no zone in flight answered by the deadline of the call. Return the outcomes that the caller gets.
+
+        `outcomes` does not change, because the zones still report the real ones.
+        """
+        pending = [zone for zone, outcome in self.outcomes.items() if outcome is Outcome.PENDING]
+        self.failures.update((zone, NodeTimeout("no reply in time", zone)) for zone in pending)
+        return self.outcomes | dict.fromkeys(pending, Outcome.TIMEOUT)
 
     def _acknowledge(self) -> None:
         self.answered += 1
-        store = self._store
-        if self.answered == self._enough and store is not None and store.carried and store.believed:
-            assert self._remembered is not None
-            assert store.version is not None
-            self._remembered.note(store.key, store.version)
+        if self.answered == self._enough:
+            store = self.command
+            if isinstance(store, StoreCommand) and store.carried and store.believed and store.version is not None:
+                self._parts.seen_versions.note(store.key, store.version)
 
-    async def decided(self) -> None:
-        """Wait until enough zones have it, or until that has become impossible; the deadline makes it so at the latest."""
-        if not self.decision.done():
-            await self.decision
+    async def wait_until_decided(self) -> None:
+        """Wait until enough zones have acknowledged, or until that has become impossible, at the latest by the deadline."""
+        if not self.completion.done():
+            await self.completion
 
-    def report(self, part: ZoneWrite, outcome: Outcome, error: CacheError | None = None) -> None:
-        """What became of one zone's part."""
-        self.outcomes[part.zone] = outcome
+    def report(self, write: ZoneWrite, outcome: Outcome, error: CacheError | None = None) -> None:
+        """Record the outcome of one zone."""
+        self.outcomes[write.zone] = outcome
         if error is not None:
-            self.failures[part.zone] = error
+            self.failures[write.zone] = error
         acknowledged = outcome in self._acknowledged
-        if part.counts:
+        if write.counts:
             self._undecided -= 1
             if acknowledged:
                 self._acknowledge()
             elif error is not None:
                 self._failed += 1
-        replay = self._replay
-        if replay is not None:
+        handoff = self._parts.handoff
+        if handoff is not None:
             if acknowledged:
-                if replay.book.count:
-                    if isinstance(part.command, StoreCommand):
-                        replay.reached(part.zone, part.command)
-                    elif self._touch is not None:
-                        replay.touched(part.zone, self._touch.key)
-            elif (
-                isinstance(error, NodeError)
-                and not isinstance(error, ServerError)  # not what it refused
-                and isinstance(part.command, StoreCommand)
-            ):
-                replay.missed(part.zone, part.command, self.age)
+                if handoff.book.count:
+                    self._end_hints(handoff, write.zone)
+            elif _is_missed(error) and isinstance(self.command, StoreCommand):
+                handoff.missed(write.zone, self.command, self.age, self.cause)
         self._open -= 1
         if not self._open:
-            self._ended()
-        if self._hooks.of_writes:
-            self._hooks.zone_wrote(part.zone, outcome, late=self.decision.done())
+            self._end()
+        hooks = self._parts.hooks
+        if hooks.of_writes:
+            hooks.zone_wrote(write.zone, outcome, late=self.completion.done())
         if outcome is not Outcome.SUPERSEDED or not self._is_sent_again():
-            self._decide()
+            self._complete_if_decided()
+
+    def _end_hints(self, handoff: HintedHandoff, zone: str) -> None:
+        """End the hints that a zone does not need any more, because it has this write."""
+        if isinstance(self.command, StoreCommand):
+            handoff.reached(zone, self.command)
+        elif isinstance(self.command, TouchCommand):
+            handoff.touched(zone, self.command.key)
 
     def _is_sent_again(self) -> bool:
-        """Send the write again if it was refused for a version that its client had not seen, and the caller still waits."""
-        store, send_again = self._store, self.send_again
-        if send_again is None or store is None or not store.unseen or self.decision.done():
+        """Send the write again if a zone refused it for an unseen version and its caller still waits."""
+        store, send_again = self.command, self._send_again
+        if send_again is None or not isinstance(store, StoreCommand) or not store.unseen or self.completion.done():
             return False
-        self.send_again = None
+        self._send_again = None
         sent = True
         try:
             sent = send_again()
-        finally:  # also after an error, because the caller must not wait for this round
+        finally:  # also after an error, because the caller must not wait for this write
             if sent:
-                self.decision.set_result(None)
+                self.completion.set_result(None)
         return sent
 
-    def _ended(self) -> None:
-        """Keep hints when every part has ended: for zones that were added since the round began, and for a touch."""
-        replay, store, touch = self._replay, self._store, self._touch
-        if replay is None:
+    def _end(self) -> None:
+        """Keep hints when every zone write has ended: for zones added since the write began, and for a touch."""
+        handoff, command = self._parts.handoff, self.command
+        if handoff is None:
             return
-        if store is not None:
-            if self._topology is not None and store.version is not None:
-                replay.ended(self._topology, store.key)
-        elif touch is not None and touch.version is not None:
+        if isinstance(command, StoreCommand):
+            if self._topology is not None and command.version is not None:
+                handoff.ended(self._topology, command.key)
+        elif isinstance(command, TouchCommand) and command.version is not None:
             for zone, error in self.failures.items():
-                if isinstance(error, NodeError) and not isinstance(error, ServerError):
-                    replay.missed_touch(zone, touch.key, touch.version, touch.ttl, self.age)
+                if _is_missed(error):
+                    handoff.missed_touch(zone, command.key, command.version, command.ttl, self.age)
 
-    def _decide(self) -> None:
+    def _complete_if_decided(self) -> None:
         required = self.required
-        if (self.answered >= required or self.answered + self._undecided < required) and not self.decision.done():
-            self.decision.set_result(None)
+        if (self.answered >= required or self.answered + self._undecided < required) and not self.completion.done():
+            self.completion.set_result(None)
 
 
-class ZoneWrite:
-    """One zone's part of a round. It is what the connection answers to, so that the usual case needs no task."""
-
-    __slots__ = ("_done", "_judge", "_round", "command", "counts", "deadline", "lane", "node", "size", "zone")
-
-    size: int
-    """Bytes that it takes in its lane, which sets this."""
-
-    def __init__(self, round_: ReplicatedWrite, pool: ZonePool, node: Node, command: Command, deadline: float) -> None:
-        self.zone = pool.name
-        self.counts = pool.readable
-        self._round = round_
-        self.node = node
-        self.command = command
-        self.deadline = deadline
-        """When the server's time is over, on the loop's clock."""
-        self.lane: Lane | None = None
-        """The lane that sends it; None if it is not part of a bulk write, or has ended."""
-        self._judge: Judge | None = None
-        self._done = False
-
-    def start(self) -> bool:
-        """Send it. Return False, with nothing sent, if it has a lane and needs a connection, or room on it, first."""
-        connection = self.node.connection()
-        if connection is None:
-            if not self.node.may_answer:
-                self.set_exception(self.node.unavailable())
-            elif self.lane is not None:
-                return False
-            else:  # it has to be connected first, and waiting for that takes a task
-                self._spawn(execute(self.command, self.node, self.deadline))
-            return True
-        try:
-            judge = self.command.send(connection, capabilities_of(self.node), self, self.deadline)
-        except CacheError as error:  # `Unsupported` too: the zones after this one must be sent theirs
-            if self.lane is not None and isinstance(error, QueueFull):
-                return False
-            self.set_exception(error)
-            return True
-        if isinstance(judge, Outcome):
-            self._report(judge)
-        elif judge is None:
-            self._spawn(self.command.settle(self.node, self.deadline))
-        else:
-            self._judge = judge
-        return True
-
-    def done(self) -> bool:
-        """Return True if the outcome is known."""
-        return self._done
-
-    def set_result(self, answer: Any) -> None:
-        """Take the server's answer."""
-        assert self._judge is not None
-        try:
-            outcome = self._judge(answer)
-        except CacheError as error:
-            self.set_exception(error)
-            return
-        if outcome is None:
-            self._spawn(self.command.settle(self.node, self.deadline))
-        elif not self._done:
-            self._done = True
-            lane = self.lane
-            if lane is not None:
-                self.lane = None
-                lane.ended(self)
-            self._round.report(self, outcome)
-
-    def set_exception(self, error: CacheError) -> None:
-        """Report that there is no answer."""
-        self._report(Outcome.TIMEOUT if isinstance(error, NodeTimeout) else Outcome.UNAVAILABLE, error)
-
-    def _spawn(self, work: Any) -> None:
-        # The lane bounds the tasks of a bulk write. They must not fail because other work has filled the background.
-        task = self._round.background.spawn(self._see_through(work), limited=self.lane is None)
-        if task is None:
-            work.close()
-            self.set_exception(QueueFull("too much background work, or the client is closing", self.node.label))
-        else:
-            task.add_done_callback(partial(self._ended, work))
-
-    def _ended(self, work: Any, _: asyncio.Task[None]) -> None:
-        work.close()  # a task that is cancelled before its first step has not begun to await it
-        self.set_exception(NodeTimeout("given up", self.node.label))  # no effect after an outcome
-
-    async def _see_through(self, work: Any) -> None:
-        try:
-            outcome = await work
-        except CacheError as error:
-            self.set_exception(error)
-        except BaseException:
-            # Cancelled by close(), or a bug: either way the caller must not wait for this zone.
-            self.set_exception(NodeTimeout("given up", self.node.label))
-            raise
-        else:
-            self._report(outcome)
-
-    def _report(self, outcome: Outcome, error: CacheError | None = None) -> None:
-        if self._done:
-            return
-        self._done = True
-        lane = self.lane
-        if lane is not None:
-            self.lane = None
-            lane.ended(self)
-        self._round.report(self, outcome, error)
+def _is_missed(error: CacheError | None) -> TypeGuard[NodeError]:
+    """Return True if a zone did not get the write. A server that refused it did."""
+    return isinstance(error, NodeError) and not isinstance(error, ServerError)

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
-from evcache.replication.guarded_store import Judge
-from evcache.replication.hlc import HybridLogicalClock, cas_of
+from evcache.replication.command import NEEDS_PEEK, NeedsPeek
+from evcache.replication.hlc import NOTHING_NEWER, HybridLogicalClock, cas_of
 from evcache.replication.node_requests import capabilities_of, delete, guarded_touch, peek, touch
 from evcache.replication.reconcile import ABSENCES
-from evcache.results import Outcome
+from evcache.results import ACKNOWLEDGED, Outcome
 from evcache.values.flags import FLAG_ENVELOPE
 from evcache.zones.errors import ServerError
 from evcache.zones.nodes.capabilities import Capabilities
@@ -29,31 +29,39 @@ from evcache.zones.transport.in_flight import Waiter
 
 
 class TouchCommand:
-    """A new time to live for what zones hold under a key."""
+    """New TTL for the value of a key, in each zone that holds one."""
 
     __slots__ = ("_clock", "_known", "_looked", "is_wrapped", "key", "ttl", "version")
 
+    acknowledged: ClassVar[frozenset[Outcome]] = ACKNOWLEDGED
+    fence = NOTHING_NEWER
+
     def __init__(self, clock: HybridLogicalClock, key: bytes, *, ttl: int, known: int = 0) -> None:
-        """`ttl` as it goes on the wire. `known`: the version that a value must not be older than."""
+        """Make a touch.
+
+        Args:
+            clock: Clock that observes the versions on servers.
+            key: Qualified key.
+            ttl: Exptime: the TTL in the form that memcached takes.
+            known: Latest version that the client has seen. An older value is not touched. 0 if there is none.
+        """
         self._clock = clock
         self._known = known
         self._looked = asyncio.Event()
         self.key = key
         self.ttl = ttl
         self.version: int | None = None
-        """The newest version that a zone has touched."""
+        """Latest version that a zone has touched."""
         self.is_wrapped = False
         """True if a zone holds an envelope, which has times of its own: the client must write it with new times."""
 
-    def send(
-        self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float
-    ) -> Judge | Outcome | None:
-        """Send nothing, and return None: `settle` does the work, which takes more than one exchange (see `Command`)."""
+    def send(self, connection: Transport, capabilities: Capabilities, waiter: Waiter, deadline: float) -> NeedsPeek:
+        """Send nothing, because each node must be looked at first (see `Command`)."""
         del connection, capabilities, waiter, deadline
-        return None
+        return NEEDS_PEEK
 
-    async def settle(self, node: Node, deadline: float) -> Outcome:
-        """Look at what the node holds, and touch it if it is a value. Raises a `NodeError`."""
+    async def peek_and_apply(self, node: Node, deadline: float) -> Outcome:
+        """Look at the item that the node holds, and touch it if it is a value. Raises a `NodeError`."""
         while True:
             seen = await peek(node, self.key, deadline)
             self.is_wrapped = self.is_wrapped or (seen is not None and seen.flags == FLAG_ENVELOPE)

@@ -23,7 +23,7 @@ from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.results import ACKNOWLEDGED, Outcome, WriteResult
 from evcache.writes.sender import RetriedWrite, Sender
 from evcache.zones.cluster import ClusterSnapshot
-from evcache.zones.errors import CacheError, NodeTimeout
+from evcache.zones.errors import CacheError
 
 AnyKey = TypeVar("AnyKey", bound=Hashable)
 Source = TypeVar("Source")
@@ -88,7 +88,7 @@ class BulkWrite(Generic[AnyKey]):
                 async with asyncio.timeout_at(self._deadline + TIE_SECONDS) as scope:
                     await self._send(sources, command)
                     while self._under_way:
-                        await self._under_way[0][1].decided()
+                        await self._under_way[0][1].wait_until_decided()
                         await self._collect()
             except TimeoutError:
                 if not scope.expired():
@@ -131,22 +131,20 @@ class BulkWrite(Generic[AnyKey]):
         """Take the results of the keys that are decided, in order; with `late`, of all."""
         under_way = self._under_way
         step = 0
-        while under_way and (late or under_way[0][1].round.decision.done()):
+        while under_way and (late or under_way[0][1].attempt.completion.done()):
             name, sending = under_way.popleft()
             sending.end()
-            round_ = sending.round
-            outcomes = round_.outcomes
-            if not round_.decision.done():  # the deadline has passed
-                pending = [zone for zone, outcome in outcomes.items() if outcome is Outcome.PENDING]
-                outcomes = outcomes | dict.fromkeys(pending, Outcome.TIMEOUT)
-                round_.failures.update((zone, NodeTimeout("no reply in time", zone)) for zone in pending)
-            elif round_.is_open:
-                self._open[name] = round_
-            if round_.unanswered:
+            write = sending.attempt
+            outcomes = write.outcomes
+            if not write.completion.done():  # the deadline has passed
+                outcomes = write.time_out_pending()
+            elif write.is_open:
+                self._open[name] = write
+            if write.unanswered:
                 self._unanswered.append((sending, outcomes))
             else:
                 self._answered = True
-            self._results[name] = WriteResult(round_.met, sending.version, outcomes)
+            self._results[name] = WriteResult(write.met, sending.version, outcomes)
             step += 1
             if not step % STEP:
                 await asyncio.sleep(0)
@@ -155,10 +153,10 @@ class BulkWrite(Generic[AnyKey]):
         """Decide which keys no zone could be reached for. Not a key whose zones are still under way before the deadline."""
         is_late = self._view.loop.time() >= self._deadline
         for sending, outcomes in self._unanswered:
-            round_ = sending.round
-            if round_.unreachable or (is_late and round_.unanswered):
+            write = sending.attempt
+            if write.unreachable or (is_late and write.unanswered):
                 self._unreachable.append((sending, outcomes))
-                self._failures = self._failures or dict(round_.failures)
+                self._failures = self._failures or dict(write.failures)
             else:
                 self._answered = True
 
@@ -169,8 +167,10 @@ class BulkWrite(Generic[AnyKey]):
 
         async def store(sending: RetriedWrite, outcomes: dict[str, Outcome]) -> None:
             assert isinstance(sending.command, StoreCommand)
-            outcome = await gutter.store(view, sending.command, sending.deadline, sending.round.age)
-            outcomes[GUTTER] = outcome
+            write = sending.attempt
+            outcome = await gutter.store(view, sending.command, sending.deadline, write.age)
+            write.note_gutter(outcome)
+            outcomes[GUTTER] = outcome  # which are a copy if the deadline had passed
             self._answered = self._answered or outcome in ACKNOWLEDGED
 
         for first in range(0, len(self._unreachable), GUTTER_KEYS):
@@ -186,8 +186,8 @@ class BulkWrite(Generic[AnyKey]):
             results[name] = WriteResult(met=False, version=None, zones=dict.fromkeys(zones, Outcome.TIMEOUT))
             if not step % STEP:
                 await asyncio.sleep(0)
-        for step, (name, round_) in enumerate(self._open.items(), 1):
-            if round_.is_open:
-                results[name] = replace(results[name], zones=dict(round_.outcomes))
+        for step, (name, write) in enumerate(self._open.items(), 1):
+            if write.is_open:
+                results[name] = replace(results[name], zones=dict(write.outcomes))
             if not step % STEP:
                 await asyncio.sleep(0)

@@ -123,10 +123,16 @@ class CompareAndSet:
 
     def copy(self, draft: Draft, version: int | None) -> StoreCommand:
         """Return the store for the other zones of a value that the coordinator's node holds with this version."""
-        store = StoreCommand(self.clock, draft.key, draft.data, draft.flags, ttl=draft.ttl, version=version)
-        store.carried = version is not None
-        store.believed = version is None or self.clock.believes(version)
-        return store
+        return StoreCommand(
+            self.clock,
+            draft.key,
+            draft.data,
+            draft.flags,
+            ttl=draft.ttl,
+            version=version,
+            carried=version is not None,
+            believed=version is None or self.clock.believes(version),
+        )
 
     def exptime_of_copies(self, left: int, asked_at: float, deadline: float) -> int:
         """Return the exptime for the other zones of an item that keeps its TTL.

@@ -1,11 +1,11 @@
-"""A caller's unconditional write on its way to every zone, sent again if it lost to a write that it should follow.
+"""Retried write: an unconditional write that is sent again if it lost to a write that it should follow.
 
 Versions come from clocks, and clocks differ. A client whose clock is 50 ms slow deletes a key 10 ms after the `set` of
 another client has returned. The delete has the older version, every zone refuses it, and the value stays. So when a zone
 reports a newer version that this client had not seen when it made its own, the client sends the write to every zone again,
 with a version that is newer than that one.
 
-The client sends nothing again after the round is decided, because the caller may have returned by then:
+The client sends no write again after it has completed, because the caller may have returned by then:
 
   1. zones a and b acknowledge this client's delete, and the call returns;
   2. another client, which knows of the delete, sets the key with a newer version;
@@ -15,8 +15,8 @@ A delete that was sent again now would remove the value of event 2, which was wr
 version, as it does for every late write.
 
 The new version is newer than the one that was found first. Another zone may hold one that is newer still, so the client
-sends a write again up to `MOST_ROUNDS - 1` times. Two writers that keep finding each other's newer version write at the same
-time, and either order of the two is right.
+sends a write at most `MAX_ATTEMPTS` times. Two writers that keep finding each other's newer version write at the same time,
+and either order of the two is right.
 """
 
 from __future__ import annotations
@@ -26,57 +26,59 @@ from collections.abc import Callable
 
 from evcache.invalidation.dispatcher import InvalidationDispatcher
 from evcache.options import Options
-from evcache.replication.guarded_store import Command, DeleteCommand, StoreCommand
+from evcache.replication.command import Command
+from evcache.replication.guarded_store import DeleteCommand, StoreCommand
 from evcache.replication.hlc import HybridLogicalClock
-from evcache.replication.replicated_write import ReplicatedWrite, ZoneWrite
+from evcache.replication.replicated_write import ReplicatedWrite, Replicator
+from evcache.replication.zone_write import ZoneWrite
 from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER
 from evcache.zones.cluster import ClusterSnapshot
 
-# Of clients whose clocks all differ, each zone may hold the newest write of another one: as many rounds as there are zones,
-# in most topologies, end above all of them.
-MOST_ROUNDS = 4
+# If the clocks of all clients differ, each zone may hold the latest write of another client. As many attempts as there are
+# zones, in most topologies, end above all of them.
+MAX_ATTEMPTS = 4
 
 
 class Sender:
-    """The parts of one client that its unconditional writes use."""
+    """Factory of the unconditional writes of one client."""
 
     def __init__(
         self,
         clock: HybridLogicalClock,
-        changes: InvalidationDispatcher,
-        make_round: Callable[[ClusterSnapshot, Options, Command], ReplicatedWrite],
+        dispatcher: InvalidationDispatcher,
+        replicator: Replicator,
         tombstone_ttl: Callable[[], int],
     ) -> None:
-        """`tombstone_ttl`: lifetime of a delete that is sent now, in the wire form."""
+        """Bind the parts of one client. `tombstone_ttl` returns the exptime of a delete that is sent now."""
         self.clock = clock
-        self.changes = changes
-        self.make_round = make_round
+        self.dispatcher = dispatcher
+        self.replicator = replicator
         self.tombstone_ttl = tombstone_ttl
         self.latest: dict[bytes, RetriedWrite] = {}
-        """The last write of each key, until its call ends."""
+        """Last write of each key, until its call ends."""
         self.resent = 0
         """Number of writes that were sent again."""
 
 
 class RetriedWrite:
-    """One write on its way: its latest round, and what that round sends."""
+    """One write in flight: its latest attempt, and the command of that attempt."""
 
     __slots__ = (
-        "_began",
+        "_attempts_left",
+        "_block",
         "_options",
         "_put",
-        "_rounds_left",
         "_sender",
         "_sent_at",
         "_view",
+        "attempt",
         "command",
         "deadline",
         "key",
-        "round",
     )
 
-    round: ReplicatedWrite
+    attempt: ReplicatedWrite
     command: Command
 
     def __init__(
@@ -92,96 +94,98 @@ class RetriedWrite:
     ) -> None:
         """Send a command to every zone. Returns at once and raises nothing.
 
-        `deadline`: the end of the call, on the loop's clock; if None, the timeout of the options begins now. `put`: see
-        `ReplicatedWrite.send`.
+        Args:
+            sender: Parts of the client.
+            view: Zones.
+            key: Qualified key.
+            command: Write to send.
+            options: Timeout, and the number of zones that must acknowledge.
+            deadline: End of the call, on the loop's clock. If None, the timeout of the options begins now.
+            put: See `ReplicatedWrite.send`.
         """
         self._sender = sender
         self._view = view
         self._options = options
         self._sent_at = view.loop.time()
-        self._rounds_left = MOST_ROUNDS - 1
+        self._attempts_left = MAX_ATTEMPTS - 1
         self.key = key
         self.deadline = self._sent_at + options.timeout if deadline is None else deadline
         self._put = put
         self._send(command, None)
 
-    def _send(self, command: Command, first: StoreCommand | None) -> None:
-        """Send a round; `first`: the store whose round it follows."""
+    def _send(self, command: Command, former: ReplicatedWrite | None) -> None:
+        """Send one attempt. `former` is the one before it."""
         sender, view = self._sender, self._view
         self.command = command
-        self._began = sender.changes.begin(self.key, command)
-        round_ = self.round = sender.make_round(view, self._options, command)
+        self._block = sender.dispatcher.begin(self.key, command.fence)
+        attempt = self.attempt = sender.replicator.begin(view, self._options, command, former)
         if isinstance(command, StoreCommand) and command.newest_wins:
-            if first is not None:
-                command.cause = first.cause  # the span that is current now is not the caller's
-            round_.send_again = self._send_again
+            attempt.resend_with(self._send_again)
             sender.latest[self.key] = self
-        since = None if first else self._sent_at
-        round_.send(command, view.writers, view.ring_position(self.key), self.deadline, since, self._put)
+        since = self._sent_at if former is None else None
+        attempt.send(view.writers, view.ring_position(self.key), self.deadline, since, self._put)
 
     def _send_again(self) -> bool:
-        """Send another round, unless this client has written the key since.
+        """Send another attempt, unless this client has written the key since. Return True if it was sent.
 
-        The later write is newer, or is sent again itself. This one must not go past it: writes of one client take effect in
-        the order in which they were made.
+        The later write is newer, or is sent again itself. This one must not go past it, because writes of one client take
+        effect in the order in which they were made.
 
-        The round calls this at the moment when a zone has answered, out of a connection or a background task. A caller of
-        `set_many` may be waiting for another key then, until the deadline.
+        The attempt calls this when a zone has answered, from a connection or a background task. A caller of `set_many` may
+        then be waiting for another key, until the deadline.
         """
-        first, sender = self.command, self._sender
-        assert isinstance(first, StoreCommand)
-        if not self._rounds_left or sender.latest.get(self.key) is not self:
+        former, store, sender = self.attempt, self.command, self._sender
+        assert isinstance(store, StoreCommand)
+        if not self._attempts_left or sender.latest.get(self.key) is not self:
             return False
-        self._rounds_left -= 1
+        self._attempts_left -= 1
         sender.resent += 1
         elapsed = self._view.loop.time() - self._sent_at
-        self._send(renewed(first, sender.clock, elapsed, sender.tombstone_ttl()), first)
+        self._send(renewed(store, sender.clock, elapsed, sender.tombstone_ttl()), former)
         return True
 
     @property
     def version(self) -> int | None:
-        """Version that servers were sent; None if there is none."""
+        """Version that servers were sent. None if there is none."""
         command = self.command
         return command.version if isinstance(command, StoreCommand) and command.carried else None
 
-    async def decided(self) -> None:
-        """Wait until the latest round is decided."""
-        while not (decision := self.round.decision).done():
-            await decision
+    async def wait_until_decided(self) -> None:
+        """Wait until enough zones have acknowledged the latest attempt, or until that has become impossible."""
+        while not (completion := self.attempt.completion).done():
+            await completion
 
     def end(self) -> None:
-        """Report the change. From now on nothing is sent again: the caller has its result, or does not wait for it."""
+        """Report the change. Nothing is sent again from now on: the caller has its result, or does not wait for it."""
         sender = self._sender
-        self.round.send_again = None  # which refers to this object, and would keep both until the garbage collector runs
+        self.attempt.resend_with(None)  # a reference to this object would keep both until the garbage collector runs
         if sender.latest.get(self.key) is self:
             del sender.latest[self.key]
-        sender.changes.end(self.key, self.command, self.round, self._began)
+        sender.dispatcher.end(self.key, self.attempt, self._block)
 
 
 def renewed(store: StoreCommand, clock: HybridLogicalClock, elapsed: float, tombstone_ttl: int) -> StoreCommand:
-    """Return the same write with a version that is newer than the one it was refused for.
+    """Return the write with a version that is newer than the one for which a zone refused it.
 
     A value never ends later than `ttl` seconds and one more after it was sent first. If its time is over, the write is a
-    delete: what the value should have replaced must not stay, and the value itself has come and gone.
+    delete. The values that it should have replaced must not stay, and its own value has expired.
 
     Args:
-        store: a set or a delete that a zone has refused.
-        clock: makes the version.
-        elapsed: seconds since the store was sent.
-        tombstone_ttl: lifetime of a delete, in the wire form.
+        store: A set or a delete that a zone has refused.
+        clock: Clock that makes the version.
+        elapsed: Seconds since the store was sent.
+        tombstone_ttl: Exptime of a delete.
 
     """
     version = clock.tick(after=store.unseen)
     ttl = store.ttl
     is_over = False
-    # An item with a unix time ends at that time. An envelope has its times inside, and its item stays as long as deletes are
-    # remembered.
+    # An item with a unix time ends at that time. An envelope has its times inside, and its item stays as long as tombstones
+    # do.
     if NEVER < ttl <= MAX_RELATIVE_SECONDS and store.flags != FLAG_ENVELOPE:
         ttl = math.ceil(ttl - elapsed)
         is_over = ttl <= 0
+    believed = clock.believes(version)
     if is_over or isinstance(store, DeleteCommand):
-        newer: StoreCommand = DeleteCommand(clock, store.key, ttl=tombstone_ttl, version=version)
-    else:
-        newer = StoreCommand(clock, store.key, store.data, store.flags, ttl=ttl, version=version)
-    newer.believed = clock.believes(version)
-    return newer
+        return DeleteCommand(clock, store.key, ttl=tombstone_ttl, version=version, believed=believed)
+    return StoreCommand(clock, store.key, store.data, store.flags, ttl=ttl, version=version, believed=believed)

@@ -68,7 +68,7 @@ def count(original: Callable[..., Any]) -> Callable[..., Any]:
 def settle_touch(_: object) -> Callable[..., Any]:
     """Touch what is there, and give a tombstone its own time back afterwards."""
 
-    async def settle(self: TouchCommand, node: Any, deadline: float) -> Outcome:
+    async def peek_and_apply(self: TouchCommand, node: Any, deadline: float) -> Outcome:
         reply = await send_request(node, requests.meta_touch(self.key, self.ttl), deadline)
         if reply.status != b"HD":
             return Outcome.NOT_FOUND
@@ -77,7 +77,7 @@ def settle_touch(_: object) -> Callable[..., Any]:
         await send_request(node, requests.meta_touch(self.key, 60), deadline)
         return Outcome.NOT_FOUND
 
-    return settle
+    return peek_and_apply
 
 
 def put_hint(original: Callable[..., Any]) -> Callable[..., Any]:

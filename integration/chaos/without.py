@@ -122,7 +122,7 @@ FIXES: Mapping[str, Fix] = {
     ),
     "touch-values": Fix(
         "touch looks before it touches",
-        (Patch("evcache.replication.touch:TouchCommand.settle", former.settle_touch),),
+        (Patch("evcache.replication.touch:TouchCommand.peek_and_apply", former.settle_touch),),
         frozenset({Promise.TOUCH}),
     ),
     "delete-hints": Fix(  # other clients of a run know of the delete, and their reads repair the zone

@@ -21,7 +21,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_expone
 
 from evcache._background import BackgroundTasks
 from evcache.hooks import HintEnd, Hooks
-from evcache.replication.guarded_store import DeleteCommand, StoreCommand, execute
+from evcache.replication.command import execute
+from evcache.replication.guarded_store import DeleteCommand, StoreCommand
 from evcache.replication.handoff.hints import Hint, Hints, HintStore, Kind
 from evcache.replication.handoff.journal import HintJournal
 from evcache.replication.hlc import NOTHING_NEWER, HybridLogicalClock
@@ -142,7 +143,7 @@ class HintedHandoff:
 
     # Keeping.
 
-    def missed(self, zone: str, store: StoreCommand, age: float) -> None:
+    def missed(self, zone: str, store: StoreCommand, age: float, cause: object = None) -> None:
         """Keep a write that a zone did not take. `age`: seconds since it was sent."""
         if store.version is None:
             return
@@ -150,9 +151,7 @@ class HintedHandoff:
         delete = store.flags == FLAG_TOMBSTONE
         kind = Kind.DELETE if delete else Kind.SET
         until = math.inf if delete else sent_at + self._set_life
-        self._put(
-            Hint(zone, store.key, kind, store.version, store.data, store.flags, store.ttl, sent_at, until, store.cause)
-        )
+        self._put(Hint(zone, store.key, kind, store.version, store.data, store.flags, store.ttl, sent_at, until, cause))
 
     def missed_touch(self, zone: str, key: bytes, version: int, ttl: int, age: float) -> None:
         """Keep a touch that a zone did not take, of the version that other zones touched. `ttl` in the wire form."""

@@ -15,7 +15,8 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from evcache.replication.guarded_store import STUB_SECONDS, THREE_COPIES_MAX_BYTES, DeleteCommand, StoreCommand, execute
+from evcache.replication.command import execute
+from evcache.replication.guarded_store import STUB_SECONDS, THREE_COPIES_MAX_BYTES, DeleteCommand, StoreCommand
 from evcache.replication.hlc import GUARD_STUB_CAS, MAX_CAS, NOT_A_VERSION, HybridLogicalClock
 from evcache.results import ACKNOWLEDGED
 from evcache.values.flags import FLAG_TOMBSTONE
@@ -133,7 +134,7 @@ class Write(NamedTuple):
 
     async def execute(self, place):
         if self.form == SETTLE:
-            return await self.command().settle(place, 0.0)
+            return await self.command().peek_and_apply(place, 0.0)
         return await execute(self.command(), place, 0.0)
 
 

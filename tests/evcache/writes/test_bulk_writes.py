@@ -362,9 +362,9 @@ async def test_a_long_call_lets_others_run(zones, operation, slow):
     cache = await zones.ready()
     zones.pause(*slow)
     checked = begun = 0
-    qualify, make = cache._keys.qualify, cache._writes._sender.make_round
+    qualify, replicator = cache._keys.qualify, cache._writes._replicator
 
-    class Counting:
+    class CountingKeys:
         def __getattr__(self, name):
             return getattr(qualify.__self__, name)
 
@@ -373,13 +373,14 @@ async def test_a_long_call_lets_others_run(zones, operation, slow):
             checked += 1
             return qualify(key)
 
-    def round_(*arguments):
-        nonlocal begun
-        begun += 1
-        return make(*arguments)
+    class CountingReplicator:
+        def begin(self, *arguments):
+            nonlocal begun
+            begun += 1
+            return replicator.begin(*arguments)
 
-    cache._keys = Counting()
-    cache._writes._sender.make_round = round_
+    cache._keys = CountingKeys()
+    cache._writes._sender.replicator = CountingReplicator()
     writing = asyncio.ensure_future(write(cache, operation, names(1_500), timeout=30))
     most_checked = most_begun = 0
     while not writing.done():

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from evcache import CacheUnavailable
-from evcache.replication.guarded_store import StoreCommand, execute
+from evcache.replication.command import execute
+from evcache.replication.guarded_store import StoreCommand
 from evcache.writes.increment import MAX_COUNTER
 from evcache.zones.errors import ServerError
 from evcache.zones.routing.zone_order import coordinator_order
@@ -179,7 +180,7 @@ async def test_a_client_counts_one_key_step_by_step(zones):
     zones.forget()
     assert sorted(await asyncio.gather(*(cache.incr("n") for _ in range(30)))) == list(range(1, 31))
     assert zones.commands(DECIDES)["ma"] == 30
-    assert len(cache._writes._turns) == 0
+    assert len(cache._writes._conditional._locks) == 0
 
 
 @on_zones()
@@ -189,12 +190,12 @@ async def test_a_call_waits_for_its_turn_until_its_own_deadline(zones):
     await cache.set("n", 0, consistency="all")
     loop = asyncio.get_running_loop()
     began = loop.time()
-    async with cache._writes._turns.of(full("n")):
+    async with cache._writes._conditional._locks.of(full("n")):
         with pytest.raises(CacheUnavailable) as caught:
             await cache.incr("n", timeout=0.2)
     assert loop.time() - began == pytest.approx(0.2)
     assert "other calls of this client" in str(caught.value.failures[DECIDES])
-    assert len(cache._writes._turns) == 0
+    assert len(cache._writes._conditional._locks) == 0
     assert await cache.incr("n") == 1
 
 

@@ -158,9 +158,9 @@ async def test_a_step_that_another_one_follows_at_once_reaches_the_level_asked_f
     async def followed(node, first, second, deadline):
         monkeypatch.setattr(evcache.writes.increment, "send_both", both)
         reply, _ = await both(node, first, second, deadline)
-        other._writes._spread = None  # its process ends before it can send anything
-        with pytest.raises(TypeError):
-            await other._writes._coordinate(
+        other._writes._conditional._replicator = None  # its process ends before it can send anything
+        with pytest.raises(AttributeError):
+            await other._writes._conditional._coordinate(
                 "incr", other._cluster.view, Increment(full("k"), 1, ttl=900), other._defaults.write(None, None, None)
             )
         return reply, (await both(node, (b"mg t:k v f c t s u", None), (b"mg t:k s u", None), deadline))[0]

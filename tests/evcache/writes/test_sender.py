@@ -13,7 +13,7 @@ from evcache._background import BackgroundTasks
 from evcache.hooks import HookDispatcher
 from evcache.replication.guarded_store import DeleteCommand, StoreCommand
 from evcache.replication.hlc import MAX_CAS, HybridLogicalClock, cas_of
-from evcache.replication.replicated_write import ReplicatedWrite
+from evcache.replication.replicated_write import ReplicatedWrite, Replicator
 from evcache.replication.seen_versions import SeenVersions
 from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER
@@ -312,15 +312,16 @@ def a_round(sends=True):
     clock = HybridLogicalClock(1, lambda: 1_800_000_000_000)
     store = StoreCommand(clock, b"k", b"v", 0, ttl=9, version=clock.tick())
     store.unseen = store.version + (5 << 20)
-    round_ = ReplicatedWrite(BackgroundTasks(), HookDispatcher(), 1, store=store, remembered=SeenVersions())
+    replicator = Replicator(BackgroundTasks(), HookDispatcher(), SeenVersions())
+    write = ReplicatedWrite(replicator, store, 1, asyncio.get_running_loop().create_future())
     again = []
 
     def send_again():
         again.append(store.unseen)
         return sends
 
-    round_.send_again = send_again
-    return round_, store, again
+    write.resend_with(send_again)
+    return write, store, again
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -376,11 +377,11 @@ def test_a_round_that_may_not_send_again_counts_the_zone():
     """As one that has the write, like any other that holds a newer version."""
 
     async def main():
-        round_, store, again = a_round(sends=False)
-        round_.report(Reported(store), Outcome.SUPERSEDED)
-        await round_.decided()
+        write, store, again = a_round(sends=False)
+        write.report(Reported(store), Outcome.SUPERSEDED)
+        await write.wait_until_decided()
         assert again == [store.unseen]
-        assert round_.met
+        assert write.met
 
     run(main())
 
@@ -389,13 +390,13 @@ def test_what_is_reported_after_the_decision_sends_nothing_again():
     """And what is reported after the second round has begun does not begin a third."""
 
     async def main():
-        round_, store, again = a_round()
-        round_.report(Reported(store), Outcome.STORED)
-        round_.report(Reported(store, "b"), Outcome.SUPERSEDED)
+        write, store, again = a_round()
+        write.report(Reported(store), Outcome.STORED)
+        write.report(Reported(store, "b"), Outcome.SUPERSEDED)
         assert again == []
-        round_, store, again = a_round()
+        write, store, again = a_round()
         for zone in "abc":
-            round_.report(Reported(store, zone), Outcome.SUPERSEDED)
+            write.report(Reported(store, zone), Outcome.SUPERSEDED)
         assert again == [store.unseen]
 
     run(main())
@@ -405,15 +406,15 @@ def test_a_second_round_that_can_not_be_sent_does_not_leave_the_caller_waiting()
     """The first round is decided after any error."""
 
     async def main():
-        round_, store, _ = a_round()
+        write, store, _ = a_round()
 
         def fail():
             raise LookupError("a bug")
 
-        round_.send_again = fail
+        write.resend_with(fail)
         with pytest.raises(LookupError):
-            round_.report(Reported(store), Outcome.SUPERSEDED)
-        await round_.decided()
+            write.report(Reported(store), Outcome.SUPERSEDED)
+        await write.wait_until_decided()
 
     run(main())
 
@@ -431,7 +432,7 @@ async def test_a_store_notes_what_other_writers_were_newer_with(zones, writer, n
     clock.tick()
     store = StoreCommand(clock, full("k"), b"v", 0, ttl=50, version=(theirs >> 20) - 7 << 20 | 1)
     node = next(iter(cache._cluster.nodes.values()))
-    assert await store.settle(node, asyncio.get_running_loop().time() + 1) is Outcome.SUPERSEDED
+    assert await store.peek_and_apply(node, asyncio.get_running_loop().time() + 1) is Outcome.SUPERSEDED
     assert store.unseen == (theirs if noted else 0)
 
 
@@ -458,7 +459,7 @@ async def test_two_writers_that_both_send_again_end(zones):
 @on_zones()
 async def test_the_last_round_that_is_superseded_counts_as_acknowledged(zones, monkeypatch, rounds):
     """Each round goes past the newer version that it met, up to a limit. That version may be older than the call."""
-    monkeypatch.setattr("evcache.writes.sender.MOST_ROUNDS", rounds)
+    monkeypatch.setattr("evcache.writes.sender.MAX_ATTEMPTS", rounds)
     slow, right = await slow_and_right(zones, circuit=PATIENT)
     await right.set("k", "theirs", consistency="all")
     zones.pause("b", "c")
@@ -559,7 +560,6 @@ def test_the_time_to_live_of_a_renewed_store(ttl, elapsed, left):
     """Relative ones shrink; unix times and none stay."""
     clock = HybridLogicalClock(3, lambda: 1_800_000_000_000)
     store = StoreCommand(clock, b"k", b"v", 7, ttl=ttl, version=clock.tick())
-    store.cause = "why"
     store.unseen = store.version + (100 << 20) + 1
     newer = renewed(store, clock, elapsed, 60)
     assert type(newer) is StoreCommand
