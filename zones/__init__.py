@@ -1,4 +1,4 @@
-"""Where bytes go: topology and transport. No values, no policies."""
+"""Topology, nodes and transports. This package has no values and no cache policies."""
 
 from evcache.zones.topology.discovery import Discovery, EnvironmentDiscovery, FileDiscovery, StaticDiscovery
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone

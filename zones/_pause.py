@@ -15,7 +15,7 @@ class Pause:
         self._shortened = asyncio.Event()
 
     async def wait(self, seconds: float) -> None:
-        """Wait for so many seconds, or until the time that `shorten` gives."""
+        """Wait for this number of seconds, or until the time that `shorten` gives."""
         self._ends = self._loop.time() + seconds
         while self._loop.time() < self._ends:
             self._shortened.clear()
@@ -24,7 +24,7 @@ class Pause:
                     await self._shortened.wait()
 
     def shorten(self, until: float) -> None:
-        """End the present pause by then, on the loop's clock. Does nothing if it ends before, or if there is none."""
+        """End the present pause at the time `until`, on the loop's clock. Does nothing if it ends before then."""
         if until < self._ends:
             self._ends = until
             self._shortened.set()

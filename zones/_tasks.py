@@ -47,8 +47,8 @@ PATIENCE_SECONDS = 2.0
 async def ended(tasks: Collection[asyncio.Task[Any]], describe: Callable[[asyncio.Task[Any]], str]) -> None:
     """Wait up to `PATIENCE_SECONDS` for tasks that were cancelled.
 
-    Code of the service may run in them, and may catch the cancellation and go on. Such a task is logged and left alone: it
-    may end at any time, and must not keep the client from closing.
+    Code of the service may run in them, and may catch the cancellation and go on. Such a task is logged
+    and not awaited: it may end at any time, and must not keep the client from closing.
 
     Args:
         tasks: The tasks.

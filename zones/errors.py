@@ -1,24 +1,24 @@
-"""Every error of both packages that is not about values, on one page.
+"""Errors of the package, except those about zones as a whole, policies and values.
 
-Split by what the caller should do about it:
+The tree is ordered by the action that the caller should take:
 
-    CacheError                     the root: one `except` catches all that this library raises on purpose
-    |-- InvalidArgument            your call is wrong; nothing was sent       (also a ValueError)
+    CacheError                     root of all errors that this library raises on purpose
+    |-- InvalidArgument            an argument is wrong; nothing was sent      (also a ValueError)
     |   |-- InvalidKey             empty, too long, or holds bytes that would break the command line
-    |   |-- ValueTooLarge          over what the servers take
+    |   |-- ValueTooLarge          above the limit of the servers
     |   `-- InvalidTopology        zones, nodes, labels, a node list or a TOML file
     |-- UsageError                 a client used after close(), from another loop, thread or process (also a RuntimeError)
-    |-- Unsupported                the servers of this key can't do that
+    |-- Unsupported                the servers of this key lack a feature
     `-- NodeError                  one node did not answer; another zone may
-        |-- NodeUnavailable        no connection to it: refused, unreachable, down; or a proxy has none
-        |   |-- ConnectionLost     there was one, and it ended before the reply; the command may have been carried out
-        |   `-- QueueFull          too much is waiting for this node already; nothing was sent
-        |-- NodeTimeout            no reply before the deadline; the command may have been carried out
-        |   `-- NodeSilent         no byte for some milliseconds while reads wait; another zone may answer in time
-        |-- ProtocolError          what it sent makes no sense; the connection is closed, nothing of it was returned
-        `-- ServerError            it refused the command, in its own words
+        |-- NodeUnavailable        no connection: refused, unreachable, down; or a proxy has none
+        |   |-- ConnectionLost     it ended before the reply; the command may have been executed
+        |   `-- QueueFull          too many requests wait for this node; nothing was sent
+        |-- NodeTimeout            no reply before the deadline; the command may have been executed
+        |   `-- NodeSilent         no byte for some milliseconds; another zone may answer in time
+        |-- ProtocolError          invalid reply; the client closed the connection
+        `-- ServerError            the server refused the command with a text
 
-`evcache.errors` adds the ones that need zones, policies or values to happen.
+`evcache.errors` adds the errors about zones, policies and values.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from typing import Any, Self
 
 
 class CacheError(Exception):
-    """The root of all errors that this library raises on purpose. All of them survive `copy` and `pickle`."""
+    """Root of all errors that this library raises on purpose. All of them can be copied and pickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return what restores the error from its attributes.
+        """Return the function and arguments that restore the error.
 
-        Exception calls the class with `args`. This fails for a constructor with named arguments, and then breaks the process
-        pool whose worker has raised the error.
+        The default calls the class with `args`. It fails for a constructor with named arguments, and breaks a process pool
+        whose worker raised the error.
         """
         return _restored, (type(self), self.args, dict(self.__dict__))
 
 
 def _restored(kind: type[CacheError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> CacheError:
     error = kind.__new__(kind, *arguments)
-    error.args = arguments  # not set by `__new__` of a class that is an OSError too
+    error.args = arguments  # `__new__` of a class that is also an OSError does not set it
     error.__dict__.update(attributes)
     return error
 
 
 class InvalidArgument(CacheError, ValueError):
-    """An argument can't be used. Raised before anything is sent; `argument` names it."""
+    """Invalid argument or setting, named by `argument`. Raised before anything is sent."""
 
     def __init__(self, argument: str, problem: str) -> None:
         super().__init__(argument, problem)
@@ -58,23 +58,23 @@ class InvalidArgument(CacheError, ValueError):
 
 
 class InvalidKey(InvalidArgument):
-    """A key that must not reach a server."""
+    """Key that is empty, too long, or contains bytes that would break the command line."""
 
 
 class ValueTooLarge(InvalidArgument):
-    """A value over what the servers take: sending it would delete what they hold under the key."""
+    """Value above the size limit of the servers. They would delete the present value if it were sent."""
 
 
 class InvalidTopology(InvalidArgument):
-    """Zones or nodes that can't be used together."""
+    """Invalid zones, nodes, labels, node list or TOML file."""
 
 
 class UsageError(CacheError, RuntimeError):
-    """The client was used where it can't work: after close(), from another loop, thread or process."""
+    """Use of a client after close(), or from another loop, thread or process."""
 
 
 class Unsupported(CacheError):
-    """`feature` is not to be had from `node`."""
+    """Use of a `feature` that the server `node` lacks."""
 
     def __init__(self, feature: str, node: str) -> None:
         super().__init__(feature, node)
@@ -86,7 +86,7 @@ class Unsupported(CacheError):
 
 
 class NodeError(CacheError):
-    """One node did not answer. `node` is its label, empty until a connection fills it in."""
+    """Failure of one node. `node` is its label, which is empty until a connection sets it."""
 
     def __init__(self, problem: str, node: str = "") -> None:
         super().__init__(problem, node)
@@ -97,33 +97,33 @@ class NodeError(CacheError):
         return f"{self.node}: {self.problem}" if self.node else self.problem
 
     def copy(self) -> Self:
-        """Return an error like this. One error raised in many tasks would collect the tracebacks of all of them."""
+        """Return a copy. One error object that many tasks raise would collect the tracebacks of all of them."""
         return type(self)(self.problem, self.node)
 
 
 class NodeUnavailable(NodeError):
-    """There is no connection to the node, or the node is a proxy that can't serve the key."""
+    """Missing connection to the node, or a proxy that has none to the server of the key."""
 
 
 class ConnectionLost(NodeUnavailable):
-    """The connection ended before the reply came. The command may have been carried out."""
+    """End of the connection before the reply arrived. The command may have been executed."""
 
 
 class QueueFull(NodeUnavailable):
-    """Too many requests, or too many bytes, wait for this node already. Nothing was sent."""
+    """Limit of waiting requests or bytes of the node. Nothing was sent."""
 
 
 class NodeTimeout(NodeError):
-    """No reply before the deadline. The command may have been carried out."""
+    """Deadline without a reply. The command may have been executed."""
 
 
 class NodeSilent(NodeTimeout):
-    """Several reads wait on the node and no byte arrives. The deadline has not passed: another zone may answer in time."""
+    """Silence of the node while several reads wait. The deadline has not passed, and another zone may answer in time."""
 
 
 class ProtocolError(NodeError):
-    """The server sent what the protocol does not allow. The connection can't be trusted any more."""
+    """Reply that violates the protocol. The connection is unusable."""
 
 
 class ServerError(NodeError):
-    """The server refused a command: `ERROR`, `CLIENT_ERROR` or `SERVER_ERROR` with its text."""
+    """Refusal of a command by the server: `ERROR`, `CLIENT_ERROR` or `SERVER_ERROR` with its text."""

@@ -1,7 +1,7 @@
-"""How late the event loop runs its timers: what this process does must not be blamed on servers.
+"""Lag of the event loop, so that the client does not blame servers for stalls of its own process.
 
-A loop that is held up by a computation reads replies late, and every deadline of the meantime passes. Looked at while
-requests are under way and not at other times: an idle process is not woken.
+A loop that a computation blocks reads replies late, after the deadlines of their requests. The lag is measured while
+requests are in flight only, so that an idle process is not woken.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-# How often the loop is looked at. A stall is noticed when it is longer than this, or happens to hold up this timer.
+# Seconds between two looks at the loop. A look finds a stall that is longer, or that delays this timer by chance.
 LOOK_SECONDS = 0.02
 
-# A timer that is later than this was held up; less is the grain of timers and of the system's scheduler.
+# Delay of a timer from which it counts as a stall. Less is the resolution of timers and of the system's scheduler.
 STALL_SECONDS = 0.005
 
-# A stall is remembered for this long: longer than the timeout of most calls, so that the calls it made late have ended.
+# Seconds for which a stall is remembered. Most calls have a shorter timeout, so that all calls of the stall have ended.
 REMEMBER_SECONDS = 1.0
 
 
@@ -26,9 +26,9 @@ class LoopLag:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.latest = 0.0
-        """Seconds by which the last look was late."""
+        """Delay of the last look in seconds."""
         self.worst = 0.0
-        """The most, ever."""
+        """Longest delay since the client was opened, in seconds."""
         self._loop = loop
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -36,33 +36,33 @@ class LoopLag:
         self._closed = False
         self._lost = 0.0
         self._last_stall = -REMEMBER_SECONDS
-        self._stalls: deque[tuple[float, float]] = deque()  # of the last second: when each was seen, and its seconds
+        self._stalls: deque[tuple[float, float]] = deque()  # of the last second: time of the look, and seconds
 
     def watch(self) -> None:
-        """Requests are being sent: look at the loop for a while."""
+        """Measure the lag for a while, because requests are being sent."""
         self._wanted = True
         if self._timer is None and not self._closed:
             self._look_later()
 
     def stalled_lately(self, now: float) -> bool:
-        """Whether the loop stood still at some time in the last second, or does now (it has not come to look)."""
+        """Return True if the loop was stalled in the last second, or is now, when its look is overdue."""
         if self._timer is not None and now - self._due > STALL_SECONDS:
             self._last_stall = now
         return now - self._last_stall < REMEMBER_SECONDS
 
     def lost_since(self, since: float, now: float) -> float:
-        """Return the seconds for which the loop stood still since then; of the last second alone."""
+        """Return the seconds for which the loop was stalled since a time in the last second."""
         lost = sum(min(stall, seen_at - since) for seen_at, stall in self._stalls if seen_at > since)
         late = now - self._due if self._timer is not None else 0.0
         return lost + (min(late, now - since) if late > STALL_SECONDS else 0.0)
 
     def lost(self, now: float) -> float:
-        """Seconds for which it was seen to stand still, ever, this moment included."""
+        """Return the seconds of all stalls since the client was opened, with the present one."""
         late = now - self._due if self._timer is not None else 0.0
         return self._lost + (late if late > STALL_SECONDS else 0.0)
 
     def close(self) -> None:
-        """Look no more, also when something is still sent."""
+        """End the measurement, also if requests are still sent."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

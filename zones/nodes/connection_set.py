@@ -1,8 +1,8 @@
-"""The connections of one node, by what they are used for. It moves them from one use to another; the node decides when.
+"""Connections of one node, by their use. The node decides when a connection moves to another use.
 
 ready       takes requests
-suspended   open, and not to be used while the circuit is open
-retiring    takes no more requests, and still delivers the replies that it owes
+suspended   open, and not used while the circuit is open
+retiring    takes no more requests, and still delivers outstanding replies
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ConnectionSet:
         self.retiring: set[Transport] = set()
         self._loop = loop
         self._silent: set[Transport] = set()
-        self._requests_before = 0  # on connections that have ended, less the handshakes of all
+        self._requests_before = 0  # on connections that have ended, without the handshakes of all
         self._all_retired: asyncio.Future[None] | None = None
 
     @property
@@ -44,7 +44,7 @@ class ConnectionSet:
         return bool(self.ready) and self._silent.issuperset(self.ready)
 
     def in_use(self) -> list[Transport]:
-        """Return the connections that are open and were not retired."""
+        """Return the connections that are open and not retired."""
         return [*self.ready, *self.suspended]
 
     def add(self, connection: Transport) -> None:
@@ -53,24 +53,24 @@ class ConnectionSet:
             self.ready.append(connection)
 
     def count_without_handshake(self, opened: Transport) -> None:
-        """Leave the requests of its handshake out of `requests`: no caller asked for them."""
+        """Leave the requests of the handshake out of `requests`, because no caller made them."""
         self._requests_before -= opened.requests
 
     def suspend(self) -> None:
-        """Suspend all that are ready. A server that only stood still answers on them when it goes on."""
+        """Suspend all ready connections. A stalled server answers on them when it continues."""
         self.suspended += self.ready
         self.ready.clear()
         self._silent.clear()
 
     def resume(self) -> None:
-        """Use the suspended ones again, and count their timeouts from the beginning."""
+        """Use the suspended connections again, and restart the count of their timeouts."""
         for connection in self.suspended:
             connection.forgive()
         self.ready += (connection for connection in self.suspended if connection.is_open)
         self.suspended.clear()
 
     def retire(self, connections: Collection[Transport]) -> None:
-        """Take these connections out of use, as far as they are in use."""
+        """Take these connections out of use, and let them deliver their outstanding replies."""
         for connection in [known for known in self.in_use() if known in connections]:
             self.leave(connection)
             connection.retire()
@@ -88,7 +88,7 @@ class ConnectionSet:
     def forget(self, connection: Transport) -> bool:
         """Forget a connection that has ended. Return True if it was ready."""
         was_ready = self.leave(connection)
-        if connection in self.retiring:  # and not one whose handshake failed
+        if connection in self.retiring:  # false for a connection whose handshake failed
             self.retiring.discard(connection)
             self._requests_before += connection.requests
         if not self.retiring and self._all_retired is not None and not self._all_retired.done():

@@ -1,7 +1,7 @@
 """Calls that wait until a node has a connection. One timer serves all of them.
 
-A service may begin thousands of calls in the moment in which it opens its client. With a timer and an exception for each,
-they would hold the event loop for so long that the connection itself would not be opened in time.
+A service may start thousands of calls when it opens its client. A timer and an exception for each would block the event
+loop, and the connection itself would be late.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class ConnectionWaiters:
         """Wait for `wake`.
 
         Args:
-            deadline: When to give up, on the loop's clock. It moves by the time for which the event loop stood still.
+            deadline: End of the wait, on the loop's clock. It moves by the time for which the event loop is stalled.
 
         Returns:
-            The deadline, moved or not; None if it has passed.
+            The deadline, moved or not. None if it has passed.
         """
         waiter: asyncio.Future[bool] = self._loop.create_future()
         wait = self._waiting[waiter] = _Wait(deadline, self._loop.time())
@@ -85,9 +85,9 @@ class _Wait:
         self._was_moved = False
 
     def get_back(self, now: float, lag: LoopLag | None) -> bool:
-        """Move the deadline by the time that was lost since the last move. Return False if it has passed all the same."""
+        """Move the deadline by the stalls since the last move. Return False if it has passed nevertheless."""
         lost = 0.0 if lag is None else lag.lost_since(self._counted_from, now)
-        if lost and not self._was_moved:  # a stall is seen by up to `LOOK_SECONDS` too short
+        if lost and not self._was_moved:  # a measured stall may be up to `LOOK_SECONDS` too short
             lost += LOOK_SECONDS
             self._was_moved = True
         self.deadline += lost

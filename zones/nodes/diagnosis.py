@@ -1,4 +1,4 @@
-"""Diagnosis of a server that closes the connection at the first question: the protocols it does speak, and the remedy."""
+"""Diagnosis of a server that closes the connection at the first question: its protocol, and the remedy."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ async def diagnose(endpoint: Endpoint, dialer: Dialer, deadline: float) -> str |
     Cancellation closes both.
 
     Args:
-        endpoint: the node.
-        dialer: opens the connections.
-        deadline: end of the diagnosis, on the loop's clock.
+        endpoint: The node.
+        dialer: Function that opens the connections.
+        deadline: End of the diagnosis, on the loop's clock.
 
     Returns:
         The finding with its remedy, or None if the server gives no sign of what it is.

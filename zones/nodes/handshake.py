@@ -1,6 +1,6 @@
-"""First requests on a connection: log in if the server asks for it, then find out what the server can do.
+"""Handshake on a new connection: log in if the server asks for it, then ask for the server's capabilities.
 
-Each question is optional: a server that refuses one, in whatever words, is used without what the question was about.
+Each question is optional. The client uses a server that refuses one, whatever the text, without that feature.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, decimal, unexp
 from evcache.zones.transport.classic.connection import ClassicConnection
 from evcache.zones.transport.pipelined import PipelinedConnection
 
-# The name of a server that does not tell its version.
+# Name of a server that does not report its version.
 UNKNOWN_SERVER = "unknown"
 
 _UNAUTHENTICATED = b"CLIENT_ERROR unauthenticated"
@@ -27,37 +27,36 @@ _log = logging.getLogger("evcache.zones.nodes")
 
 
 class SpeaksNoMeta(Unsupported):
-    """The server refused `mn`, as a server without the meta protocol does. It may speak the classic protocol."""
+    """Refusal of `mn`, as by a server without the meta protocol. The server may speak the classic protocol."""
 
 
 class HungUp(ConnectionLost):
-    """The server closed the connection in place of an answer to the first question."""
+    """End of the connection in place of a reply to the first question."""
 
 
 async def handshake_meta(connection: PipelinedConnection, deadline: float, auth: tuple[str, str] | None) -> Capabilities:
-    """Log in if the server asks for a login, then ask what the server can do.
+    """Log in if the server asks for a login, then ask for its capabilities.
 
-    A login is an ordinary `set` to a server that asks for none: it would store the password as an item that every client
-    can read. The client therefore asks first, and sends the login only to a server that refuses the question with
-    `unauthenticated`.
+    A server without login takes a login for an ordinary `set`, and would store the password where every client can read it.
+    The client therefore asks first. It sends the login only to a server that refuses the question with `unauthenticated`.
 
     Args:
-        connection: a new connection. The caller closes it after an error.
-        deadline: end of the handshake, on the loop's clock.
-        auth: user and password. None if the client has no login.
+        connection: New connection. The caller closes it after an error.
+        deadline: End of the handshake, on the loop's clock.
+        auth: User and password. None if the client has no login.
 
     Returns:
         The capabilities of the server.
 
     Raises:
-        SpeaksNoMeta: the server refused `mn`. Not raised for a server that closes or talks nonsense. That may be a server
-            of the meta protocol in trouble, which would be used without versions until the next reconnect.
-        HungUp: the server closed the connection at the first question.
-        NodeError: the server cannot be used now.
+        SpeaksNoMeta: The server refused `mn`. Not raised for a server that closes or sends an invalid reply. That may be a
+            failing server of the meta protocol, which would be used without versions until the next reconnect.
+        HungUp: The server closed the connection at the first question.
+        NodeError: The server cannot be used now.
     """
     if auth is not None and await _asks_for_login(connection, deadline):
         await _log_in(connection, deadline, auth)
-    # All questions in one packet; the answers come in order.
+    # All questions go in one packet. The replies arrive in order.
     speaks_meta = _ask(connection, requests.NOOP, deadline)
     explicit_cas = _ask(connection, requests.PROBE_EXPLICIT_CAS, deadline)
     version = _ask(connection, requests.VERSION, deadline)
@@ -83,19 +82,19 @@ async def handshake_meta(connection: PipelinedConnection, deadline: float, auth:
 
 
 async def handshake_classic(connection: ClassicConnection, auth: tuple[str, str] | None) -> Capabilities:
-    """Ask a classic server what it can do. Only the first question has to be answered.
+    """Ask a classic server for its capabilities. Only the first question needs a reply.
 
     Args:
-        connection: a new connection. The caller closes it after an error.
-        auth: user and password, which the classic transport cannot send.
+        connection: New connection. The caller closes it after an error.
+        auth: User and password, which the classic transport cannot send.
 
     Returns:
         The capabilities of the server.
 
     Raises:
-        Unsupported: the server asks for a login.
-        HungUp: the server closed the connection at the first question.
-        NodeError: the server cannot be used now.
+        Unsupported: The server asks for a login.
+        HungUp: The server closed the connection at the first question.
+        NodeError: The server cannot be used now.
     """
     try:
         await connection.probe()
@@ -121,14 +120,14 @@ async def handshake_classic(connection: ClassicConnection, auth: tuple[str, str]
 
 
 async def _asks_for_login(connection: PipelinedConnection, deadline: float) -> bool:
-    # A server run with -Y gives one complaint for all that it reads before the login, so this question travels alone.
+    # A server run with `-Y` sends one error for all requests before the login, so this question is sent separately.
     answer = _ask(connection, requests.NOOP_PADDED, deadline)
     first = await _first_answer(connection, answer)
     if first.line.startswith(_UNAUTHENTICATED):
         return True
     if first.status == b"MN":
         _warn_of_unused_login(connection.name)
-    return False  # any other refusal: the questions that follow find out what it means
+    return False  # the questions that follow find out the meaning of any other refusal
 
 
 async def _log_in(connection: PipelinedConnection, deadline: float, auth: tuple[str, str]) -> None:
@@ -139,7 +138,7 @@ async def _log_in(connection: PipelinedConnection, deadline: float, auth: tuple[
 
 
 async def _ask_other_backends(connection: PipelinedConnection, deadline: float) -> Reply:
-    """Repeat the CAS probe under other keys: behind a proxy, the backend of the first key may be the one that is dead."""
+    """Repeat the CAS probe under other keys, because the proxy backend of the first key may be dead."""
     answers = [_ask(connection, probe, deadline) for probe in requests.PROBES_OF_OTHER_BACKENDS]
     try:
         replies = [(await answer)[0] for answer in answers]
@@ -150,14 +149,14 @@ async def _ask_other_backends(connection: PipelinedConnection, deadline: float) 
 
 
 def _warn_of_unused_login(name: str) -> None:
-    _log.warning("node %s asks for no login: the client did not send the user and password of `auth`", name)
+    _log.warning("login not sent: node %s asks for none", name)
 
 
 def _ask(
     connection: PipelinedConnection, line: bytes, deadline: float, *, data: bytes | None = None, until: bytes | None = None
 ) -> asyncio.Future[list[Reply]]:
     answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
-    # The payload of a login that was refused may still be in the stream: such a refusal is no answer.
+    # The payload of a refused login may still be in the stream. A refusal of it is no reply to this question.
     connection.request_text(line, answer, deadline, data=data, until=until, may_be_unknown=data is None)
     return answer
 

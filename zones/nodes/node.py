@@ -312,7 +312,7 @@ class Node:
         """Mark the node as down, unless a connection still works."""
         if self._closed:  # a dialer that has caught its cancellation
             raise asyncio.CancelledError
-        self._circuit.probe_failed()
+        self._circuit.fail_probe()
         self._last_error = error if isinstance(error, Exception) else NodeUnavailable("no connection", self.label)
         if not self._connections.ready:
             self._go_down(self._last_error)
@@ -369,7 +369,7 @@ class Node:
         is_draining = connection in self._connections.retiring and not self._closed
         if connection in self._connections.ready or (is_draining and in_a_row == 0):
             self._renewal.doubt(connection)
-            why = self._circuit.failed(self._loop.time(), timeouts, in_a_row, self.requests)
+            why = self._circuit.count_failures(self._loop.time(), timeouts, in_a_row, self.requests)
             if why is not None:
                 self._open_circuit(NodeTimeout(why, self.label))
 
@@ -383,7 +383,7 @@ class Node:
         _log.debug("node %s: connection ended: %s", self.endpoint, why)
         if not self._connections.ready and self._last_error is not None:
             self._go_down(self._last_error)  # the last connection, while attempts to open more are failing
-        failing = self._circuit.failed(self._loop.time(), connection.unanswered, 0, self.requests)
+        failing = self._circuit.count_failures(self._loop.time(), connection.unanswered, 0, self.requests)
         if failing is not None:
             self._open_circuit(NodeUnavailable(failing, self.label))
         elif connection.pending:

@@ -102,7 +102,7 @@ class Reconnector:
 
     def hurry(self) -> None:
         """Shorten the present pause to that of an emergency."""
-        self._pause.shorten(self._loop.time() + self._circuit.pause(urgent=True))
+        self._pause.shorten(self._loop.time() + self._circuit.next_pause(urgent=True))
 
     def end_pause(self) -> None:
         """End the present pause, if there is one."""
@@ -120,20 +120,20 @@ class Reconnector:
 
     async def _run(self) -> None:
         retrying = AsyncRetrying(
-            wait=lambda _: self._circuit.pause(urgent=self._health.is_urgent),
+            wait=lambda _: self._circuit.next_pause(urgent=self._health.is_urgent),
             # All exceptions: after any error of a dialer or a TLS library, the node is down and the client tries again.
             retry=retry_if_exception_type(Exception),
             after=self._failed,  # before the pause is drawn, which depends on the circuit
             sleep=self._pause.wait,
         )
         if self._circuit.state == "open":  # requests have just timed out, so a probe now would too
-            await self._pause.wait(self._circuit.pause(urgent=self._health.is_urgent))
+            await self._pause.wait(self._circuit.next_pause(urgent=self._health.is_urgent))
         while len(self._connections.ready) < self._node.wanted:
             await retrying(self._add_connection)
 
     async def _add_connection(self) -> None:
         """Add one connection. If the node is down, the connection has answered a probe."""
-        self._circuit.probe()
+        self._circuit.begin_probe()
         connection = await self._answering_suspended()
         if connection is None:
             asked_at = self._loop.time()

@@ -1,10 +1,10 @@
-"""Replacement of connections that are open and of no use to a node.
+"""Replacement of connections that are open and unusable.
 
-Two kinds of them exist. A NAT or a load balancer forgets an idle connection without a word: requests on it have no reply,
-and new connections work. And a host name moves to another address while the server at the old one still answers.
+Two kinds of them exist. A NAT or a load balancer drops the state of an idle connection: requests on it have no reply, and
+new connections work. And a host name moves to another address while the server at the old one still answers.
 
-In both cases the client opens a new connection first. Calls go on over the old one until the new one has answered. The old
-one then takes no more requests, and still delivers the replies to those that it has.
+In both cases the client opens a new connection first. Calls use the old connection until the new one has answered. The old
+connection then takes no more requests, and still delivers outstanding replies.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.base import Transport
 from evcache.zones.transport.resolver import is_name
 
-# Look-ups in a row that must lack the address of a connection before the node moves. One is not enough: name servers that
-# are updated one after another answer with the old and the new address in turn, and a node that goes back and forth between
-# two servers would read old values.
+# Number of lookups in a row that must lack the address of a connection before the node moves. During an update, name servers
+# answer with the old and the new address in turn. A node that alternates between two servers would read old values.
 LOOKUPS_BEFORE_MOVE = 2
 
-# Share of the look-up interval by which one is shorter or longer, at random: processes that were started together must not
+# Share of the lookup interval by which one is shorter or longer, at random. Processes that were started together must not
 # ask the name server together.
 INTERVAL_JITTER = 0.2
 
@@ -41,11 +40,11 @@ class Renewable(Protocol):
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where the node listens."""
+        """Address and label of the node."""
         ...
 
     def in_use(self) -> list[Transport]:
-        """Return the connections that are open and were not retired."""
+        """Return the connections that are open and not retired."""
         ...
 
     async def open(self) -> tuple[Transport, Capabilities]:
@@ -53,7 +52,7 @@ class Renewable(Protocol):
         ...
 
     def exchange(self, opened: Transport, capabilities: Capabilities, gone: list[Transport]) -> None:
-        """Use `opened` in place of the connections that are gone."""
+        """Use `opened` in place of the connections in `gone`."""
         ...
 
 
@@ -67,7 +66,14 @@ class Renewal:
         tasks: set[asyncio.Task[None]],
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """`tasks` has the running tasks, which the owner cancels and awaits on close. `draw` gives a number from 0 to 1."""
+        """Make an idle renewal.
+
+        Args:
+            node: The node.
+            settings: Its settings.
+            tasks: Set of the running tasks. The node cancels and awaits them on close.
+            draw: Return a random number from 0 to 1.
+        """
         self._node = node
         self._settings = settings
         self._tasks = tasks
@@ -76,23 +82,23 @@ class Renewal:
         self._check: asyncio.Task[None] | None = None
         self._next_check = -1e9
         self._timer: asyncio.TimerHandle | None = None
-        self._missing = 0  # look-ups in a row without the address of a connection
+        self._missing = 0  # lookups in a row that lack the address of a connection
         self._closed = False
 
     def close(self) -> None:
-        """Start nothing more. The owner cancels the tasks."""
+        """End the timer, and start no more tasks. The node cancels the running ones."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    # Connections that the network has forgotten.
+    # Connections that the network has dropped.
 
     def doubt(self, connection: Transport) -> None:
-        """Find out if new connections work, since a request on this one had no reply in time.
+        """Find out if new connections work, because a request on this one had no reply in time.
 
-        At most once in `CircuitLimits.calm` seconds. A node that answers new connections and nothing else must not come
-        back again and again.
+        This happens at most once in `CircuitLimits.calm` seconds. A node that answers only on new connections must not be
+        renewed repeatedly.
         """
         now = self._loop.time()
         running = self._check is not None and not self._check.done()
@@ -102,19 +108,17 @@ class Renewal:
         self._check = self._start(partial(self._replace_silent, connection, now), "check")
 
     async def _replace_silent(self, doubted: Transport, began: float) -> None:
-        # All that have been silent for as long are suspect, the idle ones too.
-        # A byte on any connection since the doubted one was asked shows that the network knows that connection.
+        # All connections with an equally long silence are suspect, with the idle ones. A byte on a connection since the
+        # request on the doubted one shows that the network still has that connection.
         silent_since = doubted.quiet_since
         opened, capabilities = await self._node.open()
         try:
             await opened.probe(self._loop.time() + self._settings.probe_seconds)
             if doubted.heard_at > began or not doubted.pending:
-                return  # it was only slow
+                return  # the connection was only slow
             gone = [known for known in self._node.in_use() if not known.renews_itself and known.heard_at <= silent_since]
             if doubted in gone:
-                _log.info(
-                    "node %s answers on a new connection, and not on an old one, which is replaced", self._node.endpoint
-                )
+                _log.info("node %s: connection replaced: the node answers on a new connection only", self._node.endpoint)
                 self._node.exchange(opened, capabilities, gone)
         finally:
             if opened not in self._node.in_use():
@@ -123,13 +127,13 @@ class Renewal:
     # Names that move.
 
     def follow(self) -> None:
-        """Look up the node's name from time to time, from now on. Does nothing for an address."""
+        """Look up the node's name periodically from now on. Has no effect for an address."""
         settings = self._settings
         interval = settings.lookup_interval
         if self._timer is not None or self._closed or not interval or not is_name(self._node.endpoint.host):
             return
         if getattr(settings.dialer, "addresses", None) is None:
-            return  # a dialer of the user's that knows no names
+            return  # a dialer of the user without names
         jitter = INTERVAL_JITTER * (2 * self._draw() - 1)
         self._timer = self._loop.call_later(interval * (1 + jitter), self._look)
 
@@ -151,7 +155,7 @@ class Renewal:
         if self._missing < LOOKUPS_BEFORE_MOVE:
             return
         _log.info(
-            "node %s: its name has moved to %s",
+            "node %s moved: its name resolves to %s",
             endpoint,
             ", ".join(f"{host} port {port}" for host, port in sorted(addresses)),
         )
@@ -170,7 +174,7 @@ class Renewal:
         try:
             await work()
         except (OSError, CacheError) as error:
-            # The connections stay as they are: what fails on them is up to the circuit.
-            _log.debug("node %s: its connections are not replaced: %s", self._node.endpoint, error)
+            # The connections stay in use. The circuit counts the failures on them.
+            _log.debug("node %s: connection replacement failed: %s", self._node.endpoint, error)
         except Exception:
-            _log.exception("node %s: a bug in replacing its connections", self._node.endpoint)
+            _log.exception("node %s: connection replacement failed: unexpected exception", self._node.endpoint)

@@ -30,7 +30,7 @@ class Bench:
 
     def fail(self, requests=1, in_a_row=0):
         self.asked += requests
-        why = self.circuit.failed(self.now, requests, in_a_row, self.asked)
+        why = self.circuit.count_failures(self.now, requests, in_a_row, self.asked)
         if why is not None:
             self.why = why
             self.circuit.open(self.now)
@@ -47,7 +47,7 @@ class Bench:
 
     def back(self):
         """Its probe is answered."""
-        self.circuit.probe()
+        self.circuit.begin_probe()
         self.circuit.close(self.now, self.asked)
 
 
@@ -128,7 +128,7 @@ def test_an_open_circuit_has_nothing_to_learn_from_requests_that_were_on_their_w
     bench.fail(3, in_a_row=3)
     bench.why = None
     bench.fail(1_000, in_a_row=1_000)
-    bench.circuit.probe()
+    bench.circuit.begin_probe()
     bench.fail(1_000, in_a_row=1_000)
     assert (bench.state, bench.why) == ("half-open", None)
 
@@ -157,17 +157,17 @@ def test_what_was_before_it_closed_counts_no_more():
     ("steps", "state"),
     [
         ([], "closed"),
-        (["probe"], "closed"),  # connecting, while nothing is wrong
-        (["probe_failed"], "closed"),
+        (["begin_probe"], "closed"),  # connecting, while nothing is wrong
+        (["fail_probe"], "closed"),
         (["open"], "open"),
         (["open", "open"], "open"),
-        (["open", "probe_failed"], "open"),
-        (["open", "probe"], "half-open"),
-        (["open", "probe", "probe"], "half-open"),
-        (["open", "probe", "probe_failed"], "open"),
-        (["open", "probe", "probe_failed", "probe"], "half-open"),
-        (["open", "probe", "close"], "closed"),
-        (["open", "probe", "close", "probe_failed"], "closed"),
+        (["open", "fail_probe"], "open"),
+        (["open", "begin_probe"], "half-open"),
+        (["open", "begin_probe", "begin_probe"], "half-open"),
+        (["open", "begin_probe", "fail_probe"], "open"),
+        (["open", "begin_probe", "fail_probe", "begin_probe"], "half-open"),
+        (["open", "begin_probe", "close"], "closed"),
+        (["open", "begin_probe", "close", "fail_probe"], "closed"),
     ],
 )
 def test_it_is_half_open_from_a_probe_to_what_came_of_it(steps, state):
@@ -188,7 +188,7 @@ def test_it_is_half_open_from_a_probe_to_what_came_of_it(steps, state):
 def test_pauses_double_up_to_the_longest(first, longest, pauses):
     bench = Bench(first_pause=first, longest_pause=longest)
     bench.circuit.open(bench.now)
-    assert [bench.circuit.pause() for _ in pauses] == pauses
+    assert [bench.circuit.next_pause() for _ in pauses] == pauses
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.5, 2.0])
@@ -196,14 +196,14 @@ def test_pauses_double_up_to_the_longest(first, longest, pauses):
 def test_a_pause_is_longer_by_a_random_share_that_does_not_add_up(jitter, drawn):
     bench = Bench(drawn, jitter=jitter)
     bench.circuit.open(bench.now)
-    pauses = [bench.circuit.pause() for _ in range(7)]
+    pauses = [bench.circuit.next_pause() for _ in range(7)]
     assert pauses == [pytest.approx(plain * (1 + jitter * drawn)) for plain in (1, 2, 4, 8, 16, 30, 30)]
 
 
 def test_jitter_is_drawn_anew_for_each_pause():
     circuit = CircuitBreaker(CircuitLimits(), START)
     circuit.open(START)
-    pauses = [circuit.pause() for _ in range(50)][10:]
+    pauses = [circuit.next_pause() for _ in range(50)][10:]
     assert len(set(pauses)) > 30
     assert all(30 <= pause <= 45 for pause in pauses)
 
@@ -211,18 +211,18 @@ def test_jitter_is_drawn_anew_for_each_pause():
 def test_a_node_that_is_only_short_of_a_connection_is_tried_at_an_even_pace():
     """And what that took does not lengthen the pauses of an outage that comes later."""
     circuit = CircuitBreaker(CircuitLimits(), START, lambda: 0.5)
-    assert [circuit.pause() for _ in range(20)] == [1.25] * 20
+    assert [circuit.next_pause() for _ in range(20)] == [1.25] * 20
     circuit.open(START)
-    assert [circuit.pause(), circuit.pause()] == [1.25, 2.5]
+    assert [circuit.next_pause(), circuit.next_pause()] == [1.25, 2.5]
 
 
 def test_pauses_are_a_tenth_while_calls_have_nowhere_to_go():
     """They do not double, and the ordinary pauses go on where they were."""
     circuit = CircuitBreaker(CircuitLimits(urgent_pause=2.0), START, lambda: 0.0)
     circuit.open(START)
-    assert [circuit.pause(urgent=True) for _ in range(7)] == pytest.approx([0.1] * 7)
-    assert [circuit.pause() for _ in range(6)] == [1, 2, 4, 8, 16, 30]
-    assert circuit.pause(urgent=True) == 2.0, "the longest urgent pause"
+    assert [circuit.next_pause(urgent=True) for _ in range(7)] == pytest.approx([0.1] * 7)
+    assert [circuit.next_pause() for _ in range(6)] == [1, 2, 4, 8, 16, 30]
+    assert circuit.next_pause(urgent=True) == 2.0, "the longest urgent pause"
 
 
 def test_a_sign_of_life_ends_the_first_pause_of_an_outage_and_urgent_ones():
@@ -231,14 +231,14 @@ def test_a_sign_of_life_ends_the_first_pause_of_an_outage_and_urgent_ones():
     ends_early = []
     for now, urgent in ((START, False), (START, False), (START, True)):
         circuit.open(now)
-        circuit.pause(urgent=urgent)
+        circuit.next_pause(urgent=urgent)
         ends_early.append(circuit.ends_early)
     circuit.close(START, 0)
     circuit.open(START + 0.1)  # soon after the return: the same outage
-    circuit.pause()
+    circuit.next_pause()
     ends_early.append(circuit.ends_early)
     circuit.close(START, 0)
-    circuit.pause()  # the node is only short of a connection
+    circuit.next_pause()  # the node is only short of a connection
     ends_early.append(circuit.ends_early)
     assert ends_early == [True, False, True, False, False]
 
@@ -255,11 +255,11 @@ def test_pauses_do_not_shrink():
 def test_pauses_go_on_after_a_short_return_and_begin_anew_after_a_calm_time(up, next_pause):
     bench = Bench(calm=10.0)
     bench.circuit.open(bench.now)
-    assert [bench.circuit.pause(), bench.circuit.pause()] == [1.0, 2.0]
+    assert [bench.circuit.next_pause(), bench.circuit.next_pause()] == [1.0, 2.0]
     bench.back()
     bench.now += up
     bench.circuit.open(bench.now)
-    assert bench.circuit.pause() == next_pause
+    assert bench.circuit.next_pause() == next_pause
 
 
 def test_a_node_that_answers_probes_only_is_asked_less_and_less():
@@ -267,7 +267,7 @@ def test_a_node_that_answers_probes_only_is_asked_less_and_less():
     pauses = []
     for _ in range(7):
         bench.fail(3, in_a_row=3)
-        pauses.append(bench.circuit.pause())
+        pauses.append(bench.circuit.next_pause())
         bench.now += pauses[-1]
         bench.back()
         bench.now += 0.1
@@ -278,9 +278,9 @@ def test_pauses_of_other_attempts_do_not_make_the_first_outage_longer():
     """One of several connections that can't be had is tried again with pauses, while the node is up."""
     bench = Bench()
     for _ in range(10):
-        bench.circuit.pause()
+        bench.circuit.next_pause()
     bench.circuit.open(bench.now)
-    assert bench.circuit.pause() == 1.0
+    assert bench.circuit.next_pause() == 1.0
 
 
 # Limits.

@@ -109,7 +109,7 @@ async def test_a_login_is_not_sent_to_a_server_that_asks_for_none(caplog, classi
                 await bench.connected()
         else:
             await bench.connected()
-            assert "asks for no login" in caplog.text
+            assert "login not sent: node" in caplog.text
         assert server.commands["set"] == 0
         assert len(server.store) == 0
     assert "s3cret" not in caplog.text
