@@ -1,7 +1,8 @@
-"""What happens inside a client, for whoever measures it. Every method does nothing; override those that are wanted.
+"""Events inside a client, for services that measure it.
 
-Called on the event loop, on the path of calls: a hook must not block. One that raises is logged once, and is not called
-again: measuring must not break what it measures.
+Each method of `Hooks` does nothing. A service overrides those that it needs. The client calls them on its event loop, on the
+path of calls, so they must not block. A hook that raises is logged once and not called again, because an error in
+measuring must not break the client.
 """
 
 from __future__ import annotations
@@ -17,137 +18,227 @@ from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 
 HintEnd = Literal["delivered", "superseded", "refused", "expired", "overflow", "closed"]
-"""Why a hint is not kept any more: the zone took it; a newer write got there; its server refused; it was too old to be sent;
-there were too many; the client was closed."""
+"""Outcome of a hint: the zone stored it; a newer write was there; the server refused it; it was too old to be sent; there
+were too many; the client was closed."""
 
 _log = logging.getLogger("evcache.hooks")
 
 
 class Hooks:
-    """The base of all listeners."""
+    """Base class of listeners."""
 
     def read(self, key: bytes, zone: str, source: Source, *, hit: bool) -> None:
-        """A key (as servers know it) was looked for and found in this zone, or (`hit` false) nowhere, or not to exist.
+        """Receive the result of a read of one key.
 
-        Not called unless it is overridden: there are many.
+        The client does not call it unless it is overridden, because reads are frequent.
+
+        Args:
+            key: Key as servers store it.
+            zone: Zone of the value. Empty for a miss.
+            source: Origin of the value.
+            hit: False if no zone holds the key, or if it is known to be absent.
         """
 
     def zone_wrote(self, zone: str, outcome: Outcome, *, late: bool) -> None:
-        """A zone's part of a write ended; `late`: after the call had returned."""
+        """Receive the outcome of a write in one zone. `late` is True after the return of the call."""
 
     def fell_back(self, zone: str, error: CacheError | None) -> None:
-        """A read left this zone for the next one: because of an error, or (None) because of a miss."""
+        """Receive a read that left this zone for the next one, after an error, or after a miss if `error` is None."""
 
     def zone_behind(self, zone: str) -> None:
-        """A zone answered with an older version than this client has written or seen; the answer was not used."""
+        """Receive a zone whose reply was older than a version that this client has written or seen. It was not used."""
 
     def failover_denied(self, zone: str) -> None:
-        """A read did not ask this zone: the failover budget is used up."""
+        """Receive a read that did not ask this zone, because the failover budget was used up."""
 
     def hedged(self, zone: str, *, won: bool) -> None:
-        """A read asked this zone too, since the first was slow; `won`: its answer came first."""
+        """Receive a read that asked this zone because the first was slow. `won` is True if its reply came first."""
 
     def gutter_used(self, *, hit: bool) -> None:
-        """No zone answered, and a read was served by the gutter: from what it holds, or by a miss."""
+        """Receive a read that the gutter served because no zone answered, with a value or with a miss."""
 
     def repaired(self, zone: str, outcome: Outcome) -> None:
-        """A zone that was behind was brought the newest value."""
+        """Receive the outcome of a copy of the latest version to a stale zone."""
 
     def hinted(self, zone: str) -> None:
-        """A zone missed a write, which is kept for it."""
+        """Receive a write that a zone missed and that is stored as a hint."""
 
     def hint_ended(self, zone: str, end: HintEnd) -> None:
-        """A write that was kept for a zone is not kept any more."""
+        """Receive the end of a hint."""
 
     def replayed(self, zone: str, end: HintEnd, cause: object) -> None:
-        """Like `hint_ended`, with the cause captured when the write was sent. Not called for hints restored from a file."""
+        """Receive the end of a hint with the tracing context of its write. Not called for hints restored from a file."""
 
     def near_removed(self, key: bytes, cause: RemovalCause) -> None:
-        """The near cache has let go of a key (as servers know it). Not called unless it is overridden: there are many."""
+        """Receive a key that the near cache removed, as servers store it. Not called unless it is overridden."""
 
     def loaded(self, keys: int, seconds: float, error: Exception | None) -> None:
-        """A loader that was asked for so many keys returned after so many seconds, or failed."""
+        """Receive the end of a loader: its number of keys, its duration, and its error, if it failed."""
 
     def stale_served(self, error: BaseException | None) -> None:
-        """A value that is out of date was returned: because loading it failed, or (None) while it is loaded anew."""
+        """Receive a stale value that was returned because its load failed, or during a refresh if `error` is None."""
 
     def error_as_miss(self, error: CacheError) -> None:
-        """An error was returned as a miss, as `errors="miss"` asks."""
+        """Receive an error that was returned as a miss, as `errors="miss"` demands."""
 
     def decode_failed(self, zone: str, error: DecodeError) -> None:
-        """A value was found that cannot be decoded. A read raises the error; `get_or_load` loads the value again."""
+        """Receive a value that could not be decoded. A read raises the error; `get_or_load` loads the value again."""
 
     def node_changed(self, zone: str, node: str, *, down: bool, why: Exception | None) -> None:
-        """A node (its label) has gone down, because of `why`, or is back."""
+        """Receive a node (its label) that went down, with its cause, or that recovered."""
 
     def zone_changed(self, zone: str, *, out: bool) -> None:
-        """A zone is out, since too many of its nodes are down: it is read last; or it is read again."""
+        """Receive a zone that was ejected, because too many of its nodes are down, or that is read again."""
+
+
+HOOKS = tuple(name for name in vars(Hooks) if not name.startswith("_"))
 
 
 class HookDispatcher(Hooks):
-    """Everybody who listens to a client: nobody at first. Each hears what it overrides, until it raises."""
+    """Listeners of one client. Each receives the events that it overrides, until it raises.
+
+    Each method tests for listeners first, because most clients have none for most events.
+    """
 
     def __init__(self) -> None:
-        # With the method itself, which otherwise would be looked up for every key that is read.
-        self._heard: dict[str, tuple[tuple[Hooks, Callable[..., None]], ...]] = dict.fromkeys(HOOKS, ())
+        # With bound methods, which would otherwise be looked up for each key that is read.
+        self._listeners: dict[str, tuple[tuple[Hooks, Callable[..., None]], ...]] = dict.fromkeys(HOOKS, ())
         self.of_reads = False
-        """Whether anybody listens to `read`: there is one for every key, so it is not called for nobody."""
+        """True if a listener overrides `read`. Without one, the reader skips the call for each key."""
         self.of_writes = False
-        """The same of `zone_wrote`, of which there is one for every zone."""
+        """True if a listener overrides `zone_wrote`. Without one, a write skips the call for each zone."""
         self.cause: Callable[[], object] | None = None
-        """Asked when a write begins: what it says is handed on to `replayed`."""
+        """Function that returns the tracing context of the running call, or None without tracing. The client calls it
+        when a write begins, and passes the result to `replayed`."""
         self.background: Callable[[str], AbstractContextManager[None]] | None = None
-        """Entered around work that outlives its call, which is said in a word."""
+        """Function that returns a context manager for work that outlives its call, or None without tracing. The argument
+        names the work."""
+
+    def trace_with(self, cause: Callable[[], object], background: Callable[[str], AbstractContextManager[None]]) -> None:
+        """Set the functions `cause` and `background` of the tracing."""
+        self.cause = cause
+        self.background = background
 
     def add(self, listener: Hooks) -> None:
-        """Have it told what it overrides."""
+        """Add a listener."""
         for name in HOOKS:
             if getattr(type(listener), name, None) is not getattr(Hooks, name):
-                self._heard[name] += ((listener, getattr(listener, name)),)
-        self._note_what_is_heard()
+                self._listeners[name] += ((listener, getattr(listener, name)),)
+        self._update_flags()
 
     def remove(self, listener: Hooks) -> None:
-        """Tell it nothing more."""
-        for name, listeners in self._heard.items():
-            self._heard[name] = tuple(pair for pair in listeners if pair[0] is not listener)
-        self._note_what_is_heard()
-
-    def _note_what_is_heard(self) -> None:
-        self.of_reads, self.of_writes = self.hears("read"), self.hears("zone_wrote")
-
-    def looked_up(self, view: ClusterSnapshot, key: bytes, zone: str, *, hit: bool) -> None:
-        """Report a key that was read from the zones, if `of_reads` says that a listener wants it. Empty `zone`: a miss."""
-        source: Source = source_of(zone, view.local, view.preferred_zone) if zone else "none"
-        for listener, read in self._heard["read"]:
-            try:
-                read(key, zone, source, hit=hit)
-            except Exception:
-                self._broke(listener)
+        """Remove a listener."""
+        for name, listeners in self._listeners.items():
+            self._listeners[name] = tuple(pair for pair in listeners if pair[0] is not listener)
+        self._update_flags()
 
     def hears(self, name: str) -> bool:
-        """Whether anybody listens to this."""
-        return bool(self._heard[name])
+        """Return True if a listener overrides this method."""
+        return bool(self._listeners[name])
 
-    def _broke(self, listener: Hooks) -> None:
-        """It has just raised. Some calls of hooks come out of a connection that has read a reply: passed on, the exception
-        would end that for all.
-        """
-        _log.exception("a hook raised, and is not called any more: %r", listener)
-        self.remove(listener)
+    def looked_up(self, view: ClusterSnapshot, key: bytes, zone: str, *, hit: bool) -> None:
+        """Report a key that was read from the zones. The caller checks `of_reads` first. An empty `zone` means a miss."""
+        source: Source = source_of(zone, view.local, view.preferred_zone) if zone else "none"
+        self._dispatch("read", key, zone, source, hit=hit)
 
+    def read(self, key: bytes, zone: str, source: Source, *, hit: bool) -> None:
+        """Report the result of a read."""
+        if self._listeners["read"]:
+            self._dispatch("read", key, zone, source, hit=hit)
 
-def _telling(name: str) -> Callable[..., None]:
-    def tell(self: HookDispatcher, *arguments: Any, **named: Any) -> None:
-        for listener, method in self._heard[name]:
+    def zone_wrote(self, zone: str, outcome: Outcome, *, late: bool) -> None:
+        """Report the outcome of a write in one zone."""
+        if self._listeners["zone_wrote"]:
+            self._dispatch("zone_wrote", zone, outcome, late=late)
+
+    def fell_back(self, zone: str, error: CacheError | None) -> None:
+        """Report a read that left a zone."""
+        if self._listeners["fell_back"]:
+            self._dispatch("fell_back", zone, error)
+
+    def zone_behind(self, zone: str) -> None:
+        """Report a stale reply."""
+        if self._listeners["zone_behind"]:
+            self._dispatch("zone_behind", zone)
+
+    def failover_denied(self, zone: str) -> None:
+        """Report a read without a token for this zone."""
+        if self._listeners["failover_denied"]:
+            self._dispatch("failover_denied", zone)
+
+    def hedged(self, zone: str, *, won: bool) -> None:
+        """Report a hedged request."""
+        if self._listeners["hedged"]:
+            self._dispatch("hedged", zone, won=won)
+
+    def gutter_used(self, *, hit: bool) -> None:
+        """Report a read from the gutter."""
+        if self._listeners["gutter_used"]:
+            self._dispatch("gutter_used", hit=hit)
+
+    def repaired(self, zone: str, outcome: Outcome) -> None:
+        """Report a repair."""
+        if self._listeners["repaired"]:
+            self._dispatch("repaired", zone, outcome)
+
+    def hinted(self, zone: str) -> None:
+        """Report a stored hint."""
+        if self._listeners["hinted"]:
+            self._dispatch("hinted", zone)
+
+    def hint_ended(self, zone: str, end: HintEnd) -> None:
+        """Report the end of a hint."""
+        if self._listeners["hint_ended"]:
+            self._dispatch("hint_ended", zone, end)
+
+    def replayed(self, zone: str, end: HintEnd, cause: object) -> None:
+        """Report the end of a hint with the context of its write."""
+        if self._listeners["replayed"]:
+            self._dispatch("replayed", zone, end, cause)
+
+    def near_removed(self, key: bytes, cause: RemovalCause) -> None:
+        """Report a key that the near cache removed."""
+        if self._listeners["near_removed"]:
+            self._dispatch("near_removed", key, cause)
+
+    def loaded(self, keys: int, seconds: float, error: Exception | None) -> None:
+        """Report the end of a loader."""
+        if self._listeners["loaded"]:
+            self._dispatch("loaded", keys, seconds, error)
+
+    def stale_served(self, error: BaseException | None) -> None:
+        """Report a stale value."""
+        if self._listeners["stale_served"]:
+            self._dispatch("stale_served", error)
+
+    def error_as_miss(self, error: CacheError) -> None:
+        """Report an error that became a miss."""
+        if self._listeners["error_as_miss"]:
+            self._dispatch("error_as_miss", error)
+
+    def decode_failed(self, zone: str, error: DecodeError) -> None:
+        """Report a value that could not be decoded."""
+        if self._listeners["decode_failed"]:
+            self._dispatch("decode_failed", zone, error)
+
+    def node_changed(self, zone: str, node: str, *, down: bool, why: Exception | None) -> None:
+        """Report a node that went down or recovered."""
+        if self._listeners["node_changed"]:
+            self._dispatch("node_changed", zone, node, down=down, why=why)
+
+    def zone_changed(self, zone: str, *, out: bool) -> None:
+        """Report a zone that was ejected or is read again."""
+        if self._listeners["zone_changed"]:
+            self._dispatch("zone_changed", zone, out=out)
+
+    def _dispatch(self, name: str, *arguments: Any, **named: Any) -> None:
+        for listener, method in self._listeners[name]:
             try:
                 method(*arguments, **named)
             except Exception:
-                self._broke(listener)
+                # Some calls come from a connection that has read a reply. An exception there would fail all its requests.
+                _log.exception("hook failed: unexpected exception; not called again: %r", listener)
+                self.remove(listener)
 
-    return tell
-
-
-# One by one they would be written twice, and the next one be forgotten here.
-HOOKS = tuple(name for name in vars(Hooks) if not name.startswith("_"))
-for _name in HOOKS:
-    setattr(HookDispatcher, _name, _telling(_name))
+    def _update_flags(self) -> None:
+        self.of_reads, self.of_writes = self.hears("read"), self.hears("zone_wrote")
