@@ -239,16 +239,16 @@ class Assembly(Live):
         self._failover = TokenBucket(failover.ratio, failover.burst)
         self._hedge = None if hedging is None else HedgedReader(hedging, self._hooks)
         gutter_pool = None if gutter is None else GutterPool(clock, gutter.ttl)
-        parts = ReadContext(
+        context = ReadContext(
             clock=clock,
-            remembered=remembered,
+            seen=remembered,
             repair=self._repair,
             budget=self._failover,
             gutter=gutter_pool,
             hooks=self._hooks,
             sampler=RepairSampler(fraction(check_share, "check_share") if self._repair.enabled else 0.0),
         )
-        self._reads = ZoneReader(parts, self._near, self._hedge)
+        self._reads = ZoneReader(context, self._near, self._hedge)
         self._repair.announce = self._changes.caught_up
         self._replay: HintedHandoff | None = None
         if hints is not None and not interop:

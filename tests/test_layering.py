@@ -20,7 +20,6 @@ TOO_LONG = frozenset(
     [
         "evcache.replication.read_repair",
         "evcache.replication.handoff.hinted_handoff",
-        "evcache.reads.multi_get",
         "evcache.zones.transport.pipelined",
         "evcache.zones.transport.classic.connection",
         "evcache.zones.testing.fake_memcached.server",

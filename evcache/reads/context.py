@@ -1,47 +1,87 @@
-"""What the ways to read have in common: what a reply is worth, and who is to hear of it."""
+"""The parts of one client that its reads share, and the end of a read: note the version, repair, sample."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from evcache.hooks import Hooks
+from evcache.options import Options
 from evcache.reads.failover_budget import TokenBucket
 from evcache.replication.gutter import GutterPool
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.read_repair import ReadRepair
-from evcache.replication.reconcile import ZoneHit
+from evcache.replication.reconcile import Answer, ZoneHit, stale_replicas
 from evcache.replication.repair_sampling import RepairSampler
 from evcache.replication.seen_versions import SeenVersions
 from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply, read_hit
+
+
+class ReadCall(NamedTuple):
+    """One read beyond the hit of its first zone. Times are on the event loop's clock."""
+
+    view: ClusterSnapshot
+    fields: Fields
+    """Fields of an item that the read asks for."""
+    options: Options
+    began_at: float
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True)
 class ReadContext:
-    """The parts of one client that its reads use."""
+    """The parts of one client that its reads share."""
 
     clock: HybridLogicalClock
-    remembered: SeenVersions
-    """The versions that an answer must not be older than."""
+    seen: SeenVersions
+    """Versions that an answer must not be older than."""
     repair: ReadRepair
     budget: TokenBucket
-    """What may be asked of other zones."""
+    """Budget of requests to remote zones."""
     gutter: GutterPool | None
     hooks: Hooks
     sampler: RepairSampler
-    """Chooses, of the keys that one zone has served, those that are compared in all zones."""
+    """Choice of the keys that are compared in all zones, from those that one zone served."""
 
-    def served(self, view: ClusterSnapshot, key: bytes) -> None:
-        """Count a key that one zone has served; compare all zones if the key is chosen. Returns at once."""
-        self.served_many(view, (key,))
+    def interpret(self, zone: str, reply: AnyReply) -> ZoneHit | None:
+        """Return the item in a zone's reply, None for a miss and for the stub of a lease. Raises a `NodeError`."""
+        hit = read_hit(reply)
+        return None if hit is None or hit.leased else ZoneHit(hit, zone, self.clock.observe(hit.cas))
 
-    def served_many(self, view: ClusterSnapshot, keys: Collection[bytes]) -> None:
-        """Count several keys in the same way."""
+    def count_served(self, view: ClusterSnapshot, keys: Collection[bytes]) -> None:
+        """Count keys that one zone served, and start to compare those that the sampler chooses. Returns at once."""
         for key in self.sampler.choose(keys):
             self.repair.check(view, key)
 
-    def found(self, zone: str, reply: AnyReply) -> ZoneHit | None:
-        """The item in a zone's reply; None for a miss, and for the stub of a lease."""
-        hit = read_hit(reply)
-        return None if hit is None or hit.leased else ZoneHit(hit, zone, self.clock.observe(hit.cas))
+    def note(self, key: bytes, item: ZoneHit) -> None:
+        """Remember the version of an item that the read returns."""
+        if item.version is not None:
+            self.seen.note(key, item.version)
+
+    def repair_others(
+        self, view: ClusterSnapshot, key: bytes, winner: ZoneHit, answers: Mapping[str, Answer], asked_at: float
+    ) -> None:
+        """Start to copy the winner to the zones that answered with nothing or with an older version. Returns at once.
+
+        Args:
+            view: Zones of the read.
+            key: Key with its namespace.
+            winner: The item that the read returns, from a readable zone.
+            answers: Answers of the zones.
+            asked_at: Time at which the client asked for the winner, on the event loop's clock.
+        """
+        position = view.ring_position(key)
+        nodes = {pool.name: pool.node(position) for pool in view.readers}
+        missed, stale = stale_replicas(winner, answers)
+        self.repair.bring(
+            view,
+            key,
+            winner,
+            nodes[winner.zone],
+            {zone: nodes[zone] for zone in missed if zone in nodes},
+            {zone: nodes[zone] for zone in stale if zone in nodes},
+            asked_at,
+        )

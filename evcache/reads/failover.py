@@ -1,237 +1,169 @@
-"""Reading one key from one zone after another, until one has it.
+"""Failover of a read of one key: zones are asked one after another, until one of them has the key.
 
-The way of a read whose first zone failed or missed, and of every read while a node is down or has just come back.
+A read comes here if its first zone failed or missed. While a node is down, silent or warming up, a read of its keys begins
+here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable, FailoverDenied, StaleReplica
-from evcache.options import Options
-from evcache.reads.context import ReadContext
-from evcache.replication.node_requests import read_elsewhere_if_silent, send_request
-from evcache.replication.reconcile import ZoneHit
+from evcache.reads.context import ReadCall, ReadContext
+from evcache.reads.failover_budget import TokenBucket
+from evcache.reads.failover_policy import (
+    Cost,
+    ReadAttempt,
+    cost_of,
+    end_of_attempt,
+    first_to_end,
+    is_unanswered,
+    may_ask_gutter,
+    reason_not_first,
+    should_ask_next,
+    silent_last,
+    zones_to_ask,
+)
+from evcache.replication.node_requests import get
+from evcache.replication.reconcile import Answer, ZoneHit, failure_of, reject_if_older
 from evcache.zones.cluster import ClusterSnapshot
-from evcache.zones.errors import CacheError, NodeSilent, NodeTimeout, NodeUnavailable
-from evcache.zones.nodes.node import Node
-from evcache.zones.protocol import requests
+from evcache.zones.errors import CacheError, NodeSilent, NodeTimeout
+from evcache.zones.protocol.fields import COPY_FIELDS
 from evcache.zones.zone_pool import ZonePool
 
 
-class Attempts:
-    """What came of asking zones for a key, so far."""
-
-    __slots__ = ("abroad", "behind", "failures", "known", "missed")
-
-    def __init__(self, known: int) -> None:
-        self.known = known
-        """The newest version that this client knew of when the read began; 0: none. One that it has heard of since was
-        written or read at the same time, and an answer may be older than that."""
-        self.failures: dict[str, CacheError] = {}
-        """Zones that did not answer, or were not asked."""
-        self.missed: dict[str, Node] = {}
-        """The nodes of zones that do not have it."""
-        self.behind: dict[str, tuple[Node, StaleReplica]] = {}
-        """The nodes of zones that have an older version than this client knows of."""
-        self.abroad = 0
-        """Number of requests to other zones than the home zone."""
-
-    def enter(self, pool: ZonePool, node: Node, outcome: CacheError | None) -> None:
-        """Note that a zone did not have it: why, None for a miss. The latest answer of a zone counts."""
-        self.failures.pop(pool.name, None)
-        if outcome is None:
-            self.missed[pool.name] = node
-        elif isinstance(outcome, StaleReplica):
-            self.behind[pool.name] = node, outcome
-        else:
-            self.failures[pool.name] = outcome
-
-    def why(self, zone: str) -> CacheError | None:
-        """Why a zone did not have it; None for a miss."""
-        return self.behind[zone][1] if zone in self.behind else self.failures.get(zone)
+def draw_first(order: Sequence[ZonePool], first: ZonePool, position: int) -> Sequence[ZonePool]:
+    """Return the order, with `first` at the end if its node warms up and this read is not in its share."""
+    if order[0] is first and not first.node(position).admits_read():
+        return first_to_end(order)
+    return order
 
 
-class Ended(NamedTuple):
-    """End of a read."""
-
-    found: ZoneHit | None
-    """None is a miss."""
+def try_first_zone(budget: TokenBucket, view: ClusterSnapshot, keys: int) -> bool:
+    """Take what a read of settled nodes in the first zone costs. Return False if the budget has too few tokens."""
+    return view.readers[0].name == view.preferred_zone or budget.try_take_all(keys)
 
 
-class Fallback:
-    """Reads that may need several zones, one after another."""
+async def read_from_first(context: ReadContext, call: ReadCall, key: bytes) -> ZoneHit | None:
+    """Read a key whose first node is not settled. Raises `CacheUnavailable` if no zone answered."""
+    readers = call.view.readers
+    position = call.view.ring_position(key)
+    order = draw_first(silent_last(readers, position), readers[0], position)
+    if order[0] is not readers[0]:
+        context.hooks.fell_back(readers[0].name, reason_not_first(readers[0].node(position)))
+    return await read_on(context, call, key, order, 0, ReadAttempt(context.seen.latest(key)))
 
-    def __init__(self, parts: ReadContext) -> None:
-        self._parts = parts
 
-    async def from_the_first(
-        self,
-        view: ClusterSnapshot,
-        key: bytes,
-        line: bytes,
-        options: Options,
-    ) -> ZoneHit | None:
-        """Read while not all is well.
+async def read_on(
+    context: ReadContext, call: ReadCall, key: bytes, order: Sequence[ZonePool], start: int, attempt: ReadAttempt
+) -> ZoneHit | None:
+    """Ask the zones from `start` on. The attempt holds the answers of those before.
 
-        A node that warms up is asked first for a share of its reads, else last. A silent node is asked last.
-        """
-        place = view.ring_position(key)
-        order = silent_last(view.readers, place)
-        first = order[0].node(place)
-        if order[0] is not view.readers[0]:
-            self._parts.hooks.fell_back(view.readers[0].name, unasked(view.readers[0].node(place)))
-        elif not first.admits_read():
-            self._parts.hooks.fell_back(order[0].name, unasked(first))
-            order = (*order[1:], order[0])
-        deadline = view.loop.time() + options.timeout
-        attempts = Attempts(self._parts.remembered.latest(key))
-        return await self.go_on(view, order, 0, key, line, options, deadline, attempts)
+    If no zone answered in time and the event loop stalled during the call, the client repeats the request to the first late
+    zone. It waits for the time of the stall.
 
-    async def go_on(
-        self,
-        view: ClusterSnapshot,
-        order: Sequence[ZonePool],
-        start: int,
-        key: bytes,
-        line: bytes,
-        options: Options,
-        deadline: float,
-        attempts: Attempts,
-    ) -> ZoneHit | None:
-        """Ask the zones from `start` on. Those before have been asked, and `attempts` says what came of it.
-
-        A zone whose node fell silent is asked once more at the end, since it may go on before the deadline. If no zone
-        answered in time and the event loop stood still during the call, the client asks the first late zone once more, for
-        as long as the loop stood still. Raises `CacheUnavailable` when no zone answered.
-        """
-        zones = list(order[start:])
-        left = None
-        if start:
-            left = order[start - 1]
-            zones += [pool for pool in order[:start] if type(attempts.failures.get(pool.name)) is NodeSilent]
-        ended = await self._ask_each(view, zones, left, key, line, options, deadline, attempts)
-        if ended is None and not attempts.missed and not attempts.behind:
-            now = view.loop.time()
-            lost = view.lag.lost_since(deadline - options.timeout, now)
-            late = [pool for pool in view.readers if isinstance(attempts.why(pool.name), NodeTimeout)]
-            if lost and late:
-                ended = await self._ask_each(view, late[:1], None, key, line, options, now + lost, attempts)
-        return await self._nowhere(view, key, options, deadline, attempts) if ended is None else ended.found
-
-    async def _ask_each(
-        self,
-        view: ClusterSnapshot,
-        zones: list[ZonePool],
-        left: ZonePool | None,
-        key: bytes,
-        line: bytes,
-        options: Options,
-        deadline: float,
-        attempts: Attempts,
-    ) -> Ended | None:
-        """Ask these zones one after another until the read has ended. Return None if they did not end it.
-
-        `left`: the zone that was asked before. A zone that falls silent is added at the end.
-        """
-        parts = self._parts
-        place = view.ring_position(key)
-        again = {zone for zone, error in attempts.failures.items() if isinstance(error, NodeTimeout)}
-        for index, pool in enumerate(zones):  # which may grow
-            node = pool.node(place)
-            if left is not None:
-                parts.hooks.fell_back(left.name, attempts.why(left.name))
-            left = pool
-            abroad = pool.name != view.preferred_zone
-            if not node.may_answer:
-                attempts.enter(pool, node, node.unavailable())  # at once, and it costs the budget nothing
-                continue
-            if abroad and not self._may_go_abroad(pool, attempts):
-                attempts.enter(pool, node, FailoverDenied())
-                continue
-            attempts.abroad += abroad
-            now = view.loop.time()
-            until = now + (deadline - now) / _attempts_left(view, zones, index, place)
-            if attempts.missed or attempts.behind:
-                # What is found now will be brought there, which takes the seconds that it has left.
-                line = requests.meta_get(key, requests.COPY_FLAGS)
-            outcome: CacheError | None = None
-            try:
-                if pool.name in again or view.max_attempts == 1:
-                    reply = await send_request(node, line, until)
-                else:
-                    reply = await read_elsewhere_if_silent(node, line, until, deadline)
-                found = parts.found(pool.name, reply)
-            except CacheError as error:
-                found, outcome = None, error
-                if isinstance(error, NodeSilent):
-                    again.add(pool.name)
-                    zones.append(pool)
-            else:
-                if found is not None and found.version is not None and found.version < attempts.known:
-                    outcome = StaleReplica(found.version, attempts.known)
-                    found = None
-                    parts.hooks.zone_behind(pool.name)
-                if node.is_warming:
-                    node.record_read(hit=found is not None)
-            if found is not None:
-                if found.version is not None:
-                    parts.remembered.note(key, found.version)
-                behind = {zone: node for zone, (node, _) in attempts.behind.items()}
-                parts.repair.bring(view, key, found, node, attempts.missed, behind, now)
-                parts.served(view, key)
-                return Ended(found)
-            attempts.enter(pool, node, outcome)
-            if outcome is None and not options.fallback_on_miss:
-                return Ended(None)
+    Raises:
+        CacheUnavailable: No zone answered.
+    """
+    left = order[start - 1] if start else None
+    answer = await _ask_in_turn(context, call, key, zones_to_ask(order, start, attempt.answers), left, attempt)
+    if not should_ask_next(answer, fallback_on_miss=call.options.fallback_on_miss):
+        return answer if isinstance(answer, ZoneHit) else None
+    view = call.view
+    if not attempt.has_missed and not attempt.has_stale:
+        now = view.loop.time()
+        lost = view.lag.lost_since(call.began_at, now)
+        late = [pool for pool in view.readers if isinstance(attempt.answers.get(pool.name), NodeTimeout)]
+        if lost and late:
+            answer = await _ask_in_turn(context, call._replace(deadline=now + lost), key, late[:1], None, attempt)
+            if isinstance(answer, ZoneHit):
+                return answer
+    if attempt.has_missed or call.options.consistency is Consistency.NONE or not is_unanswered(attempt, len(view.readers)):
         return None
+    return await _ask_gutter(context, call, key, attempt)
 
-    def _may_go_abroad(self, pool: ZonePool, attempts: Attempts) -> bool:
-        if any(isinstance(failure, FailoverDenied) for failure in attempts.failures.values()):
-            return False  # once for each read
-        if self._parts.budget.try_take(spare=attempts.abroad > 0):
-            return True
-        self._parts.hooks.failover_denied(pool.name)
-        return False
 
-    async def _nowhere(
-        self, view: ClusterSnapshot, key: bytes, options: Options, deadline: float, attempts: Attempts
-    ) -> ZoneHit | None:
-        """No zone has it, or none answered."""
-        failures = attempts.failures | {zone: error for zone, (_, error) in attempts.behind.items()}
-        # Behind everywhere: what was newer is gone from all zones, which is a miss, and no reason to go back in time.
-        if attempts.missed or not attempts.failures or options.consistency is Consistency.NONE:
-            return None
-        if self._parts.gutter is not None and not attempts.behind:
-            try:
-                found = await self._parts.gutter.get(view, key, deadline)
-            except CacheError as error:
-                raise CacheUnavailable("get", failures) from error
-            self._parts.hooks.gutter_used(hit=found is not None)
-            if found is not None and found.version is not None:
-                if found.version < attempts.known:
-                    return None
-                self._parts.remembered.note(key, found.version)
-            return found
+async def _ask_in_turn(
+    context: ReadContext, call: ReadCall, key: bytes, zones: list[ZonePool], left: ZonePool | None, attempt: ReadAttempt
+) -> Answer:
+    """Ask zones one after another until one of them ends the read. Return the last answer.
+
+    Args:
+        context: The parts of the client.
+        call: The read.
+        key: Key with its namespace.
+        zones: Zones to ask. A zone that becomes silent is added at the end.
+        left: The zone that was asked before, if there is one.
+        attempt: Answers so far.
+    """
+    view, hooks, fallback_on_miss = call.view, context.hooks, call.options.fallback_on_miss
+    position = view.ring_position(key)
+    answer = None if left is None else attempt.answers[left.name]
+    for index, pool in enumerate(zones):
+        zone, node = pool.name, pool.node(position)
+        if left is not None:
+            hooks.fell_back(left.name, failure_of(answer))
+        left = pool
+        is_remote = zone != view.preferred_zone
+        refusal = _pay(context, zone, cost_of(node, attempt, is_remote=is_remote))
+        if refusal is not None:
+            answer = attempt.record(zone, refusal)
+            continue
+        now = view.loop.time()
+        later = 0
+        for following in zones[index + 1 :]:
+            later += following.node(position).may_answer
+        until = end_of_attempt(now, call.deadline, later, has_gutter=view.gutter is not None)
+        # A copy that repairs another zone needs the seconds that the item has left.
+        fields = COPY_FIELDS if attempt.has_missed or attempt.has_stale else call.fields
+        # A zone that has answered before was late or silent, and gets all of its time now.
+        latest = None if zone in attempt.answers or view.max_attempts == 1 else call.deadline
+        try:
+            answer = context.interpret(zone, await get(node, key, fields, until, latest))
+        except CacheError as error:
+            answer = attempt.record(zone, error, is_remote=is_remote)
+            if isinstance(error, NodeSilent):
+                zones.append(pool)
+            continue
+        answer = attempt.record(zone, answer, is_remote=is_remote)
+        if isinstance(answer, StaleReplica):
+            hooks.zone_behind(zone)
+        if node.is_warming:
+            node.record_read(hit=isinstance(answer, ZoneHit))
+        if isinstance(answer, ZoneHit):
+            context.note(key, answer)
+            context.repair_others(view, key, answer, attempt.answers, now)
+            context.count_served(view, (key,))
+        if not should_ask_next(answer, fallback_on_miss=fallback_on_miss):
+            return answer
+    return answer
+
+
+def _pay(context: ReadContext, zone: str, cost: Cost | CacheError) -> CacheError | None:
+    """Take what a request to a zone costs. Return the reason if the request must not be sent."""
+    if cost is Cost.FREE:
+        return None
+    if isinstance(cost, CacheError):
+        return cost
+    if context.budget.try_take(spare=cost is Cost.ONE_SPARE):
+        return None
+    context.hooks.failover_denied(zone)
+    return FailoverDenied()
+
+
+async def _ask_gutter(context: ReadContext, call: ReadCall, key: bytes, attempt: ReadAttempt) -> ZoneHit | None:
+    """Read a key that no zone answered for from the gutter. Raises `CacheUnavailable`."""
+    failures = {zone: answer for zone, answer in attempt.answers.items() if isinstance(answer, CacheError)}
+    if context.gutter is None or not may_ask_gutter(attempt, len(call.view.readers)):
         raise CacheUnavailable("get", failures)
-
-
-def _attempts_left(view: ClusterSnapshot, order: Sequence[ZonePool], index: int, place: int) -> int:
-    """This zone, those after it that are not known to be down, and the gutter: none may use up the time of the next."""
-    later = sum(pool.node(place).may_answer for pool in order[index + 1 :])
-    return 1 + later + (view.gutter is not None)
-
-
-def silent_last(readers: Sequence[ZonePool], place: int) -> Sequence[ZonePool]:
-    """Return the zones in their order, but those last whose node for this place is silent."""
-    silent = [pool for pool in readers if pool.node(place).is_silent]
-    return [pool for pool in readers if pool not in silent] + silent if silent else readers
-
-
-def unasked(node: Node) -> NodeUnavailable:
-    """Return the reason why a node was not asked first."""
-    if node.is_silent:
-        return NodeUnavailable("reads wait on it, and no byte arrives", node.label)
-    return NodeUnavailable("it has just come back, and gets a share of the reads", node.label)
+    try:
+        item = await context.gutter.get(call.view, key, call.deadline)
+    except CacheError as error:
+        raise CacheUnavailable("get", failures) from error
+    context.hooks.gutter_used(hit=item is not None)
+    answer = reject_if_older(item, attempt.known)
+    if not isinstance(answer, ZoneHit):
+        return None
+    context.note(key, answer)
+    return answer

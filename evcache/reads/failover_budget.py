@@ -65,18 +65,16 @@ class TokenBucket:
         """
         reserve = self._burst / 2 if spare else 0.0
         granted = min(wanted, max(0, int(self._tokens - reserve)))
-        self._take(granted)
+        self.taken += granted
         self.denied += wanted - granted
+        # One token over the limit: the fraction that a ratio such as 0.25 adds must not be lost each time.
+        self._tokens = min(self._burst + 1.0, self._tokens - granted)
         return granted
 
     def try_take_all(self, wanted: int = 1) -> bool:
         """Take `wanted` tokens, or none. Return False if there are too few, which does not count as a refusal."""
         if self._tokens < wanted:
             return False
-        self._take(wanted)
+        self.taken += wanted
+        self._tokens = min(self._burst + 1.0, self._tokens - wanted)
         return True
-
-    def _take(self, count: int) -> None:
-        self.taken += count
-        # One token over the limit: the fraction that a ratio such as 0.25 adds must not be lost each time.
-        self._tokens = min(self._burst + 1.0, self._tokens - count)

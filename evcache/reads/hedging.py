@@ -1,14 +1,15 @@
-"""Hedged reads: a second zone is asked when the first is slower than it usually is; the first answer that is a hit wins.
+"""Hedged reads: if the first zone is slower than usual, a second zone is asked, and the first hit wins.
 
-Off unless asked for. As Finagle's backup requests: after the 95th percentile of the zone's own latency, and for a bounded
-share of reads, so that a zone which is slow for all does not double the load of the next. Not at all while this process's
-own event loop is late, for then every zone looks slow.
+Hedging is off by default. As in Finagle's backup requests, the delay is the 95th percentile of the zone's own latency, and
+a budget limits the share of hedged reads. A zone that is slow for all reads therefore does not double the load of the next
+one. There is no hedge while the event loop of this process is late, because every zone looks slow then.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from evcache.hooks import Hooks
 from evcache.reads.failover_budget import TokenBucket
@@ -16,27 +17,28 @@ from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.health.loop_lag import STALL_SECONDS
 from evcache.zones.nodes.node import Node
+from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import Hit, Reply, read_hit
 from evcache.zones.validation import positive_fraction, positive_seconds
 from evcache.zones.zone_pool import ZonePool
 
-# Latencies of the last so many reads; the percentile is taken anew after as many.
+# Reads between two calculations of the percentile.
 SAMPLES = 256
 PERCENTILE = 0.95
 
-# Hedges that may have been saved up: a single slow moment, with all the callers that were waiting in it.
+# Number of hedges that the budget saves: one slow moment delays all reads in flight at once.
 BURST = 32.0
 
 
 @dataclass(frozen=True, slots=True)
 class Hedging:
-    """When a read asks a second zone while it waits for the first."""
+    """Settings of hedged reads."""
 
     share: float = 0.02
-    """Of all reads, the share that may ask a second zone."""
+    """Share of all reads that may ask a second zone."""
 
     least_delay: float = 0.001
-    """Seconds that the first zone gets in any case (Finagle's least)."""
+    """Shortest delay before a hedge, in seconds. Finagle has the same."""
 
     def __post_init__(self) -> None:
         positive_fraction(self.share, "share")
@@ -44,17 +46,17 @@ class Hedging:
 
 
 class Latencies:
-    """The 95th percentile of the last reads of a zone."""
+    """95th percentile of the latency of one zone."""
 
-    __slots__ = ("_next", "_samples", "percentile")
+    __slots__ = ("_samples", "percentile")
 
     def __init__(self) -> None:
         self.percentile: float | None = None
-        """Seconds; None while there are too few samples."""
+        """Seconds. None until there are enough samples."""
         self._samples: list[float] = []
 
     def add(self, latency: float) -> None:
-        """A read took so many seconds."""
+        """Add the latency of a read, in seconds."""
         self._samples.append(latency)
         if len(self._samples) == SAMPLES:
             self._samples.sort()
@@ -62,8 +64,24 @@ class Latencies:
             self._samples.clear()
 
 
+class HedgedHit(NamedTuple):
+    """Answer of a hedged read, and the node that gave it."""
+
+    pool: ZonePool
+    node: Node
+    hit: Hit | None
+
+
+class Hedge(NamedTuple):
+    """A request to the second zone."""
+
+    pool: ZonePool
+    node: Node
+    reply: asyncio.Future[Reply]
+
+
 class HedgedReader:
-    """The hedged reads of one client."""
+    """Hedged reads of one client."""
 
     def __init__(self, settings: Hedging, hooks: Hooks) -> None:
         self.budget = TokenBucket(settings.share, BURST)
@@ -71,81 +89,89 @@ class HedgedReader:
         self._hooks = hooks
         self._latencies: dict[str, Latencies] = {}
 
-    async def read(
-        self, view: ClusterSnapshot, key: bytes, line: bytes, deadline: float, latest: float
-    ) -> tuple[ZonePool, Node, Hit | None]:
-        """What the first zone says, or the second where that is quicker. Raises a `NodeError` when the first failed.
+    async def read(self, view: ClusterSnapshot, key: bytes, fields: Fields, deadline: float, latest: float) -> HedgedHit:
+        """Read a key from the first zone, or from the second one if that has the key and is faster.
 
-        `deadline`: when the share of the first zone ends. `latest`: when the call ends.
+        A miss of one zone waits for the other zone. Cancellation drops the replies that are in flight.
 
-        A miss of one waits for the other. Cancelling leaves nothing behind: replies to nobody are dropped.
+        Args:
+            view: Zones of the read.
+            key: Key with its namespace.
+            fields: Fields of the item that the read asks for.
+            deadline: End of the first zone's share of the time, on the event loop's clock.
+            latest: End of the call.
+
+        Raises:
+            NodeError: The first zone failed.
         """
-        place = view.ring_position(key)
-        first, node = view.readers[0], view.readers[0].node(place)
+        position = view.ring_position(key)
+        first, node = view.readers[0], view.readers[0].node(position)
         connection = node.connection() or await node.connected(deadline)
-        answer: asyncio.Future[Reply] = view.loop.create_future()
+        reply: asyncio.Future[Reply] = view.loop.create_future()
         began = view.loop.time()
-        connection.read(line, answer, deadline, latest)
+        connection.get(key, fields, reply, deadline, latest)
         self.budget.add_reads()
         latencies = self._latencies.setdefault(first.name, Latencies())
-        second: tuple[ZonePool, Node, asyncio.Future[Reply]] | None = None
+        hedge: Hedge | None = None
         try:
             if latencies.percentile is not None:
-                await asyncio.wait([answer], timeout=max(self._least_delay, latencies.percentile))
-                if not answer.done():
-                    second = self._ask_second(view, place, line, deadline)
-            if second is not None:
-                won = await self._race(answer, second)
-                self._hooks.hedged(second[0].name, won=won is not None)
+                await asyncio.wait([reply], timeout=max(self._least_delay, latencies.percentile))
+                if not reply.done():
+                    hedge = self._send_hedge(view, position, key, fields, deadline)
+            if hedge is not None:
+                won = await _race(reply, hedge.reply)
+                self._hooks.hedged(hedge.pool.name, won=won is not None)
                 if won is not None:
-                    latencies.add(view.loop.time() - began)  # at least: without these the percentile would sink
-                    return second[0], second[1], won
-            reply = await answer
+                    # The first zone takes longer than this. Without these samples the percentile would sink.
+                    latencies.add(view.loop.time() - began)
+                    return HedgedHit(hedge.pool, hedge.node, won)
+            answer = await reply
             latencies.add(view.loop.time() - began)
-            return first, node, read_hit(reply)
+            return HedgedHit(first, node, read_hit(answer))
         finally:
-            _give_up(answer)
-            if second is not None:
-                _give_up(second[2])
+            _give_up(reply)
+            if hedge is not None:
+                _give_up(hedge.reply)
 
-    def _ask_second(
-        self, view: ClusterSnapshot, place: int, line: bytes, deadline: float
-    ) -> tuple[ZonePool, Node, asyncio.Future[Reply]] | None:
+    def _send_hedge(self, view: ClusterSnapshot, position: int, key: bytes, fields: Fields, deadline: float) -> Hedge | None:
+        """Ask the second zone. Return None if there is none, or if this read may not be hedged."""
         if len(view.readers) == 1 or view.lag.latest > STALL_SECONDS or view.lag.stalled_lately(view.loop.time()):
             return None
         pool = view.readers[1]
-        connection = pool.node(place).connection()
+        node = pool.node(position)
+        connection = node.connection()
         if connection is None or not self.budget.try_take():
             return None
-        answer: asyncio.Future[Reply] = view.loop.create_future()
+        reply: asyncio.Future[Reply] = view.loop.create_future()
         try:
-            connection.request(line, answer, deadline)
+            connection.get(key, fields, reply, deadline)
         except CacheError:
             return None
-        return pool, pool.node(place), answer
-
-    async def _race(self, answer: asyncio.Future[Reply], second: tuple[ZonePool, Node, asyncio.Future[Reply]]) -> Hit | None:
-        """The second zone's hit, if it comes before anything that the first says; None: the first zone's answer counts."""
-        await asyncio.wait([answer, second[2]], return_when=asyncio.FIRST_COMPLETED)
-        if answer.done() and _hit(answer) is not None:
-            return None
-        if not second[2].done():
-            await asyncio.wait([second[2]])
-        return _hit(second[2])
+        return Hedge(pool, node, reply)
 
 
-def _hit(answer: asyncio.Future[Reply]) -> Hit | None:
-    """What an answer that has come found; None for a miss or a failure."""
-    if answer.cancelled() or answer.exception() is not None:
+async def _race(first: asyncio.Future[Reply], second: asyncio.Future[Reply]) -> Hit | None:
+    """Return the second zone's hit if it comes before a hit of the first zone. None means that the first zone counts."""
+    await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
+    if first.done() and _hit_of(first) is not None:
+        return None
+    if not second.done():
+        await asyncio.wait([second])
+    return _hit_of(second)
+
+
+def _hit_of(reply: asyncio.Future[Reply]) -> Hit | None:
+    """Return the hit in a reply that has arrived, None for a miss or a failure."""
+    if reply.cancelled() or reply.exception() is not None:
         return None
     try:
-        hit = read_hit(answer.result())
+        hit = read_hit(reply.result())
     except CacheError:
-        return None  # whoever takes this for the answer meets the error there
+        return None  # the reader of this reply gets the error
     return None if hit is None or hit.leased else hit
 
 
-def _give_up(answer: asyncio.Future[Reply]) -> None:
-    # One that failed must be looked at, or asyncio reports it as an error that nobody handled.
-    if not answer.cancel() and not answer.cancelled():
-        answer.exception()
+def _give_up(reply: asyncio.Future[Reply]) -> None:
+    """Cancel a request, or retrieve its error: asyncio logs an error that was never retrieved."""
+    if not reply.cancel() and not reply.cancelled():
+        reply.exception()

@@ -1,6 +1,6 @@
-"""Reads: the near cache, the local zone, then the others; or several zones at once, for calls that ask for more answers.
+"""Reads of items from the zones, for one key and for many. The first zone's hit takes the shortest way.
 
-A miss is an answer, a failure is not. A tombstone is an answer too: "deleted, at this version", and a miss to the caller.
+A miss is an answer, a failure is not. A tombstone is an answer too: a delete at this version, which is a miss to the caller.
 """
 
 from __future__ import annotations
@@ -14,74 +14,72 @@ from evcache.near_cache.coherence import CoherentNearCache
 from evcache.near_cache.entry import NearEntry
 from evcache.near_cache.s3fifo import Entry
 from evcache.options import Options
-from evcache.reads.context import ReadContext
-from evcache.reads.failover import Attempts, Fallback
+from evcache.reads.context import ReadCall, ReadContext
+from evcache.reads.failover import read_from_first, read_on, try_first_zone
+from evcache.reads.failover_policy import ReadAttempt, is_settled
 from evcache.reads.hedging import HedgedReader
-from evcache.reads.multi_get import MultiGet
+from evcache.reads.multi_get import ManyItems
 from evcache.reads.portions import read_in_portions
-from evcache.reads.quorum_read import QuorumReader
-from evcache.replication.node_requests import read_elsewhere_if_silent, send_request
-from evcache.replication.reconcile import ZoneHit
+from evcache.reads.quorum_read import read_quorum
+from evcache.replication.node_requests import get
+from evcache.replication.reconcile import Answer, ZoneHit
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol import requests
-from evcache.zones.protocol.fields import Fields
+from evcache.zones.protocol.fields import COPY_FIELDS, READ_FIELDS, VERSION_FIELDS, Fields
 from evcache.zones.protocol.replies import Reply, number, read_hit
 from evcache.zones.routing.ketama import ring_position
 from evcache.zones.zone_pool import ZonePool
 
-# To see whether an item is still the one that is known.
-_VERSION_FLAGS = b"c t"
-
-# The same as Found(...), without a Python-level __new__ in between: there is one for every read.
-_new_found = tuple.__new__
+# Makes a ZoneHit without the Python frame of a NamedTuple's `__new__`, because every read makes one.
+_new_zone_hit = tuple.__new__
 
 
 class ZoneReader:
-    """How one client reads."""
+    """The reads of one client."""
 
     def __init__(
         self,
-        parts: ReadContext,
+        context: ReadContext,
         near: CoherentNearCache | None = None,
         hedge: HedgedReader | None = None,
     ) -> None:
-        self._parts = parts
-        self._clock = parts.clock
-        self._remembered = parts.remembered
-        self._recall = parts.remembered.recall
-        self._budget = parts.budget
-        self._sampler = parts.sampler
+        self._context = context
+        self._clock = context.clock
+        self._seen = context.seen
+        self._recall = context.seen.recall
+        self._sampler = context.sampler
         # Counted here and not by a call, because every read counts.
         self._reads_begun = 0  # since the last call of `_count_reads`
-        self._hits_left = parts.sampler.draw_gap()  # until the next key that is compared in all zones
+        self._hits_left = context.sampler.draw_gap()  # until the next key that is compared in all zones
         self._near = near
         self._look_up: Callable[[bytes], Entry | None] = (lambda _: None) if near is None else near.look_up
         self._hedge = hedge
-        self._fallback = Fallback(parts)
-        self._several = QuorumReader(parts)
-        self._many = MultiGet(parts)
 
     def get(
-        self,
-        view: ClusterSnapshot,
-        key: bytes,
-        options: Options,
-        *,
-        flags: Fields = requests.READ_FLAGS,
+        self, view: ClusterSnapshot, key: bytes, options: Options, *, flags: Fields = READ_FIELDS
     ) -> Coroutine[Any, Any, ZoneHit | None]:
-        """Read a key from the zones. What was found may be a tombstone, which is a miss to the caller; None: nothing was.
+        """Read a key from the zones. The near cache keeps the item if `options.near_cache` is set.
 
-        The near cache may keep it if `options.near_cache`; `kept` looks into it. Raises `CacheUnavailable` when no zone
-        answered, `ConsistencyError` when fewer than asked for did.
+        Args:
+            view: Zones of the read.
+            key: Key with its namespace.
+            options: Options of the call.
+            flags: Fields of the item that the caller needs.
+
+        Returns:
+            A coroutine of the item. It may be a tombstone. None is a miss.
+
+        Raises:
+            CacheUnavailable: No zone answered.
+            ConsistencyError: Fewer zones answered than the level requires.
         """
-        if self._near is not None and options.near_cache and options.one_answer:
-            return self._for_near(self._near, view, key, options)
-        line = requests.meta_get(key, flags)
-        if options.one_answer:
-            return self._from_one(view, key, line, options)
-        return self._several.get(view, key, line, options)
+        if not options.one_answer:
+            now = view.loop.time()
+            return read_quorum(self._context, ReadCall(view, flags, options, now, now + options.timeout), key)
+        if self._near is not None and options.near_cache:
+            return self._read_for_near(self._near, view, key, options)
+        return self._read_one(view, key, flags, options)
 
     def kept(self, key: bytes) -> NearEntry | None:
         """What the near cache has under a key. No call is cheaper: no task, no timer, nothing awaited."""
@@ -92,7 +90,7 @@ class ZoneReader:
         version = entry.version
         if version is not None:
             known = self._recall(key)
-            if version < (self._remembered.latest(key) if known is None else known):
+            if version < (self._seen.latest(key) if known is None else known):
                 assert self._near is not None
                 self._near.drop(key)  # a read that passed by the near cache has seen a newer one
                 return None
@@ -120,140 +118,127 @@ class ZoneReader:
             asked_at = view.loop.time()
             # Half of what a read may take in its first zone, since that may come after it.
             half = options.timeout / view.max_attempts / 2
-            line = requests.meta_get(key, _VERSION_FLAGS)
-            reply = await read_elsewhere_if_silent(node, line, asked_at + half, asked_at + half)
+            reply = await get(node, key, VERSION_FIELDS, asked_at + half, asked_at + half)
             if reply.status == b"HD" and number(reply, b"c") == kept.cas and b"X" not in reply.tokens:
                 age = view.loop.time() - asked_at
-                renewed = kept.version >= self._remembered.latest(key) and near.renew(flight, kept, number(reply, b"t"), age)
+                renewed = kept.version >= self._seen.latest(key) and near.renew(flight, kept, number(reply, b"t"), age)
         except CacheError:
             return None  # the read that follows finds out the same, and does something about it
         finally:
             near.abandon(flight)
         if not renewed:
             return None
-        self._parts.served(view, key)
+        self._context.count_served(view, (key,))
         return kept
 
-    async def _for_near(
-        self,
-        near: CoherentNearCache,
-        view: ClusterSnapshot,
-        key: bytes,
-        options: Options,
+    async def _read_for_near(
+        self, near: CoherentNearCache, view: ClusterSnapshot, key: bytes, options: Options
     ) -> ZoneHit | None:
         flight = near.begin_fetch(key)
         asked_at = view.loop.time()
         try:
-            # With the seconds that are left, which bound how long it may be kept.
-            line = requests.meta_get(key, requests.COPY_FLAGS)
-            found = await self._from_one(view, key, line, options)
+            # With the seconds left, because they limit the time in the near cache.
+            found = await self._read_one(view, key, COPY_FIELDS, options)
         except BaseException:
             near.abandon(flight)
             raise
         near.complete(flight, found, view.loop.time() - asked_at)
         return found
 
-    async def _from_one(
-        self,
-        view: ClusterSnapshot,
-        key: bytes,
-        line: bytes,
-        options: Options,
-    ) -> ZoneHit | None:
+    async def _read_one(self, view: ClusterSnapshot, key: bytes, fields: Fields, options: Options) -> ZoneHit | None:
+        """Read a key from the first zone, and from others if that fails or misses."""
         self._reads_begun += 1
         loop = view.loop
         now = loop.time()
         readers = view.readers
-        local = readers[0]
-        node = local.node(ring_position(key) if view.sharded else 0)
-        if view.health.unhealthy and not self._goes_straight(view, local, node):
+        first = readers[0]
+        node = first.node(ring_position(key) if view.sharded else 0)
+        if view.health.unhealthy and not self._may_ask_first(view, node):
             self._count_reads()
-            return await self._fallback.from_the_first(view, key, line, options)
-        # One zone may not use up the time of those after it.
-        until = now + options.timeout / view.max_attempts
+            return await read_from_first(self._context, ReadCall(view, fields, options, now, now + options.timeout), key)
+        until = now + options.timeout / view.max_attempts  # `end_of_attempt`, without a call
         recent = self._recall(key)
-        known = self._remembered.latest(key) if recent is None else recent
-        failure: CacheError | None = None
+        known = self._seen.latest(key) if recent is None else recent
+        answer: Answer = None
         try:
             if self._hedge is not None:
-                local, node, hit = await self._hedge.read(view, key, line, until, now + options.timeout)
+                first, node, hit = await self._hedge.read(view, key, fields, until, now + options.timeout)
             else:
                 connection = node.connection()
                 if connection is None:
                     connection, moved = await node.connected_by(until)
                     now, until = now + moved - until, moved
-                answer: asyncio.Future[Reply] = loop.create_future()
-                connection.read(line, answer, until, now + options.timeout)
-                hit = read_hit(await answer)
+                reply: asyncio.Future[Reply] = loop.create_future()
+                connection.get(key, fields, reply, until, now + options.timeout)
+                hit = read_hit(await reply)
         except CacheError as error:
-            failure = error
+            answer = error
         else:
             if hit is not None and not hit.leased:
                 version = self._clock.observe(hit.cas)
                 if version is None or version >= known:
                     if version != recent and version is not None:
-                        self._remembered.note(key, version)
+                        self._seen.note(key, version)
                     self._hits_left -= 1
                     if self._hits_left <= 0:
                         self._hits_left = self._sampler.draw_gap()
-                        self._parts.repair.check(view, key)
-                    return _new_found(ZoneHit, (hit, local.name, version))
-                failure = StaleReplica(version, known)
-                self._parts.hooks.zone_behind(local.name)
+                        self._context.repair.check(view, key)
+                    return _new_zone_hit(ZoneHit, (hit, first.name, version))
+                answer = StaleReplica(version, known)
+                self._context.hooks.zone_behind(first.name)
             elif not options.fallback_on_miss:
                 return None
         self._count_reads()
-        attempts = Attempts(known)
-        attempts.enter(local, node, failure)
-        attempts.abroad = int(local.name != view.preferred_zone)
-        order = readers if local is readers[0] else _first(local, readers)
-        deadline = now + options.timeout
-        return await self._fallback.go_on(view, order, 1, key, line, options, deadline, attempts)
+        attempt = ReadAttempt(known)
+        attempt.record(first.name, answer, is_remote=first.name != view.preferred_zone)
+        order = readers if first is readers[0] else _with_first(first, readers)
+        call = ReadCall(view, fields, options, now, now + options.timeout)
+        return await read_on(self._context, call, key, order, 1, attempt)
 
-    def _goes_straight(self, view: ClusterSnapshot, first: ZonePool, node: Node) -> bool:
-        """Whether a read can go to its first node as ever, although some node is down: of thousands, one always is."""
-        if node.is_down or node.is_warming or node.is_silent:
+    def _may_ask_first(self, view: ClusterSnapshot, node: Node) -> bool:
+        """Take what a request to the first zone costs. Return False if failover decides about this read.
+
+        In a large cluster some node is always down. Reads of the other nodes go on without failover.
+        """
+        if not is_settled(node):
             return False
-        if first.name == view.preferred_zone:
+        if view.readers[0].name == view.preferred_zone:
             return True
         self._count_reads()
-        return self._budget.try_take_all()
+        return try_first_zone(self._context.budget, view, 1)
 
     def _count_reads(self) -> None:
         """Add the reads that have begun to the failover budget. Called before anything is taken from it."""
-        self._budget.add_reads(self._reads_begun)
+        self._context.budget.add_reads(self._reads_begun)
         self._reads_begun = 0
 
     async def get_from(self, pool: ZonePool, node: Node, key: bytes, deadline: float) -> ZoneHit | None:
-        """The item in one zone, or None for a miss. Raises a `NodeError`."""
-        return self._parts.found(pool.name, await send_request(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+        """Return the item of one zone, or None for a miss. Raises a `NodeError`."""
+        return self._context.interpret(pool.name, await get(node, key, COPY_FIELDS, deadline))
 
     async def get_many(
-        self,
-        view: ClusterSnapshot,
-        keys: Sequence[bytes],
-        options: Options,
-        *,
-        flags: Fields = requests.READ_FLAGS,
-    ) -> tuple[dict[bytes, ZoneHit], dict[str, CacheError], int]:
-        """The items, known absences too, why zones failed, and the least number of zones that answered for any key.
+        self, view: ClusterSnapshot, keys: Sequence[bytes], options: Options, *, flags: Fields = READ_FIELDS
+    ) -> ManyItems:
+        """Read keys from the zones, very many of them in portions. The near cache keeps items if `options.near_cache`.
 
-        Every node of a zone is asked at once, and the next zone only for the keys that are still missing.
+        The arguments are those of `get`. Too few answers raise nothing: `answered` of the result is too low then.
         """
         self._count_reads()
         if self._near is None or not options.near_cache or not options.one_answer:
-            return await read_in_portions(self._many, view, keys, options, flags)
+            return await read_in_portions(self._context, view, keys, options, flags)
         flights = [self._near.begin_fetch(key) for key in keys]
         found: dict[bytes, ZoneHit] = {}
         asked_at = view.loop.time()
         try:
-            found, failures, answered = await read_in_portions(self._many, view, keys, options, requests.COPY_FLAGS)
+            result = await read_in_portions(self._context, view, keys, options, COPY_FIELDS)
+            found = result.found
         finally:
             age = view.loop.time() - asked_at
             for flight in flights:
                 self._near.complete(flight, found.get(flight.key), age)
-        return found, failures, answered
+        return result
 
 
-def _first(pool: ZonePool, readers: Sequence[ZonePool]) -> tuple[ZonePool, ...]:
+def _with_first(pool: ZonePool, readers: Sequence[ZonePool]) -> tuple[ZonePool, ...]:
+    """Return the zones in their order, with this one first."""
     return (pool, *(other for other in readers if other is not pool))

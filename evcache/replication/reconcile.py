@@ -1,4 +1,4 @@
-"""What zones say about a key, and what follows from several of them. Plain functions: no I/O, no clock."""
+"""Answers of zones about a key, and the result of several answers. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from evcache.values.flags import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.replies import Hit
 
-# To a caller there is nothing under the key.
+# Flags of items that are a miss to the caller: a delete, and a key that is known to have no value.
 ABSENCES = frozenset({FLAG_TOMBSTONE, FLAG_ABSENT})
 
 
 class ZoneHit(NamedTuple):
-    """An item, the zone that it came from, and its version if it has one. It may be a tombstone, or a known absence."""
+    """An item of one zone: a value, a tombstone, or a known absence."""
 
     hit: Hit
     zone: str
     version: int | None
+    """Version of the write. None if the item has none."""
 
     @property
     def written_at(self) -> float | None:
@@ -30,31 +31,31 @@ class ZoneHit(NamedTuple):
 
     @property
     def is_value(self) -> bool:
-        """Whether there is something: not a tombstone or a known absence, not the stub of a lease."""
+        """True for a value, False for a tombstone, a known absence, and the stub of a lease."""
         return self.hit.flags not in ABSENCES and not self.hit.leased
 
 
-# What one zone said about one key: an item, None for a miss, or why it said nothing.
+# Answer of one zone about one key: an item, None for a miss, or the error if the zone did not answer.
 Answer = ZoneHit | None | CacheError
 
 
-def failed(answer: Answer) -> CacheError | None:
-    """Why a zone did not answer, or None when it did."""
+def failure_of(answer: Answer) -> CacheError | None:
+    """Return the error if the zone did not answer, else None."""
     return answer if isinstance(answer, CacheError) else None
 
 
 def reject_if_older(answer: Answer, known: int) -> Answer:
-    """The answer, or `StaleReplica` in its place when it is older than the version that this client knows of (0: none)."""
+    """Return the answer, or `StaleReplica` if it is older than the version that this client knows. 0 means none."""
     if isinstance(answer, ZoneHit) and answer.version is not None and answer.version < known:
         return StaleReplica(answer.version, known)
     return answer
 
 
 def count_answered(answers: Mapping[str, Answer], zones: int) -> int:
-    """How many zones answered, of so many.
+    """Return how many of the zones answered.
 
-    A zone that is behind has not, as if it had failed. But when every zone has said something, and all are behind or miss,
-    what was newer is gone everywhere, and that is an answer: a miss.
+    A stale replica counts as a failure. But if every zone misses or is stale, the newer version is gone from all of them.
+    That is an answer of all zones: a miss.
     """
     if len(answers) == zones and all(answer is None or isinstance(answer, StaleReplica) for answer in answers.values()):
         return zones
@@ -62,10 +63,10 @@ def count_answered(answers: Mapping[str, Answer], zones: int) -> int:
 
 
 def is_decided(answers: Mapping[str, Answer], required: int, zones: int, known: int) -> bool:
-    """Return whether a read of several zones can end: with these answers, or because `required` can't be reached any more.
+    """Return True if a read of several zones can end: these answers suffice, or `required` is out of reach.
 
-    Answers that are behind what this client knows (the version `known`) are not enough while a zone that has not answered
-    may be not behind. A miss is enough: a key that has expired everywhere must not wait for a zone that hangs.
+    Stale answers do not suffice while a zone without an answer may hold the version `known`. Misses do: a key that has
+    expired everywhere must not wait for a zone that hangs.
     """
     answered = count_answered(answers, zones)
     if answered < required:
@@ -75,9 +76,13 @@ def is_decided(answers: Mapping[str, Answer], required: int, zones: int, known: 
 
 
 def check_answered(operation: str, answers: Mapping[str, Answer], required: int, zones: int) -> None:
-    """Raise `ConsistencyError` when fewer than `required` of the `zones` answered, `CacheUnavailable` when all failed.
+    """Raise an error if fewer than `required` of the zones answered.
 
-    A zone that is not among the answers was not waited for: the call had become impossible before.
+    A zone without an entry in `answers` was not waited for, because the call could not succeed any more.
+
+    Raises:
+        CacheUnavailable: Every zone failed.
+        ConsistencyError: Some zones answered, or were not waited for.
     """
     answered = count_answered(answers, zones)
     if answered >= required:
@@ -89,14 +94,14 @@ def check_answered(operation: str, answers: Mapping[str, Answer], required: int,
 
 
 def latest_of(answers: Iterable[Answer]) -> ZoneHit | None:
-    """What holds, of what several zones said (the local zone first); None when none has anything.
+    """Return the item that wins, or None if no zone has one. The local zone's answer comes first.
 
-    The newest version. Where no item has one, the value that most zones hold, and the first of those on a tie.
+    The item with the latest version wins. If no item has a version, the majority value wins, and the first of them on a tie.
     """
     items = [answer for answer in answers if isinstance(answer, ZoneHit)]
     versioned = [item for item in items if item.version is not None]
     if versioned:
-        return max(versioned, key=lambda item: item.version or 0)  # the first of the newest
+        return max(versioned, key=lambda item: item.version or 0)  # the first of equal ones
     if not items:
         return None
     votes = Counter((item.hit.value, item.hit.flags) for item in items)
@@ -104,9 +109,9 @@ def latest_of(answers: Iterable[Answer]) -> ZoneHit | None:
 
 
 def stale_replicas(winner: ZoneHit, answers: Mapping[str, Answer]) -> tuple[list[str], list[str]]:
-    """Return the zones that answered with nothing, and those that answered with an older version than the winner's."""
+    """Return the zones that missed, and the zones that hold an older version than the winner's."""
     missed = [zone for zone, answer in answers.items() if answer is None]
-    behind = [
+    stale = [
         zone
         for zone, answer in answers.items()
         if isinstance(answer, StaleReplica)
@@ -117,4 +122,4 @@ def stale_replicas(winner: ZoneHit, answers: Mapping[str, Answer]) -> tuple[list
             and answer.version < winner.version
         )
     ]
-    return missed, behind
+    return missed, stale

@@ -147,7 +147,7 @@ FIXES: Mapping[str, Fix] = {
     ),
     "sampling": Fix(  # hints and reads of several zones find what sampling would, in a run of minutes
         "keys of bulk reads are sampled as single ones are",
-        (Patch("evcache.reads.context:ReadContext.served_many", _does(None)),),
+        (Patch("evcache.reads.context:ReadContext.count_served", _does(None)),),
     ),
     "repair-announced": Fix(  # clients of a run have no near cache
         "a repair is announced",

@@ -8,7 +8,7 @@ from evcache.replication.reconcile import (
     ZoneHit,
     check_answered,
     count_answered,
-    failed,
+    failure_of,
     latest_of,
     reject_if_older,
     stale_replicas,
@@ -83,9 +83,9 @@ def test_what_a_caller_may_see(item, is_value):
 
 
 @pytest.mark.parametrize(("answer", "error"), [(None, None), (V1, None), (SLOW, SLOW)])
-def test_failed(answer, error):
+def test_failure_of(answer, error):
     """A miss is an answer."""
-    assert failed(answer) is error
+    assert failure_of(answer) is error
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_what_is_older_than_what_is_known_is_not_believed(answer, known, believe
         assert judgement is answer
     else:
         assert (judgement.held, judgement.known) == (answer.version, known)
-        assert failed(judgement) is judgement
+        assert failure_of(judgement) is judgement
 
 
 @pytest.mark.parametrize(

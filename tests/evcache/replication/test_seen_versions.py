@@ -150,12 +150,12 @@ def test_what_was_heard_is_known():
     """The newest version counts, in any order, as for versions that the client read."""
     remembered = SeenVersions()
     for step, version, newest in [
-        ("hear", 5, 5),
-        ("hear", 4, 5),
+        ("note_from_peer", 5, 5),
+        ("note_from_peer", 4, 5),
         ("note", 4, 5),
         ("note", 6, 6),
-        ("hear", 7, 7),
-        ("hear", 6, 7),
+        ("note_from_peer", 7, 7),
+        ("note_from_peer", 6, 7),
     ]:
         getattr(remembered, step)(b"k", version)
         assert remembered.latest(b"k") == newest
@@ -191,7 +191,7 @@ def test_announcements_of_remembered_keys_take_no_room():
         remembered.note_from_peer(b"%d" % number, 8)
     assert [remembered.latest(b"%d" % number) for number in range(5)] == [8] * 5
     assert len(remembered) == 5
-    assert not remembered._heard
+    assert not remembered._peers
 
 
 def test_without_a_limit_nothing_is_heard():
@@ -201,7 +201,9 @@ def test_without_a_limit_nothing_is_heard():
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["note", "hear", "pin", "unpin"]), st.integers(0, 12).map(lambda n: b"%d" % n), VERSIONS),
+    st.tuples(
+        st.sampled_from(["note", "note_from_peer", "pin", "unpin"]), st.integers(0, 12).map(lambda n: b"%d" % n), VERSIONS
+    ),
     max_size=120,
 )
 

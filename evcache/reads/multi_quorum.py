@@ -1,0 +1,58 @@
+"""Reads of many keys at `QUORUM`, `ALL_MINUS_ONE` and `ALL`: the answers of several zones for each key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+
+from evcache.errors import StaleReplica
+from evcache.reads.context import ReadCall, ReadContext
+from evcache.reads.node_batches import Hits, answers_of, ask_node
+from evcache.reads.quorum_read import in_order, wait_until
+from evcache.replication.reconcile import Answer, is_decided, reject_if_older
+from evcache.zones._tasks import unattended
+from evcache.zones.errors import CacheError
+
+
+async def ask_all_zones(
+    context: ReadContext, call: ReadCall, keys: Sequence[bytes], known: Mapping[bytes, int], required: int
+) -> dict[bytes, dict[str, Answer]]:
+    """Ask every zone for every key, and return the answers for each key.
+
+    The call ends when each key has enough answers, or cannot get enough any more. A slow node delays only keys that need it.
+
+    Args:
+        context: The parts of the client.
+        call: The read.
+        keys: Keys with their namespace.
+        known: Latest version known of each key.
+        required: Number of zones that must answer for each key.
+    """
+    view = call.view
+    zones = [pool.name for pool in view.readers]
+    answers: dict[bytes, dict[str, Answer]] = {key: {} for key in keys}
+    undecided = set(keys)
+    asked: dict[asyncio.Future[Hits], tuple[str, Sequence[bytes]]] = {
+        unattended(asyncio.ensure_future(ask_node(node, some, call.fields, call.deadline, view.loop))): (pool.name, some)
+        for pool in view.readers
+        for node, some in pool.batches(keys)
+    }
+
+    def enter(ended: Iterable[asyncio.Future[Hits]]) -> bool:
+        for request in ended:
+            zone, some = asked[request]
+            error = request.exception()
+            if error is not None and not isinstance(error, CacheError):
+                raise error
+            for key, answer in answers_of(context, zone, some, error or request.result()).items():
+                of_key = answers[key]
+                of_key[zone] = answer
+                if key in undecided and is_decided(of_key, required, len(zones), known[key]):
+                    undecided.discard(key)
+        return not undecided
+
+    await wait_until(asked, enter)
+    for zone in zones:
+        if any(isinstance(reject_if_older(of_key.get(zone), known[key]), StaleReplica) for key, of_key in answers.items()):
+            context.hooks.zone_behind(zone)
+    return {key: in_order(zones, of_key) for key, of_key in answers.items()}
