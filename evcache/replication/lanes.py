@@ -1,4 +1,4 @@
-"""Flow control of bulk writes: a bounded number of them waits on each node, and the rest follow as replies arrive.
+"""Flow control of bulk writes: a bounded number of writes is in flight on each node, and replies let the next ones follow.
 
 A connection refuses requests when too many wait on it. A single write that meets such a connection fails at once, because
 the server is behind by more than a timeout. A bulk write has time, so it waits for room instead. It does so in two places:
@@ -6,9 +6,9 @@ the server is behind by more than a timeout. A bulk write has time, so it waits 
 - Each node has a *lane*. `WINDOW` writes of the lane are in flight, and the lane sends the next one when one has ended. A
   node without a connection gets one attempt to connect for the whole lane, and not one task for each write.
 - The call begins a key only if a zone can take it now, so the fastest zone sets the pace. Slower zones get the key from
-  their lane. If a lane holds `MOST_PARTS` writes, the call waits for that zone, too: this bounds the memory.
+  their lane. If a lane holds `MAX_WRITES` writes, the call waits for that zone, too. This bounds the memory.
 
-The lane is shared by all bulk calls of the client. Its task is background work, which `close` awaits.
+All bulk calls of the client share the lanes. The task of a lane is background work, which `close` awaits.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from evcache.zones.nodes.node import Node
 if TYPE_CHECKING:
     from evcache.replication.zone_write import ZoneWrite
 
-# Writes in flight on one node. One process sends some 25,000 keys a second, so this keeps a node busy across a round trip of
-# 20 ms. A single read on the same connection waits behind at most as many, which servers answer within a few milliseconds.
+# Writes in flight on one node. One process sends about 25,000 keys a second, so this keeps a node busy across a round trip
+# of 20 ms. A single read on the same connection waits behind as many writes, which servers answer within a few milliseconds.
 WINDOW = 512
 
-# Bytes of values in flight on one node: some 3 ms of a network of 10 Gbit/s, for the same reason.
+# Bytes of values in flight on one node: about 3 ms of a network of 10 Gbit/s, for the same reason.
 WINDOW_BYTES = 4 * 1024 * 1024
 
 # Writes, and bytes of their values, that a lane holds for a node that is slower than the others. These are the limits of a
-# connection (`limits`): a zone that hangs holds up the others no sooner than it did when connections held the writes.
-MOST_PARTS = 16_384
-MOST_BYTES = 64 * 1024 * 1024
+# connection (`limits`), so a zone that hangs delays the others no sooner than it does for single writes.
+MAX_WRITES = 16_384
+MAX_BYTES = 64 * 1024 * 1024
 
-# Bytes of a write beside its key and value: its objects.
-PART_BYTES = 400
+# Bytes of the objects of a write, without its key and value.
+OVERHEAD_BYTES = 400
 
 # Writes that are sent, or keys that are begun, before the event loop runs other work: three to four milliseconds.
 STEP = 128
@@ -50,34 +50,34 @@ NEVER = float("inf")
 # Seconds before a lane looks again at a connection that single requests have filled.
 RETRY_SECONDS = 0.005
 
-# Seconds that a server has for a write that is sent shortly before the call's deadline; half of the call's timeout if that
-# is less. The caller does not wait for it. Without it, each bulk call that runs into its deadline would report as many
-# timeouts as it has writes in flight, and healthy nodes would be declared down.
+# Seconds that a server has for a write that is sent shortly before the call's deadline, or half of the call's timeout if
+# that is less. The caller does not wait for it. Without it, a bulk call that ends at its deadline would report a timeout
+# for each write in flight. Healthy nodes would then count as down.
 PATIENCE_SECONDS = 0.25
 
 
 class Lanes:
-    """The lanes of one client. True if it has any: if bulk writes are on their way."""
+    """Lanes of one client. True if bulk writes are in flight."""
 
     __slots__ = ("background", "by_node", "waiting")
 
     def __init__(self, background: BackgroundTasks) -> None:
         self.background = background
         self.by_node: dict[Node, Lane] = {}
-        """The lanes that hold writes."""
+        """Lanes that hold writes."""
         self.waiting: list[asyncio.Future[None]] = []
-        """Calls that wait for room."""
+        """Futures of the calls that wait for room."""
 
     def __bool__(self) -> bool:
         return bool(self.by_node)
 
-    def in_order(self, part: ZoneWrite) -> None:
+    def in_order(self, write: ZoneWrite) -> None:
         """Send a single write, behind the queued bulk writes of its node if the server orders writes by arrival."""
-        lane = self.by_node.get(part.node)
-        if lane is None or not lane.queue or _is_versioned(part):
-            part.start()
+        lane = self.by_node.get(write.node)
+        if lane is None or not lane.queue or _is_versioned(write):
+            write.start()
         else:
-            lane.wait(part, size_of(part.command), 0.0)
+            lane.wait(write, size_of(write.command), 0.0)
 
     def reopen(self) -> None:
         """Forget the lanes of the last opening."""
@@ -92,20 +92,20 @@ class Lanes:
 
 
 class Lane:
-    """The bulk writes of one node: those in flight, and those that wait for their turn."""
+    """Bulk writes of one node: those in flight, and those that wait for their turn."""
 
-    __slots__ = ("_lanes", "_queued_bytes", "_soonest", "_task", "_wake", "bytes", "node", "parts", "queue")
+    __slots__ = ("_lanes", "_queued_bytes", "_soonest", "_task", "_wake", "bytes", "count", "node", "queue")
 
     def __init__(self, lanes: Lanes, node: Node) -> None:
         self.node = node
-        self.parts = 0
+        self.count = 0
         """Number of writes, queued and in flight."""
         self.bytes = 0
-        """Bytes of them."""
+        """Bytes of the writes."""
         self.queue: deque[tuple[ZoneWrite, float]] = deque()
-        """Writes that wait, each with the seconds that the server has for it at least."""
+        """Writes that wait, each with the minimum time in seconds that the server has for it."""
         self._queued_bytes = 0
-        self._soonest = NEVER  # no deadline in the queue is sooner
+        self._soonest = NEVER  # earliest deadline in the queue
         self._lanes = lanes
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -113,29 +113,29 @@ class Lane:
     @property
     def takes_one(self) -> bool:
         """True if another write can be sent at once."""
-        return self.parts < WINDOW and self.bytes < WINDOW_BYTES
+        return self.count < WINDOW and self.bytes < WINDOW_BYTES
 
     @property
     def is_full(self) -> bool:
         """True if the node is so far behind that calls wait for it."""
-        return self.parts >= MOST_PARTS or self.bytes >= MOST_BYTES
+        return self.count >= MAX_WRITES or self.bytes >= MAX_BYTES
 
-    def wait(self, part: ZoneWrite, size: int, patience: float) -> None:
+    def wait(self, write: ZoneWrite, size: int, patience: float) -> None:
         """Queue a write. Returns at once and raises nothing: failures are outcomes.
 
         Args:
-            part: The write.
+            write: The write.
             size: Its bytes.
-            patience: Seconds that the server has for it at least, also beyond the deadline of the write.
+            patience: Minimum time in seconds that the server has for it, also beyond the deadline of the write.
         """
-        part.lane = self
-        part.size = size
-        self.parts += 1
+        write.lane = self
+        write.size = size
+        self.count += 1
         self.bytes += size
         self._queued_bytes += size
-        self.queue.append((part, patience))
-        if part.deadline < self._soonest:
-            self._soonest = part.deadline
+        self.queue.append((write, patience))
+        if write.deadline < self._soonest:
+            self._soonest = write.deadline
             self._wake_up()
         if self._task is None:
             self._task = self._lanes.background.spawn(self._run(), limited=False)
@@ -144,14 +144,14 @@ class Lane:
             else:
                 self._task.add_done_callback(self._ended)
 
-    def ended(self, part: ZoneWrite) -> None:
-        """Take note that a write has ended."""
-        self.parts -= 1
-        self.bytes -= part.size
+    def ended(self, write: ZoneWrite) -> None:
+        """Record that a write has ended."""
+        self.count -= 1
+        self.bytes -= write.size
         lanes = self._lanes
         if self._wake is not None:
             self._wake_up()
-        if not self.parts and lanes.by_node.get(self.node) is self:
+        if not self.count and lanes.by_node.get(self.node) is self:
             del lanes.by_node[self.node]
         if lanes.waiting:
             waiting, lanes.waiting = lanes.waiting, []
@@ -164,7 +164,7 @@ class Lane:
             self._wake.set_result(None)
 
     def _has_room(self, size: int) -> bool:
-        flying = self.parts - len(self.queue)
+        flying = self.count - len(self.queue)
         return not flying or (flying < WINDOW and self.bytes - self._queued_bytes + size <= WINDOW_BYTES)
 
     async def _run(self) -> None:
@@ -173,22 +173,22 @@ class Lane:
         step = 0
         try:
             while self.queue:
-                part, patience = self.queue[0]
+                write, patience = self.queue[0]
                 now = loop.time()
                 if self._soonest <= now:
-                    self._put_late_first(now)
-                elif part.deadline <= now:
+                    self._move_late_first(now)
+                elif write.deadline <= now:
                     self._fail(NodeTimeout("not sent in time", self.node.label))
-                elif not self._has_room(part.size):
-                    await self._ended_part()
+                elif not self._has_room(write.size):
+                    await self._any_ended()
                     continue
                 else:
-                    part.deadline = max(part.deadline, now + patience)
+                    write.deadline = max(write.deadline, now + patience)
                     self._take()
-                    if not part.start():
-                        self.queue.appendleft((part, patience))
-                        self._queued_bytes += part.size
-                        await self._usable(part)
+                    if not write.start():
+                        self.queue.appendleft((write, patience))
+                        self._queued_bytes += write.size
+                        await self._usable(write)
                         continue
                 step += 1
                 if not step % STEP:
@@ -205,8 +205,8 @@ class Lane:
             self._task = None
             self._fail_all(NodeTimeout("given up", self.node.label))
 
-    async def _ended_part(self) -> None:
-        """Wait until a write has ended, or the deadline of one in the queue has passed."""
+    async def _any_ended(self) -> None:
+        """Wait until a write in flight has ended, or the deadline of one in the queue has passed."""
         self._wake = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout_at(self._soonest):
@@ -216,30 +216,30 @@ class Lane:
         finally:
             self._wake = None
 
-    async def _usable(self, part: ZoneWrite) -> None:
-        """Wait for a connection, or for room on it. If there will be none, fail the write, which is the first."""
+    async def _usable(self, write: ZoneWrite) -> None:
+        """Wait for a connection, or for room on it. If there will be none, fail `write`, which is the first in the queue."""
         if self.node.state == "ready":  # and filled by single requests
             await asyncio.sleep(RETRY_SECONDS)
             return
         try:
-            await self.node.connected(min(part.deadline, self._soonest))
+            await self.node.connected(min(write.deadline, self._soonest))
         except NodeTimeout:
             pass  # a deadline has passed
         except NodeError as error:
-            if not self.node.is_down:  # otherwise each of them fails when it is started
+            if not self.node.is_down:  # a node that is down fails each write when it is started
                 self._fail(error)
 
-    def _put_late_first(self, now: float) -> None:
+    def _move_late_first(self, now: float) -> None:
         """Move the writes whose deadline has passed to the front, where they fail."""
         late = [each for each in self.queue if each[0].deadline <= now]
         others = [each for each in self.queue if each[0].deadline > now]
         self.queue = deque([*late, *others])
-        self._soonest = min((part.deadline for part, _ in others), default=NEVER)
+        self._soonest = min((write.deadline for write, _ in others), default=NEVER)
 
     def _take(self) -> ZoneWrite:
-        part, _ = self.queue.popleft()
-        self._queued_bytes -= part.size
-        return part
+        write, _ = self.queue.popleft()
+        self._queued_bytes -= write.size
+        return write
 
     def _fail(self, error: NodeError) -> None:
         self._take().set_exception(error)
@@ -250,40 +250,40 @@ class Lane:
 
 
 class Flow:
-    """The flow control of one bulk call."""
+    """Flow control of one bulk call."""
 
     __slots__ = ("_by_node", "_lanes", "is_crowded", "patience", "size")
 
     def __init__(self, lanes: Lanes, timeout: float) -> None:
-        """`timeout`: seconds of the whole call."""
+        """Make it for one call. `timeout`: seconds of the whole call."""
         self.patience = min(PATIENCE_SECONDS, timeout / 2)
-        """Seconds that a server has for a write at least."""
+        """Minimum time in seconds that a server has for a write."""
         self.size = 0
-        """Bytes of the write that is sent next."""
+        """Bytes of the next write. The call sets it."""
         self.is_crowded = False
-        """True if a node takes no other write at once. Then `room` is to be awaited."""
+        """True if a node takes no other write at once. Then the call awaits `room`."""
         self._lanes = lanes
         self._by_node = lanes.by_node
 
-    def put(self, part: ZoneWrite) -> None:
+    def put(self, write: ZoneWrite) -> None:
         """Send a write to one node, when it is its turn. Returns at once and raises nothing: failures are outcomes."""
-        lane = self._by_node.get(part.node)
+        lane = self._by_node.get(write.node)
         if lane is None:
-            lane = self._by_node[part.node] = Lane(self._lanes, part.node)
-        parts, size = lane.parts, lane.bytes + self.size
-        if lane.queue or parts >= WINDOW or (size > WINDOW_BYTES and parts):
+            lane = self._by_node[write.node] = Lane(self._lanes, write.node)
+        count, size = lane.count, lane.bytes + self.size
+        if lane.queue or count >= WINDOW or (size > WINDOW_BYTES and count):
             self.is_crowded = True
-            lane.wait(part, self.size, self.patience)
+            lane.wait(write, self.size, self.patience)
             return
-        lane.parts = parts + 1
+        lane.count = count + 1
         lane.bytes = size
-        part.size = self.size
-        part.lane = lane
-        if not part.start():
-            lane.parts -= 1
+        write.size = self.size
+        write.lane = lane
+        if not write.start():
+            lane.count -= 1
             lane.bytes -= self.size
-            lane.wait(part, self.size, self.patience)
-        if parts + 1 >= WINDOW or size >= WINDOW_BYTES:
+            lane.wait(write, self.size, self.patience)
+        if count + 1 >= WINDOW or size >= WINDOW_BYTES:
             self.is_crowded = True
 
     async def room(self, nodes: Iterable[Node]) -> None:
@@ -291,7 +291,7 @@ class Flow:
         nodes = list(nodes)
         self.is_crowded = False
         while True:
-            lanes = [self._by_node.get(node) for node in nodes]  # None: nothing is on its way to it
+            lanes = [self._by_node.get(node) for node in nodes]  # None if no bulk write is in flight to the node
             takes_one = not lanes or any(lane is None or lane.takes_one for lane in lanes)
             if takes_one and not any(lane is not None and lane.is_full for lane in lanes):
                 return
@@ -300,11 +300,11 @@ class Flow:
 
 def size_of(command: Command) -> int:
     """Return the bytes that a write takes in a lane."""
-    return PART_BYTES + (len(command.data) if isinstance(command, StoreCommand) else 0)
+    return OVERHEAD_BYTES + (len(command.data) if isinstance(command, StoreCommand) else 0)
 
 
-def _is_versioned(part: ZoneWrite) -> bool:
-    """Return True if the server keeps the newest of two writes, in any order of arrival."""
-    command, capabilities = part.command, part.node.capabilities
+def _is_versioned(write: ZoneWrite) -> bool:
+    """Return True if the server keeps the latest of two writes, in any order of arrival."""
+    command, capabilities = write.command, write.node.capabilities
     ordered = isinstance(command, StoreCommand) and command.newest_wins and command.version is not None
     return ordered and capabilities is not None and capabilities.versions

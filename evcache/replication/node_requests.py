@@ -17,7 +17,7 @@ from evcache.zones.protocol.replies import Reply, decimal, number, token, unexpe
 
 
 async def send_request(node: Node, line: bytes, deadline: float, data: bytes | None = None) -> Reply:
-    """One request, one reply. Raises a `NodeError`."""
+    """Send one request, and return its reply. Raises a `NodeError`."""
     connection, deadline = await node.connected_by(deadline)
     answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
     connection.request(line, answer, deadline, data)
@@ -79,7 +79,7 @@ async def guarded_touch(node: Node, key: bytes, exptime: int, cas: int, deadline
 
 
 async def read_elsewhere_if_silent(node: Node, line: bytes, deadline: float, latest: float) -> Reply:
-    """Send one read, and return its reply. Raises a `NodeError`, early a `NodeSilent` if the node stands still.
+    """Send one read, and return its reply. Raises a `NodeError`, early a `NodeSilent` if the node sends nothing.
 
     `latest`: when its call ends.
     """
@@ -124,15 +124,15 @@ class Peeked(NamedTuple):
     flags: int
     cas: int
     ttl: int | None
-    """Seconds left, -1 when it does not expire; None when the server does not tell."""
+    """Seconds left. -1 if the item does not expire, and None if the server does not report it."""
     absent: bool
-    """To a caller there is nothing: a tombstone, a known absence, or the stub of a lease."""
+    """True if readers miss: the item is a tombstone, a known absence, or the stub of a lease."""
     value: bytes | None = None
-    """None: it was not asked for."""
+    """Value of the item. None if the request did not ask for it."""
 
 
 async def peek(node: Node, key: bytes, deadline: float, *, value: bool = False) -> Peeked | None:
-    """Look at what a node holds under a key; None for nothing at all. Raises a `NodeError`."""
+    """Return the item that a node holds under a key, or None if it holds none. Raises a `NodeError`."""
     return read_peek(await get(node, key, INSPECT_VALUE_FIELDS if value else INSPECT_FIELDS, deadline))
 
 
@@ -155,7 +155,7 @@ def read_peek(reply: Reply) -> Peeked | None:
 
 
 def capabilities_of(node: Node) -> Capabilities:
-    """What the node said when it was connected to. Raises `NodeUnavailable` when it never was."""
+    """Return the features of the node's server. Raises `NodeUnavailable` if the client was never connected to it."""
     if node.capabilities is None:
         raise NodeUnavailable("it was never connected to", node.label)
     return node.capabilities

@@ -72,7 +72,7 @@ class TouchCommand:
                 return Outcome.NOT_STORED
             version = self._clock.observe(seen.cas)
             if version is not None and version < self._known:
-                return Outcome.NOT_FOUND  # this client has deleted or replaced it, which the zone has missed
+                return Outcome.NOT_FOUND  # the zone has missed a write of this client
             if version is None or not capabilities_of(node).versions:
                 return _interpret_plain(await touch(node, self.key, self.ttl, deadline))
             outcome = await touch_version(node, self.key, version, self.ttl, deadline)
@@ -90,10 +90,10 @@ class TouchCommand:
 
 
 async def touch_version(node: Node, key: bytes, version: int, ttl: int, deadline: float) -> Outcome:
-    """Give exactly this version `ttl` seconds, in the wire form.
+    """Set the exptime of exactly this version.
 
     Returns:
-        `STORED`; `EXISTS` when the node holds another version; `NOT_FOUND` when it holds nothing.
+        `STORED`. `EXISTS` if the node holds another version, and `NOT_FOUND` if it holds no item.
 
     Raises:
         NodeError: The node did not answer.
@@ -105,7 +105,7 @@ async def touch_version(node: Node, key: bytes, version: int, ttl: int, deadline
 
 
 async def remove_version(node: Node, key: bytes, version: int, deadline: float) -> Outcome:
-    """Remove exactly this version, whose time is over in the other zones. Returns as `touch_version` does."""
+    """Remove exactly this version, which has expired in the other zones. Returns as `touch_version` does."""
     return _interpret_compared(await delete(node, key, deadline, cas_of(version)))
 
 
@@ -120,7 +120,7 @@ def _interpret_compared(reply: Reply) -> Outcome:
 
 
 def _interpret_plain(reply: Any) -> Outcome:
-    """Judge a touch without a compare. A server that does not show what it touched keeps no tombstones."""
+    """Return the outcome of a touch without a compare. A server that reports no flags keeps no tombstones."""
     if reply.status == b"EN":
         return Outcome.NOT_FOUND
     if reply.status == b"HD":

@@ -45,7 +45,7 @@ class VersionSupport:
         self._warned.add(zone)
         reason, remedy = _explained(capabilities)
         _log.warning(
-            "zone %s keeps no versions: node %s %s. Off in this zone: newest write wins, tombstones, repair, hints, "
+            "zone %s keeps no versions: node %s %s. Off in this zone: latest write wins, tombstones, repair, hints, "
             'monotonic reads. Remedy: %s; or ordering="arrival", if writes may be ordered by arrival',
             zone,
             node.label,

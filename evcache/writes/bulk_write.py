@@ -1,8 +1,8 @@
-"""One bulk write: begins key after key as the zones take them, and collects the results, until the deadline.
+"""Bulk write: begins key after key as the zones take them, and collects the results, until the deadline.
 
-`lanes` says when the next key may begin. A key that has not begun when the deadline passes, or when the caller is
-cancelled, is not sent to any zone, neither then nor later. A key that has begun goes on in every zone, as a single write
-does, since half a write makes zones differ.
+`lanes` decides when the next key may begin. A key may not have begun when the deadline passes, or when the caller is
+cancelled. It is then sent to no zone, neither now nor later. A key that has begun continues in every zone, as a single write
+does, because half a write makes zones differ.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from evcache.errors import CacheUnavailable
 from evcache.options import Options
 from evcache.replication.guarded_store import StoreCommand
 from evcache.replication.gutter import GUTTER, GutterPool
-from evcache.replication.lanes import PART_BYTES, STEP, Flow
+from evcache.replication.lanes import OVERHEAD_BYTES, STEP, Flow
 from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.results import ACKNOWLEDGED, Outcome, WriteResult
 from evcache.writes.sender import RetriedWrite, Sender
@@ -28,16 +28,16 @@ from evcache.zones.errors import CacheError
 AnyKey = TypeVar("AnyKey", bound=Hashable)
 Source = TypeVar("Source")
 
-# Keys that are written to the gutter at once: each takes a task.
+# Keys that are written to the gutter at once. Each takes a task.
 GUTTER_KEYS = 256
 
-# Seconds that the call waits beyond its deadline: the connections fail what has the same deadline first. More than the
-# resolution of an event loop's clock.
+# Seconds that the call waits beyond its deadline, so that the connections first fail requests with the same deadline. It is
+# more than the resolution of an event loop's clock.
 TIE_SECONDS = 1e-7
 
 
 class BulkWrite(Generic[AnyKey]):
-    """The keys of one call: those on their way, and the results of the others."""
+    """Keys of one call: those in flight, and the results of the others."""
 
     def __init__(
         self,
@@ -48,21 +48,30 @@ class BulkWrite(Generic[AnyKey]):
         deadline: float,
         gutter: GutterPool | None = None,
     ) -> None:
-        """`deadline`: the end of the call, on the loop's clock."""
+        """Make it for one call.
+
+        Args:
+            sender: Parts of the client.
+            flow: Flow control of the call.
+            view: Zones.
+            options: Number of acknowledgements, and the form of errors.
+            deadline: End of the call, on the loop's clock.
+            gutter: Takes writes that no zone took. If None, there is no gutter.
+        """
         self._sender = sender
         self._flow = flow
         self._view = view
         self._options = options
         self._deadline = deadline
         self._gutter = gutter
-        self._under_way: deque[tuple[AnyKey, RetriedWrite]] = deque()
+        self._in_flight: deque[tuple[AnyKey, RetriedWrite]] = deque()
         self._results: dict[AnyKey, WriteResult] = {}
-        # Keys whose result is known before every zone has answered: the other zones' outcomes are read at the end.
+        # Keys whose result is known before every zone has answered. The outcomes of the other zones are read at the end.
         self._open: dict[AnyKey, ReplicatedWrite] = {}
-        # Writes that no zone had answered when their result was taken, with their outcomes; and those that never were.
+        # Writes that no zone had answered when their result was taken, with their outcomes. Then those never answered.
         self._unanswered: list[tuple[RetriedWrite, dict[str, Outcome]]] = []
         self._unreachable: list[tuple[RetriedWrite, dict[str, Outcome]]] = []
-        self._answered = False  # by a readable zone, or the gutter, for any key
+        self._answered = False  # True if a readable zone, or the gutter, has answered for any key
         self._failures: dict[str, CacheError] = {}
 
     async def run(
@@ -72,33 +81,33 @@ class BulkWrite(Generic[AnyKey]):
 
         Args:
             operation: Name of the call, for errors.
-            sources: What each write is made of.
-            command: Makes the full key and the write, when it is the turn of the key.
+            sources: Source of each write, by key.
+            command: Makes the qualified key and the write of a source, when it is the turn of the key.
 
         Returns:
             The results, in the order of `sources`. A key that was not sent in time has `timeout` for every zone.
 
         Raises:
-            CacheUnavailable: No zone could be reached for any key; not with `errors="miss"`.
+            CacheUnavailable: No zone could be reached for any key. Not with `errors="miss"`.
         """
-        # A call that has spent its time on encoding says nothing about the zones.
+        # A call that has spent its time on encoding proves nothing about the zones.
         had_time = self._deadline - self._view.loop.time() >= self._flow.patience
         try:
             try:
                 async with asyncio.timeout_at(self._deadline + TIE_SECONDS) as scope:
                     await self._send(sources, command)
-                    while self._under_way:
-                        await self._under_way[0][1].wait_until_decided()
+                    while self._in_flight:
+                        await self._in_flight[0][1].wait_until_decided()
                         await self._collect()
             except TimeoutError:
                 if not scope.expired():
                     raise
             await self._collect(late=True)
-        finally:  # also for a caller who was cancelled: what has begun goes on
-            for _, sending in self._under_way:
+        finally:  # also for a caller that was cancelled, because the writes that have begun go on
+            for _, sending in self._in_flight:
                 sending.end()
-        self._judge_unanswered()
-        await self._to_gutter()
+        self._sort_unanswered()
+        await self._store_in_gutter()
         if sources and not self._answered and had_time and self._options.errors == "raise":
             raise CacheUnavailable(operation, self._failures)
         await self._complete(sources)
@@ -107,7 +116,7 @@ class BulkWrite(Generic[AnyKey]):
     async def _send(self, sources: Mapping[AnyKey, Source], command: Callable[[Source], tuple[bytes, StoreCommand]]) -> None:
         flow, view = self._flow, self._view
         until = self._until()
-        place = 0
+        position = 0
         for count, (name, source) in enumerate(sources.items()):
             if count and not count % STEP:
                 await self._collect()
@@ -115,24 +124,24 @@ class BulkWrite(Generic[AnyKey]):
                 until = self._until()
             if flow.is_crowded:  # since the key before this one
                 await self._collect()
-                await flow.room(pool.node(place) for pool in view.writers)
+                await flow.room(pool.node(position) for pool in view.writers)
                 until = self._until()
             key, store = command(source)
-            place = view.ring_position(key)
-            flow.size = PART_BYTES + len(store.data)
+            position = view.ring_position(key)
+            flow.size = OVERHEAD_BYTES + len(store.data)
             sending = RetriedWrite(self._sender, view, key, store, self._options, deadline=until, put=flow.put)
-            self._under_way.append((name, sending))
+            self._in_flight.append((name, sending))
 
     def _until(self) -> float:
-        """Return the deadline of a server that is sent something now."""
+        """Return the deadline of a request that is sent now."""
         return max(self._deadline, self._view.loop.time() + self._flow.patience)
 
     async def _collect(self, *, late: bool = False) -> None:
-        """Take the results of the keys that are decided, in order; with `late`, of all."""
-        under_way = self._under_way
+        """Take the results of the completed keys, in order. If `late`, take those of all keys."""
+        in_flight = self._in_flight
         step = 0
-        while under_way and (late or under_way[0][1].attempt.completion.done()):
-            name, sending = under_way.popleft()
+        while in_flight and (late or in_flight[0][1].attempt.completion.done()):
+            name, sending = in_flight.popleft()
             sending.end()
             write = sending.attempt
             outcomes = write.outcomes
@@ -149,8 +158,8 @@ class BulkWrite(Generic[AnyKey]):
             if not step % STEP:
                 await asyncio.sleep(0)
 
-    def _judge_unanswered(self) -> None:
-        """Decide which keys no zone could be reached for. Not a key whose zones are still under way before the deadline."""
+    def _sort_unanswered(self) -> None:
+        """Find the keys for which no zone could be reached. A key in flight before the deadline is not one of them."""
         is_late = self._view.loop.time() >= self._deadline
         for sending, outcomes in self._unanswered:
             write = sending.attempt
@@ -160,7 +169,7 @@ class BulkWrite(Generic[AnyKey]):
             else:
                 self._answered = True
 
-    async def _to_gutter(self) -> None:
+    async def _store_in_gutter(self) -> None:
         gutter, view = self._gutter, self._view
         if gutter is None:
             return
@@ -179,7 +188,7 @@ class BulkWrite(Generic[AnyKey]):
                 break
 
     async def _complete(self, sources: Mapping[AnyKey, Source]) -> None:
-        """Add the keys that were not sent, which come last, and fix the outcomes of zones that are still under way."""
+        """Add the keys that were not sent, which come last, and freeze the outcomes of zones that are still in flight."""
         results = self._results
         zones = [pool.name for pool in self._view.writers]
         for step, name in enumerate(islice(sources, len(results), None), 1):

@@ -48,8 +48,9 @@ class CompareAndSet:
         return self.versions and capabilities_of(node).versions
 
     def version_after(self, cas: int | None) -> int:
-        """Return a version newer than all that the client has seen, and newer than the item with this CAS, even if that is
-        too far ahead to be believed.
+        """Return a version newer than all that the client has seen, and newer than the item with this CAS.
+
+        That holds even if the version of the item is too far ahead to be believed.
         """
         return self.clock.tick(0 if cas is None else self.clock.observe_stored(cas) or 0)
 

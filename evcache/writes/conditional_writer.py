@@ -62,7 +62,7 @@ class ConditionalWriter:
     async def coordinate(
         self, operation: str, view: ClusterSnapshot, write: ConditionalWrite, options: Options
     ) -> Coordinated:
-        """Have the coordinator of the key decide a conditional write, and send its decision to the other zones.
+        """Decide a conditional write in the coordinator's zone, and send the decision to the other zones.
 
         A cancelled call does not end the write: a decision still goes to every zone.
 

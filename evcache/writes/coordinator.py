@@ -1,10 +1,10 @@
-"""Writes that depend on what is there: `add`, `replace`, `cas`, `append`, `prepend`, `incr`, `decr`.
+"""Coordinator of a key: the zone that decides its conditional writes.
 
-If every zone decided for itself, two callers could both win, each in another zone. So one zone decides: the *coordinator* of
-the key, the same for every client as long as it is healthy. What it decided is then an ordinary write to the others.
+If every zone decided for itself, two callers could both win, each in another zone. So one zone decides, the *coordinator* of
+the key. It is the same for every client as long as it is healthy. Its decision is then an ordinary write to the other zones.
 
-`Coordinator.elect` returns the zone, and `Coordinator.look` makes sure that it holds the newest version that a zone within
-reach holds. `evcache.writes.atomic` has the conditional writes.
+`Coordinator.elect` returns the zone. `Coordinator.look` ensures that it holds the latest version of all zones within reach.
+`evcache.writes.atomic` has the conditional writes.
 """
 
 from __future__ import annotations
@@ -23,25 +23,32 @@ from evcache.zones.zone_pool import ZonePool
 
 
 class Coordinator:
-    """Choice of the zone that decides a client's conditional writes of a key, and the look at what it holds."""
+    """Choice of the zone that decides a conditional write, and the look at the item that it holds."""
 
-    def __init__(self, stores: CompareAndSet, repair: ReadRepair, remembered: SeenVersions) -> None:
+    def __init__(self, stores: CompareAndSet, repair: ReadRepair, seen_versions: SeenVersions) -> None:
         """Bind the parts of one client."""
         self.stores = stores
         self._repair = repair
-        self._remembered = remembered
+        self._seen_versions = seen_versions
 
     async def elect(self, operation: str, view: ClusterSnapshot, key: bytes, deadline: float) -> tuple[ZonePool, Node]:
-        """The zone that decides about a key now: the first in the key's order that can be reached.
+        """Return the zone that decides about a key now, and its node: the first in the order of the key that can be reached.
 
-        Raises `CacheUnavailable` when none can.
+        Args:
+            operation: Name of the call, for errors.
+            view: Zones.
+            key: Qualified key.
+            deadline: End of the call, on the loop's clock. Each zone gets an equal share of the time that is left.
+
+        Raises:
+            CacheUnavailable: No zone can be reached.
         """
-        place = view.ring_position(key)
+        position = view.ring_position(key)
         failures: dict[str, CacheError] = {}
         pools = view.coordinators(key)
         loop = asyncio.get_running_loop()
         for index, pool in enumerate(pools):
-            node = pool.node(place)
+            node = pool.node(position)
             until = loop.time() + (deadline - loop.time()) / (len(pools) - index)
             try:
                 await node.connected(until)
@@ -54,39 +61,42 @@ class Coordinator:
     async def look(
         self, view: ClusterSnapshot, key: bytes, pool: ZonePool, node: Node, deadline: float, *, value: bool = False
     ) -> Peeked | None:
-        """Return what the coordinator's zone holds after it received the newest version; None if it holds nothing.
+        """Copy the latest version to the coordinator's zone if it lacks it, and return the item that it holds then.
 
         A decision on an older version would undo the newer one. So the client asks all readable zones at once for the
         version that they hold, without the value. If another zone has a newer version, the client copies that first. The
-        client always takes this round trip, because the zone can have missed a write of another client, of which this
-        client knows nothing. Without versions, the zone decides on what it holds.
+        client always takes this round trip, because the zone can have missed a write of another client. Without versions,
+        the zone decides on its own item.
 
         Args:
-            view: The zones.
-            key: The key.
-            pool: The coordinator's zone.
-            node: Its node.
-            deadline: On the loop's clock.
-            value: Ask for the value that it holds, too.
+            view: Zones.
+            key: Qualified key.
+            pool: Zone of the coordinator.
+            node: Node of the key in that zone.
+            deadline: Time on the loop's clock.
+            value: If True, the item comes with its value.
+
+        Returns:
+            The item. None if the zone holds none.
 
         Raises:
-            NodeError: The coordinator's zone did not answer, or refused the newest version. Or it holds an older version
-                than this client knows of, and a zone that may hold the newer one did not answer.
+            NodeError: The coordinator's zone did not answer, or refused the latest version. Or it holds an older version
+                than this client has seen, and a zone that may hold the newer one did not answer.
         """
         if not self.stores.is_versioned(node):
             return await peek(node, key, deadline, value=value)
         # Read before the look, because a concurrent call of this client may write a newer version while the zones answer.
-        known = self._remembered.latest(key)
+        known = self._seen_versions.latest(key)
         seen, compared = await self._repair.bring_up_to_date(view, key, pool.name, node, deadline, value=value)
-        newest = compared.newest or 0
-        if newest:
-            self._remembered.note(key, newest)  # so that a read that follows is not older
+        latest = compared.newest or 0
+        if latest:
+            self._seen_versions.note(key, latest)  # so that a read that follows is not older
         if seen is None or seen.absent:
             return seen
         version = self.stores.clock.observe(seen.cas)
-        if version is None or version >= max(known, newest):
+        if version is None or version >= max(known, latest):
             return seen
         if compared.failures:
             raise NodeUnavailable("a newer version is known, and a zone that may have it does not answer", node.label)
-        # This client knows of a newer version, which is gone from every zone. The key counts as absent, as in a read.
+        # This client has seen a newer version, which is gone from every zone. The key counts as absent, as in a read.
         return seen._replace(absent=True)

@@ -51,8 +51,8 @@ class Increment:
             delta: Number to add or subtract.
             decrement: Subtract.
             initial: Value that is stored if there is no counter. If None, no counter is made.
-            ttl: Exptime of a counter that is made, and of the copies in other zones if the server cannot report the TTL that
-                the counter has left.
+            ttl: Exptime of a counter that is made. The copies in other zones also get it if the server cannot report the
+                TTL that the counter has left.
 
         Raises:
             InvalidArgument: A number is not an int from 0 to 2^64-1.

@@ -1,4 +1,4 @@
-"""Turns by key: those who want the same key go one after another, in the order in which they came."""
+"""Lock per key: callers of one key hold it one after another, in the order in which they came."""
 
 from __future__ import annotations
 
@@ -7,51 +7,56 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class _Turn:
+class _CountedLock:
     __slots__ = ("lock", "users")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.users = 0
+        """Number of callers that hold the lock or wait for it."""
 
 
 class KeyedLock:
-    """Locks for the keys that somebody holds or waits for; no others exist."""
+    """Locks of the keys that callers hold or wait for. Other keys take no memory."""
 
     def __init__(self) -> None:
-        self._turns: dict[bytes, _Turn] = {}
+        self._locks: dict[bytes, _CountedLock] = {}
 
     def __len__(self) -> int:
-        """Keys that somebody holds or waits for."""
-        return len(self._turns)
+        """Number of keys that callers hold or wait for."""
+        return len(self._locks)
 
     def reopen(self) -> None:
-        """Forget all turns. Locks cannot move to another loop, and their holders may never run again."""
-        self._turns = {}
+        """Forget all locks. They cannot move to another loop, and their holders may never run again."""
+        self._locks = {}
 
     @asynccontextmanager
     async def of(self, key: bytes, deadline: float | None = None) -> AsyncIterator[bool]:
-        """Hold a key. A caller that is cancelled while it waits lets those behind move up.
+        """Hold the lock of a key. A caller that is cancelled while it waits leaves the queue.
+
+        Args:
+            key: The key.
+            deadline: Time on the loop's clock until which the caller waits. If None, there is no limit.
 
         Yields:
-            Whether the caller had to wait.
+            True if the caller had to wait.
 
         Raises:
-            TimeoutError: The key was not free by the deadline, on the loop's clock.
+            TimeoutError: Another caller held the lock until the deadline.
         """
-        turn = self._turns.get(key)
-        if turn is None:
-            turn = self._turns[key] = _Turn()
-        turn.users += 1
+        counted = self._locks.get(key)
+        if counted is None:
+            counted = self._locks[key] = _CountedLock()
+        counted.users += 1
         try:
-            waits = turn.lock.locked()
+            waits = counted.lock.locked()
             async with asyncio.timeout_at(deadline if waits else None):
-                await turn.lock.acquire()
+                await counted.lock.acquire()
             try:
                 yield waits
             finally:
-                turn.lock.release()
+                counted.lock.release()
         finally:
-            turn.users -= 1
-            if not turn.users and self._turns.get(key) is turn:
-                del self._turns[key]
+            counted.users -= 1
+            if not counted.users and self._locks.get(key) is counted:
+                del self._locks[key]

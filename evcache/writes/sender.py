@@ -1,9 +1,9 @@
 """Retried write: an unconditional write that is sent again if it lost to a write that it should follow.
 
 Versions come from clocks, and clocks differ. A client whose clock is 50 ms slow deletes a key 10 ms after the `set` of
-another client has returned. The delete has the older version, every zone refuses it, and the value stays. So when a zone
-reports a newer version that this client had not seen when it made its own, the client sends the write to every zone again,
-with a version that is newer than that one.
+another client has returned. The delete has the older version, every zone refuses it, and the value stays. So a zone may
+report a newer version that this client had not seen when it made its own. The client then sends the write to every zone
+again, with a version that is newer than that one.
 
 The client sends no write again after it has completed, because the caller may have returned by then:
 

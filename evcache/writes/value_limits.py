@@ -20,7 +20,7 @@ async def check_size(view: ClusterSnapshot, draft: Draft, options: Options) -> O
     """Check that the server of each zone takes a value.
 
     The limit is that of an open connection. If the value seems too large for a node without one, the client connects and
-    asks again, because the server may have been restarted with another limit.
+    asks again. The server may have been restarted with another limit.
 
     Returns:
         The options, with the time that is left.
@@ -39,8 +39,8 @@ async def check_size(view: ClusterSnapshot, draft: Draft, options: Options) -> O
 async def check_sizes(view: ClusterSnapshot, drafts: Iterable[Draft], deadline: float) -> None:
     """Check several values as `check_size` does.
 
-    All servers are connected to at once. They have half of the time until `deadline`, on the loop's clock, because a server
-    that does not answer must not take the time of the write itself.
+    All servers are connected to at once. They have half of the time until `deadline`, on the loop's clock. A server that
+    does not answer must not take the time of the write itself.
 
     Raises:
         ValueTooLarge: A server would not take one of the values.

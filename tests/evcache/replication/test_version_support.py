@@ -19,7 +19,7 @@ def warnings(caplog):
 
 def text(zone, node, reason, remedy):
     return (
-        f"zone {zone} keeps no versions: node {node} {reason}. Off in this zone: newest write wins, tombstones, repair, "
+        f"zone {zone} keeps no versions: node {node} {reason}. Off in this zone: latest write wins, tombstones, repair, "
         f'hints, monotonic reads. Remedy: {remedy}; or ordering="arrival", if writes may be ordered by arrival'
     )
 

@@ -53,7 +53,7 @@ async def trickle(zones, *which, pause=0.05):
 def window(monkeypatch):
     """Let each lane have eight writes in flight, and hold thirty."""
     monkeypatch.setattr("evcache.replication.lanes.WINDOW", 8)
-    monkeypatch.setattr("evcache.replication.lanes.MOST_PARTS", 30)
+    monkeypatch.setattr("evcache.replication.lanes.MAX_WRITES", 30)
     return 8
 
 
