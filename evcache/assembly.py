@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 
 from evcache._background import BackgroundTasks
 from evcache._loop_affinity import LoopAffinity
@@ -29,17 +30,21 @@ from evcache.load_policy import LoadPolicy
 from evcache.near_cache.coherence import CoherentNearCache
 from evcache.near_cache.settings import NearCache
 from evcache.options import Defaults, Seconds
+from evcache.read_through.concurrency_limit import LoaderCalls
+from evcache.read_through.context import LoadContext
 from evcache.read_through.failure_backoff import FailureBackoff
-from evcache.read_through.fill import Fill
 from evcache.read_through.get_or_load import ReadThrough
+from evcache.read_through.get_or_load_many import BulkReadThrough
 from evcache.read_through.leases import Leases
 from evcache.read_through.loader import Loader
-from evcache.read_through.packer import Packer
+from evcache.read_through.lookup import Lookup
+from evcache.read_through.request import LoadRequests
 from evcache.read_through.single_flight import SingleFlight
 from evcache.reads.context import ReadContext
 from evcache.reads.decoding import Decoding
 from evcache.reads.failover_budget import Failover, TokenBucket
 from evcache.reads.hedging import HedgedReader, Hedging
+from evcache.reads.near_values import NearValues
 from evcache.reads.zone_reader import ZoneReader
 from evcache.replication.gutter import GUTTER, Gutter, GutterPool
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
@@ -79,6 +84,8 @@ MAX_LOADS = 32
 
 class Assembly(Live):
     """The parts that a client's operations use. Nothing is opened, and no running loop is needed."""
+
+    _view_or_none: Callable[[], Coroutine[Any, Any, ClusterSnapshot | None]]
 
     def __init__(
         self,
@@ -222,12 +229,12 @@ class Assembly(Live):
                 has_channel=invalidation is not None,
                 on_remove=self._hooks.near_removed if self._hooks.hears("near_removed") else None,
             )
-        self._flights = SingleFlight()
+        self._single_flight = SingleFlight()
         remembered = SeenVersions(not_negative(remember_versions, "remember_versions"))
         throttle = FailureBackoff()
         self._changes = InvalidationDispatcher(
             self._near,
-            self._flights,
+            self._single_flight,
             lambda: None if self._cluster.view is None else self._cluster.view.preferred_zone,
             clock=clock,
             remembered=remembered,
@@ -280,39 +287,46 @@ class Assembly(Live):
             gutter=gutter_pool,
             changes=self._changes,
         )
-        self._policy = loading
-        self._load_writes = self._defaults.write(None, None, "miss")
         self._turns = KeyedLock()
-        self._loads = ReadThrough(
+        context = LoadContext(
+            hlc=clock,
+            single_flight=self._single_flight,
+            leases=Leases(clock),
+            backoff=throttle,
+            calls=LoaderCalls(max_loads),
+            writer=self._writes,
+            write_options=self._defaults.write(None, None, "miss"),
+            decoding=self._decoding,
+            background=self._background,
+            hooks=self._hooks,
+            near=self._near,
+            has_versions=not interop,
+            tombstone_ttl=tombstones,
+            current_zones=lambda: self._cluster.view,
+            known_version=remembered.latest,
+            unix_time=wall_clock,
+        )
+        lookup = Lookup(
             self._reads,
             self._decoding,
-            Loader(
-                clock=clock,
-                pack=Packer(
-                    self._decoding,
-                    versions=not interop,
-                    tombstone_ttl=tombstones,
-                    wire_ttl=self._writes.wire_ttl,
-                    wall=wall_clock,
-                ),
-                flights=self._flights,
-                leases=Leases(clock),
-                throttle=throttle,
-                fill=Fill(self._writes),
-                background=self._background,
-                hooks=self._hooks,
-                near=self._near,
-                max_loads=max_loads,
-                versions=not interop,
-                current=lambda: self._cluster.view,
-                known=remembered.latest,
-                wall=wall_clock,
-            ),
-            self._flights,
-            self._background,
+            self._single_flight,
             self._hooks,
-            wall=wall_clock,
+            unix_time=wall_clock,
         )
+        requests = LoadRequests(self._defaults, self._decoding, loading, has_versions=not interop)
+        parts_of_loads = (
+            self._keys,
+            requests,
+            lookup,
+            Loader(context),
+            self._decoding,
+            None if self._near is None else NearValues(self._near, self._decoding),
+            self._hooks,
+        )
+        self._read_through = ReadThrough(
+            *parts_of_loads, cluster=self._cluster, affinity=self._owner, zones_or_none=self._view_or_none
+        )
+        self._bulk_read_through = BulkReadThrough(*parts_of_loads, zones_or_none=self._view_or_none)
 
 
 def _codec(codec: Codec | None, *, interop: bool) -> Codec:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from evcache._awaitable import await_result
 from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable, DecodeError, UsageError, ValueTooLarge
 from evcache.options import Level, Seconds
@@ -133,7 +134,7 @@ class Invalidating(Reading, Writing):
             await check_size(view, draft, options)
         async with self._turns.of(draft.key):
             try:
-                await awaitable(writer(value), "writer")
+                await await_result(writer(value), "writer")
             except BaseException as error:
                 await self._doubt(draft.key, isinstance(error, Exception))
                 raise
@@ -166,12 +167,3 @@ class Invalidating(Reading, Writing):
             unknown = error if isinstance(error, CacheUnavailable) else CacheUnavailable("finding the zones", {})
             self._hooks.error_as_miss(unknown)
             return None
-
-
-async def awaitable(result: Any, argument: str = "loader") -> Any:
-    """Await what a caller's function returned. Raises `InvalidArgument` if it cannot be awaited."""
-    if not hasattr(result, "__await__"):
-        raise InvalidArgument(
-            argument, f"an async function is needed: it returned {type(result).__name__}, which can't be awaited"
-        )
-    return await result

@@ -79,7 +79,7 @@ class Lifecycle(Assembly):
             near=None if self._near is None else replace(self._near.stats),
             near_entries=0 if self._near is None else self._near.size[0],
             near_bytes=0 if self._near is None else self._near.size[1],
-            loads=self._loads.stats(),
+            loads=self._read_through.stats(),
             invalidation=None if self._bus is None else self._bus.stats,
         )
 
@@ -154,7 +154,7 @@ class Lifecycle(Assembly):
             if self._replay is not None:
                 self._replay.finish()
             cut_short = await self._background.close(drain)
-            self._loads.close()
+            self._read_through.close()
             if cut_short:
                 # A program that does not close its client does not wait for its writes.
                 _log.log(_level(loop_ends), "closed with %d background writes unfinished", cut_short)
@@ -218,7 +218,7 @@ class Lifecycle(Assembly):
         self._background.reopen()
         self._cluster.reopen()
         self._repair.reopen()
-        self._loads.reopen()
+        self._read_through.reopen()
         self._writes.reopen()
         self._turns.reopen()
         if self._near is not None:

@@ -11,11 +11,11 @@ from evcache.lifecycle import Lifecycle
 from evcache.near_cache.entry import NearEntry
 from evcache.options import Key
 from evcache.reads.decoding import Decoder
+from evcache.reads.near_values import NearValues
 from evcache.replication.reconcile import ZoneHit
 from evcache.results import Item
 from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.values.lifetime import Content, content_of
-from evcache.values.typed import TypedDecoder
 from evcache.zones.cluster import ClusterSnapshot
 
 # Items that are not simply a value of the codec's.
@@ -73,23 +73,8 @@ class ReadResults(Lifecycle):
         """Return the value of what the near cache holds. Each caller gets an object of its own, unless it is immutable."""
         if not kept.is_value:
             return default
-        if kept.typed is not None and kept.typed[0] is decoder:
-            return kept.typed[1]
         assert self._near is not None
-        if kept.data is not None and isinstance(decoder, TypedDecoder) and not decoder.converts(kept.flags):
-            value = self._decoding.value(full, kept, decoder)
-            self._near.store_typed(kept, decoder, value)
-            return value
-        value = kept.value
-        if kept.data is not None:
-            value = self._decoding.value(full, kept, self._codec)
-            self._near.store_decoded(kept, value)
-        if not isinstance(decoder, TypedDecoder):
-            return value
-        try:
-            return decoder.convert(value)
-        except DecodeError as error:
-            raise self._decoding.failed(error, full, kept.flags, kept.zone) from error
+        return NearValues(self._near, self._decoding).value(full, kept, decoder)
 
     def _item_kept(self, full: bytes, kept: NearEntry, decoder: Decoder) -> Item | None:
         if not kept.is_value:

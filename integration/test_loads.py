@@ -98,7 +98,7 @@ def test_callers_of_different_keys(dead, fault, transport):
             assert source.loads == CALLERS
             await until(known_to_be_dead)  # a busy loop blames itself for timeouts, and not the servers: it may take a while
             await everybody_gets_a_value()
-            assert cache._loads.stats().running == 0
+            assert cache.stats().loads.running == 0
 
     asyncio.run(main())
 
@@ -113,7 +113,7 @@ def test_callers_of_one_key(dead, fault):
         async with dead(fault) as cache:
             callers = [asyncio.create_task(cache.get_or_load("key", source.loader(1))) for _ in range(CALLERS)]
             full = cache._keys.qualify("key")
-            while (flight := cache._flights.get(full)) is None or len(flight.waiters) < CALLERS:
+            while (flight := cache._single_flight.get(full)) is None or len(flight.waiters) < CALLERS:
                 await asyncio.sleep(0.01)
             source.open.set()
             assert await asyncio.gather(*callers) == [1] * CALLERS
@@ -133,12 +133,12 @@ def test_callers_that_are_cancelled_while_they_wait_for_their_turn(dead, fault):
             callers = [
                 asyncio.create_task(cache.get_or_load(f"key-{number}", source.loader(number))) for number in range(CALLERS)
             ]
-            while source.running < MAX_LOADS or len(cache._flights) < CALLERS:
+            while source.running < MAX_LOADS or len(cache._single_flight) < CALLERS:
                 await asyncio.sleep(0.01)
             for caller in callers:
                 caller.cancel()
             await asyncio.gather(*callers, return_exceptions=True)
-            while len(cache._flights):
+            while len(cache._single_flight):
                 await asyncio.sleep(0.01)
             assert source.loads == MAX_LOADS
             assert source.running == 0

@@ -119,7 +119,7 @@ ORDER = """
     config
     values
     load_policy
-    _sqlite_journal _background _loop_affinity _steps _loop_end _retry
+    _sqlite_journal _background _loop_affinity _steps _loop_end _retry _awaitable
     hooks
     results consistency errors compatibility
     zones.testing

@@ -15,10 +15,10 @@ from evcache.replication.seen_versions import SeenVersions
 class RunningLoads(Protocol):
     """Loads that are under way. A write detaches the loads of its key."""
 
-    def detach(self, key: bytes, version: int | None) -> None:
+    def forget(self, key: bytes, version: int | None) -> None:
         """Detach the loads of the key that began before this version was written."""
 
-    def detach_all(self) -> None:
+    def forget_all(self) -> None:
         """Detach every load."""
 
 
@@ -110,7 +110,7 @@ class InvalidationDispatcher:
         Returns:
             The handle of the block of the near cache, for `end` or `cancel`.
         """
-        self._flights.detach(key, fence)
+        self._flights.forget(key, fence)
         if self._throttled and fence:  # a write without a version may be cancelled, and then ends no backoff
             self._throttle.end(key)
         if self._near is None:
@@ -129,7 +129,7 @@ class InvalidationDispatcher:
             block: Result of `begin`.
         """
         fence = None if write is None else write.fence
-        self._flights.detach(key, fence)
+        self._flights.forget(key, fence)
         if self._throttled and fence != NOTHING_NEWER:
             self._throttle.end(key)
         if self._near is not None:
@@ -167,7 +167,7 @@ class InvalidationDispatcher:
             key: Qualified key.
             version: Version of the write. If None, it is unknown. `NOTHING_NEWER` if the item changed without a new version.
         """
-        self._flights.detach(key, version)
+        self._flights.forget(key, version)
         if self._throttled and version != NOTHING_NEWER:
             self._throttle.end(key)
         if version is not None and version != NOTHING_NEWER:
@@ -180,7 +180,7 @@ class InvalidationDispatcher:
 
     def invalidate_all(self, reason: str) -> None:  # noqa: ARG002  # an argument of `Listener`
         """Dispatch that invalidation messages may have been lost."""
-        self._flights.detach_all()
+        self._flights.forget_all()
         self._throttle.end_all()
         if self._near is not None:
             self._near.invalidate_all()

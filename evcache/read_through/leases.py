@@ -1,18 +1,19 @@
-"""Leases: of all processes that miss a key, one is told to load it (Nishtala et al., "Scaling Memcache at Facebook", NSDI
-2013).
+"""Leases: of all processes that miss a key, one gets the right to load it.
 
-A lease is a *stub*, an empty item that memcached makes for the first who asks (`mg <key> N<seconds>`): that one is told
-so (`W`), the others that somebody is at work (`Z`). It ends when the value is stored over it, when its process gives it
-back, or, if that has died, by itself. A store that names the stub's CAS fails if the key has been written or deleted
-meanwhile, so a value that was loaded before a change does not hide it.
+Source: Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013. A lease is a *stub*, an empty item that memcached makes
+for the first request of `mg <key> N<seconds>`. Its reply has the flag `W`, later replies have `Z`. The lease ends in one of
+three ways: the value is stored over the stub, the process gives the lease back, or the stub expires.
 
-Where the key holds something already, a value that is out of date or the tombstone of a delete, no stub can be made of
-it. Then the stub is made beside it, under a name that no key can have. The name contains the CAS of the item to
-replace. So when the key is written or deleted, the stub has no meaning any more: neither a load that began before nor a
-loader that has failed before, and whose stub is kept for a while, delays the next load.
+A store that names the CAS of the stub fails if the key was written or deleted since. So a value that was loaded before a
+change does not hide the change.
 
-A lease lives in one zone: the local one, so that one process in each zone loads. Where the local one can't be reached, in
-the first of an order that is the same for all clients.
+No stub can be made of a key that holds an item: a value past its TTL, or the tombstone of a delete. Then the stub stands
+*beside* the key, under a name that no key can have. The name contains the CAS of the item to replace. If the key is written
+or deleted, that stub has no effect on the next load. This holds for a load that began before the write. It also holds for
+the stub that a failed loader leaves for its backoff.
+
+A lease lives in one zone. That is the local zone, so one process of each zone loads. If the local node is down, it is the
+first zone of an order that all clients share.
 """
 
 from __future__ import annotations
@@ -37,87 +38,110 @@ from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import Hit, Reply, read_hit
 from evcache.zones.zone_pool import ZonePool
 
-# Follows a key's name in the name of the stub beside it. A control character, which no key has.
+# Follows the key in the name of the stub beside it. No key contains a control character.
 _BESIDE = b"\x7f"
 _DIGEST_HEX = 32
 
 
 class NoLease(Enum):
-    """Why there is no lease."""
+    """Reason for which no lease was granted."""
 
     TAKEN = "taken"
-    """Somebody else is loading."""
+    """Another process holds the lease."""
     UNREACHABLE = "unreachable"
-    """No zone could be asked, or its server can't do it."""
+    """No node answered, or its server has no leases."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """This process is the one that loads a key."""
+    """Right of this process to load a key."""
 
     pool: ZonePool
     node: Node
     name: bytes
-    """What the stub is stored under."""
+    """Key of the stub on the server."""
     token: int
-    """The stub's CAS."""
+    """CAS of the stub."""
     over: int | None
-    """The CAS of the item that the key holds, which the value is to replace: the stub's own, where the key held nothing.
-    None: the version of the value decides."""
+    """CAS of the item that the loaded value replaces. That is the stub itself if the key held nothing. If None, the version
+    of the value decides."""
     over_until: float
-    """Until then, on the loop's clock, that item is there, unless somebody has written or deleted the key."""
+    """Time on the loop's clock until which that item exists, unless the key is written or deleted."""
 
 
 class Leases:
-    """How one client gets leases, and gives them back."""
+    """Requests for leases, and their return."""
 
-    def __init__(self, clock: HybridLogicalClock) -> None:
-        self._clock = clock
+    def __init__(self, hlc: HybridLogicalClock) -> None:
+        self._hlc = hlc
+        self.won = 0
+        """Number of leases that were granted."""
+        self.lost = 0
+        """Number of requests that were refused because another process holds the lease."""
 
     async def take(self, view: ClusterSnapshot, key: bytes, seconds: int, deadline: float) -> Lease | ZoneHit | NoLease:
-        """Get the lease of a key that seems to hold nothing; what it does hold, if it is something after all."""
-        until = _surely_until(seconds)
-        asked = await self._ask(view, key, key, seconds, deadline)
-        if isinstance(asked, NoLease):
-            return asked
-        pool, node, reply, hit = asked
+        """Ask for the lease of a key that seems to hold nothing.
+
+        Returns:
+            The lease; the item that the key holds after all; or the reason for which there is no lease.
+        """
+        until = _certain_until(seconds)
+        granted = await self._ask(view, key, key, seconds, deadline)
+        if isinstance(granted, NoLease):
+            return granted
+        pool, node, reply, hit = granted
         if not hit.leased:
-            return ZoneHit(hit, pool.name, self._clock.observe(hit.cas))
-        return Lease(pool, node, key, hit.cas, hit.cas, until) if b"W" in reply.tokens else NoLease.TAKEN
+            return ZoneHit(hit, pool.name, self._hlc.observe(hit.cas))
+        return self._count(Lease(pool, node, key, hit.cas, hit.cas, until), reply)
 
     async def take_beside(
         self, view: ClusterSnapshot, key: bytes, seconds: int, deadline: float, over: ZoneHit, known: int = 0
     ) -> Lease | NoLease:
-        """Get the lease of a key that holds something which is to be replaced.
+        """Ask for the lease of a key that holds an item to be replaced.
 
-        `over`: what `take` has found. `known`: the newest version of the key that this client knows. If what was found is
-        older, the lease is for replacing the known version, and the loaded value is stored by its version alone: the newer
-        item may arrive in the zone at any moment, and is no reason to drop what was loaded after it.
+        Args:
+            view: The zones.
+            key: The key.
+            seconds: Duration of the lease.
+            deadline: End of the request, on the loop's clock.
+            over: The item that `take` returned.
+            known: Latest version of the key that this client knows. If the item is older, the lease is for replacing the
+                known version, and the loaded value is stored by its version alone. The newer item may reach the zone at any
+                moment. That is no reason to drop a value that was loaded after it.
+
+        Returns:
+            The lease, or the reason for which there is none.
         """
-        is_behind = over.version is not None and over.version < known
-        name = beside(key, cas_of(known) if is_behind else over.hit.cas)
-        until = _surely_until(over.hit.ttl)
-        asked = await self._ask(view, key, name, seconds, deadline)
-        if isinstance(asked, NoLease):
-            return asked
-        pool, node, reply, hit = asked
-        if b"W" not in reply.tokens:
-            return NoLease.TAKEN
-        return Lease(pool, node, name, hit.cas, None if is_behind or over.zone != pool.name else over.hit.cas, until)
+        is_stale_replica = over.version is not None and over.version < known
+        name = beside(key, cas_of(known) if is_stale_replica else over.hit.cas)
+        until = _certain_until(over.hit.ttl)
+        granted = await self._ask(view, key, name, seconds, deadline)
+        if isinstance(granted, NoLease):
+            return granted
+        pool, node, reply, hit = granted
+        replaced = None if is_stale_replica or over.zone != pool.name else over.hit.cas
+        return self._count(Lease(pool, node, name, hit.cas, replaced, until), reply)
 
     def give_back(self, lease: Lease, deadline: float) -> None:
-        """Somebody else may load. Raises nothing: a stub that can't be removed ends by itself."""
-        _tell(lease.node, requests.meta_delete(lease.name, lease.token), deadline)
+        """Remove the stub, so that other processes may load. If that fails, the stub expires."""
+        _send_unanswered(lease.node, requests.meta_delete(lease.name, lease.token), deadline)
 
-    def extend(self, lease: Lease, seconds: int, deadline: float) -> None:
-        """Keep others from loading for so long: it has just failed. Raises nothing."""
-        _tell(lease.node, requests.meta_touch(lease.name, seconds), deadline)
+    def extend(self, lease: Lease, seconds: float, deadline: float) -> None:
+        """Keep the stub for some seconds after a failed load, so that no process loads. Failures are ignored."""
+        _send_unanswered(lease.node, requests.meta_touch(lease.name, math.ceil(seconds)), deadline)
+
+    def _count(self, lease: Lease, reply: Reply) -> Lease | NoLease:
+        if b"W" in reply.tokens:
+            self.won += 1
+            return lease
+        self.lost += 1
+        return NoLease.TAKEN
 
     async def _ask(
         self, view: ClusterSnapshot, key: bytes, name: bytes, seconds: int, deadline: float
     ) -> tuple[ZonePool, Node, Reply, Hit] | NoLease:
         place = view.ring_position(key)
-        pool = _where(view, key, place)
+        pool = _zone_of_lease(view, key, place)
         if pool is None:
             return NoLease.UNREACHABLE
         node = pool.node(place)
@@ -127,28 +151,31 @@ class Leases:
             capabilities = capabilities_of(node)
             if not capabilities.leases:
                 return NoLease.UNREACHABLE
-            # A number that looks older than every write, and is no other stub's.
+            # The CAS is older than every version, and differs from that of every other stub.
             cas = MAX_CAS - secrets.randbelow(NOT_A_VERSION) if capabilities.versions else None
             reply = await send_request(node, requests.meta_lease(name, seconds, cas), deadline)
             hit = read_hit(reply)
         except CacheError:
             return NoLease.UNREACHABLE
         except asyncio.CancelledError:
-            if cas is not None:  # it may have been given: nobody would know before it ends
-                _tell(node, requests.meta_delete(name, cas), deadline)
+            if cas is not None:  # the lease may have been granted, and would block other processes until it expires
+                _send_unanswered(node, requests.meta_delete(name, cas), deadline)
             raise
         return NoLease.UNREACHABLE if hit is None else (pool, node, reply, hit)
 
 
-def _surely_until(seconds: int | None) -> float:
-    """The end, on the loop's clock, of what has so many seconds left (-1: no end; None: not known)."""
+def _certain_until(seconds: int | None) -> float:
+    """Return the time on the loop's clock until which an item exists that has these seconds left.
+
+    -1 is an item without an end. None is an unknown end.
+    """
     if seconds is None:
         return 0.0
     return math.inf if seconds < 0 else asyncio.get_running_loop().time() + seconds - TTL_GRANULARITY_SECONDS
 
 
-def _tell(node: Node, line: bytes, deadline: float) -> None:
-    """Send a command whose answer nobody waits for. No task, so that it works for who is cancelled, or closing."""
+def _send_unanswered(node: Node, line: bytes, deadline: float) -> None:
+    """Send a command and ignore its reply. No task is created, so that it works during a cancellation and a close."""
     connection = node.connection()
     if connection is None:
         return
@@ -159,7 +186,7 @@ def _tell(node: Node, line: bytes, deadline: float) -> None:
 
 
 def beside(key: bytes, cas: int) -> bytes:
-    """Return the name of the stub that stands beside a key while the item with this CAS is to be replaced."""
+    """Return the name of the stub beside a key whose item with this CAS is to be replaced."""
     end = b"%b%016x" % (_BESIDE, cas)
     if len(key) + len(end) <= MAX_KEY_BYTES:
         return key + end
@@ -167,9 +194,7 @@ def beside(key: bytes, cas: int) -> bytes:
     return key[: MAX_KEY_BYTES - len(end) - _DIGEST_HEX] + end + digest
 
 
-def _where(view: ClusterSnapshot, key: bytes, place: int) -> ZonePool | None:
-    """The zone that the lease of a key is in: home, or when its node is down, the first of the key's order whose node is
-    not.
-    """
-    home = (pool for pool in view.readers if pool.name == view.preferred_zone)
-    return next((pool for pool in (*home, *view.coordinators(key)) if not pool.node(place).is_down), None)
+def _zone_of_lease(view: ClusterSnapshot, key: bytes, place: int) -> ZonePool | None:
+    """Return the preferred zone, or if its node is down, the first zone of the key's order whose node is up."""
+    preferred = (pool for pool in view.readers if pool.name == view.preferred_zone)
+    return next((pool for pool in (*preferred, *view.coordinators(key)) if not pool.node(place).is_down), None)

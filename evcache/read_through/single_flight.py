@@ -1,10 +1,11 @@
-"""Loads under way, one for each key and process: whoever asks for a key that is being loaded waits for that load.
+"""Single flight: all callers of one process that miss a key wait for one load of it.
 
-Caches have got this wrong in the same few ways. If the first caller runs the load itself, or all await one task, a caller
-that is cancelled cancels the others. If the task is what is cached, so is its cancellation. So here a load is a task of
-the client's, and each caller waits on a future of its own: its cancellation, or its timeout, takes only that. A load that
-nobody waits for any more is cancelled; one whose callers ran out of time goes on, if its loader runs already: they will
-be back.
+Caches have failed at this in three ways. If the first caller runs the load, its cancellation cancels the other callers. The
+same happens if all callers await one task. If the task is what the cache keeps, it also keeps the cancellation.
+
+Here a load is a task of the client, and each caller waits on its own future. The cancellation or timeout of a caller ends
+that future only. A load without callers is cancelled. A load whose callers ran out of time continues if its loader runs,
+because the callers will ask again.
 """
 
 from __future__ import annotations
@@ -16,234 +17,265 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from evcache.errors import LoadAborted, LoadTimeout
-from evcache.read_through.concurrency_limit import Ticket
 from evcache.replication.hlc import NOTHING_NEWER
 from evcache.values.lifetime import Content
 
-# Callers that wait for one key. More are turned away: they would be an avalanche when it lands.
+# Callers that wait for one key. Further callers are refused, because all wake in the same iteration of the event loop.
 MAX_WAITERS = 10_000
 
-# Loads that are remembered after they have ended. A read lasts a fraction of a second; over that many loads in it, a key may
-# be loaded once more.
+# Loads that are remembered after their end. A read lasts a fraction of a second. If more loads end during one read, a key
+# may be loaded once more.
 MAX_ENDED = 1_000
 
+Ticket = asyncio.Future[None]
+"""Place in the queue of loaders. A ticket that is done is a turn."""
+
 Result = Content | None
-"""What was loaded; None: there is nothing."""
+"""Loaded value. None is an absence."""
 
 
 class Call:
-    """One key that is being loaded."""
+    """Load of one key, shared by all callers that wait for it. Only `SingleFlight` and the methods below change it."""
 
     __slots__ = (
-        "background",
-        "detached",
         "failure",
+        "is_background",
+        "is_finished",
+        "is_forgotten",
+        "is_loading",
+        "is_needed",
+        "is_resolved",
+        "is_urgent",
         "key",
-        "landed",
-        "loading",
-        "needed",
+        "latest_write",
         "result",
-        "settled",
         "task",
         "ticket",
         "traceback",
-        "urgent",
         "waiters",
-        "written",
     )
 
     def __init__(self, key: bytes, *, background: bool) -> None:
         self.key = key
-        self.background = background
-        """Whether it goes on when nobody waits for it."""
-        self.loading = False
-        """Whether its loader has been called."""
-        self.landed = False
-        """Whether there is a result, or a failure."""
-        self.settled = False
-        """Whether it is over, and nobody may join it."""
-        self.needed = False
-        """Whether somebody waits for it who has nothing else to serve."""
-        self.detached = False
-        """True if the key was, or may have been, written since the flight began."""
-        self.written: float = 0
-        """The newest version of the key that this process has heard of since it began; `math.inf`: one that is not known."""
+        self.is_background = background
+        """True if the load continues without waiting callers."""
+        self.is_loading = False
+        """True once the loader has been called."""
+        self.is_resolved = False
+        """True once there is a result or a failure."""
+        self.is_finished = False
+        """True once the value is stored, or the load has failed. No caller can join any more."""
+        self.is_needed = False
+        """True if a waiting caller has no old value to serve."""
+        self.is_forgotten = False
+        """True if the key was written, or may have been, since the load began."""
+        self.latest_write: float = 0
+        """Latest version of the key that was written since the load began. `math.inf` is an unknown version."""
         self.result: Result = None
         self.failure: BaseException | None = None
         self.traceback: TracebackType | None = None
         self.waiters: set[asyncio.Future[None]] = set()
         self.task: asyncio.Task[None] | None = None
-        self.urgent = False
-        """Whether a loader that runs waits for it: then it must not wait for a slot."""
+        self.is_urgent = False
+        """True if a running loader waits for this load. The load then takes no turn in the queue."""
         self.ticket: Ticket | None = None
-        """Its loader's place among those that wait to be called."""
+        """Place of the loader in the queue of loaders. None before it is queued."""
 
     def outcome(self) -> Result:
-        """What was loaded. Raises the failure, as often as it is asked: always with the loader's own traceback."""
+        """Return the result, or raise the failure with the loader's own traceback, at each call."""
         if self.failure is not None:
             raise self.failure.with_traceback(self.traceback)
         return self.result
 
+    def require(self) -> None:
+        """Mark the load as the only source of a value for a waiting caller."""
+        self.is_needed = True
+
+    def mark_urgent(self) -> None:
+        """Mark the load as one that a running loader waits for."""
+        self.is_urgent = True
+
+    def enqueue(self, ticket: Ticket) -> None:
+        """Record the place of the loader in the queue."""
+        self.ticket = ticket
+
+    def mark_loading(self) -> None:
+        """Record the call of the loader."""
+        self.is_loading = True
+
 
 class SingleFlight:
-    """The loads of one client."""
+    """Running loads of one client, at most one per key that callers can join."""
 
     def __init__(self) -> None:
         self._by_key: dict[bytes, Call] = {}
         self._by_task: dict[asyncio.Task[None], Sequence[Call]] = {}
         self._ended: OrderedDict[bytes, int] = OrderedDict()
         self.ended = 0
-        """Loads that have ended so far."""
+        """Number of loads that have ended."""
 
     def __len__(self) -> int:
-        """Keys that are being loaded, whether or not anybody may still join."""
+        """Number of keys that are being loaded, those that no caller can join included."""
         return sum(map(len, self._by_task.values()))
 
     def get(self, key: bytes) -> Call | None:
-        """The load of this key that a caller may wait for, if there is one."""
+        """Return the load of this key that a caller can join, or None."""
         return self._by_key.get(key)
 
     def has_ended_since(self, key: bytes, ended: int) -> bool:
-        """Whether a load of this key has ended since `ended` was this: what a read has found that was on its way
-        meanwhile may be older than what was loaded.
+        """Return True if a load of this key has ended since the number `ended` was read.
+
+        A read that was in flight at that moment may have found an older value than the load.
         """
         return self._ended.get(key, 0) > ended
 
     def begin(self, keys: Iterable[bytes], *, background: bool = False) -> list[Call]:
-        """Enter loads of keys. Each ends with `land` or `fail`, and all with `settle`."""
-        flights = [Call(key, background=background) for key in keys]
-        self._by_key.update((flight.key, flight) for flight in flights)
-        return flights
+        """Enter a load of each key. Each ends with `resolve` or `fail`, and then with `finish`."""
+        calls = [Call(key, background=background) for key in keys]
+        self._by_key.update((call.key, call) for call in calls)
+        return calls
 
-    def own(self, flights: Sequence[Call], task: asyncio.Task[None]) -> None:
-        """This task sees to them."""
-        if task.done():  # with an eager task factory it may have been run by what made it
+    def assign(self, calls: Sequence[Call], task: asyncio.Task[None]) -> None:
+        """Record the task that runs these loads."""
+        if task.done():  # an eager task factory may have run it already
             return
-        self._by_task[task] = flights
-        for flight in flights:
-            flight.task = task
+        self._by_task[task] = calls
+        for call in calls:
+            call.task = task
 
-    def detach(self, key: bytes, version: int | None = None) -> None:
-        """The key is being written: whoever asks from now on must not get what was loaded before. Those who wait do.
+    def forget(self, key: bytes, version: int | None = None) -> None:
+        """Let no further caller join the load of a key that is being written. Present callers still get its result.
 
-        `version`: the new one; None: not known.
+        Args:
+            key: The key.
+            version: Version of the write. None is an unknown version.
         """
-        flight = self._by_key.pop(key, None)
-        if flight is not None:
-            flight.written = max(flight.written, math.inf if version is None else version)
-            flight.detached = flight.detached or version != NOTHING_NEWER
+        call = self._by_key.pop(key, None)
+        if call is not None:
+            call.latest_write = max(call.latest_write, math.inf if version is None else version)
+            call.is_forgotten = call.is_forgotten or version != NOTHING_NEWER
 
-    def detach_all(self) -> None:
-        """The same, when any key may have been written."""
-        for flight in self._by_key.values():
-            flight.detached = True
+    def forget_all(self) -> None:
+        """Let no further caller join any load, because each key may have been written."""
+        for call in self._by_key.values():
+            call.is_forgotten = True
         self._by_key.clear()
 
     def reopen(self) -> None:
-        """Forget the loads of the last opening, whose tasks have ended."""
+        """Drop the loads of the last opening, whose tasks have ended."""
         self._by_key.clear()
         self._by_task.clear()
 
-    def land(self, flight: Call, result: Result) -> None:
-        """It has been loaded: everybody who waits gets it, and so does whoever joins before `settle`."""
-        if not flight.landed:
-            flight.landed = True
-            flight.result = result
-            _wake(flight)
+    def resolve(self, call: Call, result: Result) -> None:
+        """Give all waiting callers the result, and those that join before `finish`."""
+        if not call.is_resolved:
+            call.is_resolved = True
+            call.result = result
+            _wake(call)
 
-    def fail(self, flight: Call, failure: BaseException) -> None:
-        """It could not be loaded: everybody who waits gets this error, the same one, as all who await one asyncio future
-        do.
+    def fail(self, call: Call, failure: BaseException) -> None:
+        """Fail the load. All callers raise the same exception instance, as with a shared asyncio.Future."""
+        if not call.is_resolved:
+            call.is_resolved = True
+            call.failure = failure
+            call.traceback = failure.__traceback__
+            _wake(call)
+
+    def finish(self, calls: Sequence[Call], task: asyncio.Task[None] | None = None) -> None:
+        """End these loads. The next caller reads the zones, or begins another load.
+
+        Args:
+            calls: Loads whose results are stored, or that failed.
+            task: Task that has run them all. None if it still runs.
         """
-        if not flight.landed:
-            flight.landed = True
-            flight.failure = failure
-            flight.traceback = failure.__traceback__
-            _wake(flight)
-
-    def settle(self, flights: Sequence[Call], task: asyncio.Task[None] | None) -> None:
-        """They are over, and stored if they are to be: the next caller reads, or begins anew."""
-        for flight in flights:
-            if flight.settled:
+        for call in calls:
+            if call.is_finished:
                 continue
-            flight.settled = True
-            self._close(flight)
+            call.is_finished = True
+            self._remove(call)
             self.ended += 1
-            self._ended[flight.key] = self.ended
-            self._ended.move_to_end(flight.key)
+            self._ended[call.key] = self.ended
+            self._ended.move_to_end(call.key)
             if len(self._ended) > MAX_ENDED:
                 self._ended.popitem(last=False)
-            if not flight.landed:
-                self.fail(flight, LoadAborted("it was given up"))
+            if not call.is_resolved:
+                self.fail(call, LoadAborted("load ended without a result"))
         if task is not None:
             self._by_task.pop(task, None)
 
     def fail_all(self, failure: LoadAborted) -> None:
-        """Fail the loads that are under way, and let no caller join them."""
-        for task, flights in list(self._by_task.items()):
-            for flight in flights:
-                self.fail(flight, failure)
-            self.settle(flights, task)
+        """Fail all running loads, and let no caller join them."""
+        for task, calls in list(self._by_task.items()):
+            for call in calls:
+                self.fail(call, failure)
+            self.finish(calls, task)
 
-    async def wait(self, flights: Sequence[Call], seconds: float) -> None:
-        """Wait until all have landed. Raises `LoadTimeout` after so many seconds.
+    async def wait(self, calls: Sequence[Call], seconds: float) -> None:
+        """Wait until all these loads have a result or a failure.
 
-        A caller that is cancelled leaves alone; with the last one, a load that nobody else wants ends.
+        Cancellation ends the wait of this caller only. A load that loses its last caller is cancelled.
+
+        Args:
+            calls: Loads to wait for.
+            seconds: Longest duration of the wait.
+
+        Raises:
+            LoadTimeout: The wait took longer.
+            LoadAborted: Too many callers wait for one of the keys.
         """
         loop = asyncio.get_running_loop()
-        waiting = [flight for flight in flights if not flight.landed]
-        for flight in waiting:
-            if len(flight.waiters) >= MAX_WAITERS:
-                self._leave(waiting)  # those that were begun for this caller have nobody else
-                raise LoadAborted(f"{MAX_WAITERS} callers wait for {flight.key!r} already")
-        if not waiting:
+        pending = [call for call in calls if not call.is_resolved]
+        for call in pending:
+            if len(call.waiters) >= MAX_WAITERS:
+                self._leave(pending)  # loads that were begun for this caller have no other caller
+                raise LoadAborted(f"load refused: {MAX_WAITERS} callers wait for {call.key!r} already")
+        if not pending:
             return
-        # All join before the first await: between two of them, a flight without waiters could be given up.
-        waiters = [loop.create_future() for _ in waiting]
-        for flight, waiter in zip(waiting, waiters, strict=True):
-            flight.waiters.add(waiter)
-        timer = loop.call_later(seconds, _give_up, waiting, waiters, seconds)
+        # The caller joins all loads before its first await. A load without waiters could be cancelled between two awaits.
+        waiters = [loop.create_future() for _ in pending]
+        for call, waiter in zip(pending, waiters, strict=True):
+            call.waiters.add(waiter)
+        timer = loop.call_later(seconds, _time_out, pending, waiters, seconds)
         try:
             for waiter in waiters:
                 await waiter
         finally:
             timer.cancel()
-            for flight, waiter in zip(waiting, waiters, strict=True):
-                flight.waiters.discard(waiter)
+            for call, waiter in zip(pending, waiters, strict=True):
+                call.waiters.discard(waiter)
                 if waiter.done() and not waiter.cancelled():
-                    waiter.exception()  # looked at by nobody when the caller is cancelled, or an earlier one failed
-            self._leave(waiting)
+                    waiter.exception()  # retrieved, or asyncio logs it if the caller is cancelled or an earlier one failed
+            self._leave(pending)
 
-    def _leave(self, flights: Sequence[Call]) -> None:
-        """A caller does not wait for these any more. Cancel each load of which all flights are abandoned."""
+    def _leave(self, calls: Sequence[Call]) -> None:
+        """Cancel the tasks of these loads of which no load has a caller."""
         tasks: dict[asyncio.Task[None], None] = {}
-        for flight in flights:
-            if not flight.waiters and not flight.landed and not flight.background:
-                self._close(flight)
-                if flight.task is not None:
-                    tasks[flight.task] = None
+        for call in calls:
+            if not call.waiters and not call.is_resolved and not call.is_background:
+                self._remove(call)
+                if call.task is not None:
+                    tasks[call.task] = None
         for task in tasks:
             if task.get_loop().is_closed():
                 continue
             together = self._by_task.get(task, ())
-            if not any(other.waiters or other.background for other in together if not other.landed):
+            if not any(other.waiters or other.is_background for other in together if not other.is_resolved):
                 task.cancel()
 
-    def _close(self, flight: Call) -> None:
-        """Nobody may join this one any more."""
-        if self._by_key.get(flight.key) is flight:
-            del self._by_key[flight.key]
+    def _remove(self, call: Call) -> None:
+        if self._by_key.get(call.key) is call:
+            del self._by_key[call.key]
 
 
-def _wake(flight: Call) -> None:
-    for waiter in flight.waiters:
+def _wake(call: Call) -> None:
+    for waiter in call.waiters:
         if not waiter.done():
             waiter.set_result(None)
 
 
-def _give_up(flights: Sequence[Call], waiters: Sequence[asyncio.Future[None]], seconds: float) -> None:
-    for flight, waiter in zip(flights, waiters, strict=True):
+def _time_out(calls: Sequence[Call], waiters: Sequence[asyncio.Future[None]], seconds: float) -> None:
+    for call, waiter in zip(calls, waiters, strict=True):
         if not waiter.done():
-            # A loader that has not been called yet is not called for nobody: a queue of those would outlive its cause.
-            flight.background = flight.background or flight.loading
-            waiter.set_exception(LoadTimeout(flight.key, seconds))
+            # A loader that was not called yet is dropped. A queue of loads without callers would outlast an outage.
+            call.is_background = call.is_background or call.is_loading
+            waiter.set_exception(LoadTimeout(call.key, seconds))

@@ -36,6 +36,9 @@ NOTHING_NEWER = 0
 # writes. Such writes would win for as long as the clock is ahead. NTP keeps machines within milliseconds.
 MAX_AHEAD_MS = 60_000
 
+# Bits of a version below its milliseconds.
+MILLISECONDS_SHIFT = WRITER_BITS + COUNTER_BITS
+
 _WRITER_MASK = (1 << WRITER_BITS) - 1
 
 # Highest version for which `tick` can make a newer one that is still in the range of versions.
@@ -164,4 +167,4 @@ def cas_of(version: int) -> int:
 
 def milliseconds_of(version: int) -> int:
     """Return the time at which a version was made, in milliseconds since 1970."""
-    return version >> WRITER_BITS + COUNTER_BITS
+    return version >> MILLISECONDS_SHIFT

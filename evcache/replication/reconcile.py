@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from evcache.errors import CacheUnavailable, ConsistencyError, StaleReplica
-from evcache.replication.hlc import milliseconds_of
+from evcache.replication.hlc import MILLISECONDS_SHIFT
 from evcache.values.flags import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.replies import Hit
@@ -27,7 +27,7 @@ class ZoneHit(NamedTuple):
     @property
     def written_at(self) -> float | None:
         """Unix time of the write, from the version. None if the item has no version."""
-        return None if self.version is None else milliseconds_of(self.version) / 1000
+        return None if self.version is None else (self.version >> MILLISECONDS_SHIFT) / 1000
 
     @property
     def is_value(self) -> bool:

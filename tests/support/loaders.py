@@ -150,7 +150,7 @@ async def assert_nothing_left(*clients: EVCache) -> None:
     for client in clients:
         stats = client.stats()
         assert (stats.loads.running, stats.loads.waiting, stats.background_tasks) == (0, 0, 0)
-        assert not client._flights._by_key  # nothing else would show it before the next load
+        assert not client._single_flight._by_key  # nothing else would show it before the next load
         assert client._near is None or not client._near._fetches
         assert not len(client._turns)
 

@@ -224,7 +224,7 @@ async def test_close_ends_in_time(zones, case, drain, caplog):
             await pass_time(1)
             stats = cache.stats()
             assert (stats.loads.running, stats.loads.waiting, stats.background_tasks) == (0, 0, 0)
-            assert cache._loads._loads._slots.taken == 0
+            assert cache._read_through._loader._context.calls._limiter.taken == 0
             assert await cache.get("new") == 1
     stubborn.release.set()
     await pass_time(5)

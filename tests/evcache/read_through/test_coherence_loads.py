@@ -88,7 +88,7 @@ async def test_a_load_that_began_before_a_gap_is_not_kept(zones):
     source = Source("before")
     loading = asyncio.ensure_future(one(pair.reader, source))
     await pass_time(0.1)
-    pair.reader._changes.lost_track("test")
+    pair.reader._changes.invalidate_all("test")
     source.go.set()
     assert await loading == "before"
     assert kept(pair.reader, KEY) is None

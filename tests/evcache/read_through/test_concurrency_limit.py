@@ -14,10 +14,10 @@ def test_those_over_the_limit_wait_their_turn():
         slots = LoadLimiter(2)
         tickets = [slots.ticket(at_once=False) for _ in range(5)]
         assert [ticket.done() for ticket in tickets] == [True, True, False, False, False]
-        slots.free()
+        slots.release()
         assert [ticket.done() for ticket in tickets] == [True, True, True, False, False]
         assert slots.taken == 2
-        assert slots.full
+        assert slots.is_full
 
     run(main())
 
@@ -28,10 +28,10 @@ def test_whoever_comes_does_not_overtake_those_who_wait():
         slots.ticket(at_once=True)
         slots.ticket(at_once=True)  # over the limit
         first = slots.ticket(at_once=False)
-        slots.free()
+        slots.release()
         second = slots.ticket(at_once=False)
         assert not first.done(), "one is still over the limit"
-        slots.free()
+        slots.release()
         assert first.done()
         assert not second.done()
 
@@ -49,12 +49,12 @@ def test_who_is_cancelled_leaves_the_place_to_the_next(given):
         waiting = asyncio.ensure_future(slots.wait(tickets[0]))
         await asyncio.sleep(0)
         if given:
-            slots.free()
+            slots.release()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         if not given:
-            slots.free()
+            slots.release()
         assert tickets[1].done()
         assert slots.taken == 1
 
@@ -66,12 +66,12 @@ def test_one_can_be_let_in_over_the_limit():
         slots = LoadLimiter(1)
         slots.ticket(at_once=False)
         first, second = slots.ticket(at_once=False), slots.ticket(at_once=False)
-        slots.jump(second)
-        slots.jump(second)  # no second slot for it
+        slots.expedite(second)
+        slots.expedite(second)  # no second slot for it
         assert (first.done(), second.done(), slots.taken) == (False, True, 2)
-        slots.free()
+        slots.release()
         assert not first.done()
-        slots.free()
+        slots.release()
         assert first.done()
 
     run(main())

@@ -139,7 +139,7 @@ async def test_a_value_that_cannot_be_stored_is_not_loaded_by_each_reader(zones,
         assert await cache.get_or_load("k", source.load, ttl=10, policy=policy) == "old"
         await pass_time(0.1)
     assert source.calls == 2
-    assert "in the background failed" in caplog.text
+    assert "background load of b't:k' failed: " in caplog.text
 
 
 # Its time.
@@ -227,7 +227,7 @@ async def test_a_loader_that_fails_after_its_callers_have_gone_is_logged(zones, 
     with pytest.raises(LoadTimeout):
         await cache.get_or_load("k", source.load, timeout=0.5)
     await pass_time(1)
-    assert "in the background failed" in caplog.text
+    assert "background load of b't:k' failed: " in caplog.text
     assert "down" in caplog.text
     await assert_nothing_left(cache)
 

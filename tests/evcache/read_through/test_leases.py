@@ -24,7 +24,7 @@ class Process:
 
     def __init__(self, cache: EVCache):
         self.cache = cache
-        self.leases = Leases(cache._loads._loads._clock)
+        self.leases = Leases(cache._clock)
 
     @property
     def view(self):

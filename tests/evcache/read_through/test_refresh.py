@@ -102,7 +102,7 @@ async def test_a_refresh_that_fails_changes_nothing_and_is_not_repeated_for_a_wh
         await pass_time(0.9)
     assert source.calls == 2
     assert [error for _, _, error in listener.loads] == [None, source.error]
-    assert "in the background failed" in caplog.text
+    assert "background load of b't:k' failed: " in caplog.text
     await pass_time(1)
     for _ in range(3):
         assert await cache.get_or_load("k", source.load, ttl=100, policy=policy) == "old"
@@ -145,7 +145,7 @@ async def test_without_leases_early_loads_are_drawn(zones):
     source = Source("old", seconds=1)
     policy = LoadPolicy(jitter=0, lease=False)
     draws = []
-    cache._loads._draw = lambda: draws.pop()
+    cache._read_through._lookup._draw = lambda: draws.pop()
     draws[:] = [0.5] * 5
     await cache.get_or_load("k", source.load, ttl=100, policy=policy)
     assert zones.one("a").store.get(full("k")).flags == FLAG_ENVELOPE

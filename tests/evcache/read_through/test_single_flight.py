@@ -22,13 +22,13 @@ class Load:
         self.loads = flights.begin(keys, background=background)
         self.end = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self._run())
-        flights.own(self.loads, self.task)
+        flights.assign(self.loads, self.task)
 
     async def _run(self):
         try:
             await self.end
         finally:
-            self.flights.settle(self.loads, asyncio.current_task())
+            self.flights.finish(self.loads, asyncio.current_task())
 
     @property
     def flight(self):
@@ -48,7 +48,7 @@ async def test_everybody_who_waits_gets_what_was_loaded():
     callers = [asyncio.create_task(wait(flights, flights.get(b"k"))) for _ in range(3)]
     await settle()
     assert len(flights) == 1
-    flights.land(load.flight, VALUE)
+    flights.resolve(load.flight, VALUE)
     assert await asyncio.gather(*callers) == [[VALUE]] * 3
     assert await wait(flights, flights.get(b"k")) == [VALUE], "joined between landing and settling"
     load.end.set_result(None)
@@ -61,7 +61,7 @@ async def test_everybody_who_waits_gets_what_was_loaded():
 async def test_nothing_is_a_result():
     flights = SingleFlight()
     load = Load(flights, b"k")
-    flights.land(load.flight, None)
+    flights.resolve(load.flight, None)
     assert await wait(flights, load.flight) == [None]
     load.end.set_result(None)
     await load.task
@@ -71,10 +71,10 @@ async def test_nothing_is_a_result():
 async def test_the_first_end_counts():
     flights = SingleFlight()
     load = Load(flights, b"a", b"b")
-    flights.land(load.loads[0], VALUE)
+    flights.resolve(load.loads[0], VALUE)
     flights.fail(load.loads[0], LookupError())
     flights.fail(load.loads[1], LookupError())
-    flights.land(load.loads[1], VALUE)
+    flights.resolve(load.loads[1], VALUE)
     assert load.loads[0].outcome() == VALUE
     with pytest.raises(LookupError):
         load.loads[1].outcome()
@@ -122,7 +122,7 @@ async def test_a_caller_that_is_cancelled_leaves_alone(victim):
     callers[victim].cancel()
     await settle()
     assert not load.task.done()
-    flights.land(load.flight, VALUE)
+    flights.resolve(load.flight, VALUE)
     assert await callers[1 - victim] == [VALUE]
     assert callers[victim].cancelled()
     load.end.set_result(None)
@@ -165,7 +165,8 @@ async def test_a_load_whose_callers_ran_out_of_time_goes_on_if_its_loader_runs(l
     """One that waits to be called would otherwise be called for nobody."""
     flights = SingleFlight()
     load = Load(flights, b"k")
-    load.flight.loading = loading
+    if loading:
+        load.flight.mark_loading()
     before = now()
     with pytest.raises(LoadTimeout) as caught:
         await wait(flights, load.flight, seconds=3.0)
@@ -201,7 +202,7 @@ async def test_a_task_with_a_load_that_has_landed_ends_with_the_others():
     load = Load(flights, b"a", b"b")
     both = asyncio.create_task(wait(flights, *load.loads))
     await settle()
-    flights.land(load.loads[0], VALUE)
+    flights.resolve(load.loads[0], VALUE)
     await settle()
     both.cancel()
     await asyncio.wait([both, load.task])
@@ -216,16 +217,16 @@ async def test_what_is_written_cannot_be_joined_any_more():
     old = Load(flights, b"k")
     caller = asyncio.create_task(wait(flights, old.flight))
     await settle()
-    flights.detach(b"k")
-    flights.detach(b"unknown")
+    flights.forget(b"k")
+    flights.forget(b"unknown")
     assert flights.get(b"k") is None
     new = Load(flights, b"k")
-    flights.land(old.flight, VALUE)
+    flights.resolve(old.flight, VALUE)
     assert await caller == [VALUE]
     old.end.set_result(None)
     await old.task
     assert flights.get(b"k") is new.flight
-    flights.detach_all()
+    flights.forget_all()
     assert flights.get(b"k") is None
     assert len(flights) == 1, "it is still under way"
     new.end.set_result(None)
@@ -273,7 +274,7 @@ async def test_too_many_callers_are_turned_away(monkeypatch):
     await settle()
     assert own.task.cancelled()
     assert flights.get(b"own") is None
-    flights.land(crowded.flight, VALUE)
+    flights.resolve(crowded.flight, VALUE)
     assert await asyncio.gather(*callers) == [[VALUE]] * 2
     crowded.end.set_result(None)
     await crowded.task
@@ -286,5 +287,5 @@ async def test_a_task_that_has_ended_before_it_is_told_of_is_forgotten():
     load = Load(flights, b"k")
     load.end.set_result(None)
     await load.task
-    flights.own(load.loads, load.task)
+    flights.assign(load.loads, load.task)
     assert len(flights) == 0
