@@ -288,7 +288,7 @@ class Assembly(Live):
             changes=self._changes,
         )
         self._turns = KeyedLock()
-        context = LoadContext(
+        load_context = LoadContext(
             hlc=clock,
             single_flight=self._single_flight,
             leases=Leases(clock),
@@ -318,7 +318,7 @@ class Assembly(Live):
             self._keys,
             requests,
             lookup,
-            Loader(context),
+            Loader(load_context),
             self._decoding,
             None if self._near is None else NearValues(self._near, self._decoding),
             self._hooks,
