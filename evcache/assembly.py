@@ -209,14 +209,6 @@ class Assembly(Live):
         self._closers: set[asyncio.Future[None]] = set()  # calls of `close` that are under way
         clock = self._clock = HybridLogicalClock(wall_ms=lambda: int(wall_clock() * 1000))
         tombstones = self._tombstone_ttl = seconds_to_live(tombstone_ttl, "tombstone_ttl")
-        self._repair = ReadRepair(
-            clock,
-            self._background,
-            self._hooks,
-            enabled=repair and not interop,
-            tombstone_ttl=tombstones,
-            now=wall_clock,
-        )
         an_instance(near_cache, NearCache, "near_cache")
         an_instance(loading, LoadPolicy, "loading", optional=False)
         at_least_one(max_loads, "max_loads")
@@ -225,7 +217,7 @@ class Assembly(Live):
         if near_cache is not None:
             self._near = CoherentNearCache(
                 near_cache,
-                wall=wall_clock,
+                unix_time=wall_clock,
                 has_channel=invalidation is not None,
                 on_remove=self._hooks.near_removed if self._hooks.hears("near_removed") else None,
             )
@@ -243,6 +235,15 @@ class Assembly(Live):
         self._bus = None if invalidation is None else InvalidationBus(invalidation, f"evcache:{namespace}", self._changes)
         if self._bus is not None:
             self._changes.announce = self._bus.publish
+        self._repair = ReadRepair(
+            clock,
+            self._background,
+            self._hooks,
+            enabled=repair and not interop,
+            tombstone_ttl=tombstones,
+            on_repaired=self._changes.caught_up,
+            unix_time=wall_clock,
+        )
         self._failover = TokenBucket(failover.ratio, failover.burst)
         self._hedge = None if hedging is None else HedgedReader(hedging, self._hooks)
         gutter_pool = None if gutter is None else GutterPool(clock, gutter.ttl)
@@ -256,7 +257,6 @@ class Assembly(Live):
             sampler=RepairSampler(fraction(check_share, "check_share") if self._repair.enabled else 0.0),
         )
         self._reads = ZoneReader(context, self._near, self._hedge)
-        self._repair.announce = self._changes.caught_up
         self._replay: HintedHandoff | None = None
         if hints is not None and not interop:
             self._replay = HintedHandoff(
@@ -268,9 +268,9 @@ class Assembly(Live):
                 remembered,
                 lambda: self._cluster.view,
                 tombstone_ttl=tombstones,
-                now=wall_clock,
+                on_delivered=self._changes.caught_up,
+                unix_time=wall_clock,
             )
-            self._replay.caught_up = self._changes.caught_up
             self._cluster.on_node_recovered(self._replay.wake)
         stores = CompareAndSet(clock, wall_clock, versions=not interop)
         self._coordinator = Coordinator(stores, self._repair, remembered)

@@ -18,8 +18,6 @@ MOST_LINES = 400
 # Files to be divided.
 TOO_LONG = frozenset(
     [
-        "evcache.replication.read_repair",
-        "evcache.replication.handoff.hinted_handoff",
         "evcache.zones.transport.pipelined",
         "evcache.zones.transport.classic.connection",
         "evcache.zones.testing.fake_memcached.server",

@@ -65,7 +65,7 @@ class CoherentNearCache:
         settings: NearCache,
         clock: Callable[[], float] = time.monotonic,
         *,
-        wall: Callable[[], float] = time.time,
+        unix_time: Callable[[], float] = time.time,
         has_channel: bool = False,
         sweeps: bool = True,
         on_remove: Callable[[bytes, RemovalCause], None] | None = None,
@@ -75,7 +75,7 @@ class CoherentNearCache:
         Args:
             settings: Limits.
             clock: Returns monotonic seconds.
-            wall: Returns unix time in seconds.
+            unix_time: Returns unix time in seconds.
             has_channel: True if a channel reports writes of other processes while `set_channel_up` says so.
             sweeps: True if a timer frees expired entries. It needs a running loop.
             on_remove: Called for each removed entry.
@@ -83,7 +83,7 @@ class CoherentNearCache:
         self._settings = settings
         self._store = NearStore(settings, clock, on_remove)
         self._clock = clock
-        self._wall = wall
+        self._unix_time = unix_time
         self._fetches: dict[bytes, FetchToken] = {}
         self._fences = VersionFences(settings.grace)
         self._hot = None if settings.hot_reads is None else HotKeys(settings.hot_reads, clock)
@@ -183,7 +183,7 @@ class CoherentNearCache:
         if not self._fences.admits(token.key, kept.version, self._clock()):
             return False
         if not kept.has_envelope:
-            expires_at = math.inf if ttl < 0 else self._wall() - age + ttl
+            expires_at = math.inf if ttl < 0 else self._unix_time() - age + ttl
             kept.life = kept.life._replace(expires_at=expires_at, stale_until=expires_at)
         left = self._lifetime(ttl, kept.life, age)
         kept.expires_at = self._clock() + left
@@ -328,7 +328,7 @@ class CoherentNearCache:
         if hit.ttl is None or hit.leased or hit.stale or not self._fences.admits(key, found.version, self._clock()):
             return
         try:
-            content = content_of(hit, found.written_at, self._wall() - age, key=key, zone=found.zone)
+            content = content_of(hit, found.written_at, self._unix_time() - age, key=key, zone=found.zone)
         except DecodeError:
             return  # the reader of the item gets the error
         left = self._lifetime(hit.ttl, content.life, age)
@@ -343,7 +343,7 @@ class CoherentNearCache:
     def _lifetime(self, ttl: int, life: Lifetime, age: float) -> float:
         """Return the seconds until the item expires, by its server's TTL `age` seconds ago and by its envelope."""
         on_server = math.inf if ttl < 0 else ttl - TTL_GRANULARITY_SECONDS - age
-        return min(on_server, life.expires_at - self._wall())
+        return min(on_server, life.expires_at - self._unix_time())
 
 
 def reported_ttl(exptime: int) -> int:

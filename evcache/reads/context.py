@@ -54,7 +54,7 @@ class ReadContext:
     def count_served(self, view: ClusterSnapshot, keys: Collection[bytes]) -> None:
         """Count keys that one zone served, and start to compare those that the sampler chooses. Returns at once."""
         for key in self.sampler.choose(keys):
-            self.repair.check(view, key)
+            self.repair.start_comparison(view, key)
 
     def note(self, key: bytes, item: ZoneHit) -> None:
         """Remember the version of an item that the read returns."""
@@ -76,7 +76,7 @@ class ReadContext:
         position = view.ring_position(key)
         nodes = {pool.name: pool.node(position) for pool in view.readers}
         missed, stale = stale_replicas(winner, answers)
-        self.repair.bring(
+        self.repair.repair(
             view,
             key,
             winner,

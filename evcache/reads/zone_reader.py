@@ -182,7 +182,7 @@ class ZoneReader:
                     self._hits_left -= 1
                     if self._hits_left <= 0:
                         self._hits_left = self._sampler.draw_gap()
-                        self._context.repair.check(view, key)
+                        self._context.repair.start_comparison(view, key)
                     return _new_zone_hit(ZoneHit, (hit, first.name, version))
                 answer = StaleReplica(version, known)
                 self._context.hooks.zone_behind(first.name)

@@ -295,10 +295,10 @@ class ReplicatedWrite:
         handoff = self._parts.handoff
         if handoff is not None:
             if acknowledged:
-                if handoff.book.count:
+                if handoff.hints.count:
                     self._end_hints(handoff, write.zone)
             elif _is_missed(error) and isinstance(self.command, StoreCommand):
-                handoff.missed(write.zone, self.command, self.age, self.cause)
+                handoff.record_write(write.zone, self.command, self.age, self.cause)
         self._open -= 1
         if not self._open:
             self._end()
@@ -311,9 +311,9 @@ class ReplicatedWrite:
     def _end_hints(self, handoff: HintedHandoff, zone: str) -> None:
         """End the hints that a zone does not need any more, because it has this write."""
         if isinstance(self.command, StoreCommand):
-            handoff.reached(zone, self.command)
+            handoff.end_superseded(zone, self.command)
         elif isinstance(self.command, TouchCommand):
-            handoff.touched(zone, self.command.key)
+            handoff.end_superseded_touch(zone, self.command.key)
 
     def _is_sent_again(self) -> bool:
         """Send the write again if a zone refused it for an unseen version and its caller still waits."""
@@ -336,11 +336,11 @@ class ReplicatedWrite:
             return
         if isinstance(command, StoreCommand):
             if self._topology is not None and command.version is not None:
-                handoff.ended(self._topology, command.key)
+                handoff.check_new_zones(self._topology, command.key)
         elif isinstance(command, TouchCommand) and command.version is not None:
             for zone, error in self.failures.items():
                 if _is_missed(error):
-                    handoff.missed_touch(zone, command.key, command.version, command.ttl, self.age)
+                    handoff.record_touch(zone, command.key, command.version, command.ttl, self.age)
 
     def _complete_if_decided(self) -> None:
         required = self.required

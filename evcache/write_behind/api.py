@@ -328,7 +328,7 @@ class WriteBehind(Live):
 
     async def _saved(self) -> None:
         if self._journal is not None:
-            await self._journal.written()
+            await self._journal.flush()
 
     async def close(self, drain: float = DRAIN_SECONDS) -> dict[str, Any]:
         """Refuse further calls, write pending values within `drain` seconds, and stop.

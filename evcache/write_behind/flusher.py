@@ -7,8 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
-from tenacity import AsyncRetrying, retry_if_result, wait_exponential, wait_random
-
+from evcache._retry import retry_forever
 from evcache.write_behind.batch import AttemptedBatch, Batch
 from evcache.write_behind.buffer import Buffer
 from evcache.write_behind.capacity import Capacity
@@ -116,14 +115,9 @@ class Flusher:
         self.notify_progress()
 
     async def _run(self) -> None:
-        retrying = AsyncRetrying(
-            wait=wait_exponential(RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS) + wait_random(0, RETRY_FIRST_SECONDS),
-            retry=retry_if_result(bool),
-            sleep=self._pause,
-        )
         while True:
             await self._wait_until_due()
-            await retrying(self._flush_next)
+            await retry_forever(self._flush_next, RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS, sleep=self._pause)
 
     async def _wait_until_due(self) -> None:
         now = asyncio.get_running_loop().time
@@ -151,11 +145,11 @@ class Flusher:
             pass
 
     async def _flush_next(self) -> bool:
-        """Try one batch. Return True if a pause must follow."""
+        """Try one batch. Return False if the attempt failed, so that a pause must follow."""
         self._skip_pause = False
         attempted = self._buffer.next_batch(asyncio.get_running_loop().time())
         if attempted is None:
-            return False
+            return True
         await self._before_write()
         failure: BaseException | None = None
         unwritten: Collection[str] = ()
@@ -171,7 +165,7 @@ class Flusher:
             failure = error
         self._record(attempted, unwritten, failure)
         self.notify_progress()
-        return failure is not None or len(unwritten) > 0
+        return failure is None and not unwritten
 
     def _record(self, attempted: AttemptedBatch, unwritten: Collection[str], failure: BaseException | None) -> None:
         worked = self._buffer.source_works

@@ -48,9 +48,9 @@ class WriteBehindJournal(SqliteJournal[SavedWrite]):
         """Queue a change: the write under this batch and key, or its removal if `entry` is None. No effect after `close`."""
         place = (batch, key.encode())
         row = None if entry is None else (*place, entry.is_delta, entry.number, entry.data, entry.flags)
-        self._change(place, row)
+        self._queue(place, row)
 
     @staticmethod
-    def _found(row: Row) -> SavedWrite:
+    def _decode(row: Row) -> SavedWrite:
         batch, key, is_delta, *rest = row
         return SavedWrite(batch, key.decode(), bool(is_delta), *rest)

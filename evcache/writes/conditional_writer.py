@@ -159,7 +159,7 @@ class ConditionalWriter:
                 self._dispatcher.cancel(key, block)
                 raise  # the node refused the write
             if self._handoff is not None:
-                self._handoff.uncertain(zone, key)
+                self._handoff.record_check(zone, key)
             # The node may have stored the write. So the near cache must not keep what it has read since.
             self._dispatcher.end(key, None, block)
             raise CacheUnavailable(operation, {zone: error}) from error

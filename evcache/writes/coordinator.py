@@ -87,8 +87,8 @@ class Coordinator:
             return await peek(node, key, deadline, value=value)
         # Read before the look, because a concurrent call of this client may write a newer version while the zones answer.
         known = self._seen_versions.latest(key)
-        seen, compared = await self._repair.bring_up_to_date(view, key, pool.name, node, deadline, value=value)
-        latest = compared.newest or 0
+        seen, compared = await self._repair.catch_up(view, key, pool.name, node, deadline, value=value)
+        latest = compared.latest or 0
         if latest:
             self._seen_versions.note(key, latest)  # so that a read that follows is not older
         if seen is None or seen.absent:

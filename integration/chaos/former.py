@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from evcache.replication.handoff.delivery import has_expired
 from evcache.replication.handoff.hints import Hint, Kind
 from evcache.replication.node_requests import peek, send_request
 from evcache.replication.touch import TouchCommand
@@ -85,7 +86,7 @@ def put_hint(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def put_hint(self: Any, hint: Hint) -> Any:
         if hint.kind is Kind.DELETE and math.isinf(hint.expires_at):
-            hint = hint._replace(expires_at=self._now() + LONGEST_TTL_SECONDS)
+            hint = hint._replace(expires_at=self._unix_time() + LONGEST_TTL_SECONDS)
         return original(self, hint)
 
     return put_hint
@@ -95,7 +96,7 @@ def deliver_delete(original: Callable[..., Any]) -> Callable[..., Any]:
     """Drop the hint of a delete whose end has passed."""
 
     async def deliver_delete(self: Any, view: Any, hint: Hint, node: Any) -> Any:
-        if hint.kind is Kind.DELETE and hint.expires_at <= self._now():
+        if hint.kind is Kind.DELETE and hint.expires_at <= self._unix_time():
             self._end(hint, "expired")
             return True
         return await original(self, view, hint, node)
@@ -107,7 +108,7 @@ def deliver(original: Callable[..., Any]) -> Callable[..., Any]:
     """Drop a hint whose item has expired."""
 
     async def deliver(self: Any, view: Any, hint: Hint, node: Any) -> Any:
-        if hint.kind is Kind.SET and self._has_expired(hint):
+        if has_expired(hint, self._unix_time()):
             self._end(hint, "expired")
             return True
         return await original(self, view, hint, node)
@@ -115,14 +116,14 @@ def deliver(original: Callable[..., Any]) -> Callable[..., Any]:
     return deliver
 
 
-def carry_over(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Repair a zone without an announcement."""
+def store_copy(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Repair a zone without an invalidation of its older version."""
 
-    async def carry_over(self: Any, *arguments: Any, **named: Any) -> Any:
-        announce, self.announce = self.announce, None
+    async def store_copy(self: Any, *arguments: Any, **named: Any) -> Any:
+        on_repaired, self._on_repaired = self._on_repaired, None
         try:
             return await original(self, *arguments, **named)
         finally:
-            self.announce = announce
+            self._on_repaired = on_repaired
 
-    return carry_over
+    return store_copy

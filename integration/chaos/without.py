@@ -151,7 +151,7 @@ FIXES: Mapping[str, Fix] = {
     ),
     "repair-announced": Fix(  # clients of a run have no near cache
         "a repair is announced",
-        (Patch("evcache.replication.read_repair:ReadRepair._carry_over", former.carry_over),),
+        (Patch("evcache.replication.read_repair:ReadRepair._store_copy", former.store_copy),),
     ),
     "one-copy-store": Fix(  # saves bytes; every promise holds without it
         "larger values travel once in a guarded store",

@@ -38,7 +38,7 @@ def damaged(directory):
 def other_kind(directory):
     path = directory / "hints"
     run_sql(path, "CREATE TABLE users (name TEXT)")
-    yield path, "it is of another kind, or format"
+    yield path, "file of another kind or format"
     path.unlink()
 
 

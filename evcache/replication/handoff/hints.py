@@ -1,19 +1,18 @@
-"""Hints: writes that a zone missed, kept for it until it can take them. The book of them; `hinted_handoff` delivers.
+"""Hints: writes that a zone missed, stored until it can receive them. No I/O and no clock; `hinted_handoff` delivers.
 
-For each zone and key the latest write only, since an older one could not replace it anyway. No I/O and no clock here.
+For each zone and key only the latest write is stored, since the zone would refuse an older one.
 
-    delete   its tombstone; kept until delivered: what it deletes may have been written by another service, to live for
-             any time
-    set      the value; kept as long as a tombstone lives: later, a delete may have come and gone, and a replay would bring
-             the value back. After that it is a
-    check    the key and the version: when the zone is back, all zones are compared, and those behind are repaired
-    touch    the version and its new time to live
+    delete   its tombstone, stored until it is delivered. Another service may have written the deleted value with any TTL.
+    set      the value, stored as long as a tombstone lives. Later, a delete may have come and gone, and a delivery could
+             resurrect the deleted value. An expired set is demoted to a check:
+    check    the key and the version. When the zone is back, all zones are compared, and stale ones repaired.
+    touch    the version and its new TTL
 
 If the item of a set, touch or check has expired by the time of delivery, the delivery removes an older version from the
 zone. Otherwise readers of the zone would see a value again that other readers saw replaced.
 
-When hints take too many bytes, the oldest sets become checks. After that, or when there are too many keys, the oldest
-touches go first, then checks, then sets, and deletes last.
+If hints take too many bytes, the oldest sets are demoted. After that, or if there are too many keys, hints are dropped:
+the oldest touches first, then checks, then sets, and deletes last.
 """
 
 from __future__ import annotations
@@ -28,42 +27,45 @@ from typing import NamedTuple
 from evcache.zones.errors import InvalidArgument
 from evcache.zones.validation import at_least_one, flag, positive_seconds
 
-# What a hint takes beside its key and value: its objects, and its places in the book. Measured with tracemalloc.
+# Bytes of a hint beside its key and value: its objects, and its slots in the store. Measured with tracemalloc.
 ENTRY_BYTES = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """Whether, and how many, writes that a zone missed are kept for it."""
+    """Limits of hinted handoff. Raises `InvalidArgument` for a value out of range."""
 
     max_keys: int = 50_000
-    """Over all zones. Some 800 writes a second for the minute that a set is kept (`tombstone_ttl`)."""
+    """Largest number of hints, over all zones. It covers 800 writes a second for the minute that a set is stored
+    (`tombstone_ttl`)."""
 
     max_bytes: int = 32 * 1024 * 1024
-    """Keys, values and what they take in memory, over all zones."""
+    """Largest sum of keys, values and `ENTRY_BYTES` for each hint, over all zones."""
 
     rate: float = 1_000.0
-    """Deliveries in a second, over all zones: a zone that has just come back has other work, too."""
+    """Deliveries per second, over all zones. A zone that has just recovered has other work, too."""
 
     path: str | None = None
-    """A file that keeps them beyond the end of this process, sqlite's; one for each process. None: in memory only."""
+    """Path of an SQLite file that keeps hints beyond the end of this process. Each process needs its own. If None, hints are
+    in memory only."""
 
     strict: bool = False
     """True if a file that cannot be opened is an error. If False, the client keeps hints in memory only and logs this."""
 
     def __post_init__(self) -> None:
+        """Check all fields."""
         at_least_one(self.max_keys, "max_keys")
         at_least_one(self.max_bytes, "max_bytes")
         positive_seconds(self.rate, "rate")
         if self.path is not None and (not isinstance(self.path, str) or not self.path):
-            raise InvalidArgument("path", f"the path of a file is needed, not {self.path!r}")
+            raise InvalidArgument("path", f"a path of a file is required, not {self.path!r}")
         flag(self.strict, "strict")
         if self.strict and self.path is None:
-            raise InvalidArgument("strict", "it is about a file: set path, too")
+            raise InvalidArgument("strict", "path is required, too")
 
 
 class Kind(enum.IntEnum):
-    """What is kept of a write, in the order of delivery."""
+    """Kind of a hint, in the order of delivery. Deletes come first: until then the zone serves deleted values."""
 
     DELETE = 0
     SET = 1
@@ -72,7 +74,7 @@ class Kind(enum.IntEnum):
 
 
 class Hint(NamedTuple):
-    """A write that one zone missed."""
+    """Write that one zone missed."""
 
     zone: str
     key: bytes
@@ -81,13 +83,13 @@ class Hint(NamedTuple):
     data: bytes
     flags: int
     ttl: int
-    """As it went on the wire at `made_at`."""
+    """Exptime that the write had at `made_at`."""
     made_at: float
-    """Unix time when the write was sent."""
+    """Unix time at which the write was sent."""
     expires_at: float
-    """Unix time after which it is not to be delivered any more; `math.inf`: never."""
+    """Unix time from which it is not delivered. `math.inf` if it always is."""
     cause: object = None
-    """What listeners call the write that was missed; not in a file."""
+    """Value that hooks use to name the write. Not stored in a file."""
 
     @property
     def size(self) -> int:
@@ -96,55 +98,59 @@ class Hint(NamedTuple):
 
 
 class HintStore:
-    """All hints of one client."""
+    """Hints of one client."""
 
     def __init__(self, limits: Hints) -> None:
         self.size = 0
-        """Bytes."""
+        """Sum of the sizes of all hints, in bytes."""
         self.count = 0
-        """Hints."""
+        """Number of hints."""
         self._limits = limits
-        # By age: what was put in last is last.
-        self._kept: dict[Kind, dict[tuple[str, bytes], Hint]] = {kind: {} for kind in Kind}
-        self._deletes: Counter[bytes] = Counter()  # for how many zones a delete of a key is kept
+        self._hints: dict[Kind, dict[tuple[str, bytes], Hint]] = {kind: {} for kind in Kind}  # ordered by time of `put`
+        self._deletes: Counter[bytes] = Counter()  # number of zones with a delete, by key
 
     def __len__(self) -> int:
+        """Number of hints."""
         return self.count
 
     def __iter__(self) -> Iterator[Hint]:
-        """All, in the order of delivery: deletes, sets, checks, the oldest of each first."""
+        """Yield all hints in the order of delivery: by kind, and the oldest of each kind first."""
         for kind in Kind:
-            yield from list(self._kept[kind].values())
+            yield from list(self._hints[kind].values())
 
     def get(self, zone: str, key: bytes) -> Hint | None:
-        """What is kept for a zone under a key."""
-        for kept in self._kept.values():
-            hint = kept.get((zone, key))
+        """Return the hint for a zone and a key, or None."""
+        for hints in self._hints.values():
+            hint = hints.get((zone, key))
             if hint is not None:
                 return hint
         return None
 
     def has_delete(self, key: bytes) -> bool:
-        """Whether a delete of this key is kept for any zone."""
+        """Return True if a delete of this key is stored for any zone."""
         return key in self._deletes
 
     def put(self, hint: Hint) -> list[Hint]:
-        """Keep a hint unless a newer one of its key is; what had to go for it, as it was (a set may live on as a check)."""
-        before = self.get(hint.zone, hint.key)
-        if before is not None:
-            if before.version > hint.version or (before.version == hint.version and not _replaces(hint, before)):
+        """Store a hint, unless a newer one of its zone and key is stored.
+
+        Returns:
+            The hints that had to go for it, as they were. A set among them may still be stored as a check.
+        """
+        present = self.get(hint.zone, hint.key)
+        if present is not None:
+            if present.version > hint.version or (present.version == hint.version and not _replaces(hint, present)):
                 return []
-            self.remove(before)
-        self._enter(hint)
+            self.remove(present)
+        self._add(hint)
         return self._make_room()
 
     def remove(self, hint: Hint) -> bool:
-        """Keep it no more. False, with no effect, when it is not kept any more, or a newer one is."""
+        """Remove a hint. Return False if it is not stored, or was replaced by another."""
         place = hint.zone, hint.key
-        kept = self._kept[hint.kind]
-        if kept.get(place) is not hint:
+        hints = self._hints[hint.kind]
+        if hints.get(place) is not hint:
             return False
-        del kept[place]
+        del hints[place]
         self.size -= hint.size
         self.count -= 1
         if hint.kind is Kind.DELETE:
@@ -153,22 +159,22 @@ class HintStore:
                 del self._deletes[hint.key]
         return True
 
-    def expired(self, now: float) -> list[Hint]:
-        """Take out the sets that are too old to be delivered. They live on as checks."""
-        # All are looked at: one that a former process has left, or a clock that was set back, may outlive those behind it.
-        gone = [hint for hint in self._kept[Kind.SET].values() if hint.expires_at <= now]
-        for hint in gone:
-            self.take_out(hint)
-        return gone
+    def demote_expired(self, now: float) -> list[Hint]:
+        """Demote the sets that are too old to be delivered, and return them."""
+        # All sets are examined. An older process, or a clock that was set back, may have put a set that outlives later ones.
+        expired = [hint for hint in self._hints[Kind.SET].values() if hint.expires_at <= now]
+        for hint in expired:
+            self.demote(hint)
+        return expired
 
-    def take_out(self, hint: Hint) -> None:
-        """Keep it no more as it is: a set lives on as a check."""
+    def demote(self, hint: Hint) -> None:
+        """Replace a set by a check, which needs no value. Remove a hint of another kind."""
         self.remove(hint)
-        if hint.kind is Kind.SET:  # without its value it takes less room, and still says where to look
-            self._enter(hint._replace(kind=Kind.CHECK, data=b"", expires_at=math.inf))
+        if hint.kind is Kind.SET:
+            self._add(hint._replace(kind=Kind.CHECK, data=b"", expires_at=math.inf))
 
-    def _enter(self, hint: Hint) -> None:
-        self._kept[hint.kind][hint.zone, hint.key] = hint
+    def _add(self, hint: Hint) -> None:
+        self._hints[hint.kind][hint.zone, hint.key] = hint
         self.size += hint.size
         self.count += 1
         if hint.kind is Kind.DELETE:
@@ -176,21 +182,21 @@ class HintStore:
 
     def _make_room(self) -> list[Hint]:
         gone: list[Hint] = []
-        while self.size > self._limits.max_bytes and self._kept[Kind.SET]:
+        while self.size > self._limits.max_bytes and self._hints[Kind.SET]:
             gone.append(self._oldest(Kind.SET))
-            self.take_out(gone[-1])
+            self.demote(gone[-1])
         while len(self) > self._limits.max_keys or self.size > self._limits.max_bytes:
-            kind = next(kind for kind in (Kind.TOUCH, Kind.CHECK, Kind.SET, Kind.DELETE) if self._kept[kind])
+            kind = next(kind for kind in (Kind.TOUCH, Kind.CHECK, Kind.SET, Kind.DELETE) if self._hints[kind])
             gone.append(self._oldest(kind))
             self.remove(gone[-1])
         return gone
 
     def _oldest(self, kind: Kind) -> Hint:
-        return next(iter(self._kept[kind].values()))
+        return next(iter(self._hints[kind].values()))
 
 
-def _replaces(hint: Hint, before: Hint) -> bool:
-    """Return whether a hint of the same version says more: a stronger kind, or a later touch."""
-    if hint.kind is before.kind:
+def _replaces(hint: Hint, present: Hint) -> bool:
+    """Return True if a hint of the same version says more: a stronger kind, or a later touch."""
+    if hint.kind is present.kind:
         return hint.kind in (Kind.SET, Kind.TOUCH)
-    return hint.kind < before.kind
+    return hint.kind < present.kind

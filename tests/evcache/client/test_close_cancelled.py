@@ -7,7 +7,7 @@ import pytest
 
 from evcache import CacheUnavailable, Hedging, Hints, LocalChannel, NearCache, UsageError
 from evcache._background import BackgroundTasks
-from evcache.replication.handoff.file import HintsJournal
+from evcache.replication.handoff.journal import HintFile
 from tests.support.memory_zones import PATIENT, QUICK, ChangingTopology, Listener, MemoryZones, on_zones, pass_time
 from tests.support.virtual_time import settle
 
@@ -270,12 +270,12 @@ def test_a_second_close_closes_the_hint_file(tmp_path, turns, drain, is_open):
         if not is_open:
             assert await calling is None
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        following = HintsJournal(path)
+        following = HintFile(path)
         assert len(await following.open()) == is_open
         await following.close()
         gc.collect()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evcache.replication.handoff.file.BUSY_SECONDS", 0.0)
+        patch.setattr("evcache.replication.handoff.journal.BUSY_SECONDS", 0.0)
         asyncio.run(main())
     assert problems == []

@@ -30,7 +30,7 @@ def clock():
 
 
 def near_of(clock, has_channel=False, **settings):
-    return CoherentNearCache(NearCache(**settings), clock, wall=clock.wall, has_channel=has_channel, sweeps=False)
+    return CoherentNearCache(NearCache(**settings), clock, unix_time=clock.wall, has_channel=has_channel, sweeps=False)
 
 
 def found(value=b"v", version=None, ttl=100, flags=0, stale=False, leased=False):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from evcache import InvalidArgument
-from evcache.replication.handoff.file import FORMAT, HintsJournal
 from evcache.replication.handoff.hints import Hint, Kind
+from evcache.replication.handoff.journal import FORMAT, HintFile
 from evcache.write_behind.journal import WriteBehindJournal
 
 DELETE, SET, CHECK, TOUCH = Kind
@@ -32,7 +32,7 @@ def path(tmp_path):
 
 async def filled(path, *hints):
     """An open file with these hints, written."""
-    file = HintsJournal(path)
+    file = HintFile(path)
     assert await file.open() == []
     for one in hints:
         file.put(one)
@@ -55,7 +55,7 @@ def abandon(file):
 
 async def content(path):
     """What the next process finds."""
-    file = HintsJournal(path)
+    file = HintFile(path)
     try:
         return await file.open()
     finally:
@@ -131,7 +131,7 @@ def test_close_writes_what_was_put_just_before(path):
     """Nothing that was noted is lost by closing, and closing again does no harm."""
 
     async def main():
-        file = HintsJournal(path)
+        file = HintFile(path)
         await file.open()
         for number in range(1000):
             file.put(hint(number))
@@ -165,7 +165,7 @@ def test_a_second_opener_is_refused(path):
 
     async def main():
         first = await filled(path, hint(0))
-        second = HintsJournal(path)
+        second = HintFile(path)
         with pytest.raises(InvalidArgument) as caught:
             await second.open()
         await second.close()
@@ -176,7 +176,7 @@ def test_a_second_opener_is_refused(path):
         assert len(await content(path)) == 2
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evcache.replication.handoff.file.BUSY_SECONDS", 0.0)  # it would be waited for in real time
+        patch.setattr("evcache.replication.handoff.journal.BUSY_SECONDS", 0.0)  # it would be waited for in real time
         asyncio.run(main())
 
 
@@ -248,7 +248,7 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path, make):
     before = None if path.is_dir() else path.read_bytes()
 
     async def main():
-        file = HintsJournal(str(path))
+        file = HintFile(str(path))
         with pytest.raises(InvalidArgument) as caught:
             await file.open()
         await file.close()
@@ -358,12 +358,12 @@ def test_a_write_that_fails_is_logged_once_and_tried_again(path, caplog, another
     assert [
         (record.levelname, record.getMessage()) for record in caplog.records if record.name == "evcache.replication"
     ] == [
-        ("ERROR", UNUSABLE + f"{path}: attempt to write a readonly database"),
+        ("ERROR", UNUSABLE + f"{path}: attempt to write a readonly database; hints are kept in memory only"),
         ("INFO", f"hint file in use again: {path}"),
     ]
 
 
-UNUSABLE = "hint file unusable, hints are kept in memory only: "
+UNUSABLE = "hint file unusable: "
 
 
 def damage_under(file):
@@ -431,7 +431,7 @@ def test_an_open_that_fails_after_it_was_cancelled_is_no_lost_error(tmp_path):
 
     async def main():
         asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
-        file = HintsJournal(str(tmp_path / "nowhere" / "hints"))
+        file = HintFile(str(tmp_path / "nowhere" / "hints"))
         go_on = threading.Event()
         file._thread.submit(go_on.wait, 10)
         opening = asyncio.create_task(file.open())
@@ -452,7 +452,7 @@ def test_a_cancelled_open_leaves_nothing(path, moment):
     """Whoever gives up while the file is opened can close it, and the next process may have it."""
 
     async def main():
-        file = HintsJournal(path)
+        file = HintFile(path)
         opening = asyncio.create_task(file.open())
         if moment == "during":
             await asyncio.sleep(0)

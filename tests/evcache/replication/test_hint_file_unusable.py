@@ -10,19 +10,19 @@ import threading
 import pytest
 
 from evcache import CacheUnavailable, Hints, InvalidArgument
-from evcache.replication.handoff.file import HintsJournal
 from evcache.replication.handoff.hints import Hint, Kind
+from evcache.replication.handoff.journal import HintFile
 from evcache.values.flags import FLAG_TOMBSTONE
 from tests.support.memory_zones import TOMBSTONE, WALL_START, Listener, MemoryZones, full, on_zones, pass_time
 from tests.support.unusable_files import CAUSES, no_database, other_kind
 from tests.support.virtual_time import settle
 
-UNUSABLE = "hint file unusable, hints are kept in memory only: "
+UNUSABLE = "hint file unusable: "
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr("evcache.replication.handoff.file.BUSY_SECONDS", 0.0)  # it would be waited for in real time
+    monkeypatch.setattr("evcache.replication.handoff.journal.BUSY_SECONDS", 0.0)  # it would be waited for in real time
 
 
 def said(caplog):
@@ -127,7 +127,7 @@ def test_hints_that_no_file_keeps_are_lost_with_the_client(tmp_path, caplog):
     with caplog.at_level(logging.INFO), no_database(tmp_path) as (path, _):
         asyncio.run(main(path))
     messages = [record.getMessage() for record in caplog.records]
-    assert "closed with 1 writes that zone c has not got" in messages
+    assert "closed with 1 undelivered hints for zone c: dropped" in messages
     assert not [message for message in messages if "kept in /" in message]
 
 
@@ -143,12 +143,12 @@ def test_a_file_that_fails_in_use_fails_no_call(tmp_path, caplog, recovers):
         await zones.kill("c")
         await cache.set("k0", 0, timeout=5)
         file = cache._replay.journal._file
-        assert await file.written()
+        assert await file.flush()
         assert cache.stats().hint_file_error is None
         file._thread.submit(file._database.execute, "PRAGMA query_only = ON").result()
         for number in range(1, 4):
             assert await cache.set(f"k{number}", number, timeout=5)
-            assert not await file.written()
+            assert not await file.flush()
         assert cache.stats().hint_file_error.startswith(path)
         assert cache.stats().hints == 4
         (line,) = said(caplog)
@@ -156,11 +156,11 @@ def test_a_file_that_fails_in_use_fails_no_call(tmp_path, caplog, recovers):
         if recovers:
             file._thread.submit(file._database.execute, "PRAGMA query_only = OFF").result()
             await cache.set("k4", 4, timeout=5)
-            assert await file.written()
+            assert await file.flush()
             assert cache.stats().hint_file_error is None
         await cache.close()
         assert len(listener.ended) == (0 if recovers else 4)
-        following = HintsJournal(path)
+        following = HintFile(path)
         assert len(await following.open()) == (5 if recovers else 1)
         await following.close()
 
@@ -183,7 +183,7 @@ def test_the_second_client_keeps_its_hints_in_memory(tmp_path, caplog):
         await second.set("second", 1, timeout=5)
         await first.close()
         await second.close()
-        following = HintsJournal(path)
+        following = HintFile(path)
         assert [hint.key for hint in await following.open()] == [full("first")]
         await following.close()
 
@@ -201,8 +201,8 @@ def test_a_client_that_is_closed_while_a_slow_file_opens_leaves_nothing(tmp_path
         zones = MemoryZones()
         cache = patient(zones, hints=Hints(path=path))
         with pytest.MonkeyPatch.context() as patch:
-            opened = HintsJournal._open
-            patch.setattr(HintsJournal, "_open", lambda file: (go_on.wait(10), opened(file))[1])
+            opened = HintFile._open
+            patch.setattr(HintFile, "_open", lambda file: (go_on.wait(10), opened(file))[1])
             getting = asyncio.create_task(cache.get("k", timeout=5))
             await settle()
             cache._replay.journal.wait_no_longer()
@@ -213,7 +213,7 @@ def test_a_client_that_is_closed_while_a_slow_file_opens_leaves_nothing(tmp_path
             go_on.set()
             await closing
         assert len(asyncio.all_tasks()) == 1
-        following = HintsJournal(path)
+        following = HintFile(path)
         assert await following.open() == []
         await following.close()
 
@@ -224,7 +224,7 @@ def test_a_client_that_is_closed_while_a_slow_file_opens_leaves_nothing(tmp_path
 
 
 class SlowFile:
-    """Stands for a `HintsJournal` on a slow disk."""
+    """Stands for a `HintFile` on a slow disk."""
 
     def __init__(self, path):
         self.path = path
@@ -252,7 +252,7 @@ class SlowFile:
 
 @pytest.fixture
 def _slow(monkeypatch):
-    monkeypatch.setattr("evcache.replication.handoff.journal.HintsJournal", SlowFile)
+    monkeypatch.setattr("evcache.replication.handoff.journal.HintFile", SlowFile)
 
 
 def delete_of(key, version):

@@ -74,7 +74,7 @@ async def test_over_the_limit_the_oldest_go(zones, caplog):
     zones.resume("c")
     await pass_time(BACK_SECONDS)
     assert [zones.values(f"k{number}")["c"] for number in range(5)] == [None, None, 2, 3, 4]
-    assert len([record for record in caplog.records if "too many writes to keep" in record.message]) == 1
+    assert len([record for record in caplog.records if "hint limit reached" in record.message]) == 1
 
 
 @on_zones()
@@ -159,7 +159,7 @@ async def test_a_delivery_that_fails_is_tried_again_with_growing_pauses(zones, m
         raise NodeTimeout("no reply in time", node.label)
 
     with monkeypatch.context() as patch:
-        patch.setattr("evcache.replication.handoff.hinted_handoff.execute", fails)
+        patch.setattr("evcache.replication.handoff.delivery.execute", fails)
         await pass_time(400)
     pauses = [later - earlier for earlier, later in pairwise(tried)]
     expected = [min(RETRY_LONGEST_SECONDS, RETRY_FIRST_SECONDS * 2**number) for number in range(len(pauses))]
@@ -275,7 +275,10 @@ async def test_close_says_what_can_not_be_brought(zones, caplog):
     stats = cache.stats()
     assert (stats.hints, stats.hints_dropped) == (0, 4)
     said = [record.message for record in caplog.records if record.name == "evcache.replication"]
-    assert said == ["closed with 2 writes that zone b has not got", "closed with 2 writes that zone c has not got"]
+    assert said == [
+        "closed with 2 undelivered hints for zone b: dropped",
+        "closed with 2 undelivered hints for zone c: dropped",
+    ]
     assert not [record for record in caplog.records if "unfinished" in record.message]
 
 
@@ -291,7 +294,7 @@ async def test_close_says_what_was_on_its_way_and_did_not_arrive(zones, caplog):
     await cache.close(0.5)
     assert zones._loop.time() - began <= 0.5 + 0.001
     assert listener.ended == [("c", "closed")]
-    assert "closed with 1 writes that zone c has not got" in caplog.text
+    assert "closed with 1 undelivered hints for zone c: dropped" in caplog.text
     assert cache.stats().hints == 0
 
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from evcache import CircuitLimits, Hints
+from evcache.replication.comparison import Comparison, StaleCopy
 from evcache.replication.handoff.hinted_handoff import MAX_DELIVERIES, RETRY_LONGEST_SECONDS
-from evcache.replication.read_repair import Comparison, StaleCopy
 from evcache.zones import Endpoint, Topology, Zone
 from tests.support.memory_zones import QUICK, ChangingTopology, Listener, cut_off, full, on_zones, pass_time
 
@@ -155,6 +155,6 @@ async def test_a_zone_that_goes_down_between_the_look_and_the_copy_is_not_settle
         return Comparison({"c": None}, {}, written.version, [lack])
 
     monkeypatch.setattr(cache._repair, "compare", compare)
-    settled = await cache._repair.settle(view, key, view.loop.time() + 100)
+    settled = await cache._repair.compare_and_repair(view, key, view.loop.time() + 100)
     assert settled.failures.keys() == ({"c"} if down else set())
     assert zones.values("k")["c"] == (None if down else "v")

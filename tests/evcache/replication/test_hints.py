@@ -132,26 +132,26 @@ def test_a_set_that_expires_lives_on_as_a_check():
     """Later a delete may have come and gone, so the value goes; that the zone missed something is still known."""
     old, young = hint(b"1", 7, expires_at=10), hint(b"2", expires_at=11)
     kept = filled(old, young)
-    assert kept.expired(9.9) == []
-    assert kept.expired(10) == [old]
+    assert kept.demote_expired(9.9) == []
+    assert kept.demote_expired(10) == [old]
     assert kept.get("a", b"1") == as_check(old)
     assert kept.get("a", b"2") is young
     assert kept.size == as_check(old).size + young.size
-    assert kept.expired(10) == []
+    assert kept.demote_expired(10) == []
 
 
 def test_a_delete_stays_whatever_end_it_has():
     """A file of an earlier release gives deletes an end."""
     one = hint(kind=DELETE, expires_at=10)
     kept = filled(one)
-    assert kept.expired(10) == []
+    assert kept.demote_expired(10) == []
     assert list(kept) == [one]
 
 
 def test_checks_and_what_never_expires_stay():
     """Whatever the time."""
     kept = filled(hint(b"1", kind=CHECK, expires_at=math.inf), hint(b"2", kind=DELETE, expires_at=math.inf))
-    assert kept.expired(1e300) == []
+    assert kept.demote_expired(1e300) == []
     assert len(kept) == 2
 
 
@@ -159,7 +159,7 @@ def test_one_that_lives_long_does_not_keep_those_behind_it():
     """Hints of a former process, which had other settings, or made before a clock was set back, may outlive later ones."""
     long, short = hint(b"long", expires_at=1000), hint(b"short", expires_at=10)
     kept = filled(long, short, hint(b"for ever", kind=DELETE, expires_at=math.inf))
-    assert kept.expired(10) == [short]
+    assert kept.demote_expired(10) == [short]
     assert kept.get("a", b"short") == as_check(short)
     assert kept.get("a", b"long") is long
 
@@ -280,7 +280,7 @@ def test_after_any_history_it_adds_up(steps, max_keys, max_bytes):
         if step == "put":
             gone = kept.put(what)
         elif step == "expire":
-            gone = kept.expired(what)
+            gone = kept.demote_expired(what)
             assert all(one.expires_at <= what for one in gone)
             assert all(one.kind is not SET or one.expires_at > what for one in kept)
         elif len(kept):

@@ -209,7 +209,7 @@ async def test_a_deciding_zone_that_refuses_the_newest_version_decides_nothing(z
     await missed_the_last_write(zones, writer, "old", "new")
     cache = await zones.ready(hints=None)
     zones.one(DECIDES).store.item_size_max = 10
-    with pytest.raises(ServerError, match="newest version"):
+    with pytest.raises(ServerError, match="latest version"):
         await cache.append("k", "x")
     assert zones.values("k")[DECIDES] is None, "memcached drops what it can't replace"
     assert {zones.values("k")[zone] for zone in OTHERS} == {"new"}

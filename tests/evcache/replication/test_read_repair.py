@@ -161,7 +161,7 @@ async def test_what_may_have_been_deleted_during_an_outage(zones, seconds, holde
     is returned all the same."""
     cache = await after_an_outage(zones, seconds, holders=holders, written=written)
     if read == "check":
-        cache._repair.check(cache._cluster.view, full("k"))
+        cache._repair.start_comparison(cache._cluster.view, full("k"))
     elif read == "many":
         assert await cache.get_many(["k"]) == {"k": "value"}
     else:
@@ -252,7 +252,7 @@ async def test_a_repair_whose_zone_hangs_ends(zones):
     cache = await zones.ready(hooks=listener, fallback_on_miss=True)
     await cache.set("k", "value", consistency="all")
     zones.evict("k", "c")
-    cache._repair.check(cache._cluster.view, full("k"))
+    cache._repair.start_comparison(cache._cluster.view, full("k"))
     for _ in range(12):
         await pass_time(0)
     zones.pause("c")

@@ -58,7 +58,7 @@ async def _load(*_):
 def checked_by(cache, seed=1):
     """Return the list of keys that the client compares from now on, with a seeded choice."""
     checked = Counter()
-    cache._repair.check = lambda _, key: checked.update([key])
+    cache._repair.start_comparison = lambda _, key: checked.update([key])
     sampler = cache._reads._sampler
     sampler._draw = random.Random(seed).random
     sampler._left, cache._reads._hits_left = sampler.draw_gap(), sampler.draw_gap()
@@ -80,7 +80,7 @@ async def test_the_share_of_keys_is_compared(zones, read, trouble):
         await zones.servers["a"][0].kill()
         await zones.servers["c"][1].kill()
     elif trouble == "first zone misses":
-        cache._repair.bring = lambda *_: None
+        cache._repair.repair = lambda *_: None
         for key in KEYS:
             for fake in zones.servers["a"]:
                 fake.store.evict(full(key))

@@ -22,7 +22,7 @@ from evcache import (
     NearCache,
 )
 from evcache.reads.hedging import SAMPLES
-from evcache.replication.handoff.file import HintsJournal
+from evcache.replication.handoff.journal import HintFile
 from evcache.telemetry import operations
 from evcache.telemetry.metric_table import DURATION, DURATION_BUCKETS, METRICS
 from evcache.zones import Topology
@@ -241,7 +241,7 @@ async def test_hints(zones, bench):
 @produces("evcache.hints.file_unusable", zones=2)
 async def test_the_hint_file_is_unusable(zones, bench):
     cache = await client(zones, bench)
-    file = cache._replay.journal._file = HintsJournal(
+    file = cache._replay.journal._file = HintFile(
         "/no/such/hints"
     )  # it is opened by a thread, which virtual time does not wait for
     assert bench.points("evcache.hints.file_unusable") == {(): 0}

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from evcache import EncodeError, InvalidArgument
-from evcache.replication.handoff.file import HintsJournal
+from evcache.replication.handoff.journal import HintFile
 from evcache.write_behind import WriteBehind
 from evcache.write_behind.batch import PendingWrite, SavedWrite
 from evcache.write_behind.journal import FORMAT, WriteBehindJournal
@@ -57,10 +57,10 @@ def test_what_was_noted_is_there_for_the_next_process(path, how):
         file.note("", "ä\0x", entry(1, b"", is_delta=True, flags=2**32 - 1))
         file.note("", "gone", entry(3))
         file.note("id/0", "b", entry(4))
-        assert await file.written()
+        assert await file.flush()
         file.note("", "gone", None)
         file.note("id/0", "b", entry(5, b"new"))
-        assert await file.written()
+        assert await file.flush()
         if how == "close":
             assert await file.close()
             assert await file.close()
@@ -83,7 +83,7 @@ def test_close_writes_what_was_noted_just_before_and_nothing_after(path):
             file.note("", f"k{number}", entry(number))
         assert await file.close()
         file.note("", "late", entry(2000))
-        assert await file.written()
+        assert await file.flush()
         assert len(await content(path)) == 1000
 
     asyncio.run(main())
@@ -102,7 +102,7 @@ def make_later_format(path):
 
 def make_hints(path):
     async def main():
-        file = HintsJournal(str(path))
+        file = HintFile(str(path))
         await file.open()
         await file.close()
 
@@ -177,12 +177,12 @@ def test_a_write_that_fails_is_logged_and_tried_again(path, caplog):
         await file.open()
         database = file._database
         file.note("", "a", entry(1))
-        assert await file.written()
+        assert await file.flush()
         # A connection that can read only is what a disk without room is like: every write fails, nothing else does.
         file._thread.submit(database.execute, "PRAGMA query_only = ON").result()
         file.note("", "a", None)
         file.note("", "b", entry(2))
-        assert not await file.written()
+        assert not await file.flush()
         file._thread.submit(database.execute, "PRAGMA query_only = OFF").result()
         file.note("", "c", entry(3))
         assert await file.close()
@@ -191,7 +191,7 @@ def test_a_write_that_fails_is_logged_and_tried_again(path, caplog):
     with caplog.at_level(logging.ERROR):
         asyncio.run(main())
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"write-behind file unusable, values are kept in memory only: {path}: ")
+    assert record.getMessage().startswith(f"write-behind file unusable: {path}: ")
 
 
 # The buffer with its file.
@@ -223,7 +223,7 @@ class Source:
 
 async def crash(behind):
     """What the end of a process leaves of it: the file as it is, and nothing else."""
-    await behind._journal.written()
+    await behind._journal.flush()
     abandon(behind._journal)
     task = behind._flusher.task
     task.cancel()
@@ -374,7 +374,7 @@ def test_a_file_that_cannot_be_written_holds_no_flush_up(path, caplog):
         source = Source()
         behind = WriteBehind(None, source, path=path, interval=NEVER)
         await behind.set("a", 1)
-        await behind._journal.written()
+        await behind._journal.flush()
         behind._journal._thread.submit(behind._journal._database.execute, "PRAGMA query_only = ON").result()
         await behind.set("b", 2)
         assert await behind.flush()
@@ -410,7 +410,7 @@ def test_calls_go_on_when_the_file_is_unusable(tmp_path, caplog, cause, first):
         asyncio.run(main(path, says))
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1
-    assert errors[0].startswith(f"write-behind file unusable, values are kept in memory only: {path}: {says}")
+    assert errors[0].startswith(f"write-behind file unusable: {path}: {says}")
     assert "write-behind closed with 1 unwritten keys: no file, values are lost" in caplog.text
 
 
