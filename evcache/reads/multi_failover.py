@@ -101,10 +101,13 @@ async def _ask_in_turn(
         is_last = index + 1 == len(zones)
         await _ask_zone(context, call, zones[index:], keys, attempts, is_patient=is_last or pool.name in patient)
         keys = _still_wanted(context, call, pool.name, keys, attempts)
-        silent = [key for key in keys if isinstance(attempts[key].answers[pool.name], NodeSilent)]
+        silent: list[bytes] = []
+        others: list[bytes] = []
+        for key in keys:
+            (silent if isinstance(attempts[key].answers[pool.name], NodeSilent) else others).append(key)
         if silent:
             later = zones[index + 1 :]
-            plans = {later: [key for key in keys if key not in set(silent)], (*later, pool): silent}
+            plans = {later: others, (*later, pool): silent}
             await _follow(context, call, plans, pool, attempts, patient | {pool.name})
             return
         if not keys:
