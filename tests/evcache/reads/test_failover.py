@@ -1,12 +1,14 @@
 """Reads that leave their own zone: how many may, and what a zone gets that has just come back."""
 
+import asyncio
+
 import pytest
 
 from evcache import CacheUnavailable, CircuitLimits, Failover
 from evcache.errors import FailoverDenied
 from evcache.zones.errors import NodeUnavailable
 from evcache.zones.health.slow_start import SlowStart
-from tests.support.memory_zones import QUICK, Listener, cut_off, full, on_zones, pass_time
+from tests.support.memory_zones import PATIENT, QUICK, Listener, Stopwatch, cut_off, full, on_zones, pass_time
 
 NOTHING = Failover(ratio=0, burst=0)
 JUST_ENOUGH = Failover(ratio=1, burst=0)
@@ -176,6 +178,41 @@ async def test_reads_of_several_zones_are_not_held_up(zones):
     await zones.kill("a")
     assert await cache.get("k", consistency="quorum") == "value"
     assert await cache.get_many(["k"], consistency="quorum") == {"k": "value"}
+
+
+# The share of the time.
+
+
+@reads
+@on_zones()
+async def test_a_zone_that_is_down_gets_no_share_of_the_time(zones, read):
+    """The first zone hangs for its third. The second may answer until the deadline, because the third is known to be down."""
+    cache = await zones.ready(circuit=PATIENT, hints=None)
+    await cache.set("k", "value", consistency="all")
+    _, second, third = (pool.name for pool in cache._cluster.view.readers)
+    await zones.kill(third)
+    assert not await cache.set("k", "value", consistency="all")  # the client notices
+    await pass_time()
+    zones.pause("a", second)
+    asyncio.get_running_loop().call_later(0.25, zones.resume, second)
+    watch = Stopwatch()
+    assert await read(cache, "k", timeout=0.3) == "value"
+    assert watch.seconds == pytest.approx(0.25)
+
+
+@reads
+@pytest.mark.parametrize("index", [0, 1, 2])
+@on_zones()
+async def test_a_silent_zone_is_asked_again_at_the_end(zones, read, index):
+    """All zones become silent, and one of them resumes before the deadline. Reads leave a zone only if several wait on it."""
+    cache = await zones.ready(circuit=PATIENT)
+    await cache.set("k", "value", consistency="all")
+    resumed = [pool.name for pool in cache._cluster.view.readers][index]
+    zones.pause("a", "b", "c")
+    calls = [asyncio.create_task(read(cache, "k", timeout=0.1)) for _ in range(8)]
+    await asyncio.sleep(0.03)
+    zones.resume(resumed)
+    assert await asyncio.gather(*calls) == ["value"] * 8
 
 
 # A zone that is out, and one that has come back.
