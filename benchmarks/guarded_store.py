@@ -29,6 +29,7 @@ from benchmarks.servers import memcached_nodes
 from evcache import EVCache
 from evcache.replication import guarded_store as commands
 from evcache.replication.command import NEEDS_PEEK, NeedsPeek
+from evcache.zones.protocol import operations
 
 ZONES = 3
 SIZES = (100, 256, 512, 1_000, 4_000, 10_000, 100_000, 1_000_000)
@@ -51,7 +52,7 @@ def form(name: str) -> Iterator[None]:
         with patch.object(commands.StoreCommand, "send", _look_first):
             yield
     else:
-        with patch.object(commands, "THREE_COPIES_MAX_BYTES", -1 if name == ONE else 2**31):
+        with patch.object(operations, "THREE_COPIES_MAX_BYTES", -1 if name == ONE else 2**31):
             yield
 
 

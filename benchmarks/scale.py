@@ -27,6 +27,7 @@ from evcache import EVCache, NodeSettings
 from evcache.zones import Endpoint, Mode, Topology, Zone
 from evcache.zones.cluster import Cluster
 from evcache.zones.errors import NodeError
+from evcache.zones.protocol.fields import READ_FIELDS
 from evcache.zones.routing.ketama import Ring, ring_position
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.transport.dialer import AnyProtocol
@@ -155,7 +156,7 @@ async def cluster(nodes: int) -> Row:
                 answer: asyncio.Future[Any] = loop.create_future()
                 connection = node.connection()
                 assert connection is not None
-                connection.request(b"mg namespace:key:%d v f c" % number, answer, loop.time() + 600)
+                connection.get(b"namespace:key:%d" % number, READ_FIELDS, answer, loop.time() + 600)
                 waiting.append(answer)
         await asyncio.sleep(0)
         pending = taken() - described - idle - connected

@@ -23,7 +23,7 @@ from evcache.writes.value_limits import check_size
 from evcache.writing import Writing
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import InvalidArgument
-from evcache.zones.protocol.requests import COPY_FLAGS
+from evcache.zones.protocol.fields import COPY_FIELDS
 
 
 class Invalidating(Reading, Writing):
@@ -73,7 +73,7 @@ class Invalidating(Reading, Writing):
                 view,
                 full,
                 self._defaults.read(Consistency.ONE, options.timeout / 2, None, fallback_on_miss=True, near_cache=False),
-                flags=COPY_FLAGS,
+                flags=COPY_FIELDS,
             )
         except CacheUnavailable:
             found = None

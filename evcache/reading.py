@@ -19,7 +19,7 @@ from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.type_forms import TypeForm
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeError
-from evcache.zones.protocol.requests import COPY_FLAGS
+from evcache.zones.protocol.fields import COPY_FIELDS
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -151,7 +151,7 @@ class Reading(ReadResults):
             if for_update:
                 found = await self._read_coordinator(view, full, options)
             else:
-                found = await self._reads.get(view, full, options, flags=COPY_FLAGS)
+                found = await self._reads.get(view, full, options, flags=COPY_FIELDS)
         except (CacheUnavailable, ConsistencyError) as error:
             self._unavailable(error, options, None)
             return None

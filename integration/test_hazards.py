@@ -7,7 +7,10 @@ import pytest
 from evcache import EVCache, InvalidKey
 from evcache.replication.hlc import MAX_CAS
 from evcache.zones.protocol import requests
+from evcache.zones.protocol.fields import COPY_FIELDS, INSPECT_FIELDS, READ_FIELDS, VERSION_FIELDS
+from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES, GuardedStore
 from integration.raw import ask, item
+from tests.support.lines import get_line, store_line
 from tests.support.packets import commands_of
 
 
@@ -149,26 +152,29 @@ def test_a_shrinking_counter_is_read_without_its_padding(client):
 
 def test_the_seconds_left_are_asked_after_the_time_is_given():
     """Flags are applied from left to right: `t` before `N` shows what was before."""
-    line = requests.meta_arithmetic(b"k", 1, initial=5, ttl=60).split()
+    line = requests.meta_lease(b"k", 60).split()
     assert line.index(b"N60") < line.index(b"t")
 
 
-def once(key, data, cas):
-    return requests.guarded_store_once(key, data, cas=cas, ttl=60, flags=0, stub=MAX_CAS, stub_seconds=2)
+def guarded(key, data, cas):
+    return GuardedStore(key, data, 0, 60, cas=cas, stub=MAX_CAS).encode()
+
+
+ONE_COPY = b"x" * (THREE_COPIES_MAX_BYTES + 1)
 
 
 def test_no_request_asks_for_keys_in_base64_or_to_be_repeated():
     """`b` with an auto-created item makes servers print raw keys, line ends included; `k` is what prints them."""
     lines = [
-        requests.meta_get(b"K"),
-        requests.meta_get(b"K", requests.COPY_FLAGS),
-        requests.meta_get(b"K", requests.INSPECT_FLAGS),
+        *(get_line(b"K", fields) for fields in (READ_FIELDS, COPY_FIELDS, VERSION_FIELDS, INSPECT_FIELDS)),
         requests.meta_touch(b"K", 5),
-        requests.meta_set(b"K", 1, ttl=1, flags=0, cas=1, compare=2),
-        *(line for line, _ in commands_of(requests.guarded_store(b"K", b"x", cas=1, ttl=1, flags=0))),
-        *(line for line, _ in commands_of(once(b"K", b"x", cas=1))),
+        store_line(b"K", 1, ttl=1, cas=1, compare=2),
+        *(line for data in (b"x", ONE_COPY) for line, _ in commands_of(guarded(b"K", data, cas=1))),
+        *(line for line, _ in commands_of(requests.guarded_touch(b"K", cas=1, ttl=1))),
+        *(line for line, _ in commands_of(requests.replace_older(b"K", b"x", flags=0, cas=1))),
         requests.meta_delete(b"K"),
-        requests.meta_arithmetic(b"K", 1, initial=1, ttl=1),
+        requests.meta_arithmetic(b"K", 1, compare=1, cas=1),
+        requests.meta_lease(b"K", 1, 1),
     ]
     for line in lines:
         assert {b"k", b"b"}.isdisjoint(line.split()[2:])
@@ -186,8 +192,8 @@ def test_a_store_with_an_older_version_is_refused_though_the_server_would_take_i
         # An older version by hand, as it would come from another client whose packet was held up.
         older = MAX_CAS - (result.version - 1000)
         for packet in (
-            requests.guarded_store(name.encode(), b"old", cas=older, ttl=60, flags=0),
-            once(name.encode(), b"old", cas=older),
+            guarded(name.encode(), b"old", cas=older),
+            guarded(name.encode(), ONE_COPY, cas=older),
         ):
             for line, payload in commands_of(packet):
                 ask(each_server, line + b"\r\n" + (b"" if payload is None else payload + b"\r\n"), b"\r\n")

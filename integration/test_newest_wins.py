@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from evcache import EVCache
-from evcache.replication.guarded_store import THREE_COPIES_MAX_BYTES
 from evcache.replication.hlc import MAX_CAS
+from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES
 from evcache.zones.testing.fault_proxy.proxy import FaultProxy
 from integration.raw import ask
 

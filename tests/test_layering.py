@@ -194,6 +194,19 @@ def test_the_protocol_has_no_io_and_no_clock():
     assert {module for module in reached if not within(module, "evcache.zones.protocol")} == {"evcache.zones.errors"}
 
 
+def test_only_zones_encodes_requests():
+    """Above zones, a request is a call of a `Transport` method with plain arguments."""
+    assert "evcache.zones.protocol.requests" in SOURCES
+    wrong = [
+        one
+        for module in SOURCES
+        if not within(module, "evcache.zones")
+        for one in IMPORTS[module]
+        if within(one.target, "evcache.zones.protocol.requests")
+    ]
+    assert show(wrong) == []
+
+
 def test_only_telemetry_knows_opentelemetry():
     assert any(within(one.target, "opentelemetry") for one in IMPORTS["evcache.telemetry.activation"])
     wrong = [

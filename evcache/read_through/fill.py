@@ -22,10 +22,10 @@ from evcache.read_through.leases import Lease
 from evcache.read_through.request import LoadRequest
 from evcache.read_through.single_flight import Result
 from evcache.reads.decoding import Decoding
+from evcache.replication import node_requests
 from evcache.replication.guarded_store import StoreCommand, interpret_store
 from evcache.replication.hlc import cas_of
 from evcache.replication.lanes import Flow
-from evcache.replication.node_requests import send_request
 from evcache.replication.reconcile import ZoneHit
 from evcache.results import Outcome
 from evcache.values.envelope import Envelope, wrap
@@ -37,7 +37,6 @@ from evcache.writes.value_limits import check_size
 from evcache.writes.writer import Writer
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, ServerError
-from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import Hit
 
 
@@ -173,9 +172,11 @@ async def _store_over(lease: Lease, seen: int, store: StoreCommand, deadline: fl
     capabilities = lease.node.capabilities
     store.note_sent(versioned=capabilities is not None and capabilities.versions)
     cas = cas_of(store.version) if store.carried and store.version is not None else None
-    line = requests.meta_set(store.key, len(store.data), ttl=store.ttl, flags=store.flags, compare=seen, cas=cas)
     try:
-        return interpret_store(await send_request(lease.node, line, deadline, store.data))
+        reply = await node_requests.store(
+            lease.node, store.key, store.data, store.flags, store.ttl, deadline, compare=seen, cas=cas
+        )
+        return interpret_store(reply)
     except ServerError:
         return Outcome.NOT_STORED
     except CacheError:

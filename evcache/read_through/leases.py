@@ -27,14 +27,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from evcache.replication.hlc import MAX_CAS, NOT_A_VERSION, HybridLogicalClock, cas_of
-from evcache.replication.node_requests import capabilities_of, send_request
+from evcache.replication.node_requests import capabilities_of, request_lease
 from evcache.replication.reconcile import ZoneHit
 from evcache.values.keys import MAX_KEY_BYTES
 from evcache.values.ttl import TTL_GRANULARITY_SECONDS
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import Hit, Reply, read_hit
 from evcache.zones.zone_pool import ZonePool
 
@@ -124,11 +123,14 @@ class Leases:
 
     def give_back(self, lease: Lease, deadline: float) -> None:
         """Remove the stub, so that other processes may load. If that fails, the stub expires."""
-        _send_unanswered(lease.node, requests.meta_delete(lease.name, lease.token), deadline)
+        _delete_unanswered(lease.node, lease.name, lease.token, deadline)
 
     def extend(self, lease: Lease, seconds: float, deadline: float) -> None:
         """Keep the stub for some seconds after a failed load, so that no process loads. Failures are ignored."""
-        _send_unanswered(lease.node, requests.meta_touch(lease.name, math.ceil(seconds)), deadline)
+        connection = lease.node.connection()
+        if connection is not None:
+            with suppress(CacheError):
+                connection.touch(lease.name, math.ceil(seconds), _no_waiter(), deadline)
 
     def _count(self, lease: Lease, reply: Reply) -> Lease | NoLease:
         if b"W" in reply.tokens:
@@ -153,13 +155,13 @@ class Leases:
                 return NoLease.UNREACHABLE
             # The CAS is older than every version, and differs from that of every other stub.
             cas = MAX_CAS - secrets.randbelow(NOT_A_VERSION) if capabilities.versions else None
-            reply = await send_request(node, requests.meta_lease(name, seconds, cas), deadline)
+            reply = await request_lease(node, name, seconds, deadline, cas)
             hit = read_hit(reply)
         except CacheError:
             return NoLease.UNREACHABLE
         except asyncio.CancelledError:
             if cas is not None:  # the lease may have been granted, and would block other processes until it expires
-                _send_unanswered(node, requests.meta_delete(name, cas), deadline)
+                _delete_unanswered(node, name, cas, deadline)
             raise
         return NoLease.UNREACHABLE if hit is None else (pool, node, reply, hit)
 
@@ -174,15 +176,19 @@ def _certain_until(seconds: int | None) -> float:
     return math.inf if seconds < 0 else asyncio.get_running_loop().time() + seconds - TTL_GRANULARITY_SECONDS
 
 
-def _send_unanswered(node: Node, line: bytes, deadline: float) -> None:
-    """Send a command and ignore its reply. No task is created, so that it works during a cancellation and a close."""
+def _delete_unanswered(node: Node, name: bytes, cas: int, deadline: float) -> None:
+    """Delete the stub with this CAS, and ignore the reply. Creates no task, so it works during cancellation and close."""
     connection = node.connection()
-    if connection is None:
-        return
-    unread: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-    unread.cancel()
-    with suppress(CacheError):
-        connection.request(line, unread, deadline)
+    if connection is not None:
+        with suppress(CacheError):
+            connection.delete(name, _no_waiter(), deadline, cas)
+
+
+def _no_waiter() -> asyncio.Future[Reply]:
+    """Return a waiter that drops the reply."""
+    waiter: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    waiter.cancel()
+    return waiter
 
 
 def beside(key: bytes, cas: int) -> bytes:

@@ -19,7 +19,7 @@ from evcache.replication.reconcile import ZoneHit
 from evcache.values.flags import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.values.lifetime import Content, content_of
 from evcache.zones.cluster import ClusterSnapshot
-from evcache.zones.protocol.requests import COPY_FLAGS
+from evcache.zones.protocol.fields import COPY_FIELDS
 
 
 class Lookup:
@@ -73,7 +73,7 @@ class Lookup:
         while True:
             content = None
             try:
-                found = await self._reads.get(zones, key, request.reads, flags=COPY_FLAGS)
+                found = await self._reads.get(zones, key, request.reads, flags=COPY_FIELDS)
             except CacheUnavailable as error:
                 self._hooks.error_as_miss(error)
                 return None
@@ -122,7 +122,7 @@ class Lookup:
     ) -> tuple[dict[bytes, Content], bool]:
         if zones is None or not keys:
             return {}, zones is not None
-        found, failures, answered = await self._reads.get_many(zones, keys, request.reads, flags=COPY_FLAGS)
+        found, failures, answered = await self._reads.get_many(zones, keys, request.reads, flags=COPY_FIELDS)
         if self._hooks.of_reads:
             for key in keys:
                 self._report_read(zones, key, found.get(key))

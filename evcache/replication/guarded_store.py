@@ -9,33 +9,20 @@ of arrival, and a repeated store changes nothing.
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
+from collections.abc import Coroutine
+from typing import Any, ClassVar
 
 from evcache.replication.command import Sent, Skipped
 from evcache.replication.hlc import GUARD_STUB_CAS, NOT_A_VERSION, HybridLogicalClock, cas_of
-from evcache.replication.node_requests import peek, send_request
+from evcache.replication.node_requests import peek, store
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome
 from evcache.values.flags import FLAG_INT, FLAG_TOMBSTONE
 from evcache.zones.nodes.capabilities import FITS_ANYWHERE_BYTES, Capabilities
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol import requests
-from evcache.zones.protocol.packet import Packet
+from evcache.zones.protocol.operations import GuardedStore, StoreMode
 from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, unexpected
 from evcache.zones.transport.base import Transport
 from evcache.zones.transport.in_flight import Waiter
-
-# Guarded stores carry values up to this size three times, and larger ones once (`requests.guarded_store_once`).
-# Measured with `python -m benchmarks.guarded_store`, three zones of memcached 1.6.38, 32 callers. The processor time of
-# client and servers for one copy, relative to three copies, is 1.03 to 1.13 from 64 bytes to 1 kB. It is 0.9 at 4 kB, 0.7
-# at 10 kB and 0.4 from 100 kB on. The bytes to each zone are 0.82 at 64, 0.72 at 100, 0.67 at 128, 0.54 at 256 and 0.40 at
-# 1,000.
-# One copy names the key four times and not three. Over 128 bytes it sends less with any key of up to 200 bytes.
-THREE_COPIES_MAX_BYTES = 128
-
-# Lifetime of the stub that the one-copy store makes for an absent key. If the connection ends inside the packet, the stub
-# stays and holds up leases of its key. Servers count in ticks of one second: 2 lives 1 to 2 seconds, 1 might live none. A
-# stub that ends before the value arrives costs a second round trip (`StoreCommand.peek_and_apply`).
-STUB_SECONDS = 2
 
 # A counter without a version is one that another client has just moved, and is about to give a version (`increment`).
 # The client peeks this number of times, about one round trip, before it does anything else about such a counter.
@@ -50,11 +37,9 @@ class StoreCommand:
     """
 
     __slots__ = (
-        "_arrival",
         "_cas",
         "_clock",
         "_guarded",
-        "_plain",
         "believed",
         "carried",
         "data",
@@ -110,9 +95,7 @@ class StoreCommand:
         """Highest version for which a zone refused this write, of those that this client has not made. 0 if there is none.
         The client had not seen it when it made its own version, which would be newer otherwise."""
         self._cas = None if version is None else cas_of(version)
-        self._guarded: Packet | None = None
-        self._arrival: bytes | None = None
-        self._plain: bytes | None = None
+        self._guarded: GuardedStore | None = None
 
     @property
     def fence(self) -> int | None:
@@ -132,33 +115,18 @@ class StoreCommand:
             return self._send_plain(connection, waiter, deadline)
         self.carried = True
         if not self.newest_wins:
-            if self._arrival is None:
-                self._arrival = requests.meta_set(self.key, size, ttl=self.ttl, flags=self.flags, cas=self._cas)
-            connection.request(self._arrival, waiter, deadline, self.data)
+            connection.store(self.key, self.data, self.flags, self.ttl, waiter, deadline, cas=self._cas)
             return _SENT_STORE
-        if self._guarded is None:
-            self._guarded = self._packet(self._cas)
-        connection.request_all(self._guarded, waiter, deadline)
-        return _SENT_GUARDED if size <= THREE_COPIES_MAX_BYTES else _SENT_GUARDED_ONCE
-
-    def _packet(self, cas: int) -> Packet:
-        """Build the guarded store, in the form that suits the size of the value."""
-        if len(self.data) <= THREE_COPIES_MAX_BYTES:
-            return requests.guarded_store(self.key, self.data, cas=cas, ttl=self.ttl, flags=self.flags)
-        return requests.guarded_store_once(
-            self.key,
-            self.data,
-            cas=cas,
-            ttl=self.ttl,
-            flags=self.flags,
-            stub=GUARD_STUB_CAS,
-            stub_seconds=STUB_SECONDS,
-        )
+        guarded = self._guarded
+        if guarded is None:
+            guarded = self._guarded = GuardedStore(
+                self.key, self.data, self.flags, self.ttl, cas=self._cas, stub=GUARD_STUB_CAS
+            )
+        connection.guarded_store(guarded, waiter, deadline)
+        return _SENT_GUARDED_ONCE if guarded.is_one_copy else _SENT_GUARDED
 
     def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Sent:
-        if self._plain is None:
-            self._plain = requests.meta_set(self.key, len(self.data), ttl=self.ttl, flags=self.flags)
-        connection.request(self._plain, waiter, deadline, self.data)
+        connection.store(self.key, self.data, self.flags, self.ttl, waiter, deadline)
         return _SENT_STORE
 
     async def peek_and_apply(self, node: Node, deadline: float, *, over_equal: bool = True) -> Outcome:
@@ -185,7 +153,7 @@ class StoreCommand:
         while True:
             seen = await peek(node, self.key, deadline)
             if seen is None:
-                line = self._line(mode="add")
+                reply = await self._store(node, deadline, mode="add")
             elif seen.flags == FLAG_INT and seen.cas < NOT_A_VERSION and looks < NAMING_LOOKS:
                 looks += 1
                 await asyncio.sleep(NAMING_PAUSE_SECONDS)
@@ -202,17 +170,16 @@ class StoreCommand:
                     return Outcome.SUPERSEDED
                 if not over_equal and (version is None or version == self.version):
                     return Outcome.SUPERSEDED
-                line = self._line(compare=seen.cas)
-            reply = await send_request(node, line, deadline, self.data)
+                reply = await self._store(node, deadline, compare=seen.cas)
             outcome = interpret_store(reply)
             if outcome is Outcome.STORED or reply.status in ERROR_STATUSES:
                 return outcome
             # Another write came between the look and the store: look again.
 
-    def _line(self, mode: requests.StoreMode = "set", compare: int | None = None) -> bytes:
-        return requests.meta_set(
-            self.key, len(self.data), ttl=self.ttl, flags=self.flags, mode=mode, compare=compare, cas=self._cas
-        )
+    def _store(
+        self, node: Node, deadline: float, *, mode: StoreMode = "set", compare: int | None = None
+    ) -> Coroutine[Any, Any, Reply]:
+        return store(node, self.key, self.data, self.flags, self.ttl, deadline, mode=mode, compare=compare, cas=self._cas)
 
 
 class DeleteCommand(StoreCommand):
@@ -241,7 +208,7 @@ class DeleteCommand(StoreCommand):
         )
 
     def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Sent:
-        connection.request(requests.meta_delete(self.key), waiter, deadline)
+        connection.delete(self.key, waiter, deadline)
         return _SENT_DELETE
 
 
@@ -260,7 +227,7 @@ def interpret_guarded(replies: list[Reply]) -> Outcome | None:
     return interpret_store(replies[2])
 
 
-# Replies that each command of `requests.guarded_store_once` can have besides errors.
+# Replies that each command of a one-copy `GuardedStore` can have besides errors.
 _ONCE_STATUSES = (
     frozenset({b"HD", b"EN"}),
     frozenset({b"HD", b"EX", b"NF", b"NS"}),
@@ -270,7 +237,7 @@ _ONCE_STATUSES = (
 
 
 def interpret_guarded_once(replies: list[Reply]) -> Outcome | None:
-    """Return the outcome of the one-copy store by the replies to `requests.guarded_store_once`.
+    """Return the outcome of the one-copy store by the replies to its four commands.
 
     Returns:
         `STORED` if the third and the fourth command matched this version: the server holds it with its TTL and without the

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from evcache.replication.command import execute
 from evcache.replication.guarded_store import StoreCommand
 from evcache.replication.hlc import HybridLogicalClock
-from evcache.replication.node_requests import send_request
+from evcache.replication.node_requests import get
 from evcache.replication.reconcile import ZoneHit
 from evcache.results import Outcome
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER, exptime_sent_again
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, InvalidArgument, InvalidTopology
-from evcache.zones.protocol import requests
+from evcache.zones.protocol.fields import COPY_FIELDS
 from evcache.zones.protocol.replies import read_hit
 from evcache.zones.topology.model import Endpoint, Mode, Zone, endpoint_of
 from evcache.zones.validation import positive_seconds
@@ -83,7 +83,7 @@ class GutterPool:
         """
         assert view.gutter is not None
         node = view.gutter.node(view.gutter_position(key))
-        hit = read_hit(await send_request(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+        hit = read_hit(await get(node, key, COPY_FIELDS, deadline))
         return None if hit is None or hit.leased else ZoneHit(hit, GUTTER, self._clock.observe(hit.cas))
 
     async def store(self, view: ClusterSnapshot, store: StoreCommand, deadline: float, age: float) -> Outcome:

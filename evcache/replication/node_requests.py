@@ -10,18 +10,9 @@ from evcache.zones._tasks import unattended
 from evcache.zones.errors import CacheError, NodeUnavailable
 from evcache.zones.nodes.capabilities import Capabilities
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol import requests
 from evcache.zones.protocol.fields import INSPECT_FIELDS, INSPECT_VALUE_FIELDS, Fields
 from evcache.zones.protocol.operations import StoreMode
 from evcache.zones.protocol.replies import Reply, decimal, number, token, unexpected
-
-
-async def send_request(node: Node, line: bytes, deadline: float, data: bytes | None = None) -> Reply:
-    """Send one request, and return its reply. Raises a `NodeError`."""
-    connection, deadline = await node.connected_by(deadline)
-    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-    connection.request(line, answer, deadline, data)
-    return await answer
 
 
 async def get(node: Node, key: bytes, fields: Fields, deadline: float, latest: float | None = None) -> Reply:
@@ -78,44 +69,49 @@ async def guarded_touch(node: Node, key: bytes, exptime: int, cas: int, deadline
     return await answer
 
 
-async def read_elsewhere_if_silent(node: Node, line: bytes, deadline: float, latest: float) -> Reply:
-    """Send one read, and return its reply. Raises a `NodeError`, early a `NodeSilent` if the node sends nothing.
-
-    `latest`: when its call ends.
-    """
-    connection, moved = await node.connected_by(deadline)
-    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-    connection.read(line, answer, moved, latest + moved - deadline)
+async def replace_older(node: Node, key: bytes, data: bytes, flags: int, cas: int, deadline: float) -> list[Reply]:
+    """Replace an item that is not newer, keep its TTL, and return the replies. Raises a `NodeError`."""
+    connection, deadline = await node.connected_by(deadline)
+    answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+    connection.replace_older(key, data, flags, cas, answer, deadline)
     return await answer
 
 
-def send_request_soon(node: Node, line: bytes, deadline: float, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Reply]:
-    """Send a request, and return what its reply will be in; a `NodeError` if there is none. No task where none is needed."""
-    connection = node.connection()
-    if connection is None:
-        return unattended(loop.create_task(send_request(node, line, deadline)))
-    answer: asyncio.Future[Reply] = loop.create_future()
-    try:
-        connection.request(line, answer, deadline)
-    except CacheError as error:
-        answer.set_exception(error)
-    return answer
+async def count(node: Node, key: bytes, delta: int, deadline: float, *, decrement: bool) -> Reply:
+    """Add to a counter of one node, or subtract from it, and return the reply. Raises a `NodeError`."""
+    connection, deadline = await node.connected_by(deadline)
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    connection.count(key, delta, answer, deadline, decrement=decrement)
+    return await answer
 
 
-async def send_both(
-    node: Node, first: tuple[bytes, bytes | None], second: tuple[bytes, bytes | None], deadline: float
+async def count_and_peek(
+    node: Node, key: bytes, delta: int, deadline: float, *, decrement: bool, compare: int, cas: int
 ) -> tuple[Reply, Reply]:
-    """Send two requests (line, data) in one packet, and return both replies. Raises a `NodeError`."""
+    """Count as `Transport.count` does, look at the result in the same packet, and return both replies.
+
+    Raises:
+        NodeError: The node did not answer. It may have counted.
+    """
     connection, deadline = await node.connected_by(deadline)
     loop = asyncio.get_running_loop()
-    replies: tuple[asyncio.Future[Reply], asyncio.Future[Reply]] = (loop.create_future(), loop.create_future())
+    counted: asyncio.Future[Reply] = loop.create_future()
+    look: asyncio.Future[Reply] = loop.create_future()
     try:
-        for (line, data), reply in zip((first, second), replies, strict=True):
-            connection.request(line, reply, deadline, data)
-    except CacheError:  # the queue had no place for the second request, so nothing waits for the first
-        replies[0].cancel()
+        connection.count(key, delta, counted, deadline, decrement=decrement, compare=compare, cas=cas)
+        connection.get(key, INSPECT_VALUE_FIELDS, look, deadline)
+    except CacheError:  # the queue had no room for the second request, so no caller waits for the first
+        counted.cancel()
         raise
-    return await asyncio.gather(*replies)
+    return await asyncio.gather(counted, look)
+
+
+async def request_lease(node: Node, name: bytes, seconds: int, deadline: float, cas: int | None) -> Reply:
+    """Read an item, or create a stub as `Transport.lease` does, and return the reply. Raises a `NodeError`."""
+    connection, deadline = await node.connected_by(deadline)
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    connection.lease(name, seconds, answer, deadline, cas)
+    return await answer
 
 
 class Peeked(NamedTuple):
@@ -136,13 +132,27 @@ async def peek(node: Node, key: bytes, deadline: float, *, value: bool = False) 
     return read_peek(await get(node, key, INSPECT_VALUE_FIELDS if value else INSPECT_FIELDS, deadline))
 
 
-def peek_request(key: bytes, *, value: bool = False) -> bytes:
-    """Return the request whose reply `read_peek` reads. `value`: whether it asks for the value, too."""
-    return requests.meta_get(key, b"v " + requests.INSPECT_FLAGS if value else requests.INSPECT_FLAGS)
+def peek_soon(
+    node: Node, key: bytes, deadline: float, loop: asyncio.AbstractEventLoop, *, value: bool = False
+) -> asyncio.Future[Reply]:
+    """Send a look at once, and return the future of its reply, for `read_peek`. Its error is a `NodeError`.
+
+    A task is created only if the node has no connection.
+    """
+    fields = INSPECT_VALUE_FIELDS if value else INSPECT_FIELDS
+    connection = node.connection()
+    if connection is None:
+        return unattended(loop.create_task(get(node, key, fields, deadline)))
+    answer: asyncio.Future[Reply] = loop.create_future()
+    try:
+        connection.get(key, fields, answer, deadline)
+    except CacheError as error:
+        answer.set_exception(error)
+    return answer
 
 
 def read_peek(reply: Reply) -> Peeked | None:
-    """Return what a reply to an `peek_request` shows; None for nothing at all. Raises a `NodeError`."""
+    """Return the item in the reply to a look, or None if the node holds none. Raises a `NodeError`."""
     if reply.status == b"EN":
         return None
     if reply.status not in (b"HD", b"VA"):

@@ -27,11 +27,10 @@ from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.node_requests import (
     Peeked,
     capabilities_of,
+    get,
     peek,
-    peek_request,
+    peek_soon,
     read_peek,
-    send_request,
-    send_request_soon,
 )
 from evcache.replication.reconcile import ZoneHit
 from evcache.replication.touch import remove_version
@@ -40,7 +39,7 @@ from evcache.values.ttl import exptime_of_copy, to_exptime
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, ServerError
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol import requests
+from evcache.zones.protocol.fields import COPY_FIELDS
 from evcache.zones.protocol.replies import Reply, read_hit
 
 # Concurrent repairs, and repairs per second. A zone that comes back empty would otherwise receive all items within a second,
@@ -169,13 +168,12 @@ class ReadRepair:
         nodes = {pool.name: pool.node(position) for pool in (view.writers if decider is None else view.readers)}
         now = view.loop.time()
         until = deadline if decider is None else now + (deadline - now) * COMPARE_SHARE
-        line = peek_request(key)
         asked: dict[str, asyncio.Future[Reply]] = {}
         for zone, node in nodes.items():
             if zone == decider:
-                asked[zone] = send_request_soon(node, peek_request(key, value=value), deadline, view.loop)
+                asked[zone] = peek_soon(node, key, deadline, view.loop, value=value)
             else:
-                asked[zone] = send_request_soon(node, line, until, view.loop)
+                asked[zone] = peek_soon(node, key, until, view.loop)
         seen: dict[str, Peeked | None] = {}
         failures: dict[str, CacheError] = {}
         try:
@@ -343,7 +341,7 @@ class ReadRepair:
         """
         hit, deadline = copy.hit, began + seconds
         if hit is None:  # read again, with the remaining TTL, which ordinary reads leave out to stay small
-            hit = read_hit(await send_request(copy.source, requests.meta_get(copy.key, requests.COPY_FLAGS), deadline))
+            hit = read_hit(await get(copy.source, copy.key, COPY_FIELDS, deadline))
         if hit is None or hit.ttl is None or self._hlc.observe(hit.cas) != copy.version:
             return None  # expired, or replaced by a write that goes to all zones
         exptime = exptime_of_copy(hit.ttl, seconds, self._unix_time())

@@ -12,7 +12,7 @@ import math
 from typing import Protocol
 
 from evcache.replication.hlc import MAX_CAS, cas_of
-from evcache.replication.node_requests import Peeked, capabilities_of, peek, send_request
+from evcache.replication.node_requests import Peeked, capabilities_of, get, peek
 from evcache.results import Item, Outcome
 from evcache.values.envelope import Envelope, wrap
 from evcache.values.flags import FLAG_ENVELOPE
@@ -22,7 +22,7 @@ from evcache.writes.compare_and_set import CompareAndSet, Decision
 from evcache.writes.draft import Draft
 from evcache.zones.errors import InvalidArgument, Unsupported
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol import requests
+from evcache.zones.protocol.fields import COPY_FIELDS
 from evcache.zones.protocol.replies import read_hit
 
 
@@ -203,7 +203,7 @@ class Renew:
         while True:
             if seen is None or seen.absent:
                 return Outcome.NOT_FOUND
-            hit = read_hit(await send_request(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+            hit = read_hit(await get(node, key, COPY_FIELDS, deadline))
             if hit is not None and hit.cas == seen.cas:
                 now = stores.unix_time()
                 content = content_of(hit, None, now, key=key, zone=zone)

@@ -6,16 +6,17 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
+from evcache.replication import node_requests
 from evcache.replication.guarded_store import StoreCommand
 from evcache.replication.hlc import HybridLogicalClock, cas_of
-from evcache.replication.node_requests import Peeked, capabilities_of, send_request
+from evcache.replication.node_requests import Peeked, capabilities_of
 from evcache.replication.read_repair import REPAIR_TIMEOUT_SECONDS
 from evcache.results import Outcome
 from evcache.values.ttl import NEVER, exptime_of_copy
 from evcache.writes.draft import Draft
 from evcache.zones.errors import Unsupported
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol import requests
+from evcache.zones.protocol.operations import StoreMode
 from evcache.zones.protocol.replies import Reply, unexpected
 
 
@@ -68,7 +69,7 @@ class CompareAndSet:
         deadline: float,
         *,
         sent: bytes | None = None,
-        mode: requests.StoreMode = "set",
+        mode: StoreMode = "set",
     ) -> Decision | Outcome | None:
         """Store over the item that was seen.
 
@@ -100,22 +101,16 @@ class CompareAndSet:
         *,
         compare: int | None = None,
         sent: bytes | None = None,
-        mode: requests.StoreMode,
+        mode: StoreMode,
     ) -> Decision | Outcome | None:
         if len(draft.data) > capabilities_of(node).largest_value(draft.key):
             return Outcome.NOT_STORED  # the server would delete its item of the key, and then refuse
         version = self.version_after(compare) if self.is_versioned(node) else None
         data = draft.data if sent is None else sent
-        line = requests.meta_set(
-            draft.key,
-            len(data),
-            ttl=draft.ttl,
-            flags=draft.flags,
-            mode=mode,
-            compare=compare,
-            cas=None if version is None else cas_of(version),
+        cas = None if version is None else cas_of(version)
+        reply = await node_requests.store(
+            node, draft.key, data, draft.flags, draft.ttl, deadline, mode=mode, compare=compare, cas=cas
         )
-        reply = await send_request(node, line, deadline, data)
         if reply.status == b"HD":
             return Decision(self.copy(draft, version))
         if reply.status in (b"EX", b"NF", b"NS"):

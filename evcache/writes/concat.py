@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from evcache.errors import DecodeError
-from evcache.replication.node_requests import Peeked, capabilities_of, peek, send_request
+from evcache.replication.node_requests import Peeked, capabilities_of, get, peek, store
 from evcache.results import Outcome
 from evcache.values.codec import Codec
 from evcache.values.flags import FLAG_ENVELOPE
@@ -17,7 +17,8 @@ from evcache.writes.compare_and_set import CompareAndSet, Decision, refusal
 from evcache.writes.draft import Draft
 from evcache.zones.errors import InvalidArgument, Unsupported
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol import requests
+from evcache.zones.protocol.fields import COPY_FIELDS, READ_FIELDS
+from evcache.zones.protocol.operations import StoreMode
 from evcache.zones.protocol.replies import Hit, read_hit
 
 
@@ -66,7 +67,7 @@ class Concat:
             if seen is None or seen.absent:
                 return Outcome.NOT_STORED
             asked_at = asyncio.get_running_loop().time()
-            hit = read_hit(await send_request(node, requests.meta_get(key, requests.COPY_FLAGS), deadline))
+            hit = read_hit(await get(node, key, COPY_FIELDS, deadline))
             if hit is None or hit.cas != seen.cas:
                 seen = await peek(node, key, deadline)
                 continue  # the item was written, or expired, after the look
@@ -92,7 +93,7 @@ class Concat:
             seen = await peek(node, key, deadline)
 
     @property
-    def _mode(self) -> requests.StoreMode:
+    def _mode(self) -> StoreMode:
         return "prepend" if self.is_prepend else "append"
 
     def _joined(self, hit: Hit, zone: str) -> tuple[bytes, int, bool]:
@@ -123,14 +124,13 @@ class Concat:
         if len(draft.data) > capabilities_of(node).largest_value(draft.key):
             return Outcome.NOT_STORED
         more = _plain(self.extra)
-        line = requests.meta_set(draft.key, len(more), ttl=0, flags=hit.flags, mode=self._mode)
-        reply = await send_request(node, line, deadline, more)
+        reply = await store(node, draft.key, more, hit.flags, 0, deadline, mode=self._mode)
         if reply.status == b"NS":
             return Outcome.NOT_STORED
         if reply.status != b"HD":
             return refusal(reply)
         # The other zones get the present value, which may contain later joins of other clients.
-        joined = read_hit(await send_request(node, requests.meta_get(draft.key), deadline))
+        joined = read_hit(await get(node, draft.key, READ_FIELDS, deadline))
         if joined is None:
             return Outcome.NOT_STORED  # evicted, or expired
         return Decision(stores.copy(draft._replace(data=joined.value, flags=joined.flags), None))

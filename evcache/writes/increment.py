@@ -19,16 +19,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from evcache.replication import node_requests
 from evcache.replication.guarded_store import NAMING_LOOKS, NAMING_PAUSE_SECONDS, StoreCommand
 from evcache.replication.hlc import NOT_A_VERSION, cas_of
-from evcache.replication.node_requests import Peeked, peek, peek_request, read_peek, send_both, send_request
+from evcache.replication.node_requests import Peeked, peek, read_peek
 from evcache.results import Outcome
 from evcache.values.flags import FLAG_INT, FLAG_STR
 from evcache.writes.compare_and_set import CompareAndSet, Decision
 from evcache.writes.draft import Draft
 from evcache.zones.errors import ServerError
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import MAX_DIGITS, Reply, decimal, token, unexpected
 from evcache.zones.validation import number
 
@@ -160,15 +160,17 @@ async def count(
     room = _digits_gained(key, seen.value or b"", delta, node, decrement=decrement)
     if room:
         version = versions()
-        line = requests.meta_set(key, room, ttl=0, flags=0, mode="append", compare=compare, cas=cas_of(version))
-        if (await send_request(node, line, deadline, b" " * room)).status != b"HD":
+        spaces, cas = b" " * room, cas_of(version)
+        reply = await node_requests.store(node, key, spaces, 0, 0, deadline, mode="append", compare=compare, cas=cas)
+        if reply.status != b"HD":
             return None
-        compare = cas_of(version)
+        compare = cas
     # Two versions with no other one between them: what takes over items older than the second replaces only the first.
     version = versions()
     first, second = version & ~1, version | 1
-    line = requests.meta_arithmetic(key, delta, decrement=decrement, compare=compare, cas=cas_of(first))
-    reply, look = await send_both(node, (line, None), (peek_request(key, value=True), None), deadline)
+    reply, look = await node_requests.count_and_peek(
+        node, key, delta, deadline, decrement=decrement, compare=compare, cas=cas_of(first)
+    )
     found = read_peek(look)
     if reply.status == b"CLIENT_ERROR" and (found is None or found.cas != compare):
         return None  # the server refuses an empty value, as of a tombstone, before it compares: the counter is gone
@@ -181,8 +183,9 @@ async def count(
         return counted._replace(version=await _strip(node, key, counted.digits, first, second, deadline))
     # An append of nothing gives the item a version, and keeps its time to live.
     if found.cas < NOT_A_VERSION and found.value == counted.digits:
-        line = requests.meta_set(key, 0, ttl=0, flags=0, mode="append", compare=found.cas, cas=cas_of(second))
-        if (await send_request(node, line, deadline, b"")).status == b"HD":
+        cas = cas_of(second)
+        named = await node_requests.store(node, key, b"", 0, 0, deadline, mode="append", compare=found.cas, cas=cas)
+        if named.status == b"HD":
             return counted._replace(version=second)
         found = await peek(node, key, deadline, value=True)
     return counted._replace(version=first, followed_by=found)
@@ -199,7 +202,7 @@ def _digits_gained(key: bytes, value: bytes, delta: int, node: Node, *, decremen
 
 async def count_by_arrival(node: Node, key: bytes, delta: int, deadline: float, *, decrement: bool) -> Counted | None:
     """Add to a counter, or subtract from it, on a server without versions. Returns and raises as `count` does."""
-    return _counted(key, await send_request(node, requests.meta_arithmetic(key, delta, decrement=decrement), deadline), node)
+    return _counted(key, await node_requests.count(node, key, delta, deadline, decrement=decrement), node)
 
 
 def _counted(key: bytes, reply: Reply, node: Node) -> Counted | None:
@@ -214,13 +217,7 @@ def _counted(key: bytes, reply: Reply, node: Node) -> Counted | None:
 
 
 async def _strip(node: Node, key: bytes, digits: bytes, first: int, second: int, deadline: float) -> int:
-    """Store a number without the spaces behind it. Returns its version.
-
-    The store takes over what is older and so keeps the time to live; the append clears the stale mark that it leaves.
-    """
-    cas = cas_of(second)
-    store = requests.meta_set(key, len(digits), ttl=0, flags=FLAG_INT, compare=cas, cas=cas, older_or_equal=True)
-    clear = requests.meta_set(key, 0, ttl=0, flags=0, mode="append", compare=cas, cas=cas)
-    stored, _ = await send_both(node, (store, digits), (clear, b""), deadline)
-    # Where it is refused, another write has followed, or the counter has expired: then the spaces are gone with it.
-    return second if stored.status == b"HD" else first
+    """Store a number without the spaces behind it, and keep its TTL. Return its version."""
+    replies = await node_requests.replace_older(node, key, digits, FLAG_INT, cas_of(second), deadline)
+    # A refusal means that another write has followed, or that the counter has expired: then the spaces are gone with it.
+    return second if replies[0].status == b"HD" else first

@@ -11,7 +11,7 @@ from typing import Any
 
 from evcache.replication.handoff.delivery import has_expired
 from evcache.replication.handoff.hints import Hint, Kind
-from evcache.replication.node_requests import peek, send_request
+from evcache.replication.node_requests import peek, touch
 from evcache.replication.touch import TouchCommand
 from evcache.results import Outcome
 from evcache.values.flags import FLAG_INT, FLAG_STR, FLAG_TOMBSTONE
@@ -19,7 +19,6 @@ from evcache.values.ttl import NEVER, to_exptime
 from evcache.writes.compare_and_set import Decision
 from evcache.writes.draft import Draft
 from evcache.writes.increment import count_by_arrival
-from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import number
 
 LONGEST_TTL_SECONDS = 5.0
@@ -70,12 +69,12 @@ def settle_touch(_: object) -> Callable[..., Any]:
     """Touch what is there, and give a tombstone its own time back afterwards."""
 
     async def peek_and_apply(self: TouchCommand, node: Any, deadline: float) -> Outcome:
-        reply = await send_request(node, requests.meta_touch(self.key, self.ttl), deadline)
+        reply = await touch(node, self.key, self.ttl, deadline)
         if reply.status != b"HD":
             return Outcome.NOT_FOUND
         if number(reply, b"f") != FLAG_TOMBSTONE:
             return Outcome.STORED
-        await send_request(node, requests.meta_touch(self.key, 60), deadline)
+        await touch(node, self.key, 60, deadline)
         return Outcome.NOT_FOUND
 
     return peek_and_apply

@@ -155,7 +155,7 @@ FIXES: Mapping[str, Fix] = {
     ),
     "one-copy-store": Fix(  # saves bytes; every promise holds without it
         "larger values travel once in a guarded store",
-        (Patch("evcache.replication.guarded_store:THREE_COPIES_MAX_BYTES", lambda _: sys.maxsize),),
+        (Patch("evcache.zones.protocol.operations:THREE_COPIES_MAX_BYTES", lambda _: sys.maxsize),),
     ),
 }
 """Fixes by name."""

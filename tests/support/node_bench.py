@@ -8,6 +8,7 @@ from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.health.node_health import HealthCounters
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
+from evcache.zones.protocol.fields import READ_FIELDS
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.classic.connection import ClassicConnection
@@ -72,7 +73,7 @@ class Bench:
         """A future of the reply to a read."""
         answer = self.loop.create_future()
         connection = await self.connected(within)
-        connection.request(b"mg %b v" % key, answer, self.loop.time() + within)
+        connection.get(key, READ_FIELDS, answer, self.loop.time() + within)
         return answer
 
     def reset(self):
@@ -103,7 +104,7 @@ async def ask(bench, within=TIMEOUT):
     """A request is made; who waits for it."""
     connection = await bench.connected()
     waiter = Notes()
-    connection.request(b"mg k v", waiter, bench.loop.time() + within)
+    connection.get(b"k", READ_FIELDS, waiter, bench.loop.time() + within)
     return waiter
 
 
@@ -119,7 +120,7 @@ async def call(bench):
     answer = bench.loop.create_future()
     try:
         connection = await bench.node.connected(bench.loop.time() + 10)
-        connection.request(b"mg k v", answer, bench.loop.time() + TIMEOUT)
+        connection.get(b"k", READ_FIELDS, answer, bench.loop.time() + TIMEOUT)
         return await answer
     except NodeError as error:
         return error

@@ -1,10 +1,13 @@
 """Other ends for connections: one played by the test, and the fake server in memory, reached through a dialer."""
 
 import asyncio
+from typing import NamedTuple
 
 from evcache.zones.protocol.fields import Fields
+from evcache.zones.protocol.packet import Packet
 from evcache.zones.transport.limits import ConnectionLimits
 from evcache.zones.transport.pipelined import PipelinedConnection
+from tests.support.operations import get
 from tests.support.packets import packet_of
 
 VALUE = Fields(b"v")
@@ -39,6 +42,12 @@ class ScriptedTransport(asyncio.Transport):
         if not self._ended:
             self._ended = True
             self._loop.call_soon(self._protocol.connection_lost, error)
+
+
+class Encoded(NamedTuple):
+    """Stands in for a `GuardedStore`: any commands as one packet."""
+
+    packet: Packet
 
 
 class Peer:
@@ -76,10 +85,10 @@ class Peer:
     def deadline(self, seconds):
         return self.loop.time() + seconds
 
-    def ask(self, line=b"mg k v", *, data=None, within=FAR, waiter=None):
-        """Send a meta request; a future of its reply."""
+    def ask(self, operation=None, *, within=FAR, waiter=None):
+        """Send an operation, by default a read of `k`; a future of its reply, or the given waiter."""
         waiter = waiter or self.loop.create_future()
-        self.connection.request(line, waiter, self.deadline(within), data)
+        (operation or get(b"k", VALUE))(self.connection, waiter, self.deadline(within))
         return waiter
 
     def ask_all(self, lines, data=b"x", *, within=FAR):
@@ -89,7 +98,7 @@ class Peer:
     def ask_packet(self, commands, *, within=FAR):
         """Send these (line, payload) in one packet; a future of their replies."""
         waiter = self.loop.create_future()
-        self.connection.request_all(packet_of(commands), waiter, self.deadline(within))
+        self.connection.guarded_store(Encoded(packet_of(commands)), waiter, self.deadline(within))
         return waiter
 
     def ask_many(self, keys, *, within=FAR):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from evcache.zones.protocol.packet import Packet
-from evcache.zones.protocol.requests import guarded_store, guarded_store_once
+from evcache.zones.protocol.packet import LARGE_BYTES, Packet
 
 StoreMode = Literal["set", "add", "replace", "append", "prepend"]
 """Condition and effect of a store. `append` and `prepend` keep the item's flags and TTL."""
@@ -33,7 +32,7 @@ class GuardedStore:
     The first connection that sends it encodes it, and the others send the same encoding.
     """
 
-    __slots__ = ("cas", "data", "exptime", "flags", "key", "packet", "stub")
+    __slots__ = ("cas", "data", "exptime", "flags", "is_one_copy", "key", "packet", "stub")
 
     def __init__(self, key: bytes, data: bytes, flags: int, exptime: int, *, cas: int, stub: int) -> None:
         """Create a store that is not encoded.
@@ -52,26 +51,50 @@ class GuardedStore:
         self.exptime = exptime
         self.cas = cas
         self.stub = stub
+        self.is_one_copy = len(data) > THREE_COPIES_MAX_BYTES
+        """True for the form of four commands with one copy of the value, False for that of three stores."""
         self.packet: Packet | None = None
         """Commands of the meta protocol. None until `encode`."""
 
-    @property
-    def is_one_copy(self) -> bool:
-        """True for the form of four commands with one copy of the value, False for that of three stores."""
-        return len(self.data) > THREE_COPIES_MAX_BYTES
-
     def encode(self) -> Packet:
-        """Set `packet` to the form that suits the size of the value, and return it."""
-        if self.is_one_copy:
-            self.packet = guarded_store_once(
-                self.key,
-                self.data,
-                cas=self.cas,
-                ttl=self.exptime,
-                flags=self.flags,
-                stub=self.stub,
-                stub_seconds=STUB_SECONDS,
+        """Set `packet` to the form that suits the size of the value, and return it.
+
+        Versions are kept inverted: newer is lower. The server lets a store with an older *or equal* CAS overwrite an item.
+        What is older to the server is newer to the client.
+
+        Three stores, each with the value:
+
+        1. add: store where nothing is.
+        2. take over: replace an item that is not newer. The item is left stale, with the old TTL.
+        3. confirm: match only what 1 or 2 has just stored, set the TTL and clear the stale mark.
+
+        Four commands, of which the second has the value:
+
+        1. stub: create an empty item where nothing is. A reader sees the stub of a lease, which is a miss.
+        2. take over: as above. The server answers NF where nothing is, hence the stub.
+        3. set the TTL of the item with this CAS. The server offers that under a compare only together with the stale mark.
+        4. append nothing to the item with this CAS. The server then makes a new item of it, without the mark.
+        """
+        key, data, cas, exptime = self.key, self.data, self.cas, self.exptime
+        size = len(data)
+        if not self.is_one_copy:
+            head = b"ms %b %d T%d F%d" % (key, size, exptime, self.flags)
+            end = b"\r\n%b\r\n" % data
+            first = (
+                b"%b E%d ME " % (head, cas),
+                b"%b%b C%d E%d I " % (end, head, cas, cas),
+                b"%b%b C%d E%d " % (end, head, cas, cas),
+                end,
             )
+            self.packet = packet = Packet(3, first)
+            return packet
+        stub = b"mg %b N%d E%d " % (key, STUB_SECONDS, self.stub)
+        take_over = b"\r\nms %b %d T%d F%d C%d E%d I " % (key, size, exptime, self.flags, cas, cas)
+        set_ttl = b"\r\nmd %b C%d E%d I T%d " % (key, cas, cas, exptime)
+        unmark = b"\r\nms %b 0 C%d E%d MA " % (key, cas, cas)
+        if size < LARGE_BYTES:
+            packet = Packet(4, (stub, take_over, b"\r\n%b%b" % (data, set_ttl), unmark, b"\r\n\r\n"))
         else:
-            self.packet = guarded_store(self.key, self.data, cas=self.cas, ttl=self.exptime, flags=self.flags)
-        return self.packet
+            packet = Packet(4, (stub, take_over, b"\r\n"), (memoryview(data), (set_ttl, unmark, b"\r\n\r\n")))
+        self.packet = packet
+        return packet

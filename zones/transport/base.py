@@ -12,7 +12,6 @@ from typing import Literal, Protocol
 
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.operations import GuardedStore, StoreMode
-from evcache.zones.protocol.packet import Packet
 from evcache.zones.transport.in_flight import Waiter
 
 TransportName = Literal["meta", "classic"]
@@ -196,21 +195,6 @@ class Transport(Protocol):
         The reply has the token `W` for the reader whose request created the stub, and `Z` for later readers. The stub gets
         the CAS `cas`. If None, the server chooses it.
         """
-        ...
-
-    def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
-        """Send one command; the waiter gets its `Reply`."""
-        ...
-
-    def read(self, line: bytes, waiter: Waiter, deadline: float, latest: float) -> None:
-        """Send one read that another zone can answer as well; the waiter gets its `Reply`, or early a `NodeSilent`.
-
-        `latest`: when its call ends. While the server is in the middle of a reply, the read waits beyond its deadline.
-        """
-        ...
-
-    def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
-        """Send the commands of a packet together; the waiter gets the list of their replies."""
         ...
 
     def retire(self) -> None:

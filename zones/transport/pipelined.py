@@ -27,7 +27,7 @@ from evcache.zones.protocol import requests
 from evcache.zones.protocol.decoder import Decoder
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.operations import GuardedStore, StoreMode
-from evcache.zones.protocol.packet import LARGE_BYTES, Packet, runs
+from evcache.zones.protocol.packet import LARGE_BYTES, Packet
 from evcache.zones.transport.base import peers_of
 from evcache.zones.transport.in_flight import (
     ExpectAll,
@@ -42,10 +42,7 @@ from evcache.zones.transport.lateness import Lateness
 from evcache.zones.transport.limits import ConnectionLimits
 from evcache.zones.transport.read_buffer import read_buffer_of
 from evcache.zones.transport.silence import SilenceDetector
-
-# The requests of a tick leave in one write at its end. But a server that waits for work is given the first of them at once,
-# so that it begins while the rest are made: a tenth more gets a second with 32 callers, and nothing lost with 256.
-EAGER_REQUESTS = 8
+from evcache.zones.transport.write_queue import WriteQueue
 
 
 class PipelinedConnection(asyncio.BufferedProtocol):
@@ -86,13 +83,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
         self._pending: deque[ExpectReply] = deque()
         self._opaque = 0
         self._batched = 0  # numbers that were given to the parts of batches, beyond one for each batch
-        # Requests of this tick, or those that wait for the server to take earlier ones.
-        self._out: list[bytes | memoryview] = []
-        self._out_bytes = 0
-        self._has_large = False  # whether a part of it is a large value
-        self._flush_is_due = False
-        self._alone = False  # whether the last tick had no more than one request, and nothing else was under way
-        self._paused = False
+        self._queue = WriteQueue(loop, self._pending)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._on_silent = on_silent
@@ -111,7 +102,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
 
     def __repr__(self) -> str:
         state = "closed" if self._why_ended else "retiring" if self._retiring else "open"
-        return f"<Connection {self.name} {state} pending={len(self._pending)} queued={self._out_bytes}B>"
+        return f"<Connection {self.name} {state} pending={len(self._pending)} queued={self._queue.bytes}B>"
 
     @property
     def renews_itself(self) -> bool:
@@ -221,23 +212,31 @@ class PipelinedConnection(asyncio.BufferedProtocol):
 
     def guarded_store(self, store: GuardedStore, waiter: Waiter, deadline: float) -> None:
         """Store a version unless a newer one is there. See `Transport.guarded_store`."""
-        self.request_all(store.packet or store.encode(), waiter, deadline)
+        packet = store.packet or store.encode()
+        self._opaque = number = self._opaque + 1
+        opaque = b"O%d" % number
+        expected = ExpectAll(waiter, deadline, opaque, packet.commands)
+        if packet.rest:
+            rest = [part if isinstance(part, memoryview) else opaque.join(part) for part in packet.rest]
+            self._send(opaque.join(packet.first), expected, rest)
+        else:
+            self._send(opaque.join(packet.first), expected)
 
     def replace_older(self, key: bytes, data: bytes, flags: int, cas: int, waiter: Waiter, deadline: float) -> None:
         """Replace an item that is not newer. See `Transport.replace_older`."""
-        self.request_all(requests.replace_older(key, data, flags=flags, cas=cas), waiter, deadline)
+        self._request_all(requests.replace_older(key, data, flags=flags, cas=cas), waiter, deadline)
 
     def delete(self, key: bytes, waiter: Waiter, deadline: float, compare: int | None = None) -> None:
         """Delete an item. See `Transport.delete`."""
-        self.request(requests.meta_delete(key, compare), waiter, deadline)
+        self._request(requests.meta_delete(key, compare), waiter, deadline)
 
     def touch(self, key: bytes, exptime: int, waiter: Waiter, deadline: float) -> None:
         """Set the TTL of an item. See `Transport.touch`."""
-        self.request(requests.meta_touch(key, exptime), waiter, deadline)
+        self._request(requests.meta_touch(key, exptime), waiter, deadline)
 
     def guarded_touch(self, key: bytes, exptime: int, cas: int, waiter: Waiter, deadline: float) -> None:
         """Set the TTL of one version. See `Transport.guarded_touch`."""
-        self.request_all(requests.guarded_touch(key, cas=cas, ttl=exptime), waiter, deadline)
+        self._request_all(requests.guarded_touch(key, cas=cas, ttl=exptime), waiter, deadline)
 
     def count(
         self,
@@ -251,47 +250,23 @@ class PipelinedConnection(asyncio.BufferedProtocol):
         cas: int | None = None,
     ) -> None:
         """Add to a counter, or subtract. See `Transport.count`."""
-        self.request(requests.meta_arithmetic(key, delta, decrement=decrement, compare=compare, cas=cas), waiter, deadline)
+        self._request(requests.meta_arithmetic(key, delta, decrement=decrement, compare=compare, cas=cas), waiter, deadline)
 
     def lease(self, key: bytes, seconds: int, waiter: Waiter, deadline: float, cas: int | None = None) -> None:
         """Read an item, or create a stub. See `Transport.lease`."""
-        self.request(requests.meta_lease(key, seconds, cas), waiter, deadline)
+        self._request(requests.meta_lease(key, seconds, cas), waiter, deadline)
 
-    # Sending. These raise `QueueFull` or `ConnectionLost`, with nothing sent, when there is no room or no connection.
-    # `deadline` is on the loop's clock. Giving up (cancelling the waiter) is free: the reply is dropped when it comes.
-
-    def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
-        """Send one meta command; the waiter gets its `Reply`."""
+    def _request(self, line: bytes, waiter: Waiter, deadline: float) -> None:
+        """Send a command of one line. The waiter gets its `Reply`."""
         self._opaque = number = self._opaque + 1
         opaque = b"O%d" % number
-        if data is None:
-            self._send(b"%b %b\r\n" % (line, opaque), ExpectReply(waiter, deadline, opaque))
-        elif len(data) < LARGE_BYTES:
-            self._send(b"%b %b\r\n%b\r\n" % (line, opaque, data), ExpectStore(waiter, deadline, opaque))
-        else:
-            pending = ExpectStore(waiter, deadline, opaque)
-            self._send(b"%b %b\r\n" % (line, opaque), pending, (memoryview(data), b"\r\n"))
+        self._send(b"%b %b\r\n" % (line, opaque), ExpectReply(waiter, deadline, opaque))
 
-    def read(self, line: bytes, waiter: Waiter, deadline: float, latest: float) -> None:
-        """Send one read that another zone can answer as well; the waiter gets its `Reply`, or early a `NodeSilent`.
-
-        `latest`: when its call ends. While the server is in the middle of a reply, the read waits beyond its deadline.
-        """
+    def _request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
+        """Send the commands of a packet without a large value. The waiter gets the list of their replies."""
         self._opaque = number = self._opaque + 1
         opaque = b"O%d" % number
-        self._send(b"%b %b\r\n" % (line, opaque), ExpectRead(waiter, deadline, opaque, latest))
-
-    def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
-        """Send the commands of a packet together; the waiter gets the list of their replies."""
-        self._opaque = number = self._opaque + 1
-        opaque = b"O%d" % number
-        pending = ExpectAll(waiter, deadline, opaque, packet.commands)
-        data = opaque.join(packet.first)
-        if packet.rest:
-            rest = [part if isinstance(part, memoryview) else opaque.join(part) for part in packet.rest]
-            self._send(data, pending, rest)
-        else:
-            self._send(data, pending)
+        self._send(opaque.join(packet.first), ExpectAll(waiter, deadline, opaque, packet.commands))
 
     def request_text(
         self,
@@ -313,66 +288,27 @@ class PipelinedConnection(asyncio.BufferedProtocol):
             ExpectText(waiter, deadline, until, may_be_unknown=may_be_unknown),
         )
 
-    def _send(self, data: bytes, pending: ExpectReply, rest: Sequence[bytes | memoryview] = ()) -> None:
-        """Queue a request. `rest`: what follows `data`: large values, and what is between and behind them."""
+    def _send(self, data: bytes, expected: ExpectReply, rest: Sequence[bytes | memoryview] = ()) -> None:
+        """Send a request. `rest` follows `data`: large values, and the bytes between and behind them."""
         waiting = self._pending
-        when = pending.deadline
-        if len(waiting) >= self._room or self._out_bytes >= self._max_queued_bytes:
+        queue = self._queue
+        when = expected.deadline
+        if len(waiting) >= self._room or queue.bytes >= self._max_queued_bytes:
             if not self._room:
                 raise ConnectionLost("the connection is closed", self.name)
-            raise self._limits.refusal(len(waiting), self._out_bytes, self.name)
+            raise self._limits.refusal(len(waiting), queue.bytes, self.name)
         if not waiting:
             self._waiting_since = now = self._loop.time()
-            when = min(when, now + self._limits.silence)
+            silent_at = now + self._limits.silence
+            when = min(when, silent_at)
             if not self._silence.is_watching:
                 self._silence.begin()
                 self._awaits_byte = True
-        waiting.append(pending)
-        self._out.append(data)
-        self._out_bytes += len(data)
-        if rest:
-            self._out += rest
-            self._out_bytes += sum(map(len, rest))
-            self._has_large = True
-        if self._flush_is_due or self._paused:
-            if len(waiting) == EAGER_REQUESTS and len(self._out) == EAGER_REQUESTS:
-                self._write_out()
-        else:
-            if self._alone and len(waiting) == 1:
-                self._write_out()
-            else:
-                self._flush_is_due = True
-                self._loop.call_soon(self._flush)
-            if self._lag is not None:
-                self._lag.watch()  # from now on: what holds up the flush makes late what has not even left
+        waiting.append(expected)
+        if queue.add(data, rest) and self._lag is not None:
+            self._lag.watch()  # a stall from now on delays what has not left yet
         if when < self._timer_at:
             self._wake_at(when)
-
-    def _flush(self) -> None:
-        self._flush_is_due = False
-        # A caller who has the connection to himself is not helped by waiting for the end of the tick, which would take
-        # another turn of the loop: his next request is written at once.
-        self._alone = len(self._out) == len(self._pending) == 1
-        self._write_out()
-
-    def _write_out(self) -> None:
-        if self._out and not self._paused and self._transport is not None and self._why_ended is None:
-            out, self._out, self._out_bytes = self._out, [], 0
-            if self._has_large:
-                self._write_in_parts(self._transport, out)
-            else:
-                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-
-    def _write_in_parts(self, transport: asyncio.Transport, out: list[bytes | memoryview]) -> None:
-        """Write until the transport has no room. What follows stays."""
-        following = 0
-        for following, run in runs(out):  # noqa: B007  # used after the loop
-            transport.write(run)
-            if self._paused:
-                break
-        self._out = out[following:]
-        self._out_bytes = sum(map(len, self._out))
-        self._has_large = bool(self._out)
 
     # Receiving.
 
@@ -471,6 +407,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
         if self._why_ended is not None:
             self._transport.abort()
             return
+        self._queue.open(self._transport)
         self._room = self._limits.max_pending
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -479,13 +416,12 @@ class PipelinedConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The server is slower than we are: keep requests here, where they are counted. Called by the event loop."""
-        self._paused = True
+        self._queue.pause()
 
     def resume_writing(self) -> None:
         """Called by the event loop."""
-        self._paused = False
         self.heard_at = self._loop.time()  # it took bytes: silent, but not gone
-        self._flush()
+        self._queue.resume()
 
     def retire(self) -> None:
         """Take no more requests, and close once nobody waits for an answer any more."""
@@ -510,8 +446,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
             self._timer.cancel()
             self._timer = None
         self._silence.stop()
-        self._out.clear()
-        self._out_bytes = 0
+        self._queue.close()
         if self._transport is not None:
             self._transport.abort()
         # The node first: a waiter that tries again must not be handed this connection.

@@ -12,7 +12,6 @@ from typing import Any
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.operations import GuardedStore, StoreMode
-from evcache.zones.protocol.packet import Packet
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.base import Transport
 from evcache.zones.transport.in_flight import Waiter
@@ -54,21 +53,6 @@ class _Tapped:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
-
-    def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
-        """As the connection's."""
-        seen = self._seen(_name_of(line), 1, waiter)
-        self._sent(seen, lambda: self._connection.request(line, seen, deadline, data))
-
-    def read(self, line: bytes, waiter: Waiter, deadline: float, latest: float) -> None:
-        """As the connection's."""
-        seen = self._seen(_name_of(line), 1, waiter)
-        self._sent(seen, lambda: self._connection.read(line, seen, deadline, latest))
-
-    def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
-        """As the connection's."""
-        seen = self._seen(packet.name, 1, waiter)
-        self._sent(seen, lambda: self._connection.request_all(packet, seen, deadline))
 
     def get(self, key: bytes, fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None) -> None:
         """Trace `Transport.get`."""
@@ -166,10 +150,6 @@ class _Tapped:
             if isinstance(seen, _SeenWaiter):
                 seen.end(error)
             raise
-
-
-def _name_of(line: bytes) -> str:
-    return line.split(b" ", 1)[0].decode("ascii")
 
 
 class _SeenWaiter:

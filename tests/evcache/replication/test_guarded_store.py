@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
 from evcache.replication.command import execute
-from evcache.replication.guarded_store import STUB_SECONDS, THREE_COPIES_MAX_BYTES, DeleteCommand, StoreCommand
+from evcache.replication.guarded_store import DeleteCommand, StoreCommand
 from evcache.replication.hlc import GUARD_STUB_CAS, MAX_CAS, NOT_A_VERSION, HybridLogicalClock
 from evcache.results import ACKNOWLEDGED
 from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones.errors import ConnectionLost
 from evcache.zones.nodes.capabilities import Capabilities
-from evcache.zones.protocol import requests
 from evcache.zones.protocol.decoder import Decoder
+from evcache.zones.protocol.operations import STUB_SECONDS, THREE_COPIES_MAX_BYTES
 from evcache.zones.testing import FakeMemcached
+from tests.support.lines import get_line, store_line
 from tests.support.packets import commands_of
 from tests.support.virtual_time import settle
 
@@ -52,10 +53,10 @@ class Wire:
         return bool(self._waiting)
 
     def get(self, key, fields, waiter, deadline, latest=None):
-        self.request(requests.meta_get(key, fields), waiter, deadline)
+        self.request(get_line(key, fields), waiter, deadline)
 
     def store(self, key, data, flags, exptime, waiter, deadline, **more):
-        self.request(requests.meta_set(key, len(data), ttl=exptime, flags=flags, **more), waiter, deadline, data)
+        self.request(store_line(key, len(data), ttl=exptime, flags=flags, **more), waiter, deadline, data)
 
     def guarded_store(self, store, waiter, deadline):
         self.request_all(store.packet or store.encode(), waiter, deadline)

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from evcache import NearCache, Outcome
-from evcache.replication.guarded_store import STUB_SECONDS, THREE_COPIES_MAX_BYTES
 from evcache.replication.hlc import GUARD_STUB_CAS
+from evcache.zones.protocol.operations import STUB_SECONDS, THREE_COPIES_MAX_BYTES
 from tests.support.loaders import Source
 from tests.support.memory_zones import Stopwatch, full, on_zones, pass_time
 

@@ -6,9 +6,10 @@ from contextlib import suppress
 import pytest
 
 from evcache import LoadPolicy, Outcome
-from evcache.replication.node_requests import peek, send_both
+from evcache.replication.node_requests import count_and_peek, peek
 from evcache.values.flags import FLAG_ABSENT
 from evcache.zones.errors import QueueFull
+from evcache.zones.protocol.fields import READ_FIELDS
 from tests.support.memory_zones import PATIENT, QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time
 
 
@@ -289,15 +290,15 @@ async def test_the_queue_has_room_for_the_first_of_two_requests_only(zones):
     with suppress(QueueFull):
         while True:
             reply = loop.create_future()
-            connection.request(b"mg t:k v", reply, loop.time() + 0.2)
+            connection.get(b"t:k", READ_FIELDS, reply, loop.time() + 0.2)
             waiting.append(reply)
     zones.resume("a")
     await asyncio.gather(*waiting)
     zones.pause("a")
     for number in range(len(waiting) - 1):
         waiting[number] = loop.create_future()
-        connection.request(b"mg t:k v", waiting[number], loop.time() + 0.2)
+        connection.get(b"t:k", READ_FIELDS, waiting[number], loop.time() + 0.2)
     with pytest.raises(QueueFull):
-        await send_both(node, (b"mg t:k v", None), (b"mg t:k v", None), loop.time() + 0.1)
+        await count_and_peek(node, b"t:k", 1, loop.time() + 0.1, decrement=False, compare=1, cas=2)
     await asyncio.gather(*waiting, return_exceptions=True)
     zones.resume("a")

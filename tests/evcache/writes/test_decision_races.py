@@ -5,11 +5,12 @@ import copy
 
 import pytest
 
-import evcache.writes.increment
 from evcache import CacheUnavailable, LoadPolicy
+from evcache.replication import node_requests
 from evcache.replication.read_repair import StaleCopy
 from evcache.writes.increment import Increment
 from evcache.zones.errors import CacheError
+from evcache.zones.protocol.fields import INSPECT_VALUE_FIELDS
 from evcache.zones.routing.zone_order import coordinator_order
 from tests.support.memory_zones import PATIENT, QUICK, cut_off, full, on_zones, pass_time
 
@@ -24,17 +25,17 @@ def snapshot(zones, zone):
 
 def before_the_next(monkeypatch, name, what):
     """Have something happen before the next request that counting makes by this function, and before no other."""
-    real = getattr(evcache.writes.increment, name)
+    real = getattr(node_requests, name)
 
-    async def function(*arguments):
-        monkeypatch.setattr(evcache.writes.increment, name, real)
+    async def function(*arguments, **more):
+        monkeypatch.setattr(node_requests, name, real)
         await what()
-        return await real(*arguments)
+        return await real(*arguments, **more)
 
-    monkeypatch.setattr(evcache.writes.increment, name, function)
+    monkeypatch.setattr(node_requests, name, function)
 
 
-@pytest.mark.parametrize("between", ["send_request", "send_both"])
+@pytest.mark.parametrize("between", ["store", "count_and_peek"])
 @pytest.mark.parametrize("skew", [0.0, 2.0, -2.0])
 @on_zones()
 async def test_a_number_gains_a_digit_while_another_client_counts(zones, monkeypatch, skew, between):
@@ -153,19 +154,19 @@ async def test_a_step_that_another_one_follows_at_once_reaches_the_level_asked_f
     one = await zones.ready(hints=None)
     other = await zones.ready(hints=None, local_zone="b")
     await one.set("k", 5, consistency="all")
-    both = evcache.writes.increment.send_both
+    both = node_requests.count_and_peek
 
-    async def followed(node, first, second, deadline):
-        monkeypatch.setattr(evcache.writes.increment, "send_both", both)
-        reply, _ = await both(node, first, second, deadline)
+    async def followed(node, key, delta, deadline, **more):
+        monkeypatch.setattr(node_requests, "count_and_peek", both)
+        reply, _ = await both(node, key, delta, deadline, **more)
         other._writes._conditional._replicator = None  # its process ends before it can send anything
         with pytest.raises(AttributeError):
             await other._writes._conditional._coordinate(
                 "incr", other._cluster.view, Increment(full("k"), 1, ttl=900), other._defaults.write(None, None, None)
             )
-        return reply, (await both(node, (b"mg t:k v f c t s u", None), (b"mg t:k s u", None), deadline))[0]
+        return reply, await node_requests.get(node, key, INSPECT_VALUE_FIELDS, deadline)
 
-    monkeypatch.setattr(evcache.writes.increment, "send_both", followed)
+    monkeypatch.setattr(node_requests, "count_and_peek", followed)
     assert await one.incr("k", consistency="all") == 6
     assert zones.values("k") == dict.fromkeys("abc", 7)
     assert len(set(zones.stored_versions("k").values())) == 1

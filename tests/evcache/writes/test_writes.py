@@ -21,9 +21,9 @@ from evcache import (
     ValueTooLarge,
     WriteResult,
 )
-from evcache.replication.guarded_store import THREE_COPIES_MAX_BYTES
 from evcache.replication.hlc import MAX_CAS, cas_of
 from evcache.values.flags import FLAG_INT, FLAG_INT32
+from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES
 from evcache.zones.protocol.packet import LARGE_BYTES
 from tests.support.memory_zones import TOMBSTONE, WALL_START, Listener, Stopwatch, full, on_zones, pass_time
 

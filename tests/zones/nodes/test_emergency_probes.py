@@ -6,6 +6,7 @@ import pytest
 
 from evcache.zones.errors import NodeTimeout
 from evcache.zones.health.circuit_breaker import URGENT_SHARE, CircuitLimits
+from evcache.zones.protocol.fields import READ_FIELDS
 from evcache.zones.routing.zone_order import is_emergency
 from tests.support.cluster_bench import Bench
 from tests.support.virtual_time import in_virtual_time, now
@@ -82,7 +83,7 @@ async def test_a_cache_of_one_zone_that_stood_still_for_a_moment_is_back_in_a_mo
         bench.servers["h1"].pause()
         answers = [loop.create_future() for _ in range(3)]
         for answer in answers:
-            connection.request(b"mg k v", answer, loop.time() + 0.03)
+            connection.get(b"k", READ_FIELDS, answer, loop.time() + 0.03)
         await asyncio.wait(answers)
         assert [type(answer.exception()) for answer in answers] == [NodeTimeout] * 3
         assert node.is_down

@@ -15,7 +15,6 @@ from evcache.zones.errors import (
 )
 from evcache.zones.nodes.capabilities import DEFAULT_ITEM_BYTES, Capabilities
 from evcache.zones.nodes.handshake import HungUp, handshake_meta
-from evcache.zones.protocol import requests
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.transport.limits import ConnectionLimits
 from evcache.zones.transport.pipelined import PipelinedConnection
@@ -139,7 +138,7 @@ async def test_a_server_that_refuses_an_optional_question_is_used_without_the_an
         seen = bench.node.capabilities
         assert {name: getattr(seen, name) for name in expected} == expected | changes
         answer = bench.loop.create_future()
-        connection.request(requests.meta_set(b"k", 1, ttl=0, flags=0), answer, bench.loop.time() + 1, b"x")
+        connection.store(b"k", b"x", 0, 0, answer, bench.loop.time() + 1)
         assert (await answer).status == b"HD"
         assert (await (await bench.ask())).value == b"x"
         assert bench.attempts <= 3  # the refusal has cost no connection that had begun to serve

@@ -9,6 +9,7 @@ from evcache.zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable
 from evcache.zones.health.node_health import HealthCounters
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
+from evcache.zones.protocol.fields import Fields
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.limits import ConnectionLimits
@@ -540,7 +541,7 @@ def test_a_node_on_a_real_socket(family, tmp_path):
             answers = [loop.create_future() for _ in range(100)]
             connection = await node.connected(loop.time() + LIMIT)
             for number, answer in enumerate(answers):
-                connection.request(b"mg key:%d k v" % number, answer, loop.time() + LIMIT)
+                connection.get(b"key:%d" % number, Fields(b"k v"), answer, loop.time() + LIMIT)
             replies = await asyncio.gather(*answers)
             assert [reply.tokens[0] for reply in replies] == [b"kkey:%d" % number for number in range(100)]
             await server.stop()

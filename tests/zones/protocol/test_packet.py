@@ -5,13 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evcache.zones.errors import ConnectionLost, NodeTimeout, QueueFull
-from evcache.zones.protocol import requests
+from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES, GuardedStore
 from evcache.zones.protocol.packet import LARGE_BYTES
 from evcache.zones.protocol.replies import Reply
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.request_tracing import RequestTracer
 from tests.support.packets import packet_of, parts_of
-from tests.support.scripted import Notes, Peer, outcome
+from tests.support.scripted import Encoded, Notes, Peer, outcome
 from tests.support.virtual_time import in_virtual_time, run, settle
 
 LARGE = b"L" * LARGE_BYTES
@@ -57,7 +57,7 @@ async def test_one_packet_is_sent_on_many_connections_with_their_own_opaques():
     peers = [Peer(), Peer()]
     peers[1].ask()
     for peer in peers:
-        peer.connection.request_all(packet, Notes(), peer.deadline(1))
+        peer.connection.guarded_store(Encoded(packet), Notes(), peer.deadline(1))
     await settle()
     assert peers[0].sent == b"mg k N2 O1\r\nms k 1 I O1\r\nv\r\n"
     assert peers[1].sent == b"mg k v O1\r\nmg k N2 O2\r\nms k 1 I O2\r\nv\r\n"
@@ -167,7 +167,7 @@ def test_any_packet_is_the_bytes_of_its_commands(commands, opaque):
     assert b"".join(parts_of(packet_of(commands), opaque)) == expected
 
 
-@pytest.mark.parametrize("size", [10, LARGE_BYTES])
+@pytest.mark.parametrize("size", [THREE_COPIES_MAX_BYTES + 1, LARGE_BYTES])
 def test_tap_sees_a_packet_as_one_request_named_by_its_store(size):
     async def main():
         seen, ended = [], []
@@ -176,8 +176,7 @@ def test_tap_sees_a_packet_as_one_request_named_by_its_store(size):
         peer = Peer()
         tapped = tap.over(peer.connection, Endpoint.parse("a:11211"))
         answer = peer.loop.create_future()
-        packet = requests.guarded_store_once(b"k", b"v" * size, cas=9, ttl=60, flags=0, stub=99, stub_seconds=2)
-        tapped.request_all(packet, answer, peer.deadline(1))
+        tapped.guarded_store(GuardedStore(b"k", b"v" * size, 0, 60, cas=9, stub=99), answer, peer.deadline(1))
         await settle()
         assert b"mg k" in peer.sent
         assert (seen, ended) == ([("ms", 1)], [])

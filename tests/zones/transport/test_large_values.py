@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from evcache.zones.errors import ConnectionLost, QueueFull
 from evcache.zones.transport.pipelined import LARGE_BYTES
+from tests.support.operations import store
 from tests.support.scripted import Peer, outcome
 from tests.support.virtual_time import in_virtual_time, run, settle
 
@@ -17,7 +18,7 @@ def stored(number, value):
 
 
 def ask(peer, value):
-    return peer.ask(b"ms k %d T0 F0" % len(value), data=value)
+    return peer.ask(store(b"k", value))
 
 
 class Full:

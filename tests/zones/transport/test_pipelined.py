@@ -9,9 +9,10 @@ import pytest
 from evcache.zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
 from evcache.zones.protocol.packet import LARGE_BYTES
 from evcache.zones.protocol.replies import Reply
-from evcache.zones.transport.pipelined import EAGER_REQUESTS
+from evcache.zones.transport.write_queue import EAGER_REQUESTS
 from tests.support import virtual_time
-from tests.support.scripted import Notes, Peer, outcome
+from tests.support.operations import get, store
+from tests.support.scripted import VALUE, Notes, Peer, outcome
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 
@@ -28,7 +29,7 @@ async def test_requests_of_one_tick_leave_in_one_write():
     peer = Peer()
     for _ in range(3):
         peer.ask()
-    peer.ask(b"ms k 3 T0 F0", data=b"abc")
+    peer.ask(store(b"k", b"abc"))
     assert peer.transport.writes == []
     await settle()
     assert peer.transport.writes == [b"mg k v O1\r\nmg k v O2\r\nmg k v O3\r\nms k 3 T0 F0 O4\r\nabc\r\n"]
@@ -123,7 +124,7 @@ async def test_requests_of_another_tick_leave_in_another_write():
 @in_virtual_time
 async def test_a_value_may_be_empty():
     peer = Peer()
-    peer.ask(b"ms k 0 T0 F0", data=b"")
+    peer.ask(store(b"k", b""))
     await settle()
     assert peer.sent == b"ms k 0 T0 F0 O1\r\n\r\n"
 
@@ -312,7 +313,7 @@ async def test_request_that_a_proxy_did_not_serve_fails_alone(line):
 async def test_store_is_in_sync_after_known_errors_only(size):
     """After any other, the server may read the value as commands."""
     peer = Peer()
-    first, second, third = (peer.ask(b"ms k %d" % size, data=b"x" * size) for _ in range(3))
+    first, second, third = (peer.ask(store(b"k", b"x" * size)) for _ in range(3))
     read = peer.ask()
     peer.feed(b"SERVER_ERROR backend failure\r\nSERVER_ERROR out of memory storing object\r\n")
     assert type(outcome(first)) is NodeUnavailable
@@ -498,7 +499,7 @@ async def test_what_a_failed_waiter_asks_next_has_a_deadline_too():
     """A waiter may ask again from within `set_exception`, for example the next of several stores."""
     peer = Peer()
     again = []
-    peer.ask(within=0.1, waiter=Notes(on_error=lambda _: again.append(peer.ask(b"mg again v", within=0.1))))
+    peer.ask(within=0.1, waiter=Notes(on_error=lambda _: again.append(peer.ask(get(b"again", VALUE), within=0.1))))
     peer.ask(within=3)
     await asyncio.sleep(0.15)
     assert len(again) == 1
@@ -786,7 +787,7 @@ async def test_requests_that_were_given_up_count_until_they_are_answered():
 async def test_over_so_many_queued_bytes_the_next_fails_with_nothing_written():
     peer = Peer(max_queued_bytes=1_000)
     peer.connection.pause_writing()
-    peer.ask(b"ms k 2000 T0 F0", data=b"x" * 2_000)
+    peer.ask(store(b"k", b"x" * 2_000))
     with pytest.raises(QueueFull, match="bytes"):
         peer.ask()
     assert peer.transport.writes == []
@@ -993,7 +994,7 @@ class Load:
         match self._rng.randrange(4):
             case 0:
                 key = self._key()
-                self.waiting.append((self._peer.ask(b"mg %b v" % key, within=within), lambda got: self._is_of(got, key)))
+                self.waiting.append((self._peer.ask(get(key, VALUE), within=within), lambda got: self._is_of(got, key)))
             case 1:
                 key = self._key()
                 future = self._peer.ask_all([b"ms k %d" % len(key)] * 3, key, within=within)

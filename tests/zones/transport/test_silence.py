@@ -8,6 +8,7 @@ from evcache.zones.errors import NodeSilent, NodeTimeout
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.transport.limits import ConnectionLimits
 from evcache.zones.transport.pipelined import PipelinedConnection
+from tests.support.operations import store
 from tests.support.scripted import FAR, VALUE, Notes, Peer, outcome
 from tests.support.virtual_time import in_virtual_time, now
 
@@ -63,7 +64,7 @@ class SilentPeer(Peer):
     def read(self, share=SHARE, call=CALL):
         waiter = self.loop.create_future()
         waiter.add_done_callback(lambda waiter: waiter.exception())  # looked at
-        self.connection.read(b"mg k v", waiter, self.deadline(share), self.deadline(call))
+        self.connection.get(b"k", VALUE, waiter, self.deadline(share), self.deadline(call))
         return waiter
 
 
@@ -88,7 +89,7 @@ async def test_reads_that_wait_are_failed_early_with_an_error_each():
 async def test_only_reads_are_moved_and_only_if_several_wait(reads, others, moved):
     """One late reply does not make a server look as if it stood still, and a write has no other zone."""
     peer = await SilentPeer().greet()
-    writes = [peer.ask(b"ms k 1", data=b"x", within=SHARE) for _ in range(others)]
+    writes = [peer.ask(store(), within=SHARE) for _ in range(others)]
     waiting = [peer.read() for _ in range(reads)]
     await asyncio.sleep(2 * NOTICED)
     assert sum(read.done() for read in waiting) == moved
@@ -231,7 +232,7 @@ async def test_a_connection_that_ends_in_silence_fails_no_read_twice():
     peer = await SilentPeer().greet()
     notes = [Notes() for _ in range(3)]
     for note in notes:
-        peer.connection.read(b"mg k v", note, peer.deadline(SHARE), peer.deadline(CALL))
+        peer.connection.get(b"k", VALUE, note, peer.deadline(SHARE), peer.deadline(CALL))
     await asyncio.sleep(NOTICED + 0.001)
     peer.connection.abort()
     await asyncio.sleep(1)
@@ -254,7 +255,7 @@ async def test_reads_wait_on_behind_a_large_value_and_are_not_blamed_on_the_serv
     peer = await SilentPeer(lag=LoopLag(asyncio.get_running_loop())).greet()
     large = peer.read(share=FAR, call=FAR)
     behind = [peer.read() for _ in range(4)]
-    write = peer.ask(b"ms k 1", data=b"y", within=SHARE)
+    write = peer.ask(store(), within=SHARE)
     began = now()
     begin_value(peer, 2)
     sent = 1_000

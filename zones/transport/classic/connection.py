@@ -35,14 +35,11 @@ from evcache.zones.errors import (
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.operations import GuardedStore, StoreMode
-from evcache.zones.protocol.packet import Packet
-from evcache.zones.protocol.replies import Reply
 from evcache.zones.protocol.requests import PROBE_KEY
-from evcache.zones.transport.classic import operations, replies, translation
+from evcache.zones.transport.classic import operations
 from evcache.zones.transport.classic.client import ClassicClient, Refused
 from evcache.zones.transport.classic.failures import node_error
 from evcache.zones.transport.classic.pool import CannotConnect, Dial, PoolLimits
-from evcache.zones.transport.classic.translation import CompareAndStore, Count, Delete, Get, Store, Touch, translate
 from evcache.zones.transport.in_flight import Waiter
 from evcache.zones.transport.limits import ConnectionLimits
 
@@ -287,31 +284,6 @@ class ClassicConnection:
         del key, seconds, waiter, deadline, cas
         raise Unsupported("leases", self.name)
 
-    # Requests as lines of the meta protocol.
-
-    def request(self, line: bytes, waiter: Waiter, deadline: float, data: bytes | None = None) -> None:
-        """Send one command; the waiter gets its `Reply`."""
-        command = translate(line, self.name)
-        value = b"" if data is None else data
-        self._start(
-            partial(self._carry_out, command, value),
-            (command.key,),
-            waiter,
-            deadline,
-            size=len(value),
-            writes=not isinstance(command, Get),
-        )
-
-    def read(self, line: bytes, waiter: Waiter, deadline: float, latest: float) -> None:
-        """Send one read; the waiter gets its `Reply`. A pool of connections does not notice silence."""
-        del latest
-        self.request(line, waiter, deadline)
-
-    def request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
-        """Raise `Unsupported`: several commands in one packet are the guarded store, which needs versions."""
-        del packet, waiter, deadline
-        raise Unsupported("versions", self.name)
-
     def _start(
         self,
         work: Callable[[], Awaitable[Any]],
@@ -406,36 +378,6 @@ class ClassicConnection:
         """Whether this process took most of the request's time."""
         now = self._loop.time()
         return self._lag is not None and self._lag.lost(now) - request.lost > (now - request.began) / 2
-
-    async def _carry_out(self, command: translation.Command, value: bytes) -> Reply:
-        client = self._client
-        match command:
-            case Get(key):
-                return translation.found(command, (await client.fetch([key])).get(key))
-            case Store(verb, key, flags, exptime):
-                return replies.stored(await client.store(verb, key, value, flags, exptime))
-            case CompareAndStore(key, flags, exptime, cas):
-                return replies.stored(await client.store(b"cas", key, value, flags, exptime, cas=cas))
-            case Delete(key):
-                return replies.deleted(await client.tell(b"delete", key))
-            case Touch(key, exptime):
-                return replies.touched(await client.tell(b"touch", key, exptime))
-            case Count():
-                return await self._count(command)
-
-    async def _count(self, command: Count) -> Reply:
-        verb = b"decr" if command.decrement else b"incr"
-        while True:
-            reply = replies.counted(await self._client.tell(verb, command.key, command.delta))
-            if reply.status != b"NF" or command.initial is None:
-                return reply
-            digits = b"%d" % command.initial
-            made = replies.stored(await self._client.store(b"add", command.key, digits, 0, command.exptime))
-            if made.status == b"HD":
-                return Reply(b"VA", [], digits)
-            if made.status != b"NS":
-                return made
-            # Somebody else has made it meanwhile, and it counts from there.
 
     def _problem(self, error: Exception) -> NodeError:
         if isinstance(error, CannotConnect):

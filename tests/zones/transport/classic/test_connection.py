@@ -19,8 +19,8 @@ from evcache.zones.errors import (
 from evcache.zones.nodes.capabilities import Capabilities
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
-from evcache.zones.protocol import requests
-from evcache.zones.protocol.fields import COPY_FIELDS
+from evcache.zones.protocol.fields import COPY_FIELDS, INSPECT_FIELDS
+from evcache.zones.protocol.operations import GuardedStore
 from evcache.zones.protocol.replies import Hit, Reply, read_hit
 from evcache.zones.protocol.requests import PROBE_KEY
 from evcache.zones.testing import FakeMemcached
@@ -30,6 +30,7 @@ from evcache.zones.transport.classic.operations import KEYS_PER_GET
 from evcache.zones.transport.classic.pool import PoolLimits
 from evcache.zones.transport.limits import ConnectionLimits
 from evcache.zones.transport.pipelined import PipelinedConnection
+from tests.support.operations import count, delete, get, lease, store, touch
 from tests.support.scripted import FAR, MemoryDialer, Notes, outcome
 from tests.support.streams import SOON, ScriptedServer, settled
 from tests.support.virtual_time import in_virtual_time, now, settle
@@ -57,22 +58,22 @@ class Bench:
     async def connected(self):
         return await self.node.connected(self.loop.time() + FAR)
 
-    async def ask(self, line, data=None, *, within=FAR, waiter=None):
+    async def ask(self, operation, *, within=FAR, waiter=None):
         """A future of the reply, or the waiter that was given."""
         answer = self.loop.create_future() if waiter is None else waiter
-        (await self.connected()).request(line, answer, self.loop.time() + within, data)
+        operation(await self.connected(), answer, self.loop.time() + within)
         return answer
 
-    async def reply(self, line, data=None):
-        return await (await self.ask(line, data))
+    async def reply(self, operation):
+        return await (await self.ask(operation))
 
     async def set(self, key, value):
-        return await self.ask(requests.meta_set(key, len(value), ttl=0, flags=0), value)
+        return await self.ask(store(key, value))
 
     async def warm(self):
         """Open every connection of the pool."""
         connection = await self.connected()
-        for answer in [await self.ask(requests.meta_get(b"k")) for _ in range(PoolLimits().connections)]:
+        for answer in [await self.ask(get(b"k")) for _ in range(PoolLimits().connections)]:
             await answer
         await settle()
         assert connection.connections == PoolLimits().connections
@@ -87,32 +88,29 @@ class Bench:
 async def test_each_request_gets_the_reply_that_its_meta_form_has():
     async with Bench() as bench:
         key = b"k"
-        get = requests.meta_get(key)
-        assert await bench.reply(get) == Reply(b"EN", [], None)
-        assert await bench.reply(requests.meta_touch(key, 5)) == Reply(b"EN", [], None)
-        assert await bench.reply(requests.meta_delete(key)) == Reply(b"NF", [], None)
+        assert await bench.reply(get(key)) == Reply(b"EN", [], None)
+        assert await bench.reply(touch(key, 5)) == Reply(b"EN", [], None)
+        assert await bench.reply(delete(key)) == Reply(b"NF", [], None)
         for mode in ("replace", "append", "prepend"):
-            assert (await bench.reply(requests.meta_set(key, 1, ttl=0, flags=0, mode=mode), b"x")).status == b"NS"
-        assert (await bench.reply(requests.meta_set(key, 1, ttl=0, flags=0, compare=1), b"x")).status == b"NF"
-        assert (await bench.reply(requests.meta_set(key, 3, ttl=60, flags=9, mode="add"), b"abc")).status == b"HD"
-        assert (await bench.reply(requests.meta_set(key, 3, ttl=60, flags=9, mode="add"), b"def")).status == b"NS"
-        hit = read_hit(await bench.reply(get))
+            assert (await bench.reply(store(key, b"x", mode=mode))).status == b"NS"
+        assert (await bench.reply(store(key, b"x", compare=1))).status == b"NF"
+        assert (await bench.reply(store(key, b"abc", flags=9, ttl=60, mode="add"))).status == b"HD"
+        assert (await bench.reply(store(key, b"def", flags=9, ttl=60, mode="add"))).status == b"NS"
+        hit = read_hit(await bench.reply(get(key)))
         assert hit == Hit(b"abc", 9, hit.cas, None, stale=False, leased=False)
-        assert (await bench.reply(requests.meta_set(key, 1, ttl=0, flags=0, compare=hit.cas + 1), b"x")).status == b"EX"
-        assert (await bench.reply(requests.meta_set(key, 1, ttl=0, flags=0, compare=0), b"x")).status == b"EX"
-        assert (await bench.reply(requests.meta_set(key, 2, ttl=0, flags=3, compare=hit.cas), b"41")).status == b"HD"
-        assert (await bench.reply(requests.meta_set(key, 1, ttl=0, flags=0, mode="append"), b"0")).status == b"HD"
-        assert (await bench.reply(requests.meta_touch(key, 5))).status == b"HD"
-        look = await bench.reply(requests.meta_get(key, requests.INSPECT_FLAGS))
-        assert (look.status, look.tokens[0], look.tokens[2]) == (b"HD", b"f3", b"s3")
-        assert await bench.reply(requests.meta_arithmetic(key, 2)) == Reply(b"VA", [], b"412")
-        assert await bench.reply(requests.meta_arithmetic(key, 2, decrement=True)) == Reply(b"VA", [], b"410")
-        assert (await bench.reply(requests.meta_delete(key))).status == b"HD"
-        assert (await bench.reply(requests.meta_arithmetic(key, 1))).status == b"NF"
-        assert await bench.reply(requests.meta_arithmetic(key, 1, initial=7, ttl=60)) == Reply(b"VA", [], b"7")
-        assert await bench.reply(requests.meta_arithmetic(key, 1, initial=7, ttl=60)) == Reply(b"VA", [], b"8")
-        await bench.reply(requests.meta_set(key, 3, ttl=0, flags=0), b"abc")
-        assert (await bench.reply(requests.meta_arithmetic(key, 1))).status == b"CLIENT_ERROR"
+        assert (await bench.reply(store(key, b"x", compare=hit.cas + 1))).status == b"EX"
+        assert (await bench.reply(store(key, b"x", compare=0))).status == b"EX"
+        assert (await bench.reply(store(key, b"41", flags=3, compare=hit.cas))).status == b"HD"
+        assert (await bench.reply(store(key, b"0", mode="append"))).status == b"HD"
+        assert (await bench.reply(touch(key, 5))).status == b"HD"
+        look = await bench.reply(get(key, INSPECT_FIELDS))
+        assert (look.status, look.tokens[0]) == (b"HD", b"f3")
+        assert await bench.reply(count(key, 2)) == Reply(b"VA", [], b"412")
+        assert await bench.reply(count(key, 2, decrement=True)) == Reply(b"VA", [], b"410")
+        assert (await bench.reply(delete(key))).status == b"HD"
+        assert (await bench.reply(count(key, 1))).status == b"NF"
+        await bench.reply(store(key, b"abc"))
+        assert (await bench.reply(count(key, 1))).status == b"CLIENT_ERROR"
         assert bench.dialer.attempts[0][0] == "host"
         assert bench.server.connections_total == 2  # one to be told that it knows no meta commands
 
@@ -120,7 +118,7 @@ async def test_each_request_gets_the_reply_that_its_meta_form_has():
 @in_virtual_time
 async def test_a_value_that_is_refused_is_a_reply():
     async with Bench(FakeMemcached(classic_only=True, item_size_max=2_048)) as bench:
-        reply = await bench.reply(requests.meta_set(b"k", 4_096, ttl=0, flags=0), b"x" * 4_096)
+        reply = await bench.reply(store(b"k", b"x" * 4_096))
         assert reply.line == b"SERVER_ERROR object too large for cache"
         assert (await bench.connected()).is_open
 
@@ -153,6 +151,20 @@ async def test_a_batch_is_a_few_multi_gets():
         assert bench.server.commands == {"gets": 3}
 
 
+WITHOUT_CLASSIC_FORM = [
+    store(cas=9),
+    store(mode="append", compare=9),
+    delete(compare=9),
+    count(compare=9),
+    count(cas=9),
+    lease(),
+    lease(cas=9),
+    lambda connection, *rest: connection.guarded_store(GuardedStore(b"k", b"x", 0, 0, cas=9, stub=10), *rest),
+    lambda connection, *rest: connection.guarded_touch(b"k", 60, 9, *rest),
+    lambda connection, *rest: connection.replace_older(b"k", b"x", 0, 9, *rest),
+]
+
+
 @in_virtual_time
 async def test_what_the_server_can_not_do_is_said_before_anything_is_sent():
     async with Bench() as bench:
@@ -160,9 +172,10 @@ async def test_what_the_server_can_not_do_is_said_before_anything_is_sent():
         bench.server.commands.clear()
         notes = Notes()
         with pytest.raises(Unsupported, match="host:11211 does not support leases"):
-            connection.request(b"mg k v N30", notes, FAR)
-        with pytest.raises(Unsupported, match="does not support versions"):
-            connection.request_all(requests.guarded_store(b"k", b"x", cas=9, ttl=0, flags=0), notes, FAR)
+            connection.lease(b"k", 30, notes, FAR)
+        for operation in WITHOUT_CLASSIC_FORM:
+            with pytest.raises(Unsupported):
+                operation(connection, notes, FAR)
         await settle()
         assert notes.told == []
         assert not bench.server.commands
@@ -176,8 +189,8 @@ async def test_each_request_has_its_deadline_and_the_next_its_own_reply():
         await (await bench.set(b"b", b"2"))
         bench.server.pause()
         slow, later = (
-            await bench.ask(requests.meta_get(b"a"), within=0.5),
-            await bench.ask(requests.meta_get(b"b"), within=9),
+            await bench.ask(get(b"a"), within=0.5),
+            await bench.ask(get(b"b"), within=9),
         )
         began = now()
         with pytest.raises(NodeTimeout, match="host:11211: no reply in time"):
@@ -185,7 +198,7 @@ async def test_each_request_has_its_deadline_and_the_next_its_own_reply():
         assert now() - began == pytest.approx(0.5)
         bench.server.resume()
         assert read_hit(await later).value == b"2"
-        assert read_hit(await bench.reply(requests.meta_get(b"a"))).value == b"1"
+        assert read_hit(await bench.reply(get(b"a"))).value == b"1"
 
 
 @in_virtual_time
@@ -198,7 +211,7 @@ async def test_a_caller_who_leaves_costs_nothing():
             (await bench.set(b"k", b"%d" % number)).cancel()
             if number % 2:
                 await settle(number % 5)
-        assert read_hit(await bench.reply(requests.meta_get(b"k"))).value == b"49"
+        assert read_hit(await bench.reply(get(b"k"))).value == b"49"
         assert bench.server.connections_total == made
 
 
@@ -208,15 +221,13 @@ async def test_add_after_a_cancelled_set_and_incr_after_a_cancelled_incr():
         await bench.connected()
         bench.server.pause()
         (await bench.set(b"lock", b"mine")).cancel()
-        add = await bench.ask(requests.meta_set(b"lock", 5, ttl=0, flags=0, mode="add"), b"yours")
+        add = await bench.ask(store(b"lock", b"yours", mode="add"))
         (await bench.set(b"n", b"100")).cancel()
-        (await bench.ask(requests.meta_arithmetic(b"n", 11))).cancel()
-        count = await bench.ask(requests.meta_arithmetic(b"n", 1))
-        other = await bench.ask(requests.meta_arithmetic(b"other", 1, initial=5, ttl=0))
+        (await bench.ask(count(b"n", 11))).cancel()
+        counted = await bench.ask(count(b"n", 1))
         bench.server.resume()
         assert (await add).status == b"NS"
-        assert (await count).value == b"112"
-        assert (await other).value == b"5"
+        assert (await counted).value == b"112"
         assert bench.value(b"lock") == b"mine"
 
 
@@ -228,7 +239,7 @@ async def test_writes_of_one_key_arrive_in_order_and_others_do_not_wait():
         bench.server.commands.clear()
         bench.server.pause()
         answers = [await bench.set(b"k", b"%d" % number) for number in range(40)]
-        seen = await bench.ask(requests.meta_get(b"k"))
+        seen = await bench.ask(get(b"k"))
         others = [await bench.set(b"other%d" % number, b"x") for number in range(10)]
         await settle()
         assert bench.server.connections == 1 + len(others)
@@ -245,10 +256,10 @@ async def test_a_read_that_nobody_waits_for_is_not_sent_and_a_write_is():
         await bench.connected()
         bench.server.commands.clear()
         bench.server.pause()
-        first = await bench.ask(requests.meta_get(b"first"))
-        left = [await bench.ask(requests.meta_get(b"k%d" % number)) for number in range(20)]
+        first = await bench.ask(get(b"first"))
+        left = [await bench.ask(get(b"k%d" % number)) for number in range(20)]
         write = await bench.set(b"k", b"v")
-        last = await bench.ask(requests.meta_get(b"last"))
+        last = await bench.ask(get(b"last"))
         await settle()
         for answer in (*left, write):
             answer.cancel()
@@ -263,7 +274,7 @@ async def test_reads_of_one_key_do_not_wait_for_each_other():
     async with Bench(transport="classic") as bench:
         await bench.connected()
         bench.server.pause()
-        reads = [await bench.ask(requests.meta_get(b"k")) for _ in range(5)]
+        reads = [await bench.ask(get(b"k")) for _ in range(5)]
         await settle()
         assert bench.server.connections == 5
         bench.server.resume()
@@ -275,12 +286,12 @@ async def test_over_its_limits_a_request_fails_at_once():
     async with Bench(transport="classic", limits=ConnectionLimits(max_pending=3)) as bench:
         await bench.connected()
         bench.server.pause()
-        waiting = [await bench.ask(requests.meta_get(b"k")) for _ in range(3)]
+        waiting = [await bench.ask(get(b"k")) for _ in range(3)]
         with pytest.raises(QueueFull, match="3 requests are waiting already"):
-            await bench.ask(requests.meta_get(b"k"))
+            await bench.ask(get(b"k"))
         bench.server.resume()
         await asyncio.gather(*waiting)
-        assert (await bench.reply(requests.meta_get(b"k"))).status == b"EN"
+        assert (await bench.reply(get(b"k"))).status == b"EN"
     async with Bench(transport="classic", limits=ConnectionLimits(max_queued_bytes=10)) as bench:
         await bench.connected()
         bench.server.pause()
@@ -302,7 +313,7 @@ async def test_retiring_answers_what_was_asked_and_takes_no_more():
         closing = asyncio.ensure_future(bench.node.close(9))
         await settle()
         with pytest.raises(ConnectionLost):
-            connection.request(requests.meta_get(b"k"), Notes(), FAR)
+            get(b"k")(connection, Notes(), FAR)
         assert connection.pending == 30
         bench.server.resume()
         assert [(await answer).status for answer in waiting] == [b"HD"] * 30
@@ -333,7 +344,7 @@ async def test_a_waiter_that_asks_again_when_it_is_told_of_the_end_gets_another_
         old = await bench.connected()
         again = []
         bench.server.pause()
-        await bench.ask(requests.meta_get(b"k"), waiter=Notes(on_error=lambda _: again.append(bench.node.connection())))
+        await bench.ask(get(b"k"), waiter=Notes(on_error=lambda _: again.append(bench.node.connection())))
         old.abort()
         await settle()
         bench.server.resume()
@@ -417,10 +428,10 @@ async def test_a_server_that_comes_back_as_another_kind_is_asked_again(before, a
         other = bench.dialer.servers["host"] = FakeMemcached(classic_only=after)
         await settle()
         assert bench.node.state == "idle"
-        answer = await bench.reply(requests.meta_get(b"k"))
+        answer = await bench.reply(get(b"k"))
         assert answer.status == b"EN"
         assert {was, bench.node.transport} == {"meta", "classic"}
-        assert await bench.reply(requests.meta_set(b"k", 1, ttl=0, flags=0), b"x")
+        assert await bench.reply(store(b"k", b"x"))
         assert other.store.get(b"k").value == b"x"
         await bench.node.close()
         await settle()
@@ -436,7 +447,7 @@ async def test_connections_made_for_a_server_of_another_kind_are_not_used():
         first, second = bench.node._connections.ready
         asked = bench.loop.create_future()
         bench.server.pause()
-        second.request(requests.meta_get(b"k"), asked, bench.loop.time() + FAR)
+        get(b"k")(second, asked, bench.loop.time() + FAR)
         other = bench.dialer.servers["host"] = FakeMemcached(classic_only=True)
         first.abort()
         await bench.connected()
@@ -448,7 +459,7 @@ async def test_connections_made_for_a_server_of_another_kind_are_not_used():
         assert not second.is_open
         bench.server.resume()
         assert (await asked).status == b"EN", "what was asked before is still answered"
-        assert (await bench.reply(requests.meta_get(b"k"))).status == b"EN"
+        assert (await bench.reply(get(b"k"))).status == b"EN"
         await bench.node.close()
         await settle()
         assert other.connections == 0
@@ -466,7 +477,7 @@ async def test_a_request_whose_task_somebody_else_cancels_is_told():
         await settle()
         assert {str(outcome(answer)) for answer in waiting} == {"host:11211: given up"}
         bench.server.resume()
-        assert (await bench.reply(requests.meta_get(b"other"))).status == b"EN"
+        assert (await bench.reply(get(b"other"))).status == b"EN"
 
 
 @in_virtual_time
@@ -474,7 +485,7 @@ async def test_a_server_that_goes_while_calls_wait_is_connected_to_again():
     async with Bench() as bench:
         await bench.warm()
         bench.server.pause()
-        waiting = [await bench.ask(requests.meta_get(b"k%d" % number)) for number in range(40)]
+        waiting = [await bench.ask(get(b"k%d" % number)) for number in range(40)]
         await settle()
         await bench.server.stop()
         await settle(100)
@@ -485,7 +496,7 @@ async def test_a_server_that_goes_while_calls_wait_is_connected_to_again():
         assert bench.node.is_down
         bench.server.revive()
         await asyncio.sleep(10)
-        assert (await bench.reply(requests.meta_get(b"k"))).status == b"EN"
+        assert (await bench.reply(get(b"k"))).status == b"EN"
 
 
 @in_virtual_time
@@ -517,7 +528,7 @@ async def test_an_idle_end_is_no_outage(caplog):
         bench.server.revive()
         await asyncio.sleep(60)
         assert bench.node.state == "idle"
-        assert (await bench.reply(requests.meta_get(b"k"))).status == b"EN"
+        assert (await bench.reply(get(b"k"))).status == b"EN"
         assert caplog.records == []
 
 
@@ -550,11 +561,11 @@ async def node_on(server, **settings):
     return Node(Endpoint.parse(server.address), NodeSettings(connect_timeout=SOON, **{"transport": "classic", **settings}))
 
 
-async def told(node, line, data=None):
+async def told(node, operation):
     """The reply, or the error."""
     loop = asyncio.get_running_loop()
     answer = loop.create_future()
-    (await node.connected(loop.time() + SOON)).request(line, answer, loop.time() + SOON, data)
+    operation(await node.connected(loop.time() + SOON), answer, loop.time() + SOON)
     await asyncio.wait([answer])
     return outcome(answer)
 
@@ -563,7 +574,7 @@ async def told(node, line, data=None):
 async def test_a_proxy_that_closes_on_questions_it_does_not_know_is_used_all_the_same():
     async with ScriptedServer(b"END\r\n", ScriptedServer.CLOSE, ScriptedServer.CLOSE, b"END\r\n") as server:
         node = await node_on(server)
-        assert (await told(node, requests.meta_get(b"k"))).status == b"EN"
+        assert (await told(node, get(b"k"))).status == b"EN"
         assert node.capabilities == Capabilities("unknown", explicit_cas=False, cas=True, transport="classic")
         assert server.lines == [b"gets %b\r\n" % PROBE_KEY, b"version\r\n", b"stats settings\r\n", b"gets k\r\n"]
         await node.close()
@@ -601,48 +612,37 @@ async def test_one_that_closes_at_the_first_question_is_not_taken_for_a_classic_
         await node.close()
 
 
-@on_sockets
-async def test_a_counter_that_somebody_else_makes_meanwhile_is_counted_on():
-    script = (*FIRST_WORDS, b"NOT_FOUND\r\n", None, b"NOT_STORED\r\n", b"6\r\n")
-    async with ScriptedServer(*script) as server:
-        node = await node_on(server)
-        reply = await told(node, requests.meta_arithmetic(b"n", 1, initial=5, ttl=60))
-        assert reply == Reply(b"VA", [], b"6")
-        assert server.lines[3:] == [b"incr n 1\r\n", b"add n 0 60 1\r\n", b"5\r\n", b"incr n 1\r\n"]
-        await node.close()
-
-
 WRONG = {
-    "a store's, to a read": (requests.meta_get(b"k"), None, (b"STORED\r\n",), ProtocolError),
-    "another key's value": (requests.meta_get(b"k"), None, (b"VALUE other 0 6 5\r\nsecret\r\nEND\r\n",), ProtocolError),
-    "one of the meta protocol": (requests.meta_get(b"k"), None, (b"EN\r\n",), ProtocolError),
-    "two": (requests.meta_delete(b"k"), None, (b"DELETED\r\nDELETED\r\n",), ProtocolError),
-    "a proxy without a server": (requests.meta_get(b"k"), None, (b"SERVER_ERROR unavailable\r\n",), NodeUnavailable),
-    "a refusal": (requests.meta_get(b"k"), None, (b"SERVER_ERROR out of memory writing get response\r\n",), ServerError),
-    "an unknown command": (requests.meta_delete(b"k"), None, (b"ERROR\r\n",), ProtocolError),
+    "a store's, to a read": (get(b"k"), (b"STORED\r\n",), ProtocolError),
+    "another key's value": (get(b"k"), (b"VALUE other 0 6 5\r\nsecret\r\nEND\r\n",), ProtocolError),
+    "one of the meta protocol": (get(b"k"), (b"EN\r\n",), ProtocolError),
+    "two": (delete(b"k"), (b"DELETED\r\nDELETED\r\n",), ProtocolError),
+    "a proxy without a server": (get(b"k"), (b"SERVER_ERROR unavailable\r\n",), NodeUnavailable),
+    "a refusal": (get(b"k"), (b"SERVER_ERROR out of memory writing get response\r\n",), ServerError),
+    "an unknown command": (delete(b"k"), (b"ERROR\r\n",), ProtocolError),
     "a lost thread": (
-        requests.meta_set(b"k", 1, ttl=0, flags=0), b"x", (b"CLIENT_ERROR bad data chunk\r\n",), ProtocolError,
+        store(b"k", b"x"), (b"CLIENT_ERROR bad data chunk\r\n",), ProtocolError,
     ),
-    "nothing": (requests.meta_delete(b"k"), None, (ScriptedServer.CLOSE,), ConnectionLost),
+    "nothing": (delete(b"k"), (ScriptedServer.CLOSE,), ConnectionLost),
     "half a value": (
-        requests.meta_get(b"k"), None, ((b"VALUE k 0 10 5\r\nhal", ScriptedServer.CLOSE),), ConnectionLost,
+        get(b"k"), ((b"VALUE k 0 10 5\r\nhal", ScriptedServer.CLOSE),), ConnectionLost,
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_an_answer_that_makes_no_sense_is_an_error_of_this_call_only(name):
-    line, data, answer, error = WRONG[name]
+    operation, answer, error = WRONG[name]
 
     @on_sockets
     async def scenario():
         async with ScriptedServer(*FIRST_WORDS, *answer) as server:
             node = await node_on(server)
-            problem = await told(node, line, data)
+            problem = await told(node, operation)
             assert type(problem) is error
             assert problem.node == node.label
             server.script[:] = [*FIRST_WORDS, b"END\r\n"] if error is ConnectionLost else [b"END\r\n"]
-            assert (await told(node, requests.meta_get(b"k"))).status == b"EN"
+            assert (await told(node, get(b"k"))).status == b"EN"
             await node.close()
 
     scenario()
@@ -655,12 +655,12 @@ def test_on_the_event_loop_that_services_use():
     async def main():
         async with FakeMemcached(classic_only=True) as server:
             node = await node_on(server, transport="auto")
-            stores = [told(node, requests.meta_set(b"k%d" % n, 1, ttl=0, flags=0), b"v") for n in range(50)]
+            stores = [told(node, store(b"k%d" % n, b"v")) for n in range(50)]
             assert {reply.status for reply in await asyncio.gather(*stores)} == {b"HD"}
-            assert read_hit(await told(node, requests.meta_get(b"k7"))).value == b"v"
+            assert read_hit(await told(node, get(b"k7"))).value == b"v"
             assert node.transport == "classic"
             gone = asyncio.get_running_loop().create_future()
-            node.connection().request(requests.meta_get(b"k7"), gone, asyncio.get_running_loop().time() + SOON)
+            get(b"k7")(node.connection(), gone, asyncio.get_running_loop().time() + SOON)
             await server.stop()
             await asyncio.wait([gone])
             gone.exception()
@@ -678,7 +678,7 @@ async def test_on_a_unix_socket_and_with_a_pool_of_its_own_size():
         await server.start_unix(f"{folder}/socket")
         settings = NodeSettings(classic=PoolLimits(connections=2), connect_timeout=SOON)
         node = Node(Endpoint.parse(server.address), settings)
-        answers = await asyncio.gather(*(told(node, requests.meta_get(b"k%d" % n)) for n in range(20)))
+        answers = await asyncio.gather(*(told(node, get(b"k%d" % n)) for n in range(20)))
         assert {answer.status for answer in answers} == {b"EN"}
         assert server.connections == 2
         await node.close()

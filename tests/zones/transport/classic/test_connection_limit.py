@@ -8,16 +8,16 @@ import pytest
 from evcache.zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
-from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import Reply
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.classic.pool import RETRY_SECONDS, PoolLimits
+from tests.support.operations import get
 from tests.support.scripted import FAR, MemoryDialer, outcome
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 CONNECTIONS = 3
-GET = requests.meta_get(b"k")
+GET = get(b"k")
 
 
 class LimitedDialer(MemoryDialer):
@@ -54,9 +54,9 @@ class Bench:
         await settle()
         assert self.server.connections == 0
 
-    def ask(self, line=GET, *, within=FAR):
+    def ask(self, operation=GET, *, within=FAR):
         answer = self.loop.create_future()
-        self.connection.request(line, answer, self.loop.time() + within)
+        operation(self.connection, answer, self.loop.time() + within)
         return answer
 
     async def burst(self, calls=60):
