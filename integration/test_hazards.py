@@ -157,7 +157,7 @@ def test_the_seconds_left_are_asked_after_the_time_is_given():
 
 
 def guarded(key, data, cas):
-    return GuardedStore(key, data, 0, 60, cas=cas, stub=MAX_CAS).encode()
+    return GuardedStore(key, data, 0, 60, cas=cas, stub=MAX_CAS).packet
 
 
 ONE_COPY = b"x" * (THREE_COPIES_MAX_BYTES + 1)

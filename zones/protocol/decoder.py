@@ -78,8 +78,11 @@ class Decoder:
 
         longest = self._max_line + _END_BYTES
         while True:
-            usual = _usual_item(data, position) if data.startswith(b"V", position) else None
-            if usual is not None and usual.end() - position <= longest:
+            if (
+                data.startswith(b"V", position)
+                and (usual := _usual_item(data, position)) is not None
+                and usual.end() - position <= longest
+            ):
                 digits, flags, cas, ttl, opaque = usual.groups()
                 start = usual.end()
                 stop = start + int(digits)
@@ -99,10 +102,11 @@ class Decoder:
                         raise ProtocolError(f"a line of over {self._max_line} bytes: {self._rest[:64]!r}")
                     return
                 status, *tokens = data[position:end].split(b" ")
-                position = start = end + _END_BYTES
+                position = end + _END_BYTES
                 if status in _WITHOUT_VALUE:
                     yield _new_reply(Reply, (status, tokens, None))
                     continue
+                start = position
                 if status != b"VA":
                     raise ProtocolError(f"not a reply: {data[max(0, end - 64) : end]!r}")
                 digits = tokens[0] if tokens else b""

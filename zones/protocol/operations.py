@@ -29,13 +29,29 @@ STUB_SECONDS = 2
 class GuardedStore:
     """A store that a server refuses if it holds a newer version. It may be repeated and reordered without harm.
 
-    The first connection that sends it encodes it, and the others send the same encoding.
+    The client keeps versions inverted in the CAS: newer is lower. The server lets a store with an older *or equal* CAS
+    overwrite an item. What is older to the server is newer to the client.
+
+    A small value travels in three stores:
+
+    1. add: store where nothing is.
+    2. take over: replace an item that is not newer. The item is left stale, with the old TTL.
+    3. confirm: match only what 1 or 2 has just stored, set the TTL and clear the stale mark.
+
+    A larger one travels once, in the second of four commands:
+
+    1. stub: create an empty item where nothing is. A reader sees the stub of a lease, which is a miss.
+    2. take over: as above. The server answers NF where nothing is, hence the stub.
+    3. set the TTL of the item with this CAS. The server offers that under a compare only together with the stale mark.
+    4. append nothing to the item with this CAS. The server then makes a new item of it, without the mark.
+
+    The commands are encoded once, for all nodes. Only servers of the meta protocol keep versions.
     """
 
     __slots__ = ("cas", "data", "exptime", "flags", "is_one_copy", "key", "packet", "stub")
 
     def __init__(self, key: bytes, data: bytes, flags: int, exptime: int, *, cas: int, stub: int) -> None:
-        """Create a store that is not encoded.
+        """Create a store, and encode it.
 
         Args:
             key: Validated key.
@@ -51,50 +67,26 @@ class GuardedStore:
         self.exptime = exptime
         self.cas = cas
         self.stub = stub
-        self.is_one_copy = len(data) > THREE_COPIES_MAX_BYTES
-        """True for the form of four commands with one copy of the value, False for that of three stores."""
-        self.packet: Packet | None = None
-        """Commands of the meta protocol. None until `encode`."""
-
-    def encode(self) -> Packet:
-        """Set `packet` to the form that suits the size of the value, and return it.
-
-        Versions are kept inverted: newer is lower. The server lets a store with an older *or equal* CAS overwrite an item.
-        What is older to the server is newer to the client.
-
-        Three stores, each with the value:
-
-        1. add: store where nothing is.
-        2. take over: replace an item that is not newer. The item is left stale, with the old TTL.
-        3. confirm: match only what 1 or 2 has just stored, set the TTL and clear the stale mark.
-
-        Four commands, of which the second has the value:
-
-        1. stub: create an empty item where nothing is. A reader sees the stub of a lease, which is a miss.
-        2. take over: as above. The server answers NF where nothing is, hence the stub.
-        3. set the TTL of the item with this CAS. The server offers that under a compare only together with the stale mark.
-        4. append nothing to the item with this CAS. The server then makes a new item of it, without the mark.
-        """
-        key, data, cas, exptime = self.key, self.data, self.cas, self.exptime
         size = len(data)
-        if not self.is_one_copy:
-            head = b"ms %b %d T%d F%d" % (key, size, exptime, self.flags)
+        if size <= THREE_COPIES_MAX_BYTES:
+            self.is_one_copy = False
+            """False for the form of three stores, True for that of four commands with one copy of the value."""
+            head = b"ms %b %d T%d F%d" % (key, size, exptime, flags)
             end = b"\r\n%b\r\n" % data
-            first = (
-                b"%b E%d ME " % (head, cas),
-                b"%b%b C%d E%d I " % (end, head, cas, cas),
-                b"%b%b C%d E%d " % (end, head, cas, cas),
-                end,
-            )
-            self.packet = packet = Packet(3, first)
-            return packet
-        stub = b"mg %b N%d E%d " % (key, STUB_SECONDS, self.stub)
-        take_over = b"\r\nms %b %d T%d F%d C%d E%d I " % (key, size, exptime, self.flags, cas, cas)
+            add = b"%b E%d ME " % (head, cas)
+            take_over = b"%b%b C%d E%d I " % (end, head, cas, cas)
+            confirm = b"%b%b C%d E%d " % (end, head, cas, cas)
+            self.packet = Packet(3, (add, take_over, confirm, end))
+            """Commands of the meta protocol."""
+            return
+        self.is_one_copy = True
+        make_stub = b"mg %b N%d E%d " % (key, STUB_SECONDS, stub)
+        take_over = b"\r\nms %b %d T%d F%d C%d E%d I " % (key, size, exptime, flags, cas, cas)
         set_ttl = b"\r\nmd %b C%d E%d I T%d " % (key, cas, cas, exptime)
         unmark = b"\r\nms %b 0 C%d E%d MA " % (key, cas, cas)
         if size < LARGE_BYTES:
-            packet = Packet(4, (stub, take_over, b"\r\n%b%b" % (data, set_ttl), unmark, b"\r\n\r\n"))
+            pieces = (make_stub, take_over, b"\r\n%b%b" % (data, set_ttl), unmark, b"\r\n\r\n")
+            self.packet = Packet(4, pieces)
         else:
-            packet = Packet(4, (stub, take_over, b"\r\n"), (memoryview(data), (set_ttl, unmark, b"\r\n\r\n")))
-        self.packet = packet
-        return packet
+            rest = (memoryview(data), (set_ttl, unmark, b"\r\n\r\n"))
+            self.packet = Packet(4, (make_stub, take_over, b"\r\n"), rest)

@@ -117,7 +117,10 @@ class ExpectAll(ExpectStore):
     __slots__ = ("replies", "unserved", "wanted")
 
     def __init__(self, waiter: Waiter, deadline: float, opaque: bytes, wanted: int) -> None:
-        super().__init__(waiter, deadline, opaque)
+        # Without `super`: a write sends one to each zone.
+        self.waiter = waiter
+        self.deadline = deadline
+        self.opaque = opaque
         self.wanted = wanted
         self.replies: list[AnyReply] = []
         self.unserved: AnyReply | None = None

@@ -212,15 +212,14 @@ class PipelinedConnection(asyncio.BufferedProtocol):
 
     def guarded_store(self, store: GuardedStore, waiter: Waiter, deadline: float) -> None:
         """Store a version unless a newer one is there. See `Transport.guarded_store`."""
-        packet = store.packet or store.encode()
+        packet = store.packet
         self._opaque = number = self._opaque + 1
         opaque = b"O%d" % number
-        expected = ExpectAll(waiter, deadline, opaque, packet.commands)
-        if packet.rest:
-            rest = [part if isinstance(part, memoryview) else opaque.join(part) for part in packet.rest]
-            self._send(opaque.join(packet.first), expected, rest)
-        else:
-            self._send(opaque.join(packet.first), expected)
+        self._send(
+            opaque.join(packet.first),
+            ExpectAll(waiter, deadline, opaque, packet.commands),
+            [part if isinstance(part, memoryview) else opaque.join(part) for part in packet.rest] if packet.rest else (),
+        )
 
     def replace_older(self, key: bytes, data: bytes, flags: int, cas: int, waiter: Waiter, deadline: float) -> None:
         """Replace an item that is not newer. See `Transport.replace_older`."""

@@ -59,7 +59,7 @@ class Wire:
         self.request(store_line(key, len(data), ttl=exptime, flags=flags, **more), waiter, deadline, data)
 
     def guarded_store(self, store, waiter, deadline):
-        self.request_all(store.packet or store.encode(), waiter, deadline)
+        self.request_all(store.packet, waiter, deadline)
 
     def request(self, line, waiter, deadline, data=None):
         self._waiting.append((line + (b"\r\n" if data is None else b"\r\n" + data + b"\r\n"), None, 1, waiter))
