@@ -1,4 +1,4 @@
-"""The type of the values that a function returns, from its annotations."""
+"""Types of the values that a function returns, from its annotations."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from evcache.load_policy import Loaded
 
 _AWAITABLES: frozenset[Any] = frozenset({Awaitable, Coroutine, asyncio.Future, asyncio.Task})
 
-# Resolved annotations that are kept. Functions whose code is made again and again would fill the memory otherwise.
+# Number of cached annotations. Functions that are created repeatedly would otherwise fill the memory.
 _MAX_KEPT = 1000
 _resolved: dict[tuple[types.CodeType, int, Any], Any] = {}
 
 
 def return_type(function: Callable[..., Any]) -> Any:
-    """Return the type of what awaiting a call of the function returns; `Any` if the function does not say.
+    """Return the type of the awaited result of a function, or `Any` if it has no annotation.
 
     `Loaded[User]` counts as `User`.
 
     Raises:
         NameError: A name in the annotation is not defined, or not yet.
-        TypeError: The annotation is no type.
+        TypeError: The annotation is not a type.
     """
     plain = _function(function)
     if plain is None:
@@ -42,9 +42,7 @@ def return_type(function: Callable[..., Any]) -> Any:
 
 
 def mapped_type(function: Callable[..., Any]) -> Any:
-    """Return the type of the values in the mapping that awaiting a call returns; `Any` if it does not say. Raises as
-    `return_type`.
-    """
+    """Return the type of the values in the mapping that a function returns, or `Any`. Raises as `return_type`."""
     annotation = return_type(function)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if isinstance(origin, type) and issubclass(origin, Mapping) and len(args) == 2:
@@ -58,23 +56,23 @@ def _function(function: Any) -> types.FunctionType | None:
     if isinstance(function, types.MethodType):
         function = function.__func__
     if not isinstance(function, types.FunctionType):
-        function = getattr(type(function), "__call__", None)  # noqa: B004  # an object that is called like a function
+        function = getattr(type(function), "__call__", None)  # noqa: B004  # a callable object
     return function if isinstance(function, types.FunctionType) else None
 
 
 def _resolve(function: types.FunctionType, annotation: Any) -> Any:
-    """Return an annotation with the names in it looked up where the function was written."""
+    """Return an annotation with its names resolved in the module of the function."""
     inner = inspect.unwrap(function)
     names = getattr(inner, "__globals__", function.__globals__)
     known = (function.__code__, id(names), annotation)
-    with suppress(KeyError, TypeError):  # new, or with metadata that has no hash
+    with suppress(KeyError, TypeError):  # a new annotation, or metadata without a hash
         return _resolved[known]
     holder = types.SimpleNamespace(__annotations__={"return": annotation})
     try:
         hints = typing.get_type_hints(holder, globalns=names, include_extras=True)
     except NameError:
-        # A type that is local to the function around this one: the closure has it if the code uses it. Not kept, since it
-        # is another type in the next call of that function.
+        # A type local to the enclosing function. The closure has it if the code uses it. It is not cached, because the next
+        # call of that function defines another type.
         code = getattr(inner, "__code__", function.__code__)
         cells = zip(code.co_freevars, getattr(inner, "__closure__", None) or (), strict=False)
         local = {name: cell.cell_contents for name, cell in cells if _is_set(cell)}
@@ -102,5 +100,5 @@ def _value_type(annotation: Any) -> Any:
         return args[0]
     if origin is types.UnionType or origin is typing.Union:
         parts = [_value_type(part) for part in args]
-        return Any if Any in parts else typing.Union[tuple(parts)]  # noqa: UP007  # made of parts that are known now
+        return Any if Any in parts else typing.Union[tuple(parts)]  # noqa: UP007  # the parts are known at run time only
     return annotation

@@ -1,4 +1,4 @@
-"""Checks around a codec of the user's own: its errors become codec errors, and its results are what servers can store."""
+"""Checks around a codec of the user. Its errors become codec errors, and its results must be valid for servers."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ _NAMES = {FLAG_TOMBSTONE: "deletes", FLAG_ABSENT: "known absences", FLAG_ENVELOP
 
 
 def checked(codec: Codec, argument: str = "codec") -> Codec:
-    """Return a codec whose results are checked; `StandardCodec` itself needs no check.
+    """Return a codec whose results are checked. `StandardCodec` needs no check.
 
     Args:
-        codec: An object with `encode` and `decode`.
-        argument: The name of the argument that the codec came from.
+        codec: Object with `encode` and `decode`.
+        argument: Name of the argument, for the error.
 
     Raises:
         InvalidArgument: The codec lacks a method, a method is async, or the codec is a class.
     """
     if isinstance(codec, type):
         raise InvalidArgument(
-            argument, f"an object is needed, not the class {codec.__qualname__}: write {codec.__qualname__}()"
+            argument, f"an object is required, not the class {codec.__qualname__}: write {codec.__qualname__}()"
         )
     for name in ("encode", "decode"):
         method = getattr(codec, name, None)
         if not callable(method):
-            raise InvalidArgument(argument, f"an object with encode() and decode() is needed: {codec!r} has no {name}()")
+            raise InvalidArgument(argument, f"an object with encode() and decode() is required: {codec!r} has no {name}()")
         if inspect.iscoroutinefunction(method):
-            raise InvalidArgument(argument, f"{name}() of {codec!r} is async, and must not be")
+            raise InvalidArgument(argument, f"{name}() of {codec!r} must not be async")
     return codec if type(codec) is StandardCodec else CheckedCodec(codec)
 
 
 class CheckedCodec:
-    """A codec whose results are checked."""
+    """Codec whose results are checked."""
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
@@ -48,8 +48,8 @@ class CheckedCodec:
         """Return the bytes and client flags of a value.
 
         Raises:
-            EncodeError: The codec raised an error, or returned what a server cannot store. The message names the codec and
-                the type of the value.
+            EncodeError: The codec raised an error, or its result cannot be stored. The message names the codec and the type
+                of the value.
         """
         try:
             result = self.codec.encode(value)
@@ -63,7 +63,7 @@ class CheckedCodec:
         if not isinstance(data, bytes):
             if not isinstance(data, bytearray | memoryview):
                 raise EncodeError(f"{self._of(value)} must return bytes, not {type(data).__name__}")
-            data = bytes(data)  # a copy that the codec cannot change while zones still wait for it
+            data = bytes(data)  # a copy, which the codec cannot change before all zones have it
         if not isinstance(flags, int) or isinstance(flags, bool) or not 0 <= flags <= _MAX_FLAGS:
             raise EncodeError(f"{self._of(value)} must return flags from 0 to 2**32 - 1, not {flags!r}")
         if flags in _NAMES:
@@ -74,7 +74,7 @@ class CheckedCodec:
         """Return the value.
 
         Raises:
-            DecodeError: The codec raised an error, of any kind.
+            DecodeError: The codec raised an error.
         """
         try:
             return self.codec.decode(data, flags)

@@ -1,8 +1,8 @@
 r"""Keys: `namespace:key`, checked before anything is sent.
 
-A memcached key is up to 250 bytes, and servers of the versions in use run what follows a longer one as commands, and
-cut a line at a NUL: `md foo\0x` deletes `foo`. So nothing but printable ASCII without spaces goes out as it is. Keys that
-are too long, or hold other letters, are hashed; control characters and spaces are refused, as they are mistakes.
+A memcached key has at most 250 bytes. Servers in use execute the bytes behind a longer key as commands, and cut a line at a
+NUL: `md foo\0x` deletes `foo`. The client therefore sends printable ASCII without spaces only. It hashes keys that are too
+long or not ASCII, and refuses spaces and control characters, which are mistakes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from evcache.zones.errors import InvalidArgument, InvalidKey
 
 MAX_KEY_BYTES = 250  # memcached's limit
 
-# Begins a hashed key. A plain key that begins like this is hashed too, so that none can be mistaken for another's hash.
+# Beginning of a hashed key. A plain key with this beginning is hashed too, so that it cannot equal the hash of another key.
 _HASH_MARK = b"#sha256-"
 _HASH_BYTES = len(_HASH_MARK) + 43  # 32 bytes in base64 without padding
 MAX_NAMESPACE_BYTES = MAX_KEY_BYTES - 1 - _HASH_BYTES
@@ -31,16 +31,24 @@ class Keys:
     __slots__ = ("_may_hash", "_prefix", "_prefix_text", "_room", "namespace")
 
     def __init__(self, namespace: str, *, may_hash: bool = True) -> None:
-        """Raises `InvalidArgument` for a namespace that is empty, too long, not plain ASCII, or holds a colon.
+        """Make the keys of a namespace.
 
-        A colon would let ("a", "b:c") and ("a:b", "c") be the same key.
+        Args:
+            namespace: Printable ASCII without spaces. A colon is refused, because ("a", "b:c") and ("a:b", "c") would be
+                equal keys.
+            may_hash: False to refuse keys that would be hashed.
+
+        Raises:
+            InvalidArgument: The namespace is empty, too long, or has another character.
         """
         if not isinstance(namespace, str) or not namespace:
-            raise InvalidArgument("namespace", f"a str that is not empty is needed, not {namespace!r}")
+            raise InvalidArgument("namespace", f"a str that is not empty is required, not {namespace!r}")
         if not namespace.isascii() or not _PLAIN.fullmatch(namespace.encode()) or ":" in namespace:
-            raise InvalidArgument("namespace", f"{namespace!r}: printable ASCII without spaces and colons is needed")
+            raise InvalidArgument("namespace", f"printable ASCII without spaces and colons is required, not {namespace!r}")
         if len(namespace) > MAX_NAMESPACE_BYTES:
-            raise InvalidArgument("namespace", f"{len(namespace)} characters, over {MAX_NAMESPACE_BYTES}")
+            raise InvalidArgument(
+                "namespace", f"at most {MAX_NAMESPACE_BYTES} characters are allowed, not {len(namespace)}"
+            )
         self.namespace = namespace
         self._prefix_text = namespace + ":"
         self._prefix = self._prefix_text.encode()
@@ -48,7 +56,11 @@ class Keys:
         self._may_hash = may_hash
 
     def qualify(self, key: str | bytes) -> bytes:
-        """The key as servers know it. Raises `InvalidKey`."""
+        """Return the key with its namespace, in the form that servers get.
+
+        Raises:
+            InvalidKey: The key is empty, has a space or control character, or is not a str or bytes.
+        """
         if (
             type(key) is str
             and 0 < len(key) <= self._room
@@ -61,9 +73,9 @@ class Keys:
         return self._qualify_unusual(key)
 
     def qualify_all(self, keys: Sequence[str | bytes]) -> list[bytes]:
-        """The same for several keys."""
-        # Keys about which nothing is unusual are looked at all together, which takes a tenth of the time. What is looked at
-        # are the texts themselves, and the bytes that they became: not what a subclass of str says about itself.
+        """Return several keys as `qualify` does."""
+        # One check of all keys takes a tenth of the time, if none is unusual. It looks at the joined text and the resulting
+        # bytes, because the methods of a subclass of str may return other results.
         try:
             text = "".join(keys)  # type: ignore[arg-type]  # bytes raise
         except TypeError:
@@ -84,7 +96,7 @@ class Keys:
         elif isinstance(key, bytes):
             raw = key
         else:
-            raise InvalidKey("key", f"a str or bytes is needed, not {type(key).__name__}")
+            raise InvalidKey("key", f"a str or bytes is required, not {type(key).__name__}")
         if not raw:
             raise InvalidKey("key", "it is empty")
         unsafe = _UNSAFE.search(raw)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from evcache.zones.errors import InvalidArgument
 
-# Types whose `str` is all there is to them, and whose constructor reads it back.
+# Types whose constructor reads the text of `str` back.
 TEXTS: tuple[type, ...] = (
     pathlib.PurePath,
     ipaddress.IPv4Address,
@@ -23,7 +23,7 @@ TEXTS: tuple[type, ...] = (
     ipaddress.IPv6Interface,
 )
 
-# `by_name`, which makes aliases unimportant, came with it.
+# The first release with `by_name`, which makes aliases unimportant.
 _LEAST_PYDANTIC = (2, 11)
 
 
@@ -35,9 +35,9 @@ def is_model(kind: object) -> bool:
 
 
 def to_plain(value: Any) -> Any:
-    """Return what msgspec can encode in place of a value. Raises TypeError."""
+    """Return a form of the value that msgspec can encode. Raises TypeError."""
     if is_model(type(value)):
-        # By name: an alias for validation may differ from the one for serialisation. Computed fields are left out.
+        # By name, because an alias for validation may differ from the one for serialization. Omits computed fields.
         return value.model_dump(round_trip=True, by_alias=False)
     if isinstance(value, TEXTS) or _is_url(value):
         return str(value)
@@ -59,7 +59,7 @@ def from_plain(kind: Any, value: Any) -> Any:
 
 
 def check_model(model: Any, argument: str) -> list[Any]:
-    """Refuse a pydantic model that loses what it holds. Return the types of its fields, which are to be checked too.
+    """Refuse a pydantic model whose dump loses a field. Return the types of its fields, which the caller has to check.
 
     Raises:
         InvalidArgument: A field is excluded from dumps, or pydantic is too old.
@@ -85,9 +85,7 @@ def parts_of(annotation: Any) -> list[Any]:
 
 
 def is_pydantics(kind: type) -> bool:
-    """Return True for a type of a model's field that pydantic itself stores as text or number. Secrets are not: they are
-    dumped as stars.
-    """
+    """Return True for a field type that pydantic stores as text or number. False for secrets, which it dumps as stars."""
     return kind.__module__.split(".")[0] in ("pydantic", "pydantic_core") and "Secret" not in kind.__name__
 
 
@@ -102,7 +100,7 @@ def _validate(model: Any, value: Any) -> Any:
     try:
         return model.model_validate(value, **from_name)
     except validation_error as error:
-        # Not its text, which shows the input: values of a cache do not belong in logs.
+        # The text of the error shows the input. Values of a cache must not reach logs.
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         where = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems[:3])
         raise ValueError(f"{error.error_count()} validation errors: {where}") from None

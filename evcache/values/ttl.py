@@ -1,4 +1,4 @@
-"""Times to live: what callers may say, and what goes on the wire."""
+"""Times to live, as callers give them and as memcached takes them (exptime)."""
 
 from __future__ import annotations
 
@@ -9,41 +9,50 @@ from evcache.zones.errors import InvalidArgument
 
 DEFAULT_TTL_SECONDS = 900  # EVCache's
 
-# memcached takes a larger number for a unix time: 2,592,001 would be a day in January 1970, and the item gone at once.
+# memcached takes a larger number as a unix time. 2,592,001 would be in January 1970, so the item would expire at once.
 MAX_RELATIVE_SECONDS = 30 * 24 * 60 * 60
-_MAX_UNIX_TIME = 2**31 - 1  # memcached keeps it in a signed 32-bit number
+_MAX_UNIX_TIME = 2**31 - 1  # memcached stores it in a signed 32-bit number
 
-NEVER = 0  # on the wire
+NEVER = 0  # exptime of an item that does not expire
 
-# Servers count in whole seconds: an item that says "1 second left" may be gone at any moment.
+# Servers count in whole seconds. An item with "1 second left" may expire at any moment.
 TTL_GRANULARITY_SECONDS = 1
 
 
 def seconds_to_live(ttl: float | timedelta, argument: str = "ttl") -> float:
-    """The seconds that a caller asked for; `math.inf` for an item that does not expire.
+    """Return a caller's TTL as seconds.
 
-    Raises `InvalidArgument` for 0 (which would mean "for ever" to a server and "gone" to a reader), negative numbers, NaN,
-    bools, and anything that is not a number or `timedelta`.
+    Args:
+        ttl: Seconds or a timedelta. `math.inf` means that the item does not expire.
+        argument: Name of the argument, for the error.
+
+    Raises:
+        InvalidArgument: The TTL is no number or timedelta, or is not above 0. A server would take 0 as "never expires".
     """
     if isinstance(ttl, timedelta):
         seconds: float = ttl.total_seconds()
     elif isinstance(ttl, bool) or not isinstance(ttl, int | float):
-        raise InvalidArgument(argument, f"seconds or a timedelta are needed, not {ttl!r}")
+        raise InvalidArgument(argument, f"seconds or a timedelta is required, not {ttl!r}")
     else:
         try:
             seconds = float(ttl)
         except OverflowError:
-            raise InvalidArgument(argument, "more seconds than a float can hold (math.inf: does not expire)") from None
+            raise InvalidArgument(
+                argument, "the number does not fit a float (math.inf: does not expire)"
+            ) from None
     if not seconds > 0:  # NaN compares false
-        raise InvalidArgument(argument, f"{ttl!r} is not more than 0 seconds (math.inf: does not expire)")
+        raise InvalidArgument(argument, f"more than 0 seconds is required, not {ttl!r} (math.inf: does not expire)")
     return seconds
 
 
 def to_exptime(seconds: float, now: float) -> int:
-    """Memcached's form: whole seconds, rounded up; a unix time when that is over 30 days; 0 for an item that never expires.
+    """Return the exptime of a TTL: whole seconds, rounded up, or a unix time above 30 days. 0 means that it never expires.
 
-    `now` is the unix time. Servers count in whole seconds with a clock that ticks once a second: an item given 1 second
-    lives 0 to 1.
+    A server's clock ticks once per second, so an item with an exptime of 1 lives for 0 to 1 seconds.
+
+    Args:
+        seconds: TTL in seconds, or `math.inf`.
+        now: Unix time.
     """
     if math.isinf(seconds):
         return NEVER
@@ -54,16 +63,19 @@ def to_exptime(seconds: float, now: float) -> int:
 
 
 def exptime_of_copy(remaining: int, spent: float, now: float) -> int | None:
-    """Return the exptime of a copy that never outlives its original; None if the copy could, or would end at once.
+    """Return the exptime of a copy that never outlives its original.
 
-    An item that a server says has `remaining` seconds left ends after more than `remaining - 1` and at most `remaining`
-    seconds, since the server's clock ticks once a second. The copy's server counts in the same way with ticks of another
-    phase, so the copy lives up to its exptime. Hence one second is taken off, and the time that passes on the way.
+    A server's clock ticks once per second. An item with `remaining` seconds left therefore expires after more than
+    `remaining - 1` and at most `remaining` seconds. The clock of the copy's server ticks in another phase, so the copy lives
+    up to its exptime. The copy thus gets one second less, and less the time until it arrives.
 
     Args:
-        remaining: Seconds left, as a server said; -1: the item does not expire.
-        spent: Seconds from before the original's server was asked until the copy arrives, at the most.
-        now: Unix time, for what lives over 30 days.
+        remaining: Seconds left, as the server reported them. -1 means that the item does not expire.
+        spent: Upper bound of the seconds from the request for the original until the copy arrives.
+        now: Unix time.
+
+    Returns:
+        The exptime. None if the copy would outlive its original, or expire at once.
     """
     if remaining < 0:
         return NEVER
@@ -72,12 +84,18 @@ def exptime_of_copy(remaining: int, spent: float, now: float) -> int | None:
 
 
 def exptime_sent_again(exptime: int, spent: float) -> int | None:
-    """Return the exptime for sending a store again that was sent first `spent` seconds ago; None if it has expired.
+    """Return the exptime of a store that is sent again.
 
-    `spent` includes the time that the second store takes to arrive. Servers that took the first one keep their copies for
-    more than `exptime - 1` seconds, and none of them is outlived. A negative `spent`, after a clock was set back, adds
-    nothing.
+    Servers that took the first store keep their copies for more than `exptime - 1` seconds. The second copy outlives none
+    of them.
+
+    Args:
+        exptime: Exptime of the first store.
+        spent: Seconds from the first store until the second one arrives. A negative number, after a clock step, counts as 0.
+
+    Returns:
+        The exptime. None if the item has expired.
     """
-    if exptime == NEVER or exptime > MAX_RELATIVE_SECONDS:  # does not expire, or at a unix time that stays the same
+    if exptime == NEVER or exptime > MAX_RELATIVE_SECONDS:  # does not expire, or expires at a unix time, which is unchanged
         return exptime
     return exptime_of_copy(exptime, spent, 0.0)

@@ -1,6 +1,6 @@
 """`TypeForm`, the annotation of an argument that is a type: a class, or an expression such as `User | None`.
 
-Type checkers know it from typing_extensions, which is not needed at run time.
+Type checkers know it from typing_extensions. The package does not need that at run time.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Values of the type that a caller names."""
+"""Decoding of values as the type that a caller names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evcache.values.flags import MSGPACK_FLAGS
 from evcache.values.models import TEXTS, check_model, from_plain, is_model, is_pydantics, parts_of
 from evcache.zones.errors import InvalidArgument
 
-# What MessagePack has a form for. To `msgspec.convert`, a str in the place of bytes would be base64.
+# Types with a form in MessagePack. `msgspec.convert` would otherwise take a str in place of bytes for base64.
 _NATIVE = (bytes, bytearray, memoryview)
 
 
@@ -37,7 +37,7 @@ class TypedDecoder:
         self.as_ = as_
         self.name = type_name(as_)
         self._is_standard = type(codec) is StandardCodec
-        # A codec of the user's own, pickle for one, may have a form for any class.
+        # A codec of the user may have a form for any class, as pickle does.
         _check(as_, argument, any_class=not self._is_standard)
         self._codec = codec
         if isinstance(codec, StandardCodec) and self._is_standard:
@@ -50,15 +50,15 @@ class TypedDecoder:
             return self.convert(self._codec.decode(data, flags))
         try:
             return self._codec.decode(data, flags)
-        except Exception as error:  # the type's own code runs: __post_init__, a validator
+        except Exception as error:  # code of the type runs, such as __post_init__ or a validator
             raise self._no_fit(error) from error
 
     def converts(self, flags: int) -> bool:
-        """Return True if values of these flags are decoded as the codec does by itself, and then converted to the type."""
+        """Return True if the codec decodes values of these flags to their own type, and `convert` is needed."""
         return not self._is_standard or flags not in MSGPACK_FLAGS
 
     def convert(self, value: Any) -> Any:
-        """Return a value that has been decoded already as this type. Raises `DecodeError`."""
+        """Return a decoded value as this type. Raises `DecodeError`."""
         if self._class is not None and type(value) is self._class:
             return value
         try:
@@ -66,7 +66,7 @@ class TypedDecoder:
         except Exception as error:
             if self._is_standard:
                 raise self._no_fit(error) from error
-            try:  # an instance that convert() does not take for one: a member of an enum, say
+            try:  # `convert` refuses some instances, such as members of an enum
                 plain = msgspec.to_builtins(value, builtin_types=_NATIVE)
                 return msgspec.convert(plain, self.as_, builtin_types=_NATIVE, dec_hook=from_plain)
             except Exception:
@@ -88,7 +88,7 @@ def _check(as_: Any, argument: str, *, any_class: bool) -> None:
         info = msgspec.inspect.type_info(as_)
     except NameError:
         raise
-    except Exception as error:  # TypeError, mostly; a broken annotation can raise anything
+    except Exception as error:  # mostly TypeError; a broken annotation can raise anything
         raise InvalidArgument(argument, f"{type_name(as_)} cannot be stored: {error}") from error
     seen: set[int] = set()
     waiting: list[Any] = [info]
@@ -129,7 +129,7 @@ def _custom(kind: Any, argument: str) -> str | None:
 
 
 def _check_fields(model: Any, argument: str) -> None:
-    """Refuse a model with a field whose values do not survive. Unions are pydantic's matter, so parts are checked alone."""
+    """Refuse a model with a field whose values do not survive. Checks the parts of a union one by one, as pydantic does."""
     seen: set[Any] = {model}
     waiting = check_model(model, argument)
     while waiting:

@@ -130,7 +130,7 @@ def test_the_zones_can_come_from_a_file(call, cluster, tmp_path):
         (["get", "k", "--zones", "missing.toml"], "missing.toml"),
         (["get"], "KEY"),
         (["set", "k"], "VALUE"),
-        (["set", "k", "v", "--ttl", "0"], "ttl: 0.0 is not more than 0 seconds"),
+        (["set", "k", "v", "--ttl", "0"], "ttl: more than 0 seconds is required, not 0.0"),
         (["set", "k", "v", "--ttl", "nan"], "ttl: "),
         (["set", "k", "{", "--json-value"], "not JSON"),
         (["set", "k", "18446744073709551616", "--json-value"], "cannot be stored"),
