@@ -20,7 +20,6 @@ TOO_LONG = frozenset(
     [
         "evcache.zones.transport.pipelined",
         "evcache.zones.transport.classic.connection",
-        "evcache.zones.testing.fake_memcached.server",
     ]
 )
 

@@ -46,9 +46,7 @@ class Keys:
         if not namespace.isascii() or not _PLAIN.fullmatch(namespace.encode()) or ":" in namespace:
             raise InvalidArgument("namespace", f"printable ASCII without spaces and colons is required, not {namespace!r}")
         if len(namespace) > MAX_NAMESPACE_BYTES:
-            raise InvalidArgument(
-                "namespace", f"at most {MAX_NAMESPACE_BYTES} characters are allowed, not {len(namespace)}"
-            )
+            raise InvalidArgument("namespace", f"at most {MAX_NAMESPACE_BYTES} characters are allowed, not {len(namespace)}")
         self.namespace = namespace
         self._prefix_text = namespace + ":"
         self._prefix = self._prefix_text.encode()

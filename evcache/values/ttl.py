@@ -37,9 +37,7 @@ def seconds_to_live(ttl: float | timedelta, argument: str = "ttl") -> float:
         try:
             seconds = float(ttl)
         except OverflowError:
-            raise InvalidArgument(
-                argument, "the number does not fit a float (math.inf: does not expire)"
-            ) from None
+            raise InvalidArgument(argument, "the number does not fit a float (math.inf: does not expire)") from None
     if not seconds > 0:  # NaN compares false
         raise InvalidArgument(argument, f"more than 0 seconds is required, not {ttl!r} (math.inf: does not expire)")
     return seconds

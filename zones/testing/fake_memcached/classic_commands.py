@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from evcache.zones.testing.fake_memcached.dialect import read_int32, read_uint32, read_uint64
 from evcache.zones.testing.fake_memcached.meta_commands import MAX_LENGTH
-from evcache.zones.testing.fake_memcached.numbers import read_int32, read_uint32, read_uint64
 from evcache.zones.testing.fake_memcached.state import (
     BAD_DATA_CHUNK,
     BAD_FORMAT,
@@ -64,7 +64,7 @@ def retrieve(caller: Caller, tokens: list[bytes]) -> bytes:
     reply = bytearray()
     for key in keys:
         if len(key) > KEY_MAX_LENGTH:
-            return BAD_FORMAT  # instead of the values found so far
+            return BAD_FORMAT  # in place of the values found so far
         store.counts["cmd_touch" if touch else "cmd_get"] += 1
         item = store.get(key)
         if item is None:
@@ -97,13 +97,13 @@ def update(caller: Caller, tokens: list[bytes]) -> bytes | Body:
         or compare is None
         or not 0 <= length <= MAX_LENGTH
     ):
-        return b"" if quiet else BAD_FORMAT  # the value is not swallowed: it is read as commands
+        return b"" if quiet else BAD_FORMAT  # the value is not discarded, but read as commands
 
     store = caller.server.store
     large = not store.fits(key, flags, length)
     if large or not store.has_room(key, flags, length):
         if mode is StoreMode.SET:
-            store.delete(key)  # the others keep what is there, unlike ms
+            store.delete(key)  # the other modes keep the present item, unlike ms
         refusal = TOO_LARGE if large else OUT_OF_MEMORY
         store.counts["store_too_large" if large else "store_no_memory"] += 1
         return swallow(length + 2, b"" if quiet else refusal)
@@ -204,7 +204,7 @@ def flush_all(caller: Caller, tokens: list[bytes]) -> bytes:
     if delay and caller.server.dialect.serverless:
         return b"" if quiet else b"CLIENT_ERROR delayed flush_all is not supported\r\n"
     if not caller.server.dialect.cas_taken_with_line:
-        caller.server.store.next_cas()  # these releases remember the moment of a flush by a number
+        caller.server.store.next_cas()  # these releases store the moment of a flush as a number
     caller.server.store.flush(delay or 0)
     return b"" if quiet else b"OK\r\n"
 
@@ -224,11 +224,11 @@ def verbosity(_caller: Caller, tokens: list[bytes]) -> bytes:
 
 
 def quit_(caller: Caller, _tokens: list[bytes]) -> bytes:
-    """Obey `quit`: the server closes the connection."""
+    """Execute `quit` by closing the connection."""
     caller.closing = True
     return b""
 
 
 def shutdown(_caller: Caller, _tokens: list[bytes]) -> bytes:
-    """Refuse `shutdown`, as a server does that was started without -A."""
+    """Refuse `shutdown`, as a server run without `-A` does."""
     return b"ERROR: shutdown not enabled\r\n"

@@ -1,8 +1,8 @@
-"""A connection to the fake server without a socket: an asyncio transport whose other end is a Session.
+"""Connection to the fake server without a socket: an asyncio transport whose other end is a Session.
 
-Everything happens in callbacks of the event loop (`call_soon` only), so a run is deterministic, and a loop with
-virtual time works. What the client writes is with the server at once, as bytes are with the kernel; a server
-that is paused reads them when it is resumed, even if the client has gone by then.
+All work happens in callbacks of the event loop (`call_soon` only), so a run is deterministic, also in virtual time. Bytes of
+the client reach the server at once, as they would reach the kernel. A paused server reads them when it is resumed, even if
+the client has gone by then.
 """
 
 # ruff: noqa: D102  (the public methods are those of asyncio.Transport, and are documented there)
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from evcache.zones.testing.fake_memcached.session import Session
 
 _HIGH_WATER = 64 * 1024  # asyncio's default; the low mark is a quarter of it
-_READ_SIZE = 256 * 1024  # the most that asyncio's own transports hand over in one data_received
+_READ_SIZE = 256 * 1024  # largest data_received of asyncio's own transports
 _SERVER_READ_SIZE = 64 * 1024
-# A server stops reading from a client that does not take its replies. The kernel holds about this much before.
+# Unread bytes of replies above which a server stops reading from a client. The kernel buffers about this amount.
 _UNREAD_REPLIES = 256 * 1024
 
 
 class Host(Protocol):
-    """What a transport asks of the server that it is connected to."""
+    """Part of a server that a transport uses."""
 
     @property
     def paused(self) -> bool:
-        """Whether the server is stopped: it answers nothing until it is resumed."""
+        """True if the server sends no replies until it is resumed."""
 
     def forget(self, transport: MemoryTransport, /) -> None:
-        """Called once, when neither side will do anything more."""
+        """Remove a connection that has ended on both sides. Called once."""
 
 
 class MemoryTransport(asyncio.Transport):
-    """The client's end. `extra` answers get_extra_info."""
+    """The client's end. `get_extra_info` reads `extra`."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class MemoryTransport(asyncio.Transport):
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data must be bytes-like, not {type(data).__name__}")
         if self._closing:
-            return  # asyncio's transports drop it too
+            return  # as asyncio's transports do
         if self._server_gone:
             self._lose(ConnectionResetError("the server has closed the connection"))
             return
@@ -118,7 +118,7 @@ class MemoryTransport(asyncio.Transport):
         self._watch_buffer()
 
     def close(self) -> None:
-        """What was written still reaches the server; nothing more is delivered to the protocol."""
+        """Close. Written bytes still reach the server. The protocol gets no more bytes."""
         self._lose(None)
 
     def abort(self) -> None:
@@ -127,11 +127,11 @@ class MemoryTransport(asyncio.Transport):
     # --- the server's side -----------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """The server was resumed."""
+        """Continue after the server was resumed."""
         self._schedule()
 
     def hang_up(self, error: Exception | None) -> None:
-        """The server is gone: stopped (None, the client sees an end of file) or killed (an error, as a reset)."""
+        """End the connection. Without an error, the client sees an end of file. An error acts as a reset."""
         self._server_gone = True
         self._requests.clear()
         self._forget()
@@ -141,11 +141,11 @@ class MemoryTransport(asyncio.Transport):
         else:
             self._schedule()
 
-    def refuse(self, words: bytes) -> None:
-        """The server says this and closes. It does not count the connection."""
+    def refuse(self, text: bytes) -> None:
+        """Send a text and close, without counting the connection."""
         self._forgotten = True
         self._server_gone = True
-        self._replies += words
+        self._replies += text
         self._schedule()
 
     # --- inside ----------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ class MemoryTransport(asyncio.Transport):
             self._loop.call_soon(self._transfer)
 
     def _transfer(self) -> None:
-        """Let the server read and answer, then hand over what the client is ready to read."""
+        """Let the server read and answer, then deliver replies if the client reads."""
         self._scheduled = False
         if self._requests and not self._stalled():
             requests = bytes(self._requests[:_SERVER_READ_SIZE])
@@ -203,7 +203,7 @@ class MemoryTransport(asyncio.Transport):
             self._lose(None)
 
     def _watch_buffer(self) -> None:
-        """Tell the protocol to stop writing while the server does not read, and to go on when it has."""
+        """Pause the protocol while the server does not read, and resume it afterwards."""
         waiting = len(self._requests) if self._stalled() else 0
         if self._closing:
             return

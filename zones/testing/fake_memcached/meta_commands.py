@@ -1,13 +1,14 @@
 """The meta commands: mg, ms, md, ma, mn, me. Each takes the tokens of its line and returns a reply, or a Body.
 
-Flags act and report in the order in which they stand in the request, as on the real server: `t` before `N` shows
-the TTL from before the creation.
+Flags act and report in the order of the request, as on the real server. For example, `t` before `N` shows the TTL from
+before the creation.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from evcache.zones.testing.fake_memcached.dialect import read_int32
 from evcache.zones.testing.fake_memcached.meta_flags import (
     MAX_TOKENS,
     MetaFlags,
@@ -16,7 +17,6 @@ from evcache.zones.testing.fake_memcached.meta_flags import (
     key_token,
     parse_flags,
 )
-from evcache.zones.testing.fake_memcached.numbers import read_int32
 from evcache.zones.testing.fake_memcached.state import (
     BAD_DATA_CHUNK,
     BAD_FORMAT,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from evcache.zones.testing.fake_memcached.state import Caller
 
 CHUNKED_BYTES = 512 * 1024  # a larger item gets its memory while its value is read
-MAX_LENGTH = (1 << 31) - 1 - 2  # of a value: the server counts in 32 bits, and adds CR LF
+MAX_LENGTH = (1 << 31) - 1 - 2  # of a value, because the server counts in 32 bits and adds CR LF
 
 _OPTIONS_TOO_LONG = b"CLIENT_ERROR options flags too long\r\n"
 _BAD_FLAG = b"CLIENT_ERROR invalid or duplicate flag\r\n"
@@ -51,7 +51,7 @@ _COUNT_UP = {b"": True, b"I": True, b"+": True, b"D": False, b"-": False}
 
 
 def meta_noop(_caller: Caller, _tokens: list[bytes]) -> bytes:
-    """Answer `mn`, which says that everything before it has been answered. Arguments are ignored, `O` too."""
+    """Answer `mn`, whose reply follows those of all earlier requests. It ignores arguments, with `O`."""
     return b"MN\r\n"
 
 
@@ -62,14 +62,14 @@ def meta_get(caller: Caller, tokens: list[bytes]) -> bytes:
     if len(tokens[1]) > KEY_MAX_LENGTH:
         return BAD_FORMAT
     if len(tokens) >= MAX_TOKENS:
-        return b"CLIENT_ERROR options flags are too long\r\n"  # a word more than the other commands say
+        return b"CLIENT_ERROR options flags are too long\r\n"  # one word more than in other commands
     store = caller.server.store
     try:
         flags = parse_flags(tokens[1], tokens[2:], caller.server.dialect)
         item = store.get(flags.key)
         created = item is None and flags.create_ttl is not None
         if created:
-            item = Item(flags.key, b"")  # without the mark of a base64 key, even when it came as one
+            item = Item(flags.key, b"")  # without the mark of a base64 key, even if it was one
             store.link(item, store.next_cas() if flags.new_cas is None else flags.new_cas)
         store.counts["cmd_touch" if flags.ttl is not None and item else "cmd_get"] += 1
         if item is None:
@@ -118,7 +118,7 @@ def _hit(caller: Caller, flags: MetaFlags, item: Item, *, created: bool) -> byte
         parts.append(b"Z")
     if item.stale:
         parts.append(b"X")
-        won = won or not item.win_sent  # every reader of a stale item asks for the win, wanted or not
+        won = won or not item.win_sent  # every reader of a stale item asks for the win
     if won:
         parts.append(b"W")
         item.win_sent = True
@@ -135,8 +135,8 @@ def _hit(caller: Caller, flags: MetaFlags, item: Item, *, created: bool) -> byte
 def meta_set(caller: Caller, tokens: list[bytes]) -> bytes | Body:
     """Answer `ms <key> <length> <flags>` with a value.
 
-    An error that comes before the length is understood, or because of the key's length, leaves the value on the
-    connection, where it is read as commands. So does the real server up to 1.6.38.
+    After an error in the key or before the length is parsed, the value is read as commands. The real server does the same up
+    to 1.6.38.
     """
     if len(tokens) < 2:
         return ERROR
@@ -165,9 +165,9 @@ def meta_set(caller: Caller, tokens: list[bytes]) -> bytes | Body:
     if refusal is not None:
         store.counts["store_too_large" if refusal is TOO_LARGE else "store_no_memory"] += 1
     if refusal is OUT_OF_MEMORY and length > CHUNKED_BYTES:
-        return swallow(length + 2, OUT_OF_CHUNKS)  # what is there stays
+        return swallow(length + 2, OUT_OF_CHUNKS)  # the present item stays
     if refusal is not None:
-        store.delete(flags.key)  # at once, whatever the mode: the server prefers a miss to an outdated value
+        store.delete(flags.key)  # at once, in every mode, because the server prefers a miss to an outdated value
         return swallow(length + 2, refusal)
     return Body(length + 2, lambda data: _finish_set(caller, flags, mode, data))
 
@@ -222,7 +222,7 @@ def _finish_set(caller: Caller, flags: MetaFlags, mode: StoreMode, data: bytes) 
 
 
 def meta_delete(caller: Caller, tokens: list[bytes]) -> bytes:
-    """Answer `md <key> <flags>`: take the item away, or with `I` mark it stale, with `x` empty it."""
+    """Answer `md <key> <flags>`: delete the item, mark it stale (`I`), or empty it (`x`)."""
     if len(tokens) < 2:
         return ERROR
     if len(tokens[1]) > KEY_MAX_LENGTH:
@@ -244,7 +244,7 @@ def meta_delete(caller: Caller, tokens: list[bytes]) -> bytes:
         return _line(b"NF" if item is None else b"EX", echoes)
 
     if flags.drop_value:
-        # Nothing of the old item but its CAS survives; without T the empty one never expires.
+        # Only the CAS of the old item remains. Without T the empty item never expires.
         cas = item.cas if flags.new_cas is None else flags.new_cas
         item = Item(flags.key, b"", flags.client_flags, store.expiry(flags.ttl or 0))
         store.link(item, cas)
@@ -262,7 +262,7 @@ def meta_delete(caller: Caller, tokens: list[bytes]) -> bytes:
 
 
 def meta_arithmetic(caller: Caller, tokens: list[bytes]) -> bytes:
-    """Answer `ma <key> <flags>`: count up or down, or with `N` begin to."""
+    """Answer `ma <key> <flags>`: increment, decrement, or create a counter (`N`)."""
     if len(tokens) < 2:
         return ERROR
     if len(tokens[1]) > KEY_MAX_LENGTH:
@@ -327,7 +327,7 @@ def _counted(store: Store, flags: MetaFlags, item: Item, number: bytes, *, creat
 
 
 def meta_debug(caller: Caller, tokens: list[bytes]) -> bytes:
-    """Answer `me <key> [b]`: what the server knows about an item, without counting as a fetch."""
+    """Answer `me <key> [b]` with the metadata of an item. It does not count as a fetch."""
     if len(tokens) < 2 or len(tokens[1]) > KEY_MAX_LENGTH:
         return BAD_FORMAT
     key = tokens[1]

@@ -1,4 +1,4 @@
-"""The flags of a meta command, read in one pass before the command does anything."""
+"""Flags of a meta command, parsed in one pass before the command acts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from evcache.zones.testing.fake_memcached.numbers import read_int32, read_uint32, read_uint64
+from evcache.zones.testing.fake_memcached.dialect import read_int32, read_uint32, read_uint64
 from evcache.zones.testing.fake_memcached.state import BAD_FORMAT
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ MAX_OPAQUE_LENGTH = 32  # the letter included
 # A line is refused from this many tokens on, the command and the key included.
 MAX_TOKENS = 20
 
-_LETTERS = 127  # the server's table of letters ends here, and takes what is beyond for seen
+_LETTERS = 127  # end of the server's table of letters; it treats letters beyond as seen
 _BAD_TOKEN = b"CLIENT_ERROR bad token in command line format\r\n"
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 _PADDING = ord("=")
-_SILENT = frozenset(b"kstcfOPL")  # known, and without a meaning before the reply is written
+_SILENT = frozenset(b"kstcfOPL")  # known, and without effect before the reply
 
 
 class RefusedError(Exception):
-    """The command ends with this error line."""
+    """Error line with which the command ends."""
 
     def __init__(self, reply: bytes) -> None:
         super().__init__(reply)
@@ -33,7 +33,7 @@ class RefusedError(Exception):
 
 @dataclass(slots=True)
 class MetaFlags:
-    """The meaning of the flags; `tokens` keeps them as they came, since replies follow the order of the request."""
+    """Parsed flags. `tokens` keeps their order, which the reply follows."""
 
     key: bytes
     tokens: list[bytes]
@@ -41,7 +41,7 @@ class MetaFlags:
     value: bool = False
     quiet: bool = False
     no_bump: bool = False
-    fetch_facts: bool = False  # h, l, N, T or R: the fetch is counted after they are reported
+    fetch_facts: bool = False  # h, l, N, T or R, which are reported before the fetch is counted
     stale: bool = False
     drop_value: bool = False
     ttl: int | None = None  # seconds, as in the command
@@ -56,17 +56,17 @@ class MetaFlags:
     seen: set[int] = field(default_factory=set)
 
     def opaque(self, token: bytes) -> bytes:
-        """The token of an `O` flag, to be sent back; raises RefusedError when it is too long."""
+        """Return the token of an `O` flag for the reply. Raises RefusedError if it is too long."""
         if len(token) > MAX_OPAQUE_LENGTH:
             raise RefusedError(b"CLIENT_ERROR opaque token too long\r\n")
         return token
 
     def shown_key(self) -> bytes:
-        """The key for the `k` flag of a reply that shows the key of the request."""
+        """Return the key of the request for the `k` flag of a reply."""
         return key_token(self.key, base64_key=self.base64_key)
 
     def echoes(self) -> list[bytes]:
-        """The parts of a reply that has nothing else to report: opaque and key."""
+        """Return the parts of a reply without other data: opaque and key."""
         parts = []
         for token in self.tokens:
             if token[:1] == b"O":
@@ -77,12 +77,12 @@ class MetaFlags:
 
 
 def key_token(key: bytes, *, base64_key: bool) -> bytes:
-    """The key as replies show it."""
+    """Return the key in the form of replies."""
     return b"k" + base64.b64encode(key) + b" b" if base64_key else b"k" + key
 
 
 def decode_base64(token: bytes) -> bytes:
-    """The key that a base64 token stands for; b"" if it stands for none.
+    """Return the key of a base64 token, or b"" for an invalid token.
 
     As the server does it: characters outside the alphabet are skipped, and what follows the padding is ignored.
     """
@@ -128,7 +128,7 @@ def parse_flags(key: bytes, tokens: list[bytes], dialect: Dialect) -> MetaFlags:
 
 
 def _read_flag(flags: MetaFlags, letter: bytes, argument: bytes, dialect: Dialect) -> bytes | None:
-    """Take in one flag; returns an error line if its argument is wrong, b"" for the line of the error before."""
+    """Parse one flag. Returns an error line if its argument is wrong, or b"" for the line of the earlier error."""
     match letter:
         case b"v":
             flags.value = True

@@ -1,11 +1,11 @@
-"""Answers of proxies, memcached's built-in one and twemproxy, for keys whose backend is dead."""
+"""Replies of memcached's built-in proxy and of twemproxy for keys whose backend is dead."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from evcache.zones.testing.fake_memcached.classic_commands import retrieve
-from evcache.zones.testing.fake_memcached.numbers import read_int32
+from evcache.zones.testing.fake_memcached.dialect import read_int32
 from evcache.zones.testing.fake_memcached.state import Body, swallow
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ CONNECTION_REFUSED = b"SERVER_ERROR Connection refused\r\n"
 
 _END = b"END\r\n"
 _KEYED = frozenset({b"mg", b"md", b"ma", b"me", b"delete", b"touch", b"incr", b"decr"})
-# Where the length of the value is, by command.
+# Position of the value's length, by command.
 _STORES = {b"ms": 2, **dict.fromkeys((b"set", b"add", b"replace", b"append", b"prepend", b"cas"), 4)}
 _FIRST_KEY = {b"get": 1, b"gets": 1, b"gat": 2, b"gats": 2}
 
 
 def answer_for_dead(caller: Caller, tokens: list[bytes], is_dead: Callable[[bytes], bool]) -> bytes | Body | None:
-    """Return the proxy's answer to a command with keys of the dead backend; None if it has none.
+    """Return the proxy's reply to a command with keys of the dead backend. None if the command has none.
 
     The proxy reads a value before it routes the request, and hides an error neither with `q` nor with `noreply`. Of several
     keys of one `get`, each of the dead backend has an error line in its place, and the answer ends with END. Of one, the

@@ -1,19 +1,17 @@
-"""A memcached server inside the process, for tests: on a socket, in memory, or as a pure function of bytes."""
+"""Fake memcached inside the process, for tests: on a socket, in memory, or as a pure function of bytes."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import socket
-import struct
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from evcache.zones.testing.fake_memcached.dialect import Dialect
 from evcache.zones.testing.fake_memcached.memory_transport import MemoryTransport
 from evcache.zones.testing.fake_memcached.session import Session
+from evcache.zones.testing.fake_memcached.socket_connection import SocketConnection
 from evcache.zones.testing.fake_memcached.state import TOO_MANY_CONNECTIONS, ServerState
 from evcache.zones.testing.fake_memcached.store import Store
 
@@ -25,51 +23,47 @@ if TYPE_CHECKING:
 
 _AnyProtocol = TypeVar("_AnyProtocol", bound=asyncio.BaseProtocol)
 
-# Unread requests of one client after which a paused server takes no more from the socket, so that the client's
-# own buffers fill up, as they do before a stopped process.
-_PAUSED_BACKLOG = 64 * 1024
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
-
 
 class FakeMemcached:
-    """A server that answers as memcached does, byte for byte.
+    """Server that replies as memcached does, byte for byte.
 
-    version: the release to imitate; what differs for a client is in `Dialect`.
-    classic_only: no meta protocol, as servers before 1.6 and most proxies; `mg` and the like answer ERROR.
-    twemproxy: the commands of twemproxy: `get gets set add replace append prepend cas delete incr decr quit`. On any other
-        it closes the connection without a word. A dead backend answers `SERVER_ERROR Connection refused`, once for all keys.
-    auth: user and password, as a server with `-Y`.
-    serverless: the restrictions that the documentation of Amazon ElastiCache Serverless names. `stats` with an argument
-        other than `reset`, `me`, `verbosity` and commands for the engine answer ERROR. A delayed `flush_all` answers
-        CLIENT_ERROR. A line of `get` or `gets` over 16 KiB answers CLIENT_ERROR and closes the connection; the
-        documentation names the limit, not the answer. TLS, which it demands, is up to `start(ssl=...)`.
-    refuse: the answers to commands that the server refuses, by the beginning of their lines, such as
-        `{"stats settings": "ERROR"}`. For commands without a payload.
-    dead_backend: as memcached's built-in proxy with a dead backend: True for a key that is on that backend. Commands with
-        such a key answer `SERVER_ERROR backend failure`. An attribute, too.
-    max_connections: as `-c`, and exact: a connection over the limit gets `ERROR Too many open connections` and is closed.
-        None: no limit. An attribute, too.
-    max_bytes: memory for items, after which the least recently used are evicted; None: no limit.
-    clock: seconds, for TTLs, which are exact here; memcached's own clock ticks once a second.
-    wall_clock: unix time, for TTLs that are given as a date (over 30 days).
+    Args:
+        version: Release to imitate, see `Dialect`.
+        classic_only: True for no meta protocol, as servers before 1.6 and most proxies. Meta commands answer ERROR.
+        twemproxy: True for the commands of twemproxy: `get gets set add replace append prepend cas delete incr decr quit`.
+            Any other command closes the connection. A dead backend answers `SERVER_ERROR Connection refused`, once for all
+            keys.
+        auth: User and password, as a server with `-Y`.
+        serverless: True for the documented restrictions of Amazon ElastiCache Serverless. Commands for the engine answer
+            ERROR, as do `me`, `verbosity`, and `stats` with an argument other than `reset`. A delayed `flush_all` answers
+            CLIENT_ERROR. A line of `get` or `gets` over 16 KiB answers CLIENT_ERROR and closes the connection. The
+            documentation gives that limit, not the reply. The service requires TLS: use `start(ssl=...)`.
+        refuse: Replies to refused commands by the beginning of their lines, such as `{"stats settings": "ERROR"}`. For
+            commands without a payload.
+        dead_backend: Function that returns True for keys on a dead backend of memcached's built-in proxy. Commands with such
+            a key answer `SERVER_ERROR backend failure`. Also an attribute.
+        max_connections: Limit of connections, as `-c`, and exact. A connection above it gets `ERROR Too many open
+            connections` and is closed. None is no limit. Also an attribute.
+        max_bytes: Memory for items. Above it, the least recently used items are evicted. None is no limit.
+        clock: Function that returns seconds, for TTLs. They are exact here; memcached's own clock ticks once per second.
+        wall_clock: Function that returns unix time, for TTLs above 30 days.
 
     Not imitated:
 
-    - `watch`, `lru`, `extstore`, `refresh_certs`, and of `lru_crawler` all but `crawl`. They answer ERROR.
-    - The binary protocol. A client that speaks it is closed, while memcached answers it.
-    - Slab classes. `me` always shows cls=1, `stats cachedump` lists every item in class 1, nothing is evicted for lack of
-      memory in one class, `slabs reassign` moves nothing, and `stats items`, `slabs`, `conns` and `extstore` are empty.
+    - `watch`, `lru`, `extstore`, `refresh_certs`, and `lru_crawler` without `crawl`. They answer ERROR.
+    - The binary protocol. The fake closes such a connection, and memcached answers.
+    - Slab classes. `me` always shows cls=1, and `stats cachedump` lists every item in class 1. A class never runs out of
+      memory. `slabs reassign` moves nothing. `stats items`, `slabs`, `conns` and `extstore` are empty.
     - The counts of `stats detail dump`.
-    - In `stats` and `stats settings`, the figures of what the fake does not have: threads, buffers, the hash table, slab
-      pages, the moves between LRUs, the log, extstore, TLS, the proxy. They are an idle server's. `get_flushed` is 0, since
-      a flush takes items away at once.
-    - The pace of the LRU crawler. Here expired items go at the first command after each second, 1,000 items looked at;
-      memcached looks at each slab class from once a minute to once an hour.
-    - The second that delayed flushes may come early.
-    - The parser that came after 1.6.39. Of newer releases only `mg C` is there.
-    - That a `get` of an overlong key also swallows the replies to commands that came in the same packet.
-    - That `ma` sometimes replaces an item where it usually changes it in place, right after fetches of the item. T, E and
-      the stale mark are then lost, as they are here when the number gains a digit.
+    - Figures of missing parts in `stats` and `stats settings`: threads, buffers, hash table, slab pages, LRU moves, log,
+      extstore, TLS, proxy. They are those of an idle server. `get_flushed` is 0, because a flush removes items at once.
+    - The pace of the LRU crawler. Here the first command after each second checks 1,000 items. memcached checks each slab
+      class between once per minute and once per hour.
+    - The second by which a delayed flush may be early.
+    - The parser of releases after 1.6.39. Of newer releases only `mg C` is imitated.
+    - The loss of replies to commands in one packet with a `get` of an overlong key.
+    - The replacement of an item by `ma` soon after fetches of it. T, E and the stale mark are then lost, as they are here
+      if the number gains a digit.
     """
 
     def __init__(
@@ -104,33 +98,33 @@ class FakeMemcached:
         self._alive = True
         self._address: str | None = None
         self._listener: asyncio.Server | None = None
-        self._serial = 0  # which run of the server this is: one more after each stop
+        self._serial = 0  # number of the present run, incremented by each stop
         self._unix_path: Path | None = None
         self._memory: set[MemoryTransport] = set()
-        self._sockets: set[_SocketConnection] = set()
+        self._sockets: set[SocketConnection] = set()
 
-    # --- what tests look at ----------------------------------------------------------------------------------------
+    # --- state for tests ----------------------------------------------------------------------------------------
 
     @property
     def address(self) -> str:
-        """`127.0.0.1:12345` or `unix:/path`; the last one after stop(). RuntimeError before the first start."""
+        """Address such as `127.0.0.1:12345` or `unix:/path`, kept after stop(). RuntimeError before the first start."""
         if self._address is None:
             raise RuntimeError("the server has not been started")
         return self._address
 
     @property
     def port(self) -> int:
-        """The TCP port; ValueError for a unix socket."""
+        """TCP port. ValueError for a unix socket."""
         return int(self.address.rpartition(":")[2])
 
     @property
     def connections(self) -> int:
-        """Open connections, in memory and on sockets."""
+        """Number of open connections, in memory and on sockets."""
         return self._state.connections
 
     @property
     def connections_total(self) -> int:
-        """Connections that were ever made."""
+        """Number of connections made so far."""
         return self._state.connections_total
 
     @property
@@ -140,7 +134,7 @@ class FakeMemcached:
 
     @property
     def max_connections(self) -> int | None:
-        """Most open connections; None: no limit."""
+        """Limit of open connections. None is no limit."""
         return self._state.max_connections
 
     @max_connections.setter
@@ -149,7 +143,7 @@ class FakeMemcached:
 
     @property
     def dead_backend(self) -> Callable[[bytes], bool] | None:
-        """True for each key of the dead backend; None: no backend is dead."""
+        """Function that returns True for keys of the dead backend. None if no backend is dead."""
         return self._state.dead_backend
 
     @dead_backend.setter
@@ -158,27 +152,34 @@ class FakeMemcached:
 
     @property
     def paused(self) -> bool:
-        """Whether pause() was called, and resume() was not."""
+        """True between pause() and resume()."""
         return self._paused
 
     # --- without I/O -----------------------------------------------------------------------------------------------
 
     def session(self) -> Session:
-        """A connection as a pure object: `session.receive(bytes)` returns the replies."""
+        """Return a connection without I/O: `session.receive(bytes)` returns the replies."""
         return Session(self._state)
 
     # --- on sockets ------------------------------------------------------------------------------------------------
 
     async def start(self, host: str = "127.0.0.1", port: int = 0, *, ssl: ssl_module.SSLContext | None = None) -> None:
-        """Listen on TCP; port 0 takes a free one. After stop() or kill() the same port can be taken again.
+        """Listen on TCP.
 
-        Raises OSError if the port is in use, RuntimeError if the server is listening already.
+        Args:
+            host: Address to listen on.
+            port: Port, or 0 for a free one. After stop() or kill() the same port can be used again.
+            ssl: Context for TLS.
+
+        Raises:
+            OSError: The port is in use.
+            RuntimeError: The server is listening already.
         """
         self._check_not_listening()
         loop = asyncio.get_running_loop()
         serial = self._serial
         self._listener = await loop.create_server(
-            lambda: _SocketConnection(self, serial), host, port, ssl=ssl, reuse_address=True
+            lambda: SocketConnection(self, serial), host, port, ssl=ssl, reuse_address=True
         )
         bound_host, bound_port = self._listener.sockets[0].getsockname()[:2]
         self._address = f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
@@ -189,27 +190,27 @@ class FakeMemcached:
         self._check_not_listening()
         loop = asyncio.get_running_loop()
         serial = self._serial
-        self._listener = await loop.create_unix_server(lambda: _SocketConnection(self, serial), path)
+        self._listener = await loop.create_unix_server(lambda: SocketConnection(self, serial), path)
         self._unix_path = Path(path)
         self._address = f"unix:{path}"
         self._alive = True
 
     async def stop(self) -> None:
-        """Close the listener and all connections, and wait until they are closed. Items stay. Idempotent."""
+        """Close the listener and all connections, and wait until they are closed. Items stay. May be called again."""
         await self._shut_down(killed=False)
 
     async def kill(self) -> None:
-        """Go as a process that dies: connections are reset, and the items are lost."""
+        """End like a process that dies: reset connections, and lose the items."""
         self.store.clear()
         await self._shut_down(killed=True)
         self.store.clear()
 
     def pause(self) -> None:
-        """Stop answering, as a process under SIGSTOP: connecting and sending still work, replies do not come."""
+        """Send no replies, as a process under SIGSTOP. Connecting and sending still work."""
         self._paused = True
 
     def resume(self) -> None:
-        """Go on, first with everything that was sent meanwhile."""
+        """Continue, first with the requests that arrived during the pause."""
         self._paused = False
         for transport in list(self._memory):
             transport.wake()
@@ -219,7 +220,7 @@ class FakeMemcached:
     # --- in memory -------------------------------------------------------------------------------------------------
 
     async def connect(self, protocol_factory: Callable[[], _AnyProtocol]) -> tuple[asyncio.Transport, _AnyProtocol]:
-        """Like loop.create_connection, without a socket. Works before start(); ConnectionRefusedError once stopped."""
+        """Connect like loop.create_connection, without a socket. ConnectionRefusedError after stop()."""
         loop = asyncio.get_running_loop()
         if not self._alive:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "the server is not running")
@@ -240,11 +241,11 @@ class FakeMemcached:
         return transport, protocol
 
     def revive(self) -> None:
-        """Take connections in memory again after stop() or kill()."""
+        """Accept connections in memory again after stop() or kill()."""
         self._alive = True
 
-    def forget(self, connection: MemoryTransport | _SocketConnection) -> None:
-        """For connections of this server: called when one is over."""
+    def forget(self, connection: MemoryTransport | SocketConnection) -> None:
+        """Remove a connection that has ended. Called by the connection."""
         if isinstance(connection, MemoryTransport):
             self._memory.discard(connection)
         else:
@@ -262,8 +263,8 @@ class FakeMemcached:
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def adopt(self, connection: _SocketConnection) -> None:
-        """For connections of this server: called when one is made."""
+    def adopt(self, connection: SocketConnection) -> None:
+        """Add a new connection. Called by the connection."""
         full = self._is_full()
         self._sockets.add(connection)
         self._count_connection()
@@ -323,79 +324,3 @@ def _call_connection_made(
     else:
         if not connected.done():
             connected.set_result(None)
-
-
-class _SocketConnection(asyncio.Protocol):
-    """The server's end of one socket."""
-
-    def __init__(self, server: FakeMemcached, serial: int) -> None:
-        self.serial = serial
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._server = server
-        self._session = server.session()
-        self._requests = bytearray()  # arrived while the server is paused
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._server.adopt(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._requests += data
-        if not self._server.paused:
-            self.process()
-        elif len(self._requests) >= _PAUSED_BACKLOG and self._transport is not None:
-            self._transport.pause_reading()
-
-    def process(self) -> None:
-        """Read and answer what has arrived; the client may have gone, but its commands count."""
-        requests = bytes(self._requests)
-        self._requests.clear()
-        replies = self._session.receive(requests)
-        transport = self._transport
-        if transport is None:
-            self._server.forget(self)
-            return
-        if transport.is_closing():
-            return
-        transport.resume_reading()
-        transport.write(replies)
-        if self._session.closed:
-            transport.close()
-
-    def refuse(self, words: bytes) -> None:
-        """Say this, and close."""
-        if self._transport is not None:
-            self._transport.write(words)
-            self._transport.close()
-
-    def pause_writing(self) -> None:
-        """The client does not read its replies: take no more requests from it."""
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
-
-    def hang_up(self, *, reset: bool) -> None:
-        self._requests.clear()
-        transport = self._transport
-        if transport is None:
-            self._server.forget(self)
-            return
-        if reset:
-            sock = transport.get_extra_info("socket")
-            with contextlib.suppress(OSError):  # unix sockets know no reset, and the client may have been faster
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        if reset or transport.get_write_buffer_size():
-            transport.abort()  # close() would wait for a client that does not read
-        else:
-            transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc  # a client may go as it likes
-        self._transport = None
-        if not self._requests:
-            self._server.forget(self)
-        self.lost.set_result(None)

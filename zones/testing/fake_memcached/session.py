@@ -1,31 +1,29 @@
 """One client connection of the fake server, without I/O: bytes in, bytes out.
 
-It has a parser of its own, written against what the real server does and not against our client, so that the two
-can't agree on the same mistake. What it is given in one piece or byte by byte makes no difference to its answers.
+The parser follows the real server. It shares no code with the client, so that both cannot have the same mistake. The replies
+do not depend on how the bytes are divided.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from evcache.zones.testing.fake_memcached import admin_commands as admin
 from evcache.zones.testing.fake_memcached import classic_commands as classic
 from evcache.zones.testing.fake_memcached import meta_commands as meta
-from evcache.zones.testing.fake_memcached.authentication import Login
+from evcache.zones.testing.fake_memcached import operator_commands as operator
+from evcache.zones.testing.fake_memcached.dialect import read_uint32
 from evcache.zones.testing.fake_memcached.proxy import answer_for_dead
 from evcache.zones.testing.fake_memcached.state import ERROR, Body, Caller, ServerState
-from evcache.zones.testing.fake_memcached.stats import stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Command = Callable[[Caller, list[bytes]], bytes | Body]
 
-# Bytes without a newline after which the server takes the client for something else and closes. Lines of get and
-# gets may be longer.
+# Number of bytes without a newline after which the server closes the connection. Lines of get and gets may be longer.
 MAX_LINE: Final = 2048
 
-# What Amazon ElastiCache Serverless documents: the longest line of `get` and `gets`, and commands that it does not have.
+# Documented limits of Amazon ElastiCache Serverless: the longest line of `get` and `gets`, and missing commands.
 SERVERLESS_MAX_GET: Final = 16 * 1024
 _NOT_SERVERLESS: Final = frozenset({b"me", b"verbosity", b"shutdown", b"cache_memlimit", b"slabs", b"lru_crawler"})
 
@@ -48,12 +46,12 @@ _CLASSIC: Final[dict[bytes, Command]] = {
     b"flush_all": classic.flush_all,
     b"version": classic.version,
     b"verbosity": classic.verbosity,
-    b"stats": stats,
+    b"stats": operator.stats,
     b"quit": classic.quit_,
     b"shutdown": classic.shutdown,
-    b"cache_memlimit": admin.cache_memlimit,
-    b"slabs": admin.slabs,
-    b"lru_crawler": admin.lru_crawler,
+    b"cache_memlimit": operator.cache_memlimit,
+    b"slabs": operator.slabs,
+    b"lru_crawler": operator.lru_crawler,
 }
 
 
@@ -63,7 +61,7 @@ _TWEMPROXY: Final[dict[bytes, Command]] = {
 
 
 class Session:
-    """Feed `receive` with what the client sent; send what it returns, then close if `closed` says so."""
+    """One connection. The caller passes bytes to `receive`, sends the replies, and then closes if `closed` is True."""
 
     def __init__(self, server: ServerState) -> None:
         self._caller = Caller(server)
@@ -72,16 +70,16 @@ class Session:
         self._buffer = bytearray()
         self._has_begun = False
         self._body: Body | None = None  # the command that waits for its payload
-        self._missing = 0  # bytes of a payload that are still to be swallowed
-        self._no_newline_before = 0  # where to go on looking for the end of the line
+        self._missing = 0  # bytes of a payload that are still to be discarded
+        self._no_newline_before = 0  # position from which the search for the end of the line continues
 
     @property
     def closed(self) -> bool:
-        """Whether the server has hung up. What arrives afterwards is ignored."""
+        """True if the server has closed the connection. It ignores further bytes."""
         return self._caller.closing
 
     def receive(self, data: bytes) -> bytes:
-        """Take in bytes and return all replies that are due; never raises, whatever arrives."""
+        """Process bytes and return all replies that are due. Accepts any bytes without raising."""
         self._buffer += data
         if data and not self._has_begun:
             self._has_begun = True
@@ -101,7 +99,7 @@ class Session:
         return bytes(replies)
 
     def _authenticate(self, login: Login) -> bytes:
-        """Until the login all answers to what one read brought are one: the last. So does the real server."""
+        """Return the last reply only, as the real server does for all requests of one read before the login."""
         last = b""
         while not login.done:
             reply = login.read(self._buffer)
@@ -116,13 +114,13 @@ class Session:
         return last
 
     def _read_line(self) -> bytes | None:
-        """Run the next command line; None when it is not complete."""
+        """Run the next command line. Returns None if it is not complete."""
         end = self._buffer.find(b"\n", self._no_newline_before)
         if end < 0:
             self._no_newline_before = len(self._buffer)
             self._caller.closing = len(self._buffer) > MAX_LINE and not self._may_be_long()
             return None
-        # An empty line keeps its CR, and is then a command of one byte, which is as unknown as none.
+        # An empty line keeps its CR, and is then an unknown command of one byte.
         length = end - 1 if end > 1 and self._buffer[end - 1] == ord("\r") else end
         line = bytes(self._buffer[:length])
         del self._buffer[: end + 1]
@@ -154,7 +152,7 @@ class Session:
         return b""
 
     def _refusal(self, line: bytes) -> bytes | None:
-        """Return the answer to a command that this server refuses although memcached has it; None if it does not."""
+        """Return the reply to a command that this server refuses and memcached has. None if it is not refused."""
         server = self._caller.server
         for beginning, answer in server.refuse.items():
             if line.startswith(beginning.encode()):
@@ -170,7 +168,7 @@ class Session:
         return command(self._caller, tokens) if answer is None else answer
 
     def _read_body(self) -> bytes | None:
-        """Finish the command whose payload is complete; None when it is not."""
+        """Finish the command whose payload is complete. Returns None if it is not."""
         body = self._body
         assert body is not None
         if body.discard:
@@ -200,10 +198,50 @@ def _commands(server: ServerState) -> dict[bytes, Command]:
 
 
 def _is_http(tokens: list[bytes]) -> bool:
-    """Browsers, and pages that make them post to local ports, are hung up on instead of being told ERROR per line.
+    """Return True for a request of a browser. The server closes such a connection instead of sending an ERROR per line.
 
-    The server looks for them last, behind the first letters and the length that its own commands have.
+    The server checks this last, after the first letters and the length of its own commands.
     """
     name = tokens[0]
     own = name[:1] in {b"g", b"s", b"a", b"c", b"i", b"d", b"t"} or (name[:1] == b"m" and len(name) == 2)
     return not own and tokens[-1].startswith(b"HTTP/")
+
+
+class Login:
+    """Login of a server run with `-Y`: a `set` of any key whose value is `user password`."""
+
+    def __init__(self, user: str, password: str) -> None:
+        self.done = False
+        self.tried = False
+        """True if the last line or value was a login, right or wrong."""
+        self.hung_up = False
+        self._credentials = [user.encode(), password.encode()]
+        self._missing: int | None = None  # bytes of the value with CR and LF, once its line is read
+
+    def read(self, buffer: bytearray) -> bytes | None:
+        """Take one line or value from the buffer and return the reply. None if more bytes are needed."""
+        self.tried = False
+        if self._missing is None:
+            end = buffer.find(b"\n")
+            if end < 0:
+                self.hung_up = len(buffer) > MAX_LINE
+                return None
+            tokens = [token for token in bytes(buffer[:end]).split(b" ") if token]
+            del buffer[: end + 1]
+            size = read_uint32(tokens[4]) if len(tokens) > 4 and tokens[0] == b"set" else None
+            if size is None:
+                return b"CLIENT_ERROR unauthenticated\r\n"
+            self._missing = size + 2
+        if len(buffer) < self._missing:
+            return None
+        value = bytes(buffer[: self._missing])
+        del buffer[: self._missing]
+        self._missing = None
+        if not value.endswith(b"\r\n"):
+            return b"CLIENT_ERROR bad command line termination\r\n"
+        credentials = [token for token in value[:-2].split(b" ") if token]
+        if len(credentials) < 2:
+            return b"CLIENT_ERROR bad authentication token format\r\n"
+        self.tried = True
+        self.done = credentials[:2] == self._credentials
+        return b"STORED\r\n" if self.done else b"CLIENT_ERROR authentication failure\r\n"

@@ -1,4 +1,4 @@
-"""What the commands of a server share, and the three ways in which a command can end."""
+"""State that the commands of a server share, and the three results of a command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OUT_OF_CHUNKS = b"SERVER_ERROR Out of memory during read\r\n"
 
 @dataclass(slots=True)
 class ServerState:
-    """One server, seen by all its connections."""
+    """State of one server, shared by all connections."""
 
     store: Store
     dialect: Dialect
@@ -37,28 +37,28 @@ class ServerState:
     dead_backend: Callable[[bytes], bool] | None = None
     max_connections: int | None = None
     detail: bool = False
-    """As set by `stats detail`."""
+    """Setting of `stats detail`."""
     slab_automove: int = 1
-    """As set by `slabs automove`."""
+    """Setting of `slabs automove`."""
     connections: int = 0
     connections_total: int = 0
     connections_most: int = 0
-    """Most that were ever open at once."""
+    """Highest number of open connections so far."""
     connections_rejected: int = 0
 
 
 @dataclass(slots=True)
 class Caller:
-    """One connection, seen by the commands that arrive on it."""
+    """State of one connection, for its commands."""
 
     server: ServerState
-    closing: bool = False  # the server wants the connection closed once its replies are out
-    # The CAS of an `ms ... E<cas>` that ended in an error after its flags were read. The next classic store of the
-    # connection uses it up: a fault of the real server that shows why a client must close after such an error.
+    closing: bool = False  # the server closes the connection after its replies
+    # CAS of an `ms ... E<cas>` that ended in an error after its flags were parsed. The next classic store of the connection
+    # uses it. The real server has this fault, so a client must close the connection after such an error.
     leftover_cas: int = 0
 
     def take_cas(self) -> Callable[[], int]:
-        """Where a store gets its CAS: what its line asked for, else the next number of the server."""
+        """Return the source of a store's CAS: the number in its line, or else the next number of the server."""
         cas, self.leftover_cas = self.leftover_cas, 0
         store = self.server.store
         if cas == 0 and self.server.dialect.cas_taken_with_line:
@@ -68,13 +68,13 @@ class Caller:
 
 @dataclass(slots=True)
 class Body:
-    """A command that needs `size` more bytes, CR and LF included, before it can answer."""
+    """Command that needs `size` more bytes, with CR and LF, before its reply."""
 
     size: int
-    finish: Callable[[bytes], bytes]  # the bytes -> the reply
-    discard: bool = False  # the bytes are swallowed after an error; `finish` gets b""
+    finish: Callable[[bytes], bytes]  # returns the reply to the bytes
+    discard: bool = False  # the bytes are discarded after an error; `finish` gets b""
 
 
 def swallow(size: int, reply: bytes) -> Body:
-    """An error whose payload is thrown away, so that the connection stays in sync."""
+    """Return an error whose payload is discarded, so that the connection stays in sync."""
     return Body(size, lambda _: reply, discard=True)

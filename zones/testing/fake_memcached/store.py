@@ -12,22 +12,22 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evcache.zones.testing.fake_memcached.numbers import read_uint64
+from evcache.zones.testing.fake_memcached.dialect import read_uint64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_MAX_RELATIVE_TTL = 60 * 60 * 24 * 30  # seconds; a larger number is a point in unix time
-_HEADER_SIZE = 48  # bytes that memcached keeps beside key and value
+_MAX_RELATIVE_TTL = 60 * 60 * 24 * 30  # seconds; a larger number is a unix time
+_HEADER_SIZE = 48  # bytes of an item beside key and value
 _CAS_SIZE = 8
 _FLAGS_SIZE = 4
 _UINT64 = (1 << 64) - 1
 
-# memcached counts seconds since a moment 62 s before it started, and marks what must be gone at once with second 1.
+# memcached counts seconds since a moment 62 s before its start. An item that expires at once gets second 1.
 # Only visible in `t`: after `T-1` in the same command it shows the difference, as an unsigned number.
 _LONG_GONE = -61.0
 
-# How often, in seconds, and how many items at once are looked at to reclaim those that have expired.
+# Seconds between two steps that reclaim expired items, and number of items in one step.
 CRAWL_SECONDS = 1.0
 CRAWL_ITEMS = 1_000
 
@@ -35,7 +35,7 @@ _CLOCK_NOISE = 1e-6  # seconds; sums of floats must not turn 29 s into 30
 
 
 class StoreMode(enum.Enum):
-    """How a new item relates to the one that is there."""
+    """Condition of a store on the present item."""
 
     SET = enum.auto()
     ADD = enum.auto()
@@ -46,7 +46,7 @@ class StoreMode(enum.Enum):
 
 
 class StoreResult(enum.Enum):
-    """What became of a store. The values are the codes of the meta protocol."""
+    """Result of a store. The values are the codes of the meta protocol."""
 
     STORED = b"HD"
     NOT_STORED = b"NS"
@@ -55,24 +55,24 @@ class StoreResult(enum.Enum):
 
 
 class NotANumberError(Exception):
-    """The item can't be counted up or down."""
+    """Increment or decrement of an item that is not a number."""
 
 
 @dataclass(slots=True)
 class Item:
-    """One item; tests may look at every field, and change it."""
+    """One item. Tests may read and change every field."""
 
     key: bytes
     value: bytes
     flags: int = 0
-    expires_at: float | None = None  # on the clock of the store; None: never
+    expires_at: float | None = None  # on the clock of the store; None if it never expires
     cas: int = 0
     stale: bool = False  # `X`
-    win_sent: bool = False  # `Z`: a reader was told to make a new value
+    win_sent: bool = False  # `Z`: a reader won the right to store a new value
     fetched: bool = False  # `h`
-    active: bool = False  # fetched twice: from then on fetching does not reset `l`
+    active: bool = False  # fetched twice; further fetches do not reset `l`
     accessed_at: float = 0.0  # `l`
-    base64_key: bool = False  # stored with the `b` flag: `k` shows the key in base64
+    base64_key: bool = False  # stored with the `b` flag; `k` shows the key in base64
 
 
 class Store:
@@ -88,9 +88,9 @@ class Store:
         cas_enabled: bool = True,
     ) -> None:
         self.item_size_max = item_size_max
-        self.max_bytes = max_bytes  # as `-m`, but in bytes and exact; None: unlimited. The least recently used items go.
+        self.max_bytes = max_bytes  # like `-m`, in bytes and exact; None is unlimited
         self.cas_enabled = cas_enabled
-        self.last_cas = 0  # the number that was given last
+        self.last_cas = 0  # last number
         self.bytes_used = 0
         self.counts: Counter[str] = Counter()  # by the names of `stats`
         self._clock = clock
@@ -98,14 +98,14 @@ class Store:
         self._started_at = clock()
         self._started_wall = wall_clock()
         self._flush_at: float | None = None
-        self._items: OrderedDict[bytes, Item] = OrderedDict()  # the least recently used first
+        self._items: OrderedDict[bytes, Item] = OrderedDict()  # least recently used first
         self._crawl_at = clock() + CRAWL_SECONDS
-        self._to_crawl: list[bytes] = []  # keys of this round, of which the last is next
+        self._to_crawl: list[bytes] = []  # keys of this round; the last one is next
 
-    # --- looking ---------------------------------------------------------------------------------------------------
+    # --- reading ---------------------------------------------------------------------------------------------------
 
     def get(self, key: bytes) -> Item | None:
-        """The live item, or None. Does not count as a fetch; drops the item if it has expired."""
+        """Return the live item, or None. Does not count as a fetch. Drops the item if it has expired."""
         self._flush_if_due()
         item = self._items.get(key)
         if item is not None and self._expired(item):
@@ -116,14 +116,14 @@ class Store:
 
     @property
     def linked(self) -> int:
-        """Items that take memory, those included that have expired and were not reclaimed yet."""
+        """Items that take memory, with expired ones that were not reclaimed yet."""
         return len(self._items)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[bytes]:
-        """The keys of live items, the least recently used first."""
+        """Keys of live items, least recently used first."""
         self._flush_if_due()
         return iter([key for key, item in self._items.items() if not self._expired(item)])
 
@@ -131,37 +131,37 @@ class Store:
         return self.get(key) is not None
 
     def ttl_left(self, item: Item) -> int | None:
-        """Whole seconds, rounded up as a live item never shows 0; negative when it has expired; None: never expires."""
+        """Return the remaining whole seconds, rounded up. Negative if the item has expired, None if it never expires."""
         if item.expires_at is None:
             return None
         return math.ceil(item.expires_at - self._clock() - _CLOCK_NOISE)
 
     def idle_seconds(self, item: Item) -> int:
-        """Whole seconds since the item was used in a way that counts (see `bump`)."""
+        """Return the whole seconds since the last use that counts, see `bump`."""
         return int(self._clock() - item.accessed_at + _CLOCK_NOISE)
 
     def uptime(self) -> float:
-        """Seconds since the store was made."""
+        """Return the seconds since the store was made."""
         return self._clock() - self._started_at
 
     def fits(self, key: bytes, flags: int, length: int) -> bool:
-        """Whether a value of that length is below the item size limit, which counts key and header too."""
+        """Return True if an item with a value of this length is within the item size limit."""
         return self._size(key, flags, length) <= self.item_size_max
 
     def has_room(self, key: bytes, flags: int, length: int) -> bool:
-        """Whether such an item could be kept if everything else were evicted."""
+        """Return True if the item would fit after all other items were evicted."""
         return self.max_bytes is None or self._size(key, flags, length) <= self.max_bytes
 
     def size(self, item: Item) -> int:
-        """Bytes that the item takes in memory."""
+        """Return the bytes that the item takes in memory."""
         return self._size(item.key, item.flags, len(item.value))
 
     # --- changing --------------------------------------------------------------------------------------------------
 
     def expiry(self, ttl: int) -> float | None:
-        """A TTL as it stands in commands, as a time on the clock: 0 is never, negative is at once.
+        """Return the time on the clock for a TTL of a command. None for 0, which never expires.
 
-        Over 30 days it is unix time, which the wall clock translates.
+        A negative TTL expires at once. A TTL above 30 days is a unix time, which the wall clock converts.
         """
         if ttl == 0:
             return None
@@ -172,21 +172,21 @@ class Store:
         return self._clock() + (ttl - self._wall_clock())
 
     def seconds_until(self, ttl: int) -> float:
-        """How far away the time is that a TTL stands for; minus infinity for "never"."""
+        """Return the seconds until the expiry of a TTL. Minus infinity if it never expires."""
         expiry = self.expiry(ttl)
         return -math.inf if expiry is None else math.ceil(expiry - self._clock() - _CLOCK_NOISE)
 
     def set_cas(self, item: Item, cas: int) -> None:
-        """Give an item a CAS; without CAS (`-C`) it stays 0."""
+        """Set the CAS of an item. It stays 0 without CAS (`-C`)."""
         item.cas = cas if self.cas_enabled else 0
 
     def next_cas(self) -> int:
-        """Take the next number of the server; a number that is not used is lost."""
+        """Take the next number of the server. A number that is not used is lost."""
         self.last_cas = (self.last_cas + 1) & _UINT64
         return self.last_cas
 
     def link(self, item: Item, cas: int) -> None:
-        """Put the item in place of whatever has its key."""
+        """Put the item in place of the present one."""
         self.delete(item.key)
         self.set_cas(item, cas)
         item.accessed_at = self._clock()
@@ -205,7 +205,7 @@ class Store:
         create: bool = False,
         cas: Callable[[], int],
     ) -> tuple[StoreResult, Item]:
-        """Store an item under the rules of its mode; returns the result and the item that now holds the value.
+        """Store an item under the rules of its mode. Returns the result and the item that now holds the value.
 
         compare: the CAS that the present item must have; 0 compares nothing, and a CAS store then fails.
         accept_older: a `compare` below the present CAS stores too, as a stale value with the TTL of the old one.
@@ -225,7 +225,7 @@ class Store:
             return StoreResult.NOT_STORED, item
 
         if mode is StoreMode.ADD:
-            self._used(old)  # a refused add counts as a use of what is there
+            self._used(old)  # a refused add counts as a use of the present item
             old.accessed_at = self._clock()
             return StoreResult.NOT_STORED, item
         if mode is StoreMode.CAS:
@@ -244,17 +244,22 @@ class Store:
             value = old.value + item.value if mode is StoreMode.APPEND else item.value + old.value
             if not self.fits(item.key, old.flags, len(value)):
                 return StoreResult.NOT_STORED, item
-            # A new item: the stale and win marks of the old one are lost, which surprises.
+            # A new item, so the stale and win marks of the old one are lost.
             item = Item(item.key, value, old.flags, old.expires_at)
         self.link(item, cas())
         return StoreResult.STORED, item
 
     def add_delta(self, item: Item, delta: int, *, up: bool) -> tuple[Item, bytes]:
-        """Count a live item up (modulo 2^64) or down (not below 0); returns the item and the number in digits.
+        """Increment a live item modulo 2^64, or decrement it to no less than 0.
 
-        A number that needs more digits moves to a new item without stale mark, and *the old, unlinked one is
-        returned*: what the caller changes on it afterwards (TTL, CAS) is lost. This is memcached's behaviour.
-        Raises NotANumberError.
+        As in memcached, a number that needs more digits moves to a new item without stale mark. The method then returns *the
+        old, unlinked item*: later changes of its TTL or CAS by the caller are lost.
+
+        Returns:
+            The item, and the number in digits.
+
+        Raises:
+            NotANumberError: The value is not a number.
         """
         number = read_uint64(item.value) if item.value else None
         if number is None:
@@ -273,7 +278,7 @@ class Store:
         return item, digits
 
     def bump(self, item: Item) -> None:
-        """Count one fetch: the first sets `h`, the second resets `l`, later ones change nothing until the next store."""
+        """Count one fetch. The first sets `h`, the second resets `l`, later ones have no effect until the next store."""
         if not item.fetched:
             item.fetched = True
         elif not item.active:
@@ -282,7 +287,7 @@ class Store:
         self._used(item)
 
     def delete(self, key: bytes) -> bool:
-        """Whether something was there, expired or not."""
+        """Delete an item. Returns True if there was one, expired or not."""
         item = self._items.pop(key, None)
         if item is None:
             return False
@@ -290,7 +295,7 @@ class Store:
         return True
 
     def evict(self, key: bytes) -> bool:
-        """Take an item away as if memory had run out; whether it was there."""
+        """Evict an item, as without free memory. Returns True if there was a live one."""
         item = self.get(key)
         if item is None:
             return False
@@ -298,19 +303,19 @@ class Store:
         return self.delete(key)
 
     def crawl_if_due(self) -> None:
-        """Reclaim some of what has expired, at most once a second. As memcached's LRU crawler, in bounded steps."""
+        """Reclaim some expired items, at most once per second, in bounded steps as memcached's LRU crawler."""
         now = self._clock()
         if now >= self._crawl_at:
             self._crawl_at = now + CRAWL_SECONDS
             self.crawl(CRAWL_ITEMS)
 
     def crawl_all(self) -> None:
-        """Reclaim everything that has expired."""
+        """Reclaim all expired items."""
         self._to_crawl.clear()
         self.crawl(len(self._items))
 
     def crawl(self, items: int) -> None:
-        """Look at so many items, after those of the last time, and reclaim what has expired."""
+        """Check the next `items` items, and reclaim the expired ones."""
         self._flush_if_due()
         if not self._to_crawl:
             self._to_crawl = list(self._items)
@@ -325,13 +330,13 @@ class Store:
                 self.delete(item.key)
 
     def flush(self, delay: int = 0) -> None:
-        """Drop everything, now or after a delay in seconds (or at a unix time, as a TTL). Replaces an earlier delay."""
+        """Drop all items, now or after a delay, which has the form of a TTL. Replaces an earlier delay."""
         self._flush_at = self.expiry(delay) if delay > 0 else None
         if self._flush_at is None:
             self.clear()
 
     def clear(self) -> None:
-        """Forget all items, as a restart does; CAS numbers go on."""
+        """Forget all items, as a restart does. CAS numbers continue."""
         self._items.clear()
         self.bytes_used = 0
 
@@ -364,7 +369,7 @@ class Store:
         while self.max_bytes is not None and self.bytes_used > self.max_bytes:
             oldest = next(iter(self._items.values()))
             if oldest is newest:
-                return  # alone and too large; the limit is checked before a store
+                return  # a single item above the limit, which is checked before a store
             self._evicted(oldest)
             self.delete(oldest.key)
 

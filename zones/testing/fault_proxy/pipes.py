@@ -1,7 +1,7 @@
-"""The inside of FaultProxy: one connection through it, its two pipes, and the faults of a direction.
+"""Parts of FaultProxy: a connection, its two pipes, and the faults of a direction.
 
-A pipe has a reader, which takes bytes in and notes when they came, and a writer, which hands them on when the faults allow
-it. Between the two, bytes wait in order, so that a delay is latency and costs no throughput.
+The reader of a pipe stores bytes with their time of arrival. The writer passes them on when the faults allow it. Bytes wait
+in order, so that a delay is latency and does not limit throughput.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
 READ_BYTES = 64 * 1024
 
-# Beyond this a pipe stops reading, so that the sender meets a full window as it does with a server that hangs.
+# Above this a pipe stops reading, so that the sender has a full window, as with a server that hangs.
 HELD_BYTES_MAX = 1024 * 1024
 
-# SO_LINGER: on, for zero seconds. Closing such a socket drops what is unsent and resets the connection.
+# SO_LINGER: on, for zero seconds. Closing such a socket drops unsent bytes and resets the connection.
 LINGER_NOTHING = struct.pack("ii", 1, 0)
 
 
 @dataclass
 class Cut:
-    """A pending end of one connection, `left` bytes from now."""
+    """Planned end of one connection, `left` bytes from now."""
 
     left: int
     reset: bool
 
     def __post_init__(self) -> None:
         if self.left < 0:
-            raise ValueError(f"a number of bytes from 0 is needed, not {self.left}")
+            raise ValueError(f"a number of bytes from 0 is required, not {self.left}")
 
 
 class Faults:
-    """What goes wrong in one direction, for all connections of a proxy."""
+    """Faults of one direction, for all connections of a proxy."""
 
     def __init__(self) -> None:
         self.stalled = False
@@ -50,13 +50,13 @@ class Faults:
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
-        """Let bytes that wait look again at what holds them."""
-        # Whoever waits has the old event; whoever looks again waits for the new one.
+        """Make waiting bytes check the faults again."""
+        # Present waiters have the old event. Those that wait again take the new one.
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def gate(self, arrived: float) -> None:
-        """Wait until bytes that came at that loop time may pass."""
+        """Wait until bytes that arrived at this loop time may pass."""
         loop = asyncio.get_running_loop()
         while True:
             due = None if self.stalled else arrived + self.delay
@@ -67,13 +67,13 @@ class Faults:
                     await self._changed.wait()
 
     def take_injected(self) -> bytes:
-        """Return what was injected, once."""
+        """Return the injected bytes, and remove them."""
         data = b"".join(self.injected)
         self.injected.clear()
         return data
 
     def take_cut(self, size: int) -> Cut | None:
-        """Count bytes about to pass. The cut is returned, once, when it falls on or before their end."""
+        """Count bytes that are about to pass. Returns the cut, once, if it falls within them."""
         cut = self.cut
         if cut is not None:
             if cut.left <= size:
@@ -84,25 +84,25 @@ class Faults:
 
 
 class Connection:
-    """A client, its connection to the server, and the two pipes between them."""
+    """Connection of a client through the proxy, with its two pipes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._client_reader = reader
         self._writers = [writer]
         self.is_forgotten = False
-        """True if what arrives is dropped, in either direction, and neither side hears of it."""
-        self._over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  # True: by reset
+        """True to drop all bytes in both directions, without notice to either side."""
+        self._over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  # True for a reset
 
     def end(self, *, reset: bool) -> None:
-        """Have serve() close both sides. Only the first call counts."""
+        """Make serve() close both sides. Only the first call counts."""
         if not self._over.done():
             self._over.set_result(reset)
 
     async def serve(self, target: tuple[str, int], requests: Faults, replies: Faults) -> None:
-        """Carry bytes until one side ends or end() is called, then close both sides alike."""
+        """Transfer bytes until one side ends or end() is called. Then close both sides in the same way."""
         carrying = asyncio.create_task(self._carry(target, requests, replies))
         carrying.add_done_callback(lambda _: self.end(reset=False))
-        reset = True  # stays so when this task is cancelled: the loop is shutting down
+        reset = True  # remains True if this task is cancelled by the end of the loop
         try:
             reset = await self._over
         finally:
@@ -128,8 +128,8 @@ class Connection:
             group.create_task(self._resetting(there.hand_on()))
             group.create_task(self._resetting(back.take_in()))
             await self._resetting(back.hand_on())
-            # memcached closes both directions at once, so after its last reply there is nothing to wait for. A client
-            # may close one direction and still read: its end of stream has just been handed on.
+            # memcached closes both directions together, so no bytes follow its last reply. A client may close one direction
+            # and still read. Its end of stream has been passed on by now.
             self.end(reset=False)
 
     async def _resetting(self, work: Coroutine[None, None, None]) -> None:
@@ -152,7 +152,7 @@ class _Pipe:
         self._held: deque[tuple[float, bytes]] = deque()  # loop time of arrival; b"" is the end of the stream
         self._held_bytes = 0
         self._moved = asyncio.Condition()
-        # drain() then returns when the kernel has everything: what a cut lets pass is on its way before the cut.
+        # drain() then returns when the kernel has all bytes. Bytes before a cut are sent before it.
         writer.transport.set_write_buffer_limits(high=0)
 
     async def take_in(self) -> None:
@@ -168,7 +168,7 @@ class _Pipe:
                 await self._moved.wait_for(lambda: self._held_bytes < HELD_BYTES_MAX)
 
     async def hand_on(self) -> None:
-        """Write what was taken in, as the faults have it, until the end of the stream or a cut."""
+        """Write the stored bytes as the faults allow, until the end of the stream or a cut."""
         while True:
             async with self._moved:
                 await self._moved.wait_for(lambda: self._held)
@@ -184,7 +184,7 @@ class _Pipe:
                 self._moved.notify_all()
 
     async def _write(self, arrived: float, data: bytes) -> bool:
-        """Write a chunk, piece by piece; False when a cut has ended the connection."""
+        """Write a chunk in pieces. Returns False if a cut has ended the connection."""
         start = 0
         while start < len(data):
             piece = data[start : start + (self._faults.fragment or len(data))]
@@ -193,8 +193,8 @@ class _Pipe:
             cut = self._faults.take_cut(len(piece))
             if cut is not None:
                 piece = piece[: cut.left]
-            # A write at once goes to the kernel at once, and without Nagle's algorithm (asyncio turns it off) it is a
-            # segment of its own.
+            # A write on an empty buffer reaches the kernel at once. It is a segment of its own, because asyncio disables
+            # Nagle's algorithm.
             self._writer.write(injected + piece)
             await self._writer.drain()
             if cut is not None:
@@ -211,10 +211,10 @@ class _Pipe:
 def close_now(writer: asyncio.StreamWriter, *, reset: bool) -> None:
     """Close the socket, by an end of stream or a reset, without waiting for the peer to read.
 
-    What the kernel was given is still delivered before an end of stream, and dropped by a reset.
+    The kernel still delivers its bytes before an end of stream. A reset drops them.
     """
     if reset:
         held: socket.socket = writer.get_extra_info("socket")
-        with contextlib.suppress(OSError):  # closed already
+        with contextlib.suppress(OSError):  # it is closed
             held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOTHING)
     writer.transport.abort()

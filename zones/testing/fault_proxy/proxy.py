@@ -1,4 +1,4 @@
-"""FaultProxy: a TCP proxy in front of a server, with faults that are switched while connections are open."""
+"""TCP proxy in front of a server, with faults that can be set while connections are open."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ if TYPE_CHECKING:
 
 
 class FaultProxy:
-    """Stands between clients and the server at `target` ("host:port"), and misbehaves on request.
+    """Proxy between clients and the server at `target` ("host:port"), with faults on request.
 
         async with FaultProxy("127.0.0.1:11211") as proxy:
             client = connect(proxy.address)
             proxy.stall = True
 
-    Faults apply from the moment they are set, to every open and future connection, also to bytes that already wait in
-    the proxy. A connection that ends on the server's side ends in the same way for the client, by end of stream or by
-    reset; when the server can't be reached it is reset.
-    All methods and attributes belong to the event loop that called start().
+    A fault applies at once to all open and future connections, and to bytes that wait in the proxy. If the server ends a
+    connection, the client sees the same end: end of stream or reset. If the server cannot be reached, the client sees a
+    reset. All methods and attributes belong to the event loop that called start().
     """
 
     def __init__(self, target: str) -> None:
@@ -38,13 +37,13 @@ class FaultProxy:
         self._requests = Faults()
         self._replies = Faults()
         self.refuse = False
-        """Whether new connections are reset at once, as by a load balancer without servers. Open ones go on."""
+        """True to reset new connections at once, as a load balancer without servers. Open ones continue."""
 
     async def start(self) -> None:
-        """Listen on a free port of 127.0.0.1, after stop() on the former one. No effect when started."""
+        """Listen on a free port of 127.0.0.1, and after stop() on the former one. Has no effect if started."""
         if self._server is not None:
             return
-        # In two steps, so that a cancelled start knows of the listener it has to close.
+        # In two steps, so that a cancelled start has the listener that it must close.
         self._server = await asyncio.start_server(self._accept, *(self._address or ("127.0.0.1", 0)), start_serving=False)
         try:
             self._address = self._server.sockets[0].getsockname()
@@ -54,11 +53,11 @@ class FaultProxy:
             raise
 
     async def stop(self) -> None:
-        """Close the listener and, by reset, every connection. Returns when no task or socket is left."""
+        """Close the listener, and reset all connections. Returns when no task or socket is left."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
-        await self.drop_connections(reset=True)  # also of a stop that was cancelled
+        await self.drop_connections(reset=True)  # also those of a cancelled stop
         if server is not None:
             await server.wait_closed()
 
@@ -73,26 +72,26 @@ class FaultProxy:
 
     @property
     def address(self) -> str:
-        """Where clients connect, "127.0.0.1:port". RuntimeError before start()."""
+        """Address for clients, "127.0.0.1:port". RuntimeError before start()."""
         if self._address is None:
             raise RuntimeError("the proxy is not listening: use `async with FaultProxy(...)`, or await start()")
         return "{}:{}".format(*self._address)
 
     @property
     def connections(self) -> int:
-        """Connections that are open now."""
+        """Number of open connections."""
         return len(self._open)
 
     @property
     def connections_total(self) -> int:
-        """Connections accepted so far, without refused ones."""
+        """Number of connections accepted so far, without refused ones."""
         return self._total
 
     @property
     def stall(self) -> bool:
-        """Whether nothing is handed on, in either direction, as by a server that hangs.
+        """True to hold all bytes in both directions, like a server that hangs.
 
-        Connections and bytes are still accepted; once False again, what was held is delivered.
+        The proxy still accepts connections and bytes. It delivers the held bytes when this is False again.
         """
         return self._stall
 
@@ -103,7 +102,7 @@ class FaultProxy:
 
     @property
     def stall_replies(self) -> bool:
-        """Whether replies alone are held: the server does what it is asked, and the client does not hear of it."""
+        """True to hold replies only. The server executes requests, and the client gets no reply."""
         return self._stall_replies
 
     @stall_replies.setter
@@ -113,7 +112,7 @@ class FaultProxy:
 
     @property
     def delay(self) -> float:
-        """Seconds from the arrival of reply bytes to their delivery, in order. Latency: it does not limit throughput."""
+        """Seconds from the arrival of reply bytes to their delivery, in order. It does not limit throughput."""
         return self._replies.delay
 
     @delay.setter
@@ -122,7 +121,7 @@ class FaultProxy:
 
     @property
     def delay_requests(self) -> float:
-        """The same for request bytes."""
+        """Seconds from the arrival of request bytes to their delivery."""
         return self._requests.delay
 
     @delay_requests.setter
@@ -131,7 +130,7 @@ class FaultProxy:
 
     @property
     def fragment(self) -> int | None:
-        """Deliver replies in pieces of so many bytes, each a segment of its own. None delivers what there is."""
+        """Size in bytes of the pieces of replies, each a segment of its own. None delivers bytes as they arrive."""
         return self._replies.fragment
 
     @fragment.setter
@@ -141,39 +140,39 @@ class FaultProxy:
         self._replies.fragment = size
 
     def cut_after(self, reply_bytes: int) -> None:
-        """Close one connection, orderly, once that many more reply bytes were delivered; then all is well again.
+        """Close one connection by end of stream after this number of further reply bytes.
 
-        Bytes are counted over all connections; the one that gets the last of them is closed. 0 closes the first that
-        would get a reply: the server has done what it was asked, and nothing of its answer arrives.
+        Bytes are counted over all connections, and the one that gets the last byte is closed. 0 closes the first that would
+        get a reply. The server has then executed the request, and no byte of its reply arrives.
         """
         self._replies.cut = Cut(reply_bytes, reset=False)
 
     def reset_after(self, reply_bytes: int) -> None:
-        """The same by a reset, which the client sees as ConnectionResetError. Replaces a pending cut_after()."""
+        """Reset one connection, where cut_after() closes it. Replaces a planned cut_after()."""
         self._replies.cut = Cut(reply_bytes, reset=True)
 
     def cut_requests_after(self, request_bytes: int) -> None:
-        """Close one connection, orderly on both sides, once the server was sent that many more request bytes.
+        """Close one connection by end of stream on both sides after this number of further request bytes.
 
-        Counted as for cut_after(). 0 closes the first that would send a request: the server never sees it.
+        Bytes are counted as for cut_after(). 0 closes the first that would send a request, before the server gets it.
         """
         self._requests.cut = Cut(request_bytes, reset=False)
 
     def inject(self, data: bytes) -> None:
-        """Send bytes that no server sent right before the next reply bytes, on whichever connection has them."""
+        """Send these bytes directly before the next reply bytes of any connection."""
         self._replies.injected.append(data)
 
     async def drop_connections(self, *, reset: bool = False) -> None:
-        """Close every open connection, orderly or by reset. What the proxy holds is lost. Returns when all are closed."""
+        """Close all open connections, by end of stream or reset. Held bytes are lost. Returns when all are closed."""
         for connection in self._open.values():
             connection.end(reset=reset)
         if self._open:
             await asyncio.wait(list(self._open))
 
     def forget_connections(self) -> None:
-        """Drop whatever arrives on the connections that are open now, as a NAT does that has forgotten them.
+        """Drop all bytes on the present connections, like a NAT that has dropped their state.
 
-        Neither side hears of it. New connections work.
+        Neither side gets a notice. New connections work.
         """
         for connection in self._open.values():
             connection.is_forgotten = True
