@@ -1,7 +1,7 @@
-"""Two processes of a service in front of a database: rows are read once, hot ones are kept in memory, writes go through.
+"""Two processes of a service with a database: loads are shared, hot rows are in near caches, writes go through.
 
-Run it with `python examples/cache_aside.py`: it starts its own zones, real memcached where a binary is found. Both
-processes are clients of this one; between real ones, a `RedisChannel` takes the place of the `LocalChannel`.
+Run it with `python examples/cache_aside.py`. It starts local zones, with memcached if a binary is found. Both processes are
+clients in this program; real processes use a `RedisChannel` in place of the `LocalChannel`.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ class Database:
 
 
 def process(zones: LocalZones, channel: LocalChannel) -> EVCache:
-    # A second for a call, so that the example is about loading and not about how busy this machine is. A short grace, since
-    # nothing is kept for so long after the channel has come up.
+    # Timeouts of a second, so that a busy machine does not change the output. A short grace, because the near cache stores
+    # nothing for that time after the channel connects.
     return EVCache(
         "users",
         zones.zones,
@@ -57,16 +57,16 @@ async def main() -> None:
         users = await asyncio.gather(*(load_user(42) for _ in range(50)), *(in_two() for _ in range(50)))
         print(f"100 callers in 2 processes: {users[0]} for {users.count(users[0])} of them, {database.reads} read")
 
-        print(f"nobody: {await load_user(7)}, {await load_user(7)}, {database.reads - 1} read")
+        print(f"a user that does not exist: {await load_user(7)}, {await load_user(7)}, {database.reads - 1} read")
 
         while not (item := await two.get_item("user:42")) or item.source != "near":
             await asyncio.sleep(0.05)
-        print(f"in the memory of the other process: {item.value}")
+        print(f"in the near cache of the second process: {item.value}")
 
         await one.write_through("user:42", {"name": "Grace"}, lambda row: database.write(42, row), ttl=300)
         while (user := await in_two()) != {"name": "Grace"}:
-            await asyncio.sleep(0.01)  # what is in memory would be served for a minute, but for the announcement
-        print(f"written through, and announced to the other: {user}")
+            await asyncio.sleep(0.01)  # without the invalidation the near cache would serve the old row
+        print(f"written through, and invalidated in the second process: {user}")
 
         try:
             await one.write_through("user:42", {"name": ""}, lambda row: database.write(42, row))
@@ -76,7 +76,7 @@ async def main() -> None:
 
         database.rows[42] = {"name": "Barbara"}
         await load_user.invalidate(42)
-        print(f"out of date, and nobody waits: {await load_user(42)}")
+        print(f"stale, returned without waiting: {await load_user(42)}")
         while (user := await load_user(42)) != {"name": "Barbara"}:
             await asyncio.sleep(0.01)
         print(f"loaded in the background: {user}")

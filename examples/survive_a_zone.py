@@ -1,6 +1,6 @@
-"""A service's view of an outage: the local zone dies, reads and writes go on, and it comes back.
+"""An outage as a service sees it: the local zone dies, reads and writes continue, and the zone recovers.
 
-Run it with `python examples/survive_a_zone.py`: it starts its own zones, real memcached where a binary is found.
+Run it with `python examples/survive_a_zone.py`. It starts local zones, with memcached if a binary is found.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from evcache.testing import LocalZones
 async def main() -> None:
     async with (
         LocalZones({"eu-1a": 1, "eu-1b": 1, "eu-1c": 1}) as zones,
-        # A second for a call, so that the example is about zones and not about how busy this machine is.
+        # Timeouts of a second, so that a busy machine does not change the output.
         EVCache("sessions", zones.zones, local_zone="eu-1a", read_timeout=1.0, write_timeout=1.0) as cache,
     ):
         await cache.set("user:42", {"name": "Ada"}, ttl=300, consistency=Consistency.ALL)
@@ -38,7 +38,7 @@ async def main() -> None:
 
         await zones.restart("eu-1a")
         while not await cache.set("user:42", {"name": "Ada"}, consistency=Consistency.ONE, errors="miss"):
-            await asyncio.sleep(0.1)  # the client knocks again with pauses of up to five seconds
+            await asyncio.sleep(0.1)  # the client reconnects with pauses of up to five seconds
         print(f"eu-1a is back: {await cache.get('user:42')}")
 
 

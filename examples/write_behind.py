@@ -1,6 +1,6 @@
-"""A service that counts views, in front of a database that could not take a write for each of them.
+"""A service that counts views, with a database that cannot be written for each view.
 
-Run it with `python examples/write_behind.py`: it starts its own zones, real memcached where a binary is found.
+Run it with `python examples/write_behind.py`. It starts local zones, with memcached if a binary is found.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from evcache.testing import LocalZones
 
 
 class Database:
-    """Stands for one with transactions: what was applied, and the ids of the batches, are kept together or not at all."""
+    """A stand-in for a database with transactions, which store rows and batch ids together or not at all."""
 
     def __init__(self) -> None:
         self.rows: dict[str, object] = {}
@@ -37,7 +37,7 @@ async def main() -> None:
     database = Database()
     async with (
         LocalZones({"eu-1a": 1, "eu-1b": 1}) as zones,
-        # A second for a call, so that the example is about the database and not about how busy this machine is.
+        # Timeouts of a second, so that a busy machine does not change the output.
         EVCache("views", zones.zones, local_zone="eu-1a", read_timeout=1.0, write_timeout=1.0) as cache,
         WriteBehind(cache, database.write, interval=60.0) as behind,
     ):

@@ -1,5 +1,6 @@
-"""The dashboard asks for nothing that there is not: names, labels and values are those of a client that has been through a lot,
-as opentelemetry-exporter-prometheus tells them. A metric that gets another name breaks it here, and not in an outage.
+"""Queries of the dashboard use metrics, labels and values that clients export to Prometheus.
+
+Clients produce them in scenarios of outages, loads and hedges. A renamed metric fails here, and not during an outage.
 """
 
 import asyncio
@@ -25,10 +26,10 @@ from tests.support.near_clients import follow_loop
 from tests.support.promql import NotUnderstood, selectors
 from tests.support.virtual_time import run
 
-# Metrics that no panel shows, and why. None so far.
+# Metrics that no panel shows, with the reason.
 UNUSED: dict[str, str] = {}
 
-# Labels that Prometheus itself puts on all that it fetches.
+# Labels that Prometheus adds.
 OF_PROMETHEUS = frozenset({"instance", "job"})
 GRID_WIDTH = 24
 
@@ -37,43 +38,43 @@ TARGETS = [(panel, target) for panel in PANELS for target in panel.get("targets"
 QUERIES = [target["expr"] for _, target in TARGETS]
 
 
-# What there is.
+# Exported metrics.
 
 
 class Exported(NamedTuple):
-    """A metric as Prometheus knows it."""
+    """A metric in Prometheus."""
 
     counts: bool
-    """It only grows: a counter, or a part of a histogram."""
+    """True for a counter, or a part of a histogram."""
     values: dict[str, set[str]]
-    """Of its labels."""
+    """Values of its labels."""
 
 
 @pytest.fixture(scope="module")
 def exported():
-    """By name."""
-    return run(_everything_happens())
+    """Return the exported metrics by name."""
+    return run(_run_scenarios())
 
 
-async def _everything_happens():
+async def _run_scenarios():
     registry = CollectorRegistry()
     provider = MeterProvider([PrometheusMetricReader(registry=registry)])
     options = {"telemetry": Telemetry(traces=False, meter_provider=provider, durations_per_second=None)}
-    stories = [_ordinary_days, _loads, _an_outage, _no_failover, _a_slow_zone, _a_gutter]
+    scenarios = [_ordinary_days, _loads, _an_outage, _no_failover, _a_slow_zone, _a_gutter]
     zones_of = []
     try:
-        for story in stories:
+        for scenario in scenarios:
             zones = MemoryZones()
             zones_of.append(zones)
-            await story(zones, options)
-        return _told(registry)
+            await scenario(zones, options)
+        return _collect(registry)
     finally:
         for zones in zones_of:
             await zones.close_clients()
         provider.shutdown()
 
 
-def _told(registry):
+def _collect(registry):
     found = {}
     for family in registry.collect():
         for sample in family.samples:
@@ -91,7 +92,7 @@ async def _near_client(zones, channel, options):
 
 
 async def _ordinary_days(zones, options):
-    """Two processes that hear of each other; hits and misses; a value of another type; a caller that is cancelled."""
+    """Two processes with a channel: hits, misses, a value of another type, and a cancelled caller."""
     channel = LocalChannel()
     one, two = [await _near_client(zones, channel, options) for _ in range(2)]
     await pass_time(5)
@@ -117,7 +118,7 @@ async def _ordinary_days(zones, options):
 
 
 async def _loads(zones, options):
-    """Leases are won and lost, loaders fail, and what is out of date is served because of that, or while it is loaded anew."""
+    """Leases are won and lost, loaders fail, and stale values are served after a failure and during a refresh."""
     one, two = [await zones.ready(**options) for _ in range(2)]
 
     async def load():
@@ -139,7 +140,7 @@ async def _loads(zones, options):
 
 
 async def _an_outage(zones, options):
-    """A zone dies and comes back empty: other zones serve, keep its writes for it, and repair it. Then all of them die."""
+    """A zone dies and restarts empty. Hints and repairs fill it. Then all zones die."""
     cache = await zones.ready(**options)
     await cache.set("k", "v", consistency="all")
     await zones.kill("a")
@@ -161,7 +162,7 @@ async def _no_failover(zones, options):
 
 
 async def _a_slow_zone(zones, options):
-    """The second zone is asked too, and is the quicker one; then it is not."""
+    """Hedged reads are won by the second zone, and lost."""
     cache = await zones.ready(hedging=Hedging(share=1.0), circuit=PATIENT, read_timeout=0.9, **options)
     await cache.set("k", "v", consistency="all")
     for _ in range(SAMPLES):
@@ -172,7 +173,7 @@ async def _a_slow_zone(zones, options):
 
 
 async def _a_gutter(zones, options):
-    """Every zone is dead, and what is written meanwhile is read from the gutter."""
+    """All zones are dead, and the gutter serves a value that was written during the outage."""
     fake = FakeMemcached(clock=zones._loop.time, wall_clock=zones.wall_clock)
     zones.servers["gutter"], zones.sent["gutter"] = [fake], []
     zones._by_label["gutter:11211"] = ("gutter", fake)
@@ -183,11 +184,11 @@ async def _a_gutter(zones, options):
     await cache.get("nothing")
 
 
-# What the dashboard asks for.
+# Queries.
 
 
 def problems(query, exported):
-    """What is wrong with a query, in words."""
+    """Return the faults of a query as texts."""
     found = []
     for selector in selectors(query):
         metric = exported.get(selector.metric)
@@ -211,8 +212,8 @@ def problems(query, exported):
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_every_query_asks_for_what_there_is(exported, query):
-    """Metrics, their kind, their labels, and the values that are compared with."""
+def test_query_uses_exported_metrics(exported, query):
+    """Metrics exist, with their kind, their labels and the compared values."""
     assert problems(query, exported) == []
 
 
@@ -220,7 +221,7 @@ CHOSEN = 'db_namespace=~"$db_namespace"'
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "faults"),
     [
         (f"sum(rate(evcache_reads_total{{{CHOSEN}}}[5m]))", []),
         (f"sum(rate(evcache_read_total{{{CHOSEN}}}[5m]))", ["there is no evcache_read_total"]),
@@ -244,8 +245,8 @@ CHOSEN = 'db_namespace=~"$db_namespace"'
         ),
     ],
 )
-def test_a_query_for_what_there_is_not_is_noticed(exported, query, told):
-    assert problems(query, exported) == told
+def test_query_with_a_fault_is_recognized(exported, query, faults):
+    assert problems(query, exported) == faults
 
 
 @pytest.mark.parametrize(
@@ -267,13 +268,13 @@ def test_a_query_for_what_there_is_not_is_noticed(exported, query, told):
         "a & b",
     ],
 )
-def test_what_is_no_query_is_noticed(query):
+def test_invalid_query_is_recognized(query):
     with pytest.raises(NotUnderstood):
         selectors(query)
 
 
 def prometheus_name(metric, kind, unit):
-    """What the exporter makes of a name."""
+    """Return the name that the exporter gives to a metric."""
     unit = {"By": "_bytes", "s": "_seconds"}.get(unit, "")
     return metric.replace(".", "_") + unit + {"counter": "_total", "histogram": "_bucket"}.get(kind, "")
 
@@ -283,8 +284,8 @@ NAMES = {metric.name: prometheus_name(metric.name, metric.kind, metric.unit) for
 }
 
 
-def test_every_metric_was_there_to_be_asked_for(exported):
-    """Each with all of its attributes."""
+def test_scenarios_export_all_metrics(exported):
+    """Each metric has all of its attributes."""
     assert NAMES.items() >= {(DURATION, "db_client_operation_duration_seconds_bucket")}
     assert set(NAMES.values()) - exported.keys() == set()
     for metric in METRICS:
@@ -292,22 +293,22 @@ def test_every_metric_was_there_to_be_asked_for(exported):
         assert labels <= exported[NAMES[metric.name]].values.keys(), metric.name
 
 
-def test_every_metric_is_shown_or_is_not_for_a_reason():
+def test_metric_is_shown_or_listed_as_unused():
     shown = {selector.metric for query in QUERIES for selector in selectors(query)}
     missing = {metric for metric, name in NAMES.items() if name not in shown}
     assert missing == UNUSED.keys()
 
 
 @pytest.mark.parametrize(("panel", "target"), TARGETS, ids=[target["expr"] for _, target in TARGETS])
-def test_a_legend_names_labels_that_are_left(panel, target):
-    """And all that tell lines apart; a number on its own needs none."""
+def test_legend_names_the_remaining_labels(panel, target):
+    """A legend names all labels that distinguish lines."""
     left = {label for selector in selectors(target["expr"]) for label in selector.groups[0]} - {"le"}
     assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) == left
     assert target["legendFormat"]
 
 
-def test_namespaces_are_found(exported):
-    """The variable that all queries use asks for a label of a metric that every client has."""
+def test_namespace_variable_uses_an_exported_label(exported):
+    """The variable of all queries reads a label of a metric that all clients export."""
     variables = {variable["name"]: variable for variable in dashboard()["templating"]["list"]}
     assert variables.keys() == {"datasource", "db_namespace"}
     metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variables["db_namespace"]["query"]["query"]).groups()
@@ -317,21 +318,21 @@ def test_namespaces_are_found(exported):
 # The file.
 
 
-def test_the_file_is_what_the_table_makes():
-    """`python -m examples.grafana.dashboard` has been run."""
+def test_file_is_generated_from_the_table():
+    """`python -m examples.grafana.dashboard` writes the file."""
     assert FILE.read_text("utf-8") == text()
     assert json.loads(text()) == dashboard()
 
 
-def test_everything_asks_the_chosen_data_source():
+def test_panels_use_the_selected_data_source():
     chosen = {"type": "prometheus", "uid": "${datasource}"}
     asking = [panel for panel in PANELS if panel["type"] != "row"] + [target for _, target in TARGETS]
     assert len(asking) > len(METRICS)
     assert all(one["datasource"] == chosen for one in asking)
 
 
-def test_every_panel_has_a_place_of_its_own():
-    """On the grid, beneath each other, with an id and a name that no other has in its row."""
+def test_panels_do_not_overlap():
+    """Panels are within the grid, with unique ids and titles."""
     taken = set()
     for panel in PANELS:
         place = panel["gridPos"]
@@ -346,7 +347,7 @@ def test_every_panel_has_a_place_of_its_own():
     assert all(panel["description"].endswith(".") for panel in PANELS if panel["type"] != "row")
 
 
-def test_queries_of_a_panel_have_names_of_their_own():
+def test_queries_of_a_panel_have_unique_names():
     for panel in PANELS:
         names = [target["refId"] for target in panel.get("targets", [])]
         assert sorted(set(names)) == names

@@ -1,4 +1,4 @@
-"""Users by id. `EVCACHE_NODES='eu-1a=host:port;eu-1b=host:port' uvicorn examples.fastapi_users.app:app` runs it."""
+"""Users by id. Run it with `EVCACHE_NODES='eu-1a=host:port;eu-1b=host:port' uvicorn examples.fastapi_users.app:app`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class User(NewUser):
 
 
 class Database:
-    """A table of users in memory, in place of a database."""
+    """A table of users in memory."""
 
     def __init__(self) -> None:
         self.users: dict[UUID, User] = {}
@@ -52,7 +52,7 @@ class Database:
 
 database = Database()
 
-# The constructor does no I/O and needs no event loop, so the client can be a global of the module.
+# The constructor does no I/O and needs no event loop, so the client can be a global.
 cache = EVCache("users", EnvironmentDiscovery())
 
 

@@ -1,4 +1,4 @@
-"""The service's own tests: `pytest examples/fastapi_users`. Each test opens the application anew, and with it the client."""
+"""The service's own tests: `pytest examples/fastapi_users`. Each test opens the application and its client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEW = {"name": "Ada", "email": "ada@example.org", "address": {"street": "Dorset 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[str]:
-    """Zones of the test run, in this process."""
+    """Start embedded zones for all tests of the module."""
     with LocalZones(["eu-1a", "eu-1b"], backend="embedded").running() as zones:
         yield ";".join(f"{zone}={','.join(addresses)}" for zone, addresses in zones.zones.items())
 
@@ -40,8 +40,8 @@ def test_a_user_is_saved_and_shown(client: TestClient) -> None:
     assert database.reads == 1  # for the user that does not exist
 
 
-def test_the_next_test_has_an_application_of_its_own(client: TestClient) -> None:
-    """The zones still hold the user of the test before; the client was closed, and is open again."""
+def test_next_test_opens_the_application_again(client: TestClient) -> None:
+    """The zones still hold the user of the previous test. The client was closed, and is open again."""
     shown = client.get(f"/users/{ADA}")
     assert shown.json() | NEW == shown.json()
     assert database.reads == 0

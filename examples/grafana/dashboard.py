@@ -1,4 +1,4 @@
-"""The dashboard as the JSON that Grafana imports. `python -m examples.grafana.dashboard` writes evcache.json anew."""
+"""JSON of the dashboard. `python -m examples.grafana.dashboard` writes evcache.json."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from examples.grafana.panels import ROWS
 
 FILE = Path(__file__).with_name("evcache.json")
 
-# Grafana 10.4's. Older ones read it, too, and newer ones bring it up to date when they import it.
+# The schema of Grafana 10.4. Older releases read it, and newer ones convert it.
 SCHEMA_VERSION = 39
 
 PANEL_HEIGHT = 8
@@ -22,11 +22,11 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
 def dashboard() -> dict[str, Any]:
-    """What Grafana imports."""
+    """Return the dashboard in the form that Grafana imports."""
     return {
         "uid": "evcache",
         "title": "EVCache clients",
-        "description": "Memcached across availability zones, as its clients see it.",
+        "description": "Memcached across availability zones, from the view of its clients.",
         "tags": ["evcache", "memcached", "opentelemetry"],
         "schemaVersion": SCHEMA_VERSION,
         "editable": True,
@@ -51,7 +51,7 @@ def _namespace_variable() -> dict[str, Any]:
         "datasource": DATASOURCE,
         "query": {"query": query, "refId": "db_namespace"},
         "definition": query,
-        "refresh": 2,  # when the time range changes: a namespace may have come or gone
+        "refresh": 2,  # when the time range changes, because namespaces appear and disappear
         "sort": 1,
         "multi": True,
         "includeAll": True,
@@ -118,7 +118,7 @@ def _field(panel: Panel) -> dict[str, Any]:
         }
         field["mappings"] = [{"type": "value", "options": names}]
     if panel.bad_from is not None:
-        field["noValue"] = "0"  # an error that never came has no series
+        field["noValue"] = "0"  # an error that never occurred has no series
         field["thresholds"] = {
             "mode": "absolute",
             "steps": [{"color": "green", "value": None}, {"color": "red", "value": panel.bad_from}],
@@ -138,7 +138,7 @@ def _options(panel: Panel) -> dict[str, Any]:
 
 
 def text() -> str:
-    """The file's."""
+    """Return the text of evcache.json."""
     return json.dumps(dashboard(), indent=2) + "\n"
 
 

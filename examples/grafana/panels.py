@@ -1,4 +1,4 @@
-"""What the dashboard shows, as a table."""
+"""Table of the panels of the dashboard."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ROWS = (
     Row(
         "At a glance",
         (
-            Panel("Hits", "Of keys that were read, the share that had a value.", "percentunit", (HIT_RATIO,), 4, "stat"),
+            Panel("Hits", "Share of read keys that had a value.", "percentunit", (HIT_RATIO,), 4, "stat"),
             Panel(
-                "99 of 100 calls take at most",
-                "With the time of loaders, where something is loaded. Below 1 ms it is a guess: no bucket is smaller.",
+                "99th percentile of calls",
+                "Includes the time of loaders. Values below 1 ms are interpolated, because no bucket is smaller.",
                 "s",
                 (quantile(0.99, legend="calls"),),
                 4,
@@ -31,7 +31,7 @@ ROWS = (
             ),
             Panel(
                 "Zones out",
-                "Zones that some process reads last, since too many of their nodes are down.",
+                "Zones that a process reads last, because too many of their nodes are down.",
                 "none",
                 (Query(f"sum(max by (evcache_zone) ({of('evcache_zone_out')}))", "zones"),),
                 4,
@@ -40,7 +40,7 @@ ROWS = (
             ),
             Panel(
                 "Nodes down",
-                "Nodes that some process does not ask.",
+                "Nodes that are down for a process.",
                 "none",
                 (Query(f"sum(1 - min by ({NODE}) ({of('evcache_node_up')}))", "nodes"),),
                 4,
@@ -49,7 +49,7 @@ ROWS = (
             ),
             Panel(
                 "Writes that zones miss",
-                "Kept for them until they are back.",
+                "Hints, which are stored until the zones recover.",
                 "none",
                 (Query(f"sum({of('evcache_hints_pending')})", "writes"),),
                 4,
@@ -58,7 +58,7 @@ ROWS = (
             ),
             Panel(
                 "Errors",
-                "Calls that raised, those that were cancelled left out.",
+                "Calls that raised an error, without cancelled calls.",
                 PER_SECOND,
                 (
                     total(
@@ -78,16 +78,16 @@ ROWS = (
         "Reads",
         (
             Panel(
-                "Keys read, by where they were found",
-                "near: in this process's memory; local: in its zone; preferred: in its first, without a local zone; "
-                "fallback: in another; none: nowhere.",
+                "Keys read, by origin",
+                "near: near cache; local: local zone; preferred: first zone of a client without a local zone; "
+                "fallback: another zone; none: no zone.",
                 PER_SECOND,
                 (by("evcache_source, evcache_result", "evcache_reads_total"),),
                 stacked=True,
             ),
             Panel(
                 "Hit ratio",
-                "Of all keys read; and what this process's memory alone had.",
+                "Share of read keys with a value, and share of near cache hits.",
                 "percentunit",
                 (
                     HIT_RATIO,
@@ -97,26 +97,26 @@ ROWS = (
                 ),
             ),
             Panel(
-                "Reads that left a zone, by why",
-                "miss: the zone did not have the key; otherwise the error's name. A zone in trouble shows here first.",
+                "Reads that left a zone, by reason",
+                "miss: the zone did not hold the key; otherwise the class of the error. A failing zone shows here first.",
                 PER_SECOND,
                 (by("evcache_zone, evcache_fallback_reason", "evcache_read_fallbacks_total"),),
             ),
             Panel(
-                "How long reads take",
-                "Of those that are measured: all up to 1,000 a second for each process and operation, every n-th above.",
+                "Duration of reads",
+                "Recorded are all reads up to 1,000 a second for each process and operation, and every n-th above.",
                 "s",
                 tuple(quantile(q, GETS, legend=f"{q * 100:g} %") for q in (0.5, 0.95, 0.99)),
             ),
             Panel(
-                "How long calls take: 99 of 100",
-                "What loads or writes through includes the time of the source.",
+                "99th percentile of calls, by operation",
+                "Operations that load or write through include the time of the source.",
                 "s",
                 (quantile(0.99, labels="db_operation_name"),),
             ),
             Panel(
                 "Calls within a millisecond",
-                "What the buckets say for certain.",
+                "Share of calls in the first bucket, which is exact.",
                 "percentunit",
                 (
                     share(
@@ -128,7 +128,7 @@ ROWS = (
             ),
             Panel(
                 "Errors, by operation",
-                "Calls that raised: a cache that can't be reached is an error, a miss is none.",
+                "Calls that raised an error. An unreachable cache is an error, a miss is not.",
                 PER_SECOND,
                 (
                     by(
@@ -141,7 +141,7 @@ ROWS = (
             ),
             Panel(
                 "Errors returned as misses",
-                'As errors="miss" asks, and by loads, which do without the cache.',
+                'Because of errors="miss", and by loads, which continue without the cache.',
                 PER_SECOND,
                 (by("error_type", "evcache_errors_as_misses_total"),),
             ),
@@ -153,7 +153,7 @@ ROWS = (
             ),
             Panel(
                 "Second zones, and the gutter",
-                "Hedges: a second zone was asked while the first was slow. Denied: the failover budget is used up.",
+                "hedge: a second zone was asked, because the first was slow. denied: the failover budget was used up.",
                 PER_SECOND,
                 (
                     by(
@@ -171,16 +171,16 @@ ROWS = (
         "Writes",
         (
             Panel(
-                "Writes, by whether enough zones have them",
-                "met: as many as the call asked for.",
+                "Writes, by result",
+                "met: the required number of zones have the write.",
                 PER_SECOND,
                 (by("db_operation_name, evcache_result", "evcache_writes_total"),),
                 12,
                 stacked=True,
             ),
             Panel(
-                "What zones did with writes",
-                "Before the call had returned, and after.",
+                "Outcomes of writes in zones",
+                "late: after the return of the call.",
                 PER_SECOND,
                 (
                     by(
@@ -192,33 +192,33 @@ ROWS = (
                 12,
             ),
             Panel(
-                "Writes kept for zones that missed them",
-                "They are brought them when they are back.",
+                "Pending hints",
+                "Writes that zones missed. They are delivered when the zones recover.",
                 "none",
                 (gauge("sum", "db_namespace", "evcache_hints_pending"),),
             ),
-            Panel("What they take", "Bytes.", "bytes", (gauge("sum", "db_namespace", "evcache_hints_size_bytes"),)),
+            Panel("Memory of hints", "In bytes.", "bytes", (gauge("sum", "db_namespace", "evcache_hints_size_bytes"),)),
             Panel(
-                "What became of them",
-                "delivered, superseded: the zone has it, or a newer one. refused: memcached before 1.6.27.",
+                "Ended hints",
+                "delivered, superseded: the zone has the write or a newer one. refused: memcached before 1.6.27.",
                 PER_SECOND,
                 (by("evcache_zone, evcache_hint_end", "evcache_hints_ended_total"),),
             ),
             Panel(
-                "Hint files that cannot be used",
-                "Processes that keep hints in memory only, although they should be in a file. The log says why.",
+                "Unusable hint files",
+                "Processes whose hints are in memory only, because their file is unusable. The log names the cause.",
                 "none",
                 (gauge("sum", "db_namespace", "evcache_hints_file_unusable"),),
             ),
             Panel(
                 "Repairs",
-                "Zones that reads saw lack something, and that were brought it.",
+                "Copies of the latest version to stale zones.",
                 PER_SECOND,
                 (by("evcache_zone, evcache_outcome", "evcache_repairs_total"),),
                 8,
             ),
             Panel(
-                "Clocks that differ",
+                "Clock differences",
                 "sent again: a write met a newer version that its client had not seen. refused: versions over 60 s ahead.",
                 PER_SECOND,
                 (
@@ -234,7 +234,7 @@ ROWS = (
         (
             Panel(
                 "Zones",
-                "Out: some process reads it last.",
+                "out: a process reads the zone last.",
                 "none",
                 (gauge("max", "evcache_zone", "evcache_zone_out"),),
                 kind="state-timeline",
@@ -242,7 +242,7 @@ ROWS = (
             ),
             Panel(
                 "Nodes",
-                "Down: some process does not ask it.",
+                "down: the node is down for a process.",
                 "none",
                 (gauge("min", NODE, "evcache_node_up", legend=NODE_LEGEND),),
                 kind="state-timeline",
@@ -250,7 +250,7 @@ ROWS = (
             ),
             Panel(
                 "Circuits",
-                "Open or half open: replies did not come in time, to some process.",
+                "open: replies did not arrive in time in a process. Half-open counts as open.",
                 "none",
                 (gauge("max", NODE, "evcache_node_circuit_open", legend=NODE_LEGEND),),
                 kind="state-timeline",
@@ -258,19 +258,19 @@ ROWS = (
             ),
             Panel(
                 "Requests to nodes",
-                "Of all kinds, those of repairs and hints too.",
+                "All requests, including those of repairs and hints.",
                 PER_SECOND,
                 (by(NODE, "evcache_node_requests_total", legend=NODE_LEGEND),),
             ),
             Panel(
-                "Requests that wait for a reply",
-                "A node that is slow shows here.",
+                "Requests in flight",
+                "A slow node shows here.",
                 "none",
                 (gauge("sum", NODE, "evcache_node_requests_pending", legend=NODE_LEGEND),),
             ),
             Panel(
                 "Zones without versions",
-                "1: a server of the zone keeps no versions, so hints, repair, tombstones and newest-wins are off there.",
+                "1: a server of the zone keeps no versions. Hints, repair, tombstones and newest-wins are off in this zone.",
                 "none",
                 (gauge("max", "evcache_zone", "evcache_zone_without_versions"),),
             ),
@@ -281,7 +281,7 @@ ROWS = (
         (
             Panel(
                 "Hits and misses",
-                "Of look-ups in this process's memory.",
+                "Lookups in the near cache.",
                 PER_SECOND,
                 (
                     total("evcache_near_hits_total", legend="hits"),
@@ -293,14 +293,14 @@ ROWS = (
             Panel("Entries", "By process.", "none", (gauge("sum", "instance", "evcache_near_entries"),), 6),
             Panel(
                 "Size",
-                "What they count for, by process.",
+                "Estimated size, by process.",
                 "bytes",
                 (gauge("sum", "instance", "evcache_near_size_bytes"),),
                 6,
             ),
             Panel(
-                "Why entries went",
-                "evicted: for want of room. cleared: something may have been missed.",
+                "Removed entries, by cause",
+                "evicted: the cache was full. cleared: an invalidation message may be lost.",
                 PER_SECOND,
                 (by("evcache_cause", "evcache_near_removals_total"),),
                 6,
@@ -313,7 +313,7 @@ ROWS = (
         (
             Panel(
                 "Keys loaded",
-                "By loaders that returned; by the error's name, those that failed.",
+                "Keys of successful loaders, and keys of failed loaders by class of the error.",
                 PER_SECOND,
                 (
                     total("evcache_loads_total", 'error_type=""', legend="loaded"),
@@ -322,8 +322,8 @@ ROWS = (
                 6,
             ),
             Panel(
-                "Under way",
-                "Loaders that run, and keys that wait for one.",
+                "Running loads",
+                "Running loaders, and keys that wait.",
                 "none",
                 (
                     Query(f"sum({of('evcache_loads_running')})", "loaders"),
@@ -333,14 +333,14 @@ ROWS = (
             ),
             Panel(
                 "Leases",
-                "won: this process loads; lost: another one does.",
+                "won: this process loads. lost: another process loads.",
                 PER_SECOND,
                 (by("evcache_result", "evcache_leases_total"),),
                 6,
             ),
             Panel(
-                "Out of date, and served",
-                "refresh: while it is loaded anew; error: because loading it failed.",
+                "Stale values served",
+                "refresh: during a refresh. error: because the load failed.",
                 PER_SECOND,
                 (by("evcache_stale_reason", "evcache_stale_served_total"),),
                 6,
@@ -348,11 +348,11 @@ ROWS = (
         ),
     ),
     Row(
-        "Invalidations, and this process",
+        "Invalidation and process",
         (
             Panel(
-                "Changes announced",
-                "To other processes, and by them.",
+                "Invalidation messages",
+                "Sent to other processes, and received from them.",
                 PER_SECOND,
                 (
                     total("evcache_invalidations_sent_total", legend="sent"),
@@ -362,7 +362,7 @@ ROWS = (
             ),
             Panel(
                 "Gaps and losses",
-                "Announcements may have been missed; the channel was lost. Near caches are emptied each time.",
+                "gaps: messages were lost. losses: the channel was lost. Near caches are cleared each time.",
                 PER_SECOND,
                 (
                     total("evcache_invalidations_gaps_total", legend="gaps"),
@@ -372,14 +372,14 @@ ROWS = (
             ),
             Panel(
                 "Event loop lag",
-                "How late it was when it was last looked at, by process. Zones are not blamed for it.",
+                "Latest delay of the event loop, by process. Timeouts during a delay are not counted against nodes.",
                 "s",
                 (gauge("max", "instance", "evcache_loop_lag_seconds"),),
                 6,
             ),
             Panel(
                 "Background tasks",
-                "That outlive their calls, by process.",
+                "Tasks that outlive their calls, by process.",
                 "none",
                 (gauge("sum", "instance", "evcache_background_tasks"),),
                 6,

@@ -1,4 +1,4 @@
-"""The service: a cache that lives as long as the application, and what each path answers."""
+"""The application: its routes, and a cache that is opened and closed with it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from examples.service.telemetry import Observing, ServerSpans
 
 
 def make_app(settings: Settings, observing: Observing, database: Database) -> Starlette:
-    """Nothing is opened before the application starts."""
+    """Return the application. It opens the cache when it starts."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            stack.callback(observing.shutdown)  # last of all, so that nothing of the end is lost
+            stack.callback(observing.shutdown)  # last, so that spans of the shutdown are exported
             zones: Any = settings.zones
-            local_zone = None  # EVCACHE_ZONE says
+            local_zone = None  # EVCACHE_ZONE names it
             app.state.local_zones = None
             if zones is None:
                 local = app.state.local_zones = await stack.enter_async_context(LocalZones(backend=settings.backend))
@@ -66,7 +66,7 @@ def make_app(settings: Settings, observing: Observing, database: Database) -> St
         ],
         lifespan=lifespan,
         middleware=[Middleware(ServerSpans, provider=observing.traces, but=("/health", "/metrics"))],
-        # What is left of errors when everything that has a database behind it has done without the cache.
+        # Errors of operations that cannot fall back to the database.
         exception_handlers={CacheError: try_later, ConnectionError: try_later},
     )
 
@@ -81,7 +81,7 @@ async def _channel(settings: Settings, stack: AsyncExitStack) -> InvalidationCha
     return channel
 
 
-# What paths answer.
+# Routes.
 
 
 async def find(request: Request) -> Response:
@@ -115,17 +115,17 @@ async def like(request: Request) -> Response:
 
 
 async def change_zone(request: Request) -> Response:
-    """Let one of the service's own zones die, hang, or come back."""
+    """Kill, suspend, resume or restart a zone that the service has started."""
     zones: LocalZones | None = request.app.state.local_zones
     zone, what = request.path_params["zone"], request.path_params["what"]
     if zones is None or zone not in zones.zones or what not in ("kill", "pause", "resume", "restart"):
-        raise HTTPException(404, "kill, pause, resume and restart are for zones that the service has started")
+        raise HTTPException(404, "unknown zone or action: kill, pause, resume and restart work on local zones")
     await getattr(zones, what)(zone)
     return JSONResponse({name: "up" if zones.is_up(name) else "down" for name in zones.zones})
 
 
 async def health(request: Request) -> Response:
-    """Always 200: with every zone dead, the service is slower, and that is no reason to restart it."""
+    """Return 200 with the state of the cache. Without any zone the service is slower, and a restart would not help."""
     stats = request.app.state.cache.stats()
     return JSONResponse({"zones_out": stats.zones_out, "nodes_down": stats.nodes_down, "writes_kept": stats.hints})
 

@@ -1,4 +1,4 @@
-"""Products: in a database, and in front of it in a cache."""
+"""Products in a database with a cache."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Product(TypedDict):
 
 
 class Database:
-    """A table of products that takes its time, in the way of a database behind a network."""
+    """Table of products with the latency of a database."""
 
     def __init__(self, provider: TracerProvider, *, seconds: float = 0.02) -> None:
         self._tracer = provider.get_tracer("examples.service.database")
@@ -55,7 +55,7 @@ class Database:
         return self._rows[product_id]
 
     async def _work(self, operation: str) -> None:
-        # A real driver makes such a span. It hangs under the one of the cache call that needs the database.
+        # A real driver makes such a span, as a child of the cache call that needs the database.
         attributes = {"db.system.name": "postgresql", "db.operation.name": operation}
         with self._tracer.start_as_current_span(f"{operation} products", kind=SpanKind.CLIENT, attributes=attributes):
             await asyncio.sleep(self._seconds)
@@ -68,22 +68,21 @@ def _key(product_id: str) -> str:
 
 
 class Products:
-    """What the service does with products. Whatever happens to the zones, it goes on as long as the database does; only
-    likes are kept nowhere but in the cache."""
+    """Operations on products. They work without the zones, except those on likes, which are in the cache only."""
 
     def __init__(self, cache: EVCache, database: Database) -> None:
         self._cache = cache
         self._database = database
-        # Should the database be down, an old product is better than none, for ten minutes.
+        # While the database is down, a stale product is served for ten minutes.
         self._policy = LoadPolicy(stale_if_error=600)
         self._find = cache.cached(key=_key, ttl=TTL_SECONDS, policy=self._policy, stale_while_revalidate=10)(database.read)
 
     async def find(self, product_id: str) -> Product | None:
-        """From this process's memory, a zone, or the database. Raises what the database raises, and `LoadTimeout`."""
+        """Return a product from the near cache, a zone or the database. Raises errors of the database, and `LoadTimeout`."""
         return await self._find(product_id)
 
     async def find_many(self, ids: list[str]) -> dict[str, Product]:
-        """Those that exist. What the cache does not have comes from the database in one go."""
+        """Return the products that exist. Missing ones are read from the database in one query."""
         ids_by_key = {_key(one): one for one in ids}
 
         async def load(missing: list[str]) -> dict[str, Product]:
@@ -94,22 +93,22 @@ class Products:
         return {ids_by_key[key]: product for key, product in found.items()}
 
     async def put(self, product_id: str, product: Product) -> WriteResult:
-        """Into the database, and then into every zone. False: fewer zones have it than should; they will be brought it."""
+        """Write a product to the database, then to all zones. If the result is false, the missing zones receive it later."""
         return await self._cache.write_through(
             _key(product_id), product, lambda row: self._database.write(product_id, row), ttl=TTL_SECONDS
         )
 
     async def reprice(self, product_id: str, price: int) -> Product | None:
-        """A change that the database makes by itself: the cache is told that what it holds is out of date."""
+        """Change a price in the database, then invalidate the cached product."""
         product = await self._database.set_price(product_id, price)
         try:
             await self._find.invalidate(product_id)
         except CacheError as error:
-            # The database has it. Zones are told when they are back, and this process does not believe them before.
-            _log.warning("the price of product %s has changed, and no zone knows: %s", product_id, error)
+            # The database has the price. Hints deliver the invalidation, and until then this process rejects older values.
+            _log.warning("invalidation of product %s failed: %s", product_id, error)
         return product
 
     async def like(self, product_id: str) -> int:
-        """How many have liked it. Raises `CacheError`."""
+        """Count a like and return the number of likes. Raises `CacheError`."""
         likes = await self._cache.incr(f"likes:{product_id}", initial=1, ttl=LIKES_TTL_SECONDS)
-        return 0 if likes is None else likes  # None is for counters without `initial`
+        return 0 if likes is None else likes  # None occurs only without `initial`

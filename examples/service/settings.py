@@ -1,4 +1,4 @@
-"""What the service is told by its environment."""
+"""Settings of the service, from environment variables."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ TracesTo = Literal["console", "otlp", "none"]
 @dataclass(frozen=True, slots=True)
 class Settings:
     zones: str | None = None
-    """As `EVCache` takes them: `eu-1a=host:port,...;eu-1b=...`, or the path of a TOML file. None: zones of its own."""
+    """Node list `eu-1a=host:port,...;eu-1b=...`, or the path of a TOML file. If None, the service starts local zones."""
     backend: BackendName = "auto"
-    """What zones of its own are made of."""
+    """Backend of local zones."""
     redis: str | None = None
-    """Where processes tell each other what they have written. None: nowhere, and others' writes are seen up to 2 s later."""
+    """Address of the invalidation channel. If None, near caches show writes of other processes up to 2 s later."""
     traces_to: TracesTo = "console"
-    """From OpenTelemetry's own variable. The SDK reads others by itself, such as OTEL_TRACES_SAMPLER."""
+    """Exporter of traces, from OTEL_TRACES_EXPORTER. The SDK reads other variables, such as OTEL_TRACES_SAMPLER."""
     read_timeout: float = 0.1
     write_timeout: float = 0.5
     host: str = "127.0.0.1"
@@ -40,5 +40,5 @@ class Settings:
 
 def _traces_to(name: str) -> TracesTo:
     if name not in get_args(TracesTo):
-        raise SystemExit(f"OTEL_TRACES_EXPORTER is {name!r}, and can be {', '.join(get_args(TracesTo))}")
+        raise SystemExit(f"invalid OTEL_TRACES_EXPORTER: {name!r} is none of {', '.join(get_args(TracesTo))}")
     return cast("TracesTo", name)

@@ -1,4 +1,4 @@
-"""OpenTelemetry as a service sets it up: where spans and metrics go, and a span for each request."""
+"""Setup of OpenTelemetry in a service: exporters, and a span for each request."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from examples.service.settings import TracesTo
 
 
 class Observing:
-    """The SDK's providers, for the service to hand on, and to shut down at its end."""
+    """Providers of the SDK, which the service passes on and shuts down at its end."""
 
     def __init__(self, traces_to: TracesTo = "none", *, service: str = "shop") -> None:
         resource = Resource.create({"service.name": service})
-        self.traces = TracerProvider(resource=resource)  # its sampler: OTEL_TRACES_SAMPLER, or else it takes all
+        self.traces = TracerProvider(resource=resource)  # OTEL_TRACES_SAMPLER sets its sampler; by default it samples all
         if traces_to != "none":
             self.traces.add_span_processor(BatchSpanProcessor(_exporter(traces_to)))
-        # Not the process's own registry, in which two services of one test would meet.
+        # A separate registry, because two services in one test would share the global one.
         self._registry = CollectorRegistry()
         self.metrics = MeterProvider([PrometheusMetricReader(registry=self._registry)], resource=resource)
 
     def install(self) -> None:
-        """Have every library that speaks OpenTelemetry find them; `EVCache` would, too, without being told."""
+        """Install the providers globally. All libraries then find them, `EVCache` too."""
         trace.set_tracer_provider(self.traces)
         metrics.set_meter_provider(self.metrics)
 
     def prometheus(self) -> bytes:
-        """All metrics as they are now, in Prometheus's text format."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
     def shutdown(self) -> None:
-        """Send what waits to be sent. Blocks."""
+        """Export pending spans and metrics. The call blocks."""
         self.traces.shutdown()
         self.metrics.shutdown()
 
@@ -49,7 +49,7 @@ def _exporter(traces_to: TracesTo) -> SpanExporter:
     if traces_to == "console":
         return ConsoleSpanExporter(formatter=_line)
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  # not needed otherwise
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  # only for this exporter
     except ImportError:
         raise SystemExit("OTEL_TRACES_EXPORTER=otlp needs: pip install opentelemetry-exporter-otlp-proto-http") from None
     exporter: SpanExporter = OTLPSpanExporter()  # to OTEL_EXPORTER_OTLP_ENDPOINT
@@ -61,13 +61,13 @@ def _line(span: ReadableSpan) -> str:
 
 
 class ServerSpans:
-    """ASGI middleware: a span for each request, under which falls all that is done for it.
+    """ASGI middleware that creates a span for each request, the parent of all spans of the request.
 
-    opentelemetry-instrumentation-asgi does the same, and much more.
+    opentelemetry-instrumentation-asgi is the complete form.
     """
 
     def __init__(self, app: ASGIApp, provider: TracerProvider, *, but: Collection[str] = ()) -> None:
-        """`but`: paths without spans, those that machines ask for every few seconds."""
+        """Wrap an application. `but` lists paths without spans, such as those of health checks."""
         self._app = app
         self._tracer = provider.get_tracer("examples.service")
         self._but = frozenset(but)
@@ -79,12 +79,12 @@ class ServerSpans:
         method = scope["method"]
         with self._tracer.start_as_current_span(
             method,
-            context=propagate.extract(Headers(scope=scope)),  # the caller's span, if the caller has one
+            context=propagate.extract(Headers(scope=scope)),  # the span of the caller, if there is one
             kind=SpanKind.SERVER,
             attributes={"http.request.method": method, "url.path": scope["path"], "url.scheme": scope["scheme"]},
         ) as span:
 
-            async def send_and_tell(message: Message) -> None:
+            async def send_and_record(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     span.set_attribute("http.response.status_code", message["status"])
                     if message["status"] >= 500:
@@ -92,8 +92,8 @@ class ServerSpans:
                 await send(message)
 
             try:
-                await self._app(scope, receive, send_and_tell)
+                await self._app(scope, receive, send_and_record)
             finally:
-                if (route := getattr(scope.get("route"), "path", None)) is not None:  # known only now
+                if (route := getattr(scope.get("route"), "path", None)) is not None:  # known only after routing
                     span.update_name(f"{method} {route}")
                     span.set_attribute("http.route", route)
