@@ -86,7 +86,7 @@ async def test_a_copy_replaces_nothing_of_its_own_version(zones):
         second = await compare(view, key, deadline, **options)
         nodes = {pool.name: pool.node(view.ring_position(key)) for pool in view.readers}
         lack = StaleCopy(DECIDES, key, second.latest, nodes[OTHERS[0]], nodes[DECIDES], holds_older=True)
-        return second._replace(seen={**second.seen, DECIDES: first.seen[DECIDES]}, lacks=[lack])
+        return second._replace(seen={**second.seen, DECIDES: first.seen[DECIDES]}, stale=[lack])
 
     one._repair.compare = compares_too_early
     assert await one.incr("k") == 3
