@@ -1,4 +1,4 @@
-"""`@cached`: an async function whose results are kept in a cache."""
+"""Decorator for async functions whose results are stored in a cache."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ Instance = TypeVar("Instance")
 
 Loader = Callable[[], Coroutine[Any, Any, Any]]
 
-# Functions with keys of their own, by the name in these keys.
+# Functions with automatic keys, by the name in these keys.
 _named: dict[str, Callable[..., Any]] = {}
 
 
 CheckType = Callable[[Any, str], object]
-"""Raises `InvalidArgument`, naming the argument, for a type whose values a cache cannot return; NameError for a type that
-refers to a name that is not defined yet.
+"""Check of a return type. It raises `InvalidArgument` for a type whose values a cache cannot return.
+
+It raises NameError for a type that refers to a name that is not defined yet.
 """
 
 
 class LoadingCache(Protocol):
-    """What a cached function asks of a cache; an `EVCache` is one."""
+    """Cache of a cached function. `EVCache` is one."""
 
     async def get_or_load(
         self,
@@ -52,27 +53,27 @@ class LoadingCache(Protocol):
         timeout: float | None = None,
         near_cache: bool = True,
     ) -> Any:
-        """The value under a key; what the loader returns, and keeps, when there is none."""
+        """Return the value of a key. If there is none, call the loader and store its result."""
 
     async def delete(self, key: str | bytes, /) -> WriteResult:
-        """Make the key absent."""
+        """Delete the value of a key."""
 
     async def invalidate(self, key: str | bytes, /, *, stale_while_revalidate: float | timedelta) -> WriteResult:
-        """Mark what is there as out of date, and serve it for so many seconds more at the most."""
+        """Mark the value as out of date. It may be served for `stale_while_revalidate` seconds more."""
 
 
 class Cached(Generic[P, R]):
-    """A cached function. Called as the function itself, and as a method where it stands in a class.
+    """Cached function. It is called like the function itself, or like a method if it is defined in a class.
 
-    Under @classmethod, a call is one as of any class method. `key` and `invalidate` may be given the class first, in every
-    version of Python. From 3.13 on they, and `uncached`, have to be: what is beneath that decorator is no longer told of
-    the class. Without it they raise `InvalidArgument`, where the first parameter is called `cls`.
+    Under @classmethod, it is called like any class method. `key` and `invalidate` accept the class first in every
+    version of Python. From 3.13 on, they and `uncached` require it, because @classmethod no longer passes the class to the
+    decorators below it. Without it they raise `InvalidArgument` if the first parameter is named `cls`.
     """
 
     uncached: Callable[P, Coroutine[Any, Any, R]]
-    """The function itself: it neither looks into the cache nor changes what is there."""
+    """The function itself. It neither reads nor changes the cache."""
 
-    _bound: tuple[Any, ...] = ()  # the object whose method this is
+    _bound: tuple[Any, ...] = ()  # object of the method
 
     def __init__(
         self,
@@ -91,34 +92,45 @@ class Cached(Generic[P, R]):
         self._options = options
         self._returns = None if check_type is None else _Returns(self.uncached, options, check_type)
         self._stale_for = stale_while_revalidate
-        # Frameworks ask whether what they are given is to be awaited.
+        # Frameworks test for a coroutine function before they await the result.
         if sys.version_info >= (3, 12):
             inspect.markcoroutinefunction(self)
         else:
             self._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # noqa: SLF001  # as asgiref does
 
     async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """What the cache holds for these arguments; if that is nothing, what the function returns, which is then kept.
+        """Return the cached result for these arguments. If there is none, call the function and store its result.
 
-        A None that it returns is an absence. Raises what `get_or_load` and the function raise; `InvalidArgument` for an
-        argument that no key can be made of; TypeError for arguments that the function does not take. Cancelling is up to
-        `get_or_load`.
+        None is the absence of a value. Cancellation has the effect that it has for `get_or_load`.
+
+        Raises:
+            InvalidArgument: An argument has no canonical text.
+            TypeError: The function does not take these arguments.
+            Exception: The function or `get_or_load` raised it.
         """
-        if self._returns is not None and not self._returns.known:
-            self._returns.find_out()
+        if self._returns is not None and not self._returns.is_known:
+            self._returns.resolve()
         key = self._make_key(self._bound + args, kwargs)
         value: R = await self._cache.get_or_load(key, functools.partial(self.uncached, *args, **kwargs), **self._options)
         return value
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str | bytes:
-        """What the result of a call with these arguments is stored under, in the cache's namespace. Raises as the call."""
+        """Return the key of a call with these arguments, without the namespace. Raises the errors of the call."""
         return self._make_key(self._all(args, kwargs), kwargs)
 
     async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> WriteResult:
-        """Delete what is kept for these arguments; with `stale_while_revalidate`, keep it for so long, as out of date.
+        """Delete the result for these arguments. With `stale_while_revalidate`, mark it as out of date instead.
 
-        Every argument is the function's: to say something else for one call, use the cache's own methods with `key(...)`.
-        Raises, and is cancelled, as the cache's `delete` or `invalidate`; `InvalidArgument` and TypeError as the call.
+        All arguments are those of the function. To pass options, call the cache's own methods with `key(...)`. Cancellation
+        has the effect that it has for the cache's `delete` or `invalidate`.
+
+        Returns:
+            The outcome in each zone.
+
+        Raises:
+            InvalidArgument: An argument has no canonical text.
+            TypeError: The function does not take these arguments.
+            CacheError: The cache's `delete` or `invalidate` raised it.
         """
         key = self._make_key(self._all(args, kwargs), kwargs)
         if self._stale_for is None:
@@ -126,7 +138,7 @@ class Cached(Generic[P, R]):
         return await self._cache.invalidate(key, stale_while_revalidate=self._stale_for)
 
     def _all(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """These arguments, after what this is bound to: an object, or a class if they don't begin with one themselves."""
+        """Return the arguments after the bound object. A bound class is omitted if the arguments begin with a class."""
         if not self._takes_class:
             return self._bound + args
         if not self._bound:
@@ -145,7 +157,7 @@ class Cached(Generic[P, R]):
     ) -> Cached[Rest, R]: ...
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """The method of an object, so that `thing.load.invalidate(42)` knows the thing. Bound once, as methods are."""
+        """Return the bound method of an object, so that `thing.load.invalidate(42)` has the object in its key."""
         if instance is None or self._bound:
             return self
         bound = object.__new__(type(self))
@@ -154,7 +166,7 @@ class Cached(Generic[P, R]):
         return bound
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """Return a reference to the function, as functions do: a copy is the function itself, and a pickle names it."""
+        """Return a reference to the function, as functions do. A copy is the function itself, and a pickle names it."""
         if self._bound:
             return getattr, (self._bound[0], self.uncached.__name__)
         return str(getattr(self, "__qualname__", "?"))
@@ -164,38 +176,38 @@ class Cached(Generic[P, R]):
 
 
 class _Returns:
-    """The type that a function is annotated to return. All methods that are bound to one function share it."""
+    """Return type of a function, from its annotation. All methods that are bound to one function share it."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any], check_type: CheckType) -> None:
         self._function = function
         self._options = options
         self._check_type = check_type
-        self.known = False
-        with suppress(NameError):  # a class further down in the module, or the one that this is a method of
-            self._settle()
+        self.is_known = False
+        with suppress(NameError):  # a class that is defined further down, or the class of the method
+            self._resolve()
 
-    def find_out(self) -> None:
-        """Look for the type again. Raises `InvalidArgument` while a name in it is not defined."""
+    def resolve(self) -> None:
+        """Resolve the type again. Raises `InvalidArgument` while a name in it is not defined."""
         try:
-            self._settle()
+            self._resolve()
         except NameError as error:
             problem = f"the type that {self._function!r} returns cannot be resolved: {error}"
             raise InvalidArgument("function", problem) from error
 
-    def _settle(self) -> None:
+    def _resolve(self) -> None:
         try:
             as_ = return_type(self._function)
             self._check_type(as_, "function")
         except (InvalidArgument, TypeError) as error:
             problem = error.problem if isinstance(error, InvalidArgument) else error
             name = getattr(self._function, "__qualname__", repr(self._function))
-            raise InvalidArgument("function", f"{name}() returns what cannot be kept: {problem}") from error
+            raise InvalidArgument("function", f"{name}() returns a type that cannot be stored: {problem}") from error
         self._options["as_"] = as_
-        self.known = True
+        self.is_known = True
 
 
 class CachedDecorator(Protocol):
-    """What `cached` returns: it makes a cached function of an async one."""
+    """Decorator that makes a cached function of an async function."""
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, Loaded[R]]], /) -> Cached[P, R]: ...
@@ -214,28 +226,34 @@ def cached(
     stale_while_revalidate: float | timedelta | None = None,
     check_type: CheckType | None = None,
 ) -> CachedDecorator:
-    """Keep the results of an async function in a cache, by its arguments.
+    """Return a decorator that stores the results of an async function in a cache, by its arguments.
 
-    `key` says what a result is stored under:
+    `key` determines the key of a result:
 
-    - None: the function's module and name, and all its arguments. For functions of modules and static methods, with
-      arguments that are str, bytes, int, float, bool, None, UUID, date, datetime, Decimal, members of enums, or tuples of
-      these, and of no type that is derived from one.
-    - A template, `"user:{user_id}"` or `"page:{site.id}/{lang}"`: fields name parameters, and attributes of what they are
-      given. Arguments that it does not name make no difference. A str, int, UUID or date is in it as its text, with all but
-      letters, digits and `-_.` as %XX; 42 and "42" are the same. Other types of the list above are marked with a `~`.
-    - A callable: gets the arguments of the call, returns a str or bytes, and has to tell apart what must not be mixed.
+    - None: the function's module and name, and all its arguments. For functions of modules and static methods. Arguments are
+      str, bytes, int, float, bool, None, UUID, date, datetime, Decimal, members of enums, or tuples of these. Objects of
+      derived types are refused.
+    - A template, `"user:{user_id}"` or `"page:{site.id}/{lang}"`. Fields name parameters, and attributes of their values.
+      Arguments that the template does not name make no difference. A str, int, UUID or date appears as its text, so 42 and
+      "42" are equal. All characters but letters, digits and `-_.` become %XX. Other types of the list above get a `~`.
+    - A callable. It takes the arguments of the call, and returns a str or bytes. Different results need different keys.
 
-    Values come back as the type that the function is annotated to return, and as the codec makes them if it says nothing.
-    A type with a name that is not defined yet is resolved in the first call.
+    Values come back as the type that the function is annotated to return. Without an annotation, the codec decides. A type
+    with a name that is not defined yet is resolved in the first call.
 
-    `ttl` (seconds), `policy`, `timeout` (seconds) and `near_cache` are those of `get_or_load`; None: the cache's own.
-    `stale_while_revalidate`: for how many seconds `invalidate` keeps what is there, as out of date; None: it deletes.
+    Args:
+        cache: The cache, usually an `EVCache`.
+        key: Template, callable or None.
+        ttl: Seconds or a timedelta. If None, the cache's default applies.
+        policy: Policy of the loads. If None, the cache's default applies.
+        timeout: Seconds that a caller waits for a load. If None, the policy's `hard_timeout` applies.
+        near_cache: False to pass by the near cache.
+        stale_while_revalidate: Seconds for which the old value is served after `invalidate`. If None, `invalidate` deletes.
+        check_type: Check of the return type. If None, values have no type.
 
-    `check_type`: raises `InvalidArgument` for a type whose values the cache cannot return. None: values are not typed.
-
-    Raises `InvalidArgument` for what is no async function; for a return type whose values can't be stored and read back; for
-    a key that can't tell calls apart; and without `key`, for a name that another function of its module has had before.
+    Raises:
+        InvalidArgument: An option is invalid. The decorator raises it for a function that is not async, or a return type
+            whose values cannot be read back. It also refuses a key that cannot tell calls apart, and a taken name.
     """
     if not callable(getattr(cache, "get_or_load", None)):
         raise InvalidArgument("cache", f"a cache with get_or_load() is needed, not {cache!r}")
@@ -264,7 +282,7 @@ def _check_async(function: Any) -> None:
         kind = type(function).__name__
         raise InvalidArgument("function", f"{function!r} is a {kind}: put @{kind} above the decorator that caches")
     if inspect.isasyncgenfunction(function):
-        raise InvalidArgument("function", f"{function!r} is an async generator: it has no one result that could be kept")
+        raise InvalidArgument("function", f"{function!r} is an async generator: it has no single result to store")
     if isinstance(function, type) or not (
         inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
     ):
@@ -272,9 +290,9 @@ def _check_async(function: Any) -> None:
 
 
 def _takes_class(function: Callable[..., Any]) -> bool:
-    """Whether this is to stand under @classmethod: it is defined in a class, with the parameter that PEP 8 asks for.
+    """Return True for a function under @classmethod: it is defined in a class, with the first parameter `cls` of PEP 8.
 
-    A name is all there is to see: the decorator above does not show itself.
+    The name is the only sign, because a decorator above is not visible here.
     """
     outside = getattr(function, "__qualname__", "").rpartition(".")[0]
     code = getattr(inspect.unwrap(function), "__code__", None)
@@ -283,12 +301,12 @@ def _takes_class(function: Callable[..., Any]) -> bool:
 
 
 def _check_class(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse what would otherwise be taken for the class, so that all parameters after it had their defaults."""
+    """Refuse a first argument that would be bound to `cls`, and shift all arguments after it."""
     if "cls" not in kwargs and not (args and isinstance(args[0], type)):
         raise InvalidArgument(
             "cls",
             f"{function!r} has to be given the class first, as in Users.load.key(Users, 42): from Python 3.13 on, "
-            "@classmethod does not tell what is beneath it",
+            "@classmethod does not pass it to the decorators below",
         )
 
 
@@ -302,10 +320,10 @@ def _class_checked(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P,
 
 
 def _claim_name(function: Callable[..., Any]) -> None:
-    """Refuse a second function of the same name: both would be given each other's results.
+    """Refuse a second function of the same name, because both would share their results.
 
-    That is one that is defined elsewhere, or the same in another wrapper. Not the same for another cache, nor what a module
-    that is loaded again defines in the same place.
+    That is a function that is defined elsewhere, or the same function in another wrapper. The same function for another
+    cache is accepted, and so is a function of a module that is loaded again.
     """
     name = automatic_name(function)
     first = _named.setdefault(name, function)
@@ -313,7 +331,7 @@ def _claim_name(function: Callable[..., Any]) -> None:
         return
     place = _place(first)
     if place != _place(function) or inspect.unwrap(first) is inspect.unwrap(function):
-        raise InvalidArgument("key", f"{name} is cached already, from {place}: another name, or a template, is needed")
+        raise InvalidArgument("key", f"{name} is cached already, from {place}: use another name, or a template")
 
 
 def _place(function: Callable[..., Any]) -> str:

@@ -1,13 +1,13 @@
-"""Keys of calls: from a function's arguments to what its result is stored under. Pure.
+"""Keys of calls: the key of a result is made of the function's arguments. No I/O and no clock.
 
-Two calls that differ must not meet in one key, or one caller is given another's data. So a key is made of texts that no
-other values have (`evcache.decorators.canonical_text`), and an argument that has none is refused.
+Different calls must have different keys. Otherwise one caller gets the data of another. So a key consists of canonical texts
+(`evcache.decorators.canonical_text`), and an argument without one is refused.
 
     app.users:load(user_id=42,lang='de')    the function's own key: its name, and every argument by name, defaults included
     user:42                                 from the template "user:{user_id}"
 
-Arguments have their names in it because versions of a program run side by side while one replaces the other, and may
-disagree about the order of parameters.
+Arguments are in the key with their names. During a deployment, two versions of a program run side by side, and may have
+their parameters in a different order.
 """
 
 from __future__ import annotations
@@ -17,12 +17,19 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from evcache.decorators.canonical_text import NoExactTextError, escape, exact, in_template, keywords, separates
+from evcache.decorators.canonical_text import (
+    NoCanonicalTextError,
+    canonical,
+    canonical_keywords,
+    escape,
+    is_separator,
+    template_text,
+)
 from evcache.values.keys import Keys
 from evcache.zones.errors import InvalidArgument
 
 CallKey = str | Callable[..., str | bytes]
-"""What a developer says about keys: a template, or a callable that is given the call's arguments."""
+"""Template of keys, or a callable that takes the call's arguments and returns a key."""
 
 MakeKey = Callable[[tuple[Any, ...], dict[str, Any]], str | bytes]
 
@@ -33,10 +40,14 @@ _STARS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def call_keys(function: Callable[..., Any], key: CallKey | None) -> MakeKey:
-    """Make what makes the keys of a function's calls: called with a tuple of arguments and a dict of keyword arguments.
+    """Return the function that makes keys of calls. It takes a tuple of arguments and a dict of keyword arguments.
 
-    `key`: see `cached`. Raises `InvalidArgument` naming `key` for what can't work, here or, where that depends on
-    the arguments, when it is called; then also TypeError, for arguments that the function does not take.
+    Args:
+        function: The function whose calls have the keys.
+        key: Template, callable or None, as for `cached`.
+
+    Raises:
+        InvalidArgument: The key cannot tell calls apart. The returned function raises it for an argument.
     """
     if key is None:
         return _of_all_arguments(function)
@@ -48,28 +59,32 @@ def call_keys(function: Callable[..., Any], key: CallKey | None) -> MakeKey:
 
 
 def automatic_name(function: Callable[..., Any]) -> str:
-    """The name of a function in its own keys, the same in every process. Raises `InvalidArgument` when it has none."""
+    """Return the name of a function in its automatic keys, equal in every process.
+
+    Raises:
+        InvalidArgument: The function has no name that tells it apart.
+    """
     why = ""
-    if not inspect.isfunction(function):  # a method, or a partial: what it is bound to is not in its name
+    if not inspect.isfunction(function):  # the name of a method or a partial does not contain what it is bound to
         why = f"{function!r} is bound to arguments, or an object"
     elif function.__module__ == "__main__":
-        why = f"{function.__qualname__} is in __main__, as are others in other programs"
-    elif "<locals>" in function.__qualname__:  # and may see another tenant in a variable each time
-        why = f"{function.__qualname__} is made anew in each call of another function"
+        why = f"{function.__qualname__} is in __main__, as functions of other programs are"
+    elif "<locals>" in function.__qualname__:  # it may see another tenant in a variable each time
+        why = f"{function.__qualname__} is defined in another function, once for each of its calls"
     if why:
         raise InvalidArgument("key", f"{why}, so that its name says too little: {_NEEDED}")
     return f"{escape(function.__module__)}:{escape(function.__qualname__)}"
 
 
 class _Arguments:
-    """Calls of one function: which argument belongs to which parameter."""
+    """Binding of arguments to the parameters of one function."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._signature = _signature(function)
         self.parameters = tuple(self._signature.parameters.values())
-        # For so many positional arguments, and none by keyword: the values of the parameters after them.
+        # By the number of positional arguments, without keyword arguments: the values of the parameters after them.
         self._others: dict[int, tuple[Any, ...]] = {}
-        # For others: names that may be given by keyword, and defaults. The most positional ones, if there are no stars.
+        # For other calls: names of keyword arguments, and defaults. `_most` is the limit of positional ones without stars.
         self._by_name = [(None if one.kind is one.POSITIONAL_ONLY else one.name, one.default) for one in self.parameters]
         positional = [one for one in self.parameters if one.kind in _POSITIONAL]
         others = [one for one in self.parameters if one.kind not in _POSITIONAL]
@@ -80,7 +95,7 @@ class _Arguments:
                 self._others[given] = defaults
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """The value of each parameter, in their order. Raises TypeError as the call would."""
+        """Return the value of each parameter, in their order. Raises TypeError as the call would."""
         if not kwargs:
             others = self._others.get(len(args))
             if others is not None:
@@ -100,7 +115,7 @@ class _Arguments:
                     return tuple(values)
         bound = self._signature.bind(*args, **kwargs)  # takes ten times as long
         bound.apply_defaults()
-        if len(bound.arguments) != len(self.parameters):  # Python 3.13.0 overlooks a=1 for f(a, /, **others)
+        if len(bound.arguments) != len(self.parameters):  # Python 3.13.0 accepts a=1 for f(a, /, **others)
             raise TypeError("an argument that can't be given by keyword is missing")
         return tuple(bound.arguments.values())
 
@@ -112,18 +127,21 @@ def _default(parameter: inspect.Parameter) -> Any:
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    """The signature that calls are bound to. Raises `InvalidArgument` for one that can't be trusted.
+    """Return the signature that calls are bound to.
 
-    A decorator's wrapper takes (*args, **kwargs) and shows the signature of what it wraps, but may add arguments: a session,
-    say. Then `load(42)` would be bound to the session, and the user be its default, for everybody. Where all parameters are
-    required, such a call can't be bound, so the mistake is loud.
+    A wrapper of a decorator takes (*args, **kwargs) and shows the signature of the wrapped function, but may add arguments,
+    for example a session. Then `load(42)` would bind 42 to the session, and every caller would get the default user. If all
+    parameters are required, the binding fails, and the mistake is visible.
+
+    Raises:
+        InvalidArgument: The function shows no signature, or one that a wrapper may extend without notice.
     """
     is_wrapper = hasattr(function, "__wrapped__")
     try:
         own = inspect.signature(function, follow_wrapped=False)
         if not is_wrapper or tuple(one.kind for one in own.parameters.values()) != _STARS:
             return own
-    except ValueError as error:  # of objects that are bound as functions are, and are none, it knows only what they wrap
+    except ValueError as error:  # objects that are bound like functions show the signature of the wrapped function only
         if not is_wrapper:
             raise InvalidArgument("key", f"{function!r} shows no signature: a callable is needed") from error
     shown = inspect.signature(function)
@@ -131,8 +149,8 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
         if one.kind is one.VAR_POSITIONAL or (one.kind in _POSITIONAL and one.default is not one.empty):
             raise InvalidArgument(
                 "key",
-                f"{function!r} is wrapped by a decorator that may add arguments, which would go unnoticed, as {one.name!r} "
-                "is optional: put that decorator above this one, or use a callable",
+                f"{function!r} is wrapped by a decorator that may add arguments without notice, because {one.name!r} is "
+                "optional: put that decorator above this one, or use a callable",
             )
     return shown
 
@@ -142,12 +160,12 @@ def _of_all_arguments(function: Callable[..., Any]) -> MakeKey:
     arguments = _Arguments(function)
     parameters = arguments.parameters
     if parameters and parameters[0].name in ("self", "cls"):
-        raise InvalidArgument("key", f"{name} is a method, and {parameters[0].name!r} has no exact text: {_NEEDED}")
-    writers = [keywords if one.kind is inspect.Parameter.VAR_KEYWORD else exact for one in parameters]
-    has_keywords = keywords in writers
+        raise InvalidArgument("key", f"{name} is a method, and {parameters[0].name!r} has no canonical text: {_NEEDED}")
+    writers = [canonical_keywords if one.kind is inspect.Parameter.VAR_KEYWORD else canonical for one in parameters]
+    has_keywords = canonical_keywords in writers
     for parameter in parameters:
         if parameter.default is not parameter.empty:
-            _write_all([exact], [parameter], (parameter.default,))
+            _write_all([canonical], [parameter], (parameter.default,))
     form = f"{_literal(name)}({','.join(f'{_literal(escape(one.name))}=%s' for one in parameters)})"
 
     def make(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -155,8 +173,8 @@ def _of_all_arguments(function: Callable[..., Any]) -> MakeKey:
         if has_keywords:
             return form % _write_all(writers, parameters, values)
         try:
-            return form % tuple(map(exact, values))
-        except NoExactTextError:
+            return form % tuple(map(canonical, values))
+        except NoCanonicalTextError:
             return form % _write_all(writers, parameters, values)
 
     return make
@@ -169,17 +187,17 @@ def _write_all(
     for write, parameter, value in zip(writers, parameters, values, strict=True):
         try:
             texts.append(write(value))
-        except NoExactTextError as error:
+        except NoCanonicalTextError as error:
             raise InvalidArgument(
                 "key",
-                f"the parameter {parameter.name!r} is given a {error}, which has no exact text: a template that names what "
-                f"tells its values apart (as in 'thing:{{{parameter.name}.id}}') or a callable is needed",
+                f"the parameter {parameter.name!r} is given a {error}, which has no canonical text: use a callable, or name "
+                f"a part in a template (as in 'thing:{{{parameter.name}.id}}')",
             ) from error
     return tuple(texts)
 
 
 class _Field(NamedTuple):
-    """One field of a template."""
+    """Field of a template."""
 
     text: str
     parameter: int
@@ -190,10 +208,10 @@ class _Field(NamedTuple):
         try:
             for name in self.attributes:
                 value = getattr(value, name)
-            return in_template(value)
-        except NoExactTextError as error:
+            return template_text(value)
+        except NoCanonicalTextError as error:
             raise InvalidArgument(
-                "key", f"{{{self.text}}} is a {error}, which has no exact text: name one of its parts"
+                "key", f"{{{self.text}}} is a {error}, which has no canonical text: name one of its parts"
             ) from error
         except AttributeError as error:
             raise InvalidArgument("key", f"{{{self.text}}}: {error}") from error
@@ -212,7 +230,7 @@ def _from_template(function: Callable[..., Any], template: str) -> MakeKey:
             raise InvalidArgument(
                 "key", f"{template!r}: the field {text!r} has a conversion or format; names only are possible"
             )
-        if fields and not separates(between):
+        if fields and not is_separator(between):
             raise InvalidArgument(
                 "key",
                 f"{template!r}: between {{{fields[-1].text}}} and {{{text}}} must be something that values can't hold, such "
@@ -225,7 +243,7 @@ def _from_template(function: Callable[..., Any], template: str) -> MakeKey:
         raise InvalidArgument(
             "key", f"{template!r} has no field, so that all calls had one value; if they shall, use a callable"
         )
-    # Spaces and control characters would be refused in every call. The letter stands for values.
+    # Spaces and control characters would be refused in every call. The letter x stands for values.
     Keys("check").qualify(form % tuple("x" for _ in fields))
 
     def make(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -255,10 +273,10 @@ def _field(arguments: _Arguments, template: str, text: str) -> _Field:
     index = names.index(name)
     parameter = arguments.parameters[index]
     if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-        raise InvalidArgument("key", f"{template!r}: **{name} has no exact text; name the parameters, or use a callable")
+        raise InvalidArgument("key", f"{template!r}: **{name} has no canonical text; name the parameters, or use a callable")
     if index == 0 and name in ("self", "cls") and not attributes:
         raise InvalidArgument(
-            "key", f"{template!r}: {name!r} has no exact text; name what tells objects apart, as in {{self.id}}"
+            "key", f"{template!r}: {name!r} has no canonical text; name what tells objects apart, as in {{self.id}}"
         )
     return _Field(text, index, tuple(attributes))
 

@@ -1,7 +1,7 @@
-"""Values as texts that no other value has, in any process and Python version. What keys of calls are made of. Pure.
+"""Canonical encoding of values: different values have different texts, in every process and Python version.
 
-Types are told apart: 1, 1.0, True, "1" and b"1" are five values. Whatever has no such text is refused, where `repr` would
-have had one that ends with an address.
+Keys of calls consist of these texts. The type is part of the text: 1, 1.0, True, "1" and b"1" are five values. A value of
+another type is refused, because its `repr` may contain an address.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-# What a value is written in; all else becomes %XX, as in RFC 3986, whose unreserved letters these are, without the tilde.
+# Characters that stand for themselves: the unreserved characters of RFC 3986 except the tilde. All others become %XX.
 _SAFE = frozenset((string.ascii_letters + string.digits + "-_.").encode())
 _WRITTEN = tuple(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in range(256))
 _IS_SAFE = re.compile(r"[A-Za-z0-9\-_.]*").fullmatch
-# Begins a value in a template that is more than its plain text. Escaped where a text holds it, so no text can look like one.
+# First character of a value in a template that is not plain text. Plain text has it escaped, so it never looks like one.
 _MARK = "~"
 _IN_VALUES = _SAFE | frozenset(b"%~")
 
-# Python refuses to write, and a process may set the limit down to 640 digits, which is 2,126 bits.
+# Python refuses to write longer numbers in decimal. A process may lower the limit to 640 digits, which are 2,126 bits.
 _MAX_DECIMAL_BITS = 2048
 
 
-class NoExactTextError(Exception):
-    """This value has no form that no other value has. Becomes an `InvalidArgument` that names the parameter."""
+class NoCanonicalTextError(Exception):
+    """Refusal of a value without a canonical text. The caller turns it into an `InvalidArgument` of the parameter."""
 
     def __init__(self, value: object) -> None:
         kind = type(value)
@@ -37,47 +37,48 @@ class NoExactTextError(Exception):
 
 
 def escape(text: str | bytes) -> str:
-    """Letters, digits and -_. as they are, everything else as %XX; different texts stay different."""
+    """Return the text with every byte as %XX, except letters, digits and -_. Different texts stay different."""
     if isinstance(text, str):
         if _IS_SAFE(text):
             return text
-        text = text.encode("utf-8", "surrogatepass")  # lone surrogates, too, have a form of their own
+        text = text.encode("utf-8", "surrogatepass")  # lone surrogates have their own form
     return "".join([_WRITTEN[byte] for byte in text])
 
 
-def exact(value: Any) -> str:
-    """The form of a value that no other value has, whatever its type. Raises `NoExactTextError`."""
-    write = _EXACT.get(type(value))
+def canonical(value: Any) -> str:
+    """Return the text that no other value of any type has. Raises `NoCanonicalTextError`."""
+    write = _CANONICAL.get(type(value))
     if write is not None:
         return write(value)
     if isinstance(value, Enum):
         return _member(value)
     if _is_uuid(type(value)):
         return f"UUID({value})"
-    raise NoExactTextError(value)
+    raise NoCanonicalTextError(value)
 
 
-def in_template(value: Any) -> str:
-    """The form of a value in a template: the text of a str, int, UUID or date, so that keys are what templates look like.
+def template_text(value: Any) -> str:
+    """Return the text of a value in a template.
 
-    The developer writes that text down by hand elsewhere, and the number 42 and the text "42" of a URL are one user.
-    All else is marked: None is not the user "None". Raises `NoExactTextError`.
+    A str, int, UUID or date has its plain text, as in keys that developers write by hand. The number 42 and the text "42" of
+    a URL are then one user. Values of other types are marked, so that None is not the user "None". Raises
+    `NoCanonicalTextError`.
     """
     write = _PLAIN.get(type(value))
     if write is not None:
         return write(value)
     if _is_uuid(type(value)):
         return str(value)
-    return _MARK + escape(exact(value))
+    return _MARK + escape(canonical(value))
 
 
-def keywords(values: dict[str, Any]) -> str:
-    """`exact` for what `**kwargs` holds, whose order makes no difference. Raises `NoExactTextError`."""
-    return f"{{{','.join([f'{escape(name)}={exact(values[name])}' for name in sorted(values)])}}}"
+def canonical_keywords(values: dict[str, Any]) -> str:
+    """Return the text of `**kwargs`, whose order makes no difference. Raises `NoCanonicalTextError`."""
+    return f"{{{','.join([f'{escape(name)}={canonical(values[name])}' for name in sorted(values)])}}}"
 
 
-def separates(text: str) -> bool:
-    """Whether a text between two values in a template shows where one ends and the next begins: it holds what none can."""
+def is_separator(text: str) -> bool:
+    """Return True if a text between two values of a template contains a character that no value can contain."""
     return any(letter not in _IN_VALUES for letter in text.encode("utf-8", "surrogatepass"))
 
 
@@ -90,7 +91,8 @@ def _plain_int(value: int) -> str:
 
 
 def _datetime(value: datetime) -> str:
-    # The zone belongs to it: a day later is another moment in Berlin than at +01:00. So does `fold`: which of two 2:30.
+    # The zone is part of the value: one day later is a different moment in Berlin and at +01:00. So is `fold`, which tells
+    # the two 2:30 of a change of clocks apart.
     zone = value.tzinfo
     if zone is None:
         name = ""
@@ -99,30 +101,30 @@ def _datetime(value: datetime) -> str:
     elif type(zone) is ZoneInfo and zone.key is not None:
         name = f"[{escape(zone.key)}]"
     else:
-        raise NoExactTextError(zone)
+        raise NoCanonicalTextError(zone)
     return f"datetime({value.isoformat()}{'~' if value.fold else ''}{name})"
 
 
 def _tuple(values: tuple[Any, ...]) -> str:
-    return f"({''.join([exact(value) + ',' for value in values])})"
+    return f"({''.join([canonical(value) + ',' for value in values])})"
 
 
 def _member(member: Enum) -> str:
     kind = type(member)
-    if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:  # another program's has the same name
-        raise NoExactTextError(member)
-    which = exact(member._value_) if isinstance(member, Flag) else escape(member._name_)  # flags may have several names
+    if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:  # another program may use the same name
+        raise NoCanonicalTextError(member)
+    which = canonical(member._value_) if isinstance(member, Flag) else escape(member._name_)  # flags may have several names
     return f"{escape(kind.__module__)}:{escape(kind.__qualname__)}[{which}]"
 
 
 def _is_uuid(kind: type) -> bool:
-    # asyncpg's rows hold UUIDs of its own class, which are meant to be taken for the standard one. Other classes that are
-    # derived from a type may mean something else by the same value.
+    # Rows of asyncpg hold UUIDs of its own class, which stand for the standard ones. Other derived classes may give the same
+    # value another meaning.
     return kind.__module__ == "asyncpg.pgproto.pgproto" and issubclass(kind, UUID)
 
 
-# By exact type: what is derived from one of these may hold more than its text says.
-_EXACT: dict[type, Callable[[Any], str]] = {
+# By exact type, because an object of a derived class may hold more than its text.
+_CANONICAL: dict[type, Callable[[Any], str]] = {
     str: lambda value: f"'{escape(value)}'",
     bytes: lambda value: f"b'{escape(value)}'",
     int: _int,

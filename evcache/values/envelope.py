@@ -1,8 +1,7 @@
-"""Values that are kept for longer than they are fresh: the times of their life, in front of the bytes.
+"""Envelopes: the lifetime of a value, stored in front of its bytes.
 
-A server knows one time, when an item goes. A value that may be served for a while after it has gone out of date, while it is
-loaded anew or while it can't be, needs two more. Values that need none of this are stored as they are, so that any client
-can read them.
+A server knows one time of an item, its expiry. A value that may be served past its TTL needs two more: the end of its TTL,
+and the end of that permission. All other values are stored without an envelope, so that any client can read them.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 from evcache.errors import DecodeError
 
-# Of the format, the flags inside, three unix times in milliseconds, and a duration in milliseconds.
+# Format, flags of the codec, three unix times in milliseconds, and the duration of the load in milliseconds.
 _HEADER = struct.Struct(">BIQQQI")
 _FORMAT = 1
 _NEVER = 2**64 - 1
@@ -21,34 +20,34 @@ _LONGEST_LOAD_MS = 2**32 - 1
 
 
 class Envelope(NamedTuple):
-    """A value and its life. Times are unix seconds."""
+    """Value and its lifetime. Times are unix seconds."""
 
     data: bytes
     flags: int
-    """The codec's."""
+    """Flags of the codec."""
     made_at: float
     expires_at: float
-    """From then on it is out of date: a plain read does not see it. `math.inf`: never."""
+    """Time from which a plain read misses. `math.inf` never expires."""
     stale_until: float
-    """Until then it is served all the same, while it is loaded anew."""
+    """Time until which `get_or_load` serves the value during a refresh."""
     load_seconds: float
-    """What it took to load it; 0.0: not known."""
+    """Duration of the load. 0.0 is unknown."""
 
 
 def wrap(envelope: Envelope) -> bytes:
-    """The bytes that are stored, under `FLAG_ENVELOPE`."""
+    """Return the bytes to store under `FLAG_ENVELOPE`."""
     load_ms = min(_LONGEST_LOAD_MS, math.ceil(envelope.load_seconds * 1000))
     times = (_to_ms(envelope.made_at), _to_ms(envelope.expires_at), _to_ms(envelope.stale_until))
     return _HEADER.pack(_FORMAT, envelope.flags, *times, load_ms) + envelope.data
 
 
 def unwrap(stored: bytes) -> Envelope:
-    """What was stored. Raises `DecodeError`."""
+    """Return the envelope of stored bytes. Raises `DecodeError` if they are cut short or have an unknown format."""
     if len(stored) < _HEADER.size:
-        raise DecodeError("an envelope that is cut short")
+        raise DecodeError("invalid envelope: cut short")
     form, flags, made, expires, stale, load_ms = _HEADER.unpack_from(stored)
     if form != _FORMAT:
-        raise DecodeError(f"an envelope of format {form}, which this release does not know")
+        raise DecodeError(f"invalid envelope: format {form} is unknown to this release")
     return Envelope(stored[_HEADER.size :], flags, made / 1000, _to_seconds(expires), _to_seconds(stale), load_ms / 1000)
 
 

@@ -16,28 +16,28 @@ from evcache.zones.protocol.replies import Hit
 
 
 class Lifetime(NamedTuple):
-    """The times of a value."""
+    """Times of a value."""
 
     made_at: float | None
-    """None: not known, which is so where an item has no version."""
+    """Time of the write. None if the item has no version."""
     expires_at: float
-    """From then on it is out of date; `math.inf`: never."""
+    """Time from which the value is out of date. `math.inf` never expires."""
     stale_until: float
-    """Until then it may be served all the same, while it is loaded anew; `expires_at`, where nobody has said more."""
+    """Time until which the value may be served during a refresh. Equal to `expires_at` without such a permission."""
     load_seconds: float
-    """What it took to load it; 0.0: not known."""
+    """Duration of the load. 0.0 is unknown."""
     slack: float = 0.0
-    """Seconds by which it may be gone earlier: a server that says "1 second left" means one that has begun."""
+    """Seconds by which the server may drop the item early. A server that reports 1 second left has begun that second."""
 
 
 class Content(NamedTuple):
-    """What was found: as codecs see it, and how long it lives."""
+    """Encoded value and its lifetime."""
 
     data: bytes
     flags: int
     life: Lifetime
     zone: str = ""
-    """Where it was found; empty: it has just been loaded."""
+    """Zone that returned the value. Empty for a value that has just been loaded."""
 
 
 def content_of(hit: Hit, written_at: float | None, read_at: float, *, key: bytes = b"", zone: str = "") -> Content:

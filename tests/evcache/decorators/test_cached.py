@@ -1,4 +1,4 @@
-"""`@cached`: what is asked of the cache, what the decorated function still is, and what can't be decorated."""
+"""Decorator `@cached`: calls of the cache, properties of the decorated function, and refused functions."""
 
 import asyncio
 import functools
@@ -17,7 +17,7 @@ from tests.support.virtual_time import in_virtual_time
 HERE = __name__
 cache = Memory()
 calls = []
-# Before 3.12 nothing but a function could say so to `inspect`; from 3.14 on asyncio's is deprecated.
+# Before 3.12 `inspect` recognizes functions only. From 3.14 on the function of asyncio is deprecated.
 is_async = inspect.iscoroutinefunction if sys.version_info >= (3, 12) else asyncio.iscoroutinefunction
 
 
@@ -36,8 +36,8 @@ async def load_user(user_id: int, lang: str = "de") -> dict[str, object] | None:
 
 
 @in_virtual_time
-async def test_a_result_is_kept_by_its_arguments():
-    """However the call is written; other arguments, or an argument of another type, are another result."""
+async def test_a_result_is_stored_by_the_arguments_of_its_call():
+    """Positional and keyword arguments make one key. Different values or types make different keys."""
     assert await load_user(1) == await load_user(user_id=1) == await load_user(1, "de") == {"id": 1, "lang": "de"}
     assert calls == [(1, "de")]
     assert await load_user("1") == {"id": "1", "lang": "de"}
@@ -47,7 +47,7 @@ async def test_a_result_is_kept_by_its_arguments():
 
 
 @in_virtual_time
-async def test_the_function_is_given_the_arguments_as_they_were():
+async def test_the_function_gets_the_arguments_of_the_call():
     @cached(cache, key="all:{a}")
     async def function(a, /, b=2, *rest, c=3, **others):
         return a, b, rest, c, others
@@ -56,7 +56,7 @@ async def test_the_function_is_given_the_arguments_as_they_were():
 
 
 @in_virtual_time
-async def test_an_absence_is_none():
+async def test_an_absence_is_returned_as_none():
     assert await load_user(0) is None
     assert cache.held == {}
 
@@ -72,8 +72,8 @@ async def test_an_error_of_the_function_reaches_the_caller():
 
 
 @in_virtual_time
-async def test_the_options_are_those_of_get_or_load():
-    """What is not said is left to the cache."""
+async def test_options_are_passed_to_get_or_load():
+    """Options that are not given are the cache's."""
     policy = LoadPolicy(refresh_after=1)
     one = cached(cache, key="one", ttl=timedelta(minutes=5), policy=policy, timeout=0.5, near_cache=False)(nothing)
     await one()
@@ -89,8 +89,7 @@ async def nothing():
 
 
 @in_virtual_time
-async def test_invalidate_deletes():
-    """What is kept for these arguments, and for no others."""
+async def test_invalidate_deletes_the_result_of_its_arguments():
     await load_user(1)
     await load_user(2)
     assert await load_user.invalidate(user_id=1) is DONE
@@ -101,7 +100,7 @@ async def test_invalidate_deletes():
 
 
 @in_virtual_time
-async def test_invalidate_keeps_what_is_there_as_stale_if_so_decorated():
+async def test_invalidate_with_stale_while_revalidate_marks_the_value_as_out_of_date():
     load = cached(cache, key="user:{user_id}", stale_while_revalidate=30)(load_user.uncached)
     assert await load.invalidate(42) is DONE
     assert cache.asked == [("invalidate", "user:42", 30)]
@@ -115,14 +114,14 @@ async def test_uncached_is_the_function_itself():
     assert cache.asked == []
 
 
-def test_the_key_can_be_asked_for():
+def test_key_returns_the_key_of_a_call():
     assert load_user.key(42) == f"{HERE}:load_user(user_id=42,lang='de')"
     assert cached(cache, key="user:{user_id}")(load_user.uncached).key(42) == "user:42"
     assert cached(cache, key=lambda user_id: b"raw")(load_user.uncached).key(42) == b"raw"
 
 
-def test_it_is_still_the_function():
-    """Name, documentation, signature, and that it is to be awaited."""
+def test_the_decorated_function_keeps_its_metadata():
+    """That is its name, documentation and signature, and that it is a coroutine function."""
     assert load_user.__name__ == "load_user"
     assert load_user.__qualname__ == "load_user"
     assert load_user.__module__ == HERE
@@ -133,12 +132,12 @@ def test_it_is_still_the_function():
     assert "load_user" in repr(load_user)
 
 
-# Other things that are called ----------------------------------------------------------------------------------------------
+# Other callables -------------------------------------------------------------------------------------------------------------
 
 
 @in_virtual_time
-async def test_two_decorators_are_two_caches():
-    """The outer one asks the inner one."""
+async def test_two_decorators_read_one_cache_after_the_other():
+    """The outer cache loads from the inner one."""
     other = Memory()
     both = cached(other, key="outer:{user_id}")(cached(cache, key="inner:{user_id}")(of_one))
     assert await both(1) == 1
@@ -150,8 +149,8 @@ async def of_one(user_id):
     return user_id
 
 
-def test_an_object_that_is_bound_and_shows_no_signature_needs_a_callable():
-    """What `inspect` can't see, no template can name."""
+def test_a_bound_object_without_a_signature_needs_a_callable():
+    """A template cannot name parameters that `inspect` does not show."""
 
     class Loader:
         async def __call__(self, user_id): ...
@@ -163,7 +162,7 @@ def test_an_object_that_is_bound_and_shows_no_signature_needs_a_callable():
 
 
 @in_virtual_time
-async def test_an_object_that_is_called_as_an_async_function():
+async def test_an_object_with_an_async_call_method_is_cached():
     class Loader:
         async def __call__(self, user_id):
             return user_id
@@ -180,7 +179,7 @@ async def test_a_partial_needs_a_key():
     assert load.key(3) == "french:3"
 
 
-# What is refused ------------------------------------------------------------------------------------------------------------
+# Refused functions and options ----------------------------------------------------------------------------------------------
 
 
 def sync(user_id): ...
@@ -205,7 +204,7 @@ async def generator(user_id):
     ],
 )
 @pytest.mark.parametrize("key", [None, "key"])
-def test_what_is_no_async_function_is_refused(function, words, key):
+def test_a_function_that_is_not_async_is_refused(function, words, key):
     with pytest.raises(InvalidArgument, match=words) as caught:
         cached(cache, key=key)(function)
     assert caught.value.argument == "function"
@@ -228,30 +227,30 @@ def test_what_is_no_async_function_is_refused(function, words, key):
         ("stale_while_revalidate", "5"),
     ],
 )
-def test_options_that_can_not_be_meant_are_refused_at_decoration(argument, value):
+def test_invalid_options_are_refused_at_decoration(argument, value):
     with pytest.raises(InvalidArgument) as caught:
         cached(cache, **{argument: value})
     assert caught.value.argument == argument
 
 
 @pytest.mark.parametrize("no_cache", [None, nothing, {}])
-def test_what_is_no_cache_is_refused(no_cache):
-    """As in `@cached` without the parentheses."""
+def test_an_object_without_get_or_load_is_refused(no_cache):
+    """This is the mistake of `@cached` without parentheses."""
     with pytest.raises(InvalidArgument) as caught:
         cached(no_cache)
     assert caught.value.argument == "cache"
 
 
 @pytest.mark.parametrize("key", ["user:{user}", "user", "{user_id}{lang}", 5, ""])
-def test_keys_that_can_not_tell_calls_apart_are_refused_at_decoration(key):
+def test_keys_that_cannot_tell_calls_apart_are_refused_at_decoration(key):
     with pytest.raises(InvalidArgument) as caught:
         cached(cache, key=key)(load_user.uncached)
     assert caught.value.argument == "key"
 
 
 @in_virtual_time
-async def test_a_call_that_no_key_can_be_made_of_asks_nothing():
-    """Neither the cache nor the function, and so do `key` and `invalidate`."""
+async def test_a_call_without_a_canonical_key_reads_no_cache_and_calls_no_function():
+    """`key` and `invalidate` refuse the same arguments."""
     for use in (load_user, load_user.invalidate):
         with pytest.raises(InvalidArgument, match="'lang'") as caught:
             await use(1, ["de"])
@@ -267,7 +266,7 @@ async def test_a_call_that_no_key_can_be_made_of_asks_nothing():
 
 
 def defined(source, name):
-    """The functions of a module that is run with this source, by name."""
+    """Return the functions of a module with this source, by name."""
     module = types.ModuleType(name)
     module.cached, module.cache = cached, cache
     exec(compile(source, f"{name}.py", "exec"), module.__dict__)
@@ -285,20 +284,20 @@ async def get(id): ...
 """
 
 
-def test_a_name_that_a_module_defines_twice_is_refused():
-    """As handlers are, that a router has taken: each would be given the other's results."""
+def test_a_second_function_of_the_same_name_is_refused():
+    """Handlers of a router often share a name. They would share their results."""
     with pytest.raises(InvalidArgument, match=r"cached already, from twice.py:2") as caught:
         defined(TWICE.format(key=""), "twice")
     assert caught.value.argument == "key"
 
 
-def test_a_name_may_be_defined_twice_with_keys():
+def test_two_functions_of_one_name_may_have_keys_of_their_own():
     module = defined(TWICE.format(key=", key='a:{id}'"), "twice_with_keys")
     assert module.first.key(1) == module.get.key(1) == "a:1"
 
 
-def test_a_module_may_be_loaded_again():
-    """What stands in the same place is the same function."""
+def test_a_module_that_is_loaded_again_is_accepted():
+    """A function of the same file and line is the same function."""
     source = "@cached(cache)\nasync def get(id): ..."
     assert defined(source, "again").get.key(1) == defined(source, "again").get.key(1) == "again:get(id=1)"
 
@@ -322,11 +321,11 @@ b = cached(cache)(of("b")(get))
 
 
 def test_a_function_in_two_wrappers_is_refused():
-    """They have one name, and need not do the same."""
+    """Both wrappers have one name, and may behave differently."""
     with pytest.raises(InvalidArgument, match="cached already"):
         defined(WRAPPED_TWICE, "wrapped_twice")
 
 
-def test_a_function_may_be_kept_in_two_caches():
+def test_one_function_may_be_cached_in_two_caches():
     function = load_user.uncached
     assert cached(Memory())(function).key(1) == cached(Memory())(function).key(1) == load_user.key(1)

@@ -1,4 +1,4 @@
-"""The decorator on a client: results are kept in the zones, for all processes, by the arguments of the call."""
+"""Decorator of a client: results are stored in the zones, for all processes, by the arguments of the call."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ EXACT = LoadPolicy(jitter=0)
 
 
 class Service:
-    """A process: its client, and a function that is cached there."""
+    """Process with a client and a cached function."""
 
     def __init__(self, cache, **options):
         self.calls = []
@@ -31,8 +31,8 @@ class Service:
 
 
 @on_zones(zones=2)
-async def test_a_result_is_kept_for_all_processes(zones):
-    """One call of the function for many callers of two processes; each has its own copy."""
+async def test_a_result_is_stored_for_all_processes(zones):
+    """Many callers of two processes cause one call of the function. Each caller gets its own copy."""
     caches = [await zones.ready() for _ in range(2)]
     services = [Service(cache) for cache in caches]
     for service in services:
@@ -50,7 +50,7 @@ async def test_a_result_is_kept_for_all_processes(zones):
 
 
 @on_zones(zones=2)
-async def test_its_options_are_those_of_the_load(zones):
+async def test_options_of_the_decorator_apply_to_the_load(zones):
     cache = await zones.ready(near_cache=NearCache(ttl=100))
     follow_loop(cache)
     service = Service(cache, ttl=50, policy=EXACT, timeout=0.5, near_cache=False)
@@ -84,7 +84,7 @@ async def test_an_absence_is_remembered_and_an_error_is_not(zones):
 
 
 @on_zones(zones=2)
-async def test_a_result_may_say_how_long_it_lives(zones):
+async def test_a_result_with_its_own_ttl_lives_that_long(zones):
     cache = await zones.ready()
 
     @cache.cached(key="k:{number}", policy=EXACT)
@@ -98,8 +98,7 @@ async def test_a_result_may_say_how_long_it_lives(zones):
 
 
 @on_zones(zones=2)
-async def test_invalidating_deletes(zones):
-    """In all zones, for all processes."""
+async def test_invalidate_deletes_in_all_zones(zones):
     first, second = Service(await zones.ready()), Service(await zones.ready(local_zone="b"))
     await first.load_user(1)
     await pass_time(0.01)
@@ -111,8 +110,8 @@ async def test_invalidating_deletes(zones):
 
 
 @on_zones(zones=2)
-async def test_invalidating_may_serve_the_old_result_for_a_while(zones):
-    """While one caller's call makes the new one, in the background."""
+async def test_invalidate_serves_the_old_result_during_the_refresh(zones):
+    """One caller loads the new result in the background."""
     cache = await zones.ready()
     service = Service(cache, stale_while_revalidate=30)
     await service.load_user(1)
@@ -133,7 +132,7 @@ async def test_invalidating_may_serve_the_old_result_for_a_while(zones):
 
 
 @on_zones(zones=2)
-async def test_methods_are_kept_by_what_names_them(zones):
+async def test_results_of_methods_are_stored_by_the_object_of_the_template(zones):
     cache = await zones.ready()
 
     class Repository:
@@ -157,7 +156,7 @@ async def test_methods_are_kept_by_what_names_them(zones):
 
 
 @on_zones(zones=2)
-async def test_what_is_not_cached_goes_past_the_zones(zones):
+async def test_uncached_calls_the_function_without_the_zones(zones):
     service = Service(await zones.ready())
     assert await service.load_user.uncached(1) == {"id": 1, "name": "v"}
     assert (zones.wire("a"), seen(zones, "user:1")) == (b"", {"a": None, "b": None})
@@ -184,7 +183,7 @@ async def test_without_zones_the_function_is_called(zones):
     ],
 )
 @on_zones(zones=2)
-async def test_what_cannot_be_meant_is_refused_at_decoration(zones, argument, options):
+async def test_invalid_options_of_a_client_are_refused_at_decoration(zones, argument, options):
     cache = await zones.ready()
     with pytest.raises(InvalidArgument) as caught:
         Service(cache, **options)

@@ -1,4 +1,4 @@
-"""`@cached` in classes: methods are bound as Python binds them, and their keys are those of what they are bound to."""
+"""Decorator `@cached` in classes: methods are bound as Python binds them, and the bound object is in their keys."""
 
 import asyncio
 import inspect
@@ -16,7 +16,7 @@ HERE = __name__
 
 cache = Memory()
 calls = []
-# Before 3.12 nothing but a function could say so to `inspect`; from 3.14 on asyncio's is deprecated.
+# Before 3.12 `inspect` recognizes functions only. From 3.14 on the function of asyncio is deprecated.
 is_async = inspect.iscoroutinefunction if sys.version_info >= (3, 12) else asyncio.iscoroutinefunction
 
 
@@ -28,7 +28,7 @@ def _empty():
 
 
 class Repository:
-    """Of one tenant."""
+    """Users of one tenant."""
 
     def __init__(self, tenant):
         self.tenant = tenant
@@ -52,7 +52,7 @@ class Repository:
 
 @in_virtual_time
 async def test_a_method_is_bound_to_its_object():
-    """So are `key`, `invalidate` and `uncached`, so that the object's part of the key is there."""
+    """`key`, `invalidate` and `uncached` are bound too, so that the object is in the key."""
     a, b = Repository("a"), Repository("b")
     assert await a.load(1) == await a.load() == await a.load(user_id=1) == ("a", 1)
     assert await b.load(1) == ("b", 1)
@@ -82,7 +82,7 @@ def test_a_method_is_still_the_method():
 
 
 def test_a_bound_method_stays_bound_where_another_class_has_it():
-    """As with methods of Python."""
+    """Methods of Python behave in the same way."""
 
     class Other:
         load = Repository("a").load
@@ -91,8 +91,7 @@ def test_a_bound_method_stays_bound_where_another_class_has_it():
 
 
 @in_virtual_time
-async def test_static_and_class_methods():
-    """With the decorator beneath."""
+async def test_static_and_class_methods_are_cached_below_their_decorator():
     assert await Repository.shared(1) == await Repository("a").shared(1) == 1
     assert Repository("a").shared.key(1) == f"{HERE}:Repository.shared(user_id=1)"
     assert await Repository.of_class(1) == await Repository("a").of_class(1) == ("Repository", 1)
@@ -100,7 +99,7 @@ async def test_static_and_class_methods():
 
 
 class Untold:
-    """What `classmethod` is from Python 3.13 on: it calls what is beneath it, and tells it nothing."""
+    """`classmethod` of Python 3.13 and later, which does not bind the decorator below it to the class."""
 
     def __init__(self, function):
         self.function = function
@@ -110,7 +109,7 @@ class Untold:
 
 
 def users(decorator, key="{cls.tenant}:{user_id}"):
-    """A class, and one derived from it, with a class method whose own parameters are all optional."""
+    """Return a class and a derived class. All parameters of their class method are optional."""
 
     class Users:
         tenant = "a"
@@ -132,8 +131,8 @@ decorators = pytest.mark.parametrize("decorator", [classmethod, Untold])
 
 @decorators
 @in_virtual_time
-async def test_a_class_method_works_in_every_version_where_the_class_is_said(decorator):
-    """Calls are bound as those of any class method; keys are those of the class that is said."""
+async def test_a_class_method_works_in_every_version_if_the_class_is_given(decorator):
+    """Calls are bound as for any class method. Keys contain the given class."""
     for owner in users(decorator):
         tenant = owner.tenant
         assert await owner.load(42) == await owner().load(user_id=42) == (tenant, 42)
@@ -150,8 +149,8 @@ async def test_a_class_method_works_in_every_version_where_the_class_is_said(dec
 @pytest.mark.parametrize(("args", "kwargs"), [((), {}), ((42,), {}), ((42, "fr"), {}), ((), {"user_id": 42})])
 @pytest.mark.parametrize("key", ["{cls.tenant}:{user_id}", "user:{user_id}", lambda *_, **__: "user"])
 @in_virtual_time
-async def test_without_its_class_a_class_method_that_is_not_told_of_it_is_refused(key, args, kwargs):
-    """The user would be taken for the class, and everybody be user 1."""
+async def test_a_class_method_without_its_class_is_refused(key, args, kwargs):
+    """The user would be bound to `cls`, and every caller would get user 1."""
     owner, _ = users(Untold, key)
     for use in (owner.load.invalidate, owner.load.uncached):
         with pytest.raises(InvalidArgument) as caught:
@@ -163,8 +162,8 @@ async def test_without_its_class_a_class_method_that_is_not_told_of_it_is_refuse
 
 
 @in_virtual_time
-async def test_without_its_class_a_class_method_is_right_or_refused():
-    """Whatever this version of Python tells."""
+async def test_a_class_method_without_its_class_has_the_right_key_or_is_refused():
+    """The result depends on the version of Python."""
     owner, derived = users(classmethod)
     if sys.version_info >= (3, 13):
         with pytest.raises(InvalidArgument):
@@ -174,7 +173,7 @@ async def test_without_its_class_a_class_method_is_right_or_refused():
     assert await derived.load.uncached(42) == ("b", 42)
 
 
-def test_a_class_may_be_said_by_its_name():
+def test_the_class_may_be_given_by_keyword():
     owner, _ = users(Untold)
     assert owner.load.key(cls=owner, user_id=42) == "a:42"
 
@@ -182,12 +181,12 @@ def test_a_class_may_be_said_by_its_name():
 async def of_a_travel_class(cls, seat=1): ...
 
 
-def test_a_parameter_that_is_called_cls_is_a_class_in_classes_only():
+def test_a_parameter_named_cls_is_a_class_in_classes_only():
     async def in_function(cls, seat=1): ...
 
     for function in (of_a_travel_class, in_function):
         assert cached(cache, key=lambda cls, seat=1: f"{cls}:{seat}")(function).key("first", 7) == "first:7"
 
 
-def test_a_method_is_the_same_kind_of_thing():
+def test_a_bound_method_is_a_cached_function():
     assert type(Repository.load) is type(Repository("a").load) is type(Repository.shared) is Cached

@@ -1,4 +1,4 @@
-"""Keys of calls: what they look like, that no two calls meet in one, and what is refused."""
+"""Keys of calls: their form, different keys for different calls, and refused arguments."""
 
 import functools
 import inspect
@@ -46,12 +46,12 @@ from tests.support.exact_values import FORMS, a_pair, identity, values
     ],
 )
 def test_the_key_is_the_name_and_every_argument(function, args, kwargs, expected):
-    """However a call is written: by position, by keyword, or left to the default."""
+    """Positional arguments, keyword arguments and defaults make one key."""
     assert key_of(function, *args, **kwargs) == f"{HERE}:{expected}"
 
 
 def test_a_module_and_a_class_of_one_name_are_told_apart():
-    """`a.b` in module `m` is not `b` in module `m.a`."""
+    """`a.b` in module `m` differs from `b` in module `m.a`."""
 
     async def first(): ...
     async def second(): ...
@@ -64,7 +64,7 @@ def test_a_module_and_a_class_of_one_name_are_told_apart():
 @pytest.mark.parametrize(
     ("args", "kwargs"), [((), {}), ((1, 2, 3), {}), ((1,), {"user_id": 1}), ((1,), {"language": 1}), ((), {"lang": "de"})]
 )
-def test_arguments_that_the_function_does_not_take_are_type_errors(args, kwargs):
+def test_arguments_that_the_function_does_not_take_raise_type_errors(args, kwargs):
     for key in (None, "user:{user_id}"):
         with pytest.raises(TypeError):
             key_of(load_more, *args, key=key, **kwargs)
@@ -98,7 +98,7 @@ calls = st.tuples(st.lists(values, min_size=1, max_size=4).map(tuple), values, s
 @example((((1, 2, 3), 1, {}), ((1, 2, (3,)), 1, {})))
 @example((((1,), 1, {"e": "1,f=2"}), ((1,), 1, {"e": 1, "f": 2})))
 def test_two_calls_have_one_key_only_if_their_arguments_are_the_same(pair):
-    """Positional and keyword arguments, defaults, *args and **kwargs: equal in type and value, or another key."""
+    """Arguments that differ in type or value make different keys. This covers defaults, *args and **kwargs."""
     keys, arguments = [], []
     for args, c, others in pair:
         keys.append(key_of(everything, *args, c=c, **others))
@@ -115,7 +115,7 @@ def test_two_calls_have_one_key_only_if_their_arguments_are_the_same(pair):
 
 @given(values)
 def test_every_key_is_one_that_a_client_takes(value):
-    """No spaces, no control characters, no lone surrogates, whatever the arguments."""
+    """No arguments put spaces, control characters or lone surrogates into a key."""
     for key in (None, "user:{user_id}"):
         made = key_of(load, value, key=key)
         assert made.isascii()
@@ -139,27 +139,27 @@ main.__module__ = "__main__"
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (Repository.load, "'self' has no exact text"),
-        (Repository.of_class, "'cls' has no exact text"),
+        (Repository.load, "'self' has no canonical text"),
+        (Repository.of_class, "'cls' has no canonical text"),
         (Repository().load, "bound"),
         (functools.partial(load_more, "de"), "bound"),
         (functools.update_wrapper(functools.partial(load_more, "de"), load_more), "bound"),
-        (a_closure(), "made anew"),
+        (a_closure(), "once for each of its calls"),
         (main, "__main__"),
         (with_a_list, "'parts' is given a list"),
         (with_a_mark, "'mark' is given a object"),
     ],
 )
 def test_functions_whose_names_and_arguments_do_not_tell_calls_apart_need_a_key(function, words):
-    """Which is seen when they are decorated: methods, what is bound or made in a function, scripts, odd defaults."""
+    """The decoration refuses methods, bound and inner functions, scripts, and defaults without a canonical text."""
     assert words in problem_at_decoration(function)
 
 
-def test_a_static_method_has_a_name_of_its_own():
+def test_a_static_method_has_its_own_name():
     assert key_of(Repository.fixed, 1) == f"{HERE}:Repository.fixed(user_id=1)"
 
 
-def test_the_parameter_that_has_no_text_is_named():
+def test_the_error_names_the_parameter_without_a_canonical_text():
     assert "'d' is given a list" in problem(everything, None, 1, c=1, d=[])
     assert "'rest' is given a dict" in problem(everything, None, 1, 2, {}, c=1)
     assert "'others' is given a set" in problem(everything, None, 1, c=1, x=set())
@@ -168,7 +168,7 @@ def test_the_parameter_that_has_no_text_is_named():
 # Callables ------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_callable_gets_the_arguments_as_they_were_given():
+def test_a_callable_gets_the_arguments_of_the_call():
     def key(user_id, lang="xx"):
         return f"{user_id}:{lang}"
 
@@ -183,5 +183,5 @@ def test_a_callable_that_returns_no_key_is_refused(made):
 
 
 @pytest.mark.parametrize("key", [1, b"user:{user_id}", ["a"], nothing], ids=["int", "bytes", "list", "function"])
-def test_what_is_no_key_is_refused(key):
+def test_an_object_that_is_no_key_is_refused(key):
     assert "is needed" in problem_at_decoration(load, key)

@@ -1,4 +1,4 @@
-"""Keys of calls: which argument belongs to which parameter, also where a decorator beneath hides it."""
+"""Keys of calls: binding of arguments to parameters, also below other decorators."""
 
 import functools
 import inspect
@@ -29,7 +29,7 @@ keywords = st.dictionaries(st.sampled_from(["a", "b", "c", "d", "e", "", "rest"]
 @example(args=(1, 2), kwargs={"d": 4, "c": 0})
 @example(args=(), kwargs={"a": 1, "b": 2, "c": 3, "d": 4})
 def test_arguments_are_bound_as_the_call_binds_them(function, args, kwargs):
-    """By position, by keyword, or left out: one key for one call, and a TypeError where the call had one."""
+    """One call has one key in all its spellings. The key raises TypeError where the call would."""
     make = call_keys(function, None)
     try:
         function(*args, **kwargs).close()
@@ -50,11 +50,11 @@ def test_arguments_are_bound_as_the_call_binds_them(function, args, kwargs):
     assert make(args, kwargs) == f"{__name__}:{function.__name__}({','.join(written)})"
 
 
-# Decorators beneath --------------------------------------------------------------------------------------------------------
+# Decorators below ----------------------------------------------------------------------------------------------------------
 
 
 def with_session(function):
-    """Adds an argument that nobody sees, and says nothing of it."""
+    """Decorator that adds an argument without showing it."""
 
     @functools.wraps(function)
     async def wrapper(*args, **kwargs):
@@ -64,7 +64,7 @@ def with_session(function):
 
 
 def again(function):
-    """Passes everything on, and has parameters of its own."""
+    """Decorator that passes all arguments on, and has its own parameters."""
 
     @functools.wraps(function)
     async def wrapper(user_id):
@@ -88,29 +88,29 @@ async def in_session_many(session, *user_ids): ...
 @pytest.mark.parametrize("key", [None, "user:{user_id}", "user:{user_ids}"])
 @pytest.mark.parametrize("function", [in_session_maybe, in_session_many])
 def test_a_decorator_that_may_add_arguments_is_not_trusted(function, key):
-    """The user would be taken for the session, and everybody be user 0."""
+    """The user would be bound to the session, and every caller would get user 0."""
     assert "may add arguments" in problem_at_decoration(with_session(function), key)
 
 
 @pytest.mark.parametrize("key", [None, "user:{user_id}"])
 def test_an_argument_that_a_decorator_adds_is_noticed(key):
-    """All parameters are required, so there is one too few."""
+    """All parameters are required, so one is missing."""
     with pytest.raises(TypeError):
         key_of(with_session(in_session), 42, key=key)
 
 
-def test_a_decorator_that_shows_what_it_wraps_is_seen_through():
+def test_the_signature_below_a_transparent_decorator_is_used():
     wrapped = functools.wraps(load)(hidden(load))
     assert key_of(wrapped, user_id=42) == f"{HERE}:load(user_id=42)"
     assert key_of(wrapped, 42, key="user:{user_id}") == "user:42"
 
 
-def test_a_wrapper_with_parameters_of_its_own_is_called_by_these():
+def test_a_wrapper_with_its_own_parameters_is_bound_to_these():
     assert key_of(again(load_more), 42, key="user:{user_id}") == "user:42"
     assert "not among" in problem_at_decoration(again(load_more), "user:{lang}")
 
 
-def test_a_wrapper_without_a_name_of_its_own_needs_a_key():
-    """All that one decorator makes have one name."""
-    assert "made anew" in problem_at_decoration(hidden(load))
+def test_a_wrapper_without_its_own_name_needs_a_key():
+    """All wrappers of one decorator have one name."""
+    assert "once for each of its calls" in problem_at_decoration(hidden(load))
     assert "not among" in problem_at_decoration(hidden(load), "user:{user_id}")

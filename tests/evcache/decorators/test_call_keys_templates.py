@@ -1,4 +1,4 @@
-"""Keys of calls from templates: what fills a field, and which templates can't be meant."""
+"""Keys of calls from templates: values of fields, and refused templates."""
 
 from datetime import date
 from types import SimpleNamespace
@@ -31,8 +31,8 @@ async def page(site, lang="de", *rest, **others): ...
         ("{lang}é{site.id}", "deé7"),
     ],
 )
-def test_templates(template, expected):
-    """Fields are parameters, defaults among them, and attributes of what they are given; braces are doubled."""
+def test_a_template_is_filled_with_arguments(template, expected):
+    """Fields are parameters, defaults included, and attributes of their values. Braces are doubled."""
     assert key_of(page, site, key=template) == expected
 
 
@@ -60,8 +60,8 @@ def test_templates(template, expected):
         ("{site._secret}", "begin with _"),
         ("{site.__class__}", "begin with _"),
         ("{site.owner.__dict__}", "begin with _"),
-        ("{others}", "**others has no exact text"),
-        ("{others.x}", "**others has no exact text"),
+        ("{others}", "**others has no canonical text"),
+        ("{others.x}", "**others has no canonical text"),
         ("{lang", "expected '}'"),
         ("lang}", "Single '}'"),
         ("site {lang}", "space"),
@@ -69,7 +69,7 @@ def test_templates(template, expected):
         ("\ud800{lang}", "surrogate"),
     ],
 )
-def test_templates_that_can_not_be_meant_are_refused_at_decoration(template, words):
+def test_invalid_templates_are_refused_at_decoration(template, words):
     assert words in problem_at_decoration(page, template)
 
 
@@ -78,8 +78,8 @@ def test_a_function_without_parameters_needs_no_field():
     assert "empty" in problem_at_decoration(nothing, "")
 
 
-def test_a_template_with_self_names_what_tells_objects_apart():
-    """`{self}` alone can't be written; `{self.id}` can."""
+def test_a_template_with_self_names_an_attribute():
+    """`{self}` alone has no canonical text, but `{self.id}` has one."""
     assert key_of(Repository.load, SimpleNamespace(id=3), 42, key="{self.id}:{user_id}") == "3:42"
     assert "{self.id}" in problem_at_decoration(Repository.load, "{self}:{user_id}")
     assert "no field" in problem_at_decoration(Repository.load, "users")
@@ -95,12 +95,12 @@ def test_a_template_with_self_names_what_tells_objects_apart():
         ("{site}", "{site} is a types.SimpleNamespace"),
     ],
 )
-def test_fields_that_a_call_can_not_fill_are_named(template, words):
+def test_the_error_names_a_field_that_a_call_cannot_fill(template, words):
     assert words in problem(page, template, site)
 
 
 def as_text(value):
-    """What a template keeps of a value: the text of a str, int, UUID or date; of others all."""
+    """Return the plain text of a str, int, UUID or date, and other values unchanged."""
     if type(value) in (str, UUID, date) or (type(value) is int and abs(value) < 2**2048):
         return str(value)
     return identity(value)
@@ -115,7 +115,7 @@ def as_text(value):
 @example(((None, ""), ("None", "")), "", ":")
 @example((("%3A", ""), (":", "")), "", ":")
 def test_two_calls_have_one_key_in_a_template_only_if_each_field_has_the_same_text(pair, around, between):
-    """Whatever stands around the separator, and whatever the values hold."""
+    """This holds for any text around the separator, and any values."""
     key = f"{{a}}{around}{between}{around}{{b}}"
 
     async def two(a, b): ...
@@ -124,8 +124,8 @@ def test_two_calls_have_one_key_in_a_template_only_if_each_field_has_the_same_te
     assert (first == second) == ([as_text(one) for one in pair[0]] == [as_text(one) for one in pair[1]])
 
 
-def test_a_default_that_compares_in_its_own_way_is_no_trouble():
-    """As arrays do, which compare item by item."""
+def test_a_default_that_compares_item_by_item_is_accepted():
+    """Arrays compare in this way."""
 
     class Array:
         def __eq__(self, other):

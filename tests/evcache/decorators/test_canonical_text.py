@@ -1,4 +1,4 @@
-"""Values as texts: what they look like, that no two are alike, and what has none."""
+"""Canonical texts of values: their form, different texts for different values, and refused values."""
 
 import decimal
 import enum
@@ -16,19 +16,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evcache.decorators.canonical_text import NoExactTextError, escape, exact, in_template, separates
+from evcache.decorators.canonical_text import NoCanonicalTextError, canonical, escape, is_separator, template_text
 from tests.support.call_functions import load, problem
 from tests.support.exact_values import BERLIN, FORMS, ID, NAIVE, Level, Shade, a_pair, identity, values
 
 
 @pytest.mark.parametrize(("value", "form", "text"), FORMS, ids=ascii)
-def test_values_are_written_like_this_for_ever(value, form, text):
-    """Processes of other versions read what is stored, so these forms must not change."""
-    assert exact(value) == form
-    assert in_template(value) == text
+def test_texts_of_values_never_change(value, form, text):
+    """Processes of other versions read the same keys."""
+    assert canonical(value) == form
+    assert template_text(value) == text
 
 
-# The least that is a file of a time zone: no changes, one offset, 0, called UTC.
+# Smallest file of a time zone: no changes, and one offset of 0, named UTC.
 UTC_FILE = b"TZif" + bytes(16) + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + bytes(6) + b"UTC\0"
 
 
@@ -64,32 +64,32 @@ NOT_EXACT = [
 
 
 @pytest.mark.parametrize("value", NOT_EXACT, ids=lambda value: type(value).__qualname__)
-def test_what_has_no_exact_text_is_refused(value):
-    """Also what is derived from a plain type, and members of enums that other programs can't tell from theirs."""
-    for write in (exact, in_template):
-        with pytest.raises(NoExactTextError):
+def test_a_value_without_a_canonical_text_is_refused(value):
+    """Objects of derived types are refused, and members of enums whose name other programs may use."""
+    for write in (canonical, template_text):
+        with pytest.raises(NoCanonicalTextError):
             write(value)
     assert "'user_id'" in problem(load, None, value)
     assert "{user_id}" in problem(load, "u:{user_id}", value)
 
 
-def test_a_decimal_is_written_in_capitals_whatever_its_context_says():
-    """A context can ask for 1e+7."""
+def test_a_decimal_is_written_in_capitals_in_every_context():
+    """A context may write 1e+7."""
     with decimal.localcontext() as context:
         context.capitals = 0
-        assert exact(Decimal("1E+7")) == "Decimal(1E+7)"
-        assert exact(Decimal("sNaN12")) == "Decimal(SNAN12)"
+        assert canonical(Decimal("1E+7")) == "Decimal(1E+7)"
+        assert canonical(Decimal("sNaN12")) == "Decimal(SNAN12)"
 
 
-def test_a_process_that_writes_no_long_numbers_makes_the_same_keys():
-    """Python's limit for digits can be set down to 640."""
+def test_a_process_with_a_limit_on_digits_makes_the_same_keys():
+    """Python's limit for digits may be lowered to 640."""
     before = sys.get_int_max_str_digits()
     numbers = [10**n - 1 for n in (600, 616, 617, 618, 640, 641, 5000)]
     try:
         sys.set_int_max_str_digits(0)
-        unlimited = [(exact(n), in_template(n)) for n in numbers]
+        unlimited = [(canonical(n), template_text(n)) for n in numbers]
         sys.set_int_max_str_digits(640)
-        assert [(exact(n), in_template(n)) for n in numbers] == unlimited
+        assert [(canonical(n), template_text(n)) for n in numbers] == unlimited
     finally:
         sys.set_int_max_str_digits(before)
 
@@ -107,14 +107,14 @@ def test_a_process_that_writes_no_long_numbers_makes_the_same_keys():
 @example(("\ud83d\ude00", "😀"))
 @example((NAIVE, date(2024, 1, 31)))
 @example((datetime(2024, 1, 1, tzinfo=BERLIN), datetime(2024, 1, 1, tzinfo=timezone(timedelta(hours=1)))))
-def test_two_values_have_one_form_only_if_they_are_the_same(pair):
+def test_two_values_have_one_text_only_if_they_are_equal(pair):
     first, second = pair
-    assert (exact(first) == exact(second)) == (identity(first) == identity(second))
+    assert (canonical(first) == canonical(second)) == (identity(first) == identity(second))
 
 
 @given(st.text() | st.binary())
 def test_escaped_text_can_be_read_back(text):
-    """As RFC 3986 says, so that no two are the same."""
+    """RFC 3986 defines the escapes, so different texts stay different."""
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     parts = escape(text).split("%")
     back = parts[0].encode() + b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in parts[1:])
@@ -123,16 +123,16 @@ def test_escaped_text_can_be_read_back(text):
 
 
 @pytest.mark.parametrize("text", [":", "/", "a:b", "é", " ", "(", "\ud800"])
-def test_what_no_value_holds_separates_two(text):
-    assert separates(text)
-    assert not set(text) <= set(in_template(text))
+def test_a_text_that_no_value_contains_is_a_separator(text):
+    assert is_separator(text)
+    assert not set(text) <= set(template_text(text))
 
 
 @pytest.mark.parametrize("text", ["", "x", "-", "a1_.Z", "%3A", "~"])
-def test_what_values_may_hold_separates_none(text):
-    assert not separates(text)
+def test_a_text_that_values_may_contain_is_no_separator(text):
+    assert not is_separator(text)
 
 
-def test_a_uuid_s_origin_is_no_part_of_it():
-    """As for `==`: whether it was made safely is not told apart."""
-    assert exact(UUID(ID.hex, is_safe=SafeUUID.safe)) == exact(ID)
+def test_the_origin_of_a_uuid_is_not_part_of_its_text():
+    """`==` ignores it, too."""
+    assert canonical(UUID(ID.hex, is_safe=SafeUUID.safe)) == canonical(ID)
