@@ -1,8 +1,8 @@
-"""The guarded store, command by command: whatever order servers see the commands of several writers in, newest wins.
+"""Guarded store, command by command: the latest version wins in any order in which servers receive the commands.
 
 The real commands run against fake servers whose connections deliver one command at a time, in an order that Hypothesis
-picks: between the commands of one write come those of others, in any form of the store, repeated writes, connections that
-end in the middle, evictions, leases and writes of other clients.
+picks. Between the commands of one write come those of others, in any form of the store. There are also repeated writes,
+connections that end in the middle, evictions, leases and writes of other clients.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ THREE, ONCE, SETTLE = "three copies", "one copy", "settle"
 
 
 class Wire:
-    """A connection of one writer to one zone, with the interface that commands use. `step` delivers one command."""
+    """Connection of one writer to one zone, with the interface that commands use. `step` delivers one command."""
 
     def __init__(self, fake, ends_after=None):
         self._session = fake.session()
@@ -88,7 +88,7 @@ class Wire:
 
 
 class Place:
-    """A node as commands see it."""
+    """Node, with the interface that commands use."""
 
     label = "fake"
     capabilities = Capabilities("1.6.38", explicit_cas=True, cas=True)
@@ -101,7 +101,7 @@ class Place:
 
 
 class Write(NamedTuple):
-    """One write: how new it is, the form of its store, whether it is a delete, its TTL on the wire."""
+    """One write: its age, the form of its store, whether it is a delete, and its exptime."""
 
     age: int
     form: str = THREE
@@ -122,7 +122,7 @@ class Write(NamedTuple):
 
     @property
     def expires_at(self):
-        """On the clock of the fakes, which stands still at 0."""
+        """End of the item on the clock of the fakes, which stays at 0."""
         if self.ttl == 0:
             return None
         return float(self.ttl if self.ttl <= 30 * 24 * 3600 else self.ttl - NOW_MS // 1000)
@@ -140,7 +140,7 @@ class Write(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What happens. `writes` by index, in `sent` in the order in which they set out, possibly repeated."""
+    """Events of one run. `sent` refers to `writes` by index, in the order in which they start, possibly repeated."""
 
     writes: tuple[Write, ...]
     sent: tuple[tuple[int, str], ...]  # (which write, to which zone)
@@ -156,7 +156,7 @@ HARMLESS = {"lease", "lease given back"}  # to what the zone holds at the end
 
 @dataclass
 class Report:
-    """What was seen."""
+    """Problems of one run."""
 
     older_replaced_newer: list[str] = field(default_factory=list)
     vanished: list[str] = field(default_factory=list)
@@ -185,7 +185,7 @@ def writes(*, forms, deletes, newest_wins):
 
 @st.composite
 def plans(draw, *, forms=(THREE,), deletes=False, disturbed=False, repeated=False, cut=False, newest_wins=True):
-    """Every write goes to every zone, in any order, with any interleaving of the single commands."""
+    """Draw a plan: every write goes to every zone, in any order, with any interleaving of the single commands."""
     all_writes = draw(writes(forms=forms, deletes=deletes, newest_wins=newest_wins))
     sent = [(index, zone) for index in range(len(all_writes)) for zone in ZONES]
     if repeated:
@@ -279,7 +279,7 @@ def disturb(fake, kind):
 
 
 def look(fake, clock):
-    """What a reader would see: (version, value, is a tombstone); None for nothing, and for a stub."""
+    """Return the version, the value and whether it is a tombstone, as a reader sees them. None for a miss and for a stub."""
     item = fake.store.get(KEY)
     if item is None or (not item.value and not item.stale and item.win_sent and item.cas > MAX_CAS - NOT_A_VERSION):
         return None
@@ -304,7 +304,7 @@ def judge_step(report, where, kind, before, after, by_version):
 
 
 def judge_end(report, zone, item, clock, newest, by_version, *, disturbed):
-    """The newest version is there with its own TTL and without the stale mark."""
+    """Report a zone that does not hold the latest version, with its own TTL and without the stale mark."""
     if disturbed:  # the newest may have been what was evicted or overwritten
         if item is None or item.value == FOREIGN or item.cas == LEASE_CAS:
             return
@@ -319,55 +319,52 @@ ALL_FORMS = [THREE, ONCE, SETTLE]
 
 @given(plans(repeated=True))
 @settings(max_examples=200, deadline=None)
-def test_small_values(plan):
-    """Three stores of each writer, interleaved and repeated in any way: never older over newer, never nothing, newest at the end."""
+def test_three_copy_stores_keep_the_latest_version(plan):
+    """Interleaved and repeated in any way: no older version replaces a newer one, and no key is absent between."""
     assert simulate(plan).clean
 
 
 @given(plans(forms=[ONCE], repeated=True))
 @settings(max_examples=300, deadline=None)
-def test_values_that_are_sent_once(plan):
-    """The same with the one-copy store."""
+def test_one_copy_stores_keep_the_latest_version(plan):
     assert simulate(plan).clean
 
 
 @given(plans(forms=ALL_FORMS, deletes=True, repeated=True))
 @settings(max_examples=400, deadline=None)
-def test_all_forms_and_deletes(plan):
-    """The same with all forms among each other, and with tombstones."""
+def test_all_forms_and_deletes_keep_the_latest_version(plan):
     assert simulate(plan).clean
 
 
 @given(plans(forms=ALL_FORMS, deletes=True, disturbed=True, repeated=True))
 @settings(max_examples=400, deadline=None)
-def test_with_evictions_leases_and_other_clients(plan):
-    """The same while items vanish, leases come and go and other kinds of clients write: every write ends in a good way."""
+def test_writes_end_among_evictions_leases_and_other_clients(plan):
     assert simulate(plan).clean
 
 
 @given(plans(forms=ALL_FORMS, deletes=True, repeated=True, cut=True))
 @settings(max_examples=400, deadline=None)
-def test_sending_a_write_again_completes_one_whose_connection_ended_in_the_middle(plan):
-    """Half-done stores of any writers do no harm, and the newest sent once more ends as if nothing had happened."""
+def test_repeated_write_completes_one_whose_connection_ended(plan):
+    """Half-done stores of any writers do no harm. Each write is sent once more in the end."""
     assert simulate(plan).clean
 
 
 @pytest.mark.parametrize("problem", ["older_replaced_newer", "not_newest_at_the_end"])
-def test_blind_stores_do_leave_zones_different(problem):
-    """Stores in order of arrival fail in both ways, so the tests above can see what they look for."""
+def test_search_finds_the_faults_of_stores_by_arrival(problem):
+    """They fail in both ways, so the tests above can find such faults."""
     plan = find(plans(newest_wins=False), lambda plan: bool(getattr(simulate(plan), problem)))
     assert {write.newest_wins for write in plan.writes} == {False}
 
 
-def test_the_search_finds_nothing_in_the_guarded_store():
-    """The same search as for the blind store, which finds what there is, finds nothing here."""
+def test_search_finds_no_fault_of_the_guarded_store():
+    """It is the search that finds the faults of stores by arrival."""
     for forms in ([THREE], [ONCE]):
         with pytest.raises(NoSuchExample):
             find(plans(forms=forms), lambda plan: not simulate(plan).clean, settings=settings(max_examples=100))
 
 
 def seen_between_commands(*writes_in_turn):
-    """What a zone holds after each command: (value, stale, expires at), None for nothing and "stub" for a stub."""
+    """Return the value, stale mark and end of the item after each command. None for a miss, and "stub" for a stub."""
 
     async def main():
         fake = FakeMemcached(clock=lambda: 0.0, wall_clock=lambda: NOW_MS / 1000)
@@ -388,8 +385,8 @@ def seen_between_commands(*writes_in_turn):
     return asyncio.run(main())
 
 
-def test_a_reader_in_the_middle_sees_the_new_value():
-    """Step by step: add is refused, take over shows the new value as stale, confirm clears the mark and sets the TTL."""
+def test_reader_between_commands_of_three_copies_sees_the_new_value():
+    """The add is refused, the second store shows the new value as stale, and the third clears the mark and sets the TTL."""
     old, new = Write(1, ttl=101), Write(2, ttl=102)
     assert seen_between_commands(old, new) == [
         (old.value, False, old.ttl),
@@ -401,8 +398,8 @@ def test_a_reader_in_the_middle_sees_the_new_value():
     ]
 
 
-def test_a_reader_in_the_middle_of_a_one_copy_store_sees_a_stub_only_where_nothing_was():
-    """Step by step: a stub; the value with the stub's TTL and the mark; its own TTL; no mark. Then over an older value."""
+def test_reader_between_commands_of_one_copy_sees_a_stub_for_an_absent_key():
+    """The steps: a stub; the value with the stub's TTL and the mark; its own TTL; no mark. Then over an older value."""
     old, new = Write(1, ONCE, ttl=101), Write(2, ONCE, ttl=102)
     assert seen_between_commands(old, new, old, new) == [
         "stub",
@@ -421,8 +418,8 @@ def test_a_reader_in_the_middle_of_a_one_copy_store_sees_a_stub_only_where_nothi
     ]
 
 
-def test_versions_are_newer_than_the_stub():
-    """The stub is replaced by every version, and is none itself."""
+def test_every_version_is_newer_than_the_stub():
+    """The stub itself is not a version."""
     clock = HybridLogicalClock(0)
     assert clock.observe(GUARD_STUB_CAS) is None
     assert MAX_CAS - clock.tick() < GUARD_STUB_CAS

@@ -1,4 +1,4 @@
-"""Guarded stores whose connection ends inside the packet: what others see until it is sent again, and what is left then."""
+"""Guarded stores whose connection ends inside the packet: the view of other clients, and the end after a repeated store."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ SIZES = {"one copy": THREE_COPIES_MAX_BYTES + 1, "three copies": 10}
 
 
 class Cutter:
-    """Ends the connection to zone a inside the packet of the next guarded store."""
+    """Fault that ends the connection to zone a inside the packet of the next guarded store."""
 
     def __init__(self, zones):
         self._dial = zones.dial
@@ -95,7 +95,7 @@ async def test_stub_of_the_local_zone_does_not_hide_the_value_of_another(zones):
 
 
 @on_zones()
-async def test_stub_that_was_left_behind_holds_up_a_load_for_its_seconds_at_most(zones):
+async def test_stub_left_behind_delays_a_load_for_its_seconds_at_most(zones):
     """Readers take the writer for a process that loads. When the stub is gone, the next reader gets the lease, and stores."""
     cache = await zones.ready()
     leave_stub(zones, *"abc")
@@ -112,7 +112,7 @@ async def test_stub_that_was_left_behind_holds_up_a_load_for_its_seconds_at_most
 
 @pytest.mark.parametrize(("size", "left"), [(300_000, None), (700_000, "older")])
 @on_zones(max_bytes=200_000)
-async def test_value_that_a_server_has_no_memory_for_is_not_stored(zones, size, left):
+async def test_value_without_memory_on_the_server_is_not_stored(zones, size, left):
     """The server first removes the item that is there, unless it keeps the large value in chunks."""
     cache = await zones.ready()
     await cache.set("k", "older", consistency="all")

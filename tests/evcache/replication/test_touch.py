@@ -1,4 +1,4 @@
-"""Touch: values get a new time to live, and nothing else does; a zone that misses one gets it later."""
+"""Touch: values get a new TTL, and other items keep theirs. A zone that misses a touch gets it later."""
 
 import asyncio
 from contextlib import suppress
@@ -31,7 +31,7 @@ each_touch = pytest.mark.parametrize("touches", [touch, touch_at_none, get_and_t
 
 
 def times(zones):
-    """The seconds that are left in each zone."""
+    """Return the seconds that are left in each zone."""
     stores = {zone: zones.one(zone).store for zone in "abc"}
     items = {zone: store.get(full("k")) for zone, store in stores.items()}
     return {zone: None if item is None else stores[zone].ttl_left(item) for zone, item in items.items()}
@@ -40,8 +40,8 @@ def times(zones):
 @pytest.mark.parametrize("ttl", [2, 5000])
 @each_touch
 @on_zones()
-async def test_a_tombstone_keeps_its_time(zones, touches, ttl):
-    """Neither shortened, by which a delete would be forgotten, nor prolonged."""
+async def test_touch_leaves_the_ttl_of_a_tombstone(zones, touches, ttl):
+    """A shorter one would forget the delete."""
     cache = await zones.ready()
     await cache.set("k", "value", consistency="all")
     await cache.delete("k", consistency="all")
@@ -52,8 +52,8 @@ async def test_a_tombstone_keeps_its_time(zones, touches, ttl):
 
 
 @on_zones()
-async def test_a_tombstone_keeps_its_time_although_no_reply_comes(zones):
-    """The touch is not sent before the answer to the look has come."""
+async def test_touch_without_a_reply_leaves_the_ttl_of_a_tombstone(zones):
+    """The touch is not sent before the reply to the look has arrived."""
     cache = await zones.ready()
     await cache.delete("k", consistency="all")
     zones.pause(*"abc")
@@ -65,8 +65,8 @@ async def test_a_tombstone_keeps_its_time_although_no_reply_comes(zones):
 
 @each_touch
 @on_zones()
-async def test_a_remembered_absence_keeps_its_time(zones, touches):
-    """By then the value may be there, and the loader is asked."""
+async def test_touch_leaves_the_ttl_of_a_known_absence(zones, touches):
+    """The source may have the value when it ends."""
     cache = await zones.ready()
     row = None
 
@@ -84,8 +84,8 @@ async def test_a_remembered_absence_keeps_its_time(zones, touches):
 
 @each_touch
 @on_zones()
-async def test_the_stub_of_a_lease_keeps_its_time(zones, touches):
-    """Otherwise no process could load the key for as long, if the one that does has died."""
+async def test_touch_leaves_the_ttl_of_a_lease(zones, touches):
+    """If its process has died, no other could load the key for that time."""
     cache = await zones.ready()
     other = await zones.ready()
 
@@ -103,8 +103,8 @@ async def test_the_stub_of_a_lease_keeps_its_time(zones, touches):
 
 @each_touch
 @on_zones()
-async def test_an_envelope_gets_new_times_as_a_whole(zones, touches):
-    """It is fresh for the new time, then stale for as long as before."""
+async def test_touch_moves_all_times_of_an_envelope(zones, touches):
+    """The value is fresh for the new time, then stale for as long as before."""
     cache = await zones.ready()
     loads = 0
 
@@ -130,8 +130,8 @@ async def test_an_envelope_gets_new_times_as_a_whole(zones, touches):
 
 
 @on_zones()
-async def test_an_envelope_that_is_out_of_date_is_not_made_fresh(zones):
-    """To a plain read there is nothing, and so there is nothing to touch."""
+async def test_touch_does_not_refresh_a_stale_envelope(zones):
+    """Plain reads miss, so there is no value to touch."""
     cache = await zones.ready()
 
     async def loader():
@@ -146,8 +146,8 @@ async def test_an_envelope_that_is_out_of_date_is_not_made_fresh(zones):
 
 
 @pytest.mark.parametrize("options", [{}, {"versions": "1.6.18"}], ids=["versions", "none"])
-def test_a_value_that_is_touched_is_the_same(options):
-    """Bytes, flags and version stay, and no stale mark is left, by which others would load it."""
+def test_touch_keeps_bytes_flags_and_version(options):
+    """No stale mark is left, which would make other readers load the key."""
 
     @on_zones(**options)
     async def main(zones):
@@ -166,8 +166,7 @@ def test_a_value_that_is_touched_is_the_same(options):
 
 
 @on_zones()
-async def test_a_write_between_the_look_and_the_touch_is_not_touched_by_mistake(zones):
-    """The touch looks again, and touches what is there then."""
+async def test_write_between_the_look_and_the_touch_is_looked_at_again(zones):
     cache = await zones.ready()
     await cache.set("k", "value", ttl=10, consistency="all")
     touching = asyncio.ensure_future(cache.touch("k", 500, consistency="all"))
@@ -180,8 +179,8 @@ async def test_a_write_between_the_look_and_the_touch_is_not_touched_by_mistake(
 
 
 @on_zones(versions="1.6.18")
-async def test_an_absence_that_comes_between_the_look_and_the_touch_is_none_to_touch(zones):
-    """Without versions nothing is compared, but the reply shows what was touched."""
+async def test_absence_written_between_the_look_and_the_touch_is_not_found(zones):
+    """Without versions the touch does not compare, but its reply shows the flags."""
     cache = await zones.ready()
     await cache.set("k", "value", ttl=10, consistency="all")
 
@@ -202,7 +201,7 @@ async def test_an_absence_that_comes_between_the_look_and_the_touch_is_none_to_t
 @pytest.mark.parametrize("ttl", [300, 20])
 @each_touch
 @on_zones()
-async def test_a_zone_that_missed_a_touch_gets_it(zones, touches, ttl):
+async def test_zone_that_missed_a_touch_gets_it(zones, touches, ttl):
     """Longer or shorter, with the time that is left by then."""
     cache = await zones.ready(circuit=QUICK)
     await cache.set("k", "value", ttl=100, consistency="all")
@@ -221,8 +220,8 @@ async def test_a_zone_that_missed_a_touch_gets_it(zones, touches, ttl):
 
 @each_touch
 @on_zones()
-async def test_a_value_that_was_to_expire_does_not_return_with_its_zone(zones, touches):
-    """A touch cut a life short. The other zones no longer have the value, and a zone that missed the touch comes back with it."""
+async def test_value_touched_to_an_early_end_does_not_return_with_its_zone(zones, touches):
+    """The other zones no longer have the value, and a zone that missed the touch returns with it."""
     cache = await zones.ready(circuit=QUICK)
     reader = await zones.ready(circuit=QUICK, local_zone="c", hints=None)
     await cache.set("k", "value", ttl=600, consistency="all")
@@ -236,8 +235,8 @@ async def test_a_value_that_was_to_expire_does_not_return_with_its_zone(zones, t
 
 
 @on_zones()
-async def test_a_value_that_was_written_since_is_not_touched_late(zones):
-    """The late touch is for the version that was touched."""
+async def test_late_touch_leaves_a_value_written_since(zones):
+    """It names the version that was touched."""
     cache = await zones.ready(circuit=QUICK)
     other = await zones.ready(hints=None)
     await cache.set("k", "value", ttl=100, consistency="all")
@@ -253,7 +252,7 @@ async def test_a_value_that_was_written_since_is_not_touched_late(zones):
 
 
 @on_zones()
-async def test_a_zone_that_missed_value_and_touch_gets_the_value_with_its_new_time(zones):
+async def test_zone_that_missed_value_and_touch_gets_both(zones):
     cache = await zones.ready(circuit=QUICK)
     await cut_off(zones, cache, "c")
     await cache.set("k", "value", ttl=20)
@@ -267,7 +266,7 @@ async def test_a_zone_that_missed_value_and_touch_gets_the_value_with_its_new_ti
 
 
 @on_zones()
-async def test_a_touch_costs_no_value(zones):
+async def test_touch_sends_no_value(zones):
     """For a value of any size, each zone gets two small packets."""
     cache = await zones.ready()
     await cache.set("k", b"x" * 50_000, consistency="all")
@@ -279,7 +278,7 @@ async def test_a_touch_costs_no_value(zones):
 
 @on_zones(zones=1)
 async def test_the_queue_has_room_for_the_first_of_two_requests_only(zones):
-    """The reply to the first request, or its timeout, has no receiver, and asyncio does not report it as lost."""
+    """The first request has no receiver for its reply or timeout, and asyncio does not report it as lost."""
     cache = await zones.ready(circuit=PATIENT)
     view, _ = await cache._open(cache._defaults.write(None, None, None))
     node = view.readers[0].node(view.ring_position(full("k")))

@@ -53,7 +53,7 @@ def test_warning_names_server_and_remedy(server, reason, remedy, caplog):
 
 @pytest.mark.parametrize("options", [{}, {"transport": "classic"}])
 @on_zones(zones=2, versions="1.6.38")
-async def test_transport_that_is_chosen_counts_as_the_server_does(zones, options, caplog):
+async def test_classic_transport_counts_as_a_server_without_versions(zones, options, caplog):
     cache = await zones.ready(**options)
     assert cache.stats().zones_without_versions == (("a", "b") if options else ())
     assert len(warnings(caplog)) == (2 if options else 0)
@@ -62,7 +62,7 @@ async def test_transport_that_is_chosen_counts_as_the_server_does(zones, options
 @pytest.mark.parametrize("options", [{"ordering": "arrival"}, {"interop": True}])
 @on_zones(zones=2, versions="1.6.18")
 async def test_no_warning_without_need_of_versions(zones, options, caplog):
-    """The list tells what servers are, and does not depend on the settings."""
+    """`stats` lists the zones all the same."""
     cache = await zones.ready(**options)
     assert cache.stats().zones_without_versions == ("a", "b")
     assert warnings(caplog) == []
@@ -136,7 +136,7 @@ async def test_a_zone_that_leaves_the_topology_leaves_the_list(zones):
 
 
 @on_zones(zones=2, versions="1.6.18")
-async def test_servers_that_were_never_reached_are_not_judged(zones, caplog):
+async def test_servers_that_were_never_reached_do_not_count(zones, caplog):
     await zones.kill("a", "b")
     cache = zones.client()
     assert cache.stats().zones_without_versions == ()
@@ -171,8 +171,7 @@ async def test_hint_is_delivered_only_if_the_server_came_back_newer(zones, serve
 
 
 @on_zones(versions=MIXED)
-async def test_other_zones_keep_what_versions_give(zones):
-    """Hints and repair of a zone do not depend on the servers of another one."""
+async def test_zone_without_versions_leaves_hints_and_repair_of_others(zones):
     hooks = Listener()
     cache = await zones.ready(hooks=hooks)
     assert await cache.set("k", "v", consistency="all")

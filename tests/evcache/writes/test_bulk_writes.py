@@ -60,8 +60,8 @@ def window(monkeypatch):
 @pytest.mark.parametrize("operation", ["set_many", "delete_many"])
 @pytest.mark.parametrize("warm", [True, False])
 @pytest.mark.parametrize("nodes", [1, 3])
-def test_more_keys_than_a_connection_may_have_waiting(operation, warm, nodes):
-    """The call waits for room, also on a client that has no connection yet. Every zone gets every key."""
+def test_bulk_write_of_more_keys_than_a_connection_holds_waits_for_room(operation, warm, nodes):
+    """Also on a client that has no connection yet. Every zone gets every key."""
 
     @on_zones(nodes=nodes)
     async def scenario(zones):
@@ -81,7 +81,7 @@ def test_more_keys_than_a_connection_may_have_waiting(operation, warm, nodes):
 
 @pytest.mark.parametrize("operation", ["set_many", "delete_many"])
 @on_zones()
-async def test_a_limit_on_background_tasks_refuses_no_key(zones, operation):
+async def test_limit_on_background_tasks_refuses_no_key(zones, operation):
     """Neither while the first connection opens, nor for keys that need a look before the store."""
     cache = zones.client()
     cache._background._max_tasks = 0
@@ -95,8 +95,8 @@ async def test_a_limit_on_background_tasks_refuses_no_key(zones, operation):
 
 
 @on_zones()
-async def test_a_slow_zone_gets_the_keys_after_the_call_has_returned(zones, window):
-    """A few are in flight, the others wait in its lane."""
+async def test_slow_zone_gets_the_keys_after_the_call_has_returned(zones, window):
+    """A few are in flight, and the lane holds the others."""
     cache = await zones.ready()
     zones.pause("c")
     watch = Stopwatch()
@@ -114,8 +114,8 @@ async def test_a_slow_zone_gets_the_keys_after_the_call_has_returned(zones, wind
 
 
 @on_zones()
-async def test_a_call_waits_for_a_zone_that_is_too_far_behind(zones, window):
-    """The lane of the slow zone bounds what the fast zones are ahead; all keys are stored once it answers."""
+async def test_bulk_write_waits_for_a_zone_that_is_too_far_behind(zones, window):
+    """The lane of the slow zone bounds the lead of the fast zones. All keys are stored once it answers."""
     cache = await zones.ready()
     zones.pause("c")
     asyncio.get_running_loop().call_later(0.3, zones.resume, "c")
@@ -131,8 +131,8 @@ async def test_a_call_waits_for_a_zone_that_is_too_far_behind(zones, window):
 
 @pytest.mark.parametrize("operation", ["set_many", "delete_many"])
 @on_zones()
-async def test_what_does_not_fit_the_deadline_is_a_timeout(zones, window, operation):
-    """A key that was not sent has this outcome in every zone, and is not written later. No node is blamed."""
+async def test_key_that_was_not_sent_by_the_deadline_is_a_timeout(zones, window, operation):
+    """It has this outcome in every zone, and is not written later. No node counts as failed."""
     cache = await zones.ready()
     slow = asyncio.ensure_future(trickle(zones, *ALL_ZONES))
     keys = names(300)
@@ -162,8 +162,8 @@ async def test_what_does_not_fit_the_deadline_is_a_timeout(zones, window, operat
 
 
 @on_zones()
-async def test_no_zone_answers(zones, window):
-    """It is an error, as for a single write, or a result with the outcomes."""
+async def test_bulk_write_without_an_answer_is_an_error_or_a_result(zones, window):
+    """As for a single write, `errors` decides."""
     cache = await zones.ready()
     zones.pause(*ALL_ZONES)
     watch = Stopwatch()
@@ -177,7 +177,7 @@ async def test_no_zone_answers(zones, window):
 
 
 @on_zones()
-async def test_a_zone_that_is_down_delays_nothing(zones, window):
+async def test_zone_that_is_down_delays_no_key(zones, window):
     """Its keys are hints at once."""
     cache = await zones.ready()
     await cut_off(zones, cache, "c")
@@ -190,8 +190,8 @@ async def test_a_zone_that_is_down_delays_nothing(zones, window):
 
 
 @on_zones()
-async def test_a_zone_that_is_out_of_reach_from_the_beginning(zones, window):
-    """A connection that does not open takes neither the keys of the others nor a task for each key."""
+async def test_connection_that_does_not_open_takes_no_task_for_each_key(zones, window):
+    """The other zones get their keys."""
     connect = zones.dial
 
     async def dial(endpoint, factory):
@@ -215,8 +215,8 @@ async def test_a_zone_that_is_out_of_reach_from_the_beginning(zones, window):
 
 
 @on_zones()
-async def test_a_cancelled_call_sends_no_further_key(zones, window):
-    """What it has begun goes on in every zone. Nothing of the rest is left."""
+async def test_cancelled_bulk_write_sends_no_further_key(zones, window):
+    """Keys that it has begun go on in every zone. The others leave no state."""
     cache = await zones.ready()
     slow = asyncio.ensure_future(trickle(zones, *ALL_ZONES))
     keys = names(300)
@@ -240,7 +240,7 @@ async def test_a_cancelled_call_sends_no_further_key(zones, window):
 
 
 @on_zones()
-async def test_calls_of_one_client_share_the_windows(zones, window):
+async def test_bulk_writes_of_one_client_share_the_windows(zones, window):
     """Twenty calls at once have no more in flight than one."""
     cache = await zones.ready()
     zones.pause("c")
@@ -257,8 +257,8 @@ async def test_calls_of_one_client_share_the_windows(zones, window):
 
 @pytest.mark.parametrize(("size", "in_flight"), [(400, 2), (5_000, 1)])
 @on_zones()
-async def test_the_bytes_in_flight_are_bounded(zones, monkeypatch, size, in_flight):
-    """A value over the bound is sent by itself."""
+async def test_bytes_in_flight_are_bounded(zones, monkeypatch, size, in_flight):
+    """A value over the bound is sent alone."""
     monkeypatch.setattr("evcache.replication.lanes.WINDOW_BYTES", 2_000)
     cache = await zones.ready()
     zones.pause("c")
@@ -271,8 +271,8 @@ async def test_the_bytes_in_flight_are_bounded(zones, monkeypatch, size, in_flig
 
 @pytest.mark.parametrize("options", [{"versions": "1.6.18"}, {}])
 @pytest.mark.parametrize("later", ["set", "delete", "set_many"])
-def test_a_later_write_is_not_overtaken_by_the_queue(window, options, later):
-    """Also on servers that keep what arrives last."""
+def test_later_write_is_not_overtaken_by_the_queue(window, options, later):
+    """Also on servers that keep the write that arrives last."""
 
     @on_zones(**options)
     async def scenario(zones):
@@ -295,7 +295,7 @@ def test_a_later_write_is_not_overtaken_by_the_queue(window, options, later):
 
 
 @on_zones(versions="1.6.18")
-async def test_a_single_write_in_the_queue_keeps_its_own_deadline(zones, window):
+async def test_single_write_in_the_queue_keeps_its_own_deadline(zones, window):
     """The writes before it have more time, and hang."""
     cache = await zones.ready()
     zones.pause("c")
@@ -310,7 +310,7 @@ async def test_a_single_write_in_the_queue_keeps_its_own_deadline(zones, window)
 @pytest.mark.parametrize(("drain", "reaches"), [(2.0, True), (0.0, False)])
 @on_zones()
 async def test_close_waits_for_the_queue(zones, window, drain, reaches):
-    """As for any background work. What is left after that is a hint, and no task."""
+    """After the drain time, the rest are hints, and no task is left."""
     cache = await zones.ready()
     zones.pause("c")
     await cache.set_many(dict.fromkeys(names(25), "v"), timeout=5)
@@ -322,8 +322,8 @@ async def test_close_waits_for_the_queue(zones, window, drain, reaches):
 
 
 @on_zones()
-async def test_a_call_that_meets_close_ends(zones, window):
-    """Its keys that are queued fail like those in flight."""
+async def test_bulk_write_ends_if_the_client_closes(zones, window):
+    """Its queued keys fail like those in flight."""
     cache = await zones.ready()
     zones.pause(*ALL_ZONES)
     writing = asyncio.ensure_future(write(cache, "set_many", names(100), timeout=30, errors="miss"))
@@ -357,7 +357,7 @@ def test_each_opening_begins_with_empty_lanes(window, closes):
 @pytest.mark.parametrize("operation", ["set_many", "delete_many"])
 @pytest.mark.parametrize("slow", ["", "c"])
 @on_zones()
-async def test_a_long_call_lets_others_run(zones, operation, slow):
+async def test_bulk_write_lets_other_tasks_run(zones, operation, slow):
     """Between two turns of the loop, the call checks, encodes and sends a bounded number of keys."""
     cache = await zones.ready()
     zones.pause(*slow)
@@ -394,8 +394,8 @@ async def test_a_long_call_lets_others_run(zones, operation, slow):
 
 
 @on_zones()
-async def test_values_that_change_while_the_call_waits(zones):
-    """The call writes what it was given."""
+async def test_set_many_writes_the_values_at_the_time_of_the_call(zones):
+    """The caller changes the mapping while the call waits."""
     cache = await zones.ready()
     values = dict.fromkeys(names(1_000), "v")
     writing = asyncio.ensure_future(cache.set_many(values, timeout=5))

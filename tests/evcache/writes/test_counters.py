@@ -1,6 +1,7 @@
 """Counters: versioned ints that one zone counts, with the guarantees of any other write."""
 
 import asyncio
+import math
 
 import pytest
 
@@ -12,6 +13,7 @@ from evcache.zones.errors import ServerError
 from evcache.zones.routing.zone_order import coordinator_order
 from tests.support.memory_zones import QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time, pause_before_decisions
 from tests.support.near_clients import near_client, settled
+from tests.support.written import NOWHERE, coordinator_of, everywhere
 
 DECIDES = coordinator_order(full("n"), "abc")[0]
 OTHERS = [zone for zone in "abc" if zone != DECIDES]
@@ -23,7 +25,7 @@ def raw_values(zones):
 
 @pytest.mark.parametrize("value", [0, 1, 9, 10, 42, 48, 99, 12345, 825373492, 2**32, 2**63, MAX_COUNTER])
 @on_zones()
-async def test_an_int_that_was_set_can_be_counted(zones, value):
+async def test_incr_of_an_int_that_was_set_counts(zones, value):
     """Every zone then has the int in its shortest form and under one version."""
     cache = await zones.ready()
     await cache.set("n", value, consistency="all")
@@ -40,7 +42,7 @@ async def test_an_int_that_was_set_can_be_counted(zones, value):
 
 @pytest.mark.parametrize("steps", [(10, 1), (100, 1), (1000, 999), (100, 91), (20, 20), (5, 100)])
 @on_zones()
-async def test_a_number_that_loses_digits_keeps_no_padding(zones, steps):
+async def test_number_that_loses_digits_keeps_no_padding(zones, steps):
     cache = await zones.ready()
     value, delta = steps
     await cache.set("n", value, ttl=100, consistency="all")
@@ -54,8 +56,8 @@ async def test_a_number_that_loses_digits_keeps_no_padding(zones, steps):
 
 @pytest.mark.parametrize("value", [True, False, b"5", "5", " 5", "", b"", -1, 2.5, None, [1]])
 @on_zones()
-async def test_what_is_no_int_from_0_up_is_refused(zones, value):
-    """Every client refuses it in the same way, and the value stays unchanged."""
+async def test_incr_of_another_value_is_refused(zones, value):
+    """Every kind of client refuses it alike, and the value stays."""
     clients = [await zones.ready(local_zone=zone) for zone in "abc"]
     await clients[0].set("n", value, consistency="all")
     for cache in clients:
@@ -66,8 +68,8 @@ async def test_what_is_no_int_from_0_up_is_refused(zones, value):
 
 
 @on_zones()
-async def test_all_and_quorum_read_what_was_counted(zones):
-    """Also when it began as a set, and while a zone lacks what was counted."""
+async def test_reads_of_several_zones_return_the_last_count(zones):
+    """Also if a set made the counter, and while a zone lacks the last count."""
     cache = await zones.ready(circuit=QUICK, hints=None)
     reader = await zones.ready(circuit=QUICK, hints=None, local_zone=OTHERS[0])
     await cache.set("n", 0, consistency="all")
@@ -84,7 +86,7 @@ async def test_all_and_quorum_read_what_was_counted(zones):
 
 @pytest.mark.parametrize("what", ["set", "delete"])
 @on_zones()
-async def test_a_late_copy_undoes_neither_a_set_nor_a_delete(zones, what):
+async def test_late_copy_of_a_counter_undoes_no_later_write(zones, what):
     """The copy of a counter has its version, and the later write a newer one."""
     counter = await zones.ready()
     other = await zones.ready(local_zone="b")
@@ -118,8 +120,8 @@ async def test_counters_that_several_clients_move_end_equal(zones):
 
 
 @on_zones()
-async def test_a_step_that_was_decided_and_not_heard_of_is_counted_once(zones):
-    """The call raises, since the client cannot know; the zones agree on whether it was."""
+async def test_step_whose_reply_is_lost_is_counted_once(zones):
+    """The call raises, because the client cannot know the outcome. The zones agree on it."""
     cache = await zones.ready(circuit=QUICK)
     await cache.set("n", 5, consistency="all")
     pause_before_decisions(zones, cache, DECIDES)
@@ -132,8 +134,7 @@ async def test_a_step_that_was_decided_and_not_heard_of_is_counted_once(zones):
 
 
 @on_zones()
-async def test_a_counter_is_read_near_as_what_it_is(zones):
-    """The client that counts sees its own count."""
+async def test_near_cache_returns_the_last_own_count(zones):
     cache, _ = near_client(zones, "a")
     await settled(zones, cache)
     assert await cache.incr("n", initial=1, consistency="all") == 1
@@ -144,8 +145,8 @@ async def test_a_counter_is_read_near_as_what_it_is(zones):
 
 @pytest.mark.parametrize("interop", [True, False])
 @pytest.mark.parametrize("version", ["1.6.18", "1.6.38"])
-def test_counters_of_every_kind_of_server(interop, version):
-    """With other kinds of clients, counters are text, as those make them; packed ints are refused."""
+def test_counters_on_every_kind_of_server(interop, version):
+    """In interop mode, counters are text, as other clients make them. Packed ints are refused."""
 
     @on_zones(versions=version)
     async def main(zones):
@@ -173,8 +174,8 @@ def test_counters_of_every_kind_of_server(interop, version):
 
 
 @on_zones()
-async def test_a_client_counts_one_key_step_by_step(zones):
-    """Its own calls would make each other's compare fail: no step is tried twice."""
+async def test_calls_of_one_client_for_one_key_decide_one_after_another(zones):
+    """Two of them at once would fail each other's compare. Each step is sent once."""
     cache = await zones.ready()
     await cache.set("n", 0, consistency="all")
     zones.forget()
@@ -184,8 +185,8 @@ async def test_a_client_counts_one_key_step_by_step(zones):
 
 
 @on_zones()
-async def test_a_call_waits_for_its_turn_until_its_own_deadline(zones):
-    """The one before it may take longer than it has; and it leaves nothing behind."""
+async def test_call_waits_for_the_lock_of_its_key_until_its_own_deadline(zones):
+    """The call before it may take longer. No lock is left."""
     cache = await zones.ready()
     await cache.set("n", 0, consistency="all")
     loop = asyncio.get_running_loop()
@@ -200,8 +201,8 @@ async def test_a_call_waits_for_its_turn_until_its_own_deadline(zones):
 
 
 @on_zones()
-async def test_a_zone_that_hangs_does_not_make_calls_for_one_key_wait_for_each_other(zones):
-    """Each compares the zones for itself, all at the same time, and only the decisions are made one by one."""
+async def test_looks_of_one_client_for_one_key_run_at_once(zones):
+    """A zone hangs, so each look takes long. Only the decisions are made one after another."""
     cache = await zones.ready(write_timeout=0.9)
     await cache.set("n", 0, consistency="all")
     zones.pause(OTHERS[1])
@@ -213,8 +214,7 @@ async def test_a_zone_that_hangs_does_not_make_calls_for_one_key_wait_for_each_o
 
 @pytest.mark.parametrize("initial", [None, 7])
 @on_zones()
-async def test_a_counter_that_is_deleted_while_it_is_counted(zones, initial):
-    """After it was looked at: then there is none, which is no error."""
+async def test_incr_of_a_counter_deleted_after_the_look_is_none(zones, initial):
     cache = await zones.ready()
     other = await zones.ready(local_zone="b")
     await cache.set("n", 5, consistency="all")
@@ -227,3 +227,84 @@ async def test_a_counter_that_is_deleted_while_it_is_counted(zones, initial):
 
     cache._coordinator.look = looks_and_is_late
     assert await cache.incr("n", initial=initial) == initial
+
+
+@on_zones()
+async def test_incr_and_decr_move_the_counter_in_every_zone(zones):
+    """Never below 0, and from 2^64-1 to 0."""
+    cache = await zones.ready()
+    assert await cache.incr("n") is None
+    assert await cache.decr("n") is None
+    assert zones.values("n") == NOWHERE
+    assert await cache.incr("n", 7, initial=5, ttl=100, consistency="all") == 5
+    assert zones.values("n") == everywhere(5)
+    assert {zones.held("n", zone).ttl for zone in "abc"} == {100}
+    assert await cache.incr("n", 7, consistency="all") == 12
+    assert await cache.decr("n", 3, consistency="all") == 9
+    assert {zones.held("n", zone).raw.value for zone in "abc"} == {b"9"}, "no zone keeps memcached's padding"
+    assert await cache.decr("n", 100, consistency="all") == 0
+    assert await cache.incr("n", 2**64 - 1, consistency="all") == 2**64 - 1
+    assert await cache.incr("n", 2, consistency="all") == 1
+    assert await cache.incr("n", 0, consistency="all") == 1
+    assert await cache.get("n") == 1
+    assert zones.values("n") == everywhere(1)
+    assert len(set(zones.stored_versions("n").values())) == 1
+    assert zones.stored_versions("n")["a"] is not None
+    assert sorted(zones.held("n", zone).ttl for zone in "abc") == [98, 98, 100], "no copy outlives what was decided"
+
+
+@pytest.mark.parametrize("ttl", [math.inf, 40 * 86400])
+@on_zones()
+async def test_counter_keeps_its_ttl_in_every_zone(zones, ttl):
+    """Also if it does not expire, or lives for over 30 days."""
+    cache = await zones.ready()
+    await cache.incr("n", initial=9, ttl=ttl, consistency="all")
+    assert await cache.incr("n", consistency="all") == 10
+    for zone in "abc":
+        left = zones.held("n", zone).ttl
+        assert left is None if ttl == math.inf else left == pytest.approx(ttl, abs=2)
+
+
+@on_zones()
+async def test_incr_over_a_tombstone_is_none_or_the_initial_value(zones):
+    cache = await zones.ready()
+    await cache.set("n", 5, consistency="all")
+    await cache.delete("n", consistency="all")
+    assert await cache.incr("n") is None
+    assert zones.values("n") == everywhere(TOMBSTONE)
+    assert await cache.decr("n", initial=3, ttl=50, consistency="all") == 3
+    assert zones.values("n") == everywhere(3)
+    assert {zones.held("n", zone).ttl for zone in "abc"} == {50}
+    assert await cache.incr("n", consistency="all") == 4
+
+
+@pytest.mark.parametrize("value", ["text", "5", b"5", [1], -7, b"\0", True, 2.5, None])
+@on_zones()
+async def test_incr_of_a_text_is_a_server_error(zones, value):
+    """Not `CacheUnavailable`, because the zone did answer. The value stays."""
+    cache = await zones.ready()
+    await cache.set("n", value, consistency="all")
+    with pytest.raises(ServerError, match="not a counter"):
+        await cache.incr("n")
+    with pytest.raises(ServerError, match="not a counter"):
+        await cache.incr("n", initial=1)
+    assert zones.values("n") == everywhere(value)
+
+
+@on_zones()
+async def test_concurrent_counting_loses_no_step(zones):
+    """Each caller gets another number."""
+    clients = [await zones.ready(local_zone=zone) for zone in "abc"]
+    await clients[0].incr("n", initial=0, consistency="all")
+    numbers = await asyncio.gather(*(clients[number % 3].incr("n", consistency="all") for number in range(60)))
+    assert sorted(numbers) == list(range(1, 61))
+
+
+@on_zones()
+async def test_incr_returns_the_value_although_copies_are_missing(zones):
+    """A caller without the number would count again."""
+    cache = await zones.ready()
+    zone = await coordinator_of(zones, cache, "n")
+    await zones.kill(*(set("abc") - {zone}))
+    assert await cache.incr("n", initial=1, consistency="all") == 1
+    assert await cache.incr("n", consistency="all") == 2

@@ -1,4 +1,4 @@
-"""Decisions, copies and touches that meet what others do in between, step by step."""
+"""Decisions, copies and touches with another write between two of their steps."""
 
 import asyncio
 import copy
@@ -24,7 +24,7 @@ def snapshot(zones, zone):
 
 
 def before_the_next(monkeypatch, name, what):
-    """Have something happen before the next request that counting makes by this function, and before no other."""
+    """Run `what` before the next request that the increment makes by this function, and before no other."""
     real = getattr(node_requests, name)
 
     async def function(*arguments, **more):
@@ -38,8 +38,8 @@ def before_the_next(monkeypatch, name, what):
 @pytest.mark.parametrize("between", ["store", "count_and_peek"])
 @pytest.mark.parametrize("skew", [0.0, 2.0, -2.0])
 @on_zones()
-async def test_a_number_gains_a_digit_while_another_client_counts(zones, monkeypatch, skew, between):
-    """The client makes room first, under a version. A write in between is another step, and no step is lost."""
+async def test_number_gains_a_digit_while_another_client_counts(zones, monkeypatch, skew, between):
+    """The client makes room first, under a version. A write between the two steps is another step, and no step is lost."""
     one = await zones.ready(hints=None, wall_clock=lambda: zones.wall_clock() + skew)
     other = await zones.ready(hints=None, local_zone="b")
     await one.set("k", 9, consistency="all")
@@ -51,8 +51,8 @@ async def test_a_number_gains_a_digit_while_another_client_counts(zones, monkeyp
 
 
 @on_zones()
-async def test_a_counter_without_a_version_is_waited_for(zones):
-    """Another client is about to give it one: neither a count nor a late copy takes it for an item of another kind of client."""
+async def test_counter_without_a_version_is_waited_for(zones):
+    """Another client is about to give it one. Neither a count nor a late copy may treat it as an item of another kind of client."""
     one = await zones.ready(hints=None)
     other = await zones.ready(hints=None, local_zone="b")
     await one.set("k", 5, consistency="all")
@@ -69,8 +69,8 @@ async def test_a_counter_without_a_version_is_waited_for(zones):
 
 
 @on_zones()
-async def test_a_copy_replaces_nothing_of_its_own_version(zones):
-    """The zones were asked one after another: the one that seemed to lack a version has it by now, and for longer."""
+async def test_copy_replaces_no_item_of_its_own_version(zones):
+    """The zones were asked one after another. The zone that seemed stale has the version by now, with a longer TTL."""
     one = await zones.ready()
     other = await zones.ready(local_zone="b")
     await one.set("k", 1, ttl=3, consistency="all")
@@ -95,8 +95,8 @@ async def test_a_copy_replaces_nothing_of_its_own_version(zones):
 
 @pytest.mark.parametrize("what", ["copies", "add", "incr"])
 @on_zones()
-async def test_a_long_timeout_shortens_no_life(zones, what):
-    """What a copy may take off is the time that has passed, and a second, not all that the call has."""
+async def test_long_timeout_shortens_no_ttl(zones, what):
+    """A copy lives shorter by the time that has passed and a second, and not by the whole timeout."""
     cache = await zones.ready(hints=None)
     await cache.set("k", 100, ttl=20, consistency="all")
     if what == "copies":
@@ -113,8 +113,8 @@ async def test_a_long_timeout_shortens_no_life(zones, what):
 
 
 @on_zones()
-async def test_a_lock_that_the_deciding_zone_has_lost_is_held_to_its_end(zones):
-    """Too little is left of it for a copy, and yet it is there."""
+async def test_lock_that_the_coordinator_has_lost_is_held_to_its_end(zones):
+    """It has too little time left for a copy, and still exists."""
     cache = await zones.ready()
     assert await cache.add("k", "holder", ttl=2, consistency="all")
     zones.evict("k", DECIDES)
@@ -126,8 +126,8 @@ async def test_a_lock_that_the_deciding_zone_has_lost_is_held_to_its_end(zones):
 
 @pytest.mark.parametrize("operation", ["incr", "add", "replace", "append", "get_item"])
 @on_zones()
-async def test_what_is_known_to_be_elsewhere_is_not_decided_without(zones, operation):
-    """The zones that have the newest version hang, and the deciding one has an older: it is unavailable, and not absent."""
+async def test_write_without_the_known_latest_version_is_unavailable(zones, operation):
+    """The zones with the latest version hang, and the coordinator has an older one."""
     cache = await zones.ready(hints=None, local_zone=OTHERS[0], circuit=PATIENT)
     old, new = (100, 105) if operation == "incr" else ("old", "new")
     await cache.set("k", old, consistency="all")
@@ -149,8 +149,8 @@ async def test_what_is_known_to_be_elsewhere_is_not_decided_without(zones, opera
 
 
 @on_zones()
-async def test_a_step_that_another_one_follows_at_once_reaches_the_level_asked_for(zones, monkeypatch):
-    """The other client may never send its copies: what is there now is spread in their place."""
+async def test_step_that_another_one_follows_reaches_the_required_zones(zones, monkeypatch):
+    """The other client may never send its copies. This client sends the present value in their place."""
     one = await zones.ready(hints=None)
     other = await zones.ready(hints=None, local_zone="b")
     await one.set("k", 5, consistency="all")
@@ -176,7 +176,7 @@ async def test_a_step_that_another_one_follows_at_once_reaches_the_level_asked_f
 
 
 @on_zones()
-async def test_a_later_touch_is_not_undone_by_an_earlier_one_that_a_zone_missed(zones):
+async def test_later_touch_is_not_undone_by_the_hint_of_an_earlier_one(zones):
     cache = await zones.ready(circuit=PATIENT)
     await cache.set("k", "v", ttl=100, consistency="all")
     zones.pause("c")
@@ -191,8 +191,8 @@ async def test_a_later_touch_is_not_undone_by_an_earlier_one_that_a_zone_missed(
 
 @pytest.mark.parametrize("how", ["get_and_touch", "all", "quorum", "one"])
 @on_zones()
-async def test_an_envelope_is_touched_though_a_zone_is_down(zones, how):
-    """The touch is decided as soon as that zone is found to be down, and what the others hold is not known by then."""
+async def test_envelope_is_touched_although_a_zone_is_down(zones, how):
+    """The touch completes as soon as the client finds the zone down. The items of the other zones are not known by then."""
     cache = await zones.ready(circuit=QUICK)
 
     async def load():
@@ -210,7 +210,7 @@ async def test_an_envelope_is_touched_though_a_zone_is_down(zones, how):
 
 
 @on_zones()
-async def test_a_deleted_value_is_not_touched_where_the_delete_was_missed(zones):
+async def test_deleted_value_is_not_touched_in_a_zone_that_missed_the_delete(zones):
     cache = await zones.ready(hints=None)
     await cache.set("k", "v", ttl=100, consistency="all")
     held = snapshot(zones, "c")

@@ -1,4 +1,4 @@
-"""Turns by key: in order, one at a time, and nothing is left of those who have gone."""
+"""Locks by key: in order, one at a time, and without memory for keys that no caller uses."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from tests.support.virtual_time import in_virtual_time, settle
 
 
 @in_virtual_time
-async def test_one_at_a_time_in_the_order_in_which_they_came():
+async def test_callers_of_one_key_hold_it_in_their_order():
     turns, log = KeyedLock(), []
 
     async def user(name):
@@ -24,7 +24,7 @@ async def test_one_at_a_time_in_the_order_in_which_they_came():
 
 
 @in_virtual_time
-async def test_other_keys_do_not_wait():
+async def test_callers_of_other_keys_do_not_wait():
     turns, inside = KeyedLock(), []
 
     async def user(key):
@@ -42,7 +42,7 @@ async def test_other_keys_do_not_wait():
 
 @pytest.mark.parametrize("who", ["holder", "first in line", "last in line", "all"])
 @in_virtual_time
-async def test_who_is_cancelled_lets_the_others_move_up(who):
+async def test_cancelled_caller_leaves_the_queue(who):
     turns, done = KeyedLock(), []
 
     async def user(name):
@@ -61,7 +61,7 @@ async def test_who_is_cancelled_lets_the_others_move_up(who):
 
 
 @in_virtual_time
-async def test_an_error_inside_ends_the_turn():
+async def test_error_inside_releases_the_lock():
     turns = KeyedLock()
     with pytest.raises(LookupError):
         async with turns.of(b"k"):

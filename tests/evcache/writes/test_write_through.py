@@ -1,4 +1,4 @@
-"""`write_through`: the source first, and then the cache, which never holds what the source has refused."""
+"""`write_through`: the source first, and then the cache, which never holds a value that the source has refused."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ EXACT = LoadPolicy(jitter=0)
 
 
 @on_zones()
-async def test_the_source_first_and_then_every_zone(zones):
+async def test_write_through_writes_the_source_and_then_every_zone(zones):
     cache, source = await zones.ready(near_cache=NearCache()), Source("old", seconds=1)
     await cache.set("k", "old", consistency="all")
     writing = asyncio.create_task(cache.write_through("k", "new", source.write, ttl=50, consistency="all"))
@@ -33,8 +33,8 @@ async def test_the_source_first_and_then_every_zone(zones):
 
 
 @on_zones()
-async def test_when_the_writer_raises_the_key_is_deleted(zones):
-    """Nobody can say what the source holds. Deleted before the error is raised, so that whoever hears of it can look."""
+async def test_key_is_deleted_if_the_writer_raises(zones):
+    """The source may hold either value. The key is deleted before the error is raised."""
     cache, source = await zones.ready(near_cache=NearCache()), Source(error=LookupError("refused"))
     await cache.set("k", "old")
     with pytest.raises(LookupError) as caught:
@@ -47,8 +47,8 @@ async def test_when_the_writer_raises_the_key_is_deleted(zones):
 
 
 @on_zones()
-async def test_when_the_caller_is_cancelled_the_key_is_deleted(zones):
-    """The writer is cancelled with it; the delete is not."""
+async def test_key_is_deleted_if_the_caller_is_cancelled(zones):
+    """The cancellation reaches the writer, and not the delete."""
     cache, source = await zones.ready(), Source(seconds=1)
     await cache.set("k", "old")
     writing = asyncio.create_task(cache.write_through("k", "new", source.write))
@@ -66,8 +66,8 @@ async def test_when_the_caller_is_cancelled_the_key_is_deleted(zones):
 
 @pytest.mark.parametrize("fails", [False, True])
 @on_zones()
-async def test_a_caller_may_be_cancelled_at_any_moment(zones, fails):
-    """The zones agree, and hold the old value only if the writer has not been called."""
+async def test_write_through_cancelled_at_any_turn_leaves_equal_zones(zones, fails):
+    """They hold the old value only if the writer has not been called."""
     cache = await zones.ready(near_cache=NearCache())
     for turns in range(40):
         key, source = f"k{turns}", Source("old", error=LookupError() if fails else None)
@@ -86,8 +86,8 @@ async def test_a_caller_may_be_cancelled_at_any_moment(zones, fails):
 
 @pytest.mark.parametrize("wrong", [lambda value: None, lambda value: value, dict])
 @on_zones(zones=2)
-async def test_a_writer_that_cannot_be_awaited_is_named(zones, wrong):
-    """It was called: the key is deleted."""
+async def test_writer_that_is_not_async_is_an_error_and_deletes_the_key(zones, wrong):
+    """It has been called by then."""
     cache = await zones.ready()
     await cache.set("k", "old")
     with pytest.raises(InvalidArgument) as caught:
@@ -108,7 +108,7 @@ async def test_a_writer_that_cannot_be_awaited_is_named(zones, wrong):
     ],
 )
 @on_zones(zones=2)
-async def test_what_cannot_be_meant_is_refused_before_the_writer_is_called(zones, argument, given):
+async def test_invalid_argument_is_refused_before_the_writer_is_called(zones, argument, given):
     cache, source = await zones.ready(), Source("old")
     with pytest.raises(InvalidArgument) as caught:
         await cache.write_through("k", "new", **{"writer": source.write, **given})
@@ -118,8 +118,8 @@ async def test_what_cannot_be_meant_is_refused_before_the_writer_is_called(zones
 
 @pytest.mark.parametrize(("value", "error"), [(object(), EncodeError), ("v" * 5000, ValueTooLarge)])
 @on_zones(zones=2, item_size_max=2000)
-async def test_a_value_that_the_cache_cannot_hold_is_refused_before_the_writer_is_called(zones, value, error):
-    """What is there stays."""
+async def test_unstorable_value_is_refused_before_the_writer_is_called(zones, value, error):
+    """The present value stays."""
     cache, source = await zones.ready(codec=Plain()), Source("old")
     await cache.set("k", "old")
     with pytest.raises(error):
@@ -129,7 +129,7 @@ async def test_a_value_that_the_cache_cannot_hold_is_refused_before_the_writer_i
 
 
 class Plain:
-    """Text and nothing else, as it is."""
+    """Codec of text only."""
 
     def encode(self, value):
         if not isinstance(value, str):
@@ -142,8 +142,8 @@ class Plain:
 
 @pytest.mark.parametrize("how", ["dead", "hanging"])
 @on_zones()
-async def test_without_zones_the_source_has_it(zones, how):
-    """The result is false, and says why; nothing is raised. The zones are brought it when they are back."""
+async def test_write_through_without_zones_writes_the_source(zones, how):
+    """The result is false, and names each failure. Hints deliver the write later."""
     cache, source = await zones.ready(circuit=QUICK), Source("old")
     await cache.set("k", "old", consistency="all")
     if how == "dead":
@@ -164,7 +164,7 @@ async def test_without_zones_the_source_has_it(zones, how):
 
 
 @on_zones()
-async def test_without_zones_an_error_of_the_writer_is_raised_as_it_is(zones):
+async def test_error_of_the_writer_is_raised_unchanged_without_zones(zones):
     cache, source = await zones.ready(), Source(error=LookupError("refused"))
     await zones.kill("a", "b", "c")
     with pytest.raises(LookupError):
@@ -173,7 +173,7 @@ async def test_without_zones_an_error_of_the_writer_is_raised_as_it_is(zones):
 
 
 class Late:
-    """A discovery that finds the zones after a while."""
+    """Discovery that finds the zones after a while."""
 
     def __init__(self, topology, seconds):
         self.topology = topology
@@ -189,8 +189,8 @@ class Late:
 
 
 @on_zones(zones=2)
-async def test_zones_that_are_not_known_yet(zones):
-    """The source has it, and the result is false. If they are known by the time that it has, they get it."""
+async def test_write_through_before_the_zones_are_known(zones):
+    """The result is false. Zones that are known within the timeout get the value."""
     cache, source = zones.client(zones=Late(zones.topology, 0.5)), Source("old", seconds=1)
     assert await cache.write_through("k", "new", source.write)
     assert seen(zones, "k") == {"a": "new", "b": "new"}
@@ -201,7 +201,7 @@ async def test_zones_that_are_not_known_yet(zones):
 
 
 @on_zones(zones=2)
-async def test_zones_that_become_known_while_the_writer_fails_forget_the_key(zones):
+async def test_zones_found_while_the_writer_fails_delete_the_key(zones):
     cache, other = zones.client(zones=Late(zones.topology, 0.5)), await zones.ready()
     await other.set("k", "old")
     source = Source(seconds=1, error=LookupError())
@@ -212,7 +212,7 @@ async def test_zones_that_become_known_while_the_writer_fails_forget_the_key(zon
 
 
 @on_zones(zones=2)
-async def test_a_client_that_is_closed_says_so(zones):
+async def test_write_through_on_a_closed_client_raises(zones):
     cache, source = await zones.ready(), Source("old")
     await cache.close()
     with pytest.raises(UsageError):
@@ -221,8 +221,8 @@ async def test_a_client_that_is_closed_says_so(zones):
 
 
 @on_zones(zones=2)
-async def test_writes_of_one_key_take_turns(zones):
-    """In the order of the calls, so that the last to reach the source is what the cache holds. Other keys do not wait."""
+async def test_calls_for_one_key_run_in_their_order(zones):
+    """So the cache holds the value that reached the source last. Other keys do not wait."""
     cache, log = await zones.ready(), []
 
     def writer(seconds):
@@ -245,8 +245,8 @@ async def test_writes_of_one_key_take_turns(zones):
 
 @pytest.mark.parametrize("victim", [0, 1])
 @on_zones(zones=2)
-async def test_who_is_cancelled_lets_the_next_one_move_up(zones, victim):
-    """Whether it was writing, or waited for its turn: then it has written nothing."""
+async def test_cancelled_call_releases_its_key(zones, victim):
+    """Both while it writes, and while it waits. A call that waited has written nothing."""
     cache = await zones.ready()
     sources = [Source("old", seconds=1) for _ in range(3)]
     calls = [asyncio.create_task(cache.write_through("k", f"v{n}", source.write)) for n, source in enumerate(sources)]
@@ -260,8 +260,8 @@ async def test_who_is_cancelled_lets_the_next_one_move_up(zones, victim):
 
 
 @on_zones(zones=2)
-async def test_a_load_that_began_before_does_not_hide_it(zones):
-    """It read the source before the writer was done; a caller after that gets what was written."""
+async def test_load_that_began_before_does_not_hide_the_write(zones):
+    """It read the source before the writer was done. A later caller gets the written value."""
     cache, other = await zones.ready(near_cache=NearCache()), await zones.ready(local_zone="b")
     source = Source("old", seconds=1)
     loads = [asyncio.create_task(client.get_or_load("k", source.load, policy=EXACT)) for client in (cache, other)]
@@ -277,7 +277,7 @@ async def test_a_load_that_began_before_does_not_hide_it(zones):
 
 
 @on_zones(zones=2)
-async def test_a_load_that_begins_while_it_is_written_does_not_hide_it(zones):
+async def test_load_that_begins_during_the_write_does_not_hide_it(zones):
     cache, source = await zones.ready(), Source("old", seconds=0.5)
     writing = asyncio.create_task(cache.write_through("k", "new", Source("old", seconds=1).write))
     await pass_time(0.8)
@@ -290,8 +290,8 @@ async def test_a_load_that_begins_while_it_is_written_does_not_hide_it(zones):
 
 
 @on_zones(zones=2)
-async def test_closing_while_it_is_written(zones):
-    """The writer is the caller's own, and goes on; what it has written is then told to nobody, and the result says so."""
+async def test_close_during_the_writer_fails_the_write_to_the_zones(zones):
+    """The writer belongs to the caller, and goes on. The result is false."""
     cache, source = await zones.ready(), Source("old", seconds=1)
     await cache.set("k", "old")
     writing = asyncio.create_task(cache.write_through("k", "new", source.write))

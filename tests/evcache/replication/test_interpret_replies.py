@@ -1,4 +1,4 @@
-"""What the replies to a guarded store prove: tables over all combinations of the replies that servers give."""
+"""Outcomes of a guarded store, by tables over all combinations of the replies that servers give."""
 
 from itertools import product
 
@@ -70,8 +70,8 @@ STATUSES = [
 ]
 
 
-def test_one_copy_store_is_called_stored_or_refused_only_where_the_replies_prove_it():
-    """Stored: the TTL was set and the mark cleared for this version. Refused: the server replied so and holds nothing."""
+def test_one_copy_store_is_stored_or_refused_only_if_the_replies_prove_it():
+    """Stored: the TTL was set and the mark cleared for this version. Refused: the server refused the value and holds no item."""
     for lines in product(*STATUSES):
         took_over, ttl, unmark = lines[1:]
         if (ttl, unmark) == (HD, HD):
@@ -96,7 +96,7 @@ def test_one_copy_store_is_called_stored_or_refused_only_where_the_replies_prove
         (b"MN", HD, HD, HD),
     ],
 )
-def test_reply_that_a_command_can_not_have_is_an_error(lines):
+def test_reply_that_a_command_cannot_have_is_an_error(lines):
     with pytest.raises(ProtocolError):
         once(*lines)
 
