@@ -101,7 +101,7 @@ async def test_late_copy_of_a_counter_undoes_no_later_write(zones, what):
     expected = 0 if what == "set" else TOMBSTONE
     assert zones.values("n") == dict.fromkeys("abc", expected)
     # The copy arrives now, as the guarded store that it is.
-    store = StoreCommand(counter._repair._clock, full("n"), copy.raw.value, copy.raw.flags, ttl=60, version=copy.version)
+    store = StoreCommand(counter._clock, full("n"), copy.raw.value, copy.raw.flags, ttl=60, version=copy.version)
     node = next(pool for pool in counter._cluster.view.writers if pool.name == late).nodes[0]
     await execute(store, node, asyncio.get_running_loop().time() + 1)
     assert zones.values("n") == dict.fromkeys("abc", expected)
