@@ -1,9 +1,9 @@
-"""What telemetry costs: calls per second of clients that differ in nothing but what they tell OpenTelemetry.
+"""Cost of telemetry: calls per second of clients that differ only in their telemetry.
 
-All take turns in one process, some hundredths of a second each, hundreds of times, each time in another order; each turn is
-compared with that of the client without telemetry in the same round, and the median counts: the machine's mood changes more
-within a second than most of what is measured. That client takes part twice; how far its second row is from 1 is how far the
-others can be trusted.
+All clients take turns in one process, 0.01 s each, hundreds of times, each time in another order. Each turn is compared with
+the turn of the client without telemetry in the same round. The report gives the median, because the speed of the machine
+changes within a second by more than most costs. The client without telemetry takes part twice: the distance of its second
+row from 1 is the error of the other rows.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ CALLERS = 32
 VALUE = b"v" * 100
 KEYS = [f"key-{number}" for number in range(100)]
 TURN_SECONDS = 0.01
-TRIAL_CALLS = 2  # of each caller, to see how many make a turn
-LEAD_SECONDS = 3.0  # until clients know how many calls they have to expect, and record the durations of some
-NEAR_HITS = 10  # between two moments in which other callers get their turn: a near hit itself waits for nothing
+TRIAL_CALLS = 2  # of each caller, to estimate the calls of a turn
+LEAD_SECONDS = 3.0  # until the clients have estimated their rate, and record a part of the durations
+NEAR_HITS = 10  # between two turns of other callers, because a near hit does not suspend
 SEED = 1
 BASE, AGAIN = "None", "None, again"
 
@@ -66,7 +66,7 @@ def meters() -> MeterProvider:
 
 
 def parent(flags: int) -> trace.Span:
-    """What a service's own span looks like to the calls below it."""
+    """Return a span like that of a service, as the parent of calls."""
     return trace.NonRecordingSpan(
         trace.SpanContext(0x5EED << 64, 0x5EED, is_remote=False, trace_flags=trace.TraceFlags(flags))
     )
@@ -77,7 +77,7 @@ class Setting:
     name: str
     telemetry: Callable[[], Telemetry | None]
     parent: int | None = None
-    """Trace flags of the span in which calls are made; None: there is none, and the client's own sampler decides."""
+    """Trace flags of the parent span. If None, calls have no parent, and the sampler decides."""
 
 
 SETTINGS = (
@@ -104,7 +104,7 @@ class Contender:
 
 
 def shared(telemetry: Telemetry | None, clients: int) -> Telemetry | None:
-    """A client that has its turn among so many records as large a part of its durations as one that is alone."""
+    """Return settings with a share of the recorded durations, so that each client records as many as one that runs alone."""
     if telemetry is None or telemetry.durations_per_second is None:
         return telemetry
     return replace(telemetry, durations_per_second=max(1, telemetry.durations_per_second // clients))
@@ -122,7 +122,7 @@ async def contenders(ports: list[int], names: list[str]) -> AsyncIterator[list[C
                     "benchmark",
                     zones,
                     local_zone="zone-0",
-                    read_timeout=10,  # a benchmark that fails on a busy machine tells nothing
+                    read_timeout=10,  # a busy machine must not fail the benchmark
                     write_timeout=10,
                     near_cache=NearCache(ttl=3600) if near else None,
                     telemetry=shared(setting.telemetry(), len(settings)),
@@ -145,7 +145,7 @@ async def near_hits(cache: EVCache) -> None:
 class Work:
     call: Callable[[Contender], Awaitable[object]]
     operations: int = 1
-    """In each call."""
+    """Operations of each call."""
 
 
 WORK = {
@@ -158,15 +158,15 @@ WORK = {
 
 @dataclass(frozen=True)
 class Turn:
-    """What each operation took, in seconds."""
+    """Time of each operation in seconds."""
 
     clock: float
     cpu: float
-    """Of the event loop's thread: exporters have their own."""
+    """CPU time of the thread of the event loop, without those of exporters."""
 
 
 async def turn(work: Work, contender: Contender, calls: int) -> Turn:
-    """So many calls of every caller, each waiting for its answer before the next."""
+    """Make `calls` calls from each caller, one after the other."""
 
     async def caller() -> None:
         for _ in range(calls):
@@ -188,11 +188,11 @@ class Row:
     per_second: float
     cpu: float
     ratio: float
-    """Calls per second, as a part of those without telemetry."""
+    """Calls per second, relative to the client without telemetry."""
     cpu_ratio: float
-    """The same, of calls per second of CPU."""
+    """Calls per second of CPU time, relative to the client without telemetry."""
     quartiles: tuple[float, float]
-    """Of `cpu_ratio`, from round to round."""
+    """Quartiles of `cpu_ratio` over the rounds."""
 
 
 async def calls_of_a_turn(work: Work, contender: Contender) -> int:
@@ -211,7 +211,7 @@ async def measure(clients: list[Contender], works: list[str], seconds: float) ->
         taken: dict[str, list[Turn]] = {one.setting.name: [] for one in clients}
         began = time.perf_counter()
         while (now := time.perf_counter() - began) < LEAD_SECONDS + seconds:
-            for one in chance.sample(clients, len(clients)):  # whoever follows the most expensive finds a cold processor
+            for one in chance.sample(clients, len(clients)):  # an expensive client leaves cold caches
                 found = await turn(work, one, calls[one.setting.name])
                 if now > LEAD_SECONDS:
                     taken[one.setting.name].append(found)
@@ -255,18 +255,18 @@ def main() -> None:
         prog="python -m benchmarks.telemetry", description=__doc__.splitlines()[0] if __doc__ else ""
     )
     names = [one.name for one in SETTINGS]
-    parser.add_argument("--seconds", type=float, default=40.0, help="for each kind of work, all clients together")
+    parser.add_argument("--seconds", type=float, default=40.0, help="seconds for each kind of work, for all clients")
     parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
     parser.add_argument("--settings", nargs="+", choices=names, default=names)
-    parser.add_argument("--json", type=Path, help="write the rows there as well")
+    parser.add_argument("--json", type=Path, help="file for the rows, as JSON")
     options = parser.parse_args()
-    # Spans come faster than any exporter takes them: the SDK drops some, as it would in a service, and says so each time.
+    # The SDK drops spans that arrive faster than exporters accept them, and logs each time.
     logging.getLogger("opentelemetry.sdk").setLevel(logging.ERROR)
     rows = asyncio.run(run(options.work, options.settings, options.seconds))
     if options.json is not None:
         options.json.write_text(json.dumps([vars(one) for one in rows], indent=2))
     sys.stdout.flush()
-    os._exit(0)  # exporters' threads would first be waited for
+    os._exit(0)  # a normal exit would wait for the threads of exporters
 
 
 if __name__ == "__main__":
