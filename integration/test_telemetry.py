@@ -9,7 +9,7 @@ from opentelemetry.trace import SpanKind
 
 from evcache import CacheUnavailable, EVCache, NearCache
 from evcache.telemetry.metric_table import DURATION, METRICS
-from tests.support.telemetry_bench import Bench, Seen, call
+from tests.support.telemetry import Bench, Seen, call
 
 HOME, NEXT = "eu-1a", ("eu-1b", "eu-1c")
 COME_BACK_SECONDS = 20.0  # reconnecting waits up to 5 s between attempts

@@ -22,7 +22,7 @@ from evcache.zones import Endpoint
 from evcache.zones.testing import FakeMemcached
 from examples.grafana.dashboard import FILE, dashboard, text
 from tests.support.memory_zones import PATIENT, MemoryZones, pass_time
-from tests.support.near_clients import follow_loop
+from tests.support.near import follow_loop
 from tests.support.promql import NotUnderstood, selectors
 from tests.support.virtual_time import run
 

@@ -15,7 +15,7 @@ from evcache.channels import LocalChannel
 from evcache.replication.seen_versions import REMEMBERED_KEYS
 from integration.coherence.judge import Counts, Judge, Truth
 from tests.support.memory_zones import MemoryZones, full
-from tests.support.near_clients import GRACE, near_client, near_of, settled
+from tests.support.near import GRACE, near_client, near_of, settled
 from tests.support.virtual_time import run as run_in_virtual_time
 
 KEYS = 50

@@ -7,7 +7,7 @@ import asyncio
 
 from evcache import LoadPolicy, LocalChannel
 from tests.support.memory_zones import QUICK, TOMBSTONE, MemoryZones, cut_off, full, pass_time
-from tests.support.near_clients import GRACE, near_client, settled
+from tests.support.near import GRACE, near_client, settled
 
 BACK_SECONDS = 10.0
 

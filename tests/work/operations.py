@@ -8,7 +8,7 @@ from typing import Any
 
 from evcache import EVCache, NearCache
 from tests.support.memory_zones import MemoryZones
-from tests.support.near_clients import follow_loop
+from tests.support.near import follow_loop
 from tests.support.virtual_time import run
 from tests.work.counting import Calls, Instructions, Work, garbage, held_while_pending
 

@@ -19,7 +19,7 @@ from evcache.replication.hlc import (
     milliseconds_of,
 )
 from tests.support.memory_zones import PATIENT, QUICK, TOMBSTONE, Listener, cut_off, on_zones, pass_time
-from tests.support.near_clients import follow_loop
+from tests.support.near import follow_loop
 
 NOW = 1_800_000_000_000
 STORED = dict.fromkeys("abc", Outcome.STORED)

@@ -7,7 +7,7 @@ import pytest
 
 from evcache import Hints, LocalChannel, NearCache, UsageError
 from tests.support.memory_zones import PATIENT, QUICK, TOMBSTONE, Listener, MemoryZones, on_zones, pass_time
-from tests.support.near_clients import follow_loop, kept
+from tests.support.near import follow_loop, kept
 from tests.support.virtual_time import settle
 
 

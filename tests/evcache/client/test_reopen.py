@@ -16,9 +16,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from evcache import CacheUnavailable, EVCache, Hints, LocalChannel, NearCache, Telemetry, UsageError
 from evcache.testing import LocalZones
-from tests.support.loaders import Source
 from tests.support.memory_zones import PATIENT, ChangingTopology, Listener, MemoryZones, on_zones, pass_time
-from tests.support.near_clients import follow_loop, kept
+from tests.support.near import follow_loop, kept
+from tests.support.sources import Source
 from tests.support.virtual_time import VirtualTimeLoop, settle
 
 NOWHERE = {"a": ["127.0.0.1:1"]}

@@ -4,10 +4,10 @@ import pytest
 
 from evcache import Hooks, NearCache
 from evcache.results import source_of
-from tests.support.loaders import Source
 from tests.support.memory_zones import on_zones, pass_time
-from tests.support.near_clients import follow_loop
-from tests.support.telemetry_bench import Bench
+from tests.support.near import follow_loop
+from tests.support.sources import Source
+from tests.support.telemetry import Bench
 
 
 class Reads(Hooks):

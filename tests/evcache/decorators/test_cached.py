@@ -11,7 +11,7 @@ import pytest
 
 from evcache import InvalidArgument, LoadPolicy
 from evcache.decorators.cached import cached
-from tests.support.loading_memory import DONE, Memory
+from tests.support.sources import DONE, Memory
 from tests.support.virtual_time import in_virtual_time
 
 HERE = __name__

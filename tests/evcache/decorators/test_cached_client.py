@@ -6,9 +6,9 @@ import pytest
 
 from evcache import InvalidArgument, LoadTimeout, NearCache
 from evcache.load_policy import Loaded, LoadPolicy
-from tests.support.loaders import ABSENT, Source, assert_nothing_left, no_stubs, outcomes, seen
 from tests.support.memory_zones import TOMBSTONE, Stopwatch, on_zones, pass_time
-from tests.support.near_clients import follow_loop
+from tests.support.near import follow_loop
+from tests.support.sources import ABSENT, Source, assert_nothing_left, no_stubs, outcomes, seen
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)

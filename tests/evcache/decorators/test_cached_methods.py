@@ -9,7 +9,7 @@ import pytest
 
 from evcache import InvalidArgument
 from evcache.decorators.cached import Cached, cached
-from tests.support.loading_memory import Memory
+from tests.support.sources import Memory
 from tests.support.virtual_time import in_virtual_time
 
 HERE = __name__

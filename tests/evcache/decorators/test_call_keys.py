@@ -11,19 +11,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evcache.values.keys import Keys
-from tests.support.call_functions import (
+from tests.support.call_values import (
+    FORMS,
     HERE,
     Repository,
+    a_pair,
     everything,
     größe,
+    identity,
     key_of,
     load,
     load_more,
     nothing,
     problem,
     problem_at_decoration,
+    values,
 )
-from tests.support.exact_values import FORMS, a_pair, identity, values
 
 
 @pytest.mark.parametrize(
@@ -74,8 +77,8 @@ def test_every_process_makes_the_same_keys():
     """Hash seeds, the order in which modules are loaded, and addresses make no difference."""
     script = (
         "import sys; sys.path.insert(0, '.')\n"
-        "from tests.support.call_functions import everything, key_of\n"
-        "from tests.support.exact_values import FORMS\n"
+        "from tests.support.call_values import everything, key_of\n"
+        "from tests.support.call_values import FORMS\n"
         "for value, _, _ in FORMS: print(key_of(everything, value, c=value, z=1, y=2))\n"
     )
     printed = {

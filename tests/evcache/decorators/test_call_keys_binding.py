@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evcache.decorators.call_keys import call_keys
-from tests.support.call_functions import HERE, key_of, load, load_more, problem_at_decoration
+from tests.support.call_values import HERE, key_of, load, load_more, problem_at_decoration
 
 
 async def five(a, b, c=3, d=4, e=5): ...

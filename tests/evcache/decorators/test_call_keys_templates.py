@@ -8,8 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.support.call_functions import Repository, key_of, nothing, problem, problem_at_decoration
-from tests.support.exact_values import a_pair, identity, values
+from tests.support.call_values import Repository, a_pair, identity, key_of, nothing, problem, problem_at_decoration, values
 
 site = SimpleNamespace(id=7, owner=SimpleNamespace(name="a:b"), _secret=1, nothing=None, parts=[])
 

@@ -17,8 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evcache.decorators.canonical_text import NoCanonicalTextError, canonical, escape, is_separator, template_text
-from tests.support.call_functions import load, problem
-from tests.support.exact_values import BERLIN, FORMS, ID, NAIVE, Level, Shade, a_pair, identity, values
+from tests.support.call_values import BERLIN, FORMS, ID, NAIVE, Level, Shade, a_pair, identity, load, problem, values
 
 
 @pytest.mark.parametrize(("value", "form", "text"), FORMS, ids=ascii)

@@ -4,9 +4,9 @@ import pytest
 
 from evcache import NearCache
 from evcache.channels import LocalChannel
-from tests.support.loaders import Source, seen
 from tests.support.memory_zones import Listener, full, on_zones, pass_time
-from tests.support.near_clients import KEY, OLD, Pair, follow_loop, heard, kept
+from tests.support.near import KEY, OLD, Pair, follow_loop, heard, kept
+from tests.support.sources import Source, seen
 
 
 async def get(cache):

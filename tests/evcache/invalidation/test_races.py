@@ -11,7 +11,7 @@ from evcache import CacheUnavailable
 from evcache.replication.hlc import MAX_CAS
 from evcache.zones.routing.zone_order import coordinator_order
 from tests.support.memory_zones import TOMBSTONE, full, on_zones, pass_time
-from tests.support.near_clients import GRACE, KEY, OLD, PATIENT, Pair, heard, kept, near_client, settled
+from tests.support.near import GRACE, KEY, OLD, PATIENT, Pair, heard, kept, near_client, settled
 
 
 async def no_load():

@@ -8,7 +8,7 @@ import pytest
 from evcache import EVCache, LoadPolicy, NearCache, StandardCodec
 from evcache.channels import LocalChannel
 from tests.support.memory_zones import on_zones, pass_time
-from tests.support.near_clients import GRACE, follow_loop, kept, near_client, near_hit, near_of, settled
+from tests.support.near import GRACE, follow_loop, kept, near_client, near_hit, near_of, settled
 from tests.support.scripted_channel import ScriptedChannel
 
 LARGE = "x" * 20_000

@@ -2,7 +2,7 @@
 
 from evcache import NearCache
 from tests.support.memory_zones import on_zones, pass_time
-from tests.support.near_clients import follow_loop, near_of
+from tests.support.near import follow_loop, near_of
 
 
 @on_zones()

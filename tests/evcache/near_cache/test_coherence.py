@@ -14,8 +14,7 @@ from evcache.zones.protocol.replies import Hit
 from evcache.zones.routing.zone_order import coordinator_order
 from evcache.zones.testing import FakeMemcached
 from tests.support.memory_zones import full, on_zones, pass_time, pause_before_decisions
-from tests.support.near_clients import kept
-from tests.support.near_stores import Clock, entry_of
+from tests.support.near import Clock, entry_of, kept
 
 KEY = b"ns:key"
 

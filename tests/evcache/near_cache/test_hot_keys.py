@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evcache.near_cache.hot_keys import COUNTED_KEYS, WINDOW_SECONDS, HotKeys
-from tests.support.near_stores import Clock
+from tests.support.near import Clock
 
 
 @pytest.fixture

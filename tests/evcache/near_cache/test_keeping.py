@@ -17,7 +17,7 @@ from evcache.values.envelope import Envelope, wrap
 from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.values.ttl import to_exptime
 from evcache.zones.protocol.replies import Hit
-from tests.support.near_stores import WALL, Clock, entry_of
+from tests.support.near import WALL, Clock, entry_of
 
 KEY = b"ns:key"
 VERSIONS = HybridLogicalClock(writer=1, wall_ms=lambda: 1_800_000_000_000)

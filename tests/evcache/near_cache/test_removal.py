@@ -8,7 +8,7 @@ from evcache.near_cache.s3fifo import Entry, Fifo
 from evcache.near_cache.settings import MIN_BYTES
 from evcache.near_cache.store import SWEPT_PER_PUT
 from evcache.results import RemovalCause
-from tests.support.near_stores import TTL, Clock, check, discarded, entries_of, keys_of, make
+from tests.support.near import TTL, Clock, check, discarded, entries_of, keys_of, make
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from evcache import NearCache
 from tests.support.memory_zones import PATIENT, full, on_zones, pass_time
-from tests.support.near_clients import follow_loop, kept, near_client, near_hit, near_of
+from tests.support.near import follow_loop, kept, near_client, near_hit, near_of
 
 LARGE = "x" * 20_000
 

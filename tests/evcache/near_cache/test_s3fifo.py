@@ -11,7 +11,7 @@ from benchmarks import near_cache_traces
 from evcache.near_cache import s3fifo
 from evcache.near_cache.s3fifo import Entry, Ghosts
 from evcache.near_cache.settings import MIN_BYTES
-from tests.support.near_stores import TTL, Clock, check, keys_of, make
+from tests.support.near import TTL, Clock, check, keys_of, make
 
 
 @pytest.fixture

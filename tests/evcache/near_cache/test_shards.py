@@ -3,7 +3,7 @@
 import pytest
 
 from evcache.near_cache.s3fifo import SHARDS, Ghosts
-from tests.support.near_stores import TTL, Clock, check, discarded, entries_of, make
+from tests.support.near import TTL, Clock, check, discarded, entries_of, make
 
 ENTRIES = 16_000
 ALIKE = {

@@ -8,7 +8,7 @@ import pytest
 from evcache.near_cache.settings import CHANNEL_TTL_SECONDS, ENTRY_OVERHEAD, MIN_BYTES, TTL_SECONDS, NearCache
 from evcache.near_cache.store import ABSENT
 from evcache.zones.errors import InvalidArgument
-from tests.support.near_stores import TTL, Clock, check, make
+from tests.support.near import TTL, Clock, check, make
 
 
 @pytest.fixture

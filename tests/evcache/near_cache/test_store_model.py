@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from evcache.near_cache.settings import MIN_BYTES, NearCache
 from evcache.near_cache.store import ABSENT, NearStore
 from evcache.results import RemovalCause
-from tests.support.near_stores import Clock, check, discarded, entries_of
+from tests.support.near import Clock, check, discarded, entries_of
 
 KEYS = st.integers(0, 30).map(lambda number: b"key:%d" % number)
 VERSIONS = st.none() | st.integers(1, 10)

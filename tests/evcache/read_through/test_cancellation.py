@@ -6,7 +6,9 @@ import pytest
 
 from evcache import LoadAborted, NearCache
 from evcache.load_policy import LoadPolicy
-from tests.support.loaders import (
+from tests.support.memory_zones import Stopwatch, on_zones, pass_time
+from tests.support.near import follow_loop
+from tests.support.sources import (
     Source,
     assert_nothing_left,
     cancelled_after,
@@ -17,8 +19,6 @@ from tests.support.loaders import (
     started,
     stubs,
 )
-from tests.support.memory_zones import Stopwatch, on_zones, pass_time
-from tests.support.near_clients import follow_loop
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.support.memory_zones import TOMBSTONE, on_zones, pass_time
-from tests.support.near_clients import GRACE, KEY, Pair, heard, kept
+from tests.support.near import GRACE, KEY, Pair, heard, kept
 
 
 class Source:

@@ -11,7 +11,9 @@ from evcache.load_policy import LoadPolicy
 from evcache.values.flags import FLAG_ENVELOPE
 from evcache.zones import Endpoint, Topology, Zone
 from evcache.zones.errors import InvalidTopology
-from tests.support.loaders import (
+from tests.support.memory_zones import PATIENT, QUICK, Stopwatch, on_zones, pass_time
+from tests.support.near import follow_loop
+from tests.support.sources import (
     LoadListener,
     Source,
     assert_nothing_left,
@@ -21,8 +23,6 @@ from tests.support.loaders import (
     seen,
     started,
 )
-from tests.support.memory_zones import PATIENT, QUICK, Stopwatch, on_zones, pass_time
-from tests.support.near_clients import follow_loop
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)

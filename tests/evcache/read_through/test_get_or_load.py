@@ -8,7 +8,9 @@ import pytest
 
 from evcache import EncodeError, InvalidArgument, NearCache
 from evcache.load_policy import Loaded, LoadPolicy
-from tests.support.loaders import (
+from tests.support.memory_zones import Stopwatch, full, on_zones, pass_time
+from tests.support.near import follow_loop
+from tests.support.sources import (
     ABSENT,
     Source,
     assert_nothing_left,
@@ -16,8 +18,6 @@ from tests.support.loaders import (
     outcomes,
     seen,
 )
-from tests.support.memory_zones import Stopwatch, full, on_zones, pass_time
-from tests.support.near_clients import follow_loop
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)

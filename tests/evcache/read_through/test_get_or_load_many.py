@@ -6,8 +6,8 @@ import pytest
 
 from evcache import EncodeError, InvalidArgument, LoadTimeout, NearCache
 from evcache.load_policy import Loaded, LoadPolicy
-from tests.support.loaders import ABSENT, LoadListener, Source, assert_nothing_left, no_stubs, outcomes, seen, started
 from tests.support.memory_zones import Stopwatch, on_zones, pass_time
+from tests.support.sources import ABSENT, LoadListener, Source, assert_nothing_left, no_stubs, outcomes, seen, started
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)

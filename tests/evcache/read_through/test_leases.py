@@ -10,8 +10,8 @@ from evcache.replication.hlc import MAX_CAS, cas_of
 from evcache.replication.reconcile import ZoneHit
 from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones.protocol.replies import Hit
-from tests.support.loaders import no_stubs, on_releases, stubs
 from tests.support.memory_zones import cut_off, full, on_zones, pass_time
+from tests.support.sources import no_stubs, on_releases, stubs
 from tests.support.virtual_time import settle
 
 KEY = full("k")

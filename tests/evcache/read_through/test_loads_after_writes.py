@@ -9,8 +9,8 @@ import pytest
 
 from evcache import LoadPolicy, NearCache
 from evcache.channels import LocalChannel
-from tests.support.loaders import Source, assert_nothing_left, no_stubs, on_releases, outcomes, seen, started
 from tests.support.memory_zones import Held, Stopwatch, full, on_zones, pass_time
+from tests.support.sources import Source, assert_nothing_left, no_stubs, on_releases, outcomes, seen, started
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)

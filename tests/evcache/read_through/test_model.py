@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 from evcache import NearCache
 from evcache.load_policy import LoadPolicy
-from tests.support.loaders import assert_nothing_left, no_stubs, seen
 from tests.support.memory_zones import MemoryZones, pass_time
-from tests.support.near_clients import follow_loop
+from tests.support.near import follow_loop
+from tests.support.sources import assert_nothing_left, no_stubs, seen
 from tests.support.virtual_time import now, run
 
 TTL = 6.0

@@ -6,7 +6,8 @@ import pytest
 
 from evcache import NearCache
 from evcache.load_policy import LoadPolicy
-from tests.support.loaders import (
+from tests.support.memory_zones import Stopwatch, cut_off, on_zones, pass_time
+from tests.support.sources import (
     STUB,
     Source,
     assert_nothing_left,
@@ -17,7 +18,6 @@ from tests.support.loaders import (
     started,
     stubs,
 )
-from tests.support.memory_zones import Stopwatch, cut_off, on_zones, pass_time
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)

@@ -7,15 +7,15 @@ import pytest
 from evcache import NearCache
 from evcache.load_policy import LoadPolicy
 from evcache.values.flags import FLAG_ENVELOPE
-from tests.support.loaders import (
+from tests.support.memory_zones import Stopwatch, full, on_zones, pass_time
+from tests.support.near import follow_loop
+from tests.support.sources import (
     LoadListener,
     Source,
     assert_nothing_left,
     no_stubs,
     seen,
 )
-from tests.support.memory_zones import Stopwatch, full, on_zones, pass_time
-from tests.support.near_clients import follow_loop
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)

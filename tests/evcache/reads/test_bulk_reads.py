@@ -8,8 +8,8 @@ from evcache import CacheUnavailable, ConsistencyError
 from evcache._steps import ByteBudget, a_few_at_once
 from evcache.zones.transport.limits import ConnectionLimits
 from tests.evcache.writes.test_bulk_writes import names, nodes_of, trickle
-from tests.support.loaders import Source, assert_nothing_left, no_stubs, started
 from tests.support.memory_zones import MemoryZones, Stopwatch, on_zones, pass_time
+from tests.support.sources import Source, assert_nothing_left, no_stubs, started
 from tests.support.virtual_time import in_virtual_time, settle
 
 PORTION = 10

@@ -8,7 +8,7 @@ from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones import Endpoint, Topology, Zone
 from evcache.zones.testing import FakeMemcached
 from tests.support.memory_zones import QUICK, Listener, Stopwatch, full, on_zones, pass_time
-from tests.support.near_stores import entry_of
+from tests.support.near import entry_of
 
 READS = {
     "get": lambda cache, **options: cache.get("k", **options),

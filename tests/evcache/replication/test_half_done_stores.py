@@ -7,8 +7,8 @@ import pytest
 from evcache import NearCache, Outcome
 from evcache.replication.hlc import GUARD_STUB_CAS
 from evcache.zones.protocol.operations import STUB_SECONDS, THREE_COPIES_MAX_BYTES
-from tests.support.loaders import Source
 from tests.support.memory_zones import Stopwatch, full, on_zones, pass_time
+from tests.support.sources import Source
 
 SIZES = {"one copy": THREE_COPIES_MAX_BYTES + 1, "three copies": 10}
 

@@ -9,7 +9,7 @@ import pytest
 
 from evcache import NearCache
 from tests.support.memory_zones import full, on_zones, pass_time
-from tests.support.near_clients import follow_loop
+from tests.support.near import follow_loop
 
 SHARE = 0.2
 KEYS = [f"k{number}" for number in range(50)]

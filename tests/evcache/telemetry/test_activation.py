@@ -16,9 +16,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
 from evcache import CacheUnavailable, Hooks, InvalidArgument, LoadPolicy, NearCache, Telemetry, WriteResult
 from evcache.telemetry import LOOK_SECONDS, OPERATIONS, spans
-from tests.support.loaders import Source
 from tests.support.memory_zones import MemoryZones, on_zones, pass_time
-from tests.support.telemetry_bench import Bench
+from tests.support.sources import Source
+from tests.support.telemetry import Bench
 from tests.support.virtual_time import settle
 
 ROOT = Path(__file__).parents[3]
@@ -293,7 +293,7 @@ def test_the_providers_of_the_process_are_found():
         cache = await zones.ready()
         await cache.set("k", 1)
         from opentelemetry import metrics, trace
-        from tests.support.telemetry_bench import Bench
+        from tests.support.telemetry import Bench
         bench = Bench()
         trace.set_tracer_provider(bench.tracer_provider)
         metrics.set_meter_provider(bench.meter_provider)

@@ -27,10 +27,10 @@ from evcache.telemetry import operations
 from evcache.telemetry.metric_table import DURATION, DURATION_BUCKETS, METRICS
 from evcache.zones import Topology
 from tests.evcache.replication.test_gutter import add_gutter
-from tests.support.loaders import Source, started
 from tests.support.memory_zones import PATIENT, ChangingTopology, MemoryZones, on_zones, pass_time
-from tests.support.near_clients import follow_loop
-from tests.support.telemetry_bench import Bench
+from tests.support.near import follow_loop
+from tests.support.sources import Source, started
+from tests.support.telemetry import Bench
 from tests.support.virtual_time import settle
 
 TABLE = {metric.name: metric for metric in METRICS}

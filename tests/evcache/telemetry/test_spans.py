@@ -15,10 +15,10 @@ from evcache import (
     NearCache,
     ServerError,
 )
-from tests.support.loaders import Source, started
 from tests.support.memory_zones import on_zones, pass_time
-from tests.support.near_clients import follow_loop
-from tests.support.telemetry_bench import Bench, Seen, call
+from tests.support.near import follow_loop
+from tests.support.sources import Source, started
+from tests.support.telemetry import Bench, Seen, call
 from tests.support.virtual_time import settle
 
 ONE = {"evcache.consistency": "one"}

@@ -7,7 +7,7 @@ from opentelemetry import context, trace
 
 from tests.evcache.telemetry.test_spans import ONE, call, client, left
 from tests.support.memory_zones import on_zones
-from tests.support.telemetry_bench import Bench
+from tests.support.telemetry import Bench
 
 
 @on_zones(zones=2)

@@ -11,8 +11,8 @@ import pytest
 
 from evcache import InvalidArgument, Loaded
 from evcache.values.annotations import mapped_type, return_type
-from tests.support.loaders import Source
 from tests.support.memory_zones import on_zones
+from tests.support.sources import Source
 from tests.support.value_types import User
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from evcache import DecodeError, EncodeError, EVCache, InvalidArgument, LoadPoli
 from evcache.errors import CacheError
 from evcache.values.checked_codec import CheckedCodec, checked
 from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
-from tests.support.loaders import Source, seen
 from tests.support.memory_zones import on_zones
+from tests.support.sources import Source, seen
 
 
 class Codec:

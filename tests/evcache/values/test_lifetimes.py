@@ -6,7 +6,7 @@ import pytest
 
 from evcache import LoadPolicy, NearCache, Outcome
 from tests.support.memory_zones import QUICK, cut_off, on_zones, pass_time
-from tests.support.near_clients import kept, near_client, settled
+from tests.support.near import kept, near_client, settled
 
 TTL = 3
 TICK = 1.0  # what a server's clock may add

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from evcache import DecodeError, EncodeError, InvalidArgument, NearCache, StandardCodec
 from evcache.values.typed import TypedDecoder
-from tests.support.loaders import Source, assert_nothing_left, seen
 from tests.support.memory_zones import on_zones, pass_time
-from tests.support.near_clients import follow_loop, kept
+from tests.support.near import follow_loop, kept
+from tests.support.sources import Source, assert_nothing_left, seen
 from tests.support.value_types import NAIVE, PERSON, REFUSED, STORED, Color, Pair, Person, Point, User
 from tests.support.virtual_time import settle
 

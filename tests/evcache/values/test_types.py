@@ -10,7 +10,7 @@ import pytest
 
 from evcache import NearCache
 from tests.support.memory_zones import on_zones
-from tests.support.near_clients import follow_loop
+from tests.support.near import follow_loop
 from tests.typing import program
 
 ROOT = Path(__file__).parents[3]

@@ -8,9 +8,9 @@ import pytest
 
 from evcache import CacheUnavailable, ConsistencyError, DecodeError, Hooks, LoadPolicy, NearCache, StandardCodec
 from evcache.values.flags import FLAG_ENVELOPE
-from tests.support.loaders import Source, assert_nothing_left, no_stubs, seen
 from tests.support.memory_zones import full, on_zones, pass_time
-from tests.support.near_clients import follow_loop
+from tests.support.near import follow_loop
+from tests.support.sources import Source, assert_nothing_left, no_stubs, seen
 from tests.support.value_types import User
 from tests.support.virtual_time import settle
 

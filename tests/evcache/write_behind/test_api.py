@@ -8,14 +8,14 @@ import pytest
 from evcache import UsageError
 from evcache.write_behind import BufferFull, WriteBehind
 from evcache.write_behind.flusher import RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS
+from tests.support.sources import BatchWriter
 from tests.support.virtual_time import in_virtual_time, now, run, settle
-from tests.support.write_behind_source import Source
 
 
 @in_virtual_time
 async def test_flush_begins_one_interval_after_the_first_value():
     """Later values join the batch. It holds the last value of each key."""
-    source = Source()
+    source = BatchWriter()
     async with WriteBehind(None, source, interval=2.0) as behind:
         for number in range(19):
             await behind.set(f"k{number % 2}", number)
@@ -31,7 +31,7 @@ async def test_flush_begins_one_interval_after_the_first_value():
 
 @in_virtual_time
 async def test_flush_begins_with_max_batch_keys():
-    source = Source()
+    source = BatchWriter()
     async with WriteBehind(None, source, max_batch=3, interval=60) as behind:
         for number in range(8):
             await behind.set(f"k{number}", number)
@@ -43,12 +43,12 @@ async def test_flush_begins_with_max_batch_keys():
 @in_virtual_time
 async def test_nothing_runs_before_the_first_call_and_nothing_after_close():
     before = asyncio.all_tasks()
-    behind = WriteBehind(None, Source())
+    behind = WriteBehind(None, BatchWriter())
     assert asyncio.all_tasks() == before
     assert await behind.close() == {}
     with pytest.raises(UsageError):
         await behind.set("k", 1)
-    used = WriteBehind(None, Source())
+    used = WriteBehind(None, BatchWriter())
     await used.set("k", 1)
     assert len(asyncio.all_tasks()) == len(before) + 1
     assert await used.close() == {}
@@ -56,7 +56,7 @@ async def test_nothing_runs_before_the_first_call_and_nothing_after_close():
 
 
 def test_buffer_belongs_to_one_event_loop():
-    behind = WriteBehind(None, Source())
+    behind = WriteBehind(None, BatchWriter())
 
     async def use():
         await behind.set("k", 1)
@@ -71,7 +71,7 @@ def test_buffer_belongs_to_one_event_loop():
 
 @in_virtual_time
 async def test_flush_waits_for_present_values_only():
-    source = Source(takes=1.0)
+    source = BatchWriter(takes=1.0)
     async with WriteBehind(None, source, max_batch=2, interval=60) as behind:
         assert await behind.flush()
         assert now() == 0
@@ -90,7 +90,7 @@ async def test_flush_waits_for_present_values_only():
 
 @in_virtual_time
 async def test_flush_after_its_timeout_continues_in_the_background():
-    source = Source(takes=1.0)
+    source = BatchWriter(takes=1.0)
     async with WriteBehind(None, source, interval=60) as behind:
         await behind.set("k", 1)
         assert not await behind.flush(timeout=0.5)
@@ -111,7 +111,7 @@ async def test_flush_after_its_timeout_continues_in_the_background():
 async def test_failed_batch_is_repeated_unchanged_with_growing_pauses(caplog):
     """The batch keeps its id and its content. A success resets the pause. Each outage is logged once."""
     caplog.set_level(logging.INFO, "evcache")
-    source = Source(fails=2)
+    source = BatchWriter(fails=2)
     async with WriteBehind(None, source) as behind:
         await behind.add("n", 1)
         await asyncio.sleep(1.05)
@@ -139,7 +139,7 @@ async def test_failed_batch_is_repeated_unchanged_with_growing_pauses(caplog):
 @in_virtual_time
 async def test_an_outage_of_hours_loses_nothing():
     """The source gets six attempts a minute, and all values within seconds of its recovery."""
-    source = Source(fails=lambda _: now() < 6 * 3600)
+    source = BatchWriter(fails=lambda _: now() < 6 * 3600)
     async with WriteBehind(None, source, max_batch=10, max_keys=100, max_attempts=2) as behind:
         for number in range(100):
             await behind.set(f"k{number}", number)
@@ -158,7 +158,7 @@ async def test_an_outage_of_hours_loses_nothing():
 
 @in_virtual_time
 async def test_flush_does_not_wait_for_the_end_of_a_pause():
-    source = Source(fails=lambda _: now() < 600)
+    source = BatchWriter(fails=lambda _: now() < 600)
     async with WriteBehind(None, source) as behind:
         await behind.set("k", 1)
         await asyncio.sleep(600 + RETRY_LONGEST_SECONDS / 100)
@@ -171,7 +171,7 @@ async def test_flush_does_not_wait_for_the_end_of_a_pause():
 async def test_one_bad_row_is_given_up_and_reported(caplog):
     """All other keys are written. Later keys are written without long pauses."""
     lost = []
-    source = Source(fails=lambda batch: "bad" in batch)
+    source = BatchWriter(fails=lambda batch: "bad" in batch)
     async with WriteBehind(None, source, max_attempts=3, on_lost=lost.append) as behind:
         for number in range(50):
             await behind.set(f"k{number}", number)
@@ -250,7 +250,7 @@ def test_each_misbehaviour_of_a_writer_counts_as_a_failure(writer):
 
         def flaky(batch):
             ids.add(batch.id)
-            return writer(batch) if now() < 2 else Source()(batch)
+            return writer(batch) if now() < 2 else BatchWriter()(batch)
 
         async with WriteBehind(None, flaky) as behind:
             await behind.set("k", 1)
@@ -282,7 +282,7 @@ async def test_keys_that_a_writer_returns_are_repeated():
 @in_virtual_time
 async def test_value_that_arrives_during_a_flush_of_its_key_is_written_next():
     """The newer value is never lost, and never overtaken by repetitions of the older one."""
-    source = Source(fails=1, takes=1.0)
+    source = BatchWriter(fails=1, takes=1.0)
     async with WriteBehind(None, source) as behind:
         await behind.set("k", "old")
         await asyncio.sleep(1.5)
@@ -300,7 +300,7 @@ async def test_flusher_restarts_after_an_unexpected_exception(monkeypatch, caplo
     def broken(at):
         raise RuntimeError("a bug")
 
-    source = Source()
+    source = BatchWriter()
     async with WriteBehind(None, source) as behind:
         await behind.set("k", 1)
         with monkeypatch.context() as patch:

@@ -7,14 +7,14 @@ import pytest
 from evcache import CacheUnavailable, EncodeError, InvalidArgument, InvalidKey, ValueTooLarge
 from evcache.write_behind import WriteBehind
 from tests.support.memory_zones import on_zones, pass_time
+from tests.support.sources import BatchWriter
 from tests.support.virtual_time import run
-from tests.support.write_behind_source import Source
 
 
 @on_zones()
 async def test_set_stores_at_once_and_add_does_not_touch_the_cache(zones):
     cache = await zones.ready()
-    source = Source()
+    source = BatchWriter()
     async with WriteBehind(cache, source) as behind:
         result = await behind.set("k", {"a": 1}, ttl=300)
         assert result
@@ -31,7 +31,7 @@ async def test_set_stores_at_once_and_add_does_not_touch_the_cache(zones):
 async def test_value_reaches_the_source_while_the_cache_is_unavailable(zones):
     """The call raises the error of the cache."""
     cache = await zones.ready()
-    source = Source()
+    source = BatchWriter()
     async with WriteBehind(cache, source) as behind:
         await zones.kill("a", "b", "c")
         with pytest.raises(CacheUnavailable):
@@ -49,7 +49,7 @@ async def test_value_reaches_the_source_while_the_cache_is_unavailable(zones):
 async def test_value_that_the_cache_refuses_is_dropped(zones, key, value, error):
     """The previous pending value is restored, and the place of a new key is free."""
     cache = await zones.ready()
-    source = Source()
+    source = BatchWriter()
     async with WriteBehind(cache, source, max_keys=2, timeout=0) as behind:
         await behind.set("k", "before")
         with pytest.raises(error):
@@ -63,7 +63,7 @@ async def test_value_that_the_cache_refuses_is_dropped(zones, key, value, error)
 async def test_refused_value_frees_its_place(zones):
     """The next call in the queue continues."""
     cache = await zones.ready()
-    async with WriteBehind(cache, Source(), max_keys=1, timeout=None) as behind:
+    async with WriteBehind(cache, BatchWriter(), max_keys=1, timeout=None) as behind:
         results = await asyncio.gather(behind.set("with space", 1), behind.set("k", 1), return_exceptions=True)
         assert isinstance(results[0], InvalidKey)
         assert results[1]

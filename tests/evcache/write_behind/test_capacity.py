@@ -8,14 +8,14 @@ from evcache import CacheError, InvalidArgument, UsageError
 from evcache.write_behind import BufferFull, WriteBehind
 from evcache.write_behind.buffer import Buffer
 from evcache.write_behind.capacity import Capacity
+from tests.support.sources import BatchWriter
 from tests.support.virtual_time import in_virtual_time, now, run, settle
-from tests.support.write_behind_source import Source
 
 
 @in_virtual_time
 async def test_full_buffer_makes_only_new_keys_wait():
     """A flush begins at once. The waiting calls continue in their order as it frees places."""
-    source = Source(takes=1.0)
+    source = BatchWriter(takes=1.0)
     async with WriteBehind(None, source, max_keys=2, interval=60, timeout=None) as behind:
         await behind.set("a", 1)
         await behind.set("b", 1)
@@ -42,7 +42,7 @@ async def test_full_buffer_makes_only_new_keys_wait():
 @pytest.mark.parametrize("timeout", [0, 0.5, 3])
 def test_full_buffer_raises_after_its_timeout(timeout):
     async def main():
-        source = Source(fails=10**9)
+        source = BatchWriter(fails=10**9)
         behind = WriteBehind(None, source, max_keys=1, timeout=timeout)
         await behind.add("a", 1)
         with pytest.raises(BufferFull, match="1 keys are pending") as caught:
@@ -60,7 +60,7 @@ def test_cancelled_wait_for_a_place_leaves_nothing(when):
     """Neither the value nor a reserved place remains, also if the call was just woken."""
 
     async def main():
-        source = Source(takes=2.0)
+        source = BatchWriter(takes=2.0)
         async with WriteBehind(None, source, max_keys=1, timeout=None) as behind:
             await behind.set("a", 1)
             first = asyncio.create_task(behind.set("b", 2))
@@ -88,7 +88,7 @@ def test_cancelled_wait_for_a_place_leaves_nothing(when):
 
 @in_virtual_time
 async def test_failed_merge_frees_the_place_of_its_key():
-    source = Source()
+    source = BatchWriter()
     async with WriteBehind(None, source, max_keys=1, timeout=None, interval=0.1) as behind:
         await behind.set("a", 1)
         with pytest.raises(InvalidArgument):
@@ -100,7 +100,7 @@ async def test_failed_merge_frees_the_place_of_its_key():
 
 @in_virtual_time
 async def test_close_ends_waits_for_a_place():
-    behind = WriteBehind(None, Source(fails=10**9), max_keys=1, timeout=None)
+    behind = WriteBehind(None, BatchWriter(fails=10**9), max_keys=1, timeout=None)
     await behind.set("a", 1)
     waiting = asyncio.create_task(behind.set("b", 1))
     await settle()

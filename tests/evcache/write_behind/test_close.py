@@ -5,13 +5,13 @@ import asyncio
 import pytest
 
 from evcache.write_behind import WriteBehind
+from tests.support.sources import BatchWriter
 from tests.support.virtual_time import in_virtual_time, now, run, settle
-from tests.support.write_behind_source import Source
 
 
 @in_virtual_time
 async def test_close_writes_pending_values():
-    source = Source(fails=2)
+    source = BatchWriter(fails=2)
     behind = WriteBehind(None, source, interval=60, max_batch=2)
     for key in "abc":
         await behind.set(key, key)
@@ -23,7 +23,7 @@ async def test_close_writes_pending_values():
 @in_virtual_time
 async def test_close_shortens_pauses():
     """After an outage the pause is longer than the drain time, and the source may recover at any moment."""
-    source = Source(fails=lambda batch: now() < 100.1)
+    source = BatchWriter(fails=lambda batch: now() < 100.1)
     behind = WriteBehind(None, source)
     await behind.set("k", 1)
     await asyncio.sleep(100)
@@ -37,7 +37,7 @@ def test_close_returns_unwritten_values(drain, caplog):
 
     async def main():
         lost = []
-        source = Source(fails=lambda batch: "n" in batch, takes=0.5)
+        source = BatchWriter(fails=lambda batch: "n" in batch, takes=0.5)
         behind = WriteBehind(None, source, on_lost=lost.append)
         await behind.add("n", 1)
         await asyncio.sleep(1.2)
@@ -59,7 +59,7 @@ def test_close_returns_unwritten_values(drain, caplog):
 @in_virtual_time
 async def test_cancelled_close_ends_the_task_and_keeps_values():
     lost = []
-    source = Source(takes=100)
+    source = BatchWriter(takes=100)
     behind = WriteBehind(None, source, flush_timeout=1000, on_lost=lost.append)
     await behind.set("k", 1)
     closing = asyncio.create_task(behind.close(50))
@@ -106,7 +106,7 @@ async def test_close_after_a_cancelled_close_waits_for_the_writer(turns, drain):
 
 @in_virtual_time
 async def test_close_ends_a_waiting_flush():
-    behind = WriteBehind(None, Source(fails=10**9))
+    behind = WriteBehind(None, BatchWriter(fails=10**9))
     await behind.set("k", 1)
     flushing = asyncio.create_task(behind.flush())
     await settle()
@@ -119,7 +119,7 @@ async def test_exception_of_on_lost_is_logged(caplog):
     def on_lost(values):
         raise RuntimeError("no receiver")
 
-    behind = WriteBehind(None, Source(fails=10**9), on_lost=on_lost)
+    behind = WriteBehind(None, BatchWriter(fails=10**9), on_lost=on_lost)
     await behind.set("k", 1)
     assert await behind.close(0) == {"k": 1}
     assert "callback on_lost failed" in caplog.text

@@ -12,7 +12,7 @@ from evcache.writes.increment import MAX_COUNTER
 from evcache.zones.errors import ServerError
 from evcache.zones.routing.zone_order import coordinator_order
 from tests.support.memory_zones import QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time, pause_before_decisions
-from tests.support.near_clients import near_client, settled
+from tests.support.near import near_client, settled
 from tests.support.written import NOWHERE, coordinator_of, everywhere
 
 DECIDES = coordinator_order(full("n"), "abc")[0]

@@ -12,9 +12,9 @@ from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER
 from evcache.writes.sender import renewed
 from tests.support.memory_zones import PATIENT, TOMBSTONE, Listener, full, on_zones, pass_time
-from tests.support.near_clients import follow_loop, kept
+from tests.support.near import follow_loop, kept
 from tests.support.slow_clocks import OPERATIONS, SKEWS, each_operation, slow_and_right, with_clock
-from tests.support.telemetry_bench import Bench
+from tests.support.telemetry import Bench
 from tests.support.written import STORED, everywhere
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from evcache import EncodeError, InvalidArgument, NearCache, Outcome, UsageError, ValueTooLarge
 from evcache.load_policy import LoadPolicy
-from tests.support.loaders import Source, assert_nothing_left, cancelled_after, outcomes, seen, started
 from tests.support.memory_zones import QUICK, TOMBSTONE, Stopwatch, on_zones, pass_time
+from tests.support.sources import Source, assert_nothing_left, cancelled_after, outcomes, seen, started
 from tests.support.virtual_time import settle
 
 EXACT = LoadPolicy(jitter=0)

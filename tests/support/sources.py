@@ -1,4 +1,4 @@
-"""Sources that tests load from, and a look at what a client has left behind."""
+"""Sources that tests load from and write to, and checks of the zones and clients afterwards."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from evcache import EVCache, Hooks, StandardCodec
+from evcache import EVCache, Hooks, StandardCodec, WriteResult
 from evcache.values.envelope import unwrap
 from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.zones.testing.fake_memcached.store import Item as Stored
 from tests.support.memory_zones import TOMBSTONE, MemoryZones, full, on_zones
-from tests.support.virtual_time import settle
+from tests.support.virtual_time import now, settle
 
 ABSENT = "<absent>"
 STUB = "<stub>"
@@ -175,3 +175,72 @@ async def cancelled_after(turns: int, make: Callable[[], Awaitable[Any]]) -> Any
     await settle(turns)
     task.cancel()
     return (await asyncio.gather(task, return_exceptions=True))[0]
+
+
+DONE = WriteResult(met=True, version=1, zones={})
+
+
+class Memory:
+    """A cache that remembers what it was asked."""
+
+    def __init__(self):
+        self.held = {}
+        self.asked = []
+
+    async def get_or_load(self, key, loader, *, ttl=None, policy=None, timeout=None, near_cache=True):
+        self.asked.append(("get_or_load", key, {"ttl": ttl, "policy": policy, "timeout": timeout, "near_cache": near_cache}))
+        if key not in self.held:
+            value = await loader()
+            if value is None:
+                return None
+            self.held[key] = value
+        return self.held[key]
+
+    async def delete(self, key):
+        self.asked.append(("delete", key))
+        self.held.pop(key, None)
+        return DONE
+
+    async def invalidate(self, key, *, stale_while_revalidate):
+        self.asked.append(("invalidate", key, stale_while_revalidate))
+        return DONE
+
+
+class BatchWriter:
+    """A writer, and what it was given. `fails`: how many tries fail, or a function of the batch that says whether one does."""
+
+    def __init__(self, *, fails=0, takes=0.0):
+        self.fails = fails
+        self.takes = takes
+        self.tries = []
+        self.values = {}
+        self.at_once = 0
+
+    @property
+    def batches(self):
+        return [batch for _, batch, _ in self.tries]
+
+    @property
+    def times(self):
+        return [round(time, 3) for time, _, _ in self.tries]
+
+    @property
+    def ids(self):
+        return [batch_id for _, _, batch_id in self.tries]
+
+    async def __call__(self, batch):
+        self.tries.append((now(), dict(batch), batch.id))
+        self.at_once += 1
+        assert self.at_once == 1, "one flush at a time"
+        try:
+            await asyncio.sleep(self.takes)
+        finally:
+            self.at_once -= 1
+        if callable(self.fails):
+            fails = self.fails(batch)
+        else:
+            fails, self.fails = self.fails > 0, self.fails - 1
+        if fails:
+            raise OSError("the source is down")
+        for key, value in batch.items():
+            self.values[key] = self.values.get(key, 0) + value if key in batch.deltas else value
