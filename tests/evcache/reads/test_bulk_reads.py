@@ -1,4 +1,4 @@
-"""Reads and loads of very many keys, on zones in memory: in portions, within the deadline, and nothing is lost silently."""
+"""Reads and loads of very many keys, on zones in memory: portions, the deadline, and limits on work in flight."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ PORTION = 10
 
 @pytest.fixture(autouse=True)
 def portions(monkeypatch):
-    """Read ten keys at a time, so that fifty are many."""
+    """Read ten keys in a portion, so that fifty are many."""
     monkeypatch.setattr("evcache.reads.portions.PORTION_KEYS", PORTION)
     monkeypatch.setattr("evcache.reads.portions.PORTION_KEYS_PER_NODE", 1)
 
@@ -35,7 +35,7 @@ async def filled(zones: MemoryZones, count: int, **options):
 @pytest.mark.parametrize("nodes", [1, 3])
 @pytest.mark.parametrize("warm", [True, False])
 def test_many_keys_are_read_in_portions(consistency, nodes, warm):
-    """All of them are in the result, in the order in which they were given, also of a client without connections."""
+    """The result has all keys in the order given, also of a client without connections."""
 
     @on_zones(nodes=nodes)
     async def scenario(zones):
@@ -48,7 +48,7 @@ def test_many_keys_are_read_in_portions(consistency, nodes, warm):
 
 
 @on_zones()
-async def test_few_portions_are_under_way_at_once(zones):
+async def test_few_portions_are_in_flight_at_once(zones):
     """Single reads on the same connection wait behind no more than these."""
     cache, values = await filled(zones, 95)
     zones.pause("a")
@@ -61,7 +61,7 @@ async def test_few_portions_are_under_way_at_once(zones):
 
 @on_zones()
 async def test_portions_that_are_in_time_are_in_the_result(zones):
-    """The error has what was read as `found`; with errors as misses it is the result. No node is blamed."""
+    """The error has the items read as `found`. With errors as misses they are the result. No circuit opens."""
     cache, values = await filled(zones, 400)
     slow = asyncio.ensure_future(trickle(zones, "a", "b", "c", pause=0.02))
     watch = Stopwatch()
@@ -81,8 +81,8 @@ async def test_portions_that_are_in_time_are_in_the_result(zones):
 
 
 @on_zones()
-async def test_no_zone_answers(zones):
-    """It is the error of a read of few keys."""
+async def test_portions_without_any_answer_raise_cache_unavailable(zones):
+    """As a read of few keys does."""
     cache, values = await filled(zones, 50)
     zones.pause("a", "b", "c")
     watch = Stopwatch()
@@ -121,14 +121,14 @@ async def test_a_cancelled_read_leaves_nothing(zones):
 @pytest.fixture
 def at_once(monkeypatch):
     """Ask for eight leases, and store eight values, at a time."""
-    monkeypatch.setattr("evcache.read_through.loader.AT_ONCE", 8)
-    monkeypatch.setattr("evcache.read_through.load_stores.AT_ONCE", 8)
+    monkeypatch.setattr("evcache.read_through.load.AT_ONCE", 8)
+    monkeypatch.setattr("evcache.read_through.bulk_fill.AT_ONCE", 8)
     return 8
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_one_load_of_more_keys_than_a_connection_may_have_waiting(at_once, warm):
-    """One call of the loader, and every zone gets every value, whatever the limits on requests and on background tasks."""
+def test_a_load_of_more_keys_than_a_connection_may_have_in_flight(at_once, warm):
+    """The loader is called once. Every zone gets every value, in spite of the limits on requests and background tasks."""
 
     @on_zones()
     async def scenario(zones):
@@ -150,7 +150,7 @@ def test_one_load_of_more_keys_than_a_connection_may_have_waiting(at_once, warm)
 
 @on_zones()
 async def test_a_zone_that_hangs_takes_a_bounded_number_of_loaded_values(zones, at_once, monkeypatch):
-    """The others wait for it in its lane, and are stored when it answers."""
+    """The other values wait for the zone in its lane, and are stored when it resumes."""
     monkeypatch.setattr("evcache.replication.lanes.WINDOW", 4)
     cache, source = await zones.ready(), Source("loaded")
     keys = names(60)
@@ -167,7 +167,7 @@ async def test_a_zone_that_hangs_takes_a_bounded_number_of_loaded_values(zones, 
 
 
 @on_zones(zones=2)
-async def test_what_another_process_loads_is_waited_for_a_few_looks_at_a_time(zones, at_once):
+async def test_keys_that_another_process_loads_are_looked_at_a_few_at_a_time(zones, at_once):
     first, second = await zones.ready(), await zones.ready(limits=ConnectionLimits(max_pending=16))
     slow, unused = Source("slow", seconds=0.5), Source("unused")
     keys = names(100)
@@ -183,7 +183,7 @@ async def test_what_another_process_loads_is_waited_for_a_few_looks_at_a_time(zo
 @pytest.mark.parametrize("moment", ["leases", "loader", "stores"])
 @on_zones()
 async def test_a_cancelled_load_gives_back_every_lease(zones, at_once, moment):
-    """Whenever it is cancelled; values that were loaded are stored all the same."""
+    """At any moment of the load. Values that were loaded are stored in any case."""
     cache, source = await zones.ready(), Source("loaded", seconds=1 if moment == "loader" else 0)
     keys = names(60)
     loading = asyncio.create_task(cache.get_or_load_many(keys, source.load_many, timeout=30))
@@ -227,7 +227,7 @@ async def test_close_in_the_middle_of_a_load_leaves_no_task(zones, at_once, mome
 
 
 @in_virtual_time
-async def test_a_few_at_once():
+async def test_a_few_at_once_does_all_the_work():
     running = most = 0
     done = []
 
@@ -260,8 +260,8 @@ async def test_a_few_at_once_ends_with_the_first_error():
 
 
 @in_virtual_time
-async def test_a_byte_budget():
-    """What is over the limit by itself passes alone. A cancelled task takes nothing."""
+async def test_a_byte_budget_bounds_the_bytes_in_flight():
+    """An item over the limit passes alone. A cancelled task takes nothing."""
     budget = ByteBudget(10)
     running = most = 0
 

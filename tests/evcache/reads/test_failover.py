@@ -1,4 +1,4 @@
-"""Reads that leave their own zone: how many may, and what a zone gets that has just come back."""
+"""Failover of reads: the budget, the shares of the time, silent zones, and nodes that have recovered."""
 
 import asyncio
 
@@ -31,7 +31,7 @@ async def only(found):
 
 
 def mg(zones, zone):
-    """How many reads reached a zone since `forget`."""
+    """Return the number of reads that reached a zone since `forget`."""
     return zones.commands(zone).get("mg", 0)
 
 
@@ -40,8 +40,8 @@ def mg(zones, zone):
 
 @reads
 @on_zones()
-async def test_without_a_budget_the_own_zone_is_all_there_is(zones, read):
-    """It is read as ever; the others are not asked, which the hook is told, and the failures say why."""
+async def test_without_a_budget_no_remote_zone_is_asked(zones, read):
+    """The local zone is read. If it fails, the hook reports the refusal, and the failures name it."""
     listener = Listener()
     cache = await zones.ready(hooks=listener, failover=NOTHING)
     await cache.set("k", "value", consistency="all")
@@ -63,7 +63,7 @@ async def test_without_a_budget_the_own_zone_is_all_there_is(zones, read):
 
 @reads
 @on_zones()
-async def test_a_miss_in_the_own_zone_is_a_miss_when_the_others_are_not_asked(zones, read):
+async def test_without_a_budget_a_miss_of_the_local_zone_is_a_miss(zones, read):
     """One answer is enough."""
     cache = await zones.ready(failover=NOTHING)
     await cache.set("k", "value", consistency="all")
@@ -73,8 +73,8 @@ async def test_a_miss_in_the_own_zone_is_a_miss_when_the_others_are_not_asked(zo
 
 @reads
 @on_zones()
-async def test_with_one_request_for_each_read_every_read_is_served(zones, read):
-    """The own zone is dead, and each read is served by the next; none of it is saved up."""
+async def test_a_budget_of_one_request_per_read_serves_every_read(zones, read):
+    """The local zone is dead, and the next one serves each read. No tokens are saved."""
     cache = await zones.ready(failover=JUST_ENOUGH)
     await cache.set("k", "value", consistency="all")
     await zones.kill("a")
@@ -86,7 +86,7 @@ async def test_with_one_request_for_each_read_every_read_is_served(zones, read):
 
 @reads
 @on_zones()
-async def test_with_two_zones_dead_every_read_is_served_by_the_third(zones, read):
+async def test_with_two_zones_dead_the_third_serves_every_read(zones, read):
     """A zone that is known to be down costs the budget nothing."""
     cache = await zones.ready(failover=JUST_ENOUGH)
     await cache.set("k", "value", consistency="all")
@@ -100,8 +100,8 @@ async def test_with_two_zones_dead_every_read_is_served_by_the_third(zones, read
 
 @reads
 @on_zones(nodes=4)
-async def test_a_node_that_is_down_costs_nothing(zones, read):
-    """Of the own zone and of the next the node of a key is down, and neither zone as a whole: the third serves the key."""
+async def test_a_node_that_is_down_costs_the_budget_nothing(zones, read):
+    """The node of the key is down in the first two zones, and neither zone is ejected. The third zone serves the key."""
     cache = await zones.ready(failover=JUST_ENOUGH)
     await cache.set("k", "value", consistency="all")
     for pool in cache._cluster.view.readers[:2]:
@@ -119,8 +119,8 @@ async def test_a_node_that_is_down_costs_nothing(zones, read):
 
 @reads
 @on_zones()
-async def test_many_misses_double_no_zone_s_load(zones, read):
-    """The own zone is dead and the second misses: asking the third too is something that a read can do without."""
+async def test_misses_do_not_double_the_load_of_a_zone(zones, read):
+    """The local zone is dead, and the second one misses. Requests to the third zone are spare ones."""
     cache = await zones.ready(failover=Failover(ratio=1, burst=40))
     await zones.kill("a")
     await read(cache, "k")
@@ -134,8 +134,8 @@ async def test_many_misses_double_no_zone_s_load(zones, read):
 
 @reads
 @on_zones()
-async def test_a_share_of_the_reads(zones, read):
-    """With less than one request for each read some fail, and the other zones get no more than they should."""
+async def test_a_ratio_below_1_serves_its_share_of_the_reads(zones, read):
+    """The other reads fail, and remote zones get no further requests."""
     cache = await zones.ready(failover=Failover(ratio=0.25, burst=10))
     await cache.set("k", "value", consistency="all")
     await zones.kill("a")
@@ -148,8 +148,8 @@ async def test_a_share_of_the_reads(zones, read):
 
 
 @on_zones()
-async def test_a_call_for_many_keys_gets_what_there_is(zones):
-    """As many keys as the budget allows are answered; for the others the call says that it could not be asked."""
+async def test_a_bulk_read_serves_as_many_keys_as_the_budget_allows(zones):
+    """The error of the call says that the other keys were not asked for."""
     cache = await zones.ready(failover=Failover(ratio=0, burst=7))
     values = {f"k{number}": number for number in range(20)}
     await cache.set_many(values, consistency="all")
@@ -161,8 +161,7 @@ async def test_a_call_for_many_keys_gets_what_there_is(zones):
 
 
 @on_zones()
-async def test_a_client_that_is_in_no_zone_has_a_home_all_the_same(zones):
-    """The zone that it reads first costs nothing, whichever it is."""
+async def test_without_a_local_zone_the_preferred_zone_costs_nothing(zones):
     cache = await zones.ready(local_zone=None, failover=NOTHING)
     await cache.set("k", "value", consistency="all")
     for _ in range(10):
@@ -171,8 +170,8 @@ async def test_a_client_that_is_in_no_zone_has_a_home_all_the_same(zones):
 
 
 @on_zones()
-async def test_reads_of_several_zones_are_not_held_up(zones):
-    """They ask for every zone, whatever happens: the budget is about what happens when one fails."""
+async def test_reads_at_quorum_cost_the_budget_nothing(zones):
+    """They ask every zone in any case. The budget limits requests that a failure causes."""
     cache = await zones.ready(failover=NOTHING)
     await cache.set("k", "value", consistency="all")
     await zones.kill("a")
@@ -215,11 +214,11 @@ async def test_a_silent_zone_is_asked_again_at_the_end(zones, read, index):
     assert await asyncio.gather(*calls) == ["value"] * 8
 
 
-# A zone that is out, and one that has come back.
+# Ejected zones, and zones that have recovered.
 
 
 class Draws:
-    """In place of chance."""
+    """Replaces the random draws of slow start."""
 
     def __init__(self, monkeypatch, value):
         self.value = value
@@ -229,8 +228,8 @@ class Draws:
 
 @reads
 @on_zones()
-async def test_a_zone_that_is_out_is_read_last(zones, read):
-    """Its nodes are not asked at all, and once they are back it is first again."""
+async def test_an_ejected_zone_is_read_last(zones, read):
+    """Its nodes are not asked. When they have recovered, it is first again."""
     cache = await zones.ready(circuit=QUICK)
     await cache.set("k", "value", consistency="all")
     await cut_off(zones, cache, "a")
@@ -246,8 +245,8 @@ async def test_a_zone_that_is_out_is_read_last(zones, read):
     assert (mg(zones, "a"), mg(zones, "b"), mg(zones, "c")) == (1, 0, 0)
 
 
-async def back(zones, **options):
-    """A client whose own zone was cut off, and is back, and gets a share of the reads for so many seconds."""
+async def recovered(zones, **options):
+    """Return a client whose local zone was cut off and has recovered. It warms up for 60 s."""
     cache = await zones.ready(circuit=CircuitLimits(longest_pause=1.0, slow_start=60.0), hints=None, repair=False, **options)
     await cache.set_many({f"k{number}": number for number in range(10)}, ttl=10_000, consistency="all")
     await cut_off(zones, cache, "a")
@@ -260,11 +259,11 @@ async def back(zones, **options):
 
 @reads
 @on_zones()
-async def test_a_zone_that_has_come_back_gets_a_tenth_of_the_reads(zones, read, monkeypatch):
-    """The others go to the next zone, which has the value, and to it only where that one misses."""
+async def test_a_zone_that_recovered_gets_a_tenth_of_the_reads(zones, read, monkeypatch):
+    """The next zone serves the others. The warming zone is asked for them only after a miss."""
     listener = Listener()
     draws = Draws(monkeypatch, 0.2)
-    cache = await back(zones, hooks=listener)
+    cache = await recovered(zones, hooks=listener)
     for number in range(10):
         assert await read(cache, f"k{number}") == number
     assert mg(zones, "a") == 0
@@ -275,10 +274,9 @@ async def test_a_zone_that_has_come_back_gets_a_tenth_of_the_reads(zones, read, 
 
 
 @on_zones()
-async def test_what_the_others_do_not_have_is_read_where_it_is(zones, monkeypatch):
-    """A zone that gets a share of the reads is still a zone: it is asked last, not never."""
+async def test_a_warming_zone_is_asked_last_and_not_never(zones, monkeypatch):
     Draws(monkeypatch, 0.99)
-    cache = await back(zones)
+    cache = await recovered(zones)
     zones.evict("k1", "b", "c")
     assert await cache.get("k1") == 1
     assert await cache.get_many(["k1"]) == {"k1": 1}
@@ -289,10 +287,10 @@ async def test_what_the_others_do_not_have_is_read_where_it_is(zones, monkeypatc
 
 @reads
 @on_zones()
-async def test_the_share_grows_with_the_hits_until_all_is_well(zones, read, monkeypatch):
-    """Some fifty hits make it warm; then it gets every read, whatever is drawn."""
+async def test_the_share_of_a_warming_zone_grows_with_its_hits(zones, read, monkeypatch):
+    """It is warm after about fifty hits, and gets every read then."""
     draws = Draws(monkeypatch, 0.05)
-    cache = await back(zones)
+    cache = await recovered(zones)
     for _ in range(60):
         assert await read(cache, "k1") == 1
     draws.value = 0.999999
@@ -303,10 +301,10 @@ async def test_the_share_grows_with_the_hits_until_all_is_well(zones, read, monk
 
 @reads
 @on_zones()
-async def test_misses_keep_the_share_small_until_the_time_is_over(zones, read, monkeypatch):
-    """A node that came back empty gets a tenth for as long as it misses, and all when its minute is over."""
+async def test_misses_keep_a_warming_zone_at_a_tenth_until_slow_start_ends(zones, read, monkeypatch):
+    """A node that recovered without data gets a tenth of the reads for a minute."""
     draws = Draws(monkeypatch, 0.05)
-    cache = await back(zones)
+    cache = await recovered(zones)
     for _ in range(100):
         assert await read(cache, "nothing") is None
     draws.value = 0.2
@@ -319,9 +317,9 @@ async def test_misses_keep_the_share_small_until_the_time_is_over(zones, read, m
 
 
 @on_zones()
-async def test_writes_are_never_held_back(zones, monkeypatch):
-    """They are what fills a node that came back empty."""
+async def test_a_warming_zone_gets_every_write(zones, monkeypatch):
+    """Writes fill a node that recovered without data."""
     Draws(monkeypatch, 0.99)
-    cache = await back(zones)
+    cache = await recovered(zones)
     assert await cache.set("k", "value", consistency="all")
     assert zones.held("k", "a").value == "value"

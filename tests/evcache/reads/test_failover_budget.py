@@ -1,4 +1,4 @@
-"""The failover budget: how many requests other zones get."""
+"""The failover budget: the number of requests to remote zones."""
 
 import math
 from decimal import Decimal
@@ -16,7 +16,7 @@ steps = st.lists(st.tuples(st.sampled_from(["read", "take", "spare"]), st.intege
 
 
 def take(budget, reads, wanted=1, **options):
-    """What is granted when so many reads begin and each wants something."""
+    """Return the number of requests granted if each of the reads wants some."""
     granted = 0
     for _ in range(reads):
         budget.add_reads()
@@ -25,8 +25,8 @@ def take(budget, reads, wanted=1, **options):
 
 
 @given(ratios, bursts, steps)
-def test_no_more_than_the_reads_brought_and_the_burst(ratio, burst, steps):
-    """At no time were more requests allowed than `ratio` for each read and the burst, and one for the rounding."""
+def test_requests_never_exceed_the_tokens_of_reads_and_the_burst(ratio, burst, steps):
+    """At any time, the client sent at most `ratio` requests for each read, the burst, and one for the rounding."""
     budget = TokenBucket(ratio, burst)
     denied = reads = 0
     for step, count in steps:
@@ -42,21 +42,21 @@ def test_no_more_than_the_reads_brought_and_the_burst(ratio, burst, steps):
 
 
 @given(ratios, bursts, steps)
-def test_better_times_are_not_saved_up_beyond_the_burst(ratio, burst, steps):
-    """After any history, and with no more reads, what can be had at once is the burst, what came last, and one."""
+def test_unused_tokens_are_saved_up_to_the_burst(ratio, burst, steps):
+    """After any history, a call without further reads gets the burst, the fraction of a token, and no more."""
     budget = TokenBucket(ratio, burst)
     for step, count in steps:
         if step == "read":
             budget.add_reads(count)
         else:
             budget.try_take(count)
-    budget.try_take(0)  # what the reads have brought is counted by now
+    budget.try_take(0)  # applies the limit
     assert budget.try_take(10**6) <= burst + 1
 
 
 @given(bursts, steps)
-def test_what_can_be_spared_leaves_half_of_the_burst(burst, steps):
-    """However much is asked for on top, the next that has to be asked for finds half of the bucket as it was."""
+def test_spare_requests_leave_half_of_the_burst(burst, steps):
+    """The next request that is no spare one finds half of the bucket, whatever was taken before."""
     budget = TokenBucket(1.0, burst)
     for step, count in steps:
         if step == "read":
@@ -67,8 +67,8 @@ def test_what_can_be_spared_leaves_half_of_the_burst(burst, steps):
     assert budget.try_take(10**6) >= int(burst / 2)
 
 
-def test_with_ratio_1_every_read_gets_one():
-    """With the own zone gone each read is served by another, for ever, and no read gets a second for as long."""
+def test_a_ratio_of_1_grants_each_read_one_request():
+    """Without a limit in time, and no read gets a second one."""
     budget = TokenBucket(1.0, 0.0)
     assert take(budget, 10_000) == 10_000
     assert budget.denied == 0
@@ -76,22 +76,21 @@ def test_with_ratio_1_every_read_gets_one():
     assert budget.denied == 100
 
 
-def test_a_smaller_ratio_serves_its_share():
-    """Once the burst is used up."""
+def test_a_lower_ratio_grants_its_share_of_the_reads():
+    """The burst is used up first."""
     budget = TokenBucket(0.25, 10.0)
     assert take(budget, 10) == 10
     assert 245 <= take(budget, 1000) <= 255 + 10
 
 
-def test_nothing_at_all():
-    """Ratio and burst 0: the own zone or none."""
+def test_without_ratio_and_burst_no_request_is_granted():
     budget = TokenBucket(0.0, 0.0)
     assert take(budget, 1000) == 0
     assert (budget.taken, budget.denied) == (0, 1000)
 
 
-def test_a_call_for_many_keys_gets_as_many_as_there_are():
-    """Of those wanted, as many as can be had, not all or none; and it may spend all that its own keys have brought."""
+def test_a_bulk_call_gets_part_of_the_requests_that_it_wants():
+    """It may take all the tokens that its own keys added."""
     budget = TokenBucket(1.0, 3.0)
     assert budget.try_take(10) == 3
     budget.add_reads(100)
@@ -101,7 +100,7 @@ def test_a_call_for_many_keys_gets_as_many_as_there_are():
 
 
 def test_spare_requests_do_not_starve_the_next_read():
-    """Reads that ask for a second one each, when there is one token a read, still get their first each."""
+    """Each read wants a second request, and there is one token for each read. Every first request is granted."""
     budget = TokenBucket(1.0, 100.0)
     seconds = 0
     for _ in range(1000):
@@ -113,14 +112,14 @@ def test_spare_requests_do_not_starve_the_next_read():
 
 @pytest.mark.parametrize("name", ["ratio", "burst"])
 @pytest.mark.parametrize("value", [-1, -0.001, math.nan, math.inf, True, "1", None, Decimal(1), [1]])
-def test_what_is_no_number_from_0_is_refused(name, value):
-    """The error names the setting. There is no such thing as an infinite bucket."""
+def test_a_setting_that_is_no_number_of_at_least_0_is_refused(name, value):
+    """The error names the setting. An infinite bucket is refused too."""
     with pytest.raises(InvalidArgument) as caught:
         Failover(**{name: value})
     assert caught.value.argument == name
 
 
-def test_the_defaults_serve_every_read():
-    """Whoever sets nothing gets one request to another zone for each read, and four thousand beyond."""
+def test_the_defaults_grant_every_read_a_request():
+    """One request for each read, and 4,000 more."""
     assert Failover() == Failover(ratio=1.0, burst=4000.0)
     assert Failover(ratio=0, burst=0).ratio == 0

@@ -14,7 +14,7 @@ DELAY = ALL.least_delay  # in memory answers take no time, so this is what the f
 
 @pytest.mark.parametrize("latency", [0.5, 3.0])
 def test_the_percentile_is_that_of_the_last_samples(latency):
-    """None at first; then the latency below which 95 of 100 were, taken anew after as many samples again."""
+    """There is none before the first full set of samples. After that, each full set replaces it."""
     latencies = Latencies()
     for number in range(SAMPLES):
         assert latencies.percentile is None
@@ -32,15 +32,14 @@ def test_the_percentile_is_that_of_the_last_samples(latency):
     [("share", 0), ("share", 1.1), ("share", -1), ("share", True), ("share", "1"), ("share", float("nan"))]
     + [("least_delay", 0), ("least_delay", -1), ("least_delay", float("inf")), ("least_delay", None)],
 )
-def test_settings_that_make_no_sense_are_refused(name, value):
-    """The error names the setting."""
+def test_an_invalid_setting_is_refused_by_its_name(name, value):
     with pytest.raises(InvalidArgument) as caught:
         Hedging(**{name: value})
     assert caught.value.argument == name
 
 
 async def measured(zones, hedging=ALL, **options):
-    """A client that knows how quick its zone is, with a value in every zone that is none of the measuring."""
+    """Return a client that has measured its zone, with a value in every zone."""
     cache = await zones.ready(hedging=hedging, circuit=PATIENT, hints=None, check_share=0, read_timeout=0.9, **options)
     await cache.set("k", "value", consistency="all")
     for _ in range(SAMPLES):
@@ -50,13 +49,13 @@ async def measured(zones, hedging=ALL, **options):
 
 
 def second_of(cache):
-    """The zone that this client asks second."""
+    """Return the zone that this client asks second."""
     return cache._cluster.view.readers[1].name
 
 
 @on_zones()
-async def test_off_unless_asked_for(zones):
-    """A zone that hangs is waited for, for its share of the time."""
+async def test_hedging_is_off_by_default(zones):
+    """The client waits for a zone that hangs, for its share of the time."""
     cache = await measured(zones, hedging=None)
     zones.pause("a")
     watch = Stopwatch()
@@ -67,8 +66,8 @@ async def test_off_unless_asked_for(zones):
 
 
 @on_zones()
-async def test_a_slow_zone_is_overtaken(zones):
-    """The second is asked after the delay, its answer is returned, and the hook is told."""
+async def test_a_second_zone_answers_in_place_of_a_slow_one(zones):
+    """The client asks it after the delay, and reports the hedge."""
     listener = Listener()
     cache = await measured(zones, hooks=listener)
     zones.pause("a")
@@ -82,8 +81,8 @@ async def test_a_slow_zone_is_overtaken(zones):
 
 
 @on_zones()
-async def test_a_zone_that_is_as_quick_as_ever_is_not(zones):
-    """No other zone hears of its reads."""
+async def test_a_zone_of_usual_speed_is_not_hedged(zones):
+    """No other zone receives a read."""
     cache = await measured(zones)
     for _ in range(100):
         assert await cache.get("k") == "value"
@@ -92,8 +91,7 @@ async def test_a_zone_that_is_as_quick_as_ever_is_not(zones):
 
 
 @on_zones()
-async def test_not_before_it_is_known_how_quick_the_zone_is(zones):
-    """With too few samples everything looks slow, or nothing does."""
+async def test_without_enough_samples_nothing_is_hedged(zones):
     cache = await zones.ready(hedging=ALL, circuit=PATIENT, hints=None, read_timeout=0.9)
     await cache.set("k", "value", consistency="all")
     zones.pause("a")
@@ -105,8 +103,8 @@ async def test_not_before_it_is_known_how_quick_the_zone_is(zones):
 
 
 @on_zones()
-async def test_the_first_zone_may_still_win(zones):
-    """Its hit counts when it comes first, though the second was asked."""
+async def test_the_first_zone_wins_if_its_hit_comes_first(zones):
+    """The second zone was asked."""
     listener = Listener()
     cache = await measured(zones, hooks=listener)
     zones.pause("a", second_of(cache))
@@ -120,8 +118,8 @@ async def test_the_first_zone_may_still_win(zones):
 
 
 @on_zones()
-async def test_a_miss_waits_for_the_other(zones):
-    """A zone that lacks it does not win by being quick: neither the second, nor the first."""
+async def test_a_miss_of_one_zone_waits_for_the_other_zone(zones):
+    """A zone without the key does not win by its speed, neither the second nor the first."""
     cache = await measured(zones)
     second = second_of(cache)
     zones.evict("k", second)
@@ -145,8 +143,8 @@ async def test_a_miss_waits_for_the_other(zones):
 
 
 @on_zones()
-async def test_when_both_miss_the_third_is_asked(zones):
-    """As without hedging."""
+async def test_if_both_zones_miss_the_third_is_asked(zones):
+    """This is the failover of a read without hedging."""
     cache = await measured(zones)
     second = second_of(cache)
     zones.evict("k", "a", second)
@@ -160,8 +158,8 @@ async def test_when_both_miss_the_third_is_asked(zones):
 
 @pytest.mark.parametrize("how", ["dies", "is down"])
 @on_zones()
-async def test_a_second_zone_that_fails_does_no_harm(zones, how):
-    """The first is waited for as if it had not been asked."""
+async def test_if_the_second_zone_fails_the_first_one_answers(zones, how):
+    """The client waits for the first zone as if it had not asked the second."""
     cache = await measured(zones)
     second = second_of(cache)
     if how == "is down":
@@ -180,8 +178,8 @@ async def test_a_second_zone_that_fails_does_no_harm(zones, how):
 
 
 @on_zones()
-async def test_a_first_zone_that_fails_is_replaced_by_the_second(zones):
-    """Which was asked already."""
+async def test_if_the_first_zone_fails_the_second_one_answers(zones):
+    """The second request is in flight already."""
     cache = await measured(zones)
     second = second_of(cache)
     zones.pause("a", second)
@@ -193,8 +191,7 @@ async def test_a_first_zone_that_fails_is_replaced_by_the_second(zones):
 
 
 @on_zones()
-async def test_when_all_hang_the_call_ends_in_time(zones):
-    """There is one deadline, hedged or not."""
+async def test_if_all_zones_hang_the_call_ends_at_its_deadline(zones):
     cache = await measured(zones)
     zones.pause(*"abc")
     watch = Stopwatch()
@@ -205,8 +202,8 @@ async def test_when_all_hang_the_call_ends_in_time(zones):
 
 
 @on_zones()
-async def test_what_is_too_old_does_not_win(zones):
-    """A second zone that is behind what this client knows of is as good as one that failed."""
+async def test_a_stale_second_zone_does_not_win(zones):
+    """An older version than the one known counts as a failure, and the zone is repaired."""
     listener = Listener()
     cache = await measured(zones, hooks=listener)
     second = second_of(cache)
@@ -224,8 +221,8 @@ async def test_what_is_too_old_does_not_win(zones):
 
 
 @on_zones()
-async def test_the_share_is_kept(zones):
-    """A zone that is slow for all does not double the load of the next."""
+async def test_no_more_than_the_share_of_reads_is_hedged(zones):
+    """A zone that is slow for all reads does not double the load of the next one."""
     cache = await measured(zones, hedging=Hedging(share=0.02))
     zones.pause("a")
     for _ in range(300):
@@ -237,8 +234,8 @@ async def test_the_share_is_kept(zones):
 
 @pytest.mark.parametrize("when", [0.0, DELAY / 2, 5 * DELAY, 0.2])
 @on_zones()
-async def test_cancelling_leaves_nothing(zones, when):
-    """Before the second is asked, and while both are: the replies go to nobody, and the next call gets its own."""
+async def test_a_cancelled_read_leaves_nothing(zones, when):
+    """Before the hedge and during it. The late replies are dropped, and the next call gets its own."""
     cache = await measured(zones)
     await cache.set("other", "other value", consistency="all")
     zones.pause(*"abc")
@@ -253,8 +250,8 @@ async def test_cancelling_leaves_nothing(zones, when):
 
 
 @on_zones()
-async def test_not_while_this_process_s_own_loop_is_late(zones):
-    """Then every zone looks slow, and none is."""
+async def test_nothing_is_hedged_while_the_event_loop_is_late(zones):
+    """Every zone looks slow then."""
     cache = await measured(zones)
     zones.pause("a")
     reading = asyncio.create_task(cache.get("k"))
@@ -267,8 +264,8 @@ async def test_not_while_this_process_s_own_loop_is_late(zones):
 
 
 @on_zones(zones=1)
-async def test_one_zone_has_no_second(zones):
-    """It is waited for."""
+async def test_a_single_zone_is_not_hedged(zones):
+    """The client waits for it."""
     cache = await measured(zones)
     zones.pause("a")
     reading = asyncio.create_task(cache.get("k"))
@@ -279,8 +276,8 @@ async def test_one_zone_has_no_second(zones):
 
 
 @on_zones()
-async def test_a_delete_is_an_answer(zones):
-    """A tombstone wins as a value does."""
+async def test_a_tombstone_of_the_second_zone_wins(zones):
+    """A tombstone is a hit, like a value."""
     cache = await measured(zones)
     await cache.delete("k", consistency="all")
     zones.pause("a")

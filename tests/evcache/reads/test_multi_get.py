@@ -9,13 +9,13 @@ NOBODY = {"a": {}, "b": {}, "c": {}}
 
 
 def asked(zones):
-    """The zones that got any command."""
+    """Return the zones that received a command."""
     return {zone for zone, commands in zones.all_commands().items() if commands}
 
 
 @on_zones(nodes=3)
-async def test_get_many_asks_every_node_once(zones):
-    """Keys go to their nodes in one batch each, and only in this zone when all hit."""
+async def test_get_many_sends_one_batch_to_each_node(zones):
+    """If all keys hit, no other zone is asked."""
     cache = await zones.ready()
     values = {f"k{number}": number for number in range(60)}
     await cache.set_many(values, consistency="all")
@@ -28,8 +28,8 @@ async def test_get_many_asks_every_node_once(zones):
 
 
 @on_zones()
-async def test_get_many_asks_once_for_a_key_that_is_given_twice(zones):
-    """Duplicates and generators are welcome; no keys are no command."""
+async def test_get_many_asks_once_for_a_repeated_key(zones):
+    """The keys may come from a generator. Without keys no command is sent."""
     cache = await zones.ready()
     await cache.set_many({"k": 1, "j": 2})
     zones.forget()
@@ -41,8 +41,8 @@ async def test_get_many_asks_once_for_a_key_that_is_given_twice(zones):
 
 
 @on_zones()
-async def test_get_many_answers_with_the_keys_as_they_were_given(zones):
-    """str and bytes keys, plain and hashed, come back as they are."""
+async def test_get_many_returns_the_keys_as_given(zones):
+    """As str or bytes, also those that are hashed on servers."""
     cache = await zones.ready()
     for keys in (["plain", "naïve", "x" * 300], [b"plain", b"\xff\xfe", b"x" * 300]):
         await cache.set_many(dict.fromkeys(keys, "v"))
@@ -50,16 +50,16 @@ async def test_get_many_answers_with_the_keys_as_they_were_given(zones):
 
 
 @on_zones()
-async def test_get_many_loses_no_key_that_is_given_as_str_and_as_bytes(zones):
-    """Both name the same item, and the caller finds both in the result."""
+async def test_get_many_returns_a_key_given_as_str_and_as_bytes_twice(zones):
+    """Both name one item."""
     cache = await zones.ready()
     await cache.set("k", 1)
     assert await cache.get_many(["k", b"k"]) == {"k": 1, b"k": 1}
 
 
 @on_zones()
-async def test_get_many_asks_the_next_zone_only_for_what_is_missing(zones):
-    """Partial misses are filled from other zones, and then repaired."""
+async def test_get_many_asks_the_next_zone_for_missing_keys_only(zones):
+    """The client then repairs the zones that missed."""
     cache = await zones.ready()
     await cache.set_many({f"k{number}": number for number in range(6)}, consistency="all")
     zones.evict("k0", "a")
@@ -79,8 +79,8 @@ async def test_get_many_asks_the_next_zone_only_for_what_is_missing(zones):
 
 @pytest.mark.parametrize("how", ["kill", "pause"])
 @on_zones(nodes=3)
-async def test_get_many_survives_a_node(zones, how):
-    """The keys of a node that fails come from the next zone, the others from this one."""
+async def test_get_many_reads_the_keys_of_a_failed_node_from_the_next_zone(zones, how):
+    """The other keys come from the local zone."""
     cache = await zones.ready(read_timeout=0.3)
     values = {f"k{number}": number for number in range(60)}
     await cache.set_many(values, consistency="all")
@@ -99,8 +99,8 @@ async def test_get_many_survives_a_node(zones, how):
 
 
 @on_zones(nodes=3)
-async def test_get_many_with_an_error_hands_over_what_it_has(zones):
-    """When some keys had too few answers, the error carries those that did not, and `errors="miss"` returns them."""
+async def test_get_many_raises_with_the_items_found(zones):
+    """If some keys have too few answers, `found` holds the others. With `errors="miss"` they are the result."""
     listener = Listener()
     cache = await zones.ready(hooks=listener)
     values = {f"k{number}": number for number in range(200)}
@@ -119,8 +119,8 @@ async def test_get_many_with_an_error_hands_over_what_it_has(zones):
 
 
 @on_zones(nodes=2)
-async def test_get_many_at_all_says_how_few_answered(zones):
-    """The least number of answers that any key had."""
+async def test_get_many_reports_the_lowest_number_of_answers(zones):
+    """Of all keys."""
     cache = await zones.ready()
     await zones.servers["b"][0].kill()
     with pytest.raises(ConsistencyError) as caught:

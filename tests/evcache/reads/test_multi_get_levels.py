@@ -1,4 +1,4 @@
-"""`get_many` and `get_or_load_many` at `QUORUM` and above: when they return, with what, and what becomes of the rest."""
+"""`get_many` and `get_or_load_many` at `QUORUM` and above: when they return, and with which keys."""
 
 import asyncio
 
@@ -12,6 +12,7 @@ VALUES = dict.fromkeys(KEYS, "v")
 
 
 async def loads_nothing(keys):
+    """Fail the test: every key has a value."""
     raise AssertionError(f"{keys} are there")
 
 
@@ -27,6 +28,7 @@ reads = pytest.mark.parametrize("read", [get_many, get_or_load_many], ids=["get_
 
 
 async def filled(zones, **options):
+    """Return a client with a value for each key in every zone."""
     cache = await zones.ready(circuit=PATIENT, **options)
     await cache.set_many(VALUES, consistency="all")
     return cache
@@ -36,7 +38,7 @@ async def filled(zones, **options):
 @pytest.mark.parametrize("slow", ["a", "b", "c"])
 @pytest.mark.parametrize("level", ["quorum", "all_minus_one"])
 @on_zones()
-async def test_a_zone_that_hangs_is_not_waited_for(zones, read, level, slow):
+async def test_a_quorum_does_not_wait_for_a_zone_that_hangs(zones, read, level, slow):
     """Any zone may be the slow one. The client drops its late reply, and the connection serves the next call."""
     cache = await filled(zones)
     zones.pause(slow)
@@ -53,7 +55,7 @@ async def test_a_zone_that_hangs_is_not_waited_for(zones, read, level, slow):
 @reads
 @on_zones(nodes=3)
 async def test_one_slow_node_in_each_zone_delays_only_keys_that_need_it(zones, read):
-    """Another node in each: every key is held by two that answer."""
+    """The slow node is another one in each zone. Two nodes that answer hold each of the keys."""
     cache = await filled(zones)
     for index, zone in enumerate("abc"):
         zones.servers[zone][index].pause()
@@ -80,8 +82,8 @@ async def test_all_waits_for_the_slowest(zones, read):
 
 
 @on_zones()
-async def test_keys_that_are_behind_what_this_client_knows_wait_for_a_zone_that_is_not(zones):
-    """Two zones are behind, and together they make no quorum. The third is slow."""
+async def test_a_stale_key_waits_for_a_zone_with_the_version_known(zones):
+    """Two zones are stale, and together they are no quorum. The third zone is slow."""
     cache = await zones.ready(circuit=PATIENT, hints=None, read_timeout=2.0)
     await cache.set("k", "old", consistency="all")
     old = zones.held("k", "a")
@@ -96,7 +98,7 @@ async def test_keys_that_are_behind_what_this_client_knows_wait_for_a_zone_that_
 
 @pytest.mark.parametrize("level", ["quorum", "all"])
 @on_zones()
-async def test_the_newest_of_those_that_answered_holds_and_the_others_are_repaired(zones, level):
+async def test_the_latest_version_wins_and_stale_zones_are_repaired(zones, level):
     writer = await zones.ready(hints=None)
     await writer.set("k", "old", consistency="all")
     old = zones.held("k", "a")
@@ -119,7 +121,7 @@ async def test_without_versions_the_local_value_wins_a_tie_however_late_it_comes
 
 
 async def lose_a_node_of_two_zones(zones):
-    """The keys that only zone a holds then."""
+    """Kill a node in two zones. Return the keys that only zone a still holds."""
     lost = {key for key in KEYS if all(full(key) in zones.servers[zone][0].store for zone in "bc")}
     assert 0 < len(lost) < len(KEYS)
     for zone in "bc":
@@ -129,7 +131,7 @@ async def lose_a_node_of_two_zones(zones):
 
 @on_zones(nodes=2)
 async def test_a_key_with_too_few_answers_is_in_no_result(zones):
-    """One node holds it in the only zone that answered for it: that is no quorum."""
+    """A node of the only zone that answers holds the key. That is no quorum."""
     listener = Listener()
     cache = await filled(zones, hooks=listener)
     lost = await lose_a_node_of_two_zones(zones)
@@ -144,7 +146,7 @@ async def test_a_key_with_too_few_answers_is_in_no_result(zones):
 @pytest.mark.parametrize("lease", [True, False])
 @on_zones(nodes=2)
 async def test_a_key_with_too_few_answers_is_loaded(zones, lease):
-    """As `get_or_load` does: with leases, the zone that is asked for one shows its value; without, the loader is called."""
+    """As in `get_or_load`, the zone that grants leases shows its value. Without leases the loader is called."""
     listener = Listener()
     cache = await filled(zones, hooks=listener)
     lost = await lose_a_node_of_two_zones(zones)
@@ -162,7 +164,7 @@ async def test_a_key_with_too_few_answers_is_loaded(zones, lease):
 
 @on_zones()
 async def test_two_zones_that_fail_at_once_end_a_quorum(zones):
-    """The third is not waited for, and it has not failed."""
+    """The client does not wait for the third zone, which has not failed."""
     cache = await filled(zones, read_timeout=5.0)
     await zones.kill("a", "b")
     zones.pause("c")
@@ -177,7 +179,7 @@ async def test_two_zones_that_fail_at_once_end_a_quorum(zones):
 
 
 @on_zones(nodes=2)
-async def test_a_caller_that_is_cancelled_leaves_nothing(zones):
+async def test_a_cancelled_bulk_read_leaves_nothing(zones):
     cache = await filled(zones, read_timeout=5.0)
     zones.pause("b", "c")
     reading = asyncio.ensure_future(cache.get_many(KEYS, consistency="quorum"))

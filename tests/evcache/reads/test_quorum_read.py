@@ -7,8 +7,8 @@ from evcache.zones.errors import NodeTimeout, NodeUnavailable
 from tests.support.memory_zones import TOMBSTONE, Stopwatch, on_zones, pass_time
 
 
-async def with_zone_behind(zones, cache, old="old", new="new"):
-    """Zone a keeps `old`, the others hold `new`: the newer write never reached a."""
+async def with_stale_zone(zones, cache, old="old", new="new"):
+    """Leave the older value in zone a. The other zones hold the later one. Return the results of both writes."""
     first = await cache.set("k", old, ttl=100, consistency="all")
     kept = zones.held("k", "a").raw
     second = await cache.set("k", new, ttl=200, consistency="all")
@@ -19,10 +19,10 @@ async def with_zone_behind(zones, cache, old="old", new="new"):
 
 @pytest.mark.parametrize("read", ["get", "get_item", "get_many"])
 @on_zones()
-async def test_all_returns_the_newest_and_repairs_those_behind(zones, read):
-    """With every zone's answer the newest version wins, and older or missing ones are replaced in the background."""
+async def test_all_returns_the_latest_version_and_repairs_stale_zones(zones, read):
+    """The repair runs in the background. It replaces older copies and adds missing ones."""
     cache = await zones.ready()
-    _, newest = await with_zone_behind(zones, cache)
+    _, newest = await with_stale_zone(zones, cache)
     zones.evict("k", "c")
     if read == "get_many":
         assert await cache.get_many(["k"], consistency="all") == {"k": "new"}
@@ -38,20 +38,20 @@ async def test_all_returns_the_newest_and_repairs_those_behind(zones, read):
 
 
 @on_zones()
-async def test_a_quorum_of_the_others_knows_better_than_the_local_zone(zones):
-    """After a write that a quorum took, a quorum read sees it, whichever zones it hears."""
+async def test_a_quorum_read_sees_a_quorum_write(zones):
+    """The local zone is stale. Any two zones include one that has the write."""
     cache = await zones.ready()
-    await with_zone_behind(zones, cache)
+    await with_stale_zone(zones, cache)
     for paused in "bc":
         zones.pause(paused)
         assert await cache.get("k", consistency="quorum") == "new"
         zones.resume(paused)
-        await with_zone_behind(zones, cache)
+        await with_stale_zone(zones, cache)
 
 
 @on_zones()
-async def test_a_newer_tombstone_wins_and_spreads(zones):
-    """A delete that some zones missed is a miss to the caller, and reaches them by repair."""
+async def test_a_later_tombstone_wins_and_is_copied(zones):
+    """The read is a miss. A zone that missed the delete gets the tombstone by repair."""
     cache = await zones.ready()
     await cache.set("k", "old", consistency="all")
     kept = zones.held("k", "a").raw
@@ -66,8 +66,8 @@ async def test_a_newer_tombstone_wins_and_spreads(zones):
 
 @pytest.mark.parametrize("options", [{"interop": True}, {}])
 @on_zones()
-async def test_without_versions_the_majority_wins(zones, options):
-    """What most zones hold, and the local zone's value when all differ."""
+async def test_without_versions_the_majority_value_wins(zones, options):
+    """On a tie the value of the local zone wins."""
     cache = await zones.ready(**options)
     for zone, data in zip("abc", (b"x", b"y", b"y"), strict=True):
         zones.write_as_another_client("k", data, 0, zone)
@@ -78,8 +78,7 @@ async def test_without_versions_the_majority_wins(zones, options):
 
 
 @on_zones()
-async def test_quorum_needs_no_answer_from_a_slow_zone(zones):
-    """A quorum read returns with the answers of the quick ones, at once."""
+async def test_quorum_does_not_wait_for_a_slow_zone(zones):
     cache = await zones.ready()
     await cache.set("k", "value", consistency="all")
     zones.pause("a")
@@ -90,7 +89,6 @@ async def test_quorum_needs_no_answer_from_a_slow_zone(zones):
 
 @on_zones()
 async def test_a_quorum_of_misses_is_a_miss(zones):
-    """A miss is an answer."""
     cache = await zones.ready()
     await zones.kill("c")
     assert await cache.get("k", "default", consistency="quorum") == "default"
@@ -101,8 +99,8 @@ async def test_a_quorum_of_misses_is_a_miss(zones):
 )
 @pytest.mark.parametrize("operation", ["get", "get_item", "get_many"])
 @on_zones()
-async def test_too_few_answers(zones, consistency, down, answered, required, operation):
-    """`ConsistencyError` says how many answered, how many had to, and why the others did not."""
+async def test_too_few_answers_raise_consistency_error(zones, consistency, down, answered, required, operation):
+    """The error holds the number of answers, the number required, and the failures."""
     cache = await zones.ready()
     await zones.kill(*down)
     call = ["k"] if operation == "get_many" else "k"
@@ -118,8 +116,8 @@ async def test_too_few_answers(zones, consistency, down, answered, required, ope
 
 @pytest.mark.parametrize(("consistency", "seconds"), [("quorum", 0), ("all", 0.25)])
 @on_zones()
-async def test_several_answers_by_the_deadline(zones, consistency, seconds):
-    """A policy that a hanging zone can still spoil waits for it until the deadline, and not longer."""
+async def test_a_level_that_needs_a_hanging_zone_ends_at_the_deadline(zones, consistency, seconds):
+    """Other levels do not wait."""
     cache = await zones.ready()
     zones.pause("c")
     watch = Stopwatch()

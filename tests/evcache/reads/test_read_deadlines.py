@@ -12,7 +12,7 @@ from tests.support.memory_zones import Listener, Stopwatch, on_zones
 @pytest.mark.parametrize(("paused", "seconds"), [("a", 0.1), ("ab", None), ("abc", 0.3)])
 @on_zones()
 async def test_a_call_never_exceeds_its_timeout(zones, operation, paused, seconds):
-    """One zone that hangs costs a third of the time with three zones, and all of them no more than all of it."""
+    """With three zones, one that hangs takes a third of the timeout. If all hang, the call ends at its deadline."""
     cache = await zones.ready()
     await cache.set("k", "value", consistency="all")
     zones.pause(*paused)
@@ -30,8 +30,8 @@ async def test_a_call_never_exceeds_its_timeout(zones, operation, paused, second
 
 @pytest.mark.parametrize("for_update", [True, False])
 @on_zones()
-async def test_the_first_call_is_in_time_too(zones, for_update):
-    """Connecting counts: a zone that accepts and says nothing costs its share, on the very first call."""
+async def test_connects_count_towards_the_timeout_of_the_first_call(zones, for_update):
+    """A zone that accepts connections and sends nothing takes its share."""
     zones.pause("a", "b", "c")
     watch = Stopwatch()
     with pytest.raises(CacheUnavailable):
@@ -40,7 +40,7 @@ async def test_the_first_call_is_in_time_too(zones, for_update):
 
 
 class SlowSource:
-    """A discovery that takes its time."""
+    """Discovery that takes some seconds."""
 
     def __init__(self, topology, seconds):
         self._topology = topology
@@ -57,8 +57,8 @@ class SlowSource:
 
 @pytest.mark.parametrize("operation", ["get", "get_item", "get_many", "get_and_touch"])
 @on_zones()
-async def test_finding_the_zones_counts_towards_the_timeout(zones, operation):
-    """A discovery that takes most of the time leaves the rest for the zones, not all of it again."""
+async def test_discovery_counts_towards_the_timeout(zones, operation):
+    """The zones get the rest of the time."""
     cache = zones.client(zones=SlowSource(zones.topology, 0.15))
     zones.pause("a", "b", "c")
     watch = Stopwatch()
@@ -68,8 +68,8 @@ async def test_finding_the_zones_counts_towards_the_timeout(zones, operation):
 
 
 @on_zones()
-async def test_a_discovery_that_hangs_is_cache_unavailable(zones):
-    """Callers wait for it as long as for anything else, and it goes on for those who come later."""
+async def test_a_call_does_not_wait_for_a_hanging_discovery_beyond_its_timeout(zones):
+    """The discovery goes on for later calls."""
     cache = zones.client(zones=SlowSource(zones.topology, 0.5))
     watch = Stopwatch()
     with pytest.raises(CacheUnavailable):
@@ -84,8 +84,7 @@ async def test_a_discovery_that_hangs_is_cache_unavailable(zones):
     [("get", "k", None), ("get_item", "k", None), ("get_many", ["k"], {}), ("get_and_touch", "k", None)],
 )
 @on_zones()
-async def test_a_discovery_that_hangs_is_a_miss_where_errors_are(zones, operation, argument, nothing):
-    """`errors="miss"` covers the time before the zones are known."""
+async def test_with_errors_as_misses_a_hanging_discovery_is_a_miss(zones, operation, argument, nothing):
     listener = Listener()
     cache = zones.client(zones=SlowSource(zones.topology, 5), errors="miss", hooks=listener)
     assert await getattr(cache, operation)(argument, timeout=0.2) == nothing
@@ -93,8 +92,8 @@ async def test_a_discovery_that_hangs_is_a_miss_where_errors_are(zones, operatio
 
 
 @on_zones()
-async def test_a_discovery_that_fails_is_tried_again(zones):
-    """The first call gets the error of the source; a later one the zones, once there are some."""
+async def test_a_discovery_that_failed_is_repeated(zones):
+    """The first call raises the error of the source. A later call gets the zones."""
 
     class Source(SlowSource):
         ready = False
@@ -113,8 +112,8 @@ async def test_a_discovery_that_fails_is_tried_again(zones):
 
 
 @on_zones()
-async def test_a_cancelled_read_disturbs_nobody(zones):
-    """Whoever gives up leaves no reply for the next caller, and no connection is lost."""
+async def test_a_cancelled_read_disturbs_no_other_call(zones):
+    """Its reply is dropped, and no connection is lost."""
     cache = await zones.ready()
     await cache.set_many({"k": "k", "j": "j"}, consistency="all")
     made = zones.connections_made()

@@ -11,8 +11,8 @@ from tests.support.memory_zones import Listener, Stopwatch, full, on_zones
 @pytest.mark.parametrize("operation", ["get", "get_item", "get_many", "get_and_touch"])
 @pytest.mark.parametrize("how", ["kill", "pause"])
 @on_zones()
-async def test_no_answer_at_all(zones, consistency, operation, how):
-    """`CacheUnavailable` says why, zone by zone, at the deadline at the latest."""
+async def test_a_read_without_any_answer_raises_cache_unavailable(zones, consistency, operation, how):
+    """It names the failure of each zone, at the deadline at the latest."""
     cache = await zones.ready()
     if how == "kill":
         await zones.kill(*"abc")
@@ -33,8 +33,8 @@ async def test_no_answer_at_all(zones, consistency, operation, how):
 @pytest.mark.parametrize("per_call", [True, False])
 @pytest.mark.parametrize("consistency", ["one", "all"])
 @on_zones()
-async def test_errors_as_misses(zones, per_call, consistency):
-    """A client or a call may ask for misses instead of errors; each is told to the hooks."""
+async def test_errors_as_misses_return_the_default(zones, per_call, consistency):
+    """A client or a call may choose it. The hooks get each error."""
     listener = Listener()
     cache = await zones.ready(hooks=listener, **({} if per_call else {"errors": "miss"}))
     await cache.set("k", "value")
@@ -53,8 +53,7 @@ async def test_errors_as_misses(zones, per_call, consistency):
 
 
 @on_zones()
-async def test_errors_as_misses_for_update(zones):
-    """`get_item(for_update=True)` heeds `errors` as well."""
+async def test_errors_as_misses_apply_to_reads_for_update(zones):
     cache = await zones.ready()
     await zones.kill(*"abc")
     assert await cache.get_item("k", for_update=True, errors="miss") is None
@@ -63,8 +62,8 @@ async def test_errors_as_misses_for_update(zones):
 
 
 @on_zones()
-async def test_a_read_at_none_takes_an_unreachable_cache_for_a_miss(zones):
-    """`NONE` asks one zone after the other, and gives up quietly."""
+async def test_at_none_an_unreachable_cache_is_a_miss(zones):
+    """The client asks the zones in turn."""
     cache = await zones.ready()
     await cache.set("k", "value")
     assert await cache.get("k", consistency="none") == "value"
@@ -75,8 +74,8 @@ async def test_a_read_at_none_takes_an_unreachable_cache_for_a_miss(zones):
 
 @pytest.mark.parametrize("operation", ["get", "get_item", "get_many", "get_and_touch"])
 @on_zones()
-async def test_what_cant_be_decoded_is_an_error_that_says_where(zones, operation):
-    """Not a miss: the error names the key, the zone and the flags."""
+async def test_a_value_that_cannot_be_decoded_raises_an_error(zones, operation):
+    """It is no miss. The error names the key, the zone and the flags."""
     cache = await zones.ready(errors="miss")
     zones.write_as_another_client("k", b"\xff", 0x4200, "a")
     with pytest.raises(DecodeError) as caught:

@@ -1,4 +1,4 @@
-"""Reads, on three zones in memory: who is asked, what is returned, what is repaired, and how long it takes at most."""
+"""Reads, on three zones in memory: which zones are asked, the items returned, and the reports to hooks."""
 
 import pytest
 
@@ -10,7 +10,7 @@ NOBODY = {"a": {}, "b": {}, "c": {}}
 
 
 def asked(zones):
-    """The zones that got any command."""
+    """Return the zones that received a command."""
     return {zone for zone, commands in zones.all_commands().items() if commands}
 
 
@@ -19,7 +19,7 @@ def asked(zones):
 
 @on_zones()
 async def test_a_local_hit_asks_no_other_zone(zones):
-    """By default a hit in this zone is one command there and nothing elsewhere."""
+    """A hit in the local zone is one command."""
     cache = await zones.ready()
     await cache.set("k", "value")
     zones.forget()
@@ -29,8 +29,7 @@ async def test_a_local_hit_asks_no_other_zone(zones):
 
 
 @on_zones()
-async def test_a_miss_falls_back(zones):
-    """What this zone lacks is looked for in the others, one after the other."""
+async def test_a_miss_asks_the_next_zones_in_turn(zones):
     cache = await zones.ready()
     assert await cache.get("k") is None
     assert await cache.get("k", "default") == "default"
@@ -47,7 +46,7 @@ async def test_a_miss_falls_back(zones):
 @pytest.mark.parametrize("per_call", [True, False])
 @on_zones()
 async def test_without_fallback_on_miss_a_local_miss_is_final(zones, per_call):
-    """Where misses are common and zones are far apart, a caller may say that the local answer will do."""
+    """For caches with many misses and zones far apart."""
     cache = await (zones.ready() if per_call else zones.ready(fallback_on_miss=False))
     call = {"fallback_on_miss": False} if per_call else {}
     await cache.set("k", "value")
@@ -61,8 +60,7 @@ async def test_without_fallback_on_miss_a_local_miss_is_final(zones, per_call):
 
 
 @on_zones()
-async def test_without_fallback_on_miss_a_failure_still_falls_back(zones):
-    """`fallback_on_miss` is about misses only."""
+async def test_without_fallback_on_miss_a_failure_asks_the_next_zone(zones):
     cache = await zones.ready(fallback_on_miss=False)
     await cache.set("k", "value")
     await zones.kill("a")
@@ -72,8 +70,8 @@ async def test_without_fallback_on_miss_a_failure_still_falls_back(zones):
 
 @pytest.mark.parametrize("how", ["kill", "pause"])
 @on_zones()
-async def test_a_failure_falls_back_within_the_deadline(zones, how):
-    """A dead zone costs no time, one that hangs no more than its share; the value comes from another zone."""
+async def test_the_next_zone_serves_a_read_within_its_deadline(zones, how):
+    """A dead zone costs no time, and a zone that hangs its share."""
     cache = await zones.ready(read_timeout=0.3)
     await cache.set("k", "value", consistency="all")
     if how == "kill":
@@ -86,8 +84,8 @@ async def test_a_failure_falls_back_within_the_deadline(zones, how):
 
 
 @on_zones()
-async def test_the_order_of_fallback_differs_from_client_to_client(zones):
-    """The load of a dead zone is spread over the others, and one client always asks in the same order."""
+async def test_the_order_of_zones_differs_between_clients(zones):
+    """The load of a dead zone is spread over the others. One client keeps its order."""
     seconds = set()
     writer = await zones.ready()
     await writer.set("k", "value", consistency="all")
@@ -102,7 +100,7 @@ async def test_the_order_of_fallback_differs_from_client_to_client(zones):
 
 @on_zones()
 async def test_without_a_local_zone_reads_are_spread(zones):
-    """Clients that are in no zone begin in different ones."""
+    """Clients without a local zone prefer different zones."""
     firsts = set()
     for _ in range(30):
         cache = await zones.ready(local_zone=None)
@@ -112,8 +110,8 @@ async def test_without_a_local_zone_reads_are_spread(zones):
 
 
 @on_zones()
-async def test_a_tombstone_is_an_authoritative_miss(zones):
-    """A zone that knows of a delete does not look further: others may still hold what was deleted."""
+async def test_a_tombstone_is_a_miss_that_asks_no_other_zone(zones):
+    """Other zones may still hold the deleted value."""
     cache = await zones.ready()
     await cache.set("k", "value", consistency="all")
     zones.pause("b", "c")
@@ -130,9 +128,9 @@ async def test_a_tombstone_is_an_authoritative_miss(zones):
 @pytest.mark.parametrize("stub", [b"", None])
 @on_zones()
 async def test_a_stub_of_a_lease_is_a_miss(zones, stub):
-    """An empty item that says "somebody is computing this" is no value: other zones are asked, and nothing is raised."""
+    """The client asks the other zones."""
     cache = await zones.ready()
-    if stub is None:  # a stub whose right to compute was taken by somebody else already
+    if stub is None:  # another client has won the lease
         zones.one("a").session().receive(b"mg %b N30 v\r\n" % full("k"))
     line = b"mg %b v N30\r\n" % full("k")
     assert zones.one("a").session().receive(line).startswith(b"VA 0")
@@ -148,7 +146,7 @@ async def test_a_stub_of_a_lease_is_a_miss(zones, stub):
 
 @on_zones()
 async def test_an_empty_value_is_a_value(zones):
-    """Neither an empty str nor None is mistaken for a miss."""
+    """Neither an empty str nor None is a miss."""
     cache = await zones.ready()
     for value in ("", b"", None, 0, False, []):
         await cache.set("k", value)
@@ -161,8 +159,7 @@ async def test_an_empty_value_is_a_value(zones):
 
 
 @on_zones()
-async def test_item_fields(zones):
-    """An item says its version, seconds left, and where it comes from."""
+async def test_an_item_has_version_ttl_zone_and_source(zones):
     cache = await zones.ready()
     result = await cache.set("k", [1], ttl=60, consistency="all")
     await pass_time(10)
@@ -186,8 +183,8 @@ async def test_item_fields(zones):
 
 
 @on_zones()
-async def test_a_stale_item_is_marked(zones):
-    """An item that another client invalidated is returned, and says so."""
+async def test_an_item_that_another_client_invalidated_is_marked_stale(zones):
+    """`get` returns its value."""
     cache = await zones.ready()
     await cache.set("k", "value", consistency="all")
     zones.one("a").session().receive(b"md %b I T30\r\n" % full("k"))
@@ -196,8 +193,8 @@ async def test_a_stale_item_is_marked(zones):
 
 
 @on_zones()
-async def test_an_item_for_update_comes_from_the_zone_that_decides(zones):
-    """`for_update` reads where a `cas` of the key will be decided, the same zone for every client."""
+async def test_an_item_for_update_comes_from_the_coordinator(zones):
+    """The coordinator of a key is one zone for all clients."""
     first, second = await zones.ready(local_zone="a"), await zones.ready(local_zone="b")
     used = set()
     for number in range(20):
@@ -213,12 +210,12 @@ async def test_an_item_for_update_comes_from_the_zone_that_decides(zones):
     assert await first.get_item("k0", for_update=True) is None
 
 
-# Write-only zones, and what the hooks are told.
+# Write-only zones, hooks, and get_and_touch.
 
 
 @on_zones(write_only="c")
 async def test_write_only_zones_are_never_read_and_never_count(zones):
-    """A zone that is being filled gets no read, and two readable zones are all there are."""
+    """A zone that is being filled gets no reads. Levels count the readable zones."""
     cache = await zones.ready()
     assert await cache.set("k", "value", consistency="all")
     zones.forget()
@@ -236,7 +233,7 @@ async def test_write_only_zones_are_never_read_and_never_count(zones):
 
 @on_zones(write_only="a")
 async def test_a_local_zone_that_is_write_only_is_not_read(zones):
-    """Reads go to the others, as if this process were in none of them."""
+    """Reads go to the other zones, as without a local zone."""
     cache = await zones.ready(local_zone="a")
     await cache.set("k", "value", consistency="all")
     zones.forget()
@@ -245,8 +242,8 @@ async def test_a_local_zone_that_is_write_only_is_not_read(zones):
 
 
 @on_zones()
-async def test_the_hook_is_told_of_each_zone_that_was_left_for_another(zones):
-    """With the error of a failure, with None for a miss, and not for the last zone, after which there is none."""
+async def test_the_hook_reports_each_zone_that_was_left_for_another(zones):
+    """With the error of a failure, or None for a miss. The last zone is not reported."""
     listener = Listener()
     cache = await zones.ready(hooks=listener)
     await cache.get("k")
@@ -265,8 +262,8 @@ async def test_the_hook_is_told_of_each_zone_that_was_left_for_another(zones):
 
 
 @on_zones()
-async def test_get_and_touch(zones):
-    """The value, and a new time to live wherever it is; the caller waits for the value only."""
+async def test_get_and_touch_returns_the_value_and_sets_the_ttl_in_every_zone(zones):
+    """The caller does not wait for the touch."""
     cache = await zones.ready()
     await cache.set("k", "value", ttl=50, consistency="all")
     zones.pause("b", "c")
@@ -285,7 +282,7 @@ async def test_get_and_touch(zones):
 
 @on_zones()
 async def test_get_and_touch_uses_the_clients_ttl(zones):
-    """No `ttl` is the client's, as for a write."""
+    """It applies if the call gives no `ttl`."""
     cache = await zones.ready(ttl=77)
     await cache.set("k", "value", ttl=5, consistency="all")
     assert await cache.get_and_touch("k") == "value"
@@ -294,8 +291,8 @@ async def test_get_and_touch_uses_the_clients_ttl(zones):
 
 
 @on_zones()
-async def test_get_and_touch_of_a_deleted_key_is_a_miss_that_stays_deleted(zones):
-    """A short touch must not let the zones forget a delete."""
+async def test_get_and_touch_does_not_touch_a_tombstone(zones):
+    """A short TTL would let the zones forget the delete."""
     cache = await zones.ready()
     await cache.delete("k", consistency="all")
     assert await cache.get_and_touch("k", 1, "default") == "default"

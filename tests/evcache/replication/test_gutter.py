@@ -1,4 +1,4 @@
-"""The gutter, on zones in memory: what stands in when no zone can serve a key, and is not there otherwise."""
+"""The gutter, on zones in memory: it serves reads and writes if no zone can, and only then."""
 
 import pytest
 
@@ -28,7 +28,7 @@ async def only(found):
 
 
 def add_gutter(zones, nodes=1):
-    """Servers that belong to no zone; their endpoints."""
+    """Add servers that belong to no zone. Return their endpoints."""
     endpoints = [Endpoint.parse(f"gutter{number}:11211") for number in range(nodes)]
     zones.sent[GUTTER] = []
     zones.servers[GUTTER] = []
@@ -40,14 +40,14 @@ def add_gutter(zones, nodes=1):
 
 
 async def with_gutter(zones, *, nodes=1, ttl=10.0, **options):
-    """A client with a gutter."""
+    """Return a client with a gutter."""
     cache = await zones.ready(gutter=Gutter(add_gutter(zones, nodes), ttl), circuit=QUICK, **options)
     zones.forget()
     return cache
 
 
 def in_gutter(zones, key="k"):
-    """What the gutter holds: flags, value, seconds left."""
+    """Return flags, value and seconds left of an item in the gutter."""
     for fake in zones.servers[GUTTER]:
         item = fake.store.get(full(key))
         if item is not None:
@@ -57,8 +57,8 @@ def in_gutter(zones, key="k"):
 
 @reads
 @on_zones()
-async def test_what_is_written_while_all_zones_are_dead_is_read(zones, read):
-    """From the gutter, which is what the item and the hook say. The write is not met, and says where it is."""
+async def test_a_write_while_all_zones_are_dead_is_read_from_the_gutter(zones, read):
+    """The write is not acknowledged, and its result names the gutter. So do the item and the hook."""
     listener = Listener()
     cache = await with_gutter(zones, hooks=listener)
     await zones.kill(*"abc")
@@ -73,8 +73,7 @@ async def test_what_is_written_while_all_zones_are_dead_is_read(zones, read):
 
 
 @on_zones()
-async def test_set_many_and_delete_many(zones):
-    """Calls for many keys too."""
+async def test_the_gutter_serves_bulk_calls(zones):
     cache = await with_gutter(zones, nodes=3)
     await zones.kill(*"abc")
     values = {f"k{number}": number for number in range(30)}
@@ -90,8 +89,8 @@ async def test_set_many_and_delete_many(zones):
 
 @reads
 @on_zones()
-async def test_what_the_gutter_does_not_have_is_a_miss(zones, read):
-    """It answers, so the cache is there; whoever asks computes the value, and may write it."""
+async def test_a_miss_of_the_gutter_is_a_miss(zones, read):
+    """The gutter answers, so the call raises nothing."""
     listener = Listener()
     cache = await with_gutter(zones, hooks=listener)
     await cache.set("k", "in the zones", consistency="all")
@@ -105,8 +104,8 @@ async def test_what_the_gutter_does_not_have_is_a_miss(zones, read):
     [(300, 10, 10), (3, 10, 1), (300, 2.9, 2), (300, 0.5, 1), (float("inf"), 10, 10), (90 * 86400, 10, 10)],
 )
 @on_zones()
-async def test_nothing_stays_for_long(zones, ttl, gutter_ttl, left):
-    """As long as the gutter's time, and no longer than the value itself."""
+async def test_an_item_lives_as_long_as_the_gutter_allows(zones, ttl, gutter_ttl, left):
+    """And no longer than its own TTL."""
     cache = await with_gutter(zones, ttl=gutter_ttl)
     await zones.kill(*"abc")
     await cache.set("k", "value", ttl=ttl)
@@ -118,8 +117,8 @@ async def test_nothing_stays_for_long(zones, ttl, gutter_ttl, left):
 @reads
 @pytest.mark.parametrize("alive", ["a", "c"])
 @on_zones()
-async def test_while_any_zone_answers_it_is_not_used(zones, read, alive):
-    """Neither for a miss nor for a write, which has been acknowledged somewhere."""
+async def test_while_any_zone_answers_the_gutter_is_not_used(zones, read, alive):
+    """Neither after a miss nor for a write that a zone acknowledged."""
     listener = Listener()
     cache = await with_gutter(zones, hooks=listener)
     await zones.kill(*set("abc").difference(alive))
@@ -133,8 +132,8 @@ async def test_while_any_zone_answers_it_is_not_used(zones, read, alive):
 
 @reads
 @on_zones()
-async def test_a_zone_that_is_behind_is_no_reason_either(zones, read):
-    """It did answer, and nothing that the gutter has is known to be newer."""
+async def test_while_a_zone_is_stale_the_gutter_is_not_used(zones, read):
+    """The zone did answer, and the gutter may hold nothing newer."""
     cache = await with_gutter(zones, hints=None)
     await cache.set("k", "old", consistency="all")
     old = zones.held("k", "a")
@@ -149,8 +148,7 @@ async def test_a_zone_that_is_behind_is_no_reason_either(zones, read):
 
 @reads
 @on_zones()
-async def test_what_is_in_the_gutter_is_never_written_back(zones, read):
-    """When the zones are back they are read, and they have what they have."""
+async def test_items_of_the_gutter_are_never_copied_to_zones(zones, read):
     cache = await with_gutter(zones, hints=None, check_share=1.0)
     await zones.kill(*"abc")
     await cache.set("k", "value")
@@ -166,8 +164,8 @@ async def test_what_is_in_the_gutter_is_never_written_back(zones, read):
 
 
 @on_zones()
-async def test_the_zones_get_what_they_missed_all_the_same(zones):
-    """Hints are kept as ever: the write itself is brought, with its own time to live."""
+async def test_hints_deliver_a_write_that_the_gutter_took(zones):
+    """With its own TTL."""
     cache = await with_gutter(zones)
     await zones.kill(*"abc")
     await cache.set("k", "value", ttl=300)
@@ -180,8 +178,7 @@ async def test_the_zones_get_what_they_missed_all_the_same(zones):
 
 @reads
 @on_zones()
-async def test_a_delete_is_seen(zones, read):
-    """What was written to the gutter is deleted there."""
+async def test_a_delete_reaches_the_gutter(zones, read):
     cache = await with_gutter(zones)
     await zones.kill(*"abc")
     await cache.set("k", "value")
@@ -194,8 +191,8 @@ async def test_a_delete_is_seen(zones, read):
 
 
 @on_zones()
-async def test_the_newest_wins_there_too(zones):
-    """A write of a client whose clock is behind is superseded, which is no failure."""
+async def test_the_latest_version_wins_in_the_gutter(zones):
+    """A write of a client with a slow clock is superseded, which is no failure."""
     endpoints = add_gutter(zones)
     ahead = await zones.ready(gutter=Gutter(endpoints), wall_clock=lambda: zones.wall_clock() + 30)
     cache = await zones.ready(gutter=Gutter(endpoints))
@@ -208,7 +205,7 @@ async def test_the_newest_wins_there_too(zones):
 
 @reads
 @on_zones()
-async def test_with_the_gutter_dead_too_the_cache_can_not_be_reached(zones, read):
+async def test_if_the_gutter_is_dead_too_the_cache_is_unavailable(zones, read):
     """The failures are those of the zones."""
     listener = Listener()
     cache = await with_gutter(zones, hooks=listener)
@@ -229,8 +226,7 @@ async def test_with_the_gutter_dead_too_the_cache_can_not_be_reached(zones, read
 
 @reads
 @on_zones()
-async def test_a_gutter_that_hangs_ends_in_time(zones, read):
-    """It is the last of the places that a read may look in."""
+async def test_if_the_gutter_hangs_the_call_ends_at_its_deadline(zones, read):
     cache = await with_gutter(zones)
     await zones.kill(*"abc")
     zones.pause(GUTTER)
@@ -243,8 +239,8 @@ async def test_a_gutter_that_hangs_ends_in_time(zones, read):
 
 @reads
 @on_zones()
-async def test_zones_that_hang_leave_it_time_to_be_read(zones, read):
-    """None of the places may use up the time of the next."""
+async def test_zones_that_hang_leave_time_for_the_gutter(zones, read):
+    """Each attempt has its share of the time."""
     cache = await with_gutter(zones)
     await zones.kill(*"abc")
     await cache.set("k", "value", ttl=300)
@@ -261,8 +257,8 @@ async def test_zones_that_hang_leave_it_time_to_be_read(zones, read):
 
 
 @on_zones()
-async def test_reads_of_several_zones_do_not_use_it(zones):
-    """They ask for zones, and it is none."""
+async def test_reads_at_quorum_do_not_use_the_gutter(zones):
+    """They require zones."""
     cache = await with_gutter(zones)
     await zones.kill(*"abc")
     await cache.set("k", "value")
@@ -273,8 +269,8 @@ async def test_reads_of_several_zones_do_not_use_it(zones):
 
 
 @on_zones()
-async def test_decisions_do_not_use_it(zones):
-    """Nobody could say what was decided."""
+async def test_conditional_writes_do_not_use_the_gutter(zones):
+    """They need a coordinator."""
     cache = await with_gutter(zones)
     await zones.kill(*"abc")
     with pytest.raises(CacheUnavailable):
@@ -285,8 +281,7 @@ async def test_decisions_do_not_use_it(zones):
 
 
 @on_zones()
-async def test_the_near_cache_keeps_what_came_from_it_no_longer(zones):
-    """Than it has left there."""
+async def test_the_near_cache_keeps_an_item_of_the_gutter_for_the_time_left_there(zones):
     cache = await with_gutter(zones, near_cache=NearCache(max_bytes=100_000, ttl=100))
     await zones.kill(*"abc")
     await cache.set("k", "value", ttl=300)
@@ -296,8 +291,8 @@ async def test_the_near_cache_keeps_what_came_from_it_no_longer(zones):
     assert left <= 10
 
 
-def test_a_zone_of_that_name_is_refused():
-    """Results could not say which is meant."""
+def test_a_zone_with_the_name_of_the_gutter_is_refused():
+    """Results could not tell them apart."""
     topology = Topology((Zone("a", (Endpoint.parse("a:1"),)), Zone(GUTTER, (Endpoint.parse("b:1"),))))
     with pytest.raises(InvalidTopology, match=GUTTER):
         EVCache("t", topology, gutter=Gutter(["c:1"]))
@@ -315,8 +310,7 @@ def test_a_zone_of_that_name_is_refused():
         ({"nodes": ["a:1"], "ttl": float("inf")}, "ttl"),
     ],
 )
-def test_a_gutter_that_can_not_be_is_refused(options, argument):
-    """Where it is made; the error names what is wrong."""
+def test_an_invalid_gutter_is_refused_by_its_setting(options, argument):
     with pytest.raises(InvalidArgument) as caught:
         Gutter(**options)
     assert argument is None or caught.value.argument == argument

@@ -1,4 +1,4 @@
-"""What follows from what several zones say about a key."""
+"""Answers of several zones about a key, and the result."""
 
 import pytest
 
@@ -34,12 +34,12 @@ GONE = found(b"", 9, "b", FLAG_TOMBSTONE)
 @pytest.mark.parametrize(
     ("answers", "winner"),
     [
-        pytest.param([], None, id="nobody said anything"),
+        pytest.param([], None, id="no zone answered"),
         pytest.param([None, SLOW], None, id="misses and failures"),
         pytest.param([V1], V1, id="one item"),
         pytest.param([None, V1, DOWN], V1, id="an item among misses and failures"),
-        pytest.param([V1, V2, V3], V3, id="the newest"),
-        pytest.param([V3, V1, V2], V3, id="the newest first"),
+        pytest.param([V1, V2, V3], V3, id="the latest"),
+        pytest.param([V3, V1, V2], V3, id="the latest first"),
         pytest.param([V1, V1._replace(zone="c")], V1, id="the first of equals"),
         pytest.param([V1, GONE, V3], GONE, id="a newer tombstone"),
         pytest.param([GONE, found(b"late", 10, "c")], found(b"late", 10, "c"), id="a value newer than a tombstone"),
@@ -53,8 +53,8 @@ GONE = found(b"", 9, "b", FLAG_TOMBSTONE)
         pytest.param([None, Y, None], Y, id="an item against a majority of misses"),
     ],
 )
-def test_newest(answers, winner):
-    """The newest version holds; where there are none, what most zones hold, and the first on a tie."""
+def test_latest_of_returns_the_item_that_wins(answers, winner):
+    """The latest version wins. Without versions the majority value wins, and the first of them on a tie."""
     assert latest_of(answers) == winner
 
 
@@ -69,22 +69,21 @@ def test_newest(answers, winner):
         (X, {"a": X, "b": None, "c": Y}, ["b"], []),
     ],
 )
-def test_zones_behind(winner, answers, missed, behind):
-    """Those with nothing or an older version; not those that failed, nor those whose item has no version."""
+def test_stale_replicas_are_zones_with_nothing_or_an_older_version(winner, answers, missed, behind):
+    """Zones that failed are not among them, nor items without a version."""
     assert stale_replicas(winner, answers) == (missed, behind)
 
 
 @pytest.mark.parametrize(
     ("item", "is_value"), [(X, True), (V1, True), (GONE, False), (found(b"", leased=True), False), (found(b"", 5), True)]
 )
-def test_what_a_caller_may_see(item, is_value):
-    """Tombstones and stubs of leases are not for callers; an empty value is."""
+def test_tombstones_and_stubs_are_no_values(item, is_value):
+    """An empty value is one."""
     assert item.is_value is is_value
 
 
 @pytest.mark.parametrize(("answer", "error"), [(None, None), (V1, None), (SLOW, SLOW)])
-def test_failure_of(answer, error):
-    """A miss is an answer."""
+def test_a_miss_is_no_failure(answer, error):
     assert failure_of(answer) is error
 
 
@@ -100,8 +99,8 @@ def test_failure_of(answer, error):
         ({"a": SLOW, "b": DOWN, "c": SLOW}, 3, CacheUnavailable, 0),
     ],
 )
-def test_check_answered(answers, required, error, answered):
-    """Of three zones: enough answers, misses included; too few; all failed. The errors say who failed and why."""
+def test_check_answered_raises_if_too_few_zones_answered(answers, required, error, answered):
+    """There are three zones. A miss is an answer. The errors name the failures."""
     if error is None:
         check_answered("get", answers, required, 3)
         return
@@ -131,8 +130,8 @@ BEHIND = StaleReplica(1, 2)
         (SLOW, 10, True),
     ],
 )
-def test_what_is_older_than_what_is_known_is_not_believed(answer, known, believed):
-    """A value or a tombstone; what has no version, or is no item, is what it is."""
+def test_an_item_older_than_the_version_known_is_rejected(answer, known, believed):
+    """A value or a tombstone. Items without a version, misses and failures pass."""
     judgement = reject_if_older(answer, known)
     if believed:
         assert judgement is answer
@@ -145,17 +144,17 @@ def test_what_is_older_than_what_is_known_is_not_believed(answer, known, believe
     ("answers", "zones", "answered"),
     [
         pytest.param([V1, None, SLOW], 3, 2, id="hits and misses"),
-        pytest.param([V2, BEHIND, BEHIND], 3, 1, id="one that is not behind"),
-        pytest.param([None, BEHIND, SLOW], 3, 1, id="a miss, one behind and one that failed"),
-        pytest.param([BEHIND, SLOW, DOWN], 3, 0, id="behind, and nobody else"),
-        pytest.param([BEHIND, BEHIND, BEHIND], 3, 3, id="all behind: gone everywhere"),
-        pytest.param([BEHIND, None, BEHIND], 3, 3, id="behind or missing in all: gone everywhere"),
-        pytest.param([BEHIND, BEHIND], 3, 0, id="one has not been heard"),
-        pytest.param([BEHIND, None], 3, 1, id="a miss, and one has not been heard"),
+        pytest.param([V2, BEHIND, BEHIND], 3, 1, id="one that is not stale"),
+        pytest.param([None, BEHIND, SLOW], 3, 1, id="a miss, a stale zone and a failure"),
+        pytest.param([BEHIND, SLOW, DOWN], 3, 0, id="one is stale, the others failed"),
+        pytest.param([BEHIND, BEHIND, BEHIND], 3, 3, id="all stale: gone everywhere"),
+        pytest.param([BEHIND, None, BEHIND], 3, 3, id="stale or missing in all: gone everywhere"),
+        pytest.param([BEHIND, BEHIND], 3, 0, id="one has not answered"),
+        pytest.param([BEHIND, None], 3, 1, id="a miss, and one has not answered"),
         pytest.param([BEHIND, FailoverDenied(), FailoverDenied()], 3, 0, id="not asked is not answered"),
         pytest.param([None, None, None], 3, 3, id="all miss"),
     ],
 )
-def test_how_many_zones_have_answered(answers, zones, answered):
-    """A zone that is behind has not, unless all that there are have said that they have nothing newer."""
+def test_count_answered_counts_no_stale_zone_unless_all_are(answers, zones, answered):
+    """If every zone misses or is stale, the version known is gone from all of them."""
     assert count_answered(dict(zip("abc", answers, strict=False)), zones) == answered

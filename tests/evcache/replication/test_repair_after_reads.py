@@ -10,8 +10,8 @@ from tests.support.memory_zones import TOMBSTONE, Listener, on_zones, pass_time
 
 @pytest.mark.parametrize("read", ["get", "get_item", "get_many"])
 @on_zones()
-async def test_a_miss_is_repaired_with_the_time_that_is_left(zones, read):
-    """A zone that missed gets the value, its version and the seconds that the original has left, in the background."""
+async def test_a_zone_that_missed_gets_a_copy_with_the_time_left(zones, read):
+    """In the background, with the version."""
     listener = Listener()
     cache = await zones.ready(hooks=listener)
     result = await cache.set("k", {"v": 1}, ttl=100, consistency="all")
@@ -31,8 +31,7 @@ async def test_a_miss_is_repaired_with_the_time_that_is_left(zones, read):
 
 
 @on_zones()
-async def test_the_hook_is_told_which_zone_was_repaired(zones):
-    """`repaired` names the zone, as every other hook does."""
+async def test_the_hook_names_the_repaired_zone(zones):
     listener = Listener()
     cache = await zones.ready(hooks=listener)
     await cache.set("k", "value", consistency="all")
@@ -43,8 +42,7 @@ async def test_the_hook_is_told_which_zone_was_repaired(zones):
 
 
 @on_zones()
-async def test_an_item_that_never_expires_is_repaired_as_such(zones):
-    """No TTL stays no TTL."""
+async def test_a_copy_of_an_item_without_expiry_does_not_expire(zones):
     cache = await zones.ready()
     await cache.set("k", 1, ttl=float("inf"), consistency="all")
     zones.evict("k", "a")
@@ -55,8 +53,8 @@ async def test_an_item_that_never_expires_is_repaired_as_such(zones):
 
 
 @on_zones()
-async def test_over_30_days_left_are_repaired_as_such(zones):
-    """A copy of an item that has 40 days left has nearly as many, though servers take large numbers for dates."""
+async def test_a_copy_may_have_more_than_30_days_left(zones):
+    """Servers read larger numbers as a date."""
     cache = await zones.ready()
     await cache.set("k", 1, ttl=40 * 86400, consistency="all")
     zones.evict("k", "a")
@@ -66,8 +64,7 @@ async def test_over_30_days_left_are_repaired_as_such(zones):
 
 
 @on_zones()
-async def test_a_repair_does_not_bring_back_what_was_deleted_meanwhile(zones):
-    """A delete that comes between the read and the repair wins."""
+async def test_a_delete_between_the_read_and_the_repair_wins(zones):
     cache = await zones.ready()
     await cache.set("k", "value", consistency="all")
     zones.evict("k", "a")
@@ -79,8 +76,8 @@ async def test_a_repair_does_not_bring_back_what_was_deleted_meanwhile(zones):
 
 
 @on_zones()
-async def test_nothing_is_repaired_without_versions(zones):
-    """With other kinds of clients around nobody can say what is newer, so nothing is copied."""
+async def test_with_interop_nothing_is_repaired(zones):
+    """The client cannot tell which copy is newer."""
     cache = await zones.ready(interop=True)
     await cache.set("k", "value", consistency="all")
     zones.evict("k", "a")
@@ -93,7 +90,6 @@ async def test_nothing_is_repaired_without_versions(zones):
 
 @on_zones(versions="1.6.18")
 async def test_nothing_is_repaired_on_servers_without_versions(zones):
-    """The same on servers that can't keep versions."""
     cache = await zones.ready()
     await cache.set("k", "value", consistency="all")
     zones.evict("k", "a")
@@ -104,7 +100,7 @@ async def test_nothing_is_repaired_on_servers_without_versions(zones):
 
 @on_zones()
 async def test_items_of_other_clients_are_read_and_not_repaired(zones):
-    """An item with a small CAS has no version: it is returned, and copied nowhere."""
+    """An item with a small CAS has no version."""
     cache = await zones.ready()
     zones.write_as_another_client("k", b"theirs", 0, "b")
     assert await cache.get("k") == "theirs"
@@ -116,7 +112,7 @@ async def test_items_of_other_clients_are_read_and_not_repaired(zones):
 
 @on_zones()
 async def test_repairs_are_bounded(zones):
-    """A zone that came back empty is not sent everything at once; what was left out is repaired by later reads."""
+    """A zone that recovered without data is not sent all copies at once. Later reads repair the rest."""
     cache = await zones.ready()
     keys = [f"k{number}" for number in range(200)]
     await cache.set_many(dict.fromkeys(keys, "v"), consistency="all")

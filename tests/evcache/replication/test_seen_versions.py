@@ -1,4 +1,4 @@
-"""The versions a client remembers: what is known, what is forgotten, and what never is."""
+"""The versions that a client remembers: which are known, forgotten, or never forgotten."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ VERSIONS = st.integers(1, 9)
 
 
 def filled(limit, keys):
-    """One that has noted version 5 of keys 0, 1, 2, ..., in this order."""
+    """Return a memory with version 5 of keys 0, 1, 2 and so on, noted in this order."""
     remembered = SeenVersions(limit)
     note_others(remembered, keys)
     return remembered
@@ -22,8 +22,8 @@ def note_others(remembered, keys):
         remembered.note(b"%d" % number, 5)
 
 
-def test_the_newest_is_known():
-    """In whatever order versions are noted; of other keys nothing follows."""
+def test_the_latest_version_noted_is_known():
+    """The order in which versions are noted does not matter."""
     remembered = SeenVersions()
     assert remembered.latest(b"k") == 0
     for version, newest in [(5, 5), (4, 5), (5, 5), (6, 6), (5, 6)]:
@@ -33,8 +33,7 @@ def test_the_newest_is_known():
 
 
 @given(st.lists(st.tuples(KEYS, VERSIONS), max_size=60))
-def test_under_the_limit_it_is_a_dict_of_the_newest(noted):
-    """As long as there is room nothing is forgotten."""
+def test_under_the_limit_every_key_is_remembered(noted):
     remembered = SeenVersions(limit=5)
     model = {}
     for key, version in noted:
@@ -45,9 +44,8 @@ def test_under_the_limit_it_is_a_dict_of_the_newest(noted):
 
 
 @given(st.integers(0, 4), st.lists(st.tuples(st.integers(0, 30), VERSIONS), max_size=120))
-def test_over_the_limit_it_stays_bounded_and_true(limit, noted):
-    """However many keys come: no more than two generations are kept, what was just noted is known, what is known of a key
-    never goes back while it is known, and is never more than what was noted."""
+def test_over_the_limit_the_memory_is_bounded_and_true(limit, noted):
+    """At most two generations remain. The version of a key never falls while it is known, and is never higher than noted."""
     remembered = SeenVersions(limit)
     model = {}
     for number, version in noted:
@@ -64,8 +62,8 @@ PINS = st.lists(st.tuples(st.sampled_from(["note", "pin", "unpin"]), KEYS, VERSI
 
 
 @given(st.integers(0, 2), PINS)
-def test_a_pin_holds_among_whatever_else(limit, steps):
-    """While a key is pinned no less than the pinned version is known of it, and pins are all that is kept over the limit."""
+def test_a_pinned_key_keeps_its_version_after_any_steps(limit, steps):
+    """Pins alone exceed the limit."""
     remembered = SeenVersions(limit)
     pins = {}
     for step, key, version in steps:
@@ -81,8 +79,8 @@ def test_a_pin_holds_among_whatever_else(limit, steps):
         assert len(remembered) <= 2 * limit + len(pins)
 
 
-def test_what_is_not_used_is_forgotten():
-    """After two generations of other keys a key is as good as new."""
+def test_a_key_that_is_not_used_is_forgotten():
+    """After two generations of other keys."""
     remembered = filled(3, 1)
     for number in range(1, 7):
         assert remembered.latest(b"0") == 5
@@ -92,8 +90,8 @@ def test_what_is_not_used_is_forgotten():
     assert remembered.latest(b"0") == 1
 
 
-def test_what_is_used_is_kept():
-    """A key that is noted again and again, in an old version too, outlives any number of others."""
+def test_a_key_in_use_is_kept():
+    """A key that is noted repeatedly, in an old version too, outlives any number of others."""
     remembered = filled(3, 1)
     for number in range(1, 1000):
         remembered.note(b"0", 4)
@@ -101,8 +99,7 @@ def test_what_is_used_is_kept():
     assert remembered.latest(b"0") == 5
 
 
-def test_a_pinned_version_is_never_forgotten():
-    """Whatever else comes, until it is unpinned; then it goes like any other."""
+def test_a_pinned_version_is_not_forgotten_until_it_is_unpinned():
     remembered = SeenVersions(3)
     remembered.pin(b"k", 5)
     note_others(remembered, 100)
@@ -117,8 +114,7 @@ def test_a_pinned_version_is_never_forgotten():
     assert remembered.latest(b"k") == 0
 
 
-def test_without_a_limit_only_pins_count():
-    """0 keys: nothing is known but what is pinned, for as long as it is."""
+def test_a_limit_of_0_remembers_pins_only():
     remembered = SeenVersions(0)
     remembered.note(b"k", 5)
     assert remembered.latest(b"k") == 0
@@ -129,8 +125,7 @@ def test_without_a_limit_only_pins_count():
     assert (remembered.latest(b"k"), len(remembered)) == (0, 0)
 
 
-def test_unpinning_what_was_not_pinned_does_nothing():
-    """Also of a key that is not known at all."""
+def test_unpin_of_a_key_without_a_pin_does_nothing():
     remembered = filled(3, 2)
     remembered.unpin(b"0")
     remembered.unpin(b"nothing")
@@ -138,16 +133,15 @@ def test_unpinning_what_was_not_pinned_does_nothing():
 
 
 @pytest.mark.parametrize("keys", [REMEMBERED_KEYS, 5 * REMEMBERED_KEYS])
-def test_the_default_limit(keys):
-    """Two generations of so many keys, and not one more."""
+def test_the_default_limit_bounds_two_generations(keys):
     assert len(filled(REMEMBERED_KEYS, keys)) <= 2 * REMEMBERED_KEYS
 
 
-# What other clients have announced.
+# Versions from invalidation messages of other clients.
 
 
-def test_what_was_heard_is_known():
-    """The newest version counts, in any order, as for versions that the client read."""
+def test_a_version_from_a_peer_is_known():
+    """The latest version counts, in any order, as for versions that the client read."""
     remembered = SeenVersions()
     for step, version, newest in [
         ("note_from_peer", 5, 5),
@@ -163,29 +157,29 @@ def test_what_was_heard_is_known():
     assert len(remembered) == 1
 
 
-def test_a_read_of_an_older_version_does_not_hide_what_was_heard():
-    """The young generation, which is looked into first, has the heard version then."""
+def test_a_read_of_an_older_version_does_not_hide_the_one_from_a_peer():
+    """`recall` looks into the young generation alone."""
     remembered = SeenVersions()
     remembered.note_from_peer(b"k", 5)
     remembered.note(b"k", 3)
     assert remembered.recall(b"k") == 5
 
 
-@pytest.mark.parametrize("announced", [100, 5_000])
-def test_no_number_of_announcements_pushes_out_what_is_remembered(announced):
-    """Neither of the young generation nor of the old one; and what is heard is bounded by itself."""
+@pytest.mark.parametrize("messages", [100, 5_000])
+def test_versions_from_peers_never_evict_own_ones(messages):
+    """Of either generation. The versions from peers have a bound of their own."""
     remembered = filled(50, 75)
     known = {key: remembered.latest(key) for key in (b"%d" % number for number in range(75))}
     assert set(known.values()) == {5}
-    for number in range(announced):
+    for number in range(messages):
         remembered.note_from_peer(b"other:%d" % number, 9)
     assert {key: remembered.latest(key) for key in known} == known
     assert len(remembered) <= 75 + 2 * 50
-    assert remembered.latest(b"other:%d" % (announced - 50)) == 9
+    assert remembered.latest(b"other:%d" % (messages - 50)) == 9
 
 
-def test_announcements_of_remembered_keys_take_no_room():
-    """The known version is raised where it is, in either generation."""
+def test_a_version_from_a_peer_of_a_known_key_takes_no_room():
+    """It replaces the version in the generation that holds the key."""
     remembered = filled(3, 5)
     for number in range(5):
         remembered.note_from_peer(b"%d" % number, 8)
@@ -194,7 +188,7 @@ def test_announcements_of_remembered_keys_take_no_room():
     assert not remembered._peers
 
 
-def test_without_a_limit_nothing_is_heard():
+def test_a_limit_of_0_remembers_nothing_from_peers():
     remembered = SeenVersions(0)
     remembered.note_from_peer(b"k", 5)
     assert (remembered.latest(b"k"), len(remembered)) == (0, 0)
@@ -209,9 +203,8 @@ STEPS = st.lists(
 
 
 @given(st.integers(0, 4), STEPS)
-def test_whatever_is_heard_what_is_known_stays_bounded_and_true(limit, steps):
-    """Announcements never lower the known version of a key. The known version is never newer than all that was announced or
-    noted, and the young generation always has the newest one."""
+def test_with_peers_the_memory_is_bounded_and_true(limit, steps):
+    """A version from a peer never lowers the one known, and nothing is known that was not noted."""
     remembered = SeenVersions(limit)
     model = {}
     pins = set()

@@ -1,4 +1,4 @@
-"""A client does not go back in time: a zone that answers with less than it wrote or saw has as good as not answered."""
+"""Monotonic reads: a zone with an older version than the client wrote or read counts as failed."""
 
 import asyncio
 
@@ -27,8 +27,8 @@ async def only(found):
     return (await found).get("k")
 
 
-async def behind(zones, *names, delete=False, **options):
-    """A client that has written twice (or deleted), of which these zones hold the first only; and that write's result."""
+async def with_stale(zones, *names, delete=False, **options):
+    """Return a client that wrote twice, or wrote and deleted, and the last result. These zones hold the first write only."""
     cache = await zones.ready(hints=None, **options)
     await cache.set("k", "old", consistency="all")
     old = zones.held("k", "a")
@@ -41,10 +41,10 @@ async def behind(zones, *names, delete=False, **options):
 @reads
 @levels
 @on_zones()
-async def test_a_zone_that_is_behind_is_not_believed(zones, read, level):
-    """The value comes from another zone, the one that was behind is brought it, and the hook is told."""
+async def test_a_stale_zone_is_not_believed(zones, read, level):
+    """Another zone serves the read. The stale zone is repaired and reported."""
     listener = Listener()
-    cache, newest = await behind(zones, "a", hooks=listener)
+    cache, newest = await with_stale(zones, "a", hooks=listener)
     assert await read(cache, consistency=level) == "new"
     await pass_time()
     assert zones.stored_versions("k") == dict.fromkeys("abc", newest.version)
@@ -54,18 +54,18 @@ async def test_a_zone_that_is_behind_is_not_believed(zones, read, level):
 
 @reads
 @on_zones()
-async def test_without_fallback_on_miss_too(zones, read):
-    """It is no miss: something is there, and it is not the newest."""
-    cache, _ = await behind(zones, "a", fallback_on_miss=False)
+async def test_without_fallback_on_miss_a_stale_zone_is_not_believed(zones, read):
+    """A stale item is no miss."""
+    cache, _ = await with_stale(zones, "a", fallback_on_miss=False)
     assert await read(cache) == "new"
 
 
 @reads
 @levels
 @on_zones()
-async def test_what_was_deleted_is_not_seen(zones, read, level):
-    """A zone that has missed the delete is behind as one that has missed a value."""
-    cache, newest = await behind(zones, "a", delete=True)
+async def test_a_deleted_value_is_not_returned(zones, read, level):
+    """A zone that missed the delete is stale, and gets the tombstone."""
+    cache, newest = await with_stale(zones, "a", delete=True)
     assert await read(cache, consistency=level) is None
     await pass_time()
     assert zones.values("k") == dict.fromkeys("abc", TOMBSTONE)
@@ -75,30 +75,30 @@ async def test_what_was_deleted_is_not_seen(zones, read, level):
 @reads
 @levels
 @on_zones()
-async def test_when_every_zone_is_behind_it_is_a_miss(zones, read, level):
-    """What was newer is gone everywhere: that is an answer, and no reason to go back."""
-    cache, _ = await behind(zones, *"abc")
+async def test_if_every_zone_is_stale_the_read_is_a_miss(zones, read, level):
+    """The later version is gone from all zones."""
+    cache, _ = await with_stale(zones, *"abc")
     assert await read(cache, consistency=level) is None
 
 
 @reads
 @levels
 @on_zones()
-async def test_when_every_zone_is_behind_or_misses_it_is_a_miss(zones, read, level):
-    """The same."""
-    cache, _ = await behind(zones, "a")
+async def test_if_every_zone_is_stale_or_misses_the_read_is_a_miss(zones, read, level):
+    """The older value is copied to no zone."""
+    cache, _ = await with_stale(zones, "a")
     zones.evict("k", "b", "c")
     assert await read(cache, consistency=level) is None
     await pass_time()
-    assert zones.values("k") == {"a": "old", "b": None, "c": None}  # it is brought to nobody
+    assert zones.values("k") == {"a": "old", "b": None, "c": None}
 
 
 @reads
 @levels
 @on_zones()
-async def test_behind_and_the_others_out_of_reach(zones, read, level):
-    """Then nobody knows: no zone has answered. The reasons are given; and the default, where errors are misses."""
-    cache, newest = await behind(zones, "a")
+async def test_if_one_zone_is_stale_and_the_others_fail_the_read_fails(zones, read, level):
+    """The error names the versions. With `errors="miss"` the read returns the default."""
+    cache, newest = await with_stale(zones, "a")
     old = zones.stored_versions("k")["a"]
     await zones.kill("b", "c")
     with pytest.raises(CacheUnavailable) as caught:
@@ -112,9 +112,9 @@ async def test_behind_and_the_others_out_of_reach(zones, read, level):
 
 @reads
 @on_zones()
-async def test_behind_counts_for_no_level(zones, read):
-    """Two zones answer, one of them with what is too old, and two are needed."""
-    cache, _ = await behind(zones, "a")
+async def test_a_stale_answer_counts_for_no_level(zones, read):
+    """Of three zones one is stale, one misses and one is dead. Two answers are required."""
+    cache, _ = await with_stale(zones, "a")
     zones.evict("k", "b")
     await zones.kill("c")
     with pytest.raises(ConsistencyError) as caught:
@@ -127,9 +127,9 @@ async def test_behind_counts_for_no_level(zones, read):
 
 @levels
 @on_zones()
-async def test_a_version_that_was_read_counts_as_one_that_was_written(zones, level):
-    """Whoever wrote it."""
-    writer, _ = await behind(zones, "a")
+async def test_a_version_that_the_client_read_counts_like_a_written_one(zones, level):
+    """Another client wrote it."""
+    writer, _ = await with_stale(zones, "a")
     for first in READS.values():
         reader = await zones.ready(local_zone="b", hints=None, check_share=0)
         assert await first(reader, consistency=level) == "new"
@@ -147,9 +147,9 @@ async def test_a_version_that_was_read_counts_as_one_that_was_written(zones, lev
 
 
 @on_zones()
-async def test_other_clients_may_see_what_is_behind(zones):
-    """At `ONE`, those that know of nothing newer: this is no promise of the zones, but of each client."""
-    await behind(zones, "a")
+async def test_other_clients_may_read_a_stale_zone(zones):
+    """Monotonic reads are a promise to each client. At `ONE`, a client that knows no newer version reads the older one."""
+    await with_stale(zones, "a")
     other = await zones.ready()
     assert await other.get("k") == "old"
     assert await other.get("k", consistency="all") == "new"
@@ -159,15 +159,14 @@ async def test_other_clients_may_see_what_is_behind(zones):
 
 @reads
 @on_zones()
-async def test_nothing_is_remembered_where_it_is_off(zones, read):
-    """Then `ONE` is what it says."""
-    cache, _ = await behind(zones, "a", remember_versions=0)
+async def test_with_remember_versions_0_a_stale_zone_is_believed(zones, read):
+    cache, _ = await with_stale(zones, "a", remember_versions=0)
     assert await read(cache) == "old"
 
 
 @on_zones()
 async def test_a_failed_write_is_not_remembered(zones):
-    """Too few zones have it: remembered, every zone would look behind, and the key be lost to this client."""
+    """Too few zones have it. If it were remembered, every zone would look stale and the key would be lost to this client."""
     cache = await zones.ready(hints=None)
     await cache.set("k", "old", consistency="all")
     zones.pause(*"abc")
@@ -183,7 +182,7 @@ async def test_a_failed_write_is_not_remembered(zones):
 
 @on_zones()
 async def test_a_write_that_too_few_zones_have_is_not_remembered(zones):
-    """One of the two that it takes has it; when that one dies, the older value of the others is read."""
+    """One of two required zones has it. When that zone dies, the older value is read."""
     cache = await zones.ready(hints=None, local_zone="b")
     await cache.set("k", "old", consistency="all")
     await zones.kill("c")
@@ -197,7 +196,7 @@ async def test_a_write_that_too_few_zones_have_is_not_remembered(zones):
 @pytest.mark.parametrize("level", ["none", "one"])
 @on_zones()
 async def test_a_write_is_remembered_once_enough_zones_have_it(zones, level):
-    """For a write that waits for none: once one has."""
+    """A write that waits for no zone is remembered after the first acknowledgement."""
     cache = await zones.ready(hints=None)
     await cache.set("k", "old", consistency="all")
     old = zones.held("k", "a")
@@ -209,8 +208,8 @@ async def test_a_write_is_remembered_once_enough_zones_have_it(zones, level):
 
 @pytest.mark.parametrize("operation", ["add", "cas", "replace", "append"])
 @on_zones()
-async def test_a_decision_is_remembered(zones, operation):
-    """Like any other write, for as few zones as it asks for."""
+async def test_a_conditional_write_is_remembered(zones, operation):
+    """At the level that the call asks for."""
     cache = await zones.ready(hints=None)
     await cache.set("k", "old", consistency="all")
     old = zones.held("k", "a")
@@ -230,8 +229,8 @@ async def test_a_decision_is_remembered(zones, operation):
 
 
 @on_zones()
-async def test_a_read_is_held_to_what_was_known_when_it_began(zones):
-    """A write that is sent after a read, and answered first elsewhere, does not make the read's own answer too old."""
+async def test_a_read_may_return_the_version_known_when_it_began(zones):
+    """A write is sent during the read, and another zone acknowledges it first."""
     cache = await zones.ready(circuit=PATIENT)
     await cache.set("k", "old", consistency="all")
     zones.pause("a")
@@ -244,8 +243,8 @@ async def test_a_read_is_held_to_what_was_known_when_it_began(zones):
 
 
 @on_zones()
-async def test_the_near_cache_returns_nothing_that_is_too_old(zones):
-    """What a read that passes by it has seen counts for it too."""
+async def test_the_near_cache_returns_no_older_version_than_the_client_read(zones):
+    """A read past the near cache counts too."""
     writer = await zones.ready(local_zone="b", hints=None)
     cache = await zones.ready(near_cache=NearCache(max_bytes=100_000, ttl=100))
     await writer.set("k", "old", consistency="all")
@@ -259,9 +258,8 @@ async def test_the_near_cache_returns_nothing_that_is_too_old(zones):
 
 
 @on_zones()
-async def test_the_near_cache_keeps_nothing_that_is_behind(zones):
-    """What was not returned is not kept either."""
-    cache, _ = await behind(zones, *"abc", near_cache=NearCache(max_bytes=100_000, ttl=100))
+async def test_the_near_cache_keeps_no_stale_item(zones):
+    cache, _ = await with_stale(zones, *"abc", near_cache=NearCache(max_bytes=100_000, ttl=100))
     cache._near.clear()
     assert await cache.get("k") is None
     assert await cache.get_many(["k"]) == {}
@@ -269,8 +267,7 @@ async def test_the_near_cache_keeps_nothing_that_is_behind(zones):
 
 
 @on_zones(versions="1.6.18")
-async def test_where_there_are_no_versions_nothing_is_behind(zones):
-    """There the zones are believed, as ever."""
+async def test_without_versions_no_zone_is_stale(zones):
     cache = await zones.ready()
     await cache.set("k", "old", consistency="all")
     await cache.set("k", "new", consistency="all")
@@ -279,8 +276,8 @@ async def test_where_there_are_no_versions_nothing_is_behind(zones):
 
 
 @on_zones()
-async def test_an_item_of_another_kind_of_client_is_not_behind(zones):
-    """It has no version: it neither wins nor loses."""
+async def test_an_item_without_a_version_is_not_stale(zones):
+    """It neither wins nor loses against a version."""
     cache = await zones.ready()
     await cache.set("k", "ours", consistency="all")
     for zone in "abc":
