@@ -91,12 +91,12 @@ class InvalidationDispatcher:
             throttle: Keys whose loader has failed. A write ends the backoff of its key.
         """
         self._near = near
-        self._flights = flights
+        self._loads = flights
         self._zone = zone
-        self._clock = clock
-        self._remembered = remembered
-        self._throttle = throttle
-        self._throttled = throttle.until  # nearly always empty, so a write only tests for truth
+        self._hlc = clock
+        self._seen_versions = remembered
+        self._failed_loads = throttle
+        self._backoffs = throttle.until  # nearly always empty, so a write only tests for truth
         self.announce: Callable[[bytes, int | None], None] | None = None
         """Publishes the invalidation of a key to other processes, with the version that was written. None if unknown."""
 
@@ -110,9 +110,9 @@ class InvalidationDispatcher:
         Returns:
             The handle of the block of the near cache, for `end` or `cancel`.
         """
-        self._flights.forget(key, fence)
-        if self._throttled and fence:  # a write without a version may be cancelled, and then ends no backoff
-            self._throttle.end(key)
+        self._loads.forget(key, fence)
+        if self._backoffs and fence:  # a write without a version may be cancelled, and then ends no backoff
+            self._failed_loads.end(key)
         if self._near is None:
             return NO_BLOCK
         if fence == NOTHING_NEWER:
@@ -129,9 +129,9 @@ class InvalidationDispatcher:
             block: Result of `begin`.
         """
         fence = None if write is None else write.fence
-        self._flights.forget(key, fence)
-        if self._throttled and fence != NOTHING_NEWER:
-            self._throttle.end(key)
+        self._loads.forget(key, fence)
+        if self._backoffs and fence != NOTHING_NEWER:
+            self._failed_loads.end(key)
         if self._near is not None:
             if fence == NOTHING_NEWER:
                 self._near.invalidate(key, fence)
@@ -167,21 +167,21 @@ class InvalidationDispatcher:
             key: Qualified key.
             version: Version of the write. If None, it is unknown. `NOTHING_NEWER` if the item changed without a new version.
         """
-        self._flights.forget(key, version)
-        if self._throttled and version != NOTHING_NEWER:
-            self._throttle.end(key)
+        self._loads.forget(key, version)
+        if self._backoffs and version != NOTHING_NEWER:
+            self._failed_loads.end(key)
         if version is not None and version != NOTHING_NEWER:
             # A version that the clock does not believe is not noted, because every item would be too old for it.
-            believed = self._clock.observe(cas_of(version))
+            believed = self._hlc.observe(cas_of(version))
             if believed is not None:
-                self._remembered.note_from_peer(key, believed)
+                self._seen_versions.note_from_peer(key, believed)
         if self._near is not None:
             self._near.invalidate(key, version)
 
     def invalidate_all(self, reason: str) -> None:  # noqa: ARG002  # an argument of `Listener`
         """Dispatch that invalidation messages may have been lost."""
-        self._flights.forget_all()
-        self._throttle.end_all()
+        self._loads.forget_all()
+        self._failed_loads.end_all()
         if self._near is not None:
             self._near.invalidate_all()
 

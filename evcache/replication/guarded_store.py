@@ -38,8 +38,8 @@ class StoreCommand:
 
     __slots__ = (
         "_cas",
-        "_clock",
         "_guarded",
+        "_hlc",
         "believed",
         "carried",
         "data",
@@ -55,7 +55,7 @@ class StoreCommand:
 
     def __init__(
         self,
-        clock: HybridLogicalClock,
+        hlc: HybridLogicalClock,
         key: bytes,
         data: bytes,
         flags: int,
@@ -69,7 +69,7 @@ class StoreCommand:
         """Make a store.
 
         Args:
-            clock: Clock that observes the versions on servers.
+            hlc: Clock that observes the versions on servers.
             key: Qualified key.
             data: Encoded value.
             flags: Flags of the value.
@@ -79,7 +79,7 @@ class StoreCommand:
             carried: True if the coordinator's node has stored this version.
             believed: False if the version is too far ahead of the clock.
         """
-        self._clock = clock
+        self._hlc = hlc
         self.key = key
         self.data = data
         self.flags = flags
@@ -161,8 +161,8 @@ class StoreCommand:
             else:
                 # An item without a version was written by another kind of client. No version is older or newer, so this
                 # store replaces it. The compare ensures that it replaces no other item.
-                is_own = self._clock.has_made(seen.cas)
-                version = self._clock.observe_stored(seen.cas)
+                is_own = self._hlc.has_made(seen.cas)
+                version = self._hlc.observe_stored(seen.cas)
                 assert self.version is not None
                 if version is not None and version > self.version:
                     if not is_own:
@@ -194,7 +194,7 @@ class DeleteCommand(StoreCommand):
 
     def __init__(
         self,
-        clock: HybridLogicalClock,
+        hlc: HybridLogicalClock,
         key: bytes,
         *,
         ttl: int,
@@ -203,9 +203,7 @@ class DeleteCommand(StoreCommand):
         believed: bool = True,
     ) -> None:
         """Make a delete. Args as for `StoreCommand`; `ttl` is the lifetime of the tombstone."""
-        super().__init__(
-            clock, key, b"", FLAG_TOMBSTONE, ttl=ttl, version=version, newest_wins=newest_wins, believed=believed
-        )
+        super().__init__(hlc, key, b"", FLAG_TOMBSTONE, ttl=ttl, version=version, newest_wins=newest_wins, believed=believed)
 
     def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Sent:
         connection.delete(self.key, waiter, deadline)

@@ -65,9 +65,9 @@ class Gutter:
 class GutterPool:
     """Reads and writes of the gutter's servers."""
 
-    def __init__(self, clock: HybridLogicalClock, ttl: float) -> None:
+    def __init__(self, hlc: HybridLogicalClock, ttl: float) -> None:
         """Make the pool of one client. `ttl` is the lifetime of its items in seconds."""
-        self._clock = clock
+        self._hlc = hlc
         self._ttl = max(1, int(ttl))
 
     async def get(self, view: ClusterSnapshot, key: bytes, deadline: float) -> ZoneHit | None:
@@ -84,7 +84,7 @@ class GutterPool:
         assert view.gutter is not None
         node = view.gutter.node(view.gutter_position(key))
         hit = read_hit(await get(node, key, COPY_FIELDS, deadline))
-        return None if hit is None or hit.leased else ZoneHit(hit, GUTTER, self._clock.observe(hit.cas))
+        return None if hit is None or hit.leased else ZoneHit(hit, GUTTER, self._hlc.observe(hit.cas))
 
     async def store(self, view: ClusterSnapshot, store: StoreCommand, deadline: float, age: float) -> Outcome:
         """Store a write that no zone acknowledged.
@@ -105,7 +105,7 @@ class GutterPool:
             if left is None:
                 return Outcome.NOT_STORED
             ttl = min(ttl, left)
-        copy = StoreCommand(self._clock, store.key, store.data, store.flags, ttl=ttl, version=store.version)
+        copy = StoreCommand(self._hlc, store.key, store.data, store.flags, ttl=ttl, version=store.version)
         try:
             return await execute(copy, view.gutter.node(view.gutter_position(store.key)), deadline)
         except CacheError:

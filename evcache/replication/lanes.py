@@ -71,7 +71,7 @@ class Lanes:
     def __bool__(self) -> bool:
         return bool(self.by_node)
 
-    def in_order(self, write: ZoneWrite) -> None:
+    def start_in_order(self, write: ZoneWrite) -> None:
         """Send a single write, behind the queued bulk writes of its node if the server orders writes by arrival."""
         lane = self.by_node.get(write.node)
         if lane is None or not lane.queue or _is_versioned(write):
@@ -128,8 +128,7 @@ class Lane:
             size: Its bytes.
             patience: Minimum time in seconds that the server has for it, also beyond the deadline of the write.
         """
-        write.lane = self
-        write.size = size
+        write.enter(self, size)
         self.count += 1
         self.bytes += size
         self._queued_bytes += size
@@ -183,7 +182,7 @@ class Lane:
                     await self._any_ended()
                     continue
                 else:
-                    write.deadline = max(write.deadline, now + patience)
+                    write.extend_deadline(now + patience)
                     self._take()
                     if not write.start():
                         self.queue.appendleft((write, patience))
@@ -259,11 +258,15 @@ class Flow:
         self.patience = min(PATIENCE_SECONDS, timeout / 2)
         """Minimum time in seconds that a server has for a write."""
         self.size = 0
-        """Bytes of the next write. The call sets it."""
+        """Bytes of the next write."""
         self.is_crowded = False
         """True if a node takes no other write at once. Then the call awaits `room`."""
         self._lanes = lanes
         self._by_node = lanes.by_node
+
+    def begin(self, command: Command) -> None:
+        """Prepare for `put` of a command for each zone."""
+        self.size = size_of(command)
 
     def put(self, write: ZoneWrite) -> None:
         """Send a write to one node, when it is its turn. Returns at once and raises nothing: failures are outcomes."""
@@ -277,8 +280,7 @@ class Flow:
             return
         lane.count = count + 1
         lane.bytes = size
-        write.size = self.size
-        write.lane = lane
+        write.enter(lane, self.size)
         if not write.start():
             lane.count -= 1
             lane.bytes -= self.size

@@ -101,7 +101,7 @@ class ReplicatedWrite:
         "_sent_at",
         "_topology",
         "_undecided",
-        "answered",
+        "acknowledgements",
         "cause",
         "command",
         "completion",
@@ -123,7 +123,7 @@ class ReplicatedWrite:
         self.command = command
         self.required = required
         """Number of readable zones that must acknowledge."""
-        self.answered = 0
+        self.acknowledgements = 0
         """Number of readable zones that have acknowledged."""
         self.outcomes: dict[str, Outcome] = {}
         """Outcome in each zone."""
@@ -155,7 +155,7 @@ class ReplicatedWrite:
     @property
     def met(self) -> bool:
         """True if enough zones have acknowledged."""
-        return self.answered >= self.required
+        return self.acknowledgements >= self.required
 
     @property
     def everywhere(self) -> bool:
@@ -195,7 +195,7 @@ class ReplicatedWrite:
     @property
     def is_readable(self) -> bool:
         """True if a readable zone holds the write."""
-        return self.answered > 0
+        return self.acknowledgements > 0
 
     @property
     def stored(self) -> StoreCommand | None:
@@ -269,8 +269,8 @@ class ReplicatedWrite:
         return self.outcomes | dict.fromkeys(pending, Outcome.TIMEOUT)
 
     def _acknowledge(self) -> None:
-        self.answered += 1
-        if self.answered == self._enough:
+        self.acknowledgements += 1
+        if self.acknowledgements == self._enough:
             store = self.command
             if isinstance(store, StoreCommand) and store.carried and store.believed and store.version is not None:
                 self._parts.seen_versions.note(store.key, store.version)
@@ -344,7 +344,9 @@ class ReplicatedWrite:
 
     def _complete_if_decided(self) -> None:
         required = self.required
-        if (self.answered >= required or self.answered + self._undecided < required) and not self.completion.done():
+        if (
+            self.acknowledgements >= required or self.acknowledgements + self._undecided < required
+        ) and not self.completion.done():
             self.completion.set_result(None)
 
 

@@ -31,21 +31,21 @@ from evcache.zones.transport.in_flight import Waiter
 class TouchCommand:
     """New TTL for the value of a key, in each zone that holds one."""
 
-    __slots__ = ("_clock", "_known", "_looked", "is_wrapped", "key", "ttl", "version")
+    __slots__ = ("_hlc", "_known", "_looked", "is_wrapped", "key", "ttl", "version")
 
     acknowledged: ClassVar[frozenset[Outcome]] = ACKNOWLEDGED
     fence = NOTHING_NEWER
 
-    def __init__(self, clock: HybridLogicalClock, key: bytes, *, ttl: int, known: int = 0) -> None:
+    def __init__(self, hlc: HybridLogicalClock, key: bytes, *, ttl: int, known: int = 0) -> None:
         """Make a touch.
 
         Args:
-            clock: Clock that observes the versions on servers.
+            hlc: Clock that observes the versions on servers.
             key: Qualified key.
             ttl: Exptime: the TTL in the form that memcached takes.
             known: Latest version that the client has seen. An older value is not touched. 0 if there is none.
         """
-        self._clock = clock
+        self._hlc = hlc
         self._known = known
         self._looked = asyncio.Event()
         self.key = key
@@ -70,7 +70,7 @@ class TouchCommand:
                 return Outcome.NOT_FOUND
             if seen.flags == FLAG_ENVELOPE:
                 return Outcome.NOT_STORED
-            version = self._clock.observe(seen.cas)
+            version = self._hlc.observe(seen.cas)
             if version is not None and version < self._known:
                 return Outcome.NOT_FOUND  # the zone has missed a write of this client
             if version is None or not capabilities_of(node).versions:
@@ -82,7 +82,7 @@ class TouchCommand:
                 return outcome
             # A client wrote the key between the look and the touch: look again.
 
-    async def looked(self, deadline: float) -> None:
+    async def wait_until_looked(self, deadline: float) -> None:
         """Wait until a zone has answered the look, or until the deadline, on the loop's clock."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):

@@ -24,7 +24,7 @@ class ZoneWrite:
     __slots__ = ("_done", "_interpret", "_write", "command", "counts", "deadline", "lane", "node", "size", "zone")
 
     size: int
-    """Bytes that it takes in its lane, which sets this."""
+    """Bytes that it takes in its lane."""
 
     def __init__(self, write: ReplicatedWrite, pool: ZonePool, node: Node, deadline: float) -> None:
         self.zone = pool.name
@@ -38,6 +38,15 @@ class ZoneWrite:
         """Lane that sends it. None if it is not part of a bulk write, or has ended."""
         self._interpret: Interpret | None = None
         self._done = False
+
+    def enter(self, lane: Lane, size: int) -> None:
+        """Let a lane send the write. `size`: bytes that it takes there."""
+        self.lane = lane
+        self.size = size
+
+    def extend_deadline(self, until: float) -> None:
+        """Give the server at least until this time on the loop's clock."""
+        self.deadline = max(self.deadline, until)
 
     def start(self) -> bool:
         """Send it. Return False, with nothing sent, if it has a lane and must wait for a connection, or for room on one."""

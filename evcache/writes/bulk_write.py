@@ -18,7 +18,7 @@ from evcache.errors import CacheUnavailable
 from evcache.options import Options
 from evcache.replication.guarded_store import StoreCommand
 from evcache.replication.gutter import GUTTER, GutterPool
-from evcache.replication.lanes import OVERHEAD_BYTES, STEP, Flow
+from evcache.replication.lanes import STEP, Flow
 from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.results import ACKNOWLEDGED, Outcome, WriteResult
 from evcache.writes.sender import RetriedWrite, Sender
@@ -128,7 +128,7 @@ class BulkWrite(Generic[AnyKey]):
                 until = self._until()
             key, store = command(source)
             position = view.ring_position(key)
-            flow.size = OVERHEAD_BYTES + len(store.data)
+            flow.begin(store)
             sending = RetriedWrite(self._sender, view, key, store, self._options, deadline=until, put=flow.put)
             self._in_flight.append((name, sending))
 

@@ -32,15 +32,15 @@ class Decision(NamedTuple):
 class CompareAndSet:
     """Compare-and-set stores of one client, and the copies of their results for the other zones."""
 
-    def __init__(self, clock: HybridLogicalClock, unix_time: Callable[[], float], *, versions: bool) -> None:
+    def __init__(self, hlc: HybridLogicalClock, unix_time: Callable[[], float], *, versions: bool) -> None:
         """Bind the parts of one client.
 
         Args:
-            clock: Clock that makes versions.
+            hlc: Clock that makes versions.
             unix_time: Returns seconds since 1970.
             versions: True if this client's writes have versions.
         """
-        self.clock = clock
+        self.hlc = hlc
         self.unix_time = unix_time
         self.versions = versions
 
@@ -53,7 +53,7 @@ class CompareAndSet:
 
         That holds even if the version of the item is too far ahead to be believed.
         """
-        return self.clock.tick(0 if cas is None else self.clock.observe_stored(cas) or 0)
+        return self.hlc.tick(0 if cas is None else self.hlc.observe_stored(cas) or 0)
 
     async def create(self, node: Node, draft: Draft, seen: Peeked | None, deadline: float) -> Decision | Outcome | None:
         """Store if the node holds no item, or only the absence that was seen. Returns and raises as `replace` does."""
@@ -120,14 +120,14 @@ class CompareAndSet:
     def copy(self, draft: Draft, version: int | None) -> StoreCommand:
         """Return the store for the other zones of a value that the coordinator's node holds with this version."""
         return StoreCommand(
-            self.clock,
+            self.hlc,
             draft.key,
             draft.data,
             draft.flags,
             ttl=draft.ttl,
             version=version,
             carried=version is not None,
-            believed=version is None or self.clock.believes(version),
+            believed=version is None or self.hlc.believes(version),
         )
 
     def exptime_of_copies(self, left: int, asked_at: float, deadline: float) -> int:

@@ -121,7 +121,7 @@ class ConditionalWriter:
         if store is None:
             dispatcher.end(key, None, block)
             return Coordinated(WriteResult(met=False, version=None, zones={zone: Outcome.STORED}), decision.value)
-        put = self._lanes.in_order if self._lanes.by_node else None
+        put = self._lanes.start_in_order if self._lanes.by_node else None
         replicated = self._replicator.replicate(view, options, store, zone, deadline, since, put)
         try:
             await replicated.wait_until_decided()

@@ -93,7 +93,7 @@ class Coordinator:
             self._seen_versions.note(key, latest)  # so that a read that follows is not older
         if seen is None or seen.absent:
             return seen
-        version = self.stores.clock.observe(seen.cas)
+        version = self.stores.hlc.observe(seen.cas)
         if version is None or version >= max(known, latest):
             return seen
         if compared.failures:

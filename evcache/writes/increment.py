@@ -116,7 +116,7 @@ class Increment:
             left = counted.ttl
             exptime = self.ttl if left is None else stores.exptime_of_copies(left, asked_at, deadline)
             return stores.copy(Draft(key, counted.digits, counter_flags, exptime), counted.version)
-        version = stores.clock.observe(found.cas)
+        version = stores.hlc.observe(found.cas)
         if version is None or found.ttl is None or found.value is None:
             return None
         data = found.value.rstrip(b" ") if found.flags == FLAG_INT else found.value

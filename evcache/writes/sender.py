@@ -45,13 +45,13 @@ class Sender:
 
     def __init__(
         self,
-        clock: HybridLogicalClock,
+        hlc: HybridLogicalClock,
         dispatcher: InvalidationDispatcher,
         replicator: Replicator,
         tombstone_ttl: Callable[[], int],
     ) -> None:
         """Bind the parts of one client. `tombstone_ttl` returns the exptime of a delete that is sent now."""
-        self.clock = clock
+        self.hlc = hlc
         self.dispatcher = dispatcher
         self.replicator = replicator
         self.tombstone_ttl = tombstone_ttl
@@ -141,7 +141,7 @@ class RetriedWrite:
         self._attempts_left -= 1
         sender.resent += 1
         elapsed = self._view.loop.time() - self._sent_at
-        self._send(renewed(store, sender.clock, elapsed, sender.tombstone_ttl()), former)
+        self._send(renewed(store, sender.hlc, elapsed, sender.tombstone_ttl()), former)
         return True
 
     @property
@@ -164,7 +164,7 @@ class RetriedWrite:
         sender.dispatcher.end(self.key, self.attempt, self._block)
 
 
-def renewed(store: StoreCommand, clock: HybridLogicalClock, elapsed: float, tombstone_ttl: int) -> StoreCommand:
+def renewed(store: StoreCommand, hlc: HybridLogicalClock, elapsed: float, tombstone_ttl: int) -> StoreCommand:
     """Return the write with a version that is newer than the one for which a zone refused it.
 
     A value never ends later than `ttl` seconds and one more after it was sent first. If its time is over, the write is a
@@ -172,12 +172,12 @@ def renewed(store: StoreCommand, clock: HybridLogicalClock, elapsed: float, tomb
 
     Args:
         store: A set or a delete that a zone has refused.
-        clock: Clock that makes the version.
+        hlc: Clock that makes the version.
         elapsed: Seconds since the store was sent.
         tombstone_ttl: Exptime of a delete.
 
     """
-    version = clock.tick(after=store.unseen)
+    version = hlc.tick(after=store.unseen)
     ttl = store.ttl
     is_over = False
     # An item with a unix time ends at that time. An envelope has its times inside, and its item stays as long as tombstones
@@ -185,7 +185,7 @@ def renewed(store: StoreCommand, clock: HybridLogicalClock, elapsed: float, tomb
     if NEVER < ttl <= MAX_RELATIVE_SECONDS and store.flags != FLAG_ENVELOPE:
         ttl = math.ceil(ttl - elapsed)
         is_over = ttl <= 0
-    believed = clock.believes(version)
+    believed = hlc.believes(version)
     if is_over or isinstance(store, DeleteCommand):
-        return DeleteCommand(clock, store.key, ttl=tombstone_ttl, version=version, believed=believed)
-    return StoreCommand(clock, store.key, store.data, store.flags, ttl=ttl, version=version, believed=believed)
+        return DeleteCommand(hlc, store.key, ttl=tombstone_ttl, version=version, believed=believed)
+    return StoreCommand(hlc, store.key, store.data, store.flags, ttl=ttl, version=version, believed=believed)

@@ -16,7 +16,7 @@ from evcache.replication.guarded_store import DeleteCommand, StoreCommand
 from evcache.replication.gutter import GutterPool
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.hlc import HybridLogicalClock
-from evcache.replication.lanes import Flow, Lanes, size_of
+from evcache.replication.lanes import Flow, Lanes
 from evcache.replication.replicated_write import ReplicatedWrite, Replicator
 from evcache.replication.seen_versions import SeenVersions
 from evcache.replication.touch import TouchCommand
@@ -39,7 +39,7 @@ class Writer:
 
     def __init__(
         self,
-        clock: HybridLogicalClock,
+        hlc: HybridLogicalClock,
         coordinator: Coordinator,
         background: BackgroundTasks,
         hooks: HookDispatcher,
@@ -55,7 +55,7 @@ class Writer:
         """Bind the parts of one client.
 
         Args:
-            clock: Clock that makes versions.
+            hlc: Clock that makes versions.
             coordinator: Chooses the zone that decides a conditional write.
             background: Owner of the tasks of writes.
             hooks: Receives the outcome of each zone.
@@ -67,7 +67,7 @@ class Writer:
             gutter: Takes writes that no zone took. If None, there is no gutter.
             changes: Receives the start and the end of each write.
         """
-        self._clock = clock
+        self._hlc = hlc
         self._versions = versions
         self._tombstone_ttl = tombstone_ttl
         self._now = now
@@ -76,7 +76,7 @@ class Writer:
         self._gutter = gutter
         self._lanes = Lanes(background)
         self._replicator = Replicator(background, hooks, remembered, replay)
-        self._sender = Sender(clock, changes, self._replicator, lambda: self.wire_ttl(tombstone_ttl))
+        self._sender = Sender(hlc, changes, self._replicator, lambda: self.wire_ttl(tombstone_ttl))
         self._conditional = ConditionalWriter(coordinator, changes, background, self._replicator, self._lanes, replay)
 
     @property
@@ -102,23 +102,23 @@ class Writer:
     def store(self, draft: Draft, *, newest_wins: bool) -> StoreCommand:
         """Return the store of a draft with a new version."""
         return StoreCommand(
-            self._clock,
+            self._hlc,
             draft.key,
             draft.data,
             draft.flags,
             ttl=draft.ttl,
-            version=self._clock.tick() if self._versions else None,
+            version=self._hlc.tick() if self._versions else None,
             newest_wins=newest_wins,
         )
 
     def store_at(self, draft: Draft, version: int | None) -> StoreCommand:
         """Return the store of a draft with the version of an earlier moment, such as the start of a load."""
-        return StoreCommand(self._clock, draft.key, draft.data, draft.flags, ttl=draft.ttl, version=version)
+        return StoreCommand(self._hlc, draft.key, draft.data, draft.flags, ttl=draft.ttl, version=version)
 
     def delete(self, key: bytes) -> DeleteCommand:
         """Return the store of a tombstone with a new version."""
-        version = self._clock.tick() if self._versions else None
-        return DeleteCommand(self._clock, key, ttl=self.wire_ttl(self._tombstone_ttl), version=version)
+        version = self._hlc.tick() if self._versions else None
+        return DeleteCommand(self._hlc, key, ttl=self.wire_ttl(self._tombstone_ttl), version=version)
 
     # Writes.
 
@@ -143,7 +143,7 @@ class Writer:
         Raises:
             CacheUnavailable: No zone could be reached. Not with `errors="miss"`.
         """
-        put = self._lanes.in_order if self._lanes.by_node else None
+        put = self._lanes.start_in_order if self._lanes.by_node else None
         sending = RetriedWrite(self._sender, view, key, command, options, put=put)
         try:
             await sending.wait_until_decided()
@@ -184,10 +184,10 @@ class Writer:
             self.touch_in_background(view, key, ttl, options)
             return WriteResult(met=True, version=None, zones={pool.name: Outcome.PENDING for pool in view.writers})
         deadline = view.loop.time() + options.timeout
-        command = TouchCommand(self._clock, key, ttl=self.wire_ttl(ttl), known=self._seen_versions.latest(key))
+        command = TouchCommand(self._hlc, key, ttl=self.wire_ttl(ttl), known=self._seen_versions.latest(key))
         result = await self.write("touch", view, key, command, options)
         if not result:  # a zone that is down may complete the write before another zone has answered the look
-            await command.looked(deadline)
+            await command.wait_until_looked(deadline)
         if not command.is_wrapped:
             return result
         left = options._replace(timeout=max(0.0, deadline - view.loop.time()))
@@ -228,9 +228,9 @@ class Writer:
         Returns:
             The write, with the outcome in each zone.
         """
-        put = self._lanes.in_order if self._lanes.by_node else None
+        put = self._lanes.start_in_order if self._lanes.by_node else None
         if flow is not None:
-            flow.size = size_of(store)
+            flow.begin(store)
             put = flow.put
         write = self._replicator.replicate(view, options, store, zone, deadline, None, put)
         await write.wait_until_decided()
