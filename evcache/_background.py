@@ -1,4 +1,4 @@
-"""Work that outlives the call that caused it: owned, bounded, and awaited on close."""
+"""Background tasks of a client. They outlive the call that started them, are bounded, and are awaited on close."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from evcache.zones.errors import CacheError
 
 T = TypeVar("T")
 
-# Writes that wait for a connection, or look closer at a refused store. Each is bounded by its call's deadline, so this many
-# are only there when thousands of calls a second meet servers that answer nothing.
+# Writes that wait for a connection, or examine a refused store. The deadline of its call bounds each, so this number is only
+# reached if thousands of calls a second meet servers that do not answer.
 MAX_TASKS = 10_000
 
 _log = logging.getLogger("evcache.client")
@@ -24,23 +24,29 @@ def _work() -> str:
 
 
 class BackgroundTasks:
-    """The background tasks of one client."""
+    """Background tasks of one client."""
 
     def __init__(self, max_tasks: int = MAX_TASKS) -> None:
         self._max_tasks = max_tasks
-        self._tasks: dict[asyncio.Task[Any], Callable[[], str]] = {}  # with what each one runs, for the log
+        self._tasks: dict[asyncio.Task[Any], Callable[[], str]] = {}  # with the name of its work, for the log
         self._closed = False
 
     def __len__(self) -> int:
+        """Number of running tasks."""
         return len(self._tasks)
 
     def spawn(
         self, work: Coroutine[Any, Any, T], describe: Callable[[], str] = _work, *, limited: bool = True
     ) -> asyncio.Task[T] | None:
-        """Run `work` as a task. None, with nothing run, when there are too many or the client is closing.
+        """Run `work` as a task.
 
-        `describe` returns what runs in it, for the log. Work that calls code of the service needs one. `limited`: False for
-        work that its owner bounds and that must not be refused: it runs however many tasks there are.
+        Args:
+            work: Coroutine. It is closed if it is not run.
+            describe: Returns the name of the work, for the log. Needed for work that calls code of the service.
+            limited: False for work that must not be refused, and whose owner bounds it.
+
+        Returns:
+            The task. None if there are too many tasks, or if the client is closing.
         """
         if self._closed or (limited and len(self._tasks) >= self._max_tasks):
             work.close()
@@ -51,7 +57,7 @@ class BackgroundTasks:
         return task
 
     def reopen(self) -> None:
-        """Take work again after `close`, or on another loop if the loop of the present tasks is closed."""
+        """Accept work again after `close`, or on another loop if the loop of the present tasks is closed."""
         abandon(self._tasks)
         self._tasks = {}
         self._closed = False
@@ -60,15 +66,21 @@ class BackgroundTasks:
         self._tasks.pop(task, None)
         if task.cancelled():
             return
-        error = task.exception()  # looked at, so that it is not reported as lost when the caller has left
+        error = task.exception()  # retrieved, so that asyncio does not report it if the caller has left
         if error is not None and not isinstance(error, CacheError):
-            _log.error("background work ended with a bug", exc_info=error)
+            _log.error("background work failed: unexpected exception", exc_info=error)
 
     async def close(self, drain: float) -> int:
-        """Take no more work, wait up to `drain` seconds for running tasks, then cancel them. Return how many were cancelled.
+        """Refuse further work, wait for the running tasks, and cancel those that have not ended.
 
-        A cancelled call cancels all tasks at once. A further call waits for the tasks that have not ended. A task that goes
-        on after its cancellation is logged and left alone.
+        Cancellation of this call cancels all tasks at once. A further call waits for the tasks that have not ended. A task
+        that continues after its cancellation is logged, and may end at any time.
+
+        Args:
+            drain: Seconds to wait before the tasks are cancelled.
+
+        Returns:
+            The number of cancelled tasks.
         """
         self._closed = True
         if not self._tasks:

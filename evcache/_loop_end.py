@@ -1,4 +1,4 @@
-"""Notice of the end of an event loop, for clients that are not closed before it."""
+"""Callback at the end of an event loop, for clients that are not closed before it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 class LoopEnd:
-    """A call when the running event loop shuts down.
+    """Callback at the shutdown of the running event loop.
 
     asyncio has no such callback. But `asyncio.run` closes every asynchronous generator that has begun on its loop, after it
     has cancelled all tasks and before it closes the loop. So a generator waits here for nothing else.
@@ -19,13 +19,13 @@ class LoopEnd:
         self._generator: AsyncGenerator[None, None] | None = None
 
     def watch(self) -> None:
-        """Call at the end of the loop that runs now."""
+        """Call at the end of the running loop."""
         self._generator = self._wait()
         with suppress(StopIteration):  # it has reached its `yield`, without a turn of the loop
             self._generator.__anext__().send(None)
 
     def stop(self) -> None:
-        """Do not call. No effect if nothing is watched."""
+        """Cancel the call. No effect if no loop is watched."""
         generator, self._generator = self._generator, None
         if generator is not None:
             with suppress(StopIteration):

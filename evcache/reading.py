@@ -246,7 +246,7 @@ class Reading(ReadResults):
             if item is None:
                 continue
             data, flags = item.hit.value, item.hit.flags
-            if is_long and steps.is_over(len(data)):
+            if is_long and steps.count(len(data)):
                 await asyncio.sleep(0)
             try:
                 if flags in UNUSUAL:

@@ -90,7 +90,7 @@ class Writing(Lifecycle):
         steps = Steps()
         for key, value in list(values.items()):  # a copy: the caller may change the mapping while this call waits
             draft = drafts[key] = self._draft(key, value, ttl)
-            if steps.is_over(len(draft.data)):
+            if steps.count(len(draft.data)):
                 await asyncio.sleep(0)
         view, options = await self._ready_for_many(options, deadline)
         await check_sizes(view, drafts.values(), deadline)
@@ -149,7 +149,7 @@ class Writing(Lifecycle):
         steps = Steps()
         for key in list(several(keys)):
             full[key] = self._keys.qualify(key)
-            if steps.is_over(0):
+            if steps.count(0):
                 await asyncio.sleep(0)
         view, options = await self._ready_for_many(options, deadline)
 

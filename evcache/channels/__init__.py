@@ -1,4 +1,4 @@
-"""Channels: how processes with a near cache hear of each other's writes. `evcache.channels.redis` needs an extra."""
+"""Invalidation channels between processes. `evcache.channels.redis` needs the extra `redis`."""
 
 from evcache.channels.base import ChannelError, InvalidationChannel, Subscription
 from evcache.channels.local import LocalChannel

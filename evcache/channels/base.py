@@ -1,4 +1,4 @@
-"""The seam between announcements and what carries them. A channel moves bytes; what they mean is above it."""
+"""Interface of invalidation channels. A channel moves bytes, and the bus above it knows their meaning."""
 
 from __future__ import annotations
 
@@ -7,44 +7,54 @@ from typing import Protocol
 
 
 class ChannelError(Exception):
-    """A message was not certainly taken, or messages may have been missed. It never reaches callers of a client."""
+    """A message may not have been accepted, or messages may have been lost. It never reaches callers of a client."""
 
 
 class Subscription(Protocol):
-    """The messages of one topic, for one consumer.
+    """Messages of one topic, for one consumer.
 
-    Every message from the beginning of the subscription on, those of the same process too, and those of one publisher in
-    the order in which they were taken; one that was sent twice may come twice. Raises `ChannelError` as soon as messages
-    may have been missed: the connection is lost, nothing shows that it lives, or the consumer is too slow. It never
-    connects again by itself: whoever listens must know that there was a gap. Ends when it, or the channel, is closed.
-    Cancelling a consumer that waits loses no message.
+    - It yields every message from the beginning of the subscription on, including those of its own process.
+    - Messages of one publisher arrive in the order in which the channel accepted them. A message that was sent twice may
+      arrive twice.
+    - It raises `ChannelError` as soon as messages may have been lost. The connection may be lost, the server may not reply,
+      or the consumer may be too slow.
+    - It never reconnects, because the consumer must know about the gap.
+    - It ends when it or the channel is closed.
+    - Cancellation of a waiting consumer loses no message.
     """
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Itself."""
+        """Return itself."""
 
     async def __anext__(self) -> bytes:
-        """The next message."""
+        """Return the next message."""
 
     async def aclose(self) -> None:
-        """End it, and let go of what it holds. May be called again."""
+        """End the subscription, and release its resources. May be called again."""
 
 
 class InvalidationChannel(Protocol):
-    """Carries messages between processes. One object may serve several clients, on topics of their own."""
+    """Carrier of messages between processes. One object may serve several clients, each with its own topic."""
 
     async def publish(self, topic: str, message: bytes) -> None:
-        """Have a message taken.
+        """Send a message.
 
-        Raises `ChannelError`, in bounded time, when it is not certain that it was. It may have been then, as after being
-        cancelled.
+        After a cancellation, the message may have been sent.
+
+        Args:
+            topic: Topic of the message.
+            message: Bytes of the message.
+
+        Raises:
+            ChannelError: The message may not have been accepted. Raised within a bounded time.
         """
 
     async def subscribe(self, topic: str) -> Subscription:
-        """Listen; returns when the subscription is active.
+        """Subscribe to a topic. Returns when the subscription is active. Cancellation leaves nothing behind.
 
-        Raises `ChannelError`, in bounded time, when there is none. Being cancelled leaves nothing behind.
+        Raises:
+            ChannelError: The subscription failed. Raised within a bounded time.
         """
 
     async def close(self) -> None:
-        """End every subscription, and let go of what is held. May be called again; nothing can be sent afterwards."""
+        """End every subscription, and release all resources. May be called again. Later messages are refused."""

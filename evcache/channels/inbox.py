@@ -1,4 +1,4 @@
-"""The messages that wait for one consumer: bounded, filled from any thread, emptied on one event loop."""
+"""Bounded queue of messages for one consumer, filled from any thread and read on one event loop."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from collections.abc import Awaitable, Callable
 
 from evcache.channels.base import ChannelError
 
-# Messages that may wait for a consumer. At most 64 MB, in practice some 100 kB: of 5 ms in which 20 processes announce a
-# write each, they are the changes of a quarter of a second. Whoever is further behind is better off forgetting all.
+# Messages that may wait for a consumer: at most 64 MB, in practice about 100 kB. If 20 processes publish a write each in 5
+# ms, these are the changes of a quarter of a second. A consumer that is further behind does better to clear its near cache.
 MAX_WAITING_MESSAGES = 1_000
 
 
 class Inbox:
-    """A subscription whose messages are pushed."""
+    """Subscription whose messages are pushed."""
 
     def __init__(
         self,
         limit: int = MAX_WAITING_MESSAGES,
         on_close: Callable[[Inbox], Awaitable[None]] | None = None,
     ) -> None:
-        """For the running event loop. `on_close` is awaited by `aclose`."""
+        """Create it for a consumer on the running event loop.
+
+        Args:
+            limit: Largest number of waiting messages. One more ends the subscription with `ChannelError`.
+            on_close: Awaited by `aclose`.
+        """
         self._loop = asyncio.get_running_loop()
         self._limit = limit
         self._on_close = on_close
@@ -36,18 +41,18 @@ class Inbox:
     # From any thread.
 
     def push(self, message: bytes) -> bool:
-        """One more message. False when nobody will ever read it: the subscription has ended, or ends because of it."""
+        """Add a message. Return False if no consumer will read it, because the subscription has ended or is full."""
         with self._lock:
             if self._ended:
                 return False
             if len(self._messages) < self._limit:
                 self._messages.append(message)
             else:
-                self._end(ChannelError(f"{self._limit} messages wait: whoever listens is too slow"))
+                self._end(ChannelError(f"consumer too slow: {self._limit} messages wait"))
             return self._wake() and not self._ended
 
     def end(self, error: ChannelError | None = None) -> None:
-        """End it: with an error when messages may have been missed, and then at once. No effect when it has ended."""
+        """End the subscription. If `error` is given, waiting messages are dropped. No effect if it has ended."""
         with self._lock:
             if not self._ended:
                 self._end(error)
@@ -57,10 +62,10 @@ class Inbox:
         self._ended = True
         self._error = error
         if error is not None:
-            self._messages.clear()  # what is missing matters more than what is not
+            self._messages.clear()  # a lost message makes the waiting ones useless
 
     def _wake(self) -> bool:
-        """Have the consumer look, if it waits. False when its loop is gone."""
+        """Wake the consumer if it waits. Return False if its loop is closed."""
         if self._waking or self._waiter is None:
             return True
         self._waking = True
@@ -68,8 +73,8 @@ class Inbox:
             here = asyncio.get_running_loop() is self._loop
         except RuntimeError:
             here = False
-        try:  # the threadsafe one writes to a socket each time
-            (self._loop.call_soon if here else self._loop.call_soon_threadsafe)(self._look)
+        try:  # `call_soon_threadsafe` writes to a socket each time
+            (self._loop.call_soon if here else self._loop.call_soon_threadsafe)(self._resolve_waiter)
         except RuntimeError:  # the loop was closed, and the consumer with it
             self._end(None)
             return False
@@ -77,7 +82,7 @@ class Inbox:
 
     # On the loop.
 
-    def _look(self) -> None:
+    def _resolve_waiter(self) -> None:
         with self._lock:
             self._waking = False
             waiter, self._waiter = self._waiter, None
@@ -93,7 +98,7 @@ class Inbox:
                 if self._messages:
                     return self._messages.popleft()
                 if self._error is not None:
-                    # Another one each time: an exception that is raised again collects tracebacks.
+                    # A new exception each time, because a repeated one collects tracebacks.
                     raise ChannelError(*self._error.args)
                 if self._ended:
                     raise StopAsyncIteration
@@ -101,7 +106,7 @@ class Inbox:
             await waiter
 
     async def aclose(self) -> None:
-        """Let go of it: the consumer, if it waits, is woken and finds its end."""
+        """End the subscription, and wake its consumer."""
         self.end()
         if self._on_close is not None:
             await self._on_close(self)

@@ -1,4 +1,4 @@
-"""A channel within this process: for clients that share it, on one event loop or several, and for tests."""
+"""Channel within one process, for clients on one event loop or several, and for tests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from evcache.zones.validation import at_least_one
 
 
 class LocalChannel(Live):
-    """Hands messages to the subscriptions of this process. May be used from several threads and event loops at once."""
+    """Channel between the clients of one process. Several threads and event loops may use it at once."""
 
     def __init__(self, *, max_waiting: int = MAX_WAITING_MESSAGES) -> None:
-        """`max_waiting`: messages that may wait for a consumer; one more ends its subscription with `ChannelError`."""
+        """Create a channel without subscriptions.
+
+        Args:
+            max_waiting: Largest number of messages that wait for a consumer. One more ends its subscription with
+                `ChannelError`.
+        """
         at_least_one(max_waiting, "max_waiting")
         self._max_waiting = max_waiting
         self._lock = threading.Lock()
@@ -22,8 +27,8 @@ class LocalChannel(Live):
         self._closed = False
 
     async def publish(self, topic: str, message: bytes) -> None:
-        """Hand a message to whoever listens. Raises `ChannelError` when the channel is closed."""
-        with self._lock:  # held while pushing, so that all get messages of several threads in the same order
+        """Deliver a message to the subscriptions of the topic. Raises `ChannelError` if the channel is closed."""
+        with self._lock:  # held during the loop, so that all subscriptions get messages in one order
             self._check_open()
             inboxes = self._topics.get(topic, {})
             gone = [inbox for inbox in inboxes if not inbox.push(message)]
@@ -31,7 +36,7 @@ class LocalChannel(Live):
                 del inboxes[inbox]
 
     async def subscribe(self, topic: str) -> Inbox:
-        """Listen, on the running event loop. Raises `ChannelError` when the channel is closed."""
+        """Subscribe on the running event loop. Raises `ChannelError` if the channel is closed."""
 
         async def leave(inbox: Inbox) -> None:
             with self._lock:
@@ -47,7 +52,7 @@ class LocalChannel(Live):
         return inbox
 
     async def close(self) -> None:
-        """End every subscription, on whatever loop it is."""
+        """End every subscription, on any loop."""
         with self._lock:
             self._closed = True
             topics, self._topics = self._topics, {}

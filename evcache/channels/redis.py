@@ -1,11 +1,11 @@
-"""A channel through Redis Pub/Sub. Needs `pip install evcache[redis]`.
+"""Channel through Redis Pub/Sub. Needs `pip install evcache[redis]`.
 
-redis-py's own `PubSub` is not used for listening: when its connection is lost, its next read connects and subscribes again
-(`parse_response` in redis 8.1, after any failed write), and nobody learns that messages were missed. Here, a connection is
-made once for each subscription, is read by one task, and its end is the end of the subscription.
+The class `PubSub` of redis-py is not used. After a lost connection, its next read reconnects and subscribes again
+(`parse_response` in redis 8.1, after any failed write), and hides that messages were lost. Here each subscription has one
+connection and one reading task, and ends with them.
 
-A connection whose server has stopped, or whose network swallows packets, looks alive for minutes. So the subscription asks
-for signs of life on itself: Redis answers a PING between messages.
+A connection looks alive for minutes after its server has stopped, or while the network drops packets. So the subscription
+sends a PING each second, which Redis answers between messages.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ try:
 except ImportError as error:
     raise ImportError("RedisChannel needs the redis package: pip install evcache[redis]") from error
 
-# Between questions for a sign of life, and how long none may come. Three in a row are lost by no accident.
+# Seconds between PINGs, and seconds without a reply after which a subscription ends. Three consecutive losses are no
+# accident.
 PING_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
 
-# For a connection to be made and to subscribe, and for a message to be taken. In a data center either takes a millisecond.
+# Seconds to connect and subscribe, and to publish a message. In a data center either takes a millisecond.
 TIMEOUT_SECONDS = 2.0
 
-# A look that is later than this was held up by this process or machine: nothing was read, and waiting begins anew.
+# If the timer fires later than this, the process or the host was stalled and has read nothing. The timeout restarts.
 LATE_SECONDS = 0.5
 
 
 class RedisChannel(Live):
-    """Sends and listens through one Redis server, or what stands for one.
+    """Channel through one Redis server, or a compatible one.
 
     It belongs to the event loop of its first call, until `close` or until that loop is closed. Then another loop may use it.
     """
@@ -58,21 +59,27 @@ class RedisChannel(Live):
         max_waiting: int = MAX_WAITING_MESSAGES,
         **options: Any,
     ) -> None:
-        """Opens nothing yet.
+        """Create a channel without a connection.
 
-        `url`: redis://, rediss:// or unix://, as redis-py takes it. `ping`: seconds between questions for a sign of life on
-        each subscription; without one for `silence` seconds it ends. `timeout`: seconds to subscribe, or to have a message
-        taken. `max_waiting`: messages that may wait for a consumer. `options`: for redis-py's connections (`ssl_ca_certs`,
-        `credential_provider`, ...).
+        Args:
+            url: Address for redis-py: redis://, rediss:// or unix://.
+            ping: Seconds between PINGs on each subscription.
+            silence: Seconds without a reply after which a subscription ends. Must exceed `ping`.
+            timeout: Seconds to subscribe, or to publish a message.
+            max_waiting: Largest number of messages that wait for a consumer.
+            options: Options of redis-py's connections, such as `ssl_ca_certs` and `credential_provider`.
+
+        Raises:
+            InvalidArgument: A value is out of range, or redis-py refuses the URL or an option.
         """
         positive_seconds(ping, "ping")
         positive_seconds(silence, "silence")
         positive_seconds(timeout, "timeout")
         at_least_one(max_waiting, "max_waiting")
         if silence <= ping:
-            raise InvalidArgument("silence", f"more than the {ping} s between pings are needed, not {silence!r}")
-        # RESP2: its answers to pings come as messages do. No retries: a message that redis-py sends again could come after
-        # the next one. No timeouts of its own beside ours.
+            raise InvalidArgument("silence", f"more than `ping` ({ping} s) is required, not {silence!r}")
+        # RESP2 returns replies to PING like messages. No retries: a message that redis-py repeats could arrive after the
+        # next one. No timeouts of redis-py beside these.
         ours: dict[str, Any] = {
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
@@ -86,9 +93,9 @@ class RedisChannel(Live):
             settings: dict[str, Any] = {**options, **parse_url(url), **ours}  # from_url() gives the URL the last word
             self._new_pool = functools.partial(ConnectionPool, **settings)
             pool = self._new_pool()
-            pool.connection_class(**pool.connection_kwargs)  # opens nothing, and refuses options that it does not know
+            pool.connection_class(**pool.connection_kwargs)  # opens no connection, and refuses unknown options
         except (ValueError, AttributeError, TypeError) as error:
-            raise InvalidArgument("url", f"redis-py can't use it, or one of the options: {error}") from error
+            raise InvalidArgument("url", f"redis-py refuses the URL or an option: {error}") from error
         self._ping = ping
         self._silence = silence
         self._timeout = timeout
@@ -102,31 +109,31 @@ class RedisChannel(Live):
         self._closed = False
 
     async def publish(self, topic: str, message: bytes) -> None:
-        """Have the server take a message. Raises `ChannelError` when it is not certain that it did, which it may have."""
+        """Publish a message. Raises `ChannelError` if the server may not have accepted it."""
         self._check_usable()
         try:
             async with asyncio.timeout(self._timeout):
                 await self._sender.publish(topic, message)
         except TimeoutError as error:
-            raise ChannelError(f"the server took no message within {self._timeout} s") from error
+            raise ChannelError(f"publish failed: no reply within {self._timeout} s") from error
         except Exception as error:  # whatever redis-py raises: RedisError, OSError, and others while a connection ends
-            raise ChannelError(f"no message could be sent: {error}") from error
+            raise ChannelError(f"publish failed: {error}") from error
 
     async def subscribe(self, topic: str) -> Inbox:
-        """Listen, on a connection of its own. Raises `ChannelError` when the server does not agree in time."""
+        """Subscribe on a connection of its own. Raises `ChannelError` if the server does not confirm in time."""
         self._check_usable()
         connection: Any = self._connection_class(**self._options)
         try:
             async with asyncio.timeout(self._timeout):
                 await _subscribe(connection, topic)
-            self._check_usable()  # it may have been closed meanwhile
+            self._check_usable()  # it may have been closed during the request
             inbox = Inbox(self._max_waiting, self._leave)
         except BaseException as error:
             await connection.disconnect(nowait=True)
             if isinstance(error, TimeoutError):
-                raise ChannelError(f"the server did not let us listen within {self._timeout} s") from error
+                raise ChannelError(f"subscribe failed: no reply within {self._timeout} s") from error
             if isinstance(error, Exception) and not isinstance(error, ChannelError):
-                raise ChannelError(f"can't listen: {error}") from error
+                raise ChannelError(f"subscribe failed: {error}") from error
             raise
         self._listeners.add(_Listener(connection, inbox, self._ping, self._silence, self._listeners.discard))
         return inbox
@@ -134,7 +141,7 @@ class RedisChannel(Live):
     async def close(self) -> None:
         """End every subscription, and close every connection. A further call finishes a call that was cancelled.
 
-        After that the channel is of no use on this event loop. Another loop may use it.
+        The channel is then unusable on this event loop. Another loop may use it.
         """
         self._loop_end.stop()
         if self._loop is None or not self._loop.is_closed():
@@ -150,7 +157,7 @@ class RedisChannel(Live):
             for listener in listeners:
                 await listener.stop()
         finally:
-            # aclose() is newer than redis 5.0.0, and its predecessor is deprecated since.
+            # `aclose()` is newer than redis 5.0.0, which has a method that is deprecated now.
             await self._sender.connection_pool.disconnect()
 
     async def _leave(self, inbox: Inbox) -> None:
@@ -161,7 +168,7 @@ class RedisChannel(Live):
         loop = asyncio.get_running_loop()
         if self._loop is not loop and self._loop is not None:
             if not self._closed and not self._loop.is_closed():
-                raise UsageError("the RedisChannel belongs to another event loop: close it there first")
+                raise UsageError("RedisChannel belongs to another event loop: close it there first")
             self._listeners = set()
             self._sender = Redis(connection_pool=self._new_pool())  # connections belong to a loop
             self._loop, self._closed = None, False
@@ -177,11 +184,11 @@ async def _subscribe(connection: Any, topic: str) -> None:
     await connection.send_command("SUBSCRIBE", topic, check_health=False)
     answer = await connection.read_response(disable_decoding=True)
     if not isinstance(answer, list) or answer[0] != b"subscribe":
-        raise ChannelError(f"the server answered SUBSCRIBE with {answer!r}")
+        raise ChannelError(f"subscribe failed: unexpected reply {answer!r}")
 
 
 class _Listener:
-    """Reads one connection into an inbox, until one of both ends."""
+    """Reader of one connection into an inbox, until one of them ends."""
 
     def __init__(self, connection: Any, inbox: Inbox, ping: float, silence: float, ended: Any) -> None:
         self.inbox = inbox
@@ -189,7 +196,7 @@ class _Listener:
         self._ping = ping
         self._silence = silence
         self._loop = asyncio.get_running_loop()
-        self._heard_at = self._loop.time()
+        self._replied_at = self._loop.time()
         self._task = unattended(self._loop.create_task(self._run(), name="evcache-redis-channel"))
         self._task.add_done_callback(lambda _: ended(self))
 
@@ -200,18 +207,18 @@ class _Listener:
         try:
             self.cancel()
             await asyncio.wait([self._task])
-        finally:  # here too: a task that is cancelled before its first step does nothing at all
+        finally:  # needed here, too: a task that is cancelled before its first step runs no `finally`
             await self._connection.disconnect(nowait=True)
 
     async def _run(self) -> None:
-        error = ChannelError("the subscription was stopped")
+        error = ChannelError("subscription stopped")
         try:
             async with asyncio.TaskGroup() as group:
                 unattended(group.create_task(self._read(), name="evcache-redis-channel-read"))
-                unattended(group.create_task(self._ask(), name="evcache-redis-channel-ping"))
+                unattended(group.create_task(self._ping_regularly(), name="evcache-redis-channel-ping"))
         except ExceptionGroup as errors:
             first = errors.exceptions[0]
-            error = first if isinstance(first, ChannelError) else ChannelError(f"the connection is lost: {first}")
+            error = first if isinstance(first, ChannelError) else ChannelError(f"connection lost: {first}")
         finally:
             self.inbox.end(error)
             await self._connection.disconnect(nowait=True)
@@ -219,22 +226,22 @@ class _Listener:
     async def _read(self) -> None:
         while True:
             answer = await self._connection.read_response(disable_decoding=True)
-            self._heard_at = self._loop.time()
+            self._replied_at = self._loop.time()
             # [message, topic, payload]; [pong, text]
             if answer[0] == b"message" and not self.inbox.push(answer[2]):
-                raise ChannelError("nobody listens any more")
+                raise ChannelError("inbox ended")
             if answer[0] not in (b"message", b"pong"):
-                raise ChannelError(f"the server said {answer!r}")
+                raise ChannelError(f"unexpected reply {answer!r}")
 
-    async def _ask(self) -> None:
+    async def _ping_regularly(self) -> None:
         while True:
             due = self._loop.time() + self._ping
             await asyncio.sleep(self._ping)
             now = self._loop.time()
             if now - due > LATE_SECONDS:
-                self._heard_at = now
-            if now - self._heard_at > self._silence:
-                raise ChannelError(f"no sign of life for {self._silence} s")
-            if not self._connection.is_connected:  # to send would connect again, in silence
-                raise ChannelError("the connection is closed")
+                self._replied_at = now
+            if now - self._replied_at > self._silence:
+                raise ChannelError(f"no reply for {self._silence} s")
+            if not self._connection.is_connected:  # sending would reconnect without a notice
+                raise ChannelError("connection closed")
             await self._connection.send_command("PING", check_health=False)

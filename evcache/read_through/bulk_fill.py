@@ -98,7 +98,7 @@ class BulkFill:
             try:
                 await self._store(value)
             finally:
-                self._budget.give_back(size)
+                self._budget.release(size)
 
     async def _store(self, value: LoadedValue) -> None:
         context, call, draft, lease = self._context, value.call, value.draft, value.lease

@@ -86,7 +86,7 @@ class BulkReadThrough:
         steps = Steps()
         for full in wanted:
             content = contents.get(full)
-            if steps.is_over(0 if content is None else len(content.data)):
+            if steps.count(0 if content is None else len(content.data)):
                 await asyncio.sleep(0)
             if content is None and full in contents:
                 continue

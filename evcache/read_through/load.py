@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, null
 from enum import Enum
 from typing import Any, NamedTuple
 
-from evcache._steps import Steps, a_few_at_once
+from evcache._steps import Steps, run_concurrently
 from evcache.errors import DecodeError, LoadAborted
 from evcache.near_cache.coherence import FetchToken
 from evcache.read_through.bulk_fill import AT_ONCE, BulkFill, LoadedValue
@@ -113,7 +113,7 @@ class Load:
             steps[call] = await self._acquire(zones, call)
 
         try:
-            await a_few_at_once(self._calls, acquire, AT_ONCE)
+            await run_concurrently(self._calls, acquire, AT_ONCE)
             own = [call for call in self._calls if steps[call] is _Next.LOAD]
             looks = asyncio.Semaphore(AT_ONCE)
             async with asyncio.TaskGroup() as group:
@@ -279,7 +279,7 @@ class Load:
                 if fill is not None and is_stored:
                     draft = Draft(call.key, fill.data, fill.flags, context.writer.wire_ttl(fill.seconds))
                 loaded.append(LoadedValue(call, result, draft, version, self._leases.pop(call, None), token))
-                if steps.is_over(0 if draft is None else len(draft.data)):
+                if steps.count(0 if draft is None else len(draft.data)):
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
             BulkFill(context, self._zones, request, loaded).abandon()

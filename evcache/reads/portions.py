@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 
-from evcache._steps import a_few_at_once
+from evcache._steps import run_concurrently
 from evcache.options import Options
 from evcache.reads.context import ReadCall, ReadContext
 from evcache.reads.multi_get import ManyItems, read_many
@@ -58,7 +58,7 @@ async def read_in_portions(
 
     try:
         async with asyncio.timeout_at(deadline) as scope:
-            await a_few_at_once(range(len(answered)), read, PORTIONS_AT_ONCE)
+            await run_concurrently(range(len(answered)), read, PORTIONS_AT_ONCE)
     except TimeoutError:
         if not scope.expired():
             raise

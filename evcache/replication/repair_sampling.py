@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Collection
 
-# Keys to pass at most: a smaller share than one in this number would overflow.
+# Largest number of keys between two chosen ones. A share below one in this number would overflow.
 _MOST = 2.0**53
 
 
@@ -20,7 +20,12 @@ class RepairSampler:
     __slots__ = ("_draw", "_left", "_share")
 
     def __init__(self, share: float, draw: Callable[[], float] = random.random) -> None:
-        """Draw the first key. `share`: chance of each key, from 0 to 1. `draw`: uniform from 0 up to 1."""
+        """Draw the first key.
+
+        Args:
+            share: Chance of each key, from 0 to 1.
+            draw: Returns a random number, from 0 up to 1.
+        """
         self._share = share
         self._draw = draw
         self._left = self.draw_gap()

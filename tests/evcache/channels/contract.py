@@ -1,4 +1,4 @@
-"""What every channel does: inherited by a class of tests for each kind, which says how a scenario is run on one."""
+"""Contract of every channel. A class of tests for each kind inherits it, and runs a scenario on a channel of its kind."""
 
 import asyncio
 from contextlib import aclosing
@@ -11,19 +11,19 @@ ENOUGH_SECONDS = 20  # real time on a busy machine; virtual time in memory
 
 
 async def received(subscription, count):
-    """The next messages."""
+    """Return the next messages."""
     async with asyncio.timeout(ENOUGH_SECONDS):
         return [await anext(subscription) for _ in range(count)]
 
 
 async def all_of(subscription):
-    """What comes until it ends."""
+    """Return the messages until the end."""
     async with asyncio.timeout(ENOUGH_SECONDS):
         return [message async for message in subscription]
 
 
 async def lost(subscription):
-    """Read until `ChannelError`; what was read before. Ending in another way is a failure."""
+    """Read until `ChannelError`, and return the messages before it. Fail on another end."""
     messages = []
     with pytest.raises(ChannelError):
         async with asyncio.timeout(ENOUGH_SECONDS):
@@ -66,7 +66,7 @@ class ChannelContract:
         self.on_channel(scenario)
 
     def test_every_subscription_gets_every_message(self):
-        """Whoever leaves does not take anything away from the others."""
+        """A subscription that ends takes no message from the others."""
 
         async def scenario(channel):
             first, second, third = [await channel.subscribe("topic") for _ in range(3)]

@@ -68,7 +68,7 @@ def test_several_event_loops():
 
 
 def test_a_loop_that_is_held_up_is_bounded_too():
-    """What another thread publishes meanwhile does not pile up beyond the limit, and is not dropped in silence."""
+    """Messages of another thread are bounded during the stall, and the consumer gets an error for those over the limit."""
     channel = LocalChannel(max_waiting=10)
     subscribed, published = threading.Event(), threading.Event()
 
@@ -104,7 +104,7 @@ def test_closing_from_another_thread_ends_those_who_wait():
 
 
 def test_a_loop_that_has_gone_harms_nobody():
-    """A subscription that was not left is dropped when a message can't be brought."""
+    """A subscription that was not closed is dropped when a message cannot be delivered."""
     channel = LocalChannel(max_waiting=3)
 
     async def leave_a_consumer_waiting():

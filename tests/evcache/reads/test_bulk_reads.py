@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from evcache import CacheUnavailable, ConsistencyError
-from evcache._steps import ByteBudget, a_few_at_once
+from evcache._steps import ByteBudget, run_concurrently
 from evcache.zones.transport.limits import ConnectionLimits
 from tests.evcache.writes.test_bulk_writes import names, nodes_of, trickle
 from tests.support.memory_zones import MemoryZones, Stopwatch, on_zones, pass_time
@@ -239,9 +239,9 @@ async def test_a_few_at_once_does_all_the_work():
         running -= 1
         done.append(item)
 
-    await a_few_at_once(range(20), work, 4)
+    await run_concurrently(range(20), work, 4)
     assert (most, sorted(done)) == (4, list(range(20)))
-    await a_few_at_once([], work, 4)
+    await run_concurrently([], work, 4)
 
 
 @in_virtual_time
@@ -255,7 +255,7 @@ async def test_a_few_at_once_ends_with_the_first_error():
             raise KeyError(item)
 
     with pytest.raises(KeyError):
-        await a_few_at_once(range(20), work, 4)
+        await run_concurrently(range(20), work, 4)
     assert begun == list(range(7))  # three others have ended at the same moment
 
 
@@ -272,7 +272,7 @@ async def test_a_byte_budget_bounds_the_bytes_in_flight():
         most = max(most, running)
         await asyncio.sleep(1)
         running -= size
-        budget.give_back(size)
+        budget.release(size)
 
     await asyncio.gather(*(work(4) for _ in range(7)))
     assert most == 8
