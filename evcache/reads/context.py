@@ -16,6 +16,7 @@ from evcache.replication.reconcile import Answer, ZoneHit, stale_replicas
 from evcache.replication.repair_sampling import RepairSampler
 from evcache.replication.seen_versions import SeenVersions
 from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.errors import CacheError
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply, read_hit
 
@@ -29,6 +30,17 @@ class ReadCall(NamedTuple):
     options: Options
     began_at: float
     deadline: float
+
+
+class ManyItems(NamedTuple):
+    """Result of a read of many keys."""
+
+    found: dict[bytes, ZoneHit]
+    """Items of the keys that enough zones answered for. Known absences are items, tombstones are not."""
+    failures: dict[str, CacheError]
+    """Reasons for which zones failed, of keys with too few answers. Other keys may add theirs."""
+    answered: int
+    """Lowest number of zones that answered for any of the keys. At `ONE`, zones beyond the first may not be counted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ from evcache.values.lifetime import Content
 from evcache.values.typed import TypedDecoder, type_name
 from evcache.zones.errors import InvalidArgument
 
-# Decoders that are kept, by type. A process that makes types all the time would fill its memory otherwise.
+# Limit on cached decoders. A process that creates types without end would fill its memory otherwise.
 _MAX_DECODERS = 1000
 
 
 class Decoder(Protocol):
-    """Decodes values: the codec, or what decodes to one type."""
+    """Decoder of values: the codec, or the decoder of one type."""
 
     def decode(self, data: bytes, flags: int) -> Any:
         """Return the value. Raises `DecodeError`."""
@@ -44,17 +44,17 @@ class Decoding:
         self._hooks = hooks
         self._decoders: dict[Any, Decoder] = {}
         self.errors = 0
-        """Values that were found and could not be decoded."""
+        """Number of values that could not be decoded."""
 
     def typed(self, as_: Any, argument: str = "as_") -> Decoder:
-        """Return the decoder of a type, or the codec if the type says nothing.
+        """Return the decoder of a type, or the codec if `as_` names no type.
 
         Args:
-            as_: The type. `Any`, `object` and type variables say nothing.
-            argument: The name of the argument that the type came from.
+            as_: The type. `Any`, `object` and type variables name none.
+            argument: Name of the argument that the type came from.
 
         Raises:
-            InvalidArgument: Values of this type do not survive being stored.
+            InvalidArgument: A value of this type would come back as something else, or an annotation cannot be resolved.
         """
         try:
             return self._decoders[as_]
@@ -68,7 +68,7 @@ class Decoding:
             ) from error
 
     def new_decoder(self, as_: Any, argument: str) -> Decoder:
-        """Make the decoder of a type. Raises as `typed`, and NameError if a name that the type refers to is not defined."""
+        """Make the decoder of a type. Raises `InvalidArgument`, or NameError if an annotation names an undefined type."""
         plain = as_ is None or as_ is Any or as_ is object or isinstance(as_, TypeVar)
         decoder: Decoder = self.codec if plain else TypedDecoder(as_, self.codec, argument)
         if len(self._decoders) < _MAX_DECODERS:

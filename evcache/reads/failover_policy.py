@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from evcache.errors import FailoverDenied, StaleReplica
-from evcache.replication.reconcile import Answer, count_answered, reject_if_older
+from evcache.replication.reconcile import Answer, ZoneHit, count_answered, reject_if_older
 from evcache.zones.errors import CacheError, NodeSilent, NodeUnavailable
 from evcache.zones.nodes.node import Node
 from evcache.zones.zone_pool import ZonePool
@@ -37,21 +37,23 @@ class Cost(Enum):
 class ReadAttempt:
     """Answers of the zones for one key. It exists only if the first zone did not serve the key."""
 
-    __slots__ = ("answers", "has_missed", "has_stale", "is_denied", "known", "remote_requests")
+    # Defaults of the class: a bulk read makes an attempt for each missing key.
+    item: ZoneHit | None = None
+    """The item that serves the key. None if no zone had one so far."""
+    has_missed = False
+    """True if a zone holds nothing."""
+    has_stale = False
+    """True if a zone holds an older version than the one known."""
+    is_denied = False
+    """True if the failover budget refused a request of this read."""
+    remote_requests = 0
+    """Number of requests to remote zones."""
 
     def __init__(self, known: int) -> None:
         """Make an attempt without answers. `known` is the latest version that the client knew when the read began."""
         self.known = known
         self.answers: dict[str, Answer] = {}
         """Last answer of each zone, the reason if a zone was not asked."""
-        self.has_missed = False
-        """True if a zone holds nothing."""
-        self.has_stale = False
-        """True if a zone holds an older version than the one known."""
-        self.is_denied = False
-        """True if the failover budget refused a request of this read."""
-        self.remote_requests = 0
-        """Number of requests to remote zones."""
 
     def record(self, zone: str, answer: Answer, *, is_remote: bool = False) -> Answer:
         """Record the answer of a zone in place of an earlier one.
@@ -66,14 +68,19 @@ class ReadAttempt:
         """
         if answer is None:
             self.has_missed = True
-        else:
+        elif isinstance(answer, ZoneHit):
             answer = reject_if_older(answer, self.known)
-            if isinstance(answer, StaleReplica):
+            if isinstance(answer, ZoneHit):
+                self.item = answer
+            else:
                 self.has_stale = True
-            elif isinstance(answer, FailoverDenied):
-                self.is_denied = True
+        elif isinstance(answer, FailoverDenied):
+            self.is_denied = True
+        elif isinstance(answer, StaleReplica):
+            self.has_stale = True
         self.answers[zone] = answer
-        self.remote_requests += is_remote
+        if is_remote:
+            self.remote_requests += 1
         return answer
 
 
@@ -113,8 +120,11 @@ def cost_of(node: Node, attempt: ReadAttempt, *, is_remote: bool) -> Cost | Cach
     """Return the price of a request to a node, or the reason not to send it. `is_remote` for a node of a remote zone."""
     if not node.may_answer:
         return node.unavailable()
-    if not is_remote:
-        return Cost.FREE
+    return remote_cost(attempt) if is_remote else Cost.FREE
+
+
+def remote_cost(attempt: ReadAttempt) -> Cost | FailoverDenied:
+    """Return the price of a request to a remote zone, or the reason not to send it."""
     if attempt.is_denied:
         return FailoverDenied()
     return Cost.ONE_SPARE if attempt.remote_requests else Cost.ONE

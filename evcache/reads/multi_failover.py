@@ -18,9 +18,9 @@ from evcache.reads.failover_policy import (
     end_of_attempt,
     may_ask_gutter,
     reason_not_first,
+    remote_cost,
     should_ask_next,
     silent_last,
-    zones_to_ask,
 )
 from evcache.reads.node_batches import answers_of, ask_nodes
 from evcache.replication.gutter import GUTTER
@@ -55,12 +55,20 @@ async def read_many_from_first(context: ReadContext, call: ReadCall, attempts: A
 
 async def read_many_on(context: ReadContext, call: ReadCall, attempts: Attempts) -> None:
     """Read keys that the first zone did not serve. Record the answers of the other zones."""
-    first = call.view.readers[0]
-    plans: Plans = {}
-    for key in _still_wanted(context, call, first.name, list(attempts), attempts):
-        plans.setdefault(tuple(zones_to_ask(call.view.readers, 1, attempts[key].answers)), []).append(key)
+    first, *others = call.view.readers
+    keys = _still_wanted(context, call, first.name, list(attempts), attempts)
+    plans = _plans_after(first, tuple(others), keys, attempts)
     await _follow(context, call, plans, first, attempts, frozenset({first.name}))
     await _ask_gutter(context, call, attempts)
+
+
+def _plans_after(pool: ZonePool, later: tuple[ZonePool, ...], keys: list[bytes], attempts: Attempts) -> Plans:
+    """Return the zones to ask after this one. A zone that is silent for a key is asked for it again at the end."""
+    silent: list[bytes] = []
+    others: list[bytes] = []
+    for key in keys:
+        (silent if isinstance(attempts[key].answers[pool.name], NodeSilent) else others).append(key)
+    return {later: others, (*later, pool): silent}
 
 
 async def _follow(
@@ -99,15 +107,12 @@ async def _ask_in_turn(
             context.hooks.fell_back(left.name, failure_of(attempts[keys[0]].answers[left.name]))
         left = pool
         is_last = index + 1 == len(zones)
-        await _ask_zone(context, call, zones[index:], keys, attempts, is_patient=is_last or pool.name in patient)
+        has_silent = await _ask_zone(
+            context, call, zones[index:], keys, attempts, is_patient=is_last or pool.name in patient
+        )
         keys = _still_wanted(context, call, pool.name, keys, attempts)
-        silent: list[bytes] = []
-        others: list[bytes] = []
-        for key in keys:
-            (silent if isinstance(attempts[key].answers[pool.name], NodeSilent) else others).append(key)
-        if silent:
-            later = zones[index + 1 :]
-            plans = {later: others, (*later, pool): silent}
+        if has_silent:
+            plans = _plans_after(pool, zones[index + 1 :], keys, attempts)
             await _follow(context, call, plans, pool, attempts, patient | {pool.name})
             return
         if not keys:
@@ -122,50 +127,70 @@ async def _ask_zone(
     attempts: Attempts,
     *,
     is_patient: bool,
-) -> None:
-    """Ask the first of the zones for keys, and record its answers. `is_patient` waits for a silent node."""
+) -> bool:
+    """Ask the first of the zones for keys, and record its answers. `is_patient` waits for a silent node.
+
+    Returns:
+        True if a node is silent.
+    """
     view, pool = call.view, zones[0]
     is_remote = pool.name != view.preferred_zone
     asked = _admit(context, call, pool, keys, attempts)
     if not asked:
-        return
+        return False
     now = view.loop.time()
     later = sum(any(node.may_answer for node in following.nodes) for following in zones[1:])
     until = end_of_attempt(now, call.deadline, later, has_gutter=view.gutter is not None)
     answers: dict[bytes, Answer] = dict.fromkeys(asked)
     latest = None if is_patient else call.deadline
+    has_silent = False
     for some, outcome in await ask_nodes(view, pool.batches(asked), call.fields, until, latest):
+        has_silent = has_silent or isinstance(outcome, NodeSilent)
         answers.update(answers_of(context, pool.name, some, outcome))
     for key, answer in answers.items():
-        accepted = attempts[key].record(pool.name, answer, is_remote=is_remote)
-        if view.health.unhealthy and not isinstance(answer, CacheError):
-            pool.node(view.ring_position(key)).record_read(hit=isinstance(accepted, ZoneHit))
+        attempts[key].record(pool.name, answer, is_remote=is_remote)
+    if view.health.unhealthy:
+        for key, answer in answers.items():
+            if not isinstance(answer, CacheError):
+                hit = isinstance(attempts[key].answers[pool.name], ZoneHit)
+                pool.node(view.ring_position(key)).record_read(hit=hit)
+    return has_silent
 
 
 def _admit(context: ReadContext, call: ReadCall, pool: ZonePool, keys: list[bytes], attempts: Attempts) -> list[bytes]:
     """Take what requests for keys to a zone cost. Return the keys to ask for, and record the reason for the others."""
     view = call.view
     is_remote = pool.name != view.preferred_zone
-    if not is_remote and not view.health.unhealthy:
+    is_healthy = not view.health.unhealthy  # so every node may answer
+    if is_healthy and not is_remote:
         return keys
-    keys_of: dict[Cost, list[bytes]] = {cost: [] for cost in Cost}
+    free: list[bytes] = []
+    first: list[bytes] = []
+    spare: list[bytes] = []
     for key in keys:
-        cost = cost_of(pool.node(view.ring_position(key)), attempts[key], is_remote=is_remote)
-        if isinstance(cost, CacheError):
-            attempts[key].record(pool.name, cost)
+        attempt = attempts[key]
+        if is_healthy:
+            cost: Cost | CacheError = remote_cost(attempt)
         else:
-            keys_of[cost].append(key)
-    admitted = keys_of[Cost.FREE]
-    refused: list[bytes] = []
-    for cost in (Cost.ONE, Cost.ONE_SPARE):
-        granted = context.budget.try_take(len(keys_of[cost]), spare=cost is Cost.ONE_SPARE)
-        admitted += keys_of[cost][:granted]
-        refused += keys_of[cost][granted:]
+            cost = cost_of(pool.node(view.ring_position(key)), attempt, is_remote=is_remote)
+        if cost is Cost.ONE:
+            first.append(key)
+        elif cost is Cost.ONE_SPARE:
+            spare.append(key)
+        elif cost is Cost.FREE:
+            free.append(key)
+        else:
+            attempt.record(pool.name, cost)
+    if free:
+        return free
+    budget = context.budget
+    granted, granted_spare = budget.try_take(len(first)), budget.try_take(len(spare), spare=True)
+    refused = first[granted:] + spare[granted_spare:]
     if refused:
         context.hooks.failover_denied(pool.name)
         for key in refused:
             attempts[key].record(pool.name, FailoverDenied())
-    return admitted
+    return first[:granted] + spare[:granted_spare]
 
 
 def _still_wanted(context: ReadContext, call: ReadCall, zone: str, keys: list[bytes], attempts: Attempts) -> list[bytes]:

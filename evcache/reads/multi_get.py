@@ -6,17 +6,16 @@ At `QUORUM` and above, all nodes of all zones are asked at once, until enough zo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from evcache.errors import StaleReplica
-from evcache.reads.context import ReadCall, ReadContext
+from evcache.reads.context import ManyItems, ReadCall, ReadContext
 from evcache.reads.failover import try_first_zone
 from evcache.reads.failover_policy import ReadAttempt, end_of_attempt, is_settled
 from evcache.reads.multi_failover import read_many_from_first, read_many_on
-from evcache.reads.multi_quorum import ask_all_zones
+from evcache.reads.multi_quorum import read_many_quorum
 from evcache.reads.node_batches import Batches, Hits, ask_nodes
-from evcache.reads.quorum_read import winner_of
-from evcache.replication.reconcile import Answer, ZoneHit, count_answered, stale_replicas
+from evcache.replication.gutter import GUTTER
+from evcache.replication.reconcile import ZoneHit, count_answered, stale_replicas
 from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.replies import read_hit
@@ -25,40 +24,28 @@ from evcache.zones.protocol.replies import read_hit
 _new_zone_hit = tuple.__new__
 
 
-class ManyItems(NamedTuple):
-    """Result of a read of many keys."""
-
-    found: dict[bytes, ZoneHit]
-    """Items of the keys that enough zones answered for. Known absences are items, tombstones are not."""
-    failures: dict[str, CacheError]
-    """Reasons for which zones failed."""
-    answered: int
-    """Lowest number of zones that answered for any of the keys."""
-
-
 async def read_many(context: ReadContext, call: ReadCall, keys: Sequence[bytes]) -> ManyItems:
     """Read keys from the zones. Cancellation drops the replies that are in flight."""
     view = call.view
     known = context.seen.latest_of_each(keys)
     required = call.options.consistency.required(len(view.readers))
     if required > 1:
-        return _conclude(context, call, await ask_all_zones(context, call, keys, known, required), known, required)
+        return await read_many_quorum(context, call, keys, known, required)
     context.budget.add_reads(len(keys))
     batches = view.readers[0].batches(keys)
-    found: dict[bytes, ZoneHit] = {}
     if view.health.unhealthy and not (
         all(is_settled(node) for node, _ in batches) and try_first_zone(context.budget, view, len(keys))
     ):
         attempts = {key: ReadAttempt(known[key]) for key in keys}
         await read_many_from_first(context, call, attempts)
-    else:
-        # The first zone serves nearly all keys, and those are done.
-        found, attempts = await _ask_first_zone(context, call, batches, keys, known)
-        if not attempts:
-            return ManyItems(found, {}, len(view.readers))
-        await read_many_on(context, call, attempts)
-    others = _conclude(context, call, {key: attempt.answers for key, attempt in attempts.items()}, known, required)
-    return ManyItems(found | others.found, others.failures, others.answered)
+        return _conclude(context, call, attempts)
+    # The first zone serves nearly all keys, and those are done.
+    found, attempts = await _ask_first_zone(context, call, batches, keys, known)
+    if not attempts:
+        return ManyItems(found, {}, len(view.readers))
+    await read_many_on(context, call, attempts)
+    others = _conclude(context, call, attempts)
+    return others._replace(found=found | others.found)
 
 
 async def _ask_first_zone(
@@ -120,34 +107,27 @@ def _add_hits(
         found[key] = _new_zone_hit(ZoneHit, (hit, zone, version))
 
 
-def _conclude(
-    context: ReadContext,
-    call: ReadCall,
-    answers: Mapping[bytes, Mapping[str, Answer]],
-    known: Mapping[bytes, int],
-    required: int,
-) -> ManyItems:
-    """Return the winners, and repair the zones that hold less."""
+def _conclude(context: ReadContext, call: ReadCall, attempts: Mapping[bytes, ReadAttempt]) -> ManyItems:
+    """Return the items that other zones served, and repair the zones that hold less."""
     view = call.view
-    zones = [pool.name for pool in view.readers]
+    zones = len(view.readers)
     found: dict[bytes, ZoneHit] = {}
     failures: dict[str, CacheError] = {}
-    answered_least = len(zones)
     served: list[bytes] = []
-    for key, of_key in answers.items():
-        winner, of_key = winner_of(of_key, known[key])  # noqa: PLW2901  # stale answers are replaced
-        answered = count_answered(of_key, len(zones))
-        answered_least = min(answered_least, answered)
-        failures.update({zone: answer for zone, answer in of_key.items() if isinstance(answer, CacheError)})
-        if winner is None:
+    answered = 1
+    for key, attempt in attempts.items():
+        item = attempt.item
+        if item is None:
+            if not attempt.has_missed and not count_answered(attempt.answers, zones):
+                answered = 0
+                failures.update((zone, answer) for zone, answer in attempt.answers.items() if isinstance(answer, CacheError))
             continue
-        context.note(key, winner)
-        if winner.zone in zones:  # and not from the gutter
-            if any(stale_replicas(winner, of_key)):
-                context.repair_others(view, key, winner, of_key, call.began_at)
-            if required <= 1:
-                served.append(key)
-        if winner.hit.flags != FLAG_TOMBSTONE and answered >= required:
-            found[key] = winner
+        context.note(key, item)
+        if item.zone != GUTTER:
+            if any(stale_replicas(item, attempt.answers)):
+                context.repair_others(view, key, item, attempt.answers, call.began_at)
+            served.append(key)
+        if item.hit.flags != FLAG_TOMBSTONE:
+            found[key] = item
     context.count_served(view, served)
-    return ManyItems(found, failures, answered_least)
+    return ManyItems(found, failures, answered)

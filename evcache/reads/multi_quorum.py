@@ -6,20 +6,26 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from evcache.errors import StaleReplica
-from evcache.reads.context import ReadCall, ReadContext
+from evcache.reads.context import ManyItems, ReadCall, ReadContext
 from evcache.reads.node_batches import Hits, answers_of, ask_node
-from evcache.reads.quorum_read import in_order, wait_until
-from evcache.replication.reconcile import Answer, is_decided, reject_if_older
+from evcache.reads.quorum_read import in_order, wait_until, winner_of
+from evcache.replication.reconcile import (
+    Answer,
+    ZoneHit,
+    count_answered,
+    is_decided,
+    reject_if_older,
+    stale_replicas,
+)
+from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones._tasks import unattended
 from evcache.zones.errors import CacheError
 
 
-async def ask_all_zones(
+async def read_many_quorum(
     context: ReadContext, call: ReadCall, keys: Sequence[bytes], known: Mapping[bytes, int], required: int
-) -> dict[bytes, dict[str, Answer]]:
-    """Ask every zone for every key, and return the answers for each key.
-
-    The call ends when each key has enough answers, or cannot get enough any more. A slow node delays only keys that need it.
+) -> ManyItems:
+    """Read keys from several zones, and return the items that win. Repair the zones that hold less.
 
     Args:
         context: The parts of the client.
@@ -27,6 +33,32 @@ async def ask_all_zones(
         keys: Keys with their namespace.
         known: Latest version known of each key.
         required: Number of zones that must answer for each key.
+    """
+    zones = len(call.view.readers)
+    found: dict[bytes, ZoneHit] = {}
+    failures: dict[str, CacheError] = {}
+    answered_least = zones
+    for key, arrived in (await _ask_all_zones(context, call, keys, known, required)).items():
+        winner, answers = winner_of(arrived, known[key])
+        answered = count_answered(answers, zones)
+        answered_least = min(answered_least, answered)
+        failures.update({zone: answer for zone, answer in answers.items() if isinstance(answer, CacheError)})
+        if winner is None:
+            continue
+        context.note(key, winner)
+        if any(stale_replicas(winner, answers)):
+            context.repair_others(call.view, key, winner, answers, call.began_at)
+        if winner.hit.flags != FLAG_TOMBSTONE and answered >= required:
+            found[key] = winner
+    return ManyItems(found, failures, answered_least)
+
+
+async def _ask_all_zones(
+    context: ReadContext, call: ReadCall, keys: Sequence[bytes], known: Mapping[bytes, int], required: int
+) -> dict[bytes, dict[str, Answer]]:
+    """Ask every zone for every key, and return the answers for each key.
+
+    The call ends when each key has enough answers, or cannot get enough any more. A slow node delays only keys that need it.
     """
     view = call.view
     zones = [pool.name for pool in view.readers]

@@ -14,11 +14,10 @@ from evcache.near_cache.coherence import CoherentNearCache
 from evcache.near_cache.entry import NearEntry
 from evcache.near_cache.s3fifo import Entry
 from evcache.options import Options
-from evcache.reads.context import ReadCall, ReadContext
+from evcache.reads.context import ManyItems, ReadCall, ReadContext
 from evcache.reads.failover import read_from_first, read_on, try_first_zone
 from evcache.reads.failover_policy import ReadAttempt, is_settled
 from evcache.reads.hedging import HedgedReader
-from evcache.reads.multi_get import ManyItems
 from evcache.reads.portions import read_in_portions
 from evcache.reads.quorum_read import read_quorum
 from evcache.replication.node_requests import get

@@ -180,11 +180,12 @@ def test_an_older_item_than_the_version_known_is_no_answer(version, accepted):
     answer = attempt.record("a", item)
     assert attempt.answers == {"a": answer}
     if accepted:
-        assert answer is item
+        assert answer is attempt.item is item
         assert not attempt.has_stale
     else:
         assert (answer.held, answer.known) == (4, 5)
         assert attempt.has_stale
+        assert attempt.item is None
 
 
 def test_the_last_answer_of_a_zone_counts():
