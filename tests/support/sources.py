@@ -69,6 +69,20 @@ class Source:
             self.running -= 1
 
 
+async def load_one(cache: EVCache, source: Source, key: str = "k", **options: Any) -> Any:
+    """Load a key by `get_or_load`."""
+    return await cache.get_or_load(key, source.load, **options)
+
+
+async def load_many(cache: EVCache, source: Source, key: str = "k", **options: Any) -> Any:
+    """Load a key by `get_or_load_many`. The source has no mapping as its value."""
+    return (await cache.get_or_load_many([key], source.load_many, **options)).get(key)
+
+
+# For rules that hold for one key and for several: the test gets `load_one` or `load_many` as `load`.
+one_and_many = pytest.mark.parametrize("load", [load_one, load_many], ids=["one", "many"])
+
+
 class LoadListener(Hooks):
     """Remembers what it was told about loads."""
 
