@@ -9,25 +9,10 @@ from evcache.errors import FailoverDenied
 from evcache.zones.errors import NodeUnavailable
 from evcache.zones.health.slow_start import SlowStart
 from tests.support.memory_zones import PATIENT, QUICK, Listener, Stopwatch, cut_off, full, on_zones, pass_time
+from tests.support.read_calls import reads
 
 NOTHING = Failover(ratio=0, burst=0)
 JUST_ENOUGH = Failover(ratio=1, burst=0)
-
-READS = {
-    "get": lambda cache, key, **options: cache.get(key, **options),
-    "get_item": lambda cache, key, **options: value_of(cache.get_item(key, **options)),
-    "get_many": lambda cache, key, **options: only(cache.get_many([key], **options)),
-}
-reads = pytest.mark.parametrize("read", READS.values(), ids=READS)
-
-
-async def value_of(item):
-    item = await item
-    return None if item is None else item.value
-
-
-async def only(found):
-    return next(iter((await found).values()), None)
 
 
 def mg(zones, zone):

@@ -9,22 +9,7 @@ from evcache.zones import Endpoint, Topology, Zone
 from evcache.zones.testing import FakeMemcached
 from tests.support.memory_zones import QUICK, Listener, Stopwatch, full, on_zones, pass_time
 from tests.support.near import entry_of
-
-READS = {
-    "get": lambda cache, **options: cache.get("k", **options),
-    "get_item": lambda cache, **options: value_of(cache.get_item("k", **options)),
-    "get_many": lambda cache, **options: only(cache.get_many(["k"], **options)),
-}
-reads = pytest.mark.parametrize("read", READS.values(), ids=READS)
-
-
-async def value_of(item):
-    item = await item
-    return None if item is None else item.value
-
-
-async def only(found):
-    return next(iter((await found).values()), None)
+from tests.support.read_calls import reads
 
 
 def add_gutter(zones, nodes=1):

@@ -7,24 +7,9 @@ import pytest
 from evcache import CacheUnavailable, ConsistencyError, NearCache, Outcome
 from evcache.errors import StaleReplica
 from tests.support.memory_zones import PATIENT, TOMBSTONE, Listener, full, on_zones, pass_time
+from tests.support.read_calls import ALL_READS, all_reads
 
-READS = {
-    "get": lambda cache, **options: cache.get("k", **options),
-    "get_item": lambda cache, **options: value_of(cache.get_item("k", **options)),
-    "get_many": lambda cache, **options: only(cache.get_many(["k"], **options)),
-    "get_and_touch": lambda cache, **options: cache.get_and_touch("k", 500, **options),
-}
-reads = pytest.mark.parametrize("read", READS.values(), ids=READS)
 levels = pytest.mark.parametrize("level", ["one", "quorum", "all_minus_one", "all"])
-
-
-async def value_of(item):
-    item = await item
-    return None if item is None else item.value
-
-
-async def only(found):
-    return (await found).get("k")
 
 
 async def with_stale(zones, *names, delete=False, **options):
@@ -38,7 +23,7 @@ async def with_stale(zones, *names, delete=False, **options):
     return cache, newest
 
 
-@reads
+@all_reads
 @levels
 @on_zones()
 async def test_a_stale_zone_is_not_believed(zones, read, level):
@@ -52,7 +37,7 @@ async def test_a_stale_zone_is_not_believed(zones, read, level):
     assert listener.repairs == [("a", Outcome.STORED)]
 
 
-@reads
+@all_reads
 @on_zones()
 async def test_without_fallback_on_miss_a_stale_zone_is_not_believed(zones, read):
     """A stale item is no miss."""
@@ -60,7 +45,7 @@ async def test_without_fallback_on_miss_a_stale_zone_is_not_believed(zones, read
     assert await read(cache) == "new"
 
 
-@reads
+@all_reads
 @levels
 @on_zones()
 async def test_a_deleted_value_is_not_returned(zones, read, level):
@@ -72,7 +57,7 @@ async def test_a_deleted_value_is_not_returned(zones, read, level):
     assert zones.stored_versions("k")["a"] == newest.version
 
 
-@reads
+@all_reads
 @levels
 @on_zones()
 async def test_if_every_zone_is_stale_the_read_is_a_miss(zones, read, level):
@@ -81,7 +66,7 @@ async def test_if_every_zone_is_stale_the_read_is_a_miss(zones, read, level):
     assert await read(cache, consistency=level) is None
 
 
-@reads
+@all_reads
 @levels
 @on_zones()
 async def test_if_every_zone_is_stale_or_misses_the_read_is_a_miss(zones, read, level):
@@ -93,7 +78,7 @@ async def test_if_every_zone_is_stale_or_misses_the_read_is_a_miss(zones, read, 
     assert zones.values("k") == {"a": "old", "b": None, "c": None}
 
 
-@reads
+@all_reads
 @levels
 @on_zones()
 async def test_if_one_zone_is_stale_and_the_others_fail_the_read_fails(zones, read, level):
@@ -110,7 +95,7 @@ async def test_if_one_zone_is_stale_and_the_others_fail_the_read_fails(zones, re
     assert await read(cache, consistency=level, errors="miss") is None
 
 
-@reads
+@all_reads
 @on_zones()
 async def test_a_stale_answer_counts_for_no_level(zones, read):
     """Of three zones one is stale, one misses and one is dead. Two answers are required."""
@@ -130,7 +115,7 @@ async def test_a_stale_answer_counts_for_no_level(zones, read):
 async def test_a_version_that_the_client_read_counts_like_a_written_one(zones, level):
     """Another client wrote it."""
     writer, _ = await with_stale(zones, "a")
-    for first in READS.values():
+    for first in ALL_READS.values():
         reader = await zones.ready(local_zone="b", hints=None, check_share=0)
         assert await first(reader, consistency=level) == "new"
         await pass_time()
@@ -157,7 +142,7 @@ async def test_other_clients_may_read_a_stale_zone(zones):
     assert await other.get("k") == "new"
 
 
-@reads
+@all_reads
 @on_zones()
 async def test_with_remember_versions_0_a_stale_zone_is_believed(zones, read):
     cache, _ = await with_stale(zones, "a", remember_versions=0)
