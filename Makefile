@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test unit integration lint types bench bench-short chaos chaos-without coherence outage stampede telemetry-cost scale bulk work fuzz clean
+.PHONY: help install demo test unit integration dependencies lint types bench bench-short chaos chaos-without coherence outage stampede telemetry-cost scale bulk work fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -31,6 +31,9 @@ unit: $(READY)  ## tests that need no server and no network beyond loopback
 
 integration: $(READY)  ## tests against real memcached
 	$(BIN)/python -m pytest integration
+
+dependencies: $(READY)  ## faults of other packages that the project works around; run when the lock file changes
+	$(BIN)/python -m pytest -m dependencies tests/dependencies
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
-"""What plain aiomcache does in the situations that it is hardened against: the reason for each override, still there.
+"""Faults of aiomcache for which the classic transport has a client and a pool of its own.
 
-Each scenario tells whether it went wrong. With the hardened client it must not. With the plain one it must; when a release
-fixes it, its test is skipped with a notice that names the override that can go.
+A scenario returns True if aiomcache fails. When a release fixes a fault, its test is skipped with a notice that names the
+code that can use aiomcache again. `make dependencies` runs these tests, since they change only with the lock file.
 """
 
 import asyncio
@@ -15,27 +15,23 @@ import aiomcache
 import pytest
 
 from evcache.zones.testing import FakeMemcached
-from evcache.zones.transport.classic.client import ClassicClient
-from evcache.zones.transport.classic.pool import PoolLimits
-from tests.support.streams import SOON, dialer, settled
+from tests.support.streams import SOON, settled
 
-TURNS = 200  # of the event loop, in which whoever is not woken will not be woken any more
+pytestmark = pytest.mark.dependencies
 
-# A call that never gives the event loop a turn takes no longer than this: its process is ended by a signal.
+TURNS = 200  # iterations of the event loop in which a waiting call would wake
+
+# Seconds after which a signal ends a process whose event loop is blocked.
 FROZEN_SECONDS = 0.5
 
 
-def plain(address):
+def client_of(address):
     host, _, port = address.rpartition(":")
     return aiomcache.Client(host, int(port), pool_size=1)
 
 
-def hardened(address):
-    return ClassicClient(dialer(address), PoolLimits(connections=1), connect_timeout=SOON)
-
-
 class Holding(FakeMemcached):
-    """A server that can hold its answers, and knows what it was sent meanwhile."""
+    """Server that can hold its replies, and shows the requests that it has received."""
 
     def held(self):
         return b"".join(bytes(connection._requests) for connection in self._sockets)
@@ -51,7 +47,7 @@ async def cancel_once_sent(server, call, line):
 
 
 async def a_get_after_a_cancelled_get(client, server):
-    """#489: it returns the other key's value."""
+    """#489: it returns the value of the first key."""
     await client.set(b"a", b"of a")
     await client.set(b"b", b"of b")
     await cancel_once_sent(server, client.get(b"a"), b"get a\r\n")
@@ -59,14 +55,14 @@ async def a_get_after_a_cancelled_get(client, server):
 
 
 async def an_add_after_a_cancelled_set(client, server):
-    """#489: it says that it has stored what it has not: a lock that two hold."""
+    """#489: it reports a store that did not happen: two callers hold the lock."""
     await client.set(b"lock", b"mine")
     await cancel_once_sent(server, client.set(b"other", b"x"), b"set other")
     return await client.add(b"lock", b"yours")
 
 
 async def an_incr_after_a_cancelled_incr(client, server):
-    """#489: it returns the other counter's number."""
+    """#489: it returns the number of the first counter."""
     await client.set(b"a", b"110")
     await client.set(b"b", b"4")
     await cancel_once_sent(server, client.incr(b"a"), b"incr a 1\r\n")
@@ -79,7 +75,7 @@ async def a_get_after_half_a_value(client, server):
     await client.set(b"b", b"of b")
     reading = asyncio.create_task(client.get(b"big"))
     await settled(lambda: server.commands["get"] == 1)
-    for _ in range(3):  # some of the value has arrived, and not all of it
+    for _ in range(3):  # until a part of the value has arrived
         await asyncio.sleep(0)
     if reading.done():
         pytest.fail("the value arrived too fast for this test")
@@ -92,7 +88,7 @@ async def a_get_after_half_a_value(client, server):
 
 
 async def a_waiter_whose_connection_is_lost(client, server):
-    """It sleeps until somebody else happens to call."""
+    """It sleeps until the next call."""
     server.pause()
     holds = asyncio.create_task(client.get(b"a"))
     await settled(lambda: b"get a\r\n" in server.held())
@@ -123,7 +119,7 @@ async def a_bad_key(client, server):
 
 
 async def a_cas_token_of_0(client, server):
-    """It drops out of the command, and the value runs as one."""
+    """It is left out of the command, and the server runs the value as a command."""
     await client.set(b"k", b"v")
     with contextlib.suppress(aiomcache.ClientException):
         await client.cas(b"k", b"flush_all", 0)
@@ -132,7 +128,7 @@ async def a_cas_token_of_0(client, server):
 
 
 async def a_value_with_flags(client, server):
-    """It can't be read."""
+    """It cannot be read."""
     server.session().receive(b"set k 256 0 1\r\n1\r\n")
     try:
         return await client.get(b"k") != (b"1", 256)
@@ -141,7 +137,7 @@ async def a_value_with_flags(client, server):
 
 
 async def a_key_that_is_not_utf8(client, server):
-    """It is an error of another kind than for a bad key."""
+    """Its error differs from that for an invalid key."""
     try:
         return await client.get(b"\xff") is not None
     except UnicodeDecodeError:
@@ -149,30 +145,30 @@ async def a_key_that_is_not_utf8(client, server):
 
 
 async def a_bounded_pool_when_it_is_cold(client, server):
-    """It opens a connection for each who waits."""
+    """It opens a connection for each waiting call."""
     await asyncio.gather(*(client.get(b"k") for _ in range(20)))
     return server.connections_total > 1
 
 
 SCENARIOS = {
-    a_get_after_a_cancelled_get: "ClassicPool.release and exchange (#489)",
-    an_add_after_a_cancelled_set: "ClassicPool.release and exchange (#489)",
-    an_incr_after_a_cancelled_incr: "ClassicPool.release and exchange (#489)",
-    a_get_after_half_a_value: "ClassicPool.release and exchange (#489)",
-    a_waiter_whose_connection_is_lost: "ClassicPool.acquire",
+    a_get_after_a_cancelled_get: "ClassicPool.lend (#489)",
+    an_add_after_a_cancelled_set: "ClassicPool.lend (#489)",
+    an_incr_after_a_cancelled_incr: "ClassicPool.lend (#489)",
+    a_get_after_half_a_value: "ClassicPool.lend (#489)",
+    a_waiter_whose_connection_is_lost: "ClassicPool.lend",
     a_bad_key: "the check of keys before a connection is taken",
-    a_cas_token_of_0: "ClassicClient._storage_command",
-    a_value_with_flags: "the flag handlers",
-    a_key_that_is_not_utf8: "ClassicClient._validate_key",
-    a_bounded_pool_when_it_is_cold: "ClassicPool.acquire",
+    a_cas_token_of_0: "ClassicClient.store",
+    a_value_with_flags: "ClassicClient.fetch",
+    a_key_that_is_not_utf8: "the check of keys",
+    a_bounded_pool_when_it_is_cold: "ClassicPool.lend",
 }
 
 
-def went_wrong(make, scenario):
+def fails(scenario):
     async def main():
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # plain aiomcache leaves some behind
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # aiomcache leaves some behind
         async with Holding(classic_only=True) as server, asyncio.timeout(2 * SOON):
-            client = make(server.address)
+            client = client_of(server.address)
             try:
                 return await scenario(client, server)
             finally:
@@ -182,22 +178,17 @@ def went_wrong(make, scenario):
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_the_hardened_client_does_it_right(scenario):
-    assert not went_wrong(hardened, scenario)
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_plain_aiomcache_does_not(scenario):
-    if not went_wrong(plain, scenario):
+def test_aiomcache_fails(scenario):
+    if not fails(scenario):
         fixed(scenario.__name__, SCENARIOS[scenario])
 
 
-def fixed(what, override):
-    """A notice, and no failure: there is less to do than before."""
-    pytest.skip(f"NOTICE: aiomcache {aiomcache.__version__} fixed {what}: {override} can go")
+def fixed(what, replacement):
+    """Skip with a notice: the project can drop code."""
+    pytest.skip(f"NOTICE: aiomcache {aiomcache.__version__} fixed {what}: it can replace {replacement}")
 
 
-# A server that closes when it has the request; a plain client that calls it, in a process of its own.
+# A server that closes when it has the request, and a client that calls it, in their own process.
 FROZEN = """
     import asyncio, signal, sys
     import aiomcache
@@ -209,7 +200,7 @@ FROZEN = """
     async def main():
         server = await asyncio.start_server(close_at_once, "127.0.0.1", 0)
         client = aiomcache.Client("127.0.0.1", server.sockets[0].getsockname()[1], pool_size=1)
-        signal.setitimer(signal.ITIMER_REAL, {seconds})  # ends the process: no timer of the event loop will
+        signal.setitimer(signal.ITIMER_REAL, {seconds})  # ends the process: a blocked event loop runs no timer
         try:
             async with asyncio.timeout({seconds} / 5):
                 await client.{call}
@@ -223,10 +214,10 @@ ONE_LINE = ["set(b'k', b'v')", "delete(b'k')", "incr(b'k')", "touch(b'k', 5)", "
 
 
 @pytest.mark.parametrize("call", ONE_LINE)
-def test_a_server_that_closes_freezes_the_event_loop_of_plain_aiomcache(call):
-    """Not even a timeout gets a turn. For the hardened client see test_hardened.py, which has every command."""
+def test_a_server_that_closes_blocks_the_event_loop_of_aiomcache(call):
+    """No timeout ends the call."""
     script = textwrap.dedent(FROZEN).format(seconds=FROZEN_SECONDS, call=call)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
     if "ended with" in done.stdout:
-        fixed("the end of the stream (#502, PR #503)", "ClassicClient._execute_simple_command")
+        fixed("the end of the stream (#502, PR #503)", "ClassicClient")
     assert done.returncode == -signal.SIGALRM, done.stderr

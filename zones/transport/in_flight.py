@@ -367,4 +367,4 @@ def check_ours(reply: AnyReply, opaque: bytes, *, payload: bool) -> None:
 def check_harmless(reply: AnyReply, *, payload: bool) -> None:
     """Raise `ProtocolError` for an error reply after which the stream may be out of sync."""
     if not leaves_connection_in_sync(reply, payload=payload):
-        raise ProtocolError(f"the server lost the thread: {reply.line[:200].decode('ascii', 'backslashreplace')}")
+        raise ProtocolError(f"connection out of sync after error: {reply.line[:200].decode('ascii', 'backslashreplace')}")

@@ -343,7 +343,7 @@ class PipelinedConnection(asyncio.BufferedProtocol):
                     waiting.popleft().fail(error)
         except ProtocolError as error:
             error.node = self.name
-            self._end(ConnectionLost(f"closed, since the server broke the protocol: {error.problem}", self.name), error)
+            self._end(ConnectionLost(f"closed: protocol error: {error.problem}", self.name), error)
             return
         if self._decoder.awaited:
             self._lateness.mid_value_at = now

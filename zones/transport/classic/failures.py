@@ -1,4 +1,4 @@
-"""What went wrong on a connection of the classic client, as an error of the node."""
+"""Errors of the classic client as errors of the node."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def node_error(error: Exception, name: str) -> NodeError:
             answered = unexpected(reply)
             answered.node = name
             return answered
-        return ProtocolError(f"the server lost the thread: {error.line[:200].decode('ascii', 'backslashreplace')}", name)
+        return ProtocolError(f"connection out of sync after error: {error.line[:200].decode('ascii', 'backslashreplace')}", name)
     if not isinstance(error, ClientException | asyncio.LimitOverrunError):
-        _log.error("a request to %s ended with a bug", name, exc_info=error)
-    return ProtocolError(f"closed, since the server broke the protocol: {error}", name)
+        _log.error("request to %s failed: unexpected exception", name, exc_info=error)
+    return ProtocolError(f"closed: protocol error: {error}", name)

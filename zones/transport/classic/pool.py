@@ -1,17 +1,16 @@
-"""The pool of classic connections: bounded, fair, and sure of what it hands out.
+"""Pool of classic connections to one server: bounded and fair.
 
-aiomcache's own pool is replaced but for the two methods that its client calls, `acquire` and `release`. Each rule names
-what makes it necessary; where a release of aiomcache keeps it, it can go from here.
+aiomcache's own pool is not used. Each rule names the fault of that pool.
 
-- A connection goes back only when the reply to its last request was read to the end. aiomcache (#489) returns one whose
-  caller was cancelled in between, and the next caller reads the wrong answer.
-- Connecting, waiting for a turn and talking have limits (#91: there are none).
-- A caller that waits gets the first connection that is free, whether another caller gives it back or the pool opens it.
-  aiomcache's waiters sleep on a queue that a lost connection is never put into.
-- The pool grows while calls wait, and shrinks when they don't. aiomcache's never grows beyond its minimum once it is warm,
-  and opens one for each waiting caller while it is cold.
-- A connection that can't be opened fails no caller while other connections work. A server at its limit (`-c`) answers
-  `ERROR Too many open connections`, or accepts nothing, so a connection beside working ones is used once it has answered.
+- A connection goes back only if the reply to its last request was read to the end. aiomcache (#489) returns that of
+  a cancelled call, and the next caller reads the wrong reply.
+- Connecting, and waiting for a connection, have time limits (#91: none).
+- A waiting caller gets the first connection that is free, whether another caller returns it or the pool opens it. In
+  aiomcache, callers wait on a queue that a lost connection is never put into.
+- The pool grows while calls wait, and shrinks when none do. aiomcache's pool never grows beyond its minimum once it is warm,
+  and opens one connection for each waiting caller while it is cold.
+- A connection that cannot be opened fails no caller while other connections work. A server at its limit (`-c`) answers
+  `ERROR Too many open connections`, or accepts nothing. So a connection beside working ones is lent after it has answered.
 """
 
 from __future__ import annotations
@@ -19,14 +18,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from aiomcache.pool import Connection, MemcachePool
+from aiomcache.pool import Connection
 
 from evcache.zones.transport.base import peers_of
-from evcache.zones.transport.classic.wire import Exchange, PooledSocket
+from evcache.zones.transport.classic.wire import PooledSocket, exchange
 from evcache.zones.validation import at_least_one, positive_seconds
 
 # Seconds after a connection could not be opened before the pool tries again, one at a time, while others work. As
@@ -38,21 +38,21 @@ _log = logging.getLogger("evcache.zones.transport")
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """How many connections a node with classic servers gets, and how long what may take."""
+    """Number of connections of a node with a classic server, and time limits."""
 
     connections: int = 16
-    """The most at once; each carries one request at a time. memcached takes 1,024 connections by default (`-c`): enough for
-    64 processes that all use their share."""
+    """Highest number of connections. Each carries one request at a time. memcached takes 1,024 connections by default
+    (`-c`): enough for 64 processes that all use their share."""
 
     idle: float = 60.0
-    """Seconds after which a connection that nobody needed is closed; one stays, so that a server that goes is noticed."""
+    """Seconds after which an unused connection is closed. One stays open, so that the end of the server is noticed."""
 
     acquire: float = 5.0
-    """Seconds that a request may wait for a connection, where its own deadline is later. As `ConnectionLimits.silence`."""
+    """Seconds that a request may wait for a connection, if its own deadline is later. Equals `ConnectionLimits.silence`."""
 
     operation: float | None = 5.0
-    """Seconds from a request to the end of its reply, where its own deadline is later. As `ConnectionLimits.silence`. None:
-    the caller has a limit of its own."""
+    """Seconds from a request to the end of its reply, if its own deadline is later. Equals `ConnectionLimits.silence`. If
+    None, the deadline alone applies."""
 
     def __post_init__(self) -> None:
         at_least_one(self.connections, "connections")
@@ -63,18 +63,18 @@ class PoolLimits:
 
 
 class CannotConnect(OSError):
-    """There is no connection, and no idle one to use instead."""
+    """The server refuses a connection, and the pool has none."""
 
 
 Dial = Callable[[Callable[[], PooledSocket]], Awaitable[PooledSocket]]
-"""Connects what the factory makes, and returns it. Raises what it likes when that fails."""
+"""Function that makes a socket with the factory, connects and returns it. It may raise any error."""
 
 Greet = Callable[[Connection], Awaitable[None]]
-"""Asks something over a new connection. Raises what it likes when the server does not answer."""
+"""Function that sends a request on a new connection. It may raise any error if the server does not answer."""
 
 
-class ClassicPool(MemcachePool):
-    """Connections to one server. Belongs to one event loop; nothing is opened before it is asked for."""
+class ClassicPool:
+    """Connections to one server, on one event loop. The first is opened when a caller needs it."""
 
     def __init__(
         self,
@@ -92,12 +92,11 @@ class ClassicPool(MemcachePool):
             dial: Opens a connection.
             limits: The number of connections, and times.
             connect_timeout: Seconds for opening a connection, `greet` included.
-            greet: Sees that a new connection answers. The first connection of a pool is not greeted: no other could serve
-                the caller that waits for it.
-            on_server_end: Called when the server has ended a connection that the pool has lent, or could.
+            greet: Checks that a new connection answers. The first connection of a pool is not greeted, because no other could
+                serve the caller that waits for it.
+            on_server_end: Called when the server has ended a connection that the pool has lent, or could lend.
             name: The server's name in the log.
         """
-        super().__init__("", 0, minsize=0, maxsize=limits.connections)
         self._dial = dial
         self._limits = limits
         self._connect_timeout = connect_timeout
@@ -106,8 +105,8 @@ class ClassicPool(MemcachePool):
         self._greet = greet
         self._name = name
         self._idle: deque[tuple[PooledSocket, float]] = deque()  # the one used last is at the right, and is used next
-        self._used: dict[Connection, PooledSocket] = {}
-        self._greeted: dict[Connection, PooledSocket] = {}
+        self._used: set[PooledSocket] = set()
+        self._greeted: set[PooledSocket] = set()
         self._waiting: deque[asyncio.Future[PooledSocket]] = deque()  # nothing is idle while one waits
         self._opening: dict[asyncio.Task[None], PooledSocket | None] = {}  # with what is being greeted
         self._pause_ends: float | None = None  # after an opening that failed; None after one that did not
@@ -119,24 +118,30 @@ class ClassicPool(MemcachePool):
         """Open connections, in use and idle."""
         return len(self._idle) + len(self._used)
 
-    async def acquire(self) -> Connection:
-        """Lend a connection. First come, first served.
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[Connection]:
+        """Lend a connection for one request and all of its reply. Callers get one in the order of their calls.
 
-        A new connection is opened if none is idle. The caller gets it, or one that is given back before it is open.
+        A new connection is opened if none is idle. The caller gets it, or one that is returned before it is open. If the
+        body raises, or more than the reply arrives, the connection is closed.
 
         Raises:
-            TimeoutError: None was free in time.
-            CannotConnect: The server can't be reached, and no connection is open.
+            TimeoutError: No connection was free in time.
+            CannotConnect: The server cannot be reached, and no connection is open.
             ConnectionError: The pool is closed.
+            OutOfStep: More than the reply arrived.
         """
         if self._closed:
             raise ConnectionAbortedError("the pool is closed")
-        wire = None if self._waiting else self._take_idle()
-        if wire is None:
-            wire = await self._turn()
-        assert wire.streams is not None
-        self._used[wire.streams] = wire
-        return wire.streams
+        socket = None if self._waiting else self._take_idle()
+        if socket is None:
+            socket = await self._turn()
+        self._used.add(socket)
+        try:
+            with exchange(socket) as streams:
+                yield streams
+        finally:
+            self._release(socket)
 
     async def _turn(self) -> PooledSocket:
         """Wait for a connection. It counts as used already. A cancelled caller takes none."""
@@ -151,19 +156,17 @@ class ClassicPool(MemcachePool):
                 self._waiting.remove(turn)
                 self._open_no_more_than(len(self._waiting))
             if turn.done() and not turn.cancelled() and turn.exception() is None:  # in the tick of the cancellation
-                streams = turn.result().streams
-                assert streams is not None
-                self.release(streams)
+                self._release(turn.result())
             raise
 
-    def release(self, conn: Connection) -> None:
-        """Take a connection back: keep it if it is in step, else close it and open another for the next in line."""
-        wire = self._used.pop(conn)
-        if self._closed or not wire.in_step:
-            self._drop(wire)
+    def _release(self, socket: PooledSocket) -> None:
+        """Take a connection back. If it is in step, keep it, else close it and open another for the next in line."""
+        self._used.discard(socket)
+        if self._closed or not socket.in_step:
+            self._drop(socket)
             self._grow()
         else:
-            self._offer(wire)
+            self._offer(socket)
 
     def _offer(self, wire: PooledSocket) -> None:
         """Lend a connection to the next in line, or keep it."""
@@ -171,23 +174,15 @@ class ClassicPool(MemcachePool):
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
-                assert wire.streams is not None
-                self._used[wire.streams] = wire  # now: it takes room until its caller runs
+                self._used.add(wire)  # now: it takes room until its caller runs
                 turn.set_result(wire)
                 return
         self._idle.append((wire, self._loop.time()))
         self._sweep_later()
 
-    def exchange(self, conn: Connection) -> Exchange:
-        """Around one request and all of its reply. Leaving it in any other way than by its end costs the connection.
-
-        Raises `TimeoutError` when it takes too long, and `OutOfStep` when there is more than the reply.
-        """
-        return Exchange(self._used.get(conn) or self._greeted[conn], self._limits.operation)
-
     def peers(self) -> frozenset[tuple[str, int]]:
         """Return the IP addresses and ports that its connections go to."""
-        wires = [*(wire for wire, _ in self._idle), *self._used.values()]
+        wires = [*(wire for wire, _ in self._idle), *self._used]
         return frozenset().union(*(peers_of(wire.streams.writer.transport) for wire in wires if wire.streams is not None))
 
     def drop_idle(self) -> None:
@@ -202,7 +197,7 @@ class ClassicPool(MemcachePool):
             self._sweep.cancel()
             self._sweep = None
         self.drop_idle()
-        for wire in self._used.values():
+        for wire in self._used:
             self._drop(wire)
         if self._retry is not None:
             self._retry.cancel()
@@ -210,10 +205,6 @@ class ClassicPool(MemcachePool):
         self._open_no_more_than(0)
         for turn in self._take_waiting():
             turn.set_exception(ConnectionAbortedError("the pool is closed"))
-
-    async def clear(self) -> None:
-        """Close: what aiomcache's `close` calls. There, connections in use come back to life afterwards."""
-        self.close()
 
     def _take_idle(self) -> PooledSocket | None:
         while self._idle:
@@ -294,7 +285,7 @@ class ClassicPool(MemcachePool):
                 if greet:
                     await self._greet_on(wire)
             if not wire.in_step:
-                raise ConnectionResetError(wire.said or "closed as soon as it was open")  # noqa: TRY301
+                raise ConnectionResetError(wire.unread_text or "closed as soon as it was open")  # noqa: TRY301
         except BaseException as error:
             for wire in made:  # a dialer may have connected it, and been cancelled before it could say so
                 self._drop(wire)
@@ -306,14 +297,15 @@ class ClassicPool(MemcachePool):
         return wire
 
     async def _greet_on(self, wire: PooledSocket) -> None:
-        assert wire.streams is not None
         task = asyncio.current_task()
         assert task is not None
-        self._greeted[wire.streams] = self._opening[task] = wire
+        self._greeted.add(wire)
+        self._opening[task] = wire
         try:
-            await self._greet(wire.streams)
+            with exchange(wire) as streams:
+                await self._greet(streams)
         finally:
-            del self._greeted[wire.streams]
+            self._greeted.discard(wire)
 
     def _drop(self, wire: PooledSocket) -> None:
         wire.given_up = True
@@ -326,8 +318,8 @@ class ClassicPool(MemcachePool):
             if entry[0] is wire:
                 self._idle.remove(entry)
                 break
-        if wire.streams is None or wire.streams not in self._used:
-            if wire.streams not in self._greeted:
+        if wire not in self._used:
+            if wire not in self._greeted:
                 self._drop(wire)
             self._grow()
         if wire.pooled and self._on_server_end is not None and not self._closed:

@@ -173,28 +173,30 @@ async def test_without_any_connection_the_calls_fail_and_the_node_looks():
         assert not bench.node.is_down
 
 
+async def use(pool, until=None):
+    """Borrow a connection, until the event is set if there is one."""
+    async with pool.lend():
+        if until is not None:
+            await until.wait()
+
+
 @in_virtual_time
-async def test_a_caller_that_leaves_takes_no_connection_with_it():
-    """In whatever tick it leaves."""
+async def test_a_cancelled_caller_takes_no_connection_with_it():
+    """The caller is cancelled before, while and after the pool lends a connection to it."""
     async with Bench("refused") as bench:
         await bench.burst()
         pool = bench.connection._client._pool
         for turns in range(30):
-            held = [await pool.acquire() for _ in range(CONNECTIONS)]
-            waiting = [asyncio.create_task(pool.acquire()) for _ in range(4)]
-            await asyncio.sleep(0)
-            for one in held:
-                pool.release(one)
+            returned = asyncio.Event()
+            holders = [asyncio.create_task(use(pool, returned)) for _ in range(CONNECTIONS)]
+            waiting = [asyncio.create_task(use(pool)) for _ in range(4)]
+            await settle(2)
+            returned.set()
+            for _ in range(turns % 4):
+                await asyncio.sleep(0)
             for task in waiting[:: 1 + turns % 3]:
                 task.cancel()
-            await settle(turns % 5 + 2)
-            for task in waiting:
-                if task.done() and not task.cancelled():
-                    pool.release(task.result())
-                    await settle()
-            for task in waiting:
-                if not task.cancelled():
-                    (await asyncio.wait([task]))
+            await asyncio.wait([*holders, *waiting])
             await settle()
             assert pool.size() == CONNECTIONS
             assert len(pool._idle) == CONNECTIONS
