@@ -39,7 +39,9 @@ def node_error(error: Exception, name: str) -> NodeError:
             answered = unexpected(reply)
             answered.node = name
             return answered
-        return ProtocolError(f"connection out of sync after error: {error.line[:200].decode('ascii', 'backslashreplace')}", name)
+        return ProtocolError(
+            f"connection out of sync after error: {error.line[:200].decode('ascii', 'backslashreplace')}", name
+        )
     if not isinstance(error, ClientException | asyncio.LimitOverrunError):
         _log.error("request to %s failed: unexpected exception", name, exc_info=error)
     return ProtocolError(f"closed: protocol error: {error}", name)
