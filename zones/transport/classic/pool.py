@@ -92,8 +92,8 @@ class ClassicPool:
             dial: Opens a connection.
             limits: The number of connections, and times.
             connect_timeout: Seconds for opening a connection, `greet` included.
-            greet: Checks that a new connection answers. The first connection of a pool is not greeted, because no other could
-                serve the caller that waits for it.
+            greet: Checks that a new connection answers. The first connection of a pool is not greeted, because no other
+                connection could serve the caller that waits for it.
             on_server_end: Called when the server has ended a connection that the pool has lent, or could lend.
             name: The server's name in the log.
         """
