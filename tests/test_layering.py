@@ -15,13 +15,6 @@ OPTIONAL = frozenset({"atheris", "click", "docker", "rich", "testcontainers", "u
 NEEDS_AN_EXTRA = frozenset({"evcache.cli.commands", "evcache.testing.backends.docker"})
 
 MOST_LINES = 400
-# Files to be divided.
-TOO_LONG = frozenset(
-    [
-        "evcache.zones.transport.pipelined",
-        "evcache.zones.transport.classic.connection",
-    ]
-)
 
 IMPURE = frozenset({"asyncio", "concurrent", "datetime", "os", "random", "secrets", "select", "selectors", "signal", "socket"}) | {
     "ssl", "subprocess", "threading", "time",
@@ -168,7 +161,7 @@ def test_an_import_that_points_up_is_found():
 
 def test_no_file_is_longer_than_400_lines():
     long = {module: len(path.read_text("utf-8").splitlines()) for module, path in SOURCES.items()}
-    assert {module: lines for module, lines in long.items() if lines > MOST_LINES and module not in TOO_LONG} == {}
+    assert {module: lines for module, lines in long.items() if lines > MOST_LINES} == {}
 
 
 def test_zones_knows_nothing_of_evcache():

@@ -7,7 +7,7 @@ import pytest
 from evcache.zones.cluster import Cluster
 from evcache.zones.errors import NodeUnavailable
 from evcache.zones.nodes.settings import NodeSettings
-from evcache.zones.protocol.fields import READ_FIELDS
+from evcache.zones.protocol.fields import Fields
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.topology.model import Topology
 from tests.support.scripted import MemoryDialer
@@ -97,5 +97,5 @@ class Bench:
 def ask(node, key=b"k", within=60.0):
     loop = asyncio.get_running_loop()
     answer = loop.create_future()
-    node.connection().get(key, READ_FIELDS, answer, loop.time() + within)
+    node.connection().get(key, Fields(b"k v"), answer, loop.time() + within)
     return answer

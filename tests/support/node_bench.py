@@ -1,6 +1,7 @@
 """A node of one fake server, for tests."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 from evcache.zones.errors import NodeError
 from evcache.zones.health.circuit_breaker import CircuitLimits
@@ -130,9 +131,9 @@ async def lose(bench, requests):
     """So many requests at once, that are lost with their connections."""
     connection = await bench.connected()
     if isinstance(connection, ClassicConnection):  # each on a connection of its own
-        pool = connection._client._pool
-        for lent in [await pool.acquire() for _ in range(requests)]:
-            pool.release(lent)
+        async with AsyncExitStack() as lent:
+            for _ in range(requests):
+                await lent.enter_async_context(connection._client._pool.lend())
     bench.server.pause()
     for _ in range(requests):
         await ask(bench)

@@ -53,11 +53,6 @@ class Decoder:
         self._chunks: list[bytes] = []
         self._make: Callable[[bytes], AnyReply] | None = None  # what the value becomes
 
-    @property
-    def idle(self) -> bool:
-        """Whether the stream is between two replies: nothing of the next one has arrived."""
-        return not self.awaited and not self._rest
-
     def feed(self, data: bytes) -> Iterator[AnyReply]:
         """The replies that `data` completes, in order.
 
@@ -81,10 +76,9 @@ class Decoder:
             if (
                 data.startswith(b"V", position)
                 and (usual := _usual_item(data, position)) is not None
-                and usual.end() - position <= longest
+                and (start := usual.end()) - position <= longest
             ):
                 digits, flags, cas, ttl, opaque = usual.groups()
-                start = usual.end()
                 stop = start + int(digits)
                 left = None if ttl is None else int(ttl)
                 if data.startswith(_END, stop) and stop - start <= self._max_value:

@@ -25,7 +25,7 @@ def in_children(work, count=6):
 def test_writes_of_siblings_never_have_the_same_version():
     """In the same millisecond, the writer alone tells versions apart."""
     clock = HybridLogicalClock(wall_ms=lambda: 1_800_000_000_000)
-    versions = in_children(clock.next)
+    versions = in_children(clock.tick)
     assert len({version >> WRITER_BITS + COUNTER_BITS for version in versions}) == 1
     assert len(set(versions)) > 1, "of 4,096 writers, six are the same once in 10^18 runs"
 

@@ -150,17 +150,6 @@ def test_a_reply_is_given_as_soon_as_its_last_byte_is_here():
     assert list(decoder.feed(stream[-1:])) == [reply(b"VA O1", b"abc")]
 
 
-def test_idle_says_whether_a_reply_has_begun():
-    stream = b"VA 2 O1\r\nab\r\n"
-    decoder = Decoder()
-    assert decoder.idle
-    for piece in byte_by_byte(stream[:-1]):
-        list(decoder.feed(piece))
-        assert not decoder.idle, piece
-    list(decoder.feed(stream[-1:]))
-    assert decoder.idle
-
-
 def test_a_value_may_be_as_long_as_the_limit():
     value = b"x" * SMALL_VALUE
     assert decode([b"VA %d\r\n%b\r\n" % (len(value), value)], max_value=SMALL_VALUE) == ([reply(b"VA", value)], None)
