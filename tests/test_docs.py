@@ -249,31 +249,6 @@ def test_the_page_on_telemetry_names_what_spans_and_events_have():
     assert len(documented) > 25
 
 
-def loggers():
-    """Levels that each logger of the product uses, by its name."""
-    found = {}
-    for path in [*(ROOT / "evcache").rglob("*.py"), *(ROOT / "zones").rglob("*.py")]:
-        text = path.read_text("utf-8")
-        names = re.findall(r'getLogger\("([\w.]+)"\)', text) + re.findall(r'^    logger = "([\w.]+)"$', text, re.MULTILINE)
-        if "logger = " in text and "getLogger" not in text:  # a class of files, which logs in its base class
-            text = (ROOT / "evcache" / "_sqlite_journal.py").read_text("utf-8")
-        used = set(re.findall(r"\b_log\.(debug|info|warning|error|exception)\(", text))
-        for name in names:
-            found.setdefault(name, set()).update("ERROR" if level == "exception" else level.upper() for level in used)
-    return found
-
-
-def test_the_page_lists_every_logger():
-    documented = {}
-    for names, levels, _ in rows_of("## Logs"):
-        for name in re.findall(r"`([\w.]+)`", names):
-            documented.setdefault(name, set()).update(levels.split(", "))
-    found = {name: levels for name, levels in loggers().items() if levels and name != "evcache.cli"}
-    assert documented.keys() == found.keys()
-    assert {name: levels - found[name] for name, levels in documented.items() if levels - found[name]} == {}
-    assert len(found) > 8
-
-
 TESTS_OF_FAILURES = re.findall(
     r"^\|.*\| `(\S+)::(\w+)` \|$", (ROOT / "docs" / "failure-modes.md").read_text("utf-8"), re.MULTILINE
 )

@@ -72,7 +72,7 @@ class Activation:
             self._tracer, self._traces = tracer, False
             subject.hooks.add(SpanEvents(tracer, subject))
             if self._settings.node_spans and subject.tap is not None:
-                subject.tap.listener = NodeSpans(tracer, subject).begin
+                subject.tap.subscribe(NodeSpans(tracer, subject).begin)
             subject.hooks.trace_with(current_context, functools.partial(in_the_background, tracer, subject.namespace))
         wrap(subject, self._tracer, self._instruments, self._counts, self._settings)
 

@@ -65,7 +65,7 @@ def log_sdk_failure() -> None:
     global _said  # noqa: PLW0603  # once for each process is what is wanted
     if not _said:
         _said = True
-        _log.exception("OpenTelemetry raised; calls go on without it, and this is not said again")
+        _log.exception("OpenTelemetry failed: unexpected exception; calls continue, and further failures are not logged")
 
 
 def common(name: str, subject: ObservedClient) -> dict[str, str]:

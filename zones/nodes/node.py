@@ -150,7 +150,7 @@ class Node:
         else:
             self._turn += 1
             connection = ready[self._turn % len(ready)]
-        return connection if self._tap is None else self._tap.over(connection, self.endpoint)
+        return connection if self._tap is None else self._tap.wrap(connection, self.endpoint)
 
     async def connected(self, deadline: float) -> Transport:
         """Return an open connection, and wait for one if the node may answer. See `connected_by`."""

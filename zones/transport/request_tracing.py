@@ -1,6 +1,6 @@
-"""A tap on the way to the nodes: whoever measures sees every request, its command and how it ended.
+"""Tracing of requests to nodes: their command, and their end.
 
-Off the path of calls: a node that has no tap lends its connections as they are.
+A node without a tracer lends its connections unchanged, so tracing costs nothing where it is off.
 """
 
 from __future__ import annotations
@@ -19,34 +19,38 @@ from evcache.zones.transport.in_flight import Waiter
 _log = logging.getLogger("evcache.zones.transport")
 
 Ended = Callable[[BaseException | None], None]
-"""To be called once, when the request has ended: with an error, or None."""
+"""Function called once at the end of a request, with its error or None."""
 
 Listener = Callable[[Endpoint, str, int], Ended | None]
-"""Told of each request as it is sent, in the context of who sends it: the node, the command, and how many of them."""
+"""Function called before a request is sent, in the context of its sender: node, command, number of requests."""
 
 
 class RequestTracer:
-    """Where one client's requests can be listened to."""
+    """Tracer of one client's requests, with at most one listener."""
 
     def __init__(self) -> None:
         self.listener: Listener | None = None
 
-    def over(self, connection: Transport, endpoint: Endpoint) -> Transport:
-        """The connection, with its requests seen."""
-        return connection if self.listener is None else _Tapped(connection, endpoint, self.listener, self)
+    def subscribe(self, listener: Listener) -> None:
+        """Call `listener` for each request from now on."""
+        self.listener = listener
 
-    def broke(self) -> None:
-        """The listener has raised: say so once, and do without it."""
+    def wrap(self, connection: Transport, endpoint: Endpoint) -> Transport:
+        """Return the connection, or a wrapper that traces its requests if there is a listener."""
+        return connection if self.listener is None else _TracedTransport(connection, endpoint, self.listener, self)
+
+    def disable(self) -> None:
+        """Log the current exception of the listener and remove it."""
         if self.listener is not None:
             self.listener = None
-            _log.exception("whoever listens to requests has raised, and is told nothing more")
+            _log.exception("request tracer failed: unexpected exception; requests are not traced any more")
 
 
-class _Tapped:
-    """A connection whose requests are seen. Lent for one request."""
+class _TracedTransport:
+    """Connection that traces one request, for which it is lent."""
 
-    def __init__(self, connection: Transport, endpoint: Endpoint, listener: Listener, tap: RequestTracer) -> None:
-        self._tap = tap
+    def __init__(self, connection: Transport, endpoint: Endpoint, listener: Listener, tracer: RequestTracer) -> None:
+        self._tracer = tracer
         self._connection = connection
         self._endpoint = endpoint
         self._listener = listener
@@ -56,14 +60,17 @@ class _Tapped:
 
     def get(self, key: bytes, fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None) -> None:
         """Trace `Transport.get`."""
-        self._send("mg", waiter, lambda seen: self._connection.get(key, fields, seen, deadline, latest))
+        self._send("mg", waiter, lambda traced: self._connection.get(key, fields, traced, deadline, latest))
 
     def get_many(
         self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None
     ) -> None:
         """Trace `Transport.get_many`."""
         self._send(
-            "mg", waiter, lambda seen: self._connection.get_many(keys, fields, seen, deadline, latest), requests=len(keys)
+            "mg",
+            waiter,
+            lambda traced: self._connection.get_many(keys, fields, traced, deadline, latest),
+            requests=len(keys),
         )
 
     def store(
@@ -83,30 +90,30 @@ class _Tapped:
         self._send(
             "ms",
             waiter,
-            lambda seen: self._connection.store(
-                key, data, flags, exptime, seen, deadline, mode=mode, compare=compare, cas=cas
+            lambda traced: self._connection.store(
+                key, data, flags, exptime, traced, deadline, mode=mode, compare=compare, cas=cas
             ),
         )
 
     def guarded_store(self, store: GuardedStore, waiter: Waiter, deadline: float) -> None:
         """Trace `Transport.guarded_store`."""
-        self._send("ms", waiter, lambda seen: self._connection.guarded_store(store, seen, deadline))
+        self._send("ms", waiter, lambda traced: self._connection.guarded_store(store, traced, deadline))
 
     def replace_older(self, key: bytes, data: bytes, flags: int, cas: int, waiter: Waiter, deadline: float) -> None:
         """Trace `Transport.replace_older`."""
-        self._send("ms", waiter, lambda seen: self._connection.replace_older(key, data, flags, cas, seen, deadline))
+        self._send("ms", waiter, lambda traced: self._connection.replace_older(key, data, flags, cas, traced, deadline))
 
     def delete(self, key: bytes, waiter: Waiter, deadline: float, compare: int | None = None) -> None:
         """Trace `Transport.delete`."""
-        self._send("md", waiter, lambda seen: self._connection.delete(key, seen, deadline, compare))
+        self._send("md", waiter, lambda traced: self._connection.delete(key, traced, deadline, compare))
 
     def touch(self, key: bytes, exptime: int, waiter: Waiter, deadline: float) -> None:
         """Trace `Transport.touch`."""
-        self._send("mg", waiter, lambda seen: self._connection.touch(key, exptime, seen, deadline))
+        self._send("mg", waiter, lambda traced: self._connection.touch(key, exptime, traced, deadline))
 
     def guarded_touch(self, key: bytes, exptime: int, cas: int, waiter: Waiter, deadline: float) -> None:
         """Trace `Transport.guarded_touch`."""
-        self._send("md", waiter, lambda seen: self._connection.guarded_touch(key, exptime, cas, seen, deadline))
+        self._send("md", waiter, lambda traced: self._connection.guarded_touch(key, exptime, cas, traced, deadline))
 
     def count(
         self,
@@ -123,48 +130,50 @@ class _Tapped:
         self._send(
             "ma",
             waiter,
-            lambda seen: self._connection.count(key, delta, seen, deadline, decrement=decrement, compare=compare, cas=cas),
+            lambda traced: self._connection.count(
+                key, delta, traced, deadline, decrement=decrement, compare=compare, cas=cas
+            ),
         )
 
     def lease(self, key: bytes, seconds: int, waiter: Waiter, deadline: float, cas: int | None = None) -> None:
         """Trace `Transport.lease`."""
-        self._send("mg", waiter, lambda seen: self._connection.lease(key, seconds, seen, deadline, cas))
+        self._send("mg", waiter, lambda traced: self._connection.lease(key, seconds, traced, deadline, cas))
 
     def _send(self, command: str, waiter: Waiter, send: Callable[[Waiter], None], *, requests: int = 1) -> None:
-        seen = self._seen(command, requests, waiter)
-        self._sent(seen, lambda: send(seen))
+        traced = self._traced(command, requests, waiter)
+        self._send_or_end(traced, lambda: send(traced))
 
-    def _seen(self, command: str, requests: int, waiter: Waiter) -> Waiter:
+    def _traced(self, command: str, requests: int, waiter: Waiter) -> Waiter:
         try:
             ended = self._listener(self._endpoint, command, requests)
         except Exception:
-            self._tap.broke()
+            self._tracer.disable()
             return waiter
-        return waiter if ended is None else _SeenWaiter(waiter, ended, self._tap)
+        return waiter if ended is None else _TracedWaiter(waiter, ended, self._tracer)
 
     @staticmethod
-    def _sent(seen: Waiter, send: Callable[[], None]) -> None:
+    def _send_or_end(traced: Waiter, send: Callable[[], None]) -> None:
         try:
             send()
         except CacheError as error:  # nothing was sent
-            if isinstance(seen, _SeenWaiter):
-                seen.end(error)
+            if isinstance(traced, _TracedWaiter):
+                traced.end(error)
             raise
 
 
-class _SeenWaiter:
-    """Who waits for an answer, and who wants to know when it came."""
+class _TracedWaiter:
+    """Waiter that reports the end of its request to the tracer."""
 
-    __slots__ = ("_ended", "_tap", "_waiter")
+    __slots__ = ("_ended", "_tracer", "_waiter")
 
-    def __init__(self, waiter: Waiter, ended: Ended, tap: RequestTracer) -> None:
-        self._tap = tap
+    def __init__(self, waiter: Waiter, ended: Ended, tracer: RequestTracer) -> None:
+        self._tracer = tracer
         self._waiter = waiter
         self._ended: Ended | None = ended
 
     def done(self) -> bool:
         done = self._waiter.done()
-        if done:  # given up: the connection asks when the answer has come, and there is nobody to take it
+        if done:  # the caller gave up; the connection asks when the reply arrives
             self.end(None)
         return done
 
@@ -182,5 +191,5 @@ class _SeenWaiter:
             return
         try:
             ended(error)
-        except Exception:  # out of a connection that has just read a reply: it would end for all
-            self._tap.broke()
+        except Exception:  # raised in a connection that has read a reply, it would fail all its requests
+            self._tracer.disable()

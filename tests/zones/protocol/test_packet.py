@@ -172,9 +172,9 @@ def test_tap_sees_a_packet_as_one_request_named_by_its_store(size):
     async def main():
         seen, ended = [], []
         tap = RequestTracer()
-        tap.listener = lambda endpoint, command, requests: seen.append((command, requests)) or ended.append
+        tap.subscribe(lambda endpoint, command, requests: seen.append((command, requests)) or ended.append)
         peer = Peer()
-        tapped = tap.over(peer.connection, Endpoint.parse("a:11211"))
+        tapped = tap.wrap(peer.connection, Endpoint.parse("a:11211"))
         answer = peer.loop.create_future()
         tapped.guarded_store(GuardedStore(b"k", b"v" * size, 0, 60, cas=9, stub=99), answer, peer.deadline(1))
         await settle()
