@@ -81,7 +81,10 @@ class ZoneReader:
         return self._read_one(view, key, flags, options)
 
     def kept(self, key: bytes) -> NearEntry | None:
-        """What the near cache has under a key. No call is cheaper: no task, no timer, nothing awaited."""
+        """Return the near cache's entry of a key, or None. No call is cheaper: no task, no timer, no await.
+
+        An entry that is older than a version that the client wrote or read is dropped.
+        """
         entry = self._look_up(key)
         if entry is None:
             return None
@@ -91,19 +94,19 @@ class ZoneReader:
             known = self._recall(key)
             if version < (self._seen.latest(key) if known is None else known):
                 assert self._near is not None
-                self._near.drop(key)  # a read that passed by the near cache has seen a newer one
+                self._near.drop(key)  # a read that bypassed the near cache has seen a newer version
                 return None
         return kept
 
     def may_renew(self, key: bytes) -> bool:
-        """Whether the near cache has an item whose time there is over, and `renewed` is worth a try."""
+        """Return True if the near cache holds an expired entry of the key, which `renewed` may renew."""
         return self._near is not None and self._near.expired_entry(key) is not None
 
     async def renewed(self, view: ClusterSnapshot, key: bytes, options: Options) -> NearEntry | None:
-        """The item whose time in the near cache is over, if the local zone still has this very one: asked for without its
-        value.
+        """Renew an expired entry if the local zone still holds the same item. The client asks for its CAS, not its value.
 
-        None: it has to be read after all. Raises nothing.
+        Returns:
+            The entry, or None if the item must be read. A failure of the zone is None too.
         """
         near = self._near
         kept = None if near is None else near.expired_entry(key)
@@ -115,14 +118,14 @@ class ZoneReader:
         try:
             self._reads_begun += 1
             asked_at = view.loop.time()
-            # Half of what a read may take in its first zone, since that may come after it.
+            # Half of the first zone's share of the time, because a read of that zone may follow.
             half = options.timeout / view.max_attempts / 2
             reply = await get(node, key, VERSION_FIELDS, asked_at + half, asked_at + half)
             if reply.status == b"HD" and number(reply, b"c") == kept.cas and b"X" not in reply.tokens:
                 age = view.loop.time() - asked_at
                 renewed = kept.version >= self._seen.latest(key) and near.renew(flight, kept, number(reply, b"t"), age)
         except CacheError:
-            return None  # the read that follows finds out the same, and does something about it
+            return None  # the read that follows meets the same error, and fails over
         finally:
             near.abandon(flight)
         if not renewed:
@@ -152,7 +155,7 @@ class ZoneReader:
         readers = view.readers
         first = readers[0]
         node = first.node(ring_position(key) if view.sharded else 0)
-        if view.health.unhealthy and not self._may_ask_first(view, node):
+        if view.health.unhealthy and not self._try_first(view, node):
             self._count_reads()
             return await read_from_first(self._context, ReadCall(view, fields, options, now, now + options.timeout), key)
         until = now + options.timeout / view.max_attempts  # `end_of_attempt`, without a call
@@ -194,7 +197,7 @@ class ZoneReader:
         call = ReadCall(view, fields, options, now, now + options.timeout)
         return await read_on(self._context, call, key, order, 1, attempt)
 
-    def _may_ask_first(self, view: ClusterSnapshot, node: Node) -> bool:
+    def _try_first(self, view: ClusterSnapshot, node: Node) -> bool:
         """Take what a request to the first zone costs. Return False if failover decides about this read.
 
         In a large cluster some node is always down. Reads of the other nodes go on without failover.
