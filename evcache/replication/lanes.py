@@ -264,9 +264,9 @@ class Flow:
         self._lanes = lanes
         self._by_node = lanes.by_node
 
-    def begin(self, command: Command) -> None:
-        """Prepare for `put` of a command for each zone."""
-        self.size = size_of(command)
+    def begin(self, store: StoreCommand) -> None:
+        """Prepare for `put` of a store for each zone."""
+        self.size = OVERHEAD_BYTES + len(store.data)
 
     def put(self, write: ZoneWrite) -> None:
         """Send a write to one node, when it is its turn. Returns at once and raises nothing: failures are outcomes."""
@@ -280,8 +280,7 @@ class Flow:
             return
         lane.count = count + 1
         lane.bytes = size
-        write.enter(lane, self.size)
-        if not write.start():
+        if not write.start(lane, self.size):
             lane.count -= 1
             lane.bytes -= self.size
             lane.wait(write, self.size, self.patience)

@@ -40,7 +40,7 @@ class ZoneWrite:
         self._done = False
 
     def enter(self, lane: Lane, size: int) -> None:
-        """Let a lane send the write. `size`: bytes that it takes there."""
+        """Let a lane start the write later. `size`: bytes that it takes there."""
         self.lane = lane
         self.size = size
 
@@ -48,8 +48,16 @@ class ZoneWrite:
         """Give the server at least until this time on the loop's clock."""
         self.deadline = max(self.deadline, until)
 
-    def start(self) -> bool:
-        """Send it. Return False, with nothing sent, if it has a lane and must wait for a connection, or for room on one."""
+    def start(self, lane: Lane | None = None, size: int = 0) -> bool:
+        """Send it. Return False, with nothing sent, if it has a lane and must wait for a connection, or for room on one.
+
+        Args:
+            lane: Lane that sends it. If None, the lane that it has entered, if any.
+            size: Bytes that it takes in `lane`.
+        """
+        if lane is not None:
+            self.lane = lane
+            self.size = size
         connection = self.node.connection()
         if connection is None:
             if not self.node.may_answer:
