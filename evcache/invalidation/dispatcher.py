@@ -73,7 +73,7 @@ class InvalidationDispatcher:
     def __init__(
         self,
         near: CoherentNearCache | None,
-        flights: RunningLoads,
+        loads: RunningLoads,
         zone: Callable[[], str | None],
         *,
         clock: HybridLogicalClock,
@@ -84,14 +84,14 @@ class InvalidationDispatcher:
 
         Args:
             near: Near cache. If None, there is none.
-            flights: Running loads.
+            loads: Running loads.
             zone: Returns the zone that reads go to first. None before the zones are known.
             clock: Clock that makes versions.
             remembered: Versions that later reads must not be older than.
             throttle: Keys whose loader has failed. A write ends the backoff of its key.
         """
         self._near = near
-        self._loads = flights
+        self._loads = loads
         self._zone = zone
         self._hlc = clock
         self._seen_versions = remembered
