@@ -1,12 +1,11 @@
-"""What one call asks for, after its arguments have been checked against the client's defaults."""
+"""Options of calls: their types, and the client's defaults for those that a call does not pass."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import NamedTuple, TypedDict, TypeVar
+from typing import Literal, NamedTuple, TypedDict, TypeVar
 
-from evcache.config import Errors, Ordering
 from evcache.consistency import Consistency
 from evcache.load_policy import LoadPolicy
 from evcache.values.ttl import seconds_to_live
@@ -15,11 +14,19 @@ from evcache.zones.validation import one_of, positive_seconds
 
 Key = TypeVar("Key", str, bytes)
 Seconds = float | timedelta
-Level = Consistency | str
+Level = Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"]
+Errors = Literal["raise", "miss"]
+Ordering = Literal["newest", "arrival"]
+
+_READS = ("get", "get_item", "get_many", "get_and_touch", "get_or_load", "get_or_load_many")
+_WRITES = (
+    *("set", "set_many", "add", "replace", "append", "prepend", "cas", "delete", "delete_many", "touch", "incr", "decr"),
+    *("invalidate", "write_through"),
+)
 
 
 class ReadOptions(TypedDict, total=False):
-    """The keyword arguments of `get` and `get_many`, for overloads."""
+    """Keyword arguments of `get` and `get_many`, for overloads."""
 
     consistency: Level | None
     timeout: float | None
@@ -29,13 +36,13 @@ class ReadOptions(TypedDict, total=False):
 
 
 class ItemOptions(ReadOptions, total=False):
-    """The keyword arguments of `get_item`, for overloads."""
+    """Keyword arguments of `get_item`, for overloads."""
 
     for_update: bool
 
 
 class TouchOptions(TypedDict, total=False):
-    """The keyword arguments of `get_and_touch`, for overloads."""
+    """Keyword arguments of `get_and_touch`, for overloads."""
 
     consistency: Level | None
     timeout: float | None
@@ -43,7 +50,7 @@ class TouchOptions(TypedDict, total=False):
 
 
 class LoadOptions(TypedDict, total=False):
-    """The keyword arguments of `get_or_load` and `get_or_load_many`, for overloads."""
+    """Keyword arguments of `get_or_load` and `get_or_load_many`, for overloads."""
 
     ttl: Seconds | None
     policy: LoadPolicy | None
@@ -53,7 +60,7 @@ class LoadOptions(TypedDict, total=False):
 
 
 class Options(NamedTuple):
-    """The options that every operation has."""
+    """Checked options of one call."""
 
     consistency: Consistency
     timeout: float
@@ -68,7 +75,7 @@ class Options(NamedTuple):
 
 
 class Defaults:
-    """A client's own options, for calls that say nothing. Checks what calls do say; raises `InvalidArgument`."""
+    """Options of one client for calls that do not pass their own."""
 
     def __init__(
         self,
@@ -82,6 +89,7 @@ class Defaults:
         errors: Errors,
         ordering: Ordering,
     ) -> None:
+        """Check the client's arguments of these names. Raises `InvalidArgument`."""
         one_of(errors, Errors, "errors")
         one_of(ordering, Ordering, "ordering")
         self.reads = _options(
@@ -90,17 +98,19 @@ class Defaults:
             errors,
             fallback_on_miss=fallback_on_miss,
         )
-        """Options of a read whose call has no arguments beside its key."""
-        self._writes = _options(
+        """Options of a read that passes none."""
+        self.writes = _options(
             Consistency.parse(write_consistency, "write_consistency"),
             positive_seconds(write_timeout, "write_timeout"),
             errors,
         )
-        # For calls that say nothing, or nothing but how many zones must answer: no need to check that each time.
-        self._known_reads = _of_each_level(self.reads)
-        self._known_writes = _of_each_level(self._writes)
+        """Options of a write that passes none."""
+        self.orders_by_version = ordering == "newest"
+        """True if the latest version wins, and not the last write to arrive."""
+        # Most calls pass no option, or only a consistency level. They need no further check.
+        self._reads_by_level = _by_level(self.reads)
+        self._writes_by_level = _by_level(self.writes)
         self._ttl = seconds_to_live(ttl)
-        self._ordering = ordering
 
     def read(
         self,
@@ -114,50 +124,36 @@ class Defaults:
         """Return the options of a read. An argument that is None has the client's default."""
         if timeout is None and errors is None and fallback_on_miss is None and near_cache:
             try:
-                return self._known_reads[consistency]
+                return self._reads_by_level[consistency]
             except (KeyError, TypeError):  # a level in capitals, or an invalid one
                 pass
         options = _with(self.reads, consistency, timeout, errors)._replace(near_cache=near_cache)
         return options if fallback_on_miss is None else options._replace(fallback_on_miss=fallback_on_miss)
 
     def write(self, consistency: Consistency | str | None, timeout: float | None, errors: Errors | None) -> Options:
-        """The options of a write."""
+        """Return the options of a write. An argument that is None has the client's default."""
         if timeout is None and errors is None:
             try:
-                return self._known_writes[consistency]
-            except (KeyError, TypeError):  # written in another way, or no level at all
+                return self._writes_by_level[consistency]
+            except (KeyError, TypeError):  # a level in capitals, or an invalid one
                 pass
-        return _with(self._writes, consistency, timeout, errors)
+        return _with(self.writes, consistency, timeout, errors)
 
     def levels(self) -> dict[str, str]:
-        """How many zones must answer, by operation, where the call does not say."""
-        reads = ("get", "get_item", "get_many", "get_and_touch", "get_or_load", "get_or_load_many")
-        writes = (
-            "set",
-            "set_many",
-            "add",
-            "replace",
-            "append",
-            "prepend",
-            "cas",
-            "delete",
-            "delete_many",
-            "touch",
-            "incr",
-            "decr",
-        )
-        levels = dict.fromkeys(reads, str(self.reads.consistency))
-        return levels | dict.fromkeys((*writes, "invalidate", "write_through"), str(self._writes.consistency))
+        """Return the consistency level of each operation for calls that pass none."""
+        levels = dict.fromkeys(_READS, str(self.reads.consistency))
+        return levels | dict.fromkeys(_WRITES, str(self.writes.consistency))
 
     def ttl(self, ttl: float | timedelta | None) -> float:
-        """Seconds to live; `math.inf` for ever."""
+        """Return the seconds to live. `math.inf` means that the item does not expire."""
         return self._ttl if ttl is None else seconds_to_live(ttl)
 
     def newest_wins(self, ordering: Ordering | None) -> bool:
-        """Whether the newest write wins, and not the last to arrive."""
-        if ordering is not None:
-            one_of(ordering, Ordering, "ordering")
-        return (self._ordering if ordering is None else ordering) == "newest"
+        """Return True if the latest version wins, and not the last write to arrive."""
+        if ordering is None:
+            return self.orders_by_version
+        one_of(ordering, Ordering, "ordering")
+        return ordering == "newest"
 
 
 def _with(defaults: Options, consistency: Consistency | str | None, timeout: float | None, errors: Errors | None) -> Options:
@@ -176,14 +172,18 @@ def _options(consistency: Consistency, timeout: float, errors: Errors, *, fallba
     return Options(consistency, timeout, errors, one_answer, fallback_on_miss)
 
 
-def _of_each_level(defaults: Options) -> dict[Level | None, Options]:
-    """By what a call says about its level, as a member or as a str; None: nothing."""
-    options: dict[Level | None, Options] = {level: _with(defaults, level, None, None) for level in Consistency}
+def _by_level(defaults: Options) -> dict[Consistency | str | None, Options]:
+    """Return the options by consistency level. A level as a str is equal to its member; None is the default."""
+    options: dict[Consistency | str | None, Options] = {level: _with(defaults, level, None, None) for level in Consistency}
     return {None: defaults, **options}
 
 
-def several(keys: Iterable[Key]) -> Iterable[Key]:
-    """The keys as given. Raises `InvalidArgument` for one key in place of several."""
+def check_keys(keys: Iterable[Key]) -> Iterable[Key]:
+    """Return the keys of a call for several.
+
+    Raises:
+        InvalidArgument: They are one key, or not iterable.
+    """
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
-        raise InvalidArgument("keys", f"several keys are needed, not {keys!r}")
+        raise InvalidArgument("keys", f"several keys are required, not {keys!r}")
     return keys

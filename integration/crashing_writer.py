@@ -16,7 +16,7 @@ async def main(namespace, nodes, path):
     await cache.set("gone", 1)
     await cache.delete("gone")
     # The writes have returned; their hints follow a moment later.
-    while cache.stats().hints < KEYS + 1 or cache._replay.journal._file._writing is not None:
+    while cache.stats().hints < KEYS + 1 or cache._runtime.handoff.journal._file._writing is not None:
         await asyncio.sleep(0.01)
     print("written", flush=True)
     await asyncio.sleep(60)

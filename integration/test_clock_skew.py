@@ -23,7 +23,13 @@ async def two_clients(stack, zones, namespace, skew):
     clients = []
     for wall_clock, zone in ((time.time, "eu-1a"), (lambda: time.time() - skew, "eu-1b")):
         cache = EVCache(
-            namespace, zones.zones, local_zone=zone, wall_clock=wall_clock, read_timeout=3, write_timeout=3, check_share=0
+            namespace,
+            zones.zones,
+            local_zone=zone,
+            wall_clock=wall_clock,
+            read_timeout=3,
+            write_timeout=3,
+            read_repair_chance=0,
         )
         clients.append(await stack.enter_async_context(cache))
         await cache.set(f"connect:{zone}", 1, consistency="all")

@@ -183,7 +183,7 @@ def test_a_dead_zone_sends_no_more_to_the_others_than_the_budget_says(zones, nam
             local_zone="eu-1a",
             read_timeout=1.0,
             failover=Failover(ratio=ratio, burst=burst),
-            check_share=0,
+            read_repair_chance=0,
             # A read that leaves a silent node asks a further zone: a pause of this machine must not be counted.
             nodes=NodeSettings(limits=ConnectionLimits(patience=PATIENT)),
         ) as cache:

@@ -262,7 +262,7 @@ def test_a_server_that_hangs_costs_each_call_its_time_and_no_more(each_server, n
 
     async def main():
         async with one_node_behind_a_proxy(each_server, namespace, transport) as (cache, proxy):
-            (node,) = cache._cluster.nodes.values()  # noqa: SLF001
+            (node,) = cache._runtime.cluster.nodes.values()  # noqa: SLF001
             connection = node.connection()
             proxy.stall = True
             failures, took = await outcomes(cache, TIMEOUT)

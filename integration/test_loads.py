@@ -112,8 +112,8 @@ def test_callers_of_one_key(dead, fault):
         source.open.clear()
         async with dead(fault) as cache:
             callers = [asyncio.create_task(cache.get_or_load("key", source.loader(1))) for _ in range(CALLERS)]
-            full = cache._keys.qualify("key")
-            while (flight := cache._single_flight.get(full)) is None or len(flight.waiters) < CALLERS:
+            full = cache._config.keys.qualify("key")
+            while (flight := cache._runtime.single_flight.get(full)) is None or len(flight.waiters) < CALLERS:
                 await asyncio.sleep(0.01)
             source.open.set()
             assert await asyncio.gather(*callers) == [1] * CALLERS
@@ -133,12 +133,12 @@ def test_callers_that_are_cancelled_while_they_wait_for_their_turn(dead, fault):
             callers = [
                 asyncio.create_task(cache.get_or_load(f"key-{number}", source.loader(number))) for number in range(CALLERS)
             ]
-            while source.running < MAX_LOADS or len(cache._single_flight) < CALLERS:
+            while source.running < MAX_LOADS or len(cache._runtime.single_flight) < CALLERS:
                 await asyncio.sleep(0.01)
             for caller in callers:
                 caller.cancel()
             await asyncio.gather(*callers, return_exceptions=True)
-            while len(cache._single_flight):
+            while len(cache._runtime.single_flight):
                 await asyncio.sleep(0.01)
             assert source.loads == MAX_LOADS
             assert source.running == 0

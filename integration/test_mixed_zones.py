@@ -90,7 +90,7 @@ def test_every_write_reaches_every_zone_and_reads_of_all_agree(mixed):
             await mixed.agree(key, 100)
             assert await cache.set(key, "four")
             await mixed.agree(key, "four")
-        nodes = {zone: node.transport for (zone, _), node in mixed.inside["classic"]._cluster.nodes.items()}
+        nodes = {zone: node.transport for (zone, _), node in mixed.inside["classic"]._runtime.cluster.nodes.items()}
         assert nodes == {"meta-1": "meta", "meta-2": "meta", "classic": "classic"}
 
     mixed(test)
@@ -150,7 +150,7 @@ def test_a_server_that_comes_back_as_another_kind_is_found_out(servers, namespac
             namespace, {"only": [server.address]}, local_zone="only", read_timeout=3, write_timeout=3
         ) as cache:
             first = await cache.set("key", 1)
-            (node,) = cache._cluster.nodes.values()
+            (node,) = cache._runtime.cluster.nodes.values()
             assert node.transport == ("classic" if before else "meta")
             assert (first.version is None) == before
             address, port = server.address, server.port

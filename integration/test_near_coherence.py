@@ -51,7 +51,7 @@ async def two_clients(zones, namespace, redis):
             near = NearCache(grace=GRACE_SECONDS)
             clients.append(EVCache(namespace, zones, local_zone=zone, near_cache=near, invalidation=channel, **PATIENT))
             await stack.enter_async_context(clients[-1])
-        await until(lambda: all(client._bus.is_up for client in clients))
+        await until(lambda: all(client._runtime.bus.is_up for client in clients))
         await asyncio.sleep(GRACE_SECONDS)
         yield clients
 
@@ -162,7 +162,7 @@ def test_near_hits_are_bounded_while_the_channel_is_gone(shared_zones, namespace
                 cleared = reader.stats().near.cleared
                 began = time.monotonic()
                 await asyncio.to_thread(redis.kill if fault == "killed" else redis.pause)
-                await until(lambda: not reader._bus.is_up)
+                await until(lambda: not reader._runtime.bus.is_up)
                 noticed = time.monotonic() - began
                 assert reader.stats().near.cleared > cleared
                 assert reader.stats().invalidation.losses == 1
@@ -170,7 +170,9 @@ def test_near_hits_are_bounded_while_the_channel_is_gone(shared_zones, namespace
                 during = traffic.take()
 
                 await asyncio.to_thread(redis.start if fault == "killed" else redis.resume)
-                await until(lambda: reader._bus.is_up and writer._bus.is_up and not writer._bus.stats.pending)
+                await until(
+                    lambda: reader._runtime.bus.is_up and writer._runtime.bus.is_up and not writer._runtime.bus.stats.pending
+                )
                 back = time.monotonic() - began
                 await asyncio.sleep(GRACE_SECONDS)
                 between = traffic.take()

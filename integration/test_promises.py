@@ -64,7 +64,7 @@ def test_nothing_outlives_its_time_however_it_is_read(ticking_zones, namespace):
     async def main():
         last = {}
         async with AsyncExitStack() as stack:
-            caches = await clients(stack, ticking_zones, namespace, check_share=1.0, tombstone_ttl=TTL)
+            caches = await clients(stack, ticking_zones, namespace, read_repair_chance=1.0, tombstone_ttl=TTL)
             for key in ("get", "get_many", "all", "for_update", "deleted"):
                 assert await caches["a"].set(key, "value", ttl=TTL, consistency="all")
             await asyncio.sleep(0.01)

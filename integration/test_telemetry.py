@@ -49,7 +49,7 @@ def test_what_calls_say_on_each_kind_of_server(zones_of_each_kind, namespace):
                 assert await cache.get_many(["k", "nothing"], near_cache=False) == {"k": 1}
                 assert await cache.get("k", consistency="quorum") == 1
                 assert await cache.get_or_load("l", load) == 7
-            return cache._cluster.view
+            return cache._runtime.cluster.view
 
     view = asyncio.run(main())
     request = bench.take()[0]

@@ -27,7 +27,7 @@ SIGNATURES = {
     "__init__": """
         namespace zones * local_zone read_consistency write_consistency read_timeout write_timeout ttl fallback_on_miss
         errors ordering interop codec tombstone_ttl near_cache invalidation loading max_loads nodes transport
-        repair check_share hints remember_versions failover hedging gutter hooks telemetry wall_clock
+        repair read_repair_chance hints remember_versions failover hedging gutter hooks telemetry wall_clock
     """,
     "get": "key default * as_ consistency timeout fallback_on_miss errors near_cache",
     "get_item": "key * as_ consistency timeout fallback_on_miss errors near_cache for_update",

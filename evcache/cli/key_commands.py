@@ -121,7 +121,8 @@ def get(target: Target, key: str) -> None:
 
     async def read() -> Item | None:
         async with make_client(target, Hooks()) as cache:
-            return await cache.get_item(key, consistency=target.consistency, timeout=target.timeout)
+            level = None if target.consistency is None else Consistency.parse(target.consistency)
+            return await cache.get_item(key, consistency=level, timeout=target.timeout)
 
     item = run_command(read())
     if item is None:

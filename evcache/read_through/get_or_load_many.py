@@ -11,7 +11,7 @@ from evcache.errors import DecodeError
 from evcache.hooks import HookDispatcher
 from evcache.load_policy import LoadPolicy
 from evcache.near_cache.entry import NearEntry
-from evcache.options import Key, Level, Seconds, several
+from evcache.options import Key, Level, Seconds, check_keys
 from evcache.read_through.freshness import State
 from evcache.read_through.get_or_load import MAX_RELOADS
 from evcache.read_through.loader import Loader
@@ -68,7 +68,7 @@ class BulkReadThrough:
     ) -> dict[Key, Any]:
         """Return the values of `keys`. `EVCache.get_or_load_many` documents the arguments and errors."""
         names: dict[bytes, list[Key]] = {}
-        for number, key in enumerate(list(several(keys)), 1):
+        for number, key in enumerate(list(check_keys(keys)), 1):
             names.setdefault(self._keys.qualify(key), []).append(key)
             if not number % STEP_KEYS:
                 await asyncio.sleep(0)

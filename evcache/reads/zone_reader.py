@@ -78,7 +78,7 @@ class ZoneReader:
             return read_quorum(self._context, ReadCall(view, flags, options, now, now + options.timeout), key)
         if self._near is not None and options.near_cache:
             return self._read_for_near(self._near, view, key, options)
-        return self._read_one(view, key, flags, options)
+        return self.read_one(view, key, flags, options)
 
     def kept(self, key: bytes) -> NearEntry | None:
         """Return the near cache's entry of a key, or None. No call is cheaper: no task, no timer, no await.
@@ -140,14 +140,14 @@ class ZoneReader:
         asked_at = view.loop.time()
         try:
             # With the seconds left, because they limit the time in the near cache.
-            found = await self._read_one(view, key, COPY_FIELDS, options)
+            found = await self.read_one(view, key, COPY_FIELDS, options)
         except BaseException:
             near.abandon(flight)
             raise
         near.complete(flight, found, view.loop.time() - asked_at)
         return found
 
-    async def _read_one(self, view: ClusterSnapshot, key: bytes, fields: Fields, options: Options) -> ZoneHit | None:
+    async def read_one(self, view: ClusterSnapshot, key: bytes, fields: Fields, options: Options) -> ZoneHit | None:
         """Read a key from the first zone, and from others if that fails or misses."""
         self._reads_begun += 1
         loop = view.loop

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping
 
 from evcache._background import BackgroundTasks
-from evcache.config import TOMBSTONE_TTL_SECONDS
 from evcache.hooks import Hooks
 from evcache.replication.command import execute
 from evcache.replication.comparison import Comparison, StaleCopy, compare_replicas, may_resurrect
@@ -35,7 +34,7 @@ from evcache.replication.node_requests import (
 from evcache.replication.reconcile import ZoneHit
 from evcache.replication.touch import remove_version
 from evcache.results import Outcome
-from evcache.values.ttl import exptime_of_copy, to_exptime
+from evcache.values.ttl import TOMBSTONE_TTL_SECONDS, exptime_of_copy, to_exptime
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, ServerError
 from evcache.zones.nodes.node import Node

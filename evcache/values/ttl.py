@@ -9,6 +9,9 @@ from evcache.zones.errors import InvalidArgument
 
 DEFAULT_TTL_SECONDS = 900  # EVCache's
 
+# Seconds that the zones remember a delete: longer than any repair or retry that could store an older value.
+TOMBSTONE_TTL_SECONDS = 60
+
 # memcached takes a larger number as a unix time. 2,592,001 would be in January 1970, so the item would expire at once.
 MAX_RELATIVE_SECONDS = 30 * 24 * 60 * 60
 _MAX_UNIX_TIME = 2**31 - 1  # memcached stores it in a signed 32-bit number

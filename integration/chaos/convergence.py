@@ -81,7 +81,7 @@ class Observer:
             if stats.hints or stats.nodes_down:
                 down = [
                     f"{zone} {node.label} ({node.circuit})"
-                    for (zone, _), node in client.cache._cluster.nodes.items()
+                    for (zone, _), node in client.cache._runtime.cluster.nodes.items()
                     if node.is_down
                 ]
                 yield f"    {client.name} has {stats.hints} writes to deliver; down: {', '.join(down) or 'nothing'}"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from evcache.config import TOMBSTONE_TTL_SECONDS
 from evcache.testing import RunningZones
+from evcache.values.ttl import TOMBSTONE_TTL_SECONDS
 from evcache.zones.health.circuit_breaker import CircuitLimits
 from evcache.zones.nodes.settings import NodeSettings
 from integration.chaos.convergence import Observer
@@ -35,7 +35,7 @@ PROGRESS_SECONDS = 5.0
 
 SHORT_PAUSES = CircuitLimits(first_pause=0.3, longest_pause=1.0, jitter=0.2)
 
-NO_REPAIR = {"hints": None, "repair": False, "check_share": 0, "remember_versions": 0}
+NO_REPAIR = {"hints": None, "repair": False, "read_repair_chance": 0, "remember_versions": 0}
 """Options of a client that does nothing about what a zone missed."""
 
 

@@ -179,8 +179,8 @@ class _Client:
             remember_versions=REMEMBERED_KEYS if settings.guard is Guard.ALL else 0,
         )
         # Drawn at random otherwise: the neighbour that is asked after a miss, and who wins in the same millisecond.
-        self.cache._cluster._seed = bytes([number] * 8)
-        self.cache._clock.writer = number
+        self.cache._runtime.cluster._seed = bytes([number] * 8)
+        self.cache._runtime.hlc.writer = number
         for zone in zones.names:
             wires.requests[zone].delay = self._request_delay
             wires.replies[zone].delay = lambda _: hop(self._hops)
@@ -189,7 +189,7 @@ class _Client:
             near._fences = NoFences()  # type: ignore[assignment]
         if settings.guard is Guard.NOTHING:
             near._invalidate_fetch = lambda key: None  # type: ignore[method-assign]
-        self._listen(self.cache._changes)
+        self._listen(self.cache._runtime.dispatcher)
 
     def _request_delay(self, data: bytes) -> float:
         is_read = data.startswith(b"mg ")
@@ -239,7 +239,7 @@ class _Client:
         # Some keys are read much more often than others, and written as often as any.
         names = [_key(chance.random() ** HOTNESS) for _ in range(5 if chance.random() < 0.02 else 1)]
         for name in names:
-            kept = self.cache._reads.kept(full(name))
+            kept = self.cache._runtime.zone_reader.kept(full(name))
             if kept is not None:
                 self._judge.hit(name, kept.version or 0, self._loop.time())
         self._counts.reads += len(names)

@@ -14,7 +14,7 @@ BACK_SECONDS = 10.0
 
 def decided_by(cache, zone, tag="k"):
     """A key about which this zone decides."""
-    view = cache._cluster.view
+    view = cache._runtime.cluster.view
     return next(key for number in range(1_000) if view.coordinators(full(key := f"{tag}{number}"))[0].name == zone)
 
 
@@ -121,7 +121,7 @@ async def heard_versions(zones: MemoryZones) -> bool:
 async def sampling(zones: MemoryZones) -> bool:
     """Only bulk reads see a zone that is behind."""
     writer = await zones.ready(local_zone="b")
-    reader = await zones.ready(check_share=1.0)
+    reader = await zones.ready(read_repair_chance=1.0)
     keys = ["k0", "k1", "k2"]
     await writer.set_many(dict.fromkeys(keys, "old"), consistency="all")
     held = {key: zones.held(key, "a") for key in keys}

@@ -29,7 +29,7 @@ def written(operation):
 
 def nodes_of(cache, zone):
     """Return the nodes of one zone."""
-    return [node for (name, _), node in cache._cluster.nodes.items() if name == zone]
+    return [node for (name, _), node in cache._runtime.cluster.nodes.items() if name == zone]
 
 
 async def trickle(zones, *which, pause=0.05):

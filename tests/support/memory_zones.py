@@ -178,9 +178,9 @@ class MemoryZones:
         """A client in zone a, unless the options say otherwise.
 
         A node that has come back gets all of its reads at once, unless `circuit` says otherwise, and no read has all zones
-        compared, unless `check_share` does: chance has no place here.
+        compared, unless `read_repair_chance` does: chance has no place here.
         """
-        options = {"local_zone": "a", "wall_clock": self.wall_clock, "check_share": 0, **options}
+        options = {"local_zone": "a", "wall_clock": self.wall_clock, "read_repair_chance": 0, **options}
         connections = options.pop("connections", 1)
         circuit = options.pop("circuit", CircuitLimits(slow_start=0))
         connect_timeout = options.pop("connect_timeout", NodeSettings().connect_timeout)
@@ -381,14 +381,14 @@ def on_zones(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Non
 
 def pause_before_decisions(zones: MemoryZones, cache: EVCache, *names: str) -> None:
     """Have zones hang once they have been looked at for a conditional write: the next request is the one that decides."""
-    look = cache._coordinator.look
+    look = cache._runtime.coordinator.look
 
     async def looks_and_hangs(*arguments: Any, **options: Any) -> Any:
         seen = await look(*arguments, **options)
         zones.pause(*names)
         return seen
 
-    cache._coordinator.look = looks_and_hangs  # type: ignore[method-assign]
+    cache._runtime.coordinator.look = looks_and_hangs  # type: ignore[method-assign]
 
 
 async def cut_off(zones: MemoryZones, cache: EVCache, *names: str) -> None:

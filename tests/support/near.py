@@ -95,8 +95,8 @@ OLD = "1"
 
 def near_of(cache: EVCache) -> CoherentNearCache:
     """The near cache of a client."""
-    assert cache._near is not None
-    return cache._near
+    assert cache._runtime.near is not None
+    return cache._runtime.near
 
 
 def kept(cache: EVCache, key: str) -> Any:

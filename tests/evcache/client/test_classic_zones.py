@@ -146,7 +146,7 @@ async def test_counters_and_how_long_their_copies_live(zones):
 async def test_looking_at_an_item_tells_all_but_its_time(zones):
     client = await zones.ready(write_consistency="all")
     await client.set("key", b"value", ttl=50)
-    node = next(iter(client._cluster.nodes.values()))
+    node = next(iter(client._runtime.cluster.nodes.values()))
     seen = await peek(node, full("key"), asyncio.get_running_loop().time() + 1)
     assert (seen.ttl, seen.absent) == (None, False)
     assert seen.cas == zones.held("key", "a").raw.cas
@@ -236,7 +236,7 @@ async def test_the_clients_transport_comes_before_that_of_its_nodes():
     for transport, expected in ((None, "meta"), ("classic", "classic"), ("auto", "meta")):
         async with EVCache("ns", zones.topology, nodes=settings, transport=transport) as client:
             await client.get("key")
-            assert [node.transport for node in client._cluster.nodes.values()] == [expected]
+            assert [node.transport for node in client._runtime.cluster.nodes.values()] == [expected]
 
 
 @on_zones(twemproxy=True)

@@ -192,7 +192,7 @@ async def test_a_version_that_went_past_one_that_is_not_believed_is_not_waited_f
     follow_loop(other)
     await pass_time(6)
     heard = []
-    other._changes.announce = lambda key, version: heard.append(version)
+    other._runtime.dispatcher.announce = lambda key, version: heard.append(version)
     await broken.set("k", "far ahead", consistency="all")
     await other.set("k", "ours", consistency="all")
     assert heard == [None]
@@ -324,7 +324,7 @@ async def test_what_is_refused_is_said_once_and_counted(zones, caplog):
     slow, _ = await client(zones, -FAR)
     right, _ = await client(zones)
     await right.set_many({"k": 1, "l": 1}, consistency="all")
-    right._clock.writer = 77
+    right._runtime.hlc.writer = 77
     await right.set("m", 1, consistency="all")
     with caplog.at_level(logging.INFO):
         for _ in range(3):
@@ -410,8 +410,8 @@ async def test_two_clients_with_one_writer_id_may_write_one_version(zones):
     """In one millisecond, under one key: each zone keeps what came last, and shows it until the key is written again."""
     one, _ = await client(zones, circuit=PATIENT)
     other, _ = await client(zones, circuit=PATIENT, local_zone="b")
-    one._clock.writer = other._clock.writer = 7
-    one._clock._stamp = other._clock._stamp = 0
+    one._runtime.hlc.writer = other._runtime.hlc.writer = 7
+    one._runtime.hlc._stamp = other._runtime.hlc._stamp = 0
     zones.pause("b")
     first = asyncio.ensure_future(one.set("k", "one", consistency="all", timeout=5))
     await asyncio.sleep(0)

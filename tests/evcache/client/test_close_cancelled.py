@@ -42,7 +42,7 @@ class Made:
 
     @property
     def nodes(self):
-        view = self.cache._cluster.view
+        view = self.cache._runtime.cluster.view
         return [] if view is None else [node for pool in view.writers for node in pool.nodes]
 
     def assert_nothing_is_left(self):

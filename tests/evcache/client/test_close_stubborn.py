@@ -150,7 +150,7 @@ async def finds_zones(zones):
 async def dials(zones):
     stubborn = Stubborn()
     cache = zones.client()
-    cache._cluster._settings = NodeSettings(dialer=stubborn.dial, connect_timeout=1000)
+    cache._runtime.cluster._settings = NodeSettings(dialer=stubborn.dial, connect_timeout=1000)
     with pytest.raises(CacheError):
         await cache.get("k", timeout=0.1)
     return cache, stubborn, None
@@ -165,7 +165,7 @@ async def dials_late(zones):
         return await zones.dial(endpoint, factory)
 
     cache = zones.client()
-    cache._cluster._settings = NodeSettings(dialer=dial, connect_timeout=1000)
+    cache._runtime.cluster._settings = NodeSettings(dialer=dial, connect_timeout=1000)
     with pytest.raises(CacheError):
         await cache.get("k", timeout=0.1)
     return cache, stubborn, None
@@ -224,7 +224,7 @@ async def test_close_ends_in_time(zones, case, drain, caplog):
             await pass_time(1)
             stats = cache.stats()
             assert (stats.loads.running, stats.loads.waiting, stats.background_tasks) == (0, 0, 0)
-            assert cache._read_through._loader._context.calls._limiter.taken == 0
+            assert cache._runtime.read_through._loader._context.calls._limiter.taken == 0
             assert await cache.get("new") == 1
     stubborn.release.set()
     await pass_time(5)

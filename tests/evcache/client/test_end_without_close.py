@@ -129,7 +129,7 @@ async def test_a_write_ends_if_its_background_task_is_cancelled_before_it_begins
     for _ in range(turns):
         await asyncio.sleep(0)
     for task in asyncio.all_tasks() - {asyncio.current_task(), setting}:
-        if task in cache._background._tasks:
+        if task in cache._runtime.background._tasks:
             task.cancel()
     loop = asyncio.get_running_loop()
     began = loop.time()

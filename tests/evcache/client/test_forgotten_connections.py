@@ -14,7 +14,7 @@ from tests.support.virtual_time import in_virtual_time
 
 def forget(client):
     """Drop what the client sends on the connections that it has."""
-    for node in client._cluster.nodes.values():  # noqa: SLF001
+    for node in client._runtime.cluster.nodes.values():  # noqa: SLF001
         for connection in node.in_use():
             connection._transport.write = lambda _: None  # noqa: SLF001
 

@@ -471,11 +471,11 @@ def test_a_loop_whose_end_is_interrupted_does_not_keep_the_client_from_opening()
 
     async def use():
         await cache.get("k", errors="miss")
-        cache._cluster.close = interrupted
+        cache._runtime.cluster.close = interrupted
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(use())
-    del cache._cluster.close
+    del cache._runtime.cluster.close
 
     async def again():
         await cache.close()

@@ -52,7 +52,7 @@ async def used_on(transport, **server):
         NAMESPACE, zones.topology, local_zone="a", wall_clock=zones.wall_clock, nodes=settings, write_consistency="all"
     )
     try:
-        return await use_everything(client), [node.capabilities for node in client._cluster.nodes.values()]  # noqa: SLF001
+        return await use_everything(client), [node.capabilities for node in client._runtime.cluster.nodes.values()]  # noqa: SLF001
     finally:
         await client.close(0)
         await pass_time()

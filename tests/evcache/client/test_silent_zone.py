@@ -59,7 +59,7 @@ async def test_no_read_waits_for_a_local_zone_that_stands_still(zones, how):
 @on_zones()
 async def test_two_silent_zones_cost_twice_the_patience(zones):
     cache = await filled(zones)
-    second = next(pool.name for pool in cache._cluster.view.readers if pool.name != "a")  # noqa: SLF001
+    second = next(pool.name for pool in cache._runtime.cluster.view.readers if pool.name != "a")  # noqa: SLF001
     zones.pause("a", second)
     first = await asyncio.gather(*(timed(cache.get("k")) for _ in range(CALLERS)))
     assert [result for _, result in first] == ["v"] * CALLERS
@@ -221,7 +221,7 @@ def test_a_zone_that_goes_on_alone_is_asked_again_while_there_is_time(names, sta
         assert [result for _, result in results] == [{"k": "v"} if how == "get_many" else "v"] * 4
         assert max(took for took, _ in results) < TIMEOUT
         await pass_time(0.2)
-        assert all(node.failure is None for (zone, _), node in cache._cluster.nodes.items() if zone == "a")  # noqa: SLF001
+        assert all(node.failure is None for (zone, _), node in cache._runtime.cluster.nodes.items() if zone == "a")  # noqa: SLF001
 
     scenario()
 
@@ -252,7 +252,7 @@ def test_zones_that_go_on_stay_up_under_the_calls_that_waited(names, round_trip)
         offering.cancel()
         await asyncio.gather(*reads)
         assert now() - resumed < 1.2
-        outages = [len(node.outages) for node in cache._cluster.nodes.values()]  # noqa: SLF001
+        outages = [len(node.outages) for node in cache._runtime.cluster.nodes.values()]  # noqa: SLF001
         assert outages == [1] * len(names)
 
     scenario()

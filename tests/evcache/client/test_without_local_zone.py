@@ -55,7 +55,7 @@ async def test_healthy_zones_mean_no_fallback(zones):
     bench, hooks = Bench(), Reads()
     cache = await zones.ready(local_zone=None, telemetry=bench.settings(), hooks=hooks)
     await cache.set("k", 1, consistency="all")
-    first = cache._cluster.view.preferred_zone
+    first = cache._runtime.cluster.view.preferred_zone
     bench.take()
     await read_in_every_way(cache)
     assert hooks.heard == [(first, "preferred")] * WAYS
@@ -66,8 +66,8 @@ async def test_healthy_zones_mean_no_fallback(zones):
     sources = [seen.attributes["evcache.source"] for seen in bench.take() if "evcache.source" in seen.attributes]
     assert sources == ["preferred"] * 5  # of the calls for one key
     assert (cache.stats().failovers, cache.stats().failovers_denied) == (0, 0)
-    cache._reads._count_reads()
-    budget = cache._failover
+    cache._runtime.zone_reader._count_reads()
+    budget = cache._runtime.failover_budget
     assert budget._tokens == pytest.approx(budget._burst + (WAYS + 1) * budget._ratio)
 
 
@@ -76,7 +76,7 @@ async def test_a_read_of_another_zone_is_a_fallback(zones):
     hooks = Reads()
     cache = await zones.ready(local_zone=None, hooks=hooks)
     await cache.set("k", 1, consistency="all")
-    first = cache._cluster.view.preferred_zone
+    first = cache._runtime.cluster.view.preferred_zone
     await zones.kill(first)
     for _ in range(3):
         assert await cache.get("k") == 1
@@ -97,11 +97,11 @@ async def test_near_cache_names_the_zone_that_reads_report(zones):
     await pass_time(6)
     await cache.set("k", 1, consistency="all")
     item = await cache.get_item("k")
-    assert (item.source, item.zone) == ("near", cache._cluster.view.preferred_zone)
+    assert (item.source, item.zone) == ("near", cache._runtime.cluster.view.preferred_zone)
 
 
 @on_zones()
 async def test_spread_over_all_zones(zones):
     """Each client draws its own order, so that no zone serves all clients without a local zone."""
     clients = [await zones.ready(local_zone=None) for _ in range(60)]
-    assert {client._cluster.view.preferred_zone for client in clients} == set(zones.names)
+    assert {client._runtime.cluster.view.preferred_zone for client in clients} == set(zones.names)

@@ -100,7 +100,7 @@ ACCEPTED = {
     (CircuitLimits, "jitter"): {"0"},
     (CircuitLimits, "probe_timeout"): {"None"},
     (CircuitLimits, "slow_start"): {"0"},
-    (EVCache, "check_share"): {"0"},
+    (EVCache, "read_repair_chance"): {"0"},
     (EVCache, "codec"): {"None"},
     (EVCache, "fallback_on_miss"): {"True"},
     (EVCache, "gutter"): {"None"},

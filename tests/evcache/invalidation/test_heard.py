@@ -70,7 +70,7 @@ async def two_clients(zones, **options):
     channel = LocalChannel()
     clients = [await zones.ready(local_zone=zone, invalidation=channel, **options) for zone in "ba"]
     for client in clients:
-        if client._near is not None:
+        if client._runtime.near is not None:
             follow_loop(client)
     await pass_time(6)
     assert await clients[0].set("k", "old", consistency="all")
@@ -117,7 +117,7 @@ async def test_what_is_loaded_after_a_delete_was_heard_is_stored(zones):
     """The local zone lacks the delete, and the clock of the deleting client is ahead. The load began after the delete."""
     writer, reader = await two_clients(zones, hints=None)
     ahead = await zones.ready(
-        local_zone="b", invalidation=writer._bus._channel, hints=None, wall_clock=lambda: zones.wall_clock() + 30
+        local_zone="b", invalidation=writer._runtime.bus._channel, hints=None, wall_clock=lambda: zones.wall_clock() + 30
     )
     old = zones.held("k", "a")
     assert await ahead.delete("k", consistency="all")
@@ -153,8 +153,8 @@ async def test_a_write_that_no_zone_has_taken_makes_no_zone_look_behind(zones, w
 async def test_a_version_that_is_too_far_ahead_is_not_believed(zones):
     """A wrong clock must not make every zone look behind."""
     _, reader = await two_clients(zones)
-    reader._changes.invalidate(full("k"), (int(zones.wall_clock() * 1000) + 3_600_000) << 20)
-    assert reader._reads._clock.refused == 1
+    reader._runtime.dispatcher.invalidate(full("k"), (int(zones.wall_clock() * 1000) + 3_600_000) << 20)
+    assert reader._runtime.zone_reader._clock.refused == 1
     assert await reader.get("k") == "old"
 
 
@@ -162,7 +162,7 @@ async def test_a_version_that_is_too_far_ahead_is_not_believed(zones):
 @on_zones()
 async def test_a_change_without_a_version_leaves_what_zones_say(zones, version):
     _, reader = await two_clients(zones)
-    reader._changes.invalidate(full("k"), version)
+    reader._runtime.dispatcher.invalidate(full("k"), version)
     assert await reader.get("k") == "old"
 
 

@@ -169,7 +169,7 @@ async def test_a_value_that_is_renewed_while_it_is_changed_is_read_after_all(zon
     await pass_time(59.9)
     while kept(pair.reader, KEY) is not None:
         await pass_time(0.01)
-    assert pair.reader._reads.may_renew(full(KEY))
+    assert pair.reader._runtime.zone_reader.may_renew(full(KEY))
     reading = await pair.lands_late(get)
     await pair.writer.set(KEY, "new", consistency="all")
     await heard()
@@ -307,14 +307,14 @@ async def test_a_decision_whose_answer_got_lost_is_announced_as_unknown(zones, e
     pair = await Pair.on(zones, old=1 if operation == "incr" else OLD)
     decides = coordinator_order(full(KEY), "abc")[0]
     assert await pair.reader.get(KEY) == (1 if operation == "incr" else OLD)
-    look = pair.writer._coordinator.look
+    look = pair.writer._runtime.coordinator.look
 
     async def looks_and_hears_no_more(*arguments, **options):
         seen = await look(*arguments, **options)
         pair.to_writer.replies[decides].hold()
         return seen
 
-    pair.writer._coordinator.look = looks_and_hears_no_more
+    pair.writer._runtime.coordinator.look = looks_and_hears_no_more
     if end is timed_out:
         with pytest.raises(CacheUnavailable):
             await write(pair.writer, timeout=0.3)
@@ -374,7 +374,7 @@ async def test_a_delivery_also_spoils_what_is_being_fetched(zones):
 async def test_a_repair_of_a_zone_that_was_behind_is_announced(zones, how):
     """A near cache may have kept what the zone held, longer after the write was announced than floors last."""
     pair = await Pair.on(zones, remember_versions=0)
-    other, _ = near_client(zones, "b", invalidation=pair.channel, check_share=1.0 if how == "check" else 0, **PATIENT)
+    other, _ = near_client(zones, "b", invalidation=pair.channel, read_repair_chance=1.0 if how == "check" else 0, **PATIENT)
     await settled(zones, other)
     old = pair.in_zone()
     await pair.writer.set(KEY, "new", consistency="all")
@@ -400,7 +400,7 @@ async def test_a_repair_of_a_zone_that_was_behind_is_announced(zones, how):
 async def test_the_removal_of_an_older_value_is_announced(zones):
     """What is about to expire is not copied, and a zone that holds an older value loses that instead."""
     pair = await Pair.on(zones, remember_versions=0)
-    other, _ = near_client(zones, "b", invalidation=pair.channel, check_share=0, **PATIENT)
+    other, _ = near_client(zones, "b", invalidation=pair.channel, read_repair_chance=0, **PATIENT)
     await settled(zones, other)
     old = pair.in_zone()
     await pair.writer.set(KEY, "new", ttl=GRACE + 4, consistency="all")

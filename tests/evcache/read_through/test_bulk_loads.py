@@ -35,7 +35,7 @@ def test_a_load_of_more_keys_than_a_connection_may_have_in_flight(at_once, warm)
         cache, source = zones.client(limits=ConnectionLimits(max_pending=16)), Source("loaded")
         if warm:
             await zones.connect(cache)
-        cache._background._max_tasks = 12
+        cache._runtime.background._max_tasks = 12
         keys = names(200)
         assert await cache.get_or_load_many(keys, source.load_many) == dict.fromkeys(keys, "loaded")
         assert source.asked == [keys]
@@ -120,4 +120,4 @@ async def test_close_in_the_middle_of_a_load_leaves_no_task(zones, at_once, mome
     loading.exception()
     zones.resume("a", "b", "c")
     await settle()
-    assert len(cache._background) == 0
+    assert len(cache._runtime.background) == 0

@@ -344,7 +344,7 @@ async def test_a_client_may_be_closed_at_any_moment(zones, turns):
 async def test_too_much_background_work_turns_loads_away(zones, monkeypatch):
     """By an error, and not by waiting for ever."""
     cache, source = await zones.ready(), Source(seconds=1)
-    monkeypatch.setattr(cache._background, "_max_tasks", 0)
+    monkeypatch.setattr(cache._runtime.background, "_max_tasks", 0)
     for call in (cache.get_or_load("k", source.load), cache.get_or_load_many(["k"], source.load_many)):
         with pytest.raises(LoadAborted):
             await call
@@ -357,7 +357,7 @@ async def test_what_there_is_no_room_to_store_in_the_background_is_stored_all_th
     cache, source = await zones.ready(near_cache=NearCache()), Source(seconds=1)
     caller = asyncio.create_task(cache.get_or_load("k", source.load))
     await started(source)
-    monkeypatch.setattr(cache._background, "_max_tasks", 0)
+    monkeypatch.setattr(cache._runtime.background, "_max_tasks", 0)
     assert await caller == "v"
     assert seen(zones, "k") == {"a": "v", "b": "v"}
     await assert_nothing_left(cache)

@@ -178,7 +178,7 @@ async def test_what_has_no_time_to_live_is_not_kept(zones, value):
 async def test_jitter_makes_lives_shorter_and_never_longer(zones, monkeypatch, draw, settings):
     """By up to its share of the time to live, at random."""
     cache = await zones.ready()
-    load_context = cache._read_through._loader._context
+    load_context = cache._runtime.read_through._loader._context
     monkeypatch.setattr(type(load_context), "draw", property(lambda _: lambda: draw))
     await cache.get_or_load("k", Source("v").load, ttl=1000, policy=LoadPolicy(jitter=0.2, **settings))
     whole = 1000 * (1 - 0.2 * draw)

@@ -24,11 +24,11 @@ class Process:
 
     def __init__(self, cache: EVCache):
         self.cache = cache
-        self.leases = Leases(cache._clock)
+        self.leases = Leases(cache._runtime.hlc)
 
     @property
     def view(self):
-        return self.cache._cluster.view
+        return self.cache._runtime.cluster.view
 
     async def take(self, key=KEY, seconds=10, timeout=0.5):
         return await self.leases.take(self.view, key, seconds, self.deadline(timeout))

@@ -142,9 +142,9 @@ async def test_a_set_ends_the_time_for_which_a_loader_is_left_alone(zones):
 async def test_missed_announcements_end_it_for_every_key(zones):
     cache = await zones.ready()
     source = await failed_refresh(cache, STALE)
-    assert cache._read_through._loader.is_in_backoff(b"t:k")
-    cache._changes.invalidate_all("a test")
-    assert not cache._read_through._loader.is_in_backoff(b"t:k")
+    assert cache._runtime.read_through._loader.is_in_backoff(b"t:k")
+    cache._runtime.dispatcher.invalidate_all("a test")
+    assert not cache._runtime.read_through._loader.is_in_backoff(b"t:k")
     assert source.calls == 2
 
 
@@ -160,11 +160,11 @@ async def test_a_load_that_fails_after_a_write_says_nothing_about_the_next_one(z
     assert await load(cache, source, STALE) == "old"
     await started(source, 2)
     if write == "lost track":
-        cache._changes.invalidate_all("a test")
+        cache._runtime.dispatcher.invalidate_all("a test")
     else:
         await (cache.delete("k") if write == "delete" else cache.invalidate("k", stale_while_revalidate=60))
     await pass_time(1.1)
-    assert not cache._read_through._loader.is_in_backoff(b"t:k")
+    assert not cache._runtime.read_through._loader.is_in_backoff(b"t:k")
     source.error, source.seconds, source.value = None, 0, "new"
     if write != "lost track":
         assert await load(cache, source, STALE) == ("new" if write == "delete" else "old")

@@ -153,7 +153,7 @@ async def test_the_lease_of_a_process_that_died_goes_to_another(zones):
     policy = LoadPolicy(lease_seconds=4, lease_wait=0.5, load_timeout=5000, hard_timeout=5000)
     first = asyncio.create_task(winner.get_or_load("k", slow.load, policy=policy))
     await started(slow)
-    for node in winner._cluster.nodes.values():  # as of a process that was killed: it gives nothing back
+    for node in winner._runtime.cluster.nodes.values():  # as of a process that was killed: it gives nothing back
         await node.close(0)
     await winner.close(0)
     assert not no_stubs(zones)

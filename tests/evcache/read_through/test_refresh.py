@@ -145,7 +145,7 @@ async def test_without_leases_early_loads_are_drawn(zones):
     source = Source("old", seconds=1)
     policy = LoadPolicy(jitter=0, lease=False)
     draws = []
-    cache._read_through._lookup._draw = lambda: draws.pop()
+    cache._runtime.read_through._lookup._draw = lambda: draws.pop()
     draws[:] = [0.5] * 5
     await cache.get_or_load("k", source.load, ttl=100, policy=policy)
     assert zones.one("a").store.get(full("k")).flags == FLAG_ENVELOPE

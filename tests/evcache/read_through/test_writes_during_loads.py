@@ -299,7 +299,7 @@ async def test_a_load_that_began_before_a_gap_is_not_in_the_near_cache(zones):
     source = Source("before", seconds=1)
     waiting = asyncio.create_task(pair.reader.get_or_load(KEY, source.load))
     await started(source)
-    pair.reader._changes.invalidate_all("test")
+    pair.reader._runtime.dispatcher.invalidate_all("test")
     assert await waiting == "before"
     assert kept(pair.reader, KEY) is None
 

@@ -76,7 +76,7 @@ async def test_with_two_zones_dead_the_third_serves_every_read(zones, read):
     cache = await zones.ready(failover=JUST_ENOUGH)
     await cache.set("k", "value", consistency="all")
     assert cache.stats().failovers == 0
-    second = [pool.name for pool in cache._cluster.view.readers][1]
+    second = [pool.name for pool in cache._runtime.cluster.view.readers][1]
     await cut_off(zones, cache, "a", second)
     for _ in range(100):
         assert await read(cache, "k") == "value"
@@ -89,7 +89,7 @@ async def test_a_node_that_is_down_costs_the_budget_nothing(zones, read):
     """The node of the key is down in the first two zones, and neither zone is ejected. The third zone serves the key."""
     cache = await zones.ready(failover=JUST_ENOUGH)
     await cache.set("k", "value", consistency="all")
-    for pool in cache._cluster.view.readers[:2]:
+    for pool in cache._runtime.cluster.view.readers[:2]:
         (holder,) = [fake for fake in zones.servers[pool.name] if fake.store.get(full("k")) is not None]
         await holder.kill()
     await cache.set("k", "value", errors="miss")  # the client finds out
@@ -173,7 +173,7 @@ async def test_a_zone_that_is_down_gets_no_share_of_the_time(zones, read):
     """The first zone hangs for its third. The second may answer until the deadline, because the third is known to be down."""
     cache = await zones.ready(circuit=PATIENT, hints=None)
     await cache.set("k", "value", consistency="all")
-    _, second, third = (pool.name for pool in cache._cluster.view.readers)
+    _, second, third = (pool.name for pool in cache._runtime.cluster.view.readers)
     await zones.kill(third)
     assert not await cache.set("k", "value", consistency="all")  # the client notices
     await pass_time()
@@ -191,7 +191,7 @@ async def test_a_silent_zone_is_asked_again_at_the_end(zones, read, index):
     """All zones become silent, and one of them resumes before the deadline. Reads leave a zone only if several wait on it."""
     cache = await zones.ready(circuit=PATIENT)
     await cache.set("k", "value", consistency="all")
-    resumed = [pool.name for pool in cache._cluster.view.readers][index]
+    resumed = [pool.name for pool in cache._runtime.cluster.view.readers][index]
     zones.pause("a", "b", "c")
     calls = [asyncio.create_task(read(cache, "k", timeout=0.1)) for _ in range(8)]
     await asyncio.sleep(0.03)

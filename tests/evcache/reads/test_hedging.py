@@ -40,7 +40,9 @@ def test_an_invalid_setting_is_refused_by_its_name(name, value):
 
 async def measured(zones, hedging=ALL, **options):
     """Return a client that has measured its zone, with a value in every zone."""
-    cache = await zones.ready(hedging=hedging, circuit=PATIENT, hints=None, check_share=0, read_timeout=0.9, **options)
+    cache = await zones.ready(
+        hedging=hedging, circuit=PATIENT, hints=None, read_repair_chance=0, read_timeout=0.9, **options
+    )
     await cache.set("k", "value", consistency="all")
     for _ in range(SAMPLES):
         assert await cache.get("k") == "value"
@@ -50,7 +52,7 @@ async def measured(zones, hedging=ALL, **options):
 
 def second_of(cache):
     """Return the zone that this client asks second."""
-    return cache._cluster.view.readers[1].name
+    return cache._runtime.cluster.view.readers[1].name
 
 
 @on_zones()

@@ -134,7 +134,7 @@ async def test_while_a_zone_is_stale_the_gutter_is_not_used(zones, read):
 @reads
 @on_zones()
 async def test_items_of_the_gutter_are_never_copied_to_zones(zones, read):
-    cache = await with_gutter(zones, hints=None, check_share=1.0)
+    cache = await with_gutter(zones, hints=None, read_repair_chance=1.0)
     await zones.kill(*"abc")
     await cache.set("k", "value")
     assert await read(cache) == "value"
@@ -271,7 +271,7 @@ async def test_the_near_cache_keeps_an_item_of_the_gutter_for_the_time_left_ther
     await zones.kill(*"abc")
     await cache.set("k", "value", ttl=300)
     assert await cache.get("k") == "value"
-    left = cache._near.seconds_left(entry_of(cache._near, full("k")))
+    left = cache._runtime.near.seconds_left(entry_of(cache._runtime.near, full("k")))
     assert left is not None
     assert left <= 10
 

@@ -142,7 +142,7 @@ def test_a_file_that_fails_in_use_fails_no_call(tmp_path, caplog, recovers):
         cache = patient(zones, hints=Hints(path=path), hooks=listener)
         await zones.kill("c")
         await cache.set("k0", 0, timeout=5)
-        file = cache._replay.journal._file
+        file = cache._runtime.handoff.journal._file
         assert await file.flush()
         assert cache.stats().hint_file_error is None
         file._thread.submit(file._database.execute, "PRAGMA query_only = ON").result()
@@ -205,7 +205,7 @@ def test_a_client_that_is_closed_while_a_slow_file_opens_leaves_nothing(tmp_path
             patch.setattr(HintFile, "_open", lambda file: (go_on.wait(10), opened(file))[1])
             getting = asyncio.create_task(cache.get("k", timeout=5))
             await settle()
-            cache._replay.journal.wait_no_longer()
+            cache._runtime.handoff.journal.wait_no_longer()
             assert await getting is None
             closing = asyncio.create_task(cache.close())
             await settle()

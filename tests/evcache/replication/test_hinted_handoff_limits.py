@@ -224,13 +224,13 @@ async def test_a_zone_that_is_down_for_long_costs_little(zones):
     cache = await zones.ready(circuit=QUICK)
     await cut_off(zones, cache, "c")
     passes = []
-    original = cache._replay._deliver_all
+    original = cache._runtime.handoff._deliver_all
 
     async def counted():
         passes.append(zones._loop.time())
         return await original()
 
-    cache._replay._deliver_all = counted
+    cache._runtime.handoff._deliver_all = counted
     for number in range(1000):
         await cache.set(f"k{number}", number)
         await pass_time(0.1)

@@ -144,7 +144,7 @@ async def test_a_zone_that_goes_down_between_the_look_and_the_copy_is_not_settle
     cache = await zones.ready()
     written = await cache.set("k", "v", consistency="all")
     zones.evict("k", "c")
-    view = cache._cluster.view
+    view = cache._runtime.cluster.view
     nodes = {pool.name: pool.nodes[0] for pool in view.writers}
     key = full("k")
 
@@ -154,7 +154,7 @@ async def test_a_zone_that_goes_down_between_the_look_and_the_copy_is_not_settle
         lack = StaleCopy("c", key, written.version, nodes["a"], nodes["c"], holds_older=False)
         return Comparison({"c": None}, {}, written.version, [lack])
 
-    monkeypatch.setattr(cache._repair, "compare", compare)
-    settled = await cache._repair.compare_and_repair(view, key, view.loop.time() + 100)
+    monkeypatch.setattr(cache._runtime.repair, "compare", compare)
+    settled = await cache._runtime.repair.compare_and_repair(view, key, view.loop.time() + 100)
     assert settled.failures.keys() == ({"c"} if down else set())
     assert zones.values("k")["c"] == (None if down else "v")

@@ -19,7 +19,7 @@ def everywhere(value):
 @on_zones()
 async def test_a_check_finds_what_no_read_has_shown(zones):
     """The zone that is read has the value; another lacks it. Of some reads all zones are compared."""
-    cache = await zones.ready(check_share=1.0)
+    cache = await zones.ready(read_repair_chance=1.0)
     written = await cache.set("k", "value", ttl=500, consistency="all")
     zones.evict("k", "c")
     for _ in range(3):
@@ -38,7 +38,7 @@ async def test_a_check_heals_a_zone_that_is_behind(zones, local):
     await cut_off(zones, writer, "c")
     newest = await writer.set("k", "new")
     zones.resume("c")
-    cache = await zones.ready(local_zone=local, check_share=1.0)
+    cache = await zones.ready(local_zone=local, read_repair_chance=1.0)
     for _ in range(3):
         assert await cache.get("k") == ("new" if local == "a" else "old")
     await pass_time()
@@ -55,7 +55,7 @@ async def test_a_check_brings_a_delete_too(zones):
     await writer.delete("k")
     zones.resume("c")
     await pass_time(10)
-    cache = await zones.ready(check_share=1.0)
+    cache = await zones.ready(read_repair_chance=1.0)
     for _ in range(3):
         assert await cache.get("k") is None
     await pass_time()
@@ -66,7 +66,7 @@ async def test_a_check_brings_a_delete_too(zones):
 @on_zones(write_only="c")
 async def test_a_check_includes_write_only_zones(zones):
     """They are to be filled."""
-    cache = await zones.ready(check_share=1.0)
+    cache = await zones.ready(read_repair_chance=1.0)
     await cache.set("k", "value", consistency="all")
     await pass_time()
     zones.evict("k", "c")
@@ -79,7 +79,7 @@ async def test_a_check_includes_write_only_zones(zones):
 @on_zones()
 async def test_a_share_of_the_reads_is_checked(zones):
     """About as many as asked for, whatever the rhythm; a check costs each zone one look without the value."""
-    cache = await zones.ready(check_share=0.1)
+    cache = await zones.ready(read_repair_chance=0.1)
     await cache.set("k", b"x" * 1000, consistency="all")
     zones.forget()
     for _ in range(2000):
@@ -91,11 +91,11 @@ async def test_a_share_of_the_reads_is_checked(zones):
     assert b"x" * 100 not in zones.wire("b")
 
 
-@pytest.mark.parametrize("options", [{"check_share": 0}, {"interop": True}, {"repair": False}], ids=str)
+@pytest.mark.parametrize("options", [{"read_repair_chance": 0}, {"interop": True}, {"repair": False}], ids=str)
 @on_zones()
 async def test_nothing_is_checked_where_it_is_off(zones, options):
     """By a share of 0, or with repairs; and where there are no versions."""
-    cache = await zones.ready(**{"check_share": 1.0, **options})
+    cache = await zones.ready(**{"read_repair_chance": 1.0, **options})
     await cache.set("k", "value", consistency="all")
     zones.evict("k", "c")
     zones.forget()
@@ -111,7 +111,7 @@ async def test_nothing_is_checked_where_it_is_off(zones, options):
 async def test_without_repair_nothing_is_brought(zones, level):
     """Neither what was missed in one zone nor what several zones differ in."""
     listener = Listener()
-    cache = await zones.ready(repair=False, hooks=listener, check_share=1.0)
+    cache = await zones.ready(repair=False, hooks=listener, read_repair_chance=1.0)
     await cache.set("k", "value", consistency="all")
     zones.evict("k", "a")
     assert await cache.get("k", consistency=level) == "value"
@@ -130,7 +130,7 @@ SHORT = 20
 
 async def after_an_outage(zones, seconds, *, holders, written="before"):
     """A client in zone a, and a key that these zones hold; zone c was out of its reach for so long."""
-    cache = await zones.ready(hints=None, circuit=QUICK, check_share=0, remember_versions=0)
+    cache = await zones.ready(hints=None, circuit=QUICK, read_repair_chance=0, remember_versions=0)
     if written == "before":
         await cache.set("k", "value", ttl=1000, consistency="all")
     await cut_off(zones, cache, "c")
@@ -161,7 +161,7 @@ async def test_what_may_have_been_deleted_during_an_outage(zones, seconds, holde
     is returned all the same."""
     cache = await after_an_outage(zones, seconds, holders=holders, written=written)
     if read == "check":
-        cache._repair.start_comparison(cache._cluster.view, full("k"))
+        cache._runtime.repair.start_comparison(cache._runtime.cluster.view, full("k"))
     elif read == "many":
         assert await cache.get_many(["k"]) == {"k": "value"}
     else:
@@ -173,7 +173,7 @@ async def test_what_may_have_been_deleted_during_an_outage(zones, seconds, holde
 @on_zones()
 async def test_what_was_deleted_during_an_outage_stays_deleted(zones):
     """The whole story: a zone is cut off, the key is deleted, the delete is forgotten, and the zone comes back."""
-    cache = await zones.ready(hints=None, circuit=QUICK, remember_versions=0, check_share=1.0)
+    cache = await zones.ready(hints=None, circuit=QUICK, remember_versions=0, read_repair_chance=1.0)
     await cache.set("k", "value", ttl=1000, consistency="all")
     await cut_off(zones, cache, "c")
     await cache.delete("k")
@@ -252,7 +252,7 @@ async def test_a_repair_whose_zone_hangs_ends(zones):
     cache = await zones.ready(hooks=listener, fallback_on_miss=True)
     await cache.set("k", "value", consistency="all")
     zones.evict("k", "c")
-    cache._repair.start_comparison(cache._cluster.view, full("k"))
+    cache._runtime.repair.start_comparison(cache._runtime.cluster.view, full("k"))
     for _ in range(12):
         await pass_time(0)
     zones.pause("c")

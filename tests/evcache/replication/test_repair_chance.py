@@ -58,10 +58,10 @@ async def _load(*_):
 def checked_by(cache, seed=1):
     """Return the list of keys that the client compares from now on, with a seeded choice."""
     checked = Counter()
-    cache._repair.start_comparison = lambda _, key: checked.update([key])
-    sampler = cache._reads._sampler
+    cache._runtime.repair.start_comparison = lambda _, key: checked.update([key])
+    sampler = cache._runtime.zone_reader._sampler
     sampler._draw = random.Random(seed).random
-    sampler._left, cache._reads._hits_left = sampler.draw_gap(), sampler.draw_gap()
+    sampler._left, cache._runtime.zone_reader._hits_left = sampler.draw_gap(), sampler.draw_gap()
     return checked
 
 
@@ -70,7 +70,7 @@ def checked_by(cache, seed=1):
 @on_zones(nodes=2)
 async def test_the_share_of_keys_is_compared(zones, read, trouble):
     """Each key has its turn, also when another zone than the first one serves it."""
-    cache = await zones.ready(check_share=SHARE)
+    cache = await zones.ready(read_repair_chance=SHARE)
     await cache.set_many(dict.fromkeys(KEYS, "v"), consistency="all")
     if trouble == "first zone down":
         await zones.kill("a")
@@ -80,7 +80,7 @@ async def test_the_share_of_keys_is_compared(zones, read, trouble):
         await zones.servers["a"][0].kill()
         await zones.servers["c"][1].kill()
     elif trouble == "first zone misses":
-        cache._repair.repair = lambda *_: None
+        cache._runtime.repair.repair = lambda *_: None
         for key in KEYS:
             for fake in zones.servers["a"]:
                 fake.store.evict(full(key))
@@ -95,7 +95,7 @@ async def test_the_share_of_keys_is_compared(zones, read, trouble):
 @reads
 @on_zones()
 async def test_with_a_share_of_one_every_key_is_compared(zones, read):
-    cache = await zones.ready(check_share=1)
+    cache = await zones.ready(read_repair_chance=1)
     await cache.set_many(dict.fromkeys(KEYS, "v"), consistency="all")
     checked = checked_by(cache)
     await read(cache)
@@ -113,7 +113,7 @@ async def test_a_zone_that_is_behind_is_found_by_reads_of_any_kind(zones, read):
     await writer.set_many(dict.fromkeys(KEYS, "v"), consistency="all")
     for key in KEYS:
         zones.put_back(key, old[key], "a")
-    cache = await zones.ready(check_share=1)
+    cache = await zones.ready(read_repair_chance=1)
     await read(cache)
     await pass_time()
     for key in KEYS:
@@ -123,7 +123,7 @@ async def test_a_zone_that_is_behind_is_found_by_reads_of_any_kind(zones, read):
 @on_zones()
 async def test_deletes_that_one_zone_remembers_are_compared_and_misses_are_not(zones):
     """A miss has asked every zone."""
-    cache = await zones.ready(check_share=1)
+    cache = await zones.ready(read_repair_chance=1)
     await cache.delete("deleted", consistency="all")
     checked = checked_by(cache)
     assert await cache.get_many(["deleted", "nothing"]) == {}
@@ -134,7 +134,7 @@ async def test_deletes_that_one_zone_remembers_are_compared_and_misses_are_not(z
 @on_zones()
 async def test_reads_of_several_zones_do_not_count(zones):
     """They compare what they read."""
-    cache = await zones.ready(check_share=1)
+    cache = await zones.ready(read_repair_chance=1)
     await cache.set("k", "v", consistency="all")
     checked = checked_by(cache)
     assert await cache.get("k", consistency="quorum") == "v"
@@ -145,7 +145,7 @@ async def test_reads_of_several_zones_do_not_count(zones):
 @on_zones()
 async def test_a_near_entry_that_its_zone_confirms_is_compared(zones):
     """Otherwise a value that is read all the time could stay behind for as long as it lives."""
-    cache = await zones.ready(check_share=1, near_cache=NearCache(revalidate_over=10))
+    cache = await zones.ready(read_repair_chance=1, near_cache=NearCache(revalidate_over=10))
     follow_loop(cache)
     await cache.set("k", "x" * 100, ttl=1000, consistency="all")
     await pass_time(3)

@@ -116,7 +116,7 @@ async def test_a_version_that_the_client_read_counts_like_a_written_one(zones, l
     """Another client wrote it."""
     writer, _ = await with_stale(zones, "a")
     for first in ALL_READS.values():
-        reader = await zones.ready(local_zone="b", hints=None, check_share=0)
+        reader = await zones.ready(local_zone="b", hints=None, read_repair_chance=0)
         assert await first(reader, consistency=level) == "new"
         await pass_time()
         old = zones.held("k", "a")
@@ -245,7 +245,7 @@ async def test_the_near_cache_returns_no_older_version_than_the_client_read(zone
 @on_zones()
 async def test_the_near_cache_keeps_no_stale_item(zones):
     cache, _ = await with_stale(zones, *"abc", near_cache=NearCache(max_bytes=100_000, ttl=100))
-    cache._near.clear()
+    cache._runtime.near.clear()
     assert await cache.get("k") is None
     assert await cache.get_many(["k"]) == {}
     assert (await cache.get_item("k")) is None

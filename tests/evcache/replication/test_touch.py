@@ -280,7 +280,7 @@ async def test_touch_sends_no_value(zones):
 async def test_the_queue_has_room_for_the_first_of_two_requests_only(zones):
     """The first request has no receiver for its reply or timeout, and asyncio does not report it as lost."""
     cache = await zones.ready(circuit=PATIENT)
-    view, _ = await cache._open(cache._defaults.write(None, None, None))
+    view, _ = await cache._runtime.open(cache._config.defaults.write(None, None, None))
     node = view.readers[0].node(view.ring_position(full("k")))
     connection = node.connection()
     loop = asyncio.get_running_loop()

@@ -142,8 +142,8 @@ async def test_without_an_sdk_the_operations_are_the_very_same(zones, settings):
     cache = await zones.ready(telemetry=settings)
     await pass_time(10)
     assert not is_observed(cache)
-    assert not cache._hooks.of_reads
-    assert cache._hooks.cause is None
+    assert not cache._runtime.hooks.of_reads
+    assert cache._runtime.hooks.cause is None
 
 
 @on_zones(zones=2)
@@ -177,7 +177,7 @@ def test_all_that_awaits_a_server_is_observed():
 
     public = {
         name
-        for name, method in inspect.getmembers(EVCache, inspect.iscoroutinefunction)
+        for name, method in inspect.getmembers(EVCache, asyncio.iscoroutinefunction)
         if not name.startswith("_") and name != "close"
     }
     assert public == set(OPERATIONS)
@@ -207,7 +207,10 @@ async def test_an_sdk_that_is_installed_later_is_found(zones, late, monkeypatch)
     await cache.get("k")
     assert [seen.name for seen in bench.take()] == ["get t"]
     assert ("miss", "none") in bench.points("evcache.reads")
-    assert cache._watch._timer is None or cache._watch._timer.when() < asyncio.get_running_loop().time()
+    assert (
+        cache._runtime.activation._timer is None
+        or cache._runtime.activation._timer.when() < asyncio.get_running_loop().time()
+    )
 
 
 @on_zones(zones=2)
@@ -495,7 +498,7 @@ async def test_a_hook_that_raises_takes_nobody_with_it(zones, caplog):
     cache = await zones.ready(telemetry=bench.settings(), hooks=hooks, near_cache=NearCache())
     caplog.clear()
     hooks.heard.clear()
-    cache._hooks.add(hooks)
+    cache._runtime.hooks.add(hooks)
     bench.take()
     await cache.set("k", 1)
     for _ in range(3):

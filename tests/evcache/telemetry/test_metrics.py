@@ -241,7 +241,7 @@ async def test_hints(zones, bench):
 @produces("evcache.hints.file_unusable", zones=2)
 async def test_the_hint_file_is_unusable(zones, bench):
     cache = await client(zones, bench)
-    file = cache._replay.journal._file = HintFile(
+    file = cache._runtime.handoff.journal._file = HintFile(
         "/no/such/hints"
     )  # it is opened by a thread, which virtual time does not wait for
     assert bench.points("evcache.hints.file_unusable") == {(): 0}
@@ -585,7 +585,9 @@ def test_exporters_read_from_threads_of_their_own(caplog):
             for turn in range(300):
                 changing.change(Topology(zones.topology.zones[: 2 + turn % 3]))
                 await asyncio.gather(*(cache.get("k") for _ in range(5)))
-                other = EVCache(f"n{turn}", zones.topology, nodes=cache._cluster._settings, telemetry=bench.settings())
+                other = EVCache(
+                    f"n{turn}", zones.topology, nodes=cache._runtime.cluster._settings, telemetry=bench.settings()
+                )
                 async with other:
                     pass
         finally:

@@ -40,11 +40,11 @@ async def client(zones, bench, **options):
     """Connected, and nothing told so far. The read order of the zones is that of their names."""
     settings = bench.settings(**options.pop("telemetry", {}))
     cache = await zones.ready(telemetry=settings, **options)
-    view = cache._cluster.view
+    view = cache._runtime.cluster.view
     while [pool.name for pool in view.readers] != sorted(pool.name for pool in view.readers):
         await cache.close()
         cache = await zones.ready(telemetry=settings, **options)
-        view = cache._cluster.view
+        view = cache._runtime.cluster.view
     if options.get("near_cache") is not None:
         follow_loop(cache)
         await pass_time(6)  # nothing is kept in the first seconds
@@ -389,7 +389,7 @@ async def test_the_status_code_is_the_servers_word(zones, monkeypatch):
     async def refused(*_, **__):
         raise ServerError("SERVER_ERROR out of memory storing object", "a0:11211")
 
-    monkeypatch.setattr(cache._writes, "coordinate", refused)
+    monkeypatch.setattr(cache._runtime.writer, "coordinate", refused)
     with pytest.raises(ServerError):
         await cache.incr("k", initial=1)
     said = {**MOST, "error.type": "ServerError", "db.response.status_code": "SERVER_ERROR"}

@@ -164,7 +164,7 @@ async def test_a_type_that_is_defined_later_is_found_in_the_first_call(zones):
 
     globals()["Bad"] = complex
     try:
-        with pytest.raises(InvalidArgument, match="load_bad.* returns what cannot be kept: complex"):
+        with pytest.raises(InvalidArgument, match="load_bad.* returns a type that cannot be stored: complex"):
             await load_bad()
     finally:
         del globals()["Bad"]

@@ -57,7 +57,7 @@ async def last_seen(zones, clients, read, seconds=READ_FOR_SECONDS):
 
 
 async def client_in_each_zone(zones, **options):
-    return {zone: await zones.ready(local_zone=zone, check_share=1.0, **options) for zone in "abc"}
+    return {zone: await zones.ready(local_zone=zone, read_repair_chance=1.0, **options) for zone in "abc"}
 
 
 @pytest.mark.parametrize("missing", ["", "a", "b", "c", "bc"])

@@ -213,7 +213,7 @@ async def test_types_that_are_made_all_the_time_do_not_fill_the_memory(zones):
     for number in range(1100):
         kind = type(f"T{number}", (msgspec.Struct,), {"__annotations__": {"id": int}})
         assert type(await cache.get("k", as_=kind)) is kind
-    assert len(cache._decoding._decoders) <= 1000
+    assert len(cache._runtime.decoding._decoders) <= 1000
 
 
 @pytest.mark.parametrize(

@@ -230,12 +230,12 @@ async def test_a_value_that_stays_unreadable_is_an_error_in_the_end(zones):
         calls += 1
         return "v"
 
-    get = cache._read_through._content
+    get = cache._runtime.read_through._content
 
     async def finds_the_old_one(view, key, asked):
         return await get(view, key, asked._replace(readable=None))
 
-    cache._read_through._content = finds_the_old_one
+    cache._runtime.read_through._content = finds_the_old_one
     with pytest.raises(DecodeError, match="flags 4660"):
         await cache.get_or_load("k", load)
     assert calls == 0

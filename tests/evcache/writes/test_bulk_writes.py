@@ -49,7 +49,7 @@ def test_bulk_write_of_more_keys_than_a_connection_holds_waits_for_room(operatio
 async def test_limit_on_background_tasks_refuses_no_key(zones, operation):
     """Neither while the first connection opens, nor for keys that need a look before the store."""
     cache = zones.client()
-    cache._background._max_tasks = 0
+    cache._runtime.background._max_tasks = 0
     keys = names(100)
     assert all((await write(cache, operation, keys, consistency="all")).values())
     for key in keys:
@@ -75,7 +75,7 @@ async def test_slow_zone_gets_the_keys_after_the_call_has_returned(zones, window
     assert zones.values("k29") == dict.fromkeys(ALL_ZONES, "new")
     assert results["k29"].zones["c"] is Outcome.PENDING  # a result does not change
     assert cache.stats().hints == 0
-    assert not cache._writes._lanes
+    assert not cache._runtime.writer._lanes
 
 
 @on_zones()
@@ -123,7 +123,7 @@ async def test_key_that_was_not_sent_by_the_deadline_is_a_timeout(zones, window,
         value = written(operation) if key in stored else None
         assert zones.values(key) == dict.fromkeys(ALL_ZONES, value)
         assert results[key].version is not None or key not in done
-    assert not cache._writes._lanes
+    assert not cache._runtime.writer._lanes
 
 
 @on_zones()
@@ -200,8 +200,8 @@ async def test_cancelled_bulk_write_sends_no_further_key(zones, window):
     for key in keys:
         assert zones.values(key) == dict.fromkeys(ALL_ZONES, "new" if key in stored else None)
     assert cache.stats().hints == 0
-    assert not cache._writes._lanes
-    assert not cache._writes._sender.latest
+    assert not cache._runtime.writer._lanes
+    assert not cache._runtime.writer._sender.latest
 
 
 @on_zones()
@@ -283,7 +283,7 @@ async def test_close_waits_for_the_queue(zones, window, drain, reaches):
     await cache.close(drain)
     await pass_time(1)
     assert (zones.held("k24", "c") is not None) is reaches
-    assert not cache._writes._lanes
+    assert not cache._runtime.writer._lanes
 
 
 @on_zones()
@@ -308,12 +308,12 @@ def test_each_opening_begins_with_empty_lanes(window, closes):
         await story.zones.connect(story.cache)
         story.zones.pause("c")
         assert all((await story.cache.set_many(dict.fromkeys(names(25), "old"), timeout=5)).values())
-        assert story.cache._writes._lanes
+        assert story.cache._runtime.writer._lanes
         story.zones.one("c")._paused = False  # for the next loop; on this one it reads nothing any more
 
     async def works(story):
         assert all((await story.cache.set_many(dict.fromkeys(names(50), "new"), timeout=5, consistency="all")).values())
-        assert not story.cache._writes._lanes
+        assert not story.cache._runtime.writer._lanes
 
     story = Story(closes=closes)
     story.run(hangs, works)
@@ -327,7 +327,7 @@ async def test_bulk_write_lets_other_tasks_run(zones, operation, slow):
     cache = await zones.ready()
     zones.pause(*slow)
     checked = begun = 0
-    qualify, replicator = cache._keys.qualify, cache._writes._replicator
+    qualify, replicator = cache._config.keys.qualify, cache._runtime.writer._replicator
 
     class CountingKeys:
         def __getattr__(self, name):
@@ -344,8 +344,8 @@ async def test_bulk_write_lets_other_tasks_run(zones, operation, slow):
             begun += 1
             return replicator.begin(*arguments)
 
-    cache._keys = CountingKeys()
-    cache._writes._sender.replicator = CountingReplicator()
+    cache._runtime.writes._keys = CountingKeys()
+    cache._runtime.writer._sender.replicator = CountingReplicator()
     writing = asyncio.ensure_future(write(cache, operation, names(1_500), timeout=30))
     most_checked = most_begun = 0
     while not writing.done():

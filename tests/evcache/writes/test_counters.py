@@ -101,8 +101,8 @@ async def test_late_copy_of_a_counter_undoes_no_later_write(zones, what):
     expected = 0 if what == "set" else TOMBSTONE
     assert zones.values("n") == dict.fromkeys("abc", expected)
     # The copy arrives now, as the guarded store that it is.
-    store = StoreCommand(counter._clock, full("n"), copy.raw.value, copy.raw.flags, ttl=60, version=copy.version)
-    node = next(pool for pool in counter._cluster.view.writers if pool.name == late).nodes[0]
+    store = StoreCommand(counter._runtime.hlc, full("n"), copy.raw.value, copy.raw.flags, ttl=60, version=copy.version)
+    node = next(pool for pool in counter._runtime.cluster.view.writers if pool.name == late).nodes[0]
     await execute(store, node, asyncio.get_running_loop().time() + 1)
     assert zones.values("n") == dict.fromkeys("abc", expected)
 
@@ -181,7 +181,7 @@ async def test_calls_of_one_client_for_one_key_decide_one_after_another(zones):
     zones.forget()
     assert sorted(await asyncio.gather(*(cache.incr("n") for _ in range(30)))) == list(range(1, 31))
     assert zones.commands(DECIDES)["ma"] == 30
-    assert len(cache._writes._conditional._locks) == 0
+    assert len(cache._runtime.writer._conditional._locks) == 0
 
 
 @on_zones()
@@ -191,12 +191,12 @@ async def test_call_waits_for_the_lock_of_its_key_until_its_own_deadline(zones):
     await cache.set("n", 0, consistency="all")
     loop = asyncio.get_running_loop()
     began = loop.time()
-    async with cache._writes._conditional._locks.of(full("n")):
+    async with cache._runtime.writer._conditional._locks.of(full("n")):
         with pytest.raises(CacheUnavailable) as caught:
             await cache.incr("n", timeout=0.2)
     assert loop.time() - began == pytest.approx(0.2)
     assert "other calls of this client" in str(caught.value.failures[DECIDES])
-    assert len(cache._writes._conditional._locks) == 0
+    assert len(cache._runtime.writer._conditional._locks) == 0
     assert await cache.incr("n") == 1
 
 
@@ -218,14 +218,14 @@ async def test_incr_of_a_counter_deleted_after_the_look_is_none(zones, initial):
     cache = await zones.ready()
     other = await zones.ready(local_zone="b")
     await cache.set("n", 5, consistency="all")
-    look = cache._coordinator.look
+    look = cache._runtime.coordinator.look
 
     async def looks_and_is_late(*arguments, **options):
         seen = await look(*arguments, **options)
         await other.delete("n", consistency="all")
         return seen
 
-    cache._coordinator.look = looks_and_is_late
+    cache._runtime.coordinator.look = looks_and_is_late
     assert await cache.incr("n", initial=initial) == initial
 
 

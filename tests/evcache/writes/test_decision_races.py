@@ -74,7 +74,7 @@ async def test_copy_replaces_no_item_of_its_own_version(zones):
     one = await zones.ready()
     other = await zones.ready(local_zone="b")
     await one.set("k", 1, ttl=3, consistency="all")
-    compare = one._repair.compare
+    compare = one._runtime.repair.compare
     compared = []
 
     async def compares_too_early(view, key, deadline, **options):
@@ -88,7 +88,7 @@ async def test_copy_replaces_no_item_of_its_own_version(zones):
         lack = StaleCopy(DECIDES, key, second.latest, nodes[OTHERS[0]], nodes[DECIDES], holds_older=True)
         return second._replace(seen={**second.seen, DECIDES: first.seen[DECIDES]}, stale=[lack])
 
-    one._repair.compare = compares_too_early
+    one._runtime.repair.compare = compares_too_early
     assert await one.incr("k") == 3
     assert zones.held("k", DECIDES).ttl == 3
 
@@ -159,10 +159,13 @@ async def test_step_that_another_one_follows_reaches_the_required_zones(zones, m
     async def followed(node, key, delta, deadline, **more):
         monkeypatch.setattr(node_requests, "count_and_peek", both)
         reply, _ = await both(node, key, delta, deadline, **more)
-        other._writes._conditional._replicator = None  # its process ends before it can send anything
+        other._runtime.writer._conditional._replicator = None  # its process ends before it can send anything
         with pytest.raises(AttributeError):
-            await other._writes._conditional._coordinate(
-                "incr", other._cluster.view, Increment(full("k"), 1, ttl=900), other._defaults.write(None, None, None)
+            await other._runtime.writer._conditional._coordinate(
+                "incr",
+                other._runtime.cluster.view,
+                Increment(full("k"), 1, ttl=900),
+                other._config.defaults.write(None, None, None),
             )
         return reply, await node_requests.get(node, key, INSPECT_VALUE_FIELDS, deadline)
 

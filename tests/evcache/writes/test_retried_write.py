@@ -285,7 +285,7 @@ async def test_invalidation_is_published_once_with_the_last_version(zones):
     slow, right = await slow_and_right(zones, 10, near_cache=NearCache())
     follow_loop(slow)
     await pass_time(6)
-    slow._changes.announce = lambda key, version: heard.append((key, version))
+    slow._runtime.dispatcher.announce = lambda key, version: heard.append((key, version))
     await right.set("k", "theirs", consistency="all")
     result = await slow.set("k", "ours", consistency="all")
     assert heard == [(b"t:k", result.version)]
@@ -349,7 +349,7 @@ async def test_hint_of_the_second_attempt_belongs_to_the_same_call(zones):
     await right.set("k", "theirs", consistency="all")
     await zones.kill("c")
     await pass_time()
-    slow._hooks.cause = lambda: next(causes, "something else")
+    slow._runtime.hooks.cause = lambda: next(causes, "something else")
     await slow.delete("k", consistency="quorum")
     zones.restart("c")
     await pass_time(20)

@@ -111,7 +111,7 @@ async def test_writes_of_one_client_take_effect_in_their_order(zones, seed):
     assert all(results)
     assert {value[-1:] for value in zones.values("k").values()} == {b"4"}
     assert slow.stats().writes_resent >= 1
-    assert not slow._writes._sender.latest
+    assert not slow._runtime.writer._sender.latest
 
 
 @on_zones()
@@ -192,7 +192,7 @@ async def test_store_notes_a_newer_version_of_another_writer_only(zones, writer,
     clock = HybridLogicalClock(1, lambda: theirs >> 20)
     clock.tick()
     store = StoreCommand(clock, full("k"), b"v", 0, ttl=50, version=(theirs >> 20) - 7 << 20 | 1)
-    node = next(iter(cache._cluster.nodes.values()))
+    node = next(iter(cache._runtime.cluster.nodes.values()))
     assert await store.peek_and_apply(node, asyncio.get_running_loop().time() + 1) is Outcome.SUPERSEDED
     assert store.unseen == (theirs if noted else 0)
 
@@ -314,7 +314,7 @@ async def test_write_cancelled_during_its_second_attempt_goes_on(zones):
     await right.set("k", "theirs", consistency="all")
     zones.pause("c")
     heard = []
-    slow._changes.announce = lambda key, version: heard.append(version)
+    slow._runtime.dispatcher.announce = lambda key, version: heard.append(version)
     write = asyncio.ensure_future(slow.delete("k", consistency="all", timeout=5))
     await pass_time(0.1)
     assert slow.stats().writes_resent == 1

@@ -1,0 +1,296 @@
+"""Read operations of a client: arguments, near cache, zones, and the value that the caller gets."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import get_running_loop
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from evcache._cluster_access import ClusterAccess
+from evcache._steps import STEP_KEYS, Steps
+from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError
+from evcache.hooks import HookDispatcher
+from evcache.near_cache.coherence import CoherentNearCache
+from evcache.near_cache.entry import UNDECODED, NearEntry
+from evcache.options import Defaults, Errors, Key, Level, Options, Seconds, check_keys
+from evcache.reads.decoding import Decoder, Decoding
+from evcache.reads.results import SPECIAL_FLAGS, ReadResults, all_decoded
+from evcache.reads.zone_reader import ZoneReader
+from evcache.replication.reconcile import ZoneHit
+from evcache.results import Item
+from evcache.values.keys import Keys
+from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.errors import CacheError
+from evcache.zones.protocol.fields import COPY_FIELDS, READ_FIELDS
+
+# Keys that a long call checks before other tasks run: about a millisecond.
+_KEYS_CHECKED_AT_ONCE = 4_096
+
+
+class Reader:
+    """The read operations of one client. `EVCache` describes their arguments."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        defaults: Defaults,
+        access: ClusterAccess,
+        zones: ZoneReader,
+        near: CoherentNearCache | None,
+        decoding: Decoding,
+        results: ReadResults,
+        hooks: HookDispatcher,
+        *,
+        touch: Callable[[ClusterSnapshot, bytes, float, Options], None],
+        read_for_update: Callable[[ClusterSnapshot, bytes, Options], Awaitable[ZoneHit | None]],
+    ) -> None:
+        """Make it for one client.
+
+        Args:
+            keys: Full names of keys.
+            defaults: Options of calls that pass none.
+            access: The client's zones.
+            zones: Reads of the zones.
+            near: The near cache, or None.
+            decoding: Decoders of values.
+            results: Conversion of items to what callers get.
+            hooks: Listeners of the client.
+            touch: Starts a touch of a key, in seconds to live, and returns at once.
+            read_for_update: Reads a key from the zone that decides its conditional writes.
+        """
+        self._keys = keys
+        self._defaults = defaults
+        self._access = access
+        self._cluster = access.cluster
+        self._affinity = access.affinity
+        self._zones = zones
+        self._near = near
+        self._near_entry = zones.kept
+        # What a read without options does, which is checked once and not for each read.
+        self._read_options = defaults.reads
+        self._reads_near = near is not None and defaults.reads.one_answer
+        self._decoding = decoding
+        self._codec = decoding.codec
+        self._results = results
+        self._hooks = hooks
+        self._touch = touch
+        self._read_for_update = read_for_update
+
+    def near(self, key: bytes, options: Options) -> NearEntry | None:
+        """Return the near cache's entry of a key, or None if the zones have to be read."""
+        if self._near is None or not options.near_cache or not options.one_answer:
+            return None
+        return self._near_entry(key)
+
+    async def get(
+        self,
+        key: str | bytes,
+        default: Any,
+        as_: Any,
+        consistency: Level | None,
+        timeout: float | None,
+        errors: Errors | None,
+        *,
+        fallback_on_miss: bool | None,
+        near_cache: bool,
+    ) -> Any:
+        """Do what `EVCache.get` describes."""
+        full = self._keys.qualify(key)
+        if as_ is not None:
+            as_ = self._decoding.typed(as_)
+        if consistency is None and timeout is None and errors is None and fallback_on_miss is None and near_cache:
+            options, reads_near = self._read_options, self._reads_near
+        else:
+            options = self._defaults.read(consistency, timeout, errors, fallback_on_miss, near_cache=near_cache)
+            reads_near = self._near is not None and near_cache and options.one_answer
+        try:
+            view = self._cluster.view
+            if view is None or self._affinity.open_in is not get_running_loop():
+                view, options = await self._access.open(options)
+            if reads_near:
+                entry = self._near_entry(full)
+                if entry is None and self._zones.may_renew(full):
+                    entry = await self._zones.renewed(view, full, options)
+                if entry is not None:
+                    if self._hooks.of_reads:
+                        self._hooks.read(full, entry.zone, "near", hit=entry.is_value)
+                    if entry.value is not UNDECODED and as_ is None:
+                        return entry.value
+                    return self._results.near_value(full, entry, default, as_ or self._codec)
+            if options.one_answer and not reads_near:  # most reads; `ZoneReader.get` would only cost a call
+                found = await self._zones.read_one(view, full, READ_FIELDS, options)
+            else:
+                found = await self._zones.get(view, full, options)
+        except (CacheUnavailable, ConsistencyError) as error:
+            return self._unavailable(error, options, default)
+        if self._hooks.of_reads:
+            self._results.report(view, full, found)
+        if found is None:
+            return default
+        if found.hit.flags in SPECIAL_FLAGS:
+            return self._results.value(full, found, default, as_ or self._codec)
+        try:
+            return (self._codec if as_ is None else as_).decode(found.hit.value, found.hit.flags)
+        except DecodeError as error:
+            raise self._decoding.failed(error, full, found.hit.flags, found.zone) from error
+
+    async def get_item(
+        self,
+        key: str | bytes,
+        as_: Any,
+        consistency: Level | None,
+        timeout: float | None,
+        errors: Errors | None,
+        *,
+        fallback_on_miss: bool | None,
+        near_cache: bool,
+        for_update: bool,
+    ) -> Item | None:
+        """Do what `EVCache.get_item` describes."""
+        full = self._keys.qualify(key)
+        decoder = self._decoder(as_)
+        options = self._defaults.read(consistency, timeout, errors, fallback_on_miss, near_cache=near_cache)
+        try:
+            view, options = self._access.ready(options) or await self._access.open(options)
+            if for_update:
+                found = await self._read_for_update(view, full, options)
+            else:
+                entry = self.near(full, options)
+                if entry is not None:
+                    if self._hooks.of_reads:
+                        self._hooks.read(full, entry.zone, "near", hit=entry.is_value)
+                    return self._results.near_item(full, entry, decoder)
+                found = await self._zones.get(view, full, options, flags=COPY_FIELDS)
+        except (CacheUnavailable, ConsistencyError) as error:
+            self._unavailable(error, options, None)
+            return None
+        if self._hooks.of_reads:
+            self._results.report(view, full, found)
+        return self._results.item(full, found, decoder, view)
+
+    async def get_and_touch(
+        self,
+        key: str | bytes,
+        ttl: Seconds | None,
+        default: Any,
+        as_: Any,
+        consistency: Level | None,
+        timeout: float | None,
+        errors: Errors | None,
+    ) -> Any:
+        """Do what `EVCache.get_and_touch` describes."""
+        full = self._keys.qualify(key)
+        decoder = self._decoder(as_)
+        options = self._defaults.read(consistency, timeout, errors, near_cache=False)
+        seconds = self._defaults.ttl(ttl)
+        try:
+            view, options = self._access.ready(options) or await self._access.open(options)
+            self._touch(view, full, seconds, options)
+            found = await self._zones.get(view, full, options)
+        except (CacheUnavailable, ConsistencyError) as error:
+            return self._unavailable(error, options, default)
+        if self._hooks.of_reads:
+            self._results.report(view, full, found)
+        return self._results.value(full, found, default, decoder)
+
+    async def get_many(
+        self,
+        keys: Iterable[Key],
+        as_: Any,
+        consistency: Level | None,
+        timeout: float | None,
+        errors: Errors | None,
+        *,
+        fallback_on_miss: bool | None,
+        near_cache: bool,
+    ) -> dict[Key, Any]:
+        """Do what `EVCache.get_many` describes."""
+        decoder = self._codec if as_ is None else self._decoding.typed(as_)
+        given = list(check_keys(keys))
+        options = self._defaults.read(consistency, timeout, errors, fallback_on_miss, near_cache=near_cache)
+        is_long = len(given) > STEP_KEYS
+        deadline = get_running_loop().time() + options.timeout if is_long else 0.0
+        names = await self._full_names(given) if is_long else self._keys.qualify_all(given)
+        # A key may be given twice, as str and as bytes. Both are in the result, and the zones are asked once.
+        wanted = list(dict.fromkeys(names))
+        try:
+            if is_long:
+                options = options._replace(timeout=max(0.0, deadline - get_running_loop().time()))
+            view, options = self._access.ready(options) or await self._access.open(options)
+        except CacheUnavailable as error:
+            self._unavailable(error, options, None)
+            return {}
+        if not given:
+            return {}
+        entries = {} if self._near is None else self._near_entries(wanted, options)
+        values: dict[Key, Any] = {}
+        unreadable: dict[Key, DecodeError] = {}
+        for full, key in zip(names, given, strict=True) if entries else ():
+            if full in entries and entries[full].is_value:
+                try:
+                    values[key] = self._results.near_value(full, entries[full], None, decoder)
+                except DecodeError as error:
+                    unreadable[key] = error
+        wanted = [full for full in wanted if full not in entries] if entries else wanted
+        if not wanted:
+            return all_decoded(values, unreadable)
+        found, failures, answered = await self._zones.get_many(view, wanted, options)
+        if self._hooks.of_reads:
+            for number, full in enumerate(wanted, 1):
+                self._results.report(view, full, found.get(full))
+                if not number % STEP_KEYS:
+                    await asyncio.sleep(0)
+        decode = decoder.decode
+        steps = Steps()
+        for full, key in zip(names, given, strict=True):
+            item = found.get(full)
+            if item is None:
+                continue
+            data, flags = item.hit.value, item.hit.flags
+            if is_long and steps.count(len(data)):
+                await asyncio.sleep(0)
+            try:
+                if flags in SPECIAL_FLAGS:
+                    content = self._results.content(full, item)
+                    if content is not None:
+                        values[key] = self._decoding.value(full, content, decoder)
+                    continue
+                values[key] = decode(data, flags)
+            except DecodeError as error:  # it has a key if it was counted
+                unreadable[key] = error if error.key else self._decoding.failed(error, full, flags, item.zone)
+        required = options.consistency.required(len(view.readers))
+        if answered < required:
+            problem: CacheError = ConsistencyError("get_many", answered, required, failures, values)
+            if not answered and len(failures) == len(view.readers):  # otherwise the call did not wait for some zone
+                problem = CacheUnavailable("get_many", failures, values)
+            self._unavailable(problem, options, None)
+        return all_decoded(values, unreadable)
+
+    def _decoder(self, as_: Any) -> Decoder:
+        return self._codec if as_ is None else self._decoding.typed(as_)
+
+    def _near_entries(self, keys: Iterable[bytes], options: Options) -> dict[bytes, NearEntry]:
+        """Return the near cache's entries of several keys, and report them."""
+        entries: dict[bytes, NearEntry] = {}
+        for full in keys:
+            entry = self.near(full, options)
+            if entry is not None:
+                entries[full] = entry
+                if self._hooks.of_reads:
+                    self._hooks.read(full, entry.zone, "near", hit=entry.is_value)
+        return entries
+
+    def _unavailable(self, error: CacheError, options: Options, default: Any) -> Any:
+        """Raise the error, or return the default if errors are misses."""
+        if options.errors == "raise":
+            raise error
+        self._hooks.error_as_miss(error)
+        return default
+
+    async def _full_names(self, given: Sequence[Key]) -> list[bytes]:
+        names: list[bytes] = []
+        for first in range(0, len(given), _KEYS_CHECKED_AT_ONCE):
+            names += self._keys.qualify_all(given[first : first + _KEYS_CHECKED_AT_ONCE])
+            await asyncio.sleep(0)
+        return names
