@@ -19,6 +19,7 @@ from evcache.zones.health.loop_lag import STALL_SECONDS
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import Hit, Reply, read_hit
+from evcache.zones.transport.in_flight import give_up
 from evcache.zones.validation import positive_fraction, positive_seconds
 from evcache.zones.zone_pool import ZonePool
 
@@ -129,9 +130,9 @@ class HedgedReader:
             latencies.add(view.loop.time() - began)
             return HedgedHit(first, node, read_hit(answer))
         finally:
-            _give_up(reply)
+            give_up(reply)
             if hedge is not None:
-                _give_up(hedge.reply)
+                give_up(hedge.reply)
 
     def _send_hedge(self, view: ClusterSnapshot, position: int, key: bytes, fields: Fields, deadline: float) -> Hedge | None:
         """Ask the second zone. Return None if there is none, or if this read may not be hedged."""
@@ -169,9 +170,3 @@ def _hit_of(reply: asyncio.Future[Reply]) -> Hit | None:
     except CacheError:
         return None  # the reader of this reply gets the error
     return None if hit is None or hit.leased else hit
-
-
-def _give_up(reply: asyncio.Future[Reply]) -> None:
-    """Cancel a request, or retrieve its error: asyncio logs an error that was never retrieved."""
-    if not reply.cancel() and not reply.cancelled():
-        reply.exception()

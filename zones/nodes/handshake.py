@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 from evcache.zones.errors import ConnectionLost, NodeUnavailable, ProtocolError, Unsupported
 from evcache.zones.nodes.capabilities import DEFAULT_ITEM_BYTES, Capabilities
 from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, decimal, unexpected
 from evcache.zones.transport.classic.connection import ClassicConnection
+from evcache.zones.transport.in_flight import give_up
 from evcache.zones.transport.pipelined import PipelinedConnection
 
 # Name of a server that does not report its version.
@@ -70,7 +70,7 @@ async def handshake_meta(connection: PipelinedConnection, deadline: float, auth:
         known = _settings(await settings)
     finally:
         for answer in (speaks_meta, explicit_cas, version, settings):
-            _give_up(answer)
+            give_up(answer)
     if probed.status == b"SERVER_ERROR":
         probed = await _ask_other_backends(connection, deadline)
     return Capabilities(
@@ -144,7 +144,7 @@ async def _ask_other_backends(connection: PipelinedConnection, deadline: float) 
         replies = [(await answer)[0] for answer in answers]
     finally:
         for answer in answers:
-            _give_up(answer)
+            give_up(answer)
     return next((reply for reply in replies if reply.status != b"SERVER_ERROR"), replies[0])
 
 
@@ -159,12 +159,6 @@ def _ask(
     # The payload of a refused login may still be in the stream. A refusal of it is no reply to this question.
     connection.request_text(line, answer, deadline, data=data, until=until, may_be_unknown=data is None)
     return answer
-
-
-def _give_up(answer: asyncio.Future[Any]) -> None:
-    # Retrieve the exception of a failed future, or asyncio reports it as one that was never handled.
-    if not answer.cancel() and not answer.cancelled():
-        answer.exception()
 
 
 async def _first_answer(connection: PipelinedConnection, answer: asyncio.Future[list[Reply]]) -> Reply:

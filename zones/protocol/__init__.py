@@ -1,4 +1,4 @@
-"""The memcached protocol as pure functions: requests to bytes, bytes to replies.
+"""Memcached protocol as pure functions: requests to bytes, bytes to replies.
 
-Nothing here does I/O, reads a clock or knows asyncio, so every rule can be tested with plain calls.
+No module does I/O, reads a clock or knows asyncio, so plain calls test every rule.
 """

@@ -1,8 +1,7 @@
-r"""Bytes, in any slices, to replies. No I/O, no clock.
+r"""Decoder of replies from bytes, in any slices. No I/O, no clock.
 
-Driven by lengths: a value is taken by its announced size and never searched for line ends, so a value may hold anything,
-`END\r\n` included. Anything the protocol does not know raises `ProtocolError`; after that the decoder is of no more use,
-and the connection has to go.
+The decoder takes a value by the length in its first line, and never searches it for line ends. So a value may hold any
+bytes, `END\r\n` included. Bytes that the protocol does not know raise `ProtocolError`. The connection must close after that.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from functools import partial
 from evcache.zones.errors import ProtocolError
 from evcache.zones.protocol.replies import STATUSES, AnyReply, Hit, Reply
 
-# The longest line a server writes is about a key (250 bytes) and the flags that were asked for; memcached itself gives up
-# on a request line of 2,048 bytes. Error texts and STAT lines stay well below.
+# The longest line of a server has a key (250 bytes) and the requested flags. memcached refuses a request line of 2,048
+# bytes. Error texts and STAT lines are far shorter.
 MAX_LINE_BYTES = 2048
 
-# The largest item a memcached can be told to take (`-I`): 1 GiB. It only bounds what a broken length can make us wait for:
-# nothing is allocated before bytes arrive.
+# Largest item that a memcached can be configured for (`-I`): 1 GiB. It bounds the wait for a value with a corrupt length.
+# The decoder allocates no memory before bytes arrive.
 MAX_VALUE_BYTES = 1024 * 1024 * 1024
 
 _MAX_SIZE_DIGITS = len(str(MAX_VALUE_BYTES))
@@ -27,17 +26,17 @@ _MAX_SIZE_DIGITS = len(str(MAX_VALUE_BYTES))
 _WITHOUT_VALUE = STATUSES - {b"VA"}
 _END = b"\r\n"
 _END_BYTES = len(_END)
-# Reply(...) goes through a Python-level __new__; this is the same without it, and there is one for every reply.
+# Reply(...) calls a __new__ in Python. tuple.__new__ skips it, once for every reply.
 _new_reply = _new_hit = tuple.__new__
 
-# The first line of the usual reply to a read: size, client flags, CAS, seconds left if asked for, opaque, in the order in
-# which they were asked for. Taken apart in one step, which halves the work for an item. Those that are stale or leased say
-# more, and are taken apart like any other reply.
+# First line of the usual reply to a read: size, client flags, CAS, seconds left if requested, opaque, in the order of the
+# request. One match splits it, which halves the work for an item. The line of a stale or leased item has more tokens, and is
+# split like that of any other reply.
 _usual_item = re.compile(rb"VA (\d{1,10}) f(\d{1,10}) c(\d{1,20})(?: t(-?\d{1,10}))? (O\d{1,20})\r\n").match
 
 
 class Decoder:
-    """One for each connection. Feed it what arrives; it gives the replies that are complete."""
+    """Decoder of one connection."""
 
     __slots__ = ("_chunks", "_have", "_make", "_max_line", "_max_value", "_rest", "awaited")
 
@@ -45,19 +44,18 @@ class Decoder:
         self._max_line = max_line
         self._max_value = max_value
         self._rest = b""  # the beginning of a line
-        # A value that has not arrived in full: its parts are collected and joined once, so that a large value in many slices
-        # is copied once.
+        # The parts of an incomplete value are collected, and joined once. So a large value in many slices is copied once.
         self.awaited = 0
-        """Bytes of the value that is arriving, with its line end; 0 between replies."""
+        """Bytes of the incomplete value, with its line end. 0 between replies."""
         self._have = 0
         self._chunks: list[bytes] = []
-        self._make: Callable[[bytes], AnyReply] | None = None  # what the value becomes
+        self._make: Callable[[bytes], AnyReply] | None = None  # makes the reply of the value
 
     def feed(self, data: bytes) -> Iterator[AnyReply]:
-        """The replies that `data` completes, in order.
+        """Yield the replies that `data` completes, in order.
 
-        Raises `ProtocolError` at the first byte that can't belong to a reply; the replies before it are given first, since
-        they are whole and belong to requests of their own.
+        Raises:
+            ProtocolError: A byte cannot belong to a reply. The complete replies before it are yielded first.
         """
         position = 0
         if self.awaited:
@@ -93,7 +91,7 @@ class Decoder:
                 if end < 0:
                     self._rest = data[position:]
                     if len(self._rest) >= longest:  # a line that is full, but for a CR whose LF has not arrived
-                        raise ProtocolError(f"a line of over {self._max_line} bytes: {self._rest[:64]!r}")
+                        raise ProtocolError(f"line of over {self._max_line} bytes: {self._rest[:64]!r}")
                     return
                 status, *tokens = data[position:end].split(b" ")
                 position = end + _END_BYTES
@@ -105,12 +103,12 @@ class Decoder:
                     raise ProtocolError(f"not a reply: {data[max(0, end - 64) : end]!r}")
                 digits = tokens[0] if tokens else b""
                 if not digits.isdigit() or len(digits) > _MAX_SIZE_DIGITS:
-                    raise ProtocolError(f"a value of no length that is possible: {data[max(0, start - 64) : start]!r}")
+                    raise ProtocolError(f"invalid value length: {data[max(0, start - 64) : start]!r}")
                 make = partial(Reply, status, tokens[1:])
-            # A value, of whose reply this was the first line.
+            # The line was the first one of a value.
             size = int(digits)
             if size > self._max_value:
-                raise ProtocolError(f"a value of no length that is possible: {data[max(0, start - 64) : start]!r}")
+                raise ProtocolError(f"invalid value length: {data[max(0, start - 64) : start]!r}")
             position = start + size + _END_BYTES
             if position > len(data):
                 self._make = make
@@ -123,11 +121,11 @@ class Decoder:
             yield make(data[start : start + size])
 
     def _whole_value(self) -> AnyReply:
-        """The reply whose value has arrived in full, with whatever follows it."""
+        """Return the reply whose value is complete. Its last part may contain later bytes."""
         chunks, self._chunks = self._chunks, []
         size, self.awaited = self.awaited - _END_BYTES, 0
         last = chunks.pop()
-        while (in_last := size - (self._have - len(last))) < 0:  # bytes of the value: its line end is in several parts
+        while (in_last := size - (self._have - len(last))) < 0:  # negative if the line end is in several parts
             last = chunks.pop() + last
         if not last.startswith(_END, in_last):
             raise ProtocolError(f"a value of {size} bytes is not followed by a line end")

@@ -14,10 +14,10 @@ StoreMode = Literal["set", "add", "replace", "append", "prepend"]
 """Condition and effect of a store. `append` and `prepend` keep the item's flags and TTL."""
 
 # Values up to this size travel three times in a guarded store, larger ones once.
-# Measured with `python -m benchmarks.guarded_store`, three zones of memcached 1.6.38, 32 callers. Processor time of client
-# and servers for one copy, relative to three copies: 1.03 to 1.13 up to 1 kB, 0.9 at 4 kB, 0.4 from 100 kB on.
-# Bytes to each zone: 0.82 at 64, 0.67 at 128, 0.40 at 1,000. One copy names the key four times instead of three times.
-# Over 128 bytes it sends less with any key of up to 200 bytes.
+# Measured with `python -m benchmarks.guarded_store`, three zones of memcached 1.6.38, 32 callers. One copy takes 1.03 to
+# 1.13 of the processor time of three copies up to 1 kB. It takes 0.9 at 4 kB and 0.4 from 100 kB on, client and servers
+# included. Bytes to each zone: 0.82 at 64, 0.67 at 128, 0.40 at 1,000. One copy names the key four times instead of three
+# times. Over 128 bytes it sends less with any key of up to 200 bytes.
 THREE_COPIES_MAX_BYTES = 128
 
 # Lifetime of the stub that the one-copy store makes where nothing is. If the connection ends inside the packet, the stub

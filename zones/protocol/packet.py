@@ -1,4 +1,4 @@
-"""Several commands that leave in one packet and have one waiter.
+"""Packets of several commands that share a waiter.
 
 The commands differ in their lines and payloads, and share one opaque. A packet is built once and sent to several nodes.
 Each connection has its own opaques, so the bytes are kept in pieces, and the connection joins them with its opaque.
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-# Payloads from this size on are not copied into a packet. The connection hands them to the transport as they are, when the
-# transport has taken what was before them. asyncio copies what the kernel does not take at once. Of a packet of many large
-# values that is nearly all, and the allocator fetches such memory and returns it each time: 200 kB took up to three times
-# as long. The size is asyncio's default for the bytes that may wait in a transport before it asks to pause.
+# Payloads from this size on are not copied into a packet. The connection writes them to the socket transport as they are,
+# once the transport has taken the bytes before them. asyncio copies bytes that the kernel does not take at once. For a
+# packet of many large values that is nearly all. The allocator then maps and unmaps such memory each time: 200 kB took up to
+# three times the time. The size is asyncio's default for the bytes that may wait in a transport before it asks to pause.
 LARGE_BYTES = 64 * 1024
 
 
@@ -30,7 +30,7 @@ class Packet(NamedTuple):
 
 
 def runs(parts: Sequence[bytes | memoryview]) -> Iterator[tuple[int, bytes | memoryview]]:
-    """Yield what is written at once, and the index of the part after it. Large values stay alone, the rest is joined."""
+    """Yield the index of the part after each write, and the bytes of the write. Only parts that are not large are joined."""
     following = 0
     while following < len(parts):
         begin, following = following, following + 1

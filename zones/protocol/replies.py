@@ -1,7 +1,7 @@
-"""What a server says, and what it means.
+"""Replies of a server, and functions that read them.
 
-A reply is kept as the tokens of its line; the few functions below read them. Each way to interpret a reply ends in
-`raise unexpected(reply)`, so that an answer nobody thought of is an error and never a miss.
+A reply holds the tokens of its line. Each function that interprets a reply ends in `raise unexpected(reply)`. So an unknown
+reply is an error, and never a miss.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from typing import NamedTuple, final
 
 from evcache.zones.errors import NodeError, NodeUnavailable, ProtocolError, ServerError
 
-# Everything a server may begin a line with, by what follows. Anything else means that the two sides have lost each other.
+# First words of all lines that a server may send. Any other word means that the connection is out of sync.
 META_STATUSES = frozenset({b"HD", b"VA", b"EN", b"NS", b"EX", b"NF", b"MN", b"ME"})
 TEXT_STATUSES = frozenset({b"OK", b"END", b"STAT", b"VERSION", b"RESET", b"STORED"})
 ERROR_STATUSES = frozenset({b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR"})
 STATUSES = META_STATUSES | TEXT_STATUSES | ERROR_STATUSES
 
-# With these memcached refuses a value, or has no memory for it. It discards the value (1.6.18 and 1.6.38).
+# With these texts memcached refuses a value, or has no memory for it. It discards the value (1.6.18 and 1.6.38).
 _REFUSALS = (
     b"SERVER_ERROR object too large for cache",
     b"SERVER_ERROR out of memory",
     b"SERVER_ERROR Out of memory",  # "during read" of a value over 512 KiB, which the server keeps in chunks
 )
 
-# The built-in proxy answers with these for a backend or a route that fails, or at a limit of its own. It has read the value
-# before it routes a request, or discards it (1.6.38).
+# The built-in proxy sends these texts for a failed backend or route, or at a limit of its own. It has read the value before
+# it routes a request, or discards it (1.6.38).
 _PROXY_ERRORS = (
     b"SERVER_ERROR backend failure",
     b"SERVER_ERROR lua failure",
@@ -34,8 +34,8 @@ _PROXY_ERRORS = (
     b"SERVER_ERROR bad response",
 )
 
-# After these the server has read the whole request, value included, and the next reply belongs to the next request. After
-# any other error to a request with a value, the value may still be in the stream, and run as commands.
+# After these errors the server has read the whole request with its value, and the next reply belongs to the next request.
+# After any other error for a request with a value, the value may still be in the stream, and run as commands.
 _IN_SYNC_ERRORS = (
     *_REFUSALS,
     *_PROXY_ERRORS,
@@ -52,7 +52,7 @@ MAX_DIGITS = 20
 
 
 class Reply(NamedTuple):
-    """One reply: its status word, the tokens after it (after the length, for `VA`), and the value of a `VA`."""
+    """Reply of a server: its status word, the tokens after it (after the length, for `VA`), and the value of a `VA`."""
 
     status: bytes
     tokens: list[bytes]
@@ -60,34 +60,34 @@ class Reply(NamedTuple):
 
     @property
     def line(self) -> bytes:
-        """The reply's line, for messages (without the length of a value)."""
+        """Line of the reply without the length of a value, for messages."""
         return b" ".join([self.status, *self.tokens])
 
 
 @final
 class Hit(NamedTuple):
-    """An item as `mg <key> v f c [t]` shows it. The usual reply to a read is decoded into one at once: see `decoder`."""
+    """Item in the reply to `mg <key> v f c [t]`. The decoder makes it directly from the usual reply to a read."""
 
     value: bytes
     flags: int
     cas: int
     ttl: int | None
-    """Seconds left; -1 when the item never expires; None when it was not asked for, and when the server can't tell."""
+    """Seconds left. -1 if the item never expires. None if the read did not request it, or the server cannot report it."""
     stale: bool
-    """Marked stale (`X`): invalidated, or in the middle of a guarded store."""
+    """True if the item is marked stale (`X`): invalidated, or in the middle of a guarded store."""
     leased: bool
-    """A zero-byte stub that says "somebody is computing this" (`W` or `Z` without `X` on an empty value)."""
+    """True for the stub of a lease: an empty value with `W` or `Z`, without `X`."""
     opaque: bytes = b""
-    """Which request it is the reply to, if it was decoded as one."""
+    """Opaque of its request, if the decoder made it."""
 
     @property
     def status(self) -> bytes:
-        """As of a `Reply`."""
+        """Status word `VA`."""
         return b"VA"
 
     @property
     def tokens(self) -> list[bytes]:
-        """As of a `Reply`."""
+        """Tokens of the line after the length."""
         tokens = [b"f%d" % self.flags, b"c%d" % self.cas, self.opaque]
         if self.ttl is not None:
             tokens.insert(2, b"t%d" % self.ttl)
@@ -95,7 +95,7 @@ class Hit(NamedTuple):
 
     @property
     def line(self) -> bytes:
-        """As of a `Reply`."""
+        """Line of the reply without the length of the value, for messages."""
         return b" ".join([self.status, *self.tokens])
 
 
@@ -119,7 +119,7 @@ def is_unserved(reply: AnyReply) -> bool:
 
 
 def token(reply: AnyReply, letter: bytes) -> bytes | None:
-    """The argument of the reply's flag `letter` (`b"60"` for `t60`), or None when the reply does not have it."""
+    """Return the argument of the flag `letter` (`b"60"` for `t60`), or None if the reply does not have the flag."""
     for candidate in reply.tokens:
         if candidate[:1] == letter:
             return candidate[1:]
@@ -127,15 +127,15 @@ def token(reply: AnyReply, letter: bytes) -> bytes | None:
 
 
 def number(reply: AnyReply, letter: bytes) -> int:
-    """The number behind the reply's flag `letter`. Raises `ProtocolError` when it is missing or is not one."""
+    """Return the number of the flag `letter`. Raises `ProtocolError` if the flag is missing or has no number."""
     text = token(reply, letter)
     if text is None:
-        raise ProtocolError(f"reply without {letter.decode()}: {reply.line!r}")
+        raise ProtocolError(f"reply without flag {letter.decode()}: {reply.line!r}")
     return decimal(text)
 
 
 def decimal(text: bytes) -> int:
-    """Digits, with a minus sign at most: `int()` would also take `1_0`, ` 10` and `+10`."""
+    """Return the number of these digits, which may have a minus sign. `int()` would also take `1_0`, ` 10` and `+10`."""
     digits = text[1:] if text[:1] == b"-" else text
     if not digits.isdigit() or len(digits) > MAX_DIGITS:
         raise ProtocolError(f"not a number: {text!r}")
@@ -143,7 +143,7 @@ def decimal(text: bytes) -> int:
 
 
 def read_hit(reply: AnyReply) -> Hit | None:
-    """What an `mg <key> v f c ...` found, or None for a miss."""
+    """Return the item in the reply to `mg <key> v f c ...`, or None for a miss."""
     if type(reply) is Hit:
         return reply
     status, tokens, value = reply
@@ -164,7 +164,7 @@ def read_hit(reply: AnyReply) -> Hit | None:
 
 
 def unexpected(reply: AnyReply) -> NodeError:
-    """Return the error for a reply that its request can't have.
+    """Return the error for a reply that its request cannot have.
 
     Returns:
         `NodeUnavailable` for a request that was not served, `ServerError` for one that was refused, `ProtocolError` for
@@ -175,4 +175,4 @@ def unexpected(reply: AnyReply) -> NodeError:
         return NodeUnavailable(text)
     if reply.status in ERROR_STATUSES:
         return ServerError(text)
-    return ProtocolError(f"a reply that does not fit the request: {text}")
+    return ProtocolError(f"reply does not fit the request: {text}")

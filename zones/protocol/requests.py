@@ -6,7 +6,7 @@ one step with their opaque.
 No function here checks a key. `evcache.values.keys` checks it, and no other module may pass bytes from outside. Lengths come
 from `len(value)` and numbers are formatted from `int`, so no argument can inject a command.
 
-The `b` flag (base64 keys) and the `k` flag (echo the key) are not used: together with `N` or an auto-creating `ma` they
+The `b` flag (base64 keys) and the `k` flag (echo the key) are not used. Together with `N` or an auto-creating `ma`, they
 make servers print raw key bytes.
 """
 

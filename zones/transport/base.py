@@ -1,7 +1,7 @@
-"""The seam between a node and the wire: everything above talks to a `Transport`, whichever protocol the server speaks.
+"""Interface between a node and its server: a `Transport` carries operations, whichever protocol the server speaks.
 
-Requests are lines of the meta protocol, without their end, as `requests` makes them; answers are `Reply`
-objects. That is the vocabulary of both transports: the one for classic servers translates.
+A compiled class can implement it. Keys and values are bytes, flags and times are numbers, fields and modes are constants,
+and a waiter has three methods. Results are replies of the meta protocol.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from evcache.zones.transport.in_flight import Waiter
 
 TransportName = Literal["meta", "classic"]
 TransportChoice = Literal["auto", "meta", "classic"]
-"""Which transport a node gets; `auto`: the one that its server can take, asked on every connect."""
+"""Transport of a node. With `auto`, each connect asks the server which one it supports."""
 
 
 def peers_of(transport: asyncio.BaseTransport | None) -> frozenset[tuple[str, int]]:
-    """Return the IP address and port that a socket is connected to; nothing for a unix socket, and without a socket."""
+    """Return the IP address and port that a socket is connected to. Empty for a unix socket and for None."""
     peer = None if transport is None else transport.get_extra_info("peername")
     return frozenset({(peer[0], peer[1])}) if isinstance(peer, tuple) else frozenset()
 
 
 class Transport(Protocol):
-    """A way to one node that is open, or was.
+    """Connection to one node, open or ended.
 
-    The three `request` methods raise `QueueFull` or `ConnectionLost`, with nothing sent, when there is no room or no
-    connection, and `Unsupported` for what the server can't do. `deadline` is on the loop's clock. The waiter gets what is
-    asked for, or a `NodeError`; giving up (cancelling it) is free, and its reply then goes to nobody.
+    Each operation raises `QueueFull` or `ConnectionLost` if there is no room or no connection, and `Unsupported` if the
+    server cannot do it. Nothing is sent then. `deadline` is on the loop's clock. The waiter gets the result or a
+    `NodeError`. A cancelled waiter costs nothing: its reply is read and dropped.
     """
 
     name: str
-    """The node's label, for errors."""
+    """Label of the node, for errors."""
 
     @property
     def heard_at(self) -> float:
@@ -48,7 +48,7 @@ class Transport(Protocol):
 
     @property
     def renews_itself(self) -> bool:
-        """True if it replaces sockets that the network has forgotten by itself. The times of bytes then say nothing."""
+        """True if it replaces sockets that the network has forgotten. The times of bytes then prove nothing."""
         ...
 
     def peers(self) -> frozenset[tuple[str, int]]:
@@ -57,30 +57,30 @@ class Transport(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether requests can be sent."""
+        """True if it takes requests."""
         ...
 
     @property
     def pending(self) -> int:
-        """Requests that have not been answered, given up ones included."""
+        """Number of requests without a reply, those of cancelled callers included."""
         ...
 
     @property
     def unanswered(self) -> int:
-        """Requests whose caller still waits."""
+        """Number of requests whose caller still waits."""
         ...
 
     @property
     def requests(self) -> int:
-        """Requests ever sent on it."""
+        """Number of requests since it was made."""
         ...
 
     def forgive(self) -> None:
-        """Count timeouts in a row from the beginning."""
+        """Reset the number of timeouts in a row."""
         ...
 
     async def probe(self, deadline: float) -> None:
-        """See whether the server answers. Raises a `NodeError` when it does not by then."""
+        """Send a harmless request. Raises a `NodeError` if the server does not answer by the deadline."""
         ...
 
     def get(self, key: bytes, fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None) -> None:
@@ -198,9 +198,9 @@ class Transport(Protocol):
         ...
 
     def retire(self) -> None:
-        """Take no more requests, and close once nobody waits for an answer any more."""
+        """Take no more requests, and close once no caller waits for an answer."""
         ...
 
     def abort(self, why: str = ...) -> None:
-        """Close now. Everyone who waits gets `ConnectionLost`. Calling it again does nothing."""
+        """Close now. Waiting callers get `ConnectionLost`. A second call has no effect."""
         ...

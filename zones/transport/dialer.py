@@ -24,22 +24,27 @@ ALL_BEGUN = 0.3
 
 
 class Dialer(Protocol):
-    """Opens connections.
+    """Opener of connections.
 
     A dialer may also have `async def addresses(endpoint) -> frozenset[tuple[str, int]]`, which returns the addresses
     that the endpoint's host name has now, with the port. The client then follows a name that moves.
     """
 
     async def __call__(self, endpoint: Endpoint, factory: Callable[[], AnyProtocol]) -> AnyProtocol:
-        """Connect `factory()` to the endpoint and return it. Raises `OSError` when that fails."""
+        """Connect `factory()` to the endpoint, and return it. Raises `OSError`."""
         ...
 
 
 class SocketDialer:
-    """Real sockets; TLS when given a context."""
+    """Dialer of sockets, with TLS if it has a context."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, server_hostname: str | None = None) -> None:
-        """`server_hostname`: the name the certificate must have; None: the node's host."""
+        """Make a dialer.
+
+        Args:
+            tls: TLS context. If None, connections are not encrypted.
+            server_hostname: Name that the certificate must have. If None, the host of the node.
+        """
         an_instance(tls, ssl.SSLContext, "tls")
         text(server_hostname, "server_hostname", optional=True)
         self._tls = tls

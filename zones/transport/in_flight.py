@@ -1,11 +1,12 @@
-"""Requests that wait for replies: what each expects, and whether what came is its own.
+"""Requests in flight: the replies that each expects, and the check that a reply is its own.
 
-`take` is given the replies of the stream one after another and says when the request is complete. A reply that can't
-belong to it raises `ProtocolError`, and the connection closes: it is never given to anyone. No I/O, no clock.
+The connection passes replies to `take`, one after another, until the request is complete. A reply that cannot belong to the
+request raises `ProtocolError`, and the connection closes. No caller gets that reply. No I/O, no clock.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -23,26 +24,26 @@ from evcache.zones.protocol.replies import (
 
 
 class Waiter(Protocol):
-    """Whoever waits for an answer. An `asyncio.Future` is one; a write that waits for several zones brings its own.
+    """Receiver of a result: an `asyncio.Future`, or the part of a write that waits for one zone.
 
-    Called from the event loop, once at most, and not at all once `done()` is true.
+    The connection calls `set_result` or `set_exception` in the event loop, at most once, and never after `done()` is True.
     """
 
     def done(self) -> bool:
-        """Whether nobody waits any more."""
+        """Return True if no caller waits."""
         ...
 
     def set_result(self, result: Any, /) -> None:
-        """The reply, or replies, that were asked for."""
+        """Receive the reply, or the list of replies."""
         ...
 
     def set_exception(self, error: Any, /) -> None:
-        """A `NodeError`: there will be no answer."""
+        """Receive the `NodeError` of a request without a reply."""
         ...
 
 
 class ExpectReply:
-    """One request, one reply."""
+    """Request with one reply."""
 
     __slots__ = ("deadline", "opaque", "waiter")
 
@@ -53,14 +54,14 @@ class ExpectReply:
         self.waiter = waiter
         self.deadline = deadline
         self.opaque = opaque
-        """What every reply must repeat, but for errors, which can't."""
+        """Token that every reply must repeat. Error replies cannot."""
 
     def take(self, reply: AnyReply) -> bool:
         """Give the waiter its reply, and return True if the request is complete.
 
         Raises:
             NodeUnavailable: The request is complete, and was not served.
-            ProtocolError: The stream is of no more use.
+            ProtocolError: The connection is out of sync.
         """
         if (reply.opaque != self.opaque) if type(reply) is Hit else (self.opaque not in reply.tokens):
             check_ours(reply, self.opaque, payload=self.payload)
@@ -71,40 +72,43 @@ class ExpectReply:
         return True
 
     def wait_on(self, until: float, *, to_the_end: bool) -> bool:
-        """Move the deadline, for a server that is in the middle of a reply. Return False if it has passed for good.
+        """Extend the deadline, because the server is in the middle of a reply. Return False if the request must not wait.
 
-        A read waits half of the time that is left to the zones after this one: asking the next zone for the same large value
-        costs more than to wait, but a zone that sends too slowly must not use up the time of the next. `to_the_end`: this
-        process is the slow one, and a read waits until its call ends.
+        A read may use half of the time of the zones after this one. Waiting costs less than to read the same large value
+        from the next zone. But a slow zone must not use up the time of the next.
+
+        Args:
+            until: New deadline.
+            to_the_end: The event loop of this process is slow, so a read may wait until its call ends.
         """
         del until, to_the_end
         return False
 
     def fail(self, error: NodeError) -> None:
-        """Tell the waiter that there will be no answer."""
+        """Fail the waiter, unless it is done."""
         if not self.waiter.done():
             self.waiter.set_exception(error)
 
 
 class ExpectRead(ExpectReply):
-    """One read, one reply. Another zone can answer it if this node falls silent."""
+    """Read with one reply. Another zone can serve it if this node stops sending."""
 
     __slots__ = ("latest", "share_ends")
 
     def __init__(self, waiter: Waiter, deadline: float, opaque: bytes, latest: float) -> None:
-        """`deadline`: when the share of this zone ends. `latest`: when the call ends."""
+        """Make the entry of a read. `deadline` is the end of this zone's share of the time, `latest` the end of the call."""
         self.waiter = waiter
         self.deadline = self.share_ends = deadline
         self.opaque = opaque
         self.latest = latest
 
     def wait_on(self, until: float, *, to_the_end: bool) -> bool:
-        """Wait on this zone until then, beyond its share, but not too long. Return False if that is over."""
+        """Extend the deadline beyond the share of this zone. Return False if the read must not wait."""
         return _wait_on(self, until, self.latest if to_the_end else (self.share_ends + self.latest) / 2)
 
 
 class ExpectStore(ExpectReply):
-    """One request with a value, one reply."""
+    """Request with a value and one reply."""
 
     __slots__ = ()
 
@@ -112,7 +116,7 @@ class ExpectStore(ExpectReply):
 
 
 class ExpectAll(ExpectStore):
-    """Several requests in one packet: the list of their replies."""
+    """Packet of several commands, whose waiter gets the list of replies."""
 
     __slots__ = ("replies", "unserved", "wanted")
 
@@ -126,7 +130,7 @@ class ExpectAll(ExpectStore):
         self.unserved: AnyReply | None = None
 
     def take(self, reply: AnyReply) -> bool:
-        """Keep the reply; with the last one, give the waiter all of them. Raises as `ExpectReply.take`."""
+        """Keep the reply. With the last one, give the waiter the list. Raises the errors of `ExpectReply.take`."""
         if self.opaque not in reply.tokens:
             check_ours(reply, self.opaque, payload=self.payload)
             if is_unserved(reply):
@@ -142,10 +146,11 @@ class ExpectAll(ExpectStore):
 
 
 class ExpectHits(ExpectReply):
-    """Reads that are silent on a miss, closed by a no-op: the list of `(index, Reply)` of those that were not.
+    """Batch of reads that are silent on a miss, closed by a no-op. The waiter gets the list of `(index, reply)` of the
+    others.
 
-    An error does not say which read it answers. After one, the reads without a hit are sent once more, and not quietly: the
-    list then holds the error replies of those that fail again.
+    An error does not name its read. After one, the reads without a hit are sent again, each with a reply. The list then
+    holds the error replies of the reads that fail again.
     """
 
     __slots__ = ("fields", "following", "has_error", "hits", "keys", "latest", "opaques", "send", "share_ends")
@@ -163,13 +168,13 @@ class ExpectHits(ExpectReply):
         """Create a batch that has been sent.
 
         Args:
-            waiter: What gets the list.
-            deadline: Time on the loop's clock by which the waiter needs it.
-            opaques: What the reply to each of the reads must repeat.
+            waiter: Receiver of the list.
+            deadline: Time on the loop's clock at which the batch fails.
+            opaques: Tokens of the reads.
             keys: Keys of the reads.
             fields: Fields that are read of each.
             send: Queues a request on the same connection. Raises a `NodeError` if it has no room.
-            latest: See `ExpectRead`. If None, no other zone can answer the reads.
+            latest: See `ExpectRead`. If None, no other zone can serve the reads.
         """
         super().__init__(waiter, deadline, b"")
         self.share_ends = deadline
@@ -178,20 +183,20 @@ class ExpectHits(ExpectReply):
         self.keys = keys
         self.fields = fields
         self.send = send
-        self.following = 0  # replies come in the order of the reads, so a repeated one is noticed too
+        self.following = 0  # replies come in the order of the reads, so a repeated one is an error
         self.hits: list[tuple[int, AnyReply]] = []
         self.has_error = False
 
     def wait_on(self, until: float, *, to_the_end: bool) -> bool:
-        """Wait as a single read does, if another zone can answer."""
+        """Extend the deadline as for a single read, if another zone can serve the batch."""
         if self.latest is None:
             return False
         return _wait_on(self, until, self.latest if to_the_end else (self.share_ends + self.latest) / 2)
 
     def take(self, reply: AnyReply) -> bool:
-        """Keep a hit; the no-op's answer ends the batch."""
+        """Keep a hit. The reply to the no-op ends the batch."""
         try:
-            # The opaque was asked for last. The usual reply is the next hit, or some misses further on.
+            # The opaque is the last token. The usual reply is for the next read, or for one some misses later.
             opaque = reply.opaque if type(reply) is Hit else reply.tokens[-1]
             index = self.opaques.index(opaque, self.following)
         except (ValueError, IndexError):
@@ -216,7 +221,7 @@ class ExpectHits(ExpectReply):
         return True
 
     def _ask_each(self) -> None:
-        """Send the reads without a hit once more, each with a reply of its own."""
+        """Send the reads without a hit again, each with a reply."""
         hit = {index for index, _ in self.hits}
         unclear = [index for index in range(len(self.keys)) if index not in hit]
         if not unclear:
@@ -230,18 +235,18 @@ class ExpectHits(ExpectReply):
             self.waiter.set_exception(error)
 
     def _index(self, reply: AnyReply) -> int:
-        """Of a reply with something behind its opaque: the marks of a stale or leased item."""
+        """Return the index of a reply with tokens behind its opaque: the marks of a stale or leased item."""
         for token in reply.tokens:
             if token.startswith(b"O"):
                 try:
                     return self.opaques.index(token, self.following)
                 except ValueError:
                     break
-        raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}")
+        raise ProtocolError(f"reply to another request: {reply.line[:64]!r}")
 
 
 class ExpectEach(ExpectReply):
-    """Reads that are never silent: the list of `(index, Reply)` of those that did not miss, error replies included."""
+    """Reads with a reply each, whose waiter gets the list of `(index, reply)` of hits and errors."""
 
     __slots__ = ("hits", "indices", "taken")
 
@@ -253,14 +258,22 @@ class ExpectEach(ExpectReply):
         indices: Sequence[int],
         hits: list[tuple[int, AnyReply]],
     ) -> None:
-        """`indices`: what the reads are called in the list. `hits`: what is in it already."""
+        """Make the entry of reads that have been sent.
+
+        Args:
+            waiter: Receiver of the list.
+            deadline: Time on the loop's clock at which the reads fail.
+            opaque: Token of all reads.
+            indices: Index of each read in the list.
+            hits: Hits that the list has already.
+        """
         super().__init__(waiter, deadline, opaque)
         self.indices = indices
         self.hits = hits
         self.taken = 0
 
     def take(self, reply: AnyReply) -> bool:
-        """Keep what is no miss; with the last reply, give the waiter the list, in the order of the reads."""
+        """Keep a hit or an error. With the last reply, give the waiter the list, in the order of the reads."""
         if (reply.opaque != self.opaque) if type(reply) is Hit else (self.opaque not in reply.tokens):
             check_ours(reply, self.opaque, payload=False)
         if reply.status != b"EN":
@@ -274,7 +287,7 @@ class ExpectEach(ExpectReply):
 
 
 class ExpectText(ExpectReply):
-    """A command that can't carry an opaque: one reply, or all up to the status `until`."""
+    """Command that cannot carry an opaque, with one reply, or several up to the status `until`."""
 
     __slots__ = ("may_be_unknown", "replies", "until")
 
@@ -294,12 +307,12 @@ class ExpectText(ExpectReply):
         self.replies: list[AnyReply] = []
 
     def take(self, reply: AnyReply) -> bool:
-        """Keep the reply; with the last one, give the waiter the list of them, the last included."""
+        """Keep the reply. With the last one, give the waiter the list."""
         if reply.status in ERROR_STATUSES:
             if not self.may_be_unknown:
                 check_harmless(reply, payload=False)
         elif reply.status in META_STATUSES and reply.status != b"MN" and not self.may_be_unknown:
-            raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}")
+            raise ProtocolError(f"reply to another request: {reply.line[:64]!r}")
         self.replies.append(reply)
         if self.until is not None and reply.status != self.until and reply.status not in ERROR_STATUSES:
             return False
@@ -316,7 +329,7 @@ def _wait_on(pending: ExpectReply, until: float, latest: float) -> bool:
 
 
 class MovedAway:
-    """The waiter in place of a caller that asks another zone. The connection still sees when the reply is late."""
+    """Waiter in place of a caller that has gone to another zone. It lets the connection detect a late reply."""
 
     __slots__ = ("_done",)
 
@@ -324,7 +337,7 @@ class MovedAway:
         self._done = False
 
     def done(self) -> bool:
-        """Return True once a reply or an error has come."""
+        """Return True once it has a reply or an error."""
         return self._done
 
     def set_result(self, result: object, /) -> None:
@@ -339,7 +352,7 @@ class MovedAway:
 
 
 def movable(waiting: Iterable[ExpectReply]) -> list[ExpectReply]:
-    """Return the reads whose caller still waits here and can ask another zone."""
+    """Return the reads whose caller still waits, and can read another zone."""
     return [
         pending
         for pending in waiting
@@ -350,21 +363,28 @@ def movable(waiting: Iterable[ExpectReply]) -> list[ExpectReply]:
 
 
 def move_away(reads: Iterable[ExpectReply], error: Callable[[], NodeError]) -> None:
-    """Fail these reads at once, each with an error of its own, and keep their places in the queue."""
+    """Fail these reads at once, each with a new error. They keep their places in the queue."""
     for pending in reads:
         waiter, pending.waiter = pending.waiter, MovedAway()
         waiter.set_exception(error())
 
 
 def check_ours(reply: AnyReply, opaque: bytes, *, payload: bool) -> None:
-    """Raise `ProtocolError` when the reply belongs to another request, or the stream may be out of sync after it."""
+    """Raise `ProtocolError` if the reply belongs to another request, or leaves the connection out of sync."""
     if reply.status in ERROR_STATUSES:
         check_harmless(reply, payload=payload)
     elif opaque not in reply.tokens:
-        raise ProtocolError(f"a reply to another request: {reply.line[:64]!r}, expected {opaque!r}")
+        raise ProtocolError(f"reply to another request: {reply.line[:64]!r}, expected {opaque!r}")
 
 
 def check_harmless(reply: AnyReply, *, payload: bool) -> None:
-    """Raise `ProtocolError` for an error reply after which the stream may be out of sync."""
+    """Raise `ProtocolError` for an error reply that may leave the connection out of sync."""
     if not leaves_connection_in_sync(reply, payload=payload):
         raise ProtocolError(f"connection out of sync after error: {reply.line[:200].decode('ascii', 'backslashreplace')}")
+
+
+def give_up(answer: asyncio.Future[Any]) -> None:
+    """Cancel a future whose result no caller needs. The connection reads its reply and drops it."""
+    # Retrieve the exception of a failed future, or asyncio reports it as one that was never handled.
+    if not answer.cancel() and not answer.cancelled():
+        answer.exception()

@@ -1,7 +1,7 @@
 """Decisions about requests without a reply in time: which of them wait on, and whether the server is to blame.
 
-The server is not to blame while it is in the middle of a large reply, nor for a time in which this process's event loop
-stood still. No I/O; the connection does what is decided.
+The server is not to blame while it is in the middle of a large reply. It is not to blame for a stall of the event loop of
+this process either. No I/O: the connection carries the decisions out.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import NamedTuple
 from evcache.zones.health.loop_lag import LOOK_SECONDS, STALL_SECONDS, LoopLag
 from evcache.zones.transport.in_flight import ExpectReply
 
-# A server is in the middle of a reply if bytes of a value have arrived within this time, and more of the value is to come.
-# Requests that wait behind large values are late because of the bytes in front of them, and say nothing about the server.
+# A server is in the middle of a reply if a part of a value has arrived within this time, and the value is incomplete.
+# Requests behind large values are late because of the bytes in front of them. They prove nothing about the server.
 RECEIVING_SECONDS = 0.02
 
-# Seconds before timeouts are blamed on the server if the loop stood still lately. Replies that are here already are read
-# first. A process that has too little of the processor stands still again and again, and its servers on the same machine
-# do so, too: with three busy processes for each core, Linux lets each of them wait for 10 to 25 ms at a time.
+# Seconds before timeouts are blamed on the server if the loop stalled lately. Replies that have arrived are read first. A
+# process with too little processor time stalls repeatedly, and so do servers on the same machine. With three busy processes
+# for each core, Linux makes each of them wait for 10 to 25 ms at a time.
 BENEFIT_OF_DOUBT_SECONDS = 0.1
 
 
 class Late(NamedTuple):
-    """Requests of one moment."""
+    """Late requests at one moment."""
 
     late: list[ExpectReply]
     """Requests that had no reply in time."""
     nearest: float
-    """Deadline of the next that waits; infinity without any."""
+    """Nearest deadline of the requests that wait on. Infinity if there are none."""
     blame_after: float | None
-    """Seconds after which the server is to blame for those that are still without a reply; None if it is not."""
+    """Seconds after which the server is to blame for the requests that have no reply by then. None if it is not to blame."""
 
 
 class Lateness:
@@ -41,13 +41,16 @@ class Lateness:
 
     def __init__(self, lag: LoopLag | None) -> None:
         self.mid_value_at = -math.inf
-        """Time when bytes of a value last arrived, with more to come."""
+        """Time at which a part of an incomplete value last arrived."""
         self._lag = lag
 
     def sort(self, waiting: Collection[ExpectReply], now: float, *, due: float) -> Late:
-        """Sort out the requests that are late. Moves the deadline of those that wait on.
+        """Return the late requests. Extend the deadline of those that wait on.
 
-        `due`: when the loop should have looked.
+        Args:
+            waiting: Requests without a reply.
+            now: Time on the loop's clock.
+            due: Time at which the loop should have called.
         """
         lag = self._lag
         if lag is not None and waiting:

@@ -1,13 +1,13 @@
-"""Where connections put what arrives."""
+"""Buffer for the bytes that arrive on connections."""
 
 from __future__ import annotations
 
 import asyncio
 from weakref import WeakKeyDictionary
 
-# A plain asyncio.Protocol is read for with a new object of 256 KiB each time, which is cut to what arrived: as much work as
-# all the rest of a reply (a fifth more gets a second without it). All connections of a loop share one buffer: loops fill it
-# and hand it over in one step, and what is in it is copied before anything else runs.
+# For a plain asyncio.Protocol, each read allocates 256 KiB and shrinks it to the bytes that arrived. That costs as much as
+# the rest of a reply: without it, a client reads a fifth more per second. All connections of a loop share one buffer. The
+# loop fills it and calls the connection in one step, and the connection copies the bytes before other code runs.
 READ_BUFFER_BYTES = 256 * 1024
 
 _buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()

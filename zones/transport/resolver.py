@@ -1,8 +1,8 @@
-"""Look-up of host names in threads of our own, so that look-ups that hang hold up nothing else.
+"""Lookup of host names in threads of the client, so that a slow lookup delays no other work.
 
-asyncio looks names up in the loop's default executor. A look-up that hangs keeps its thread for up to half a minute
-(`resolv.conf`: 5 s for each server, twice). A dozen nodes would fill the executor, and `asyncio.to_thread` of the service
-would wait for them, as would the end of `asyncio.run`. Threads here are daemons, and the end of the process does not wait.
+asyncio looks names up in the loop's default executor. A hanging lookup keeps its thread for up to half a minute
+(`resolv.conf`: 5 s for each server, twice). A dozen nodes would fill the executor. `asyncio.to_thread` of the service would
+wait for them, and so would the end of `asyncio.run`. The threads here are daemons, and the end of the process does not wait.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-# Look-ups at once on one event loop. Each that hangs holds a thread. More names wait for a thread.
+# Concurrent lookups on one event loop. A hanging lookup holds a thread. Further names wait for a thread.
 MAX_LOOKUPS = 32
 
-# Seconds for which a result is kept that came after the last caller had given up. Without it, a look-up that takes longer
-# than the connect timeout would never lead to a connection. Over the longest pause between two attempts to connect (45 s).
+# Seconds for which a result without a caller is kept. Without it, a lookup that takes longer than the connect timeout would
+# never lead to a connection. It is longer than the longest pause between two attempts to connect (45 s).
 KEEP_UNUSED_SECONDS = 60.0
 
 Address = tuple[int, tuple[Any, ...]]
-"""The family of a socket, and where it connects to."""
+"""Family of a socket, and its destination."""
 
 
 def is_name(host: str) -> bool:
-    """Return True if the host is a name that has to be looked up, and not an address."""
+    """Return True if the host is a name that needs a lookup, and not an address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -40,19 +40,19 @@ def is_name(host: str) -> bool:
 
 
 class Resolver:
-    """Looks up host names, each one once at a time."""
+    """Resolver of host names, with one lookup of each name at a time."""
 
     def __init__(self) -> None:
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookups] = WeakKeyDictionary()
 
     def __reduce__(self) -> tuple[type[Resolver], tuple[()]]:
-        """Copy and pickle as a new resolver: look-ups belong to an event loop."""
+        """Copy and pickle as a new resolver, because lookups belong to an event loop."""
         return Resolver, ()
 
     async def __call__(self, host: str, port: int) -> list[Address]:
-        """Look up a host. An address needs no look-up.
+        """Look up a host. An address needs no lookup.
 
-        Cancellation does not stop a look-up that is under way. The next caller joins it, or gets its result.
+        Cancellation does not stop a lookup that is under way. The next caller joins it, or gets its result.
 
         Args:
             host: a host name, or an IPv4 or IPv6 address.
@@ -62,7 +62,7 @@ class Resolver:
             The addresses in the order of the system's preference, at least one.
 
         Raises:
-            OSError: the name is unknown, or the look-up failed.
+            OSError: the name is unknown, or the lookup failed.
         """
         if not is_name(host):
             return _look_up(host, port, socket.AI_NUMERICHOST)
@@ -70,24 +70,24 @@ class Resolver:
         lookups = self._by_loop.get(loop)
         if lookups is None:
             for closed in [known for known in self._by_loop if known.is_closed()]:
-                del self._by_loop[closed]  # which its futures keep alive
+                del self._by_loop[closed]  # its futures keep it alive
             lookups = self._by_loop[loop] = _Lookups()
         return await lookups.get(loop, host, port)
 
 
 @dataclass(slots=True)
 class _Lookup:
-    """One look-up, from its start until a caller has its result."""
+    """Lookup of one name, from its start until a caller has its result."""
 
     result: asyncio.Future[list[Address]]
     callers: int = 0
     ended: float | None = None
-    """When it ended without a caller, on the loop's clock."""
+    """Time on the loop's clock at which it ended without a caller. None if it runs or has callers."""
 
 
 @dataclass(slots=True, weakref_slot=True)
 class _Lookups:
-    """The look-ups of one event loop."""
+    """Lookups of one event loop."""
 
     known: dict[tuple[str, int], _Lookup] = field(default_factory=dict)
     waiting: deque[tuple[str, int]] = field(default_factory=deque)

@@ -1,7 +1,7 @@
-"""Detector of a server that stands still: reads wait on its connection, and no byte arrives.
+"""Detector of a stalled server: reads wait on its connection, and no byte arrives.
 
-A circuit opens after timeouts, and the deadline of a read is long compared with a usual answer. The reads of that time would
-all wait. This detector moves them on after some milliseconds of silence; it opens no circuit.
+A circuit opens after timeouts, and the deadline of a read is long compared with the usual time of a reply. All reads until
+then would wait. This detector moves them to another zone after some milliseconds of silence. It opens no circuit.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from evcache.zones.errors import NodeSilent
 from evcache.zones.health.loop_lag import STALL_SECONDS
 from evcache.zones.transport.in_flight import ExpectReply, movable, move_away
 
-# Number of reads that must wait. With fewer, one late reply would look like a server that stands still. The number of
-# timeouts after which a circuit opens is the same.
+# Number of reads that must wait. With fewer, one late reply would look like a stalled server. It equals the number of
+# timeouts after which a circuit opens.
 SUSPICIOUS_READS = 3
 
 
 class Watched(Protocol):
-    """The connection as the detector sees it."""
+    """Connection, as the detector sees it."""
 
     name: str
 
@@ -36,7 +36,7 @@ class Watched(Protocol):
 
 
 class SilenceDetector:
-    """The detector of one connection. It has at most one timer, and none while nothing waits."""
+    """Detector of one connection. It has at most one timer, and none while no request waits."""
 
     __slots__ = (
         "_connection",
@@ -72,20 +72,20 @@ class SilenceDetector:
         self._loop = loop
         self._patience = patience
         self._may_move = may_move
-        # Seconds of the quickest reply to a request that had nothing before it; None before the first. A far server is
-        # silent for as long after each burst. Not the first reply alone: a handshake may have waited for a stall to end.
+        # Seconds of the quickest reply to a request on an idle connection. None before the first one. A far server is silent
+        # for that time after each burst. The first reply alone is not enough: a stall may have delayed the handshake.
         self._round_trip: float | None = None
-        self._measures = False  # whether the next byte ends a round trip
+        self._measures = False  # True if the next byte ends a round trip
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
     def begin(self) -> None:
-        """Begin to watch: a request was sent while nothing waited. `heard` must be called with the next byte."""
+        """Begin to watch: a request was sent on an idle connection. The connection calls `heard` with the next byte."""
         self._measures = True
         self._watch()
 
     def heard(self, quiet: float) -> None:
-        """Note that a byte arrived after so many quiet seconds."""
+        """Record that a byte arrived after `quiet` seconds."""
         if self._measures:
             self._measures = False
             self._round_trip = quiet if self._round_trip is None else min(self._round_trip, quiet)
@@ -120,7 +120,7 @@ class SilenceDetector:
             return
         now = self._loop.time()
         silent_at = self._connection.quiet_since + self._limit
-        if now - self._due > STALL_SECONDS:  # the loop stood still: requests may have left just now
+        if now - self._due > STALL_SECONDS:  # the loop stalled: requests may have left just now
             self._look_at(now + self._limit / 2)
         elif now < silent_at:
             self._look_at(silent_at)
@@ -128,7 +128,7 @@ class SilenceDetector:
             self._look_at(now + self._limit / 2)
         elif self._may_move():
             self._move(now)
-        else:  # perhaps later: another connection of the node still answers, or every zone is out
+        else:  # try later: another connection of the node answers, or every zone is ejected
             self._look_at(now + self._limit)
 
     def _move(self, now: float) -> None:
