@@ -138,7 +138,7 @@ def test_what_int_would_take_or_choke_on_is_no_decimal(text):
 
 
 def test_a_number_that_is_missing_is_a_protocol_error():
-    with pytest.raises(ProtocolError, match="without c"):
+    with pytest.raises(ProtocolError, match="without flag c"):
         number(reply(b"HD f0 O1"), b"c")
 
 
