@@ -1,7 +1,7 @@
 """What memcached answers, byte for byte: one table of cases, run on the fake server and on real ones.
 
-That both pass is what makes the fake worth testing against. A case that only one of them passes is a fault of the
-fake, or a release of memcached that behaves differently, and then gets `since` or `until`.
+Tests against the fake are useful because both pass. If only one of them passes a case, the fake is wrong, or that release of
+memcached differs. The case then gets `since` or `until`.
 """
 
 from tests.contracts.classic_cases import CLASSIC_CASES

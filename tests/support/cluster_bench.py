@@ -72,7 +72,7 @@ class Bench:
         return [pool.name for pool in self.cluster.view.readers]
 
     async def die(self, *hosts):
-        """Their servers are gone, and whoever asks them notices."""
+        """Stop the servers, and let each node notice it."""
         for host in hosts:
             self.dialer.servers.pop(host, None)
             await self.servers[host].stop()
@@ -99,3 +99,28 @@ def ask(node, key=b"k", within=60.0):
     answer = loop.create_future()
     node.connection().get(key, Fields(b"k v"), answer, loop.time() + within)
     return answer
+
+
+class ScriptedDiscovery:
+    """A discovery that the test feeds: topologies, and exceptions to raise."""
+
+    def __init__(self, first):
+        self._first = first
+        self._queue = asyncio.Queue()
+        self.closed = False
+
+    def put(self, item):
+        self._queue.put_nowait(item)
+
+    async def load(self):
+        return self._first
+
+    async def watch(self):
+        try:
+            while True:
+                item = await self._queue.get()
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self.closed = True

@@ -53,7 +53,7 @@ class Held(NamedTuple):
 
 
 class Listener(Hooks):
-    """Remembers what it was told."""
+    """Hooks that record their calls."""
 
     def __init__(self) -> None:
         self.wrote: list[tuple[str, Outcome, bool]] = []
@@ -222,7 +222,7 @@ class MemoryZones:
         self.forget()
 
     def forget(self) -> None:
-        """Begin to count commands and packets anew."""
+        """Reset the counts of commands and packets."""
         for name, fakes in self.servers.items():
             self.sent[name].clear()
             for fake in fakes:
@@ -354,7 +354,7 @@ class ChangingTopology:
 def on_zones(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Make a test of a coroutine function: it runs under virtual time and gets new zones as its first argument.
 
-    Its other arguments are parameters and fixtures, as ever. The clients that it made are closed when it ends.
+    Its other arguments are parameters and fixtures. Its clients are closed when it ends.
     """
 
     def decorate(test: Callable[..., Any]) -> Callable[..., None]:
@@ -395,7 +395,7 @@ async def cut_off(zones: MemoryZones, cache: EVCache, *names: str) -> None:
     """Have these zones hang, and the client know it: what it writes from now on is not even sent to them."""
     down = cache.stats().nodes_down + sum(len(zones.servers[name]) for name in names)
     zones.pause(*names)
-    for _ in range(3):  # a touch: of all that goes to every zone it alone leaves nothing to be brought later
+    for _ in range(3):  # of all calls to every zone, only a touch leaves no hint
         await cache.touch("nothing", 1, timeout=0.1, errors="miss")
         await pass_time(0.2)
     assert cache.stats().nodes_down == down

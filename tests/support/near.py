@@ -83,7 +83,7 @@ def check(store, settings_):
 
 
 GRACE = NearCache().grace
-# For an announcement to be sent, and heard.
+# Seconds for an invalidation message to be sent and received.
 HEARD_SECONDS = 0.02
 # Calls that are held up on purpose do not give up.
 PATIENT = {"read_timeout": 30.0, "write_timeout": 30.0}
@@ -132,7 +132,7 @@ async def settled(zones: MemoryZones, *caches: EVCache) -> None:
 
 
 async def heard() -> None:
-    """What was written has been announced to everybody."""
+    """Wait until all clients have received the invalidation messages of earlier writes."""
     await pass_time(HEARD_SECONDS)
 
 

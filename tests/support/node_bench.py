@@ -3,6 +3,8 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
+
 from evcache.zones.errors import NodeError
 from evcache.zones.health.circuit_breaker import CircuitLimits
 from evcache.zones.health.loop_lag import LoopLag
@@ -19,11 +21,12 @@ from tests.support.virtual_time import now, settle
 
 ENDPOINT = Endpoint.parse("host")
 LIMITS = CircuitLimits()
-FIRST_PAUSE = LIMITS.first_pause * (1 + LIMITS.jitter)  # at the most
+FIRST_PAUSE = LIMITS.first_pause * (1 + LIMITS.jitter)  # upper bound
 LONGEST_PAUSE = LIMITS.longest_pause * (1 + LIMITS.jitter)
 TIMEOUT = 0.1  # seconds that requests wait
 PATIENT = ConnectionLimits(silence=FAR)  # a connection is not given up for being silent
 EXACT = CircuitLimits(jitter=0.0, slow_start=0.0)
+kinds = pytest.mark.parametrize("classic_only", [False, True], ids=["meta", "classic"])
 
 
 class Bench:
@@ -52,7 +55,7 @@ class Bench:
 
     async def __aexit__(self, *_):
         await self.node.close()
-        self.server.resume()  # one that stands still does not notice that its clients are gone
+        self.server.resume()  # a stalled server does not notice that its clients are gone
         await settle()
         assert self.server.connections == 0
         assert self.health.unhealthy == 0
@@ -95,7 +98,7 @@ def bench_of(classic_only=False, circuit=EXACT, **settings):
 
 
 async def time_out(bench, requests=3):
-    """So many requests, one after another, that the server does not answer in time."""
+    """Send this number of requests in turn, and let each time out."""
     for _ in range(requests):
         await ask(bench)
         await asyncio.sleep(1.1 * TIMEOUT)
@@ -128,7 +131,7 @@ async def call(bench):
 
 
 async def lose(bench, requests):
-    """So many requests at once, that are lost with their connections."""
+    """Send this number of requests together, and lose them with their connections."""
     connection = await bench.connected()
     if isinstance(connection, ClassicConnection):  # each on a connection of its own
         async with AsyncExitStack() as lent:
@@ -141,3 +144,13 @@ async def lose(bench, requests):
     bench.reset()
     bench.server.resume()
     await settle(100)
+
+
+def transport_of(connection):
+    return connection.streams.writer.transport if hasattr(connection, "streams") else connection._transport  # noqa: SLF001
+
+
+def forget(bench):
+    """Drop what is sent on the connections that there are, as a NAT does with those that were idle for too long."""
+    for connection in bench.dialer.made:
+        transport_of(connection).write = lambda _: None

@@ -28,7 +28,7 @@ def parts_of(packet, opaque=OPAQUE):
 
 
 def commands_of(packet):
-    """Lines and payloads, taken apart as a server does: by the announced lengths."""
+    """Return lines and payloads, divided by the lengths in the lines as a server does."""
     data = b"".join(parts_of(packet))
     commands = []
     while data:

@@ -36,7 +36,7 @@ class NotUnderstood(Exception):
 
 
 def selectors(query):
-    """Every metric that a query names, with what is said about it."""
+    """Return every metric of a query, with the conditions on it."""
     reading = _Reading(_tokens(query), query)
     reading.expression("", ())
     reading.expect("end")

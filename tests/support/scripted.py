@@ -38,7 +38,7 @@ class ScriptedTransport(asyncio.Transport):
         return self._ended
 
     def end(self, error):
-        """The peer is gone: None for an end of file, an error for a reset. The connection hears of it a little later."""
+        """End the connection: None is an end of file, an error is a reset. The protocol is called in the next turn of the loop."""
         if not self._ended:
             self._ended = True
             self._loop.call_soon(self._protocol.connection_lost, error)
@@ -135,7 +135,7 @@ class MemoryDialer:
 
 
 class Notes:
-    """A waiter that keeps what it is told, and may do something when it is."""
+    """A waiter that records its results, and calls a function with each."""
 
     def __init__(self, on_result=None, on_error=None):
         self.told = []

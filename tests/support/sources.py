@@ -21,7 +21,7 @@ STUB = "<stub>"
 
 
 class Source:
-    """Something to load from: it counts, takes its time, and fails when it is told to."""
+    """A source that counts its calls, takes `seconds`, and raises `error` if there is one."""
 
     def __init__(self, value: Any = "v", seconds: float = 0.0, error: BaseException | None = None) -> None:
         self.value = value
@@ -84,7 +84,7 @@ one_and_many = pytest.mark.parametrize("load", [load_one, load_many], ids=["one"
 
 
 class LoadListener(Hooks):
-    """Remembers what it was told about loads."""
+    """Hooks that record loads."""
 
     def __init__(self) -> None:
         self.loads: list[tuple[int, float, Exception | None]] = []
@@ -170,7 +170,7 @@ async def assert_nothing_left(*clients: EVCache) -> None:
 
 
 async def started(source: Source, calls: int = 1) -> None:
-    """Wait until so many loaders have been called."""
+    """Wait until `calls` loaders have been called."""
     for _ in range(1000):
         if source.calls >= calls:
             return
@@ -184,7 +184,7 @@ async def outcomes(*calls: Awaitable[Any]) -> list[Any]:
 
 
 async def cancelled_after(turns: int, make: Callable[[], Awaitable[Any]]) -> Any:
-    """Begin a call, cancel it so many turns of the loop later, and return how it ended."""
+    """Begin a call, cancel it after `turns` turns of the loop, and return its result or exception."""
     task = asyncio.ensure_future(make())
     await settle(turns)
     task.cancel()

@@ -1,4 +1,4 @@
-"""An SDK of OpenTelemetry in memory: what a client has told it, as trees of spans and numbers of metrics."""
+"""OpenTelemetry SDK in memory, with the trees of spans and the metrics that a client reported."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def call(
 
 
 class Bench:
-    """The providers of one SDK, which nobody else in this process uses."""
+    """The providers of one SDK, separate from any other in this process."""
 
     def __init__(self, sampler: Sampler | None = None, *processors: SpanProcessor) -> None:
         """`processors`: beside the one that keeps what has ended."""

@@ -17,6 +17,10 @@ import attrs
 import msgspec
 import pydantic
 
+from evcache import NearCache
+from tests.support.memory_zones import pass_time
+from tests.support.near import follow_loop
+
 T = TypeVar("T")
 
 
@@ -114,6 +118,8 @@ BERLIN = timezone(timedelta(hours=2))
 NOON = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
 NAIVE = NOON.replace(tzinfo=None)
 ID = UUID("5a7c3a70-9cbc-4d7b-9d56-6e5f2b2f6a3e")
+
+
 PERSON = Person(
     id=ID,
     fullName="Ada Lovelace",
@@ -121,6 +127,7 @@ PERSON = Person(
     tags=frozenset({"x"}),
     site=pydantic.HttpUrl("https://example.org/"),
 )
+
 
 # What the table calls it, the type, values of it, and the type of the first value if the reader names none. None: the first
 # value is stored, and cannot be read without its type.
@@ -232,3 +239,24 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("union of two pydantic models", Person | Address, "custom type"),
     ("`OrderedDict`, `defaultdict`, `deque`", collections.OrderedDict[str, int], "OrderedDict"),
 ]
+
+
+def same(one, other):
+    """Return True for equal values of the same type, all the way down."""
+    if type(one) is not type(other) or one != other:
+        return False
+    if isinstance(one, list | tuple):
+        return all(map(same, one, other))
+    if isinstance(one, dict):
+        return all(map(same, one.values(), other.values()))
+    if isinstance(one, set | frozenset):
+        return all(map(same, sorted(one), sorted(other)))
+    names = getattr(one, "__dataclass_fields__", None) or getattr(type(one), "model_fields", {})
+    return all(same(getattr(one, name), getattr(other, name)) for name in names)
+
+
+async def near_client(zones, **options):
+    cache = await zones.ready(near_cache=NearCache(), **options)
+    follow_loop(cache)
+    await pass_time(6)
+    return cache

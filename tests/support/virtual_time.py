@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer when nothing is ready: hours pass in no time, in the same way on each run.
+"""Event loop whose clock jumps to the next timer when nothing is ready. Hours pass at once, and each run is equal.
 
 For code on in-memory connections (and socket pairs, whose bytes arrive as they are sent). Work in other threads is not
 waited for, so nothing here resolves names or connects to real servers.
@@ -14,7 +14,7 @@ LONGEST = 24 * 3600.0  # seconds after which a test is taken to wait for somethi
 
 
 class Deadlock(Exception):
-    """Nothing is ready, and no timer will ever change that; or only timers that go on for ever do."""
+    """Nothing is ready and there is no timer, or only timers that repeat without an end."""
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -54,7 +54,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 def run(coroutine):
     """Run a coroutine to its end on a loop of virtual time and return what it returns.
 
-    Fails when it leaves a task behind, or an exception that nobody looked at.
+    Fails if it leaves a task, or an exception that no code retrieved.
     """
     gc.freeze()  # so that the collection below is about this run only, and quick
     try:

@@ -1,7 +1,7 @@
-"""Connections in memory that take time: each way of each has a delay of its own, or is held up until it is let go.
+"""Connections in memory with latency. Each direction has its own delay, or is held until it is released.
 
-Each client gets its own, so that what one hears late another hears at once: what is written here reaches a zone later than
-there, and answers that were given come back after things have changed.
+Each client has its own wires, so that messages reach one client later than another. A write reaches one zone later than the
+next, and replies arrive after the state has changed.
 """
 
 from __future__ import annotations

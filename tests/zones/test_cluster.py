@@ -1,7 +1,6 @@
 """One topology becomes the next under way: kept nodes keep their connections, and no request is lost."""
 
 import asyncio
-import logging
 import random
 
 import pytest
@@ -10,35 +9,9 @@ from evcache.zones.cluster import RETIRE_SECONDS, check_local_zone
 from evcache.zones.errors import ConnectionLost, InvalidTopology, NodeUnavailable
 from evcache.zones.routing.ketama import Ring, ring_position
 from evcache.zones.routing.zone_order import coordinator_order
-from evcache.zones.topology.discovery import StaticDiscovery
-from tests.support.cluster_bench import Bench, ask, zones
+from tests.support.cluster_bench import Bench, ScriptedDiscovery, ask, zones
 from tests.support.scripted import outcome
 from tests.support.virtual_time import in_virtual_time, now, settle
-
-
-class Source:
-    """A discovery that the test feeds: topologies, and exceptions to raise."""
-
-    def __init__(self, first):
-        self._first = first
-        self._queue = asyncio.Queue()
-        self.closed = False
-
-    def put(self, item):
-        self._queue.put_nowait(item)
-
-    async def load(self):
-        return self._first
-
-    async def watch(self):
-        try:
-            while True:
-                item = await self._queue.get()
-                if isinstance(item, Exception):
-                    raise item
-                yield item
-        finally:
-            self.closed = True
 
 
 @in_virtual_time
@@ -295,115 +268,13 @@ def test_a_local_zone_that_is_there_is_fine(local, caplog):
     assert caplog.records == []
 
 
-# Following a source.
-
-
-@in_virtual_time
-async def test_changes_of_the_source_are_applied():
-    async with Bench() as bench:
-        source = Source(zones("a=h1"))
-        view = await bench.cluster.start(source)
-        assert view is bench.cluster.view
-        assert bench.names == ["a h1"]
-        source.put(zones("a=h1;b=h2"))
-        await settle()
-        assert bench.names == ["a h1", "b h2"]
-        source.put(zones("b=h2"))
-        await settle()
-        assert bench.names == ["b h2"]
-        await bench.cluster.close(0)
-        await settle()
-        assert source.closed
-
-
-@in_virtual_time
-async def test_a_source_that_ends_is_no_error(caplog):
-    async with Bench() as bench:
-        await bench.cluster.start(StaticDiscovery(zones("a=h1")))
-        await settle()
-        await bench.connect()
-        assert bench.names == ["a h1"]
-        assert caplog.records == []
-
-
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError("unreachable"), InvalidTopology("zones", "nonsense")])
-@in_virtual_time
-async def test_a_source_that_fails_is_logged_and_takes_nothing_with_it(error, caplog):
-    async with Bench() as bench:
-        source = Source(zones("a=h1"))
-        await bench.cluster.start(source)
-        source.put(zones("a=h1;b=h2"))
-        source.put(error)
-        await settle()
-        (record,) = caplog.records
-        assert (record.levelno >= logging.WARNING, record.name) == (True, "evcache.zones.cluster")
-        assert str(error) in caplog.text
-        assert bench.names == ["a h1", "b h2"]
-        await bench.connect()
-
-
-@in_virtual_time
-async def test_a_first_topology_that_can_not_be_used_is_raised_and_nothing_is_followed():
-    async with Bench(local="b") as bench:
-        source = Source(zones("a=h1"))
-        with pytest.raises(InvalidTopology, match="local_zone"):
-            await bench.cluster.start(source)
-        assert not source.closed
-
-
-def many(*counts):
-    return zones(
-        ";".join(f"{zone}=" + ",".join(f"{zone}{n}" for n in range(count)) for zone, count in zip("ab", counts, strict=True))
-    )
-
-
-@in_virtual_time
-async def test_others_run_while_the_rings_of_large_zones_are_made():
-    """And none is made again for a zone that has not changed."""
-    async with Bench() as bench:
-        turns = 0
-
-        async def count():
-            nonlocal turns
-            while True:
-                await asyncio.sleep(0)
-                turns += 1
-
-        counting = asyncio.create_task(count())
-        source = Source(many(1_000, 3))
-        view = await bench.cluster.start(source)
-        assert turns >= 10
-        assert len(bench.names) == 1_003
-        turns = 0
-        source.put(many(1_000, 4))
-        while bench.cluster.view is view:
-            await asyncio.sleep(0)
-        assert turns < 10
-        assert len(bench.names) == 1_004
-        counting.cancel()
-
-
-@in_virtual_time
-async def test_a_change_that_is_being_prepared_when_the_cluster_is_closed_does_not_happen():
-    async with Bench() as bench:
-        source = Source(zones("a=h1"))
-        view = await bench.cluster.start(source)
-        source.put(many(500, 1))
-        await settle(3)
-        assert bench.cluster.view is view
-        await bench.cluster.close(0)
-        await settle()
-        assert bench.cluster.view is view
-        assert bench.names == []
-
-
 # The end.
 
 
 @in_virtual_time
 async def test_close_ends_everything_and_may_be_called_again():
     async with Bench("a=h1;b=h2") as bench:
-        bench.cluster.follow(Source(zones("a=h1")))
+        bench.cluster.follow(ScriptedDiscovery(zones("a=h1")))
         await bench.connect()
         nodes = list(bench.cluster.nodes.values())
         for _ in range(2):

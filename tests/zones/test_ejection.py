@@ -1,4 +1,4 @@
-"""A zone with too many nodes down is read last, by calls that begin from then on, and whoever wants to know is told."""
+"""Later calls read a zone with too many nodes down last, and the listener is notified."""
 
 import asyncio
 import logging
@@ -124,7 +124,7 @@ async def test_events_come_in_order_once_for_each_change(caplog):
             ("node", "a h1", True),
             ("node", "a h2", True),
             ("zone", "a", True),
-            ("node", "c h4", True),  # a zone that nobody reads is never out
+            ("node", "c h4", True),  # a write-only zone is never ejected
         ]
         assert messages() == ["zone a is ejected: 2 of 2 nodes are down; it is read last"]
         bench.events.clear()
@@ -138,7 +138,7 @@ async def test_events_come_in_order_once_for_each_change(caplog):
 
 @in_virtual_time
 async def test_a_zone_whose_nodes_answer_nothing_in_time_is_out():
-    """Its servers take connections, and stand still."""
+    """Its servers take connections, and are stalled."""
     async with Bench(THREE, local="a", circuit=CircuitLimits(slow_start=0)) as bench:
         await bench.connect()
         bench.servers["h1"].pause()
@@ -217,7 +217,7 @@ async def test_a_zone_that_is_out_or_back_by_a_new_topology_is_told_too(before, 
 
 @in_virtual_time
 async def test_each_time_that_a_zone_is_back_it_was_out_before():
-    """Whoever counts zones that are out ends where it began."""
+    """A count of ejected zones by events ends at its first value."""
     async with Bench("a=h1,h2,h3;b=h4") as bench:
         await bench.connect()
         await bench.die("h1")

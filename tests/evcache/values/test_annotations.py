@@ -103,7 +103,7 @@ def test_names_that_are_not_defined():
 
 
 def test_a_local_type_is_found_if_the_function_uses_it():
-    """By the closure, and anew in each call of the function around it."""
+    """By the closure, and again in each call of the enclosing function."""
 
     def make():
         class Local:

@@ -1,4 +1,4 @@
-"""Codecs of the user's own: what is wrong with them is said by name, before anything is sent."""
+"""Codecs of the user. An error names the codec before anything is sent."""
 
 import re
 

@@ -1,40 +1,28 @@
 """Values to bytes and back: EVCache's forms, our own, and what damaged data does."""
 
 import dataclasses
-import gzip
 import math
 import struct
 from datetime import UTC, datetime, timedelta, timezone
 
 import msgspec
 import pytest
-import zstandard
 from hypothesis import example, given
-from hypothesis import strategies as st
 
-from evcache import DecodeError, EncodeError, InvalidArgument, StandardCodec
-from evcache.values import compression, flags
+from evcache import EncodeError, StandardCodec
+from evcache.values import flags
 from evcache.values.flags import (
     FLAG_BOOL,
-    FLAG_BYTES,
     FLAG_DATETIME,
-    FLAG_FLOAT32,
-    FLAG_FLOAT64,
-    FLAG_GZIP,
     FLAG_INT,
-    FLAG_INT8,
     FLAG_INT32,
-    FLAG_INT64,
-    FLAG_JAVA,
     FLAG_MSGPACK,
-    FLAG_STR,
-    FLAG_TOMBSTONE,
     FLAG_ZSTD,
 )
+from tests.support.codec_values import CODEC, LONG, PACKING, values
 
-CODEC = StandardCodec()
-PACKING = StandardCodec(packed_ints=True)
 NAIVE = datetime.fromisoformat("2026-01-01")
+
 
 # What EVCache's own transcoder makes of values: (value, flags, bytes in hex). Printed by the Java classes.
 WRITTEN_ALIKE = [
@@ -56,6 +44,8 @@ WRITTEN_ALIKE = [
     ("café", 0, "636166c3a9"),
     (b"\x00\xff", 2048, "00ff"),
 ]
+
+
 # Forms that a JVM writes and this codec only reads, since it picks the narrower or wider type.
 ONLY_READ = [
     (0, 768, ""),
@@ -173,22 +163,6 @@ def test_flags_are_kept(name, value):
     assert getattr(flags, name) == value
 
 
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats()
-    | st.text()
-    | st.binary()
-    | st.datetimes(
-        min_value=datetime.fromisoformat("1900-01-01"),
-        max_value=datetime.fromisoformat("2200-01-01"),
-        timezones=st.just(UTC),
-    )
-)
-values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
-
-
 @given(values)
 @example(-0.0)
 @example(math.nan)
@@ -267,83 +241,6 @@ def test_milliseconds_take_evcaches_form_and_microseconds_ours():
     assert CODEC.encode(datetime(2026, 1, 1, 0, 0, 0, 5001, UTC))[1] == FLAG_MSGPACK
 
 
-# Compression.
-
-LONG = "a long value, a long value, a long value; " * 20
-
-
-@pytest.mark.parametrize("value", [LONG, LONG.encode(), [LONG], {"k": LONG}, 2**62, datetime(2026, 1, 1, tzinfo=UTC)])
-def test_gzip_is_marked_and_smaller(value):
-    """Above the threshold a value is compressed when that helps, and only then."""
-    plain, flags = CODEC.encode(value)
-    packed, packed_flags = StandardCodec(compress_over=4).encode(value)
-    if len(plain) > 100:
-        assert packed_flags == flags | FLAG_GZIP
-        assert len(packed) < len(plain)
-        assert gzip.decompress(packed) == plain
-    else:
-        assert (packed, packed_flags) == (plain, flags)
-
-
-def test_zstd_is_marked_so_that_a_jvm_does_not_mistake_it():
-    """The type bits say zstd, which EVCache does not know; its own bits for compressed and Java stay clear."""
-    plain, flags = CODEC.encode(LONG.encode())
-    packed, packed_flags = StandardCodec(compress_over=4, compression="zstd").encode(LONG.encode())
-    assert packed_flags & 0xFF00 == FLAG_ZSTD
-    assert packed_flags & 0xFF == 0
-    assert packed_flags >> 16 == flags
-    assert zstandard.ZstdDecompressor().decompress(packed) == plain
-
-
-def test_compress_over_is_the_last_size_that_is_left_alone():
-    """A value of exactly the threshold is stored as it is, and one byte more is compressed."""
-    at = StandardCodec(compress_over=500)
-    assert at.encode(b"x" * 500) == (b"x" * 500, FLAG_BYTES)
-    assert at.encode(b"x" * 501)[1] == FLAG_BYTES | FLAG_GZIP
-    assert CODEC.encode(b"x" * 100_000) == (b"x" * 100_000, FLAG_BYTES)
-
-
-def test_compression_is_repeatable():
-    """The same value has the same bytes in every zone, whenever it was compressed."""
-    packer = StandardCodec(compress_over=0)
-    assert packer.encode(LONG) == packer.encode(LONG)
-    assert packer.encode(LONG)[0][4:8] == b"\0\0\0\0"  # gzip's time stamp
-
-
-def test_gzip_of_several_members():
-    """A gzip value that was appended to is the sum of its parts."""
-    assert CODEC.decode(gzip.compress(b"one ") + gzip.compress(b"two"), FLAG_GZIP) == "one two"
-
-
-@pytest.mark.parametrize("compression", ["lz4", "", "GZIP", None])
-def test_other_compressions_are_refused(compression):
-    """A codec that is made wrong says which ones there are."""
-    with pytest.raises(InvalidArgument, match="'gzip' or 'zstd'") as caught:
-        StandardCodec(compression=compression)
-    assert caught.value.argument == "compression"
-
-
-def test_a_gzip_bomb_is_not_unpacked(monkeypatch):
-    """Unpacking ends at the bound, in one member and in several, the last filling it exactly."""
-    monkeypatch.setattr(compression, "MAX_UNPACKED_BYTES", 1000)
-    assert len(CODEC.decode(gzip.compress(b"x" * 1000), FLAG_GZIP | FLAG_BYTES)) == 1000
-    for sizes in ([1001], [10_000], [600, 600], [1000, 10_000]):
-        bomb = b"".join(gzip.compress(b"x" * size) for size in sizes)
-        with pytest.raises(DecodeError):
-            CODEC.decode(bomb, FLAG_GZIP | FLAG_BYTES)
-
-
-def test_a_zstd_bomb_is_not_unpacked(monkeypatch):
-    """Unpacking ends at the bound for zstd as well, whether or not the frame says how much it holds."""
-    monkeypatch.setattr(compression, "MAX_UNPACKED_BYTES", 1000)
-    flags = FLAG_ZSTD | FLAG_BYTES << 16
-    for with_size in (True, False):
-        pack = zstandard.ZstdCompressor(write_content_size=with_size).compress
-        assert len(CODEC.decode(pack(b"x" * 1000), flags)) == 1000
-        with pytest.raises(DecodeError):
-            CODEC.decode(pack(b"x" * 100_000), flags)
-
-
 # What can't be stored.
 
 
@@ -383,152 +280,3 @@ def test_a_value_that_contains_itself():
     endless.append(endless)
     with pytest.raises(EncodeError):
         CODEC.encode(endless)
-
-
-# Damage, and the flags of others.
-
-KNOWN = [
-    FLAG_STR,
-    FLAG_BOOL,
-    FLAG_INT,
-    FLAG_INT32,
-    FLAG_INT64,
-    FLAG_DATETIME,
-    FLAG_INT8,
-    FLAG_FLOAT32,
-    FLAG_FLOAT64,
-    FLAG_BYTES,
-    FLAG_MSGPACK,
-]
-
-
-@pytest.mark.parametrize(
-    ("flags", "data"),
-    [
-        (FLAG_STR, b"\xff"),
-        (FLAG_BOOL, b""),
-        (FLAG_BOOL, b"2"),
-        (FLAG_BOOL, b"11"),
-        *[
-            (FLAG_INT, data)
-            for data in (
-                b"",
-                b" ",
-                b"-",
-                b" 9",
-                b"9\0",
-                b"9\n",
-                b"9\t",
-                b"9 9",
-                b"+9",
-                b"09",
-                b"-0",
-                b"--9",
-                b"1_0",
-                b"1.0",
-                b"1e3",
-                b"0x1",
-                b"x",
-                "\u0669".encode(),
-                b"18446744073709551616",
-                b"-9223372036854775809",
-                b"9" * 100_000,
-            )
-        ],
-        (FLAG_INT32, b"\1\0\0\0\0"),
-        (FLAG_INT64, b"\1" * 9),
-        (FLAG_INT8, b"\1\0"),
-        (FLAG_DATETIME, b"\x7f" + b"\xff" * 7),
-        (FLAG_DATETIME, b"\1" * 9),
-        (FLAG_FLOAT32, b"\1" * 5),
-        (FLAG_FLOAT64, b"\1" * 9),
-        (FLAG_MSGPACK, b""),
-        (FLAG_MSGPACK, b"\x92\x01"),
-        (FLAG_MSGPACK, b"\x01\x02"),
-        (FLAG_MSGPACK, b"\xc1"),
-        (FLAG_GZIP, b"not gzip"),
-        (FLAG_GZIP, gzip.compress(b"value", mtime=0)[:-1]),
-        (FLAG_GZIP, gzip.compress(b"value", mtime=0)[:-8]),
-        (FLAG_GZIP, gzip.compress(b"value", mtime=0) + b"rest"),
-        (FLAG_GZIP, gzip.compress(b"value", mtime=0)[:-5] + b"\0\0\0\0\0"),
-        (FLAG_ZSTD, b"not zstd"),
-        (FLAG_ZSTD, zstandard.compress(b"value")[:-1]),
-        (FLAG_ZSTD | FLAG_GZIP, zstandard.compress(b"\xff")),
-        (FLAG_JAVA, b"\xac\xed\0\5"),
-        (FLAG_JAVA | FLAG_GZIP, gzip.compress(b"\xac\xed\0\5", mtime=0)),
-        (FLAG_TOMBSTONE, b""),
-        (9 << 8, b"?"),
-        (0xFF00, b"?"),
-        (0xEF00, b"?"),
-        (4, b"?"),
-        (2**31, b"?"),
-        (FLAG_MSGPACK | 2**16, b"\x01"),
-    ],
-)
-def test_what_cant_be_read_is_a_decode_error(flags, data):
-    """Damage, Java objects and flags of others are errors, never a miss and never a guess."""
-    with pytest.raises(DecodeError) as caught:
-        CODEC.decode(data, flags)
-    assert caught.value.problem
-
-
-def test_java_objects_are_named():
-    """The error says that only a JVM can read it."""
-    with pytest.raises(DecodeError, match="Java"):
-        CODEC.decode(b"\xac\xed\0\5", FLAG_JAVA)
-
-
-def test_nothing_is_no_gzip_value():
-    """A compressed value that lost all its bytes is damage, not an empty string."""
-    with pytest.raises(DecodeError):
-        CODEC.decode(b"", FLAG_GZIP)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"\x91" * 100_000 + b"\xc0", b"\x81\xa1k" * 100_000 + b"\xc0", b"\x81\x81\x01\x02\x03", b"\x81\x91\x80\x01"],
-    ids=["deep lists", "deep maps", "a map as a key", "a list with a map as a key"],
-)
-def test_messagepack_that_python_cant_hold_is_a_decode_error(data):
-    """Well-formed bytes that no writer of ours makes are damage like any other."""
-    with pytest.raises(DecodeError):
-        CODEC.decode(data, FLAG_MSGPACK)
-
-
-flags_of_all_kinds = (
-    st.sampled_from(KNOWN)
-    | st.sampled_from(KNOWN).map(lambda flags: flags | FLAG_GZIP)
-    | st.sampled_from(KNOWN).map(lambda flags: FLAG_ZSTD | flags << 16)
-    | st.integers(0, 2**32 - 1)
-)
-
-
-def decodes_or_says_so(data, flags):
-    try:
-        CODEC.decode(data, flags)
-    except DecodeError as error:
-        assert error.problem
-
-
-@given(st.binary(max_size=100), flags_of_all_kinds)
-def test_random_bytes_raise_nothing_else(data, flags):
-    """Whatever is stored under whichever flags: a value, or `DecodeError`."""
-    decodes_or_says_so(data, flags)
-
-
-@given(st.binary(max_size=40))
-def test_random_messagepack_raises_nothing_else(data):
-    """The same for the richest format."""
-    decodes_or_says_so(data, FLAG_MSGPACK)
-
-
-@given(values, st.sampled_from([None, "gzip", "zstd"]), st.data())
-def test_damaged_values_raise_nothing_else(value, compression, choose):
-    """A value that lost its end, or had a byte changed, is another value or a `DecodeError`."""
-    packer = CODEC if compression is None else StandardCodec(compress_over=0, compression=compression)
-    data, flags = packer.encode(value)
-    if not data:
-        return
-    at = choose.draw(st.integers(0, len(data) - 1))
-    decodes_or_says_so(data[:at], flags)
-    decodes_or_says_so(data[:at] + bytes([choose.draw(st.integers(0, 255))]) + data[at + 1 :], flags)

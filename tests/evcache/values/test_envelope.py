@@ -52,7 +52,7 @@ def test_an_envelope_that_is_cut_short_is_a_decode_error(envelope, length):
 
 
 def test_an_envelope_of_another_format_is_a_decode_error():
-    """A later release may write one: better told than misread."""
+    """A later release may write one. An error is better than a wrong value."""
     stored = bytearray(wrap(Envelope(b"v", 0, 1.0, 2.0, 3.0, 0.0)))
     stored[0] = 2
     with pytest.raises(DecodeError, match="format 2"):

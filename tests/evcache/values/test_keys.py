@@ -48,7 +48,7 @@ def test_keys_that_are_long_or_not_ascii_are_hashed(key):
 
 
 def test_a_plain_key_that_looks_like_a_hash_is_hashed():
-    """Nobody can write a key that is taken for the hash of another one."""
+    """No caller can write a key that equals the hash of another key."""
     keys = Keys("ns")
     of_long = keys.qualify("x" * 300)
     forged = of_long.removeprefix(b"ns:")

@@ -61,7 +61,7 @@ def test_what_may_be_done_by_age(age, settings, state):
         (15, {}, State.EXPIRED),
         (15, {"stale_if_error": 8}, State.STALE_IF_ERROR),
         (18, {"stale_if_error": 8}, State.EXPIRED),
-        (10, {"stale_if_error": 8, "stale_while_revalidate": 0}, State.STALE),  # whoever stored it has said so
+        (10, {"stale_if_error": 8, "stale_while_revalidate": 0}, State.STALE),  # the client that stored it allowed this
     ],
 )
 def test_a_value_may_say_that_it_is_served_when_out_of_date(age, settings, state):

@@ -11,7 +11,7 @@ from tests.support.near import kept, near_client, settled
 TTL = 3
 TICK = 1.0  # what a server's clock may add
 
-# Reads go on for many times the item's life: a copy that gets as much as is left, rounded up, is copied for ever.
+# Reads continue for many lifetimes of the item. A copy that gets the rounded-up rest would be copied forever.
 READ_FOR_SECONDS = 20.0
 
 
@@ -77,7 +77,7 @@ async def test_an_item_that_is_read_in_every_zone_is_gone_when_its_time_is_over(
 
 @on_zones(ticking=True)
 async def test_a_tombstone_is_gone_when_its_time_is_over(zones):
-    """It is copied, too, and would be for ever."""
+    """A tombstone is copied too, and must not be copied forever."""
     clients = await client_in_each_zone(zones, tombstone_ttl=TTL)
     await clients["a"].set("k", "value", ttl=600, consistency="all")
     await pass_time(0.01)

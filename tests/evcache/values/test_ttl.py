@@ -37,7 +37,7 @@ def test_seconds_and_timedeltas(ttl, seconds):
     [0, 0.0, -0.0, -1, -math.inf, math.nan, True, False, timedelta(0), timedelta(seconds=-1), "60", None, Decimal(5), b"1"],
 )
 def test_what_is_no_time_to_live_is_refused(ttl):
-    """0 means "for ever" to servers and "gone" to readers; the error names the argument."""
+    """0 means "never expires" to servers and "expired" to readers. The error names the argument."""
     with pytest.raises(InvalidArgument) as caught:
         seconds_to_live(ttl, "tombstone_ttl")
     assert caught.value.argument == "tombstone_ttl"
@@ -61,13 +61,13 @@ def test_what_is_no_time_to_live_is_refused(ttl):
     ],
 )
 def test_on_the_wire(seconds, wire):
-    """Whole seconds, rounded up; a unix time over 30 days, no larger than servers can keep; 0 for ever."""
+    """Whole seconds, rounded up. Above 30 days a unix time that fits 31 bits. 0 never expires."""
     assert to_exptime(seconds, NOW) == wire
 
 
 @given(st.floats(min_value=5e-324, max_value=10**8))
 def test_an_item_never_lives_for_ever_or_dies_at_once_by_rounding(seconds):
-    """No finite span becomes 0 (for ever), or a past unix time (gone)."""
+    """No finite TTL becomes 0, which never expires, or a unix time in the past."""
     wire = to_exptime(seconds, NOW)
     if wire <= MAX_RELATIVE_SECONDS:
         assert max(1, seconds) <= wire <= seconds + 1
@@ -138,12 +138,12 @@ def test_no_copy_outlives_its_original_wherever_both_clocks_stand(remaining, pha
     ],
 )
 def test_what_is_sent_again_ends_no_later(exptime, spent, left):
-    """None left is None and not 0, which would be for ever; dates and "for ever" stay. A clock set back adds nothing."""
+    """An expired item has None, not 0, which never expires. Unix times are unchanged. A clock step back adds nothing."""
     assert exptime_sent_again(exptime, spent) == left
 
 
 @given(st.integers(1, MAX_RELATIVE_SECONDS), st.floats(-1e6, 1e7))
 def test_what_is_sent_again_is_never_longer_than_before(exptime, spent):
-    """No span, however the clock goes, becomes longer, or "for ever", or a date."""
+    """Whatever the clock does, no exptime grows, becomes a unix time, or never expires."""
     left = exptime_sent_again(exptime, spent)
     assert left is None or 1 <= left < exptime

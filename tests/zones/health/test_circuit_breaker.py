@@ -1,4 +1,4 @@
-"""A circuit opens for what became of requests and for nothing else, pauses longer each time, and forgets when it closes."""
+"""A circuit opens for failed requests only, pauses longer after each failed probe, and forgets failures when it closes."""
 
 import math
 
@@ -25,7 +25,7 @@ class Bench:
         return self.circuit.state
 
     def fine(self, requests):
-        """So many are asked, and answered: nobody tells the circuit."""
+        """Requests that were answered. The circuit is not called for them."""
         self.asked += requests
 
     def fail(self, requests=1, in_a_row=0):
@@ -67,7 +67,7 @@ class Bench:
     ],
 )
 def test_it_opens_after_so_many_timeouts_in_a_row(limit, in_a_row, opens):
-    """The connection counts them, and begins anew with each answer."""
+    """The connection counts them, and restarts the count with each reply."""
     bench = Bench(timeouts_in_a_row=limit, least_requests=1_000)
     bench.play(*(("late", count) for count in in_a_row))
     assert bench.state == ("open" if opens else "closed")
@@ -103,7 +103,7 @@ def test_it_opens_after_so_many_timeouts_in_a_row(limit, in_a_row, opens):
         # And so do the requests that went well.
         ([("fine", 1_000), ("fail", 1), ("wait", 4.9), ("fail", 20)], False),
         ([("fine", 1_000), ("fail", 1), ("wait", 5), ("fail", 1), ("wait", 5), ("fail", 30)], True),
-        # Where nothing fails nobody looks: those of a long time are taken to have come evenly.
+        # The window is not updated without failures. Requests of a long time count as spread evenly.
         ([("wait", 3_600), ("fine", 3_600 * 100), ("fail", 60)], False),
         ([("wait", 3_600), ("fine", 3_600), ("fail", 60)], True),
         ([("wait", 3_600), ("fail", 10)], True),
@@ -275,7 +275,7 @@ def test_a_node_that_answers_probes_only_is_asked_less_and_less():
 
 
 def test_pauses_of_other_attempts_do_not_make_the_first_outage_longer():
-    """One of several connections that can't be had is tried again with pauses, while the node is up."""
+    """One of several connections is refused. The client retries it with pauses, while the node is up."""
     bench = Bench()
     for _ in range(10):
         bench.circuit.next_pause()

@@ -1,4 +1,4 @@
-"""A loop that stands still while requests are under way is noticed, for a second; an idle process is not woken."""
+"""A stall of the loop during requests is remembered for a second. An idle process is not woken."""
 
 import asyncio
 
@@ -61,7 +61,7 @@ async def test_while_requests_go_on_it_goes_on_looking_with_one_timer():
 @pytest.mark.parametrize("look_first", [True, False], ids=["when it has looked", "before it can look"])
 @in_virtual_time
 async def test_a_stall_is_noticed_when_it_holds_up_a_look(stall, noticed, look_first):
-    """Also by whoever asks before the look has run: a deadline that passed meanwhile may come first."""
+    """Also before the look has run, because a deadline that passed in the stall may be handled first."""
     loop, lag = bench()
     lag.watch()
     loop.advance(stall)

@@ -1,4 +1,4 @@
-"""A node that has just come back gets a tenth of its reads, more as they hit, and all when more than nine of ten do."""
+"""A recovered node gets a tenth of its reads. It gets more as they hit, and all above nine hits of ten."""
 
 import random
 

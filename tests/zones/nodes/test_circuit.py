@@ -157,7 +157,7 @@ async def test_requests_that_are_lost_count_with_those_that_went_well(fine, lost
 @pytest.mark.parametrize(("fine", "lost", "down"), [(200, 60, False), (30, 60, True)])
 @in_virtual_time
 async def test_one_connection_that_ends_under_many_requests_is_no_outage(fine, lost, down):
-    """With most of what was asked before answered, it is connected to anew at once."""
+    """Most earlier requests were answered, so the node is connected to again at once."""
     async with bench_of() as bench:
         for _ in range(fine):
             assert await answered(bench)
@@ -182,7 +182,7 @@ async def reconnecting(bench):
 
 @in_virtual_time
 async def test_calls_do_not_go_on_waiting_for_a_connect_that_hangs():
-    """As with a network that drops everything: after three that had no connection in time nobody waits for it any more."""
+    """As with a network that drops all packets. After three connect timeouts, no further call waits for the node."""
     async with Bench(connect_timeout=5.0) as bench:
         await reconnecting(bench)
         for _ in range(3):

@@ -77,7 +77,7 @@ async def test_a_cancelled_wait_disturbs_no_other():
 @pytest.mark.parametrize("watched", [True, False])
 @in_virtual_time
 async def test_a_deadline_moves_by_the_time_that_the_loop_lost(watched):
-    """And by no more: a wait ends also in a loop that stands still again and again."""
+    """A deadline moves by no more than the stalls, so a wait ends also in a loop that stalls repeatedly."""
     waiting = waiters(watched=watched)
     began = now()
     call = asyncio.create_task(waiting.wait(began + 0.1))

@@ -12,7 +12,7 @@ from tests.support.cluster_bench import Bench
 from tests.support.virtual_time import in_virtual_time, now
 
 LIMITS = CircuitLimits()
-URGENT = LIMITS.urgent_pause * (1 + LIMITS.jitter)  # seconds at the most
+URGENT = LIMITS.urgent_pause * (1 + LIMITS.jitter)  # upper bound in seconds
 FIRST_URGENT = LIMITS.first_pause * URGENT_SHARE * (1 + LIMITS.jitter)
 MINUTES = 600.0  # an outage after which ordinary pauses are as long as they get
 

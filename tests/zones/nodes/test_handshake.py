@@ -1,4 +1,4 @@
-"""What is asked on a new connection, and what becomes of each answer."""
+"""Handshake on a new connection, with each possible reply."""
 
 import asyncio
 

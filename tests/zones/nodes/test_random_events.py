@@ -13,7 +13,7 @@ from tests.support.node_bench import LONGEST_PAUSE, TIMEOUT, answered, bench_of,
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 STEPS = 250
-CALLERS = 12  # at the most, at once
+CALLERS = 12  # upper bound of concurrent callers
 
 
 class Play:

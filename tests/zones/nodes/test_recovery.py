@@ -7,8 +7,8 @@ import pytest
 from evcache.zones.errors import NodeUnavailable
 from evcache.zones.health.circuit_breaker import CircuitLimits
 from evcache.zones.health.node_health import MAX_OUTAGES
-from tests.support.node_bench import FIRST_PAUSE, LONGEST_PAUSE, Bench
-from tests.support.virtual_time import in_virtual_time, now, settle
+from tests.support.node_bench import Bench
+from tests.support.virtual_time import in_virtual_time, settle
 
 WARM_READS = 45  # hits that make a node warm which begins with nothing
 
@@ -184,23 +184,3 @@ async def test_requests_are_those_that_were_asked_for_on_all_connections_ever():
             assert bench.node.requests == count
         await returned(bench)
         assert bench.node.requests == 5
-
-
-@pytest.mark.parametrize("turns", range(50))
-@in_virtual_time
-async def test_close_at_any_moment_of_coming_back_leaves_nothing(turns):
-    """With a new connection: dial, first words, probe. `Bench` and `run` look for what is left."""
-    async with Bench(circuit=CircuitLimits(jitter=0)) as bench:
-        bench.refuse()
-        with pytest.raises(NodeUnavailable):
-            await bench.connected()
-        bench.accept()
-        await asyncio.sleep(FIRST_PAUSE / 1.5)  # without jitter
-        await settle(turns)
-        await bench.node.close()
-        assert (bench.node.state, warming(bench)) == ("closed", (False, 0))
-        assert timers_of(bench, "_end_slow_start") == []
-        began = now()
-        await asyncio.sleep(10 * LONGEST_PAUSE)
-        assert now() > began
-        assert bench.server.connections == 0

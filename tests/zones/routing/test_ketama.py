@@ -14,10 +14,11 @@ from evcache.zones.routing.ketama import POINTS_PER_NODE, Ring, points, ring_in_
 
 quick = settings(deadline=None, derandomize=True, database=None, max_examples=60)
 
-# Computed by the JVM's implementation, for three nodes:
-#   POINT <label>-<i> [the four points of this digest]
-#   RING size <points> first <point>-><label> last <point>-><label>
-#   KEY <key> <position> <label>
+# Computed by the JVM's implementation, for three nodes, in these forms:
+#
+#     POINT <label>-<i> [the four points of this digest]
+#     RING size <points> first <point>-><label> last <point>-><label>
+#     KEY <key> <position> <label>
 #   DIST [keys of key:0 ... key:99999 on each node]
 VECTORS = [
     line.split(" ", 1) for line in (Path(__file__).parents[2] / "data/ketama_vectors.txt").read_text("utf-8").splitlines()
