@@ -1,40 +1,50 @@
-"""Memcached across availability zones, for asyncio: writes go to every zone, reads come from your own.
+"""Memcached across availability zones, for asyncio. Writes go to every zone, reads come from the local one.
 
-The names here and in `evcache.testing` are the public ones; `zones` offers topologies and discovery. Everything else may
-change.
+Public names are those of this module, of `evcache.channels`, `evcache.testing` and `evcache.zones`. Others may change.
 """
 
 import logging
 
-from evcache.channels import InvalidationChannel, LocalChannel
+from evcache.channels import ChannelError, InvalidationChannel, LocalChannel, Subscription
 from evcache.client import EVCache
 from evcache.consistency import Consistency
+from evcache.decorators.cached import Cached, CachedDecorator
 from evcache.errors import (
     CacheError,
     CacheUnavailable,
     CodecError,
+    ConnectionLost,
     ConsistencyError,
     DecodeError,
     EncodeError,
+    FailoverDenied,
     InvalidArgument,
     InvalidKey,
     InvalidTopology,
     LoadAborted,
     LoadTimeout,
+    NodeError,
+    NodeSilent,
+    NodeTimeout,
+    NodeUnavailable,
+    ProtocolError,
+    QueueFull,
     ServerError,
+    StaleReplica,
     Unsupported,
     UsageError,
     ValueTooLarge,
 )
-from evcache.hooks import Hooks
+from evcache.hooks import HintEnd, Hooks
+from evcache.invalidation.bus import BusStats
 from evcache.load_policy import Loaded, LoadPolicy
-from evcache.near_cache.settings import NearCache
+from evcache.near_cache.settings import NearCache, NearStats
 from evcache.reads.failover_budget import Failover
 from evcache.reads.hedging import Hedging
 from evcache.replication.gutter import Gutter
 from evcache.replication.handoff.hints import Hints
-from evcache.results import Item, Outcome, WriteResult
-from evcache.stats import Stats
+from evcache.results import Item, Outcome, RemovalCause, Source, WriteResult
+from evcache.stats import LoadStats, Stats
 from evcache.telemetry import Telemetry
 from evcache.values.codec import Codec, StandardCodec
 from evcache.write_behind.api import BufferFull, WriteBehind
@@ -42,23 +52,43 @@ from evcache.write_behind.batch import Batch
 from evcache.write_behind.buffer import WriteBehindStats
 from evcache.zones.health.circuit_breaker import CircuitLimits
 from evcache.zones.nodes.settings import NodeSettings
+from evcache.zones.topology.discovery import Discovery, EnvironmentDiscovery, FileDiscovery, StaticDiscovery
+from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
+from evcache.zones.transport.classic.pool import PoolLimits
+from evcache.zones.transport.dialer import Dialer, SocketDialer
+from evcache.zones.transport.limits import ConnectionLimits
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Batch",
     "BufferFull",
+    "BusStats",
     "CacheError",
     "CacheUnavailable",
+    "Cached",
+    "CachedDecorator",
+    "ChannelError",
     "CircuitLimits",
     "Codec",
     "CodecError",
+    "ConnectionLimits",
+    "ConnectionLost",
     "Consistency",
     "ConsistencyError",
     "DecodeError",
+    "Dialer",
+    "Discovery",
     "EVCache",
     "EncodeError",
+    "Endpoint",
+    "EnvironmentDiscovery",
     "Failover",
+    "FailoverDenied",
+    "FileDiscovery",
     "Gutter",
     "Hedging",
+    "HintEnd",
     "Hints",
     "Hooks",
     "InvalidArgument",
@@ -68,23 +98,41 @@ __all__ = [
     "Item",
     "LoadAborted",
     "LoadPolicy",
+    "LoadStats",
     "LoadTimeout",
     "Loaded",
     "LocalChannel",
+    "Mode",
     "NearCache",
+    "NearStats",
+    "NodeError",
     "NodeSettings",
+    "NodeSilent",
+    "NodeTimeout",
+    "NodeUnavailable",
     "Outcome",
+    "PoolLimits",
+    "ProtocolError",
+    "QueueFull",
+    "RemovalCause",
     "ServerError",
+    "SocketDialer",
+    "Source",
+    "StaleReplica",
     "StandardCodec",
+    "StaticDiscovery",
     "Stats",
+    "Subscription",
     "Telemetry",
+    "Topology",
     "Unsupported",
     "UsageError",
     "ValueTooLarge",
     "WriteBehind",
     "WriteBehindStats",
     "WriteResult",
+    "Zone",
 ]
 
-# What a library logs is for the service to show: without a handler of its own, nothing goes to stderr.
+# The service configures logging. Without a handler of the library, Python would print warnings to stderr.
 logging.getLogger("evcache").addHandler(logging.NullHandler())

@@ -1,18 +1,29 @@
-"""The public names and signatures. Whoever changes one of these changes what others have written against."""
+"""Public names and signatures. A change of one of them breaks code that users have written."""
 
 import importlib
 import inspect
+import re
+import tomllib
+import typing
+from pathlib import Path
 
 import pytest
 
+import evcache
 from evcache import EVCache
+
+ROOT = Path(__file__).parents[1]
 
 NAMES = {
     "evcache": """
-        Batch BufferFull CacheError CacheUnavailable CircuitLimits Codec CodecError Consistency ConsistencyError DecodeError EVCache EncodeError
-        Failover Gutter Hedging Hints Hooks InvalidationChannel LoadAborted LoadPolicy LoadTimeout Loaded LocalChannel
-        InvalidArgument InvalidKey InvalidTopology Item NearCache NodeSettings Outcome ServerError StandardCodec Stats Telemetry Unsupported
-        UsageError ValueTooLarge WriteBehind WriteBehindStats WriteResult
+        Batch BufferFull BusStats CacheError CacheUnavailable Cached CachedDecorator ChannelError CircuitLimits Codec
+        CodecError ConnectionLimits ConnectionLost Consistency ConsistencyError DecodeError Dialer Discovery EVCache
+        EncodeError Endpoint EnvironmentDiscovery Failover FailoverDenied FileDiscovery Gutter Hedging HintEnd Hints
+        Hooks InvalidArgument InvalidKey InvalidTopology InvalidationChannel Item LoadAborted LoadPolicy LoadStats
+        LoadTimeout Loaded LocalChannel Mode NearCache NearStats NodeError NodeSettings NodeSilent NodeTimeout
+        NodeUnavailable Outcome PoolLimits ProtocolError QueueFull RemovalCause ServerError SocketDialer Source
+        StaleReplica StandardCodec StaticDiscovery Stats Subscription Telemetry Topology Unsupported UsageError
+        ValueTooLarge WriteBehind WriteBehindStats WriteResult Zone
     """,
     "evcache.zones": """
         Discovery Endpoint EnvironmentDiscovery FileDiscovery Mode SocketDialer StaticDiscovery Topology Zone
@@ -102,6 +113,44 @@ def test_everything_public_says_what_it_is(package):
     """Public classes have docstrings, and so have a client's operations."""
     module = importlib.import_module(package)
     for name in module.__all__:
-        assert inspect.getdoc(getattr(module, name)), name
+        if typing.get_origin(getattr(module, name)) is not typing.Literal:
+            assert inspect.getdoc(getattr(module, name)), name
     for method in SIGNATURES:
         assert inspect.getdoc(getattr(EVCache, method)), method
+
+
+def test_the_version_is_the_packages():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert evcache.__version__ == project["version"]
+
+
+MODULES = ["evcache", "evcache.channels", "evcache.channels.redis", "evcache.testing", "evcache.zones"]
+# Pages about the inside of the package, and about its prose.
+INSIDE = {"architecture.md", "glossary.md", "style.md"}
+# Names in docs of Python, of libraries, of memcached and of examples.
+NOT_OURS = {
+    *("CancelledError", "RuntimeError", "TimeoutError", "TypeError", "ValueError"),
+    *("InitVar", "IntEnum", "NamedTuple", "OrderedDict", "RootModel", "StrEnum", "TypedDict"),
+    *("MessagePack", "OpenTelemetry", "ParentBased", "TestClient", "TraceIdRatioBased", "TracerProvider"),
+}
+
+
+def names_in(page):
+    """Return the names in CamelCase that a page has in backticks, outside of code blocks."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    spans = " ".join(re.findall(r"`([^`\n]+)`", text))
+    return set(re.findall(r"(?<![\w.])(?:[A-Z]+[a-z0-9]+){2,}(?!\w)", spans))
+
+
+PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in INSIDE)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_class_that_a_page_names_can_be_imported(page):
+    public = {name for module in map(importlib.import_module, MODULES) for name in dir(module)}
+    assert names_in(page) - NOT_OURS - public == set()
+
+
+def test_names_in_pages_are_found():
+    assert {"ConnectionLimits", "PoolLimits", "NodeSilent"} <= set().union(*map(names_in, PAGES))
+    assert set().union(*map(names_in, PAGES)) >= NOT_OURS
