@@ -107,8 +107,10 @@ class SqliteJournal(ABC, Generic[Record]):
         """
         try:
             return await self._in_thread(self._open)
-        except (sqlite3.Error, ValueError, TypeError, AttributeError) as error:
+        except sqlite3.Error as error:
             raise InvalidArgument(self.argument, f"{self.path}: {_cause(error, self.path)}") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InvalidArgument(self.argument, f"{self.path}: damaged record: {error}") from error
 
     def _queue(self, place: Place, row: Row | None) -> None:
         """Queue a row to be written, or removed if it is None. No effect after `close` and `give_up`."""

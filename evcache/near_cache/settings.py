@@ -22,9 +22,9 @@ CHANNEL_TTL_SECONDS = 60.0
 # A higher share would leave values less space than their queues are made for.
 MAX_NEGATIVE_SHARE = 0.5
 
-# Bytes of an entry beside its key and value: metadata of the item, the objects that hold them, a slot of the dict, and a
-# ghost. Measured by benchmarks/near_cache_costs.py with 10,000, 44,000 and 100,000 entries in a full cache: 805, 820 and
-# 870, of which the store takes 460 to 530. Without ghosts: 670 to 690.
+# Bytes of an entry beside its key and value, for metadata, Python's objects, a slot of the dict, and a ghost. Measured by
+# benchmarks/near_cache_costs.py with 10,000, 44,000 and 100,000 entries in a full cache: 805, 820 and 870, of which the
+# store takes 460 to 530. Without ghosts: 670 to 690.
 ENTRY_OVERHEAD = 850
 
 

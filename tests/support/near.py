@@ -184,3 +184,13 @@ class Pair:
     def set_zone(self, held: Held) -> None:
         """The reader's zone has got this, and nothing that was written since."""
         self.zones.put_back(KEY, held, "a")
+
+
+async def keeps_what_is_new(pair, new, versioned):
+    """A read finds the new value, and what is kept from then on is that."""
+    assert await pair.reader.get(KEY) == new
+    assert (kept(pair.reader, KEY) is not None) == versioned or new is None
+    assert await pair.reader.get(KEY) == new
+    await pass_time(GRACE + 0.1)
+    assert await pair.reader.get(KEY) == new
+    assert await pair.reader.get(KEY) == new

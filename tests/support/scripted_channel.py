@@ -3,8 +3,13 @@
 import asyncio
 
 from evcache.channels import ChannelError, LocalChannel
-from evcache.invalidation.messages import Kind, decode
+from evcache.invalidation.bus import MISSED_HEARTBEATS, InvalidationBus
+from evcache.invalidation.messages import InvalidationMessage, Kind, decode, encode
+from evcache.invalidation.publisher import BATCH_SECONDS, HEARTBEAT_SECONDS
 from tests.support.virtual_time import now, settle
+
+SOON = 10 * BATCH_SECONDS
+TIMEOUT = MISSED_HEARTBEATS * HEARTBEAT_SECONDS
 
 
 class ScriptedChannel(LocalChannel):
@@ -78,3 +83,52 @@ class Recorder:
         """Return the calls since the last `take`."""
         events, self.events = self.events, []
         return events
+
+
+class Peer:
+    """Another process with scripted messages."""
+
+    def __init__(self, channel, publisher=2**40):
+        self._channel = channel
+        self._publisher = publisher
+
+    async def send(self, kind, number, *changes):
+        message = encode(InvalidationMessage(kind, self._publisher, number, changes))
+        await self._channel.publish("topic", message)
+        await settle()
+
+    async def write(self, number, key=b"k", version=1):
+        await self.send(Kind.CHANGES, number, (key, version))
+
+    async def live(self, number, seconds):
+        """Send heartbeats for this number of seconds."""
+        for _ in range(round(seconds / HEARTBEAT_SECONDS)):
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await self.send(Kind.HEARTBEAT, number)
+
+
+def bus_on(channel, listener=None, **options):
+    """Return a bus that has been started."""
+    bus = InvalidationBus(channel, "topic", listener or Recorder(), **options)
+    bus.start()
+    return bus
+
+
+async def listening(channel, after=0.0, **options):
+    """Return a bus that has subscribed this number of seconds ago, its listener, and another process."""
+    recorder = Recorder()
+    bus = bus_on(channel, recorder, **options)
+    await asyncio.sleep(after)
+    await settle()
+    return bus, recorder, Peer(channel)
+
+
+async def publish_raw(channel, data):
+    """Publish bytes without the log of the scripted channel, which decodes its messages."""
+    await LocalChannel.publish(channel, "topic", data)
+    await settle()
+
+
+async def publish_change(channel, number, publisher=7):
+    """Publish a change of one key without a turn of the loop."""
+    await channel.publish("topic", encode(InvalidationMessage(Kind.CHANGES, publisher, number, ((b"k", 1),))))

@@ -197,5 +197,5 @@ def _hint(
     )
     # SQLite takes any type in any column. The client sends the key unchanged, so a damaged key could inject a command.
     if not texts or not numbers or len(version) != _VERSION_BYTES or not 0 <= flags < 2**32 or not _is_key(key):
-        raise ValueError(f"damaged hint: {(zone, key)!r}")
+        raise ValueError(f"{(zone, key)!r} is no hint")
     return Hint(zone, key, Kind(kind), int.from_bytes(version, "big"), data, flags, ttl, made_at, expires_at)

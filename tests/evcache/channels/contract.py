@@ -52,7 +52,7 @@ class ChannelContract:
 
         self.on_channel(scenario)
 
-    def test_topics_are_apart(self):
+    def test_topics_are_separate(self):
         async def scenario(channel):
             topics = ["a", "a:b", "a*", "ä ö", "A"]
             subscriptions = [await channel.subscribe(topic) for topic in topics]

@@ -1,4 +1,4 @@
-"""Who was heard of: news, copies, and everything that shows that something was missed."""
+"""Detection of gaps: new messages, duplicates, and each sign of a lost message."""
 
 import pytest
 from hypothesis import given
@@ -23,12 +23,12 @@ def bye(number, publisher=1):
     return InvalidationMessage(Kind.BYE, publisher, number)
 
 
-def listening(*announcements, now=LATER):
-    """One that has heard these, the last of them now."""
+def listening(*messages, now=LATER):
+    """Return a detector that has observed these messages, the last of them now."""
     peers = GapDetector(SILENCE)
     peers.reset(0.0)
-    for announcement in announcements:
-        peers.observe(announcement, now)
+    for message in messages:
+        peers.observe(message, now)
     return peers
 
 
@@ -64,15 +64,15 @@ NEWS, NOTHING, GAP, GAP_AND_NEWS = (True, False), (False, False), (False, True),
     ],
 )
 def test_what_follows_from_a_message(before, message, expected):
-    """Numbers that follow are news, those that were heard are copies, and those that do not follow are a gap."""
+    """Numbers that follow are new, known ones are duplicates, and others are a gap."""
     heard = listening(*before).observe(message, LATER)
     assert (heard.is_new, heard.gap is not None) == expected
 
 
 @pytest.mark.parametrize("message", [changes(7), heartbeat(7), bye(7)])
 @pytest.mark.parametrize(("now", "is_gap"), [(0.0, False), (SILENCE, False), (SILENCE + 0.1, True)])
-def test_a_stranger_who_has_spoken_before_is_known_within_a_few_heartbeats(message, now, is_gap):
-    """Just after the subscription began he has spoken before it, of which nothing was kept; later, he was missed."""
+def test_an_unknown_publisher_with_a_number_is_a_gap_after_the_timeout(message, now, is_gap):
+    """Just after the subscription began, the earlier numbers came before it. Later, they were lost."""
     peers = GapDetector(SILENCE)
     peers.reset(0.0)
     assert (peers.observe(message, now).gap is not None) == is_gap
@@ -80,8 +80,8 @@ def test_a_stranger_who_has_spoken_before_is_known_within_a_few_heartbeats(messa
     assert follows == (True, None)
 
 
-def test_silence_is_told_once():
-    """After the last moment, of those who did not say BYE; whoever speaks again in between has not been silent."""
+def test_missing_heartbeats_are_reported_once():
+    """It covers publishers without a BYE, after the last allowed moment. A message in between restarts the timeout."""
     peers = listening(changes(1), changes(1, publisher=2), changes(1, publisher=3), bye(1, publisher=3))
     assert len(peers) == 2
     peers.observe(heartbeat(1, publisher=2), LATER + 2)
@@ -94,15 +94,15 @@ def test_silence_is_told_once():
     assert len(peers) == 0
 
 
-def test_after_a_time_that_does_not_count_silence_begins_anew():
+def test_restarted_timeouts_begin_again():
     peers = listening(changes(1))
     peers.restart_timeouts(LATER + 10)
     assert peers.end_silent(LATER + 10 + SILENCE) == 0
     assert peers.end_silent(LATER + 10 + SILENCE + 0.1) == 1
 
 
-def test_who_was_silent_is_remembered():
-    """He may have sent nothing meanwhile: then nothing was missed."""
+def test_a_silent_publisher_is_remembered():
+    """The publisher may have sent no change in that time. Then none was lost."""
     peers = listening(changes(1))
     assert peers.end_silent(LATER + 10) == 1
     assert peers.observe(changes(2), LATER + 20) == (True, None)
@@ -111,14 +111,14 @@ def test_who_was_silent_is_remembered():
     assert peers.observe(changes(4), LATER + 40).gap is not None
 
 
-def test_a_late_copy_does_not_bring_back_who_has_said_bye():
-    """No heartbeats come from him that could be missed."""
+def test_a_late_duplicate_does_not_revive_a_publisher_after_its_bye():
+    """No heartbeats of the publisher are due after its BYE."""
     peers = listening(changes(1), bye(1), heartbeat(1), changes(1))
     assert len(peers) == 0
     assert peers.end_silent(LATER + 1000) == 0
 
 
-def test_a_new_subscription_knows_nobody():
+def test_a_new_subscription_knows_no_publishers():
     peers = listening(changes(1))
     peers.reset(LATER + 1)
     assert len(peers) == 0
@@ -126,8 +126,8 @@ def test_a_new_subscription_knows_nobody():
 
 
 @given(st.lists(st.tuples(st.integers(1, 12), st.sampled_from(["changes", "bye", "silence"])), max_size=60))
-def test_bounded_and_never_without_a_gap(steps):
-    """However few are remembered: who has sent what was not heard is never taken as if nothing was missed."""
+def test_lost_messages_of_forgotten_publishers_are_gaps(steps):
+    """For any limit on the publishers: a lost message of a forgotten one is a gap."""
     peers = GapDetector(SILENCE, limit=3)
     peers.reset(0.0)
     numbers = {}

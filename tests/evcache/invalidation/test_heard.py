@@ -1,4 +1,4 @@
-"""Versions that other clients announce: from then on no read of the key believes a zone's older answer."""
+"""Versions of other clients' writes: no later read of the key accepts an older value of a zone."""
 
 import pytest
 
@@ -6,20 +6,8 @@ from evcache import NearCache
 from evcache.channels import LocalChannel
 from tests.support.memory_zones import Listener, full, on_zones, pass_time
 from tests.support.near import KEY, OLD, Pair, follow_loop, heard, kept
+from tests.support.read_calls import get, get_and_touch, get_item
 from tests.support.sources import Source, seen
-
-
-async def get(cache):
-    return await cache.get("k")
-
-
-async def get_item(cache):
-    item = await cache.get_item("k")
-    return None if item is None else item.value
-
-
-async def get_and_touch(cache):
-    return await cache.get_and_touch("k", 100)
 
 
 async def get_many(cache):
@@ -83,7 +71,7 @@ async def two_clients(zones, **options):
 @pytest.mark.parametrize("read_before", [True, False], ids=["read before", "not read before"])
 @pytest.mark.parametrize("near", [None, NearCache()], ids=["no near cache", "near cache"])
 @on_zones()
-async def test_a_zone_that_lacks_what_was_heard_is_not_believed(zones, write, new, read, read_before, near):
+async def test_a_zone_without_a_published_version_serves_no_read(zones, write, new, read, read_before, near):
     """The local zone gets the write late, so another zone serves it, or the client calls the loader."""
     writer, reader = await two_clients(zones, near_cache=near, hints=None)
     old = zones.held("k", "a")
@@ -98,7 +86,7 @@ async def test_a_zone_that_lacks_what_was_heard_is_not_believed(zones, write, ne
 
 
 @on_zones()
-async def test_the_zone_that_was_behind_is_repaired(zones):
+async def test_a_zone_without_a_published_version_is_repaired(zones):
     """The client repairs the zone, as after its own writes, and calls the hook."""
     listener = Listener()
     writer, reader = await two_clients(zones, hooks=listener, hints=None)
@@ -113,7 +101,7 @@ async def test_the_zone_that_was_behind_is_repaired(zones):
 
 
 @on_zones()
-async def test_what_is_loaded_after_a_delete_was_heard_is_stored(zones):
+async def test_a_value_loaded_after_a_published_delete_is_stored(zones):
     """The local zone lacks the delete, and the clock of the deleting client is ahead. The load began after the delete."""
     writer, reader = await two_clients(zones, hints=None)
     ahead = await zones.ready(
@@ -133,8 +121,8 @@ async def test_what_is_loaded_after_a_delete_was_heard_is_stored(zones):
 
 @pytest.mark.parametrize("write", ["set", "delete", "set, not waited for"])
 @on_zones()
-async def test_a_write_that_no_zone_has_taken_makes_no_zone_look_behind(zones, write):
-    """A zone may have it, so the client announces the key without the version: the old value is still the newest."""
+async def test_a_write_that_no_zone_took_makes_no_zone_look_stale(zones, write):
+    """A zone may have it, so the client publishes the key without a version. The old value is still the latest."""
     pair = await Pair.on(zones, hints=None, errors="miss", write_timeout=0.3)
     for zone in "abc":
         pair.to_writer.requests[zone].hold()
@@ -150,7 +138,7 @@ async def test_a_write_that_no_zone_has_taken_makes_no_zone_look_behind(zones, w
 
 
 @on_zones()
-async def test_a_version_that_is_too_far_ahead_is_not_believed(zones):
+async def test_a_published_version_too_far_ahead_is_ignored(zones):
     """A wrong clock must not make every zone look behind."""
     _, reader = await two_clients(zones)
     reader._runtime.dispatcher.invalidate(full("k"), (int(zones.wall_clock() * 1000) + 3_600_000) << 20)
@@ -160,14 +148,14 @@ async def test_a_version_that_is_too_far_ahead_is_not_believed(zones):
 
 @pytest.mark.parametrize("version", [None, 0])
 @on_zones()
-async def test_a_change_without_a_version_leaves_what_zones_say(zones, version):
+async def test_a_change_without_a_version_changes_no_read(zones, version):
     _, reader = await two_clients(zones)
     reader._runtime.dispatcher.invalidate(full("k"), version)
     assert await reader.get("k") == "old"
 
 
 @on_zones()
-async def test_nothing_is_remembered_where_that_is_off(zones):
+async def test_no_published_version_is_remembered_if_that_is_off(zones):
     writer, reader = await two_clients(zones, remember_versions=0, hints=None)
     old = zones.held("k", "a")
     assert await writer.delete("k", consistency="all")
@@ -177,7 +165,7 @@ async def test_nothing_is_remembered_where_that_is_off(zones):
 
 
 @on_zones(zones=2)
-async def test_a_flood_of_announcements_does_not_make_a_client_forget_its_own_writes(zones):
+async def test_a_flood_of_published_versions_evicts_no_own_version(zones):
     """The client has written one key, and another process writes many."""
     writer, reader = await two_clients(zones, remember_versions=10, hints=None)
     assert await reader.set("own", "first", consistency="all")

@@ -1,4 +1,4 @@
-"""Announcements as bytes: what is encoded is decoded, and nothing else is believed."""
+"""Invalidation messages as bytes: each decodes to what was encoded, and other bytes are refused."""
 
 import contextlib
 
@@ -23,31 +23,31 @@ NUMBERS = st.integers(0, 2**64 - 1)
 KEYS = st.binary(max_size=250)
 VERSIONS = st.none() | st.just(0) | st.integers(1, MAX_VERSION)
 CHANGES = st.lists(st.tuples(KEYS, VERSIONS), max_size=20).map(tuple)
-ANNOUNCEMENTS = st.builds(
-    InvalidationMessage, st.just(Kind.CHANGES), NUMBERS, st.integers(1, 2**64 - 1), CHANGES
-) | st.builds(InvalidationMessage, st.sampled_from([Kind.HEARTBEAT, Kind.BYE]), NUMBERS, NUMBERS, st.just(()))
+MESSAGES = st.builds(InvalidationMessage, st.just(Kind.CHANGES), NUMBERS, st.integers(1, 2**64 - 1), CHANGES) | st.builds(
+    InvalidationMessage, st.sampled_from([Kind.HEARTBEAT, Kind.BYE]), NUMBERS, NUMBERS, st.just(())
+)
 HEADER = bytes([FORMAT, Kind.CHANGES]) + bytes(8) + bytes(7) + b"\x01"
 
 
-@given(ANNOUNCEMENTS)
+@given(MESSAGES)
 @example(InvalidationMessage(Kind.CHANGES, 1, 1, ((b"k" * MAX_KEY_BYTES, MAX_VERSION), (b"", None), (b"\0", 0), (b"x", 1))))
-def test_what_is_encoded_is_decoded(announcement):
-    assert decode(encode(announcement)) == announcement
+def test_what_is_encoded_is_decoded(message):
+    assert decode(encode(message)) == message
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=60).map(HEADER.__add__))
 def test_any_bytes_are_read_in_one_way_or_refused(data):
     """`DecodeFailed` and no other error; and what can be read has no other bytes."""
     try:
-        announcement = decode(data)
+        message = decode(data)
     except DecodeFailed:
         return
-    assert encode(announcement) == data
+    assert encode(message) == data
 
 
-@given(ANNOUNCEMENTS, st.data())
-def test_a_message_that_was_cut_or_changed_is_never_another_error(announcement, data):
-    message = bytearray(encode(announcement))
+@given(MESSAGES, st.data())
+def test_a_message_that_was_cut_or_changed_is_never_another_error(message, data):
+    message = bytearray(encode(message))
     for _ in range(data.draw(st.integers(1, 3))):
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(DecodeFailed):
@@ -71,12 +71,12 @@ def test_a_message_that_was_cut_or_changed_is_never_another_error(announcement, 
         (HEADER + b"\xc0\1k", "unknown kind"),
     ],
 )
-def test_what_can_not_be_read(data, problem):
+def test_invalid_bytes_are_refused(data, problem):
     with pytest.raises(DecodeFailed, match=problem):
         decode(data)
 
 
-def test_the_format_stays_as_it_is():
+def test_the_format_is_stable():
     """Releases run side by side: who changes these bytes raises FORMAT."""
     changes = ((b"ab", 258), (b"c", None), (b"d", 0))
     message = encode(InvalidationMessage(Kind.CHANGES, 0x0102030405060708, 9, changes))

@@ -1,4 +1,4 @@
-"""What waits to be announced: one change for each key, numbers without holes, and a hole where something was dropped."""
+"""Outbox: one change for each key, consecutive numbers, and a gap where changes were dropped."""
 
 import pytest
 from hypothesis import given
@@ -32,7 +32,7 @@ def effect(changes):
 
 
 @pytest.mark.parametrize(
-    ("announced", "sent"),
+    ("published", "sent"),
     [
         ([5], {5}),
         ([5, 7], {7}),
@@ -48,10 +48,10 @@ def effect(changes):
         ([5, 0, None, 7, 0], {None}),
     ],
 )
-def test_changes_of_one_key_that_wait_become_one(announced, sent):
+def test_changes_of_one_key_that_wait_become_one(published, sent):
     """The newest wins, unknown is unknown, and a touch is not swallowed by a write."""
     outbox = Outbox()
-    for version in announced:
+    for version in published:
         assert outbox.add(b"k", version)
     (batch,) = batches(outbox)
     assert {version for _, version in batch.changes} == sent
@@ -60,18 +60,18 @@ def test_changes_of_one_key_that_wait_become_one(announced, sent):
 
 
 @given(st.lists(st.tuples(KEYS, VERSIONS), max_size=30), st.data())
-def test_together_they_say_the_same_as_one_by_one(announced, data):
-    """Whatever is put together, and whenever some is sent: receivers do the same about each key, but for a hold-off that
-    covers the rest. Numbers have no holes."""
+def test_merged_changes_have_the_effect_of_single_ones(published, data):
+    """For any order of merging and sending, receivers do the same about each key. The exception is a block of all versions,
+    which covers the rest. Numbers are consecutive."""
     outbox = Outbox()
     sent = []
-    for key, version in announced:
+    for key, version in published:
         assert outbox.add(key, version)
         if data.draw(st.booleans()):
             sent += batches(outbox)
     sent += batches(outbox)
     assert [batch.number for batch in sent] == list(range(1, len(sent) + 1))
-    wanted, said = effect(announced), effect([change for batch in sent for change in batch.changes])
+    wanted, said = effect(published), effect([change for batch in sent for change in batch.changes])
     assert wanted.keys() == said.keys()
     for key, (floor, drop) in wanted.items():
         assert said[key] == ((None, True) if floor is None else (floor, drop))
@@ -98,8 +98,8 @@ def test_messages_are_bounded():
 
 
 @pytest.mark.parametrize("version", [7, 0, None])
-def test_too_many_are_dropped_and_a_number_is_skipped(version):
-    """All that waited, once; what comes later is announced, with a number that shows the hole."""
+def test_an_overflow_drops_changes_and_skips_a_number(version):
+    """All waiting changes are dropped, once. A later change has a number that shows the gap."""
     outbox = Outbox(limit=3)
     outbox.add(b"first", 1)
     assert outbox.take_batch().number == 1
@@ -115,15 +115,15 @@ def test_too_many_are_dropped_and_a_number_is_skipped(version):
 
 
 @given(st.integers(1, 5), st.lists(st.tuples(st.integers(0, 20), VERSIONS), max_size=60))
-def test_what_waits_is_bounded(limit, announced):
-    """However many keys there are; a key that is announced as dropped and as written takes two places."""
+def test_waiting_changes_are_bounded(limit, published):
+    """For any number of keys. A key with a version and a 0 takes two slots."""
     outbox = Outbox(limit)
-    for number, version in announced:
+    for number, version in published:
         outbox.add(b"%d" % number, version)
         assert len(outbox) <= limit + 1
 
 
-def test_a_hole_outlives_the_end_of_a_spell():
+def test_a_skipped_number_outlives_the_end_of_a_session():
     """What was dropped while the last BYE was on its way is missed by the next spell's receivers."""
     outbox = Outbox(limit=1)
     outbox.add(b"a", 1)
@@ -134,7 +134,7 @@ def test_a_hole_outlives_the_end_of_a_spell():
     assert outbox.take_batch().number == 2
 
 
-def test_a_spell_has_an_id_of_its_own():
+def test_each_session_has_an_id():
     """And numbers from 1; all of them are known as own, and those of another client are not."""
     outbox, other = Outbox(), Outbox()
     seen = []
@@ -166,8 +166,8 @@ def test_ids_stay_within_64_bits():
     ("key", "version", "argument"),
     [(bytes(MAX_KEY_BYTES + 1), 1, "key"), (b"k", -1, "version"), (b"k", MAX_VERSION + 1, "version")],
 )
-def test_what_can_not_be_sent_is_refused_at_once(key, version, argument):
-    """Where it is announced, and not in a task that sends."""
+def test_a_change_that_cannot_be_sent_is_refused_at_once(key, version, argument):
+    """The caller gets the error, and not the task that sends."""
     outbox = Outbox()
     with pytest.raises(InvalidArgument) as raised:
         outbox.add(key, version)
@@ -175,7 +175,7 @@ def test_what_can_not_be_sent_is_refused_at_once(key, version, argument):
     assert len(outbox) == 0
 
 
-def test_many_may_wait_by_default():
+def test_the_default_limit_allows_many_changes():
     outbox = Outbox()
     assert all(outbox.add(b"%d" % number, 1) for number in range(MAX_PENDING))
     assert not outbox.add(b"one more", 1)

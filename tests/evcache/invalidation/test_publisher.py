@@ -1,4 +1,4 @@
-"""What a bus sends: in batches, until it was taken, with signs of life as long as it matters."""
+"""Publisher: batches, repeated messages, and heartbeats while they matter."""
 
 import asyncio
 import itertools
@@ -16,21 +16,17 @@ from evcache.invalidation.publisher import (
     RETRY_LONGEST_SECONDS,
 )
 from evcache.zones.errors import InvalidArgument, UsageError
-from tests.support.scripted_channel import Recorder, ScriptedChannel
+from tests.support.scripted_channel import (
+    SOON,
+    Recorder,
+    ScriptedChannel,
+    bus_on,
+)
 from tests.support.virtual_time import in_virtual_time, now, settle
-
-SOON = 10 * BATCH_SECONDS
-
-
-def bus_on(channel, listener=None, **options):
-    """A bus that has been started."""
-    bus = InvalidationBus(channel, "topic", listener or Recorder(), **options)
-    bus.start()
-    return bus
 
 
 @in_virtual_time
-async def test_changes_of_a_moment_are_sent_together():
+async def test_changes_within_the_batch_time_are_one_message():
     """Once for each key, and not later than the batch time."""
     channel = ScriptedChannel()
     bus = bus_on(channel)
@@ -53,8 +49,8 @@ async def test_changes_of_a_moment_are_sent_together():
 
 
 @in_virtual_time
-async def test_what_was_not_taken_is_sent_again_as_it_was():
-    """With the same number and content, after growing pauses; what comes meanwhile waits for the next message."""
+async def test_a_refused_message_is_repeated_unchanged():
+    """With the same number and content, after growing pauses. Later changes wait for the next message."""
     channel = ScriptedChannel()
     bus = bus_on(channel)
     channel.refuse = ChannelError("refused")
@@ -80,7 +76,7 @@ async def test_what_was_not_taken_is_sent_again_as_it_was():
 
 
 @in_virtual_time
-async def test_a_message_that_was_taken_and_not_confirmed_is_heard_once():
+async def test_an_unconfirmed_message_takes_effect_once():
     """A copy has the same number, and others do not act on it again."""
     channel, heard = ScriptedChannel(), Recorder()
     bus, other = bus_on(channel), bus_on(channel, heard)
@@ -99,7 +95,7 @@ async def test_a_message_that_was_taken_and_not_confirmed_is_heard_once():
 
 
 @in_virtual_time
-async def test_too_much_to_say_becomes_a_gap():
+async def test_an_overflow_becomes_a_gap():
     """What waits for a channel that is out is bounded; when it is back, others forget everything."""
     channel, heard = ScriptedChannel(), Recorder()
     bus, other = bus_on(channel, max_pending=10), bus_on(channel, heard)
@@ -118,15 +114,15 @@ async def test_too_much_to_say_becomes_a_gap():
     (gap,) = (place for place, event in enumerate(events) if isinstance(event, str))
     assert "missing" in events[gap]
     assert events[-1] == (b"99", 100)
-    assert gap < len(events) - 1  # what comes with the gap is told after it
+    assert gap < len(events) - 1  # the changes of a message follow its gap
     assert (other.stats.gaps, bus.stats.pending) == (1, 0)
     await bus.close(1)
     await other.close(1)
 
 
 @in_virtual_time
-async def test_signs_of_life_while_it_matters():
-    """Once a second after changes, with their number; then one BYE, and silence. Who never announces never speaks."""
+async def test_heartbeats_stop_after_the_quiet_time():
+    """One a second after changes, with their number, then one BYE. A client without changes sends nothing."""
     channel = ScriptedChannel()
     bus, silent = bus_on(channel), bus_on(channel)
     await asyncio.sleep(10)
@@ -149,7 +145,7 @@ async def test_signs_of_life_while_it_matters():
 
 
 @in_virtual_time
-async def test_a_busy_bus_sends_no_signs_of_life():
+async def test_a_busy_bus_sends_no_heartbeats():
     """Its changes are."""
     channel = ScriptedChannel()
     bus = bus_on(channel)
@@ -161,8 +157,8 @@ async def test_a_busy_bus_sends_no_signs_of_life():
 
 
 @in_virtual_time
-async def test_speaking_again_after_a_silence_is_no_gap():
-    """For those who have listened all the time, and for those who came meanwhile."""
+async def test_a_new_session_after_a_quiet_time_is_no_gap():
+    """For peers that were subscribed all the time, and for those that joined later."""
     channel, first, second = ScriptedChannel(), Recorder(), Recorder()
     bus, early = bus_on(channel), bus_on(channel, first)
     for number in range(3):
@@ -180,7 +176,7 @@ async def test_speaking_again_after_a_silence_is_no_gap():
 
 
 @in_virtual_time
-async def test_a_bye_that_was_not_taken_is_said_again():
+async def test_a_refused_bye_is_repeated():
     channel = ScriptedChannel()
     bus = bus_on(channel)
     bus.publish(b"a", 1)
@@ -196,8 +192,8 @@ async def test_a_bye_that_was_not_taken_is_said_again():
 
 
 @in_virtual_time
-async def test_closing_sends_what_waits_and_says_bye():
-    """At once, and not after the batch time; what is announced later has no effect."""
+async def test_close_sends_pending_changes_and_a_bye():
+    """At once, before the batch time ends. Later changes have no effect."""
     channel = ScriptedChannel()
     bus = bus_on(channel)
     await settle()
@@ -215,7 +211,7 @@ async def test_closing_sends_what_waits_and_says_bye():
 
 
 @in_virtual_time
-async def test_closing_before_anything_was_announced_says_nothing():
+async def test_close_before_any_change_sends_nothing():
     channel = ScriptedChannel()
     bus = bus_on(channel)
     await bus.close(1)
@@ -227,7 +223,7 @@ async def test_closing_before_anything_was_announced_says_nothing():
 
 @pytest.mark.parametrize("drain", [0, 0.5, 3])
 @in_virtual_time
-async def test_closing_while_publishing_hangs_is_bounded(drain):
+async def test_close_is_bounded_while_publish_hangs(drain):
     """By the drain; every task has ended then, which the loop checks, and what was not said is counted."""
     channel = ScriptedChannel()
     bus = bus_on(channel)
@@ -241,7 +237,7 @@ async def test_closing_while_publishing_hangs_is_bounded(drain):
 
 
 @in_virtual_time
-async def test_closing_does_not_wait_for_a_pause_to_end():
+async def test_close_ends_a_pause_between_retries():
     """The channel is back in the middle of a long pause: what waits is sent at once."""
     channel = ScriptedChannel()
     bus = bus_on(channel)
@@ -259,7 +255,7 @@ async def test_closing_does_not_wait_for_a_pause_to_end():
 
 
 @in_virtual_time
-async def test_closing_while_the_channel_is_out_tries_until_the_drain_is_over():
+async def test_close_retries_for_the_drain_while_the_channel_is_down():
     channel = ScriptedChannel()
     bus = bus_on(channel)
     channel.refuse = ChannelError("out")
@@ -273,7 +269,7 @@ async def test_closing_while_the_channel_is_out_tries_until_the_drain_is_over():
 
 @pytest.mark.parametrize("delay", [0, BATCH_SECONDS / 2, 1])
 @in_virtual_time
-async def test_closing_that_is_cancelled_ends_everything(delay):
+async def test_a_cancelled_close_ends_all_tasks(delay):
     """At whatever moment; a second call finds nothing to do."""
     channel = ScriptedChannel()
     bus = bus_on(channel)
@@ -291,7 +287,7 @@ async def test_closing_that_is_cancelled_ends_everything(delay):
 
 
 @in_virtual_time
-async def test_a_channel_with_bugs_is_tried_again_too():
+async def test_unexpected_errors_of_a_channel_are_retried():
     """Whatever it raises, changes are sent in the end."""
     channel = ScriptedChannel()
     bus = bus_on(channel)
@@ -305,7 +301,7 @@ async def test_a_channel_with_bugs_is_tried_again_too():
 
 
 @in_virtual_time
-async def test_trouble_is_logged_once_and_its_end_too(caplog):
+async def test_failures_to_publish_and_their_end_are_logged_once(caplog):
     """However many messages fail."""
     caplog.set_level("INFO", "evcache.invalidation")
     channel = ScriptedChannel()
@@ -323,7 +319,7 @@ async def test_trouble_is_logged_once_and_its_end_too(caplog):
 
 
 @in_virtual_time
-async def test_starting_again_has_no_effect():
+async def test_a_second_start_has_no_effect():
     channel = ScriptedChannel()
     bus = bus_on(channel)
     bus.start()
@@ -350,7 +346,7 @@ def test_bad_settings_are_refused(options, argument):
 
 
 @in_virtual_time
-async def test_what_can_not_be_announced_is_refused():
+async def test_a_change_that_cannot_be_sent_is_refused():
     """By the call, and nothing else is disturbed."""
     channel = ScriptedChannel()
     bus = bus_on(channel)

@@ -21,7 +21,7 @@ async def fetched(zones, key, value, **near):
     reader, _ = near_client(zones, near_cache=NearCache(**near))
     assert await writer.set(key, value, consistency="all")
     assert await reader.get(key, NOTHING) == value
-    await pass_time(0.01)  # whoever writes in the same millisecond may be older
+    await pass_time(0.01)  # a write of another client in the same millisecond may be older
     return reader
 
 
@@ -98,7 +98,7 @@ async def test_types_that_were_declared_immutable_are_shared(zones, declared):
 @pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "loaded as nothing"])
 @on_zones()
 async def test_a_known_absence_is_served(zones, deleted):
-    """Until somebody writes the key."""
+    """The entry is served until a write of the key."""
     writer = zones.client(local_zone="b")
     cache, _ = near_client(zones)
 
@@ -199,7 +199,7 @@ async def test_calls_that_look_past_it_see_what_is_newer(zones):
 
 @on_zones()
 async def test_calls_that_look_past_it_leave_it_as_it_is(zones):
-    """What they find is not kept: whoever does not trust it for one call has no use for that."""
+    """Their results are not stored, because the caller does not trust the near cache for this call."""
     writer = zones.client(local_zone="b")
     reader, _ = near_client(zones)
     await writer.set("k", 1, consistency="all")
@@ -253,7 +253,7 @@ async def seconds_served(cache, key):
 
 @on_zones()
 async def test_the_near_time_to_live_follows_the_channel(zones):
-    """A minute while announcements are heard, two seconds while they are not, and nothing for a while in between."""
+    """A minute while the channel is up, two seconds while it is down, and nothing for the grace time in between."""
     channel = ScriptedChannel()
     cache, _ = near_client(zones, invalidation=channel)
     await settled(zones, cache)
@@ -308,7 +308,7 @@ async def test_only_keys_that_are_read_often_are_kept(zones):
 
 @on_zones(versions="1.6.18")
 async def test_on_servers_without_versions_writes_are_followed_all_the_same(zones):
-    """Own ones are seen at once, and nothing is kept for a while after one; it has no version to be told by."""
+    """Own writes are visible at once. They have no version, so nothing is stored for the grace time."""
     writer = zones.client(local_zone="b")
     cache, _ = near_client(zones)
     await writer.set("k", "old", consistency="all")

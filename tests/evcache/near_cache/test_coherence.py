@@ -44,7 +44,7 @@ def fetch(near, item):
     near.complete(near.begin_fetch(KEY), item)
 
 
-def test_what_a_flight_found_is_served_until_the_near_ttl_is_over(near, clock):
+def test_a_fetched_value_is_served_until_the_near_ttl_ends(near, clock):
     fetch(near, found(b"v"))
     assert entry_of(near, KEY).data == b"v"
     clock.now += 1.9
@@ -63,22 +63,22 @@ def test_nothing_is_served_longer_than_the_item_has_left(near, clock, ttl, kept)
     assert entry_of(near, KEY) is None
 
 
-def test_a_write_during_a_flight_keeps_its_old_value_out(near):
-    flight = near.begin_fetch(KEY)
+def test_a_write_during_a_fetch_rejects_its_value(near):
+    token = near.begin_fetch(KEY)
     near.begin_write(KEY, VERSIONS.tick())
-    near.complete(flight, found(b"old"))
+    near.complete(token, found(b"old"))
     assert entry_of(near, KEY) is None
 
 
-def test_a_flight_that_began_during_a_write_is_spoiled_by_its_end(near):
+def test_the_end_of_a_write_invalidates_a_fetch_that_began_during_it(near):
     near.begin_write(KEY, VERSIONS.tick())
-    flight = near.begin_fetch(KEY)
+    token = near.begin_fetch(KEY)
     near.complete_uncertain_write(KEY, None, 0.0, everywhere=False)
-    near.complete(flight, found(b"old"))
+    near.complete(token, found(b"old"))
     assert entry_of(near, KEY) is None
 
 
-def test_an_acknowledged_write_keeps_its_value_and_older_ones_out(near):
+def test_an_acknowledged_write_stores_its_value_and_rejects_older_ones(near):
     """A slower zone may answer with the old value for a while."""
     new, old = VERSIONS.tick() + (1 << 20), VERSIONS.tick()
     near.begin_write(KEY, VERSIONS.tick())
@@ -116,7 +116,7 @@ def test_an_acknowledged_delete_is_a_known_absence(near):
 
 
 @pytest.mark.parametrize("version", [None, VERSIONS.tick()], ids=["unknown", "known"])
-def test_a_write_whose_outcome_is_not_known_leaves_nothing(near, version):
+def test_an_uncertain_write_leaves_no_entry(near, version):
     fetch(near, found(b"old", VERSIONS.tick() - (1 << 40)))
     near.complete_uncertain_write(KEY, version, 0.0, everywhere=False)
     assert entry_of(near, KEY) is None
@@ -135,8 +135,8 @@ def everywhere(near, began):
 
 
 @pytest.mark.parametrize("end", [unchanged, decided, everywhere])
-def test_an_own_decision_does_not_make_known_what_another_client_has_done(near, clock, end):
-    """Its write of an unknown version may not have reached the zone that is read, whatever became of ours."""
+def test_the_end_of_an_own_write_keeps_the_block_of_an_invalidation(near, clock, end):
+    """The other client's write may not have reached the local zone, whatever the outcome of the own write."""
     near.invalidate(KEY, None)
     clock.now += 1
     end(near, near.begin_write(KEY, None))
@@ -147,7 +147,7 @@ def test_an_own_decision_does_not_make_known_what_another_client_has_done(near, 
         assert (entry_of(near, KEY) is not None) == is_kept
 
 
-def test_two_own_decisions_end_one_by_one(near):
+def test_two_own_writes_end_their_blocks_separately(near):
     """In whichever order: what is read while one is under way may be older than what it decides."""
     first, second = near.begin_write(KEY, None), near.begin_write(KEY, None)
     near.cancel_write(KEY, second)
@@ -158,38 +158,41 @@ def test_two_own_decisions_end_one_by_one(near):
     assert entry_of(near, KEY).data == b"read"
 
 
-def test_flights_are_forgotten_when_they_end(near):
+def test_tokens_are_dropped_when_their_fetches_end(near):
     first, second = near.begin_fetch(KEY), near.begin_fetch(KEY)
     assert first is second
     near.abandon(first)
     near.complete(second, None)
-    spoiled = near.begin_fetch(KEY)
+    invalidated = near.begin_fetch(KEY)
     near.begin_write(KEY, VERSIONS.tick())
     fresh = near.begin_fetch(KEY)
-    assert fresh is not spoiled
-    near.complete(spoiled, found(b"old"))
+    assert fresh is not invalidated
+    near.complete(invalidated, found(b"old"))
     near.complete(fresh, found(b"new", VERSIONS.tick()))
     assert entry_of(near, KEY).data == b"new"
     assert near._fetches == {}
 
 
 def test_every_order_of_a_fetch_and_a_write_leaves_the_new_value_or_nothing():
-    """A fetch (take off, read the old or the new value, land) and a write, in each order in which they can be."""
+    """A fetch (begin, read the old or the new value, complete) and a write, in each order in which they can be."""
     old, new = VERSIONS.tick(), VERSIONS.tick()
-    for order in set(itertools.permutations(["take off", "read", "land", "writing", "stored", "ended"])):
+    for order in set(itertools.permutations(["begin", "read", "complete", "begin write", "stored", "ended"])):
         place = {step: order.index(step) for step in order}
-        if not place["take off"] < place["read"] < place["land"] or not place["writing"] < place["stored"] < place["ended"]:
+        if (
+            not place["begin"] < place["read"] < place["complete"]
+            or not place["begin write"] < place["stored"] < place["ended"]
+        ):
             continue
-        near, held, flight, item = CoherentNearCache(NearCache(), sweeps=False), (b"old", old), None, None
+        near, held, token, item = CoherentNearCache(NearCache(), sweeps=False), (b"old", old), None, None
         for step in order:
             match step:
-                case "take off":
-                    flight = near.begin_fetch(KEY)
+                case "begin":
+                    token = near.begin_fetch(KEY)
                 case "read":
                     item = found(*held)
-                case "land":
-                    near.complete(flight, item)
-                case "writing":
+                case "complete":
+                    near.complete(token, item)
+                case "begin write":
                     near.begin_write(KEY, new)
                 case "stored":
                     held = (b"new", new)
@@ -209,7 +212,7 @@ def test_through_the_client():
                 await cache.set("key", {"a": [1]}, consistency="all")
                 asked = a.commands["mg"]
                 first = await cache.get("key")
-                first["a"].append(2)  # nobody can change another's value
+                first["a"].append(2)  # each caller has an object of its own
                 assert await cache.get("key") == {"a": [1]}
                 assert await cache.get_many(["key"]) == {"key": {"a": [1]}}
                 item = await cache.get_item("key")
@@ -239,7 +242,7 @@ def test_through_the_client():
 
 
 @on_zones()
-async def test_a_decision_that_nobody_heard_of_leaves_nothing_in_the_near_cache(zones):
+async def test_an_uncertain_decision_leaves_no_entry(zones):
     """The counter may have moved: what a read kept while the coordinator did not answer is not served any more."""
     cache = zones.client(local_zone="a", near_cache=NearCache(ttl=60))
     await cache.set("warm", 1, consistency="all")

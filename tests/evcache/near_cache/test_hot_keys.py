@@ -16,7 +16,7 @@ def clock():
 
 
 def steady(hot, clock, rate, seconds, key=b"k"):
-    """What is said of a key that is read so often a second."""
+    """Return the answers for a key that is read at this rate."""
     said = []
     for _ in range(int(rate * seconds)):
         clock.now += 1 / rate
@@ -118,7 +118,7 @@ def test_no_more_keys_are_remembered_than_there_is_room_for(clock):
     threshold=st.integers(1, 8),
 )
 def test_what_is_said_lies_between_the_last_second_and_the_last_two(reads, threshold):
-    """With room for all: hot if there were so many reads in this window alone, and not if there were fewer in the last two."""
+    """With space for all keys, the answer lies between the counts of this window and of the last two."""
     clock = Clock()
     hot = HotKeys(threshold, clock)
     start = clock.now
@@ -136,7 +136,7 @@ def test_what_is_said_lies_between_the_last_second_and_the_last_two(reads, thres
 
 
 def test_a_count_is_never_more_than_the_reads_and_short_by_few(clock):
-    """Within a window: by no more than one for each so many reads as there is room for."""
+    """Within a window, a count is too low by at most one for each limit of reads."""
     limit, reads = 50, 5000
     rng = random.Random(1)
     hot = HotKeys(10**9, clock, limit)

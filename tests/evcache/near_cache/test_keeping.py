@@ -64,8 +64,8 @@ def seconds_kept(near, clock, limit=1000.0):
         (300.0, False, None, 300.0),
     ],
 )
-def test_the_time_to_live_follows_the_channel(clock, ttl, has_channel, while_up, while_down):
-    """A channel that is down bounds what the user has said, for whoever has one counts on it; who has none is believed."""
+def test_the_near_ttl_follows_the_channel(clock, ttl, has_channel, while_up, while_down):
+    """With a channel, the user relies on it, so the setting is limited while it is down. Without one, the setting applies."""
     near = near_of(clock, has_channel, ttl=ttl)
     fetch(near, found(ttl=-1))
     assert seconds_kept(near, clock) == pytest.approx(while_down, abs=0.2), "before it is up"
@@ -79,19 +79,19 @@ def test_the_time_to_live_follows_the_channel(clock, ttl, has_channel, while_up,
     assert seconds_kept(near, clock) == pytest.approx(while_down, abs=0.2)
 
 
-def test_losing_the_channel_forgets_what_was_kept_for_longer(clock):
+def test_a_lost_channel_drops_entries_with_a_longer_ttl(clock):
     """And nothing is kept for a while: in between, anything may have been written."""
     near = near_of(clock, has_channel=True)
     near.set_channel_up(True)
     fetch(near, found(ttl=-1))
-    flight = near.begin_fetch(KEY)
+    token = near.begin_fetch(KEY)
     near.set_channel_up(False)
     near.invalidate_all()
     assert entry_of(near, KEY) is None
-    near.complete(flight, found())
-    assert entry_of(near, KEY) is None, "it was under way"
+    near.complete(token, found())
+    assert entry_of(near, KEY) is None, "the fetch began before"
     fetch(near, found(version=VERSIONS.tick()))
-    assert entry_of(near, KEY) is None, "held off"
+    assert entry_of(near, KEY) is None, "blocked"
     assert near._fetches == {}
     clock.now += 5.0
     fetch(near, found())
@@ -99,16 +99,16 @@ def test_losing_the_channel_forgets_what_was_kept_for_longer(clock):
 
 
 @pytest.mark.parametrize("callers", [1, 3])
-def test_flights_that_were_lost_track_of_land_as_they_like(clock, callers):
-    """Each caller for itself, beside a flight that began afterwards."""
+def test_fetches_from_before_a_gap_are_not_stored(clock, callers):
+    """Each caller ends its own fetch, beside a fetch that began later."""
     near = near_of(clock)
     old = [near.begin_fetch(KEY) for _ in range(callers)]
     near.invalidate_all()
     clock.now += 5.0
     new = near.begin_fetch(KEY)
     assert new not in old
-    for flight in old:
-        near.complete(flight, found(b"old"))
+    for token in old:
+        near.complete(token, found(b"old"))
     assert entry_of(near, KEY) is None
     near.complete(new, found(b"new"))
     assert entry_of(near, KEY).data == b"new"
@@ -130,7 +130,7 @@ def test_flights_that_were_lost_track_of_land_as_they_like(clock, callers):
     ],
     ids=["nothing", "no ttl", "a lease's stub", "a stale item", "no envelope", "a last second"],
 )
-def test_what_is_not_kept(clock, item):
+def test_items_that_are_not_stored(clock, item):
     near = near_of(clock)
     fetch(near, item)
     assert entry_of(near, KEY) is None
@@ -138,7 +138,7 @@ def test_what_is_not_kept(clock, item):
 
 
 @pytest.mark.parametrize("flags", [FLAG_ABSENT, FLAG_TOMBSTONE])
-def test_absences_are_kept_as_such(clock, flags):
+def test_absences_are_stored_as_absences(clock, flags):
     near = near_of(clock)
     fetch(near, found(b"", VERSIONS.tick(), flags=flags))
     kept = entry_of(near, KEY)
@@ -150,16 +150,16 @@ def test_absences_are_kept_as_such(clock, flags):
 
 
 @pytest.mark.parametrize("ttl", [math.inf, 5, 31 * 24 * 3600])
-def test_an_own_write_is_kept_as_long_as_it_lives(clock, ttl):
-    """As it was said: a number of seconds, a date, or for ever."""
+def test_an_own_write_is_stored_for_its_ttl(clock, ttl):
+    """The TTL is a number of seconds, a date, or none."""
     near = near_of(clock, ttl=60)
     store = StoreCommand(VERSIONS, KEY, b"v", 0, ttl=to_exptime(ttl, clock.wall()), version=VERSIONS.tick())
     near.complete_write(KEY, store, "eu-1a", 0.0)
     assert seconds_kept(near, clock) == pytest.approx(min(60, ttl - 1), abs=0.2)
 
 
-def test_what_was_kept_during_an_own_write_does_not_survive_it(clock):
-    """One that took longer than floors last, and whose own value is not kept: a channel that has just begun."""
+def test_an_entry_from_the_time_of_an_own_write_is_dropped_at_its_end(clock):
+    """The write took longer than the grace time, and its own value is not stored, because all keys are blocked."""
     near = near_of(clock, ttl=60, has_channel=True)
     old, new = VERSIONS.tick(), VERSIONS.tick()
     near.set_channel_up(True)
@@ -167,7 +167,7 @@ def test_what_was_kept_during_an_own_write_does_not_survive_it(clock):
     clock.now += 6.0
     fetch(near, found(b"old", old))
     assert entry_of(near, KEY).data == b"old"
-    near._fences._all_blocked_until = clock.now + 1.0  # as when too many floors are needed at once
+    near._fences._all_blocked_until = clock.now + 1.0  # as after too many fences
     near.complete_write(KEY, StoreCommand(VERSIONS, KEY, b"new", 0, ttl=100, version=new), "eu-1a", 0.0)
     assert entry_of(near, KEY) is None
 
@@ -193,7 +193,7 @@ def kept_of(near, value):
 
 
 @pytest.mark.parametrize("value", SHARED, ids=lambda value: repr(value)[:20])
-def test_values_that_nobody_can_change_are_kept_decoded(clock, value):
+def test_immutable_values_are_stored_decoded(clock, value):
     """The bytes go: it is one or the other."""
     kept = kept_of(near_of(clock), value)
     assert kept.value is value
@@ -202,7 +202,7 @@ def test_values_that_nobody_can_change_are_kept_decoded(clock, value):
 
 
 @pytest.mark.parametrize("value", NOT_SHARED, ids=lambda value: repr(value)[:20])
-def test_other_values_are_kept_as_bytes(clock, value):
+def test_other_values_are_stored_as_bytes(clock, value):
     """And so are large texts beyond ASCII, which take up to four times as much in memory."""
     kept = kept_of(near_of(clock), value)
     assert kept.value is UNDECODED
@@ -229,7 +229,7 @@ def envelope(clock, made=0.0, fresh=10.0, stale=10.0, data=b"inner", flags=0):
 
 
 @pytest.mark.parametrize(("fresh", "ttl", "kept"), [(10, 100, 10), (10, -1, 10), (100, 100, 60), (100, 30, 29), (0, 100, 0)])
-def test_what_is_in_an_envelope_is_served_until_it_is_out_of_date(clock, fresh, ttl, kept):
+def test_a_value_in_an_envelope_is_served_until_it_expires(clock, fresh, ttl, kept):
     """Though its server keeps it for longer; and no longer than anything else."""
     near = near_of(clock, ttl=60)
     fetch(near, found(envelope(clock, fresh=fresh, stale=fresh + 1000), VERSIONS.tick(), ttl, FLAG_ENVELOPE))
@@ -254,16 +254,16 @@ def test_a_large_value_is_renewed_for_as_long_as_it_lives(clock):
     clock.now += TTL_SECONDS
     assert entry_of(near, KEY) is None
     assert near.expired_entry(KEY) is kept
-    flight = near.begin_fetch(KEY)
-    assert near.renew(flight, kept, 2)
-    near.abandon(flight)
+    token = near.begin_fetch(KEY)
+    assert near.renew(token, kept, 2)
+    near.abandon(token)
     assert entry_of(near, KEY) is kept
     assert near.seconds_left(kept) == 1
     assert seconds_kept(near, clock) == pytest.approx(1.0, abs=0.2)
 
 
 @pytest.mark.parametrize("left", [-1, 100])
-def test_a_renewed_value_tells_what_it_has_left(clock, left):
+def test_a_renewed_value_has_its_remaining_ttl(clock, left):
     near = large(clock, VERSIONS.tick())
     kept = entry_of(near, KEY)
     clock.now += TTL_SECONDS
@@ -272,47 +272,47 @@ def test_a_renewed_value_tells_what_it_has_left(clock, left):
     assert kept.life.expires_at == (math.inf if left < 0 else clock.wall() + left)
 
 
-def spoiled(near, flight, kept):
+def invalidated(near, token, kept):
     near.invalidate(KEY, None)
 
 
-def spoiled_by_a_gap(near, flight, kept):
+def invalidated_by_a_gap(near, token, kept):
     near.invalidate_all()
 
 
-def announced(near, flight, kept):
+def fenced(near, token, kept):
     near._fences.raise_to(KEY, kept.version + 1, near._clock())
 
 
-def held_off(near, flight, kept):
+def blocked(near, token, kept):
     near._fences.raise_to(KEY, None, near._clock())
 
 
-def replaced(near, flight, kept):
+def replaced(near, token, kept):
     fetch(near, found(b"y" * 20_000, VERSIONS.tick()))
 
 
-def last_second(near, flight, kept):
+def last_second(near, token, kept):
     return 1
 
 
-@pytest.mark.parametrize("what", [spoiled, spoiled_by_a_gap, announced, held_off, replaced, last_second])
-def test_what_is_not_renewed(clock, what):
+@pytest.mark.parametrize("what", [invalidated, invalidated_by_a_gap, fenced, blocked, replaced, last_second])
+def test_entries_that_are_not_renewed(clock, what):
     """It has to be read: the zone that still has it may lack what came since."""
     near = large(clock, VERSIONS.tick())
     kept = entry_of(near, KEY)
     clock.now += TTL_SECONDS
-    flight = near.begin_fetch(KEY)
-    left = what(near, flight, kept)
-    assert not near.renew(flight, kept, left or 100)
-    near.abandon(flight)
+    token = near.begin_fetch(KEY)
+    left = what(near, token, kept)
+    assert not near.renew(token, kept, left or 100)
+    near.abandon(token)
     assert entry_of(near, KEY) is not kept
 
 
 @pytest.mark.parametrize("version", [None, VERSIONS.tick()])
 @pytest.mark.parametrize("size", [100, 20_000])
 @pytest.mark.parametrize("limit", [None, 10_000, 0])
-def test_only_large_values_with_a_version_are_worth_asking_for(clock, version, size, limit):
+def test_only_large_values_with_a_version_are_revalidated(clock, version, size, limit):
     near = near_of(clock, revalidate_over=limit)
     fetch(near, found(b"x" * size, version))
     clock.now += TTL_SECONDS
@@ -321,7 +321,7 @@ def test_only_large_values_with_a_version_are_worth_asking_for(clock, version, s
 
 
 @pytest.mark.parametrize("stale", [10.0, 500.0], ids=["not served stale", "served stale"])
-def test_what_is_out_of_date_is_not_renewed_though_its_server_keeps_it(clock, stale):
+def test_an_expired_envelope_is_not_renewed(clock, stale):
     """For when it can't be loaded, or while it is: that is not for plain reads."""
     near = near_of(clock, revalidate_over=0)
     data = envelope(clock, fresh=10.0, stale=stale, data=b"x" * 100)
@@ -355,12 +355,12 @@ def test_only_keys_that_are_read_often_are_kept(clock):
     assert entry_of(near, KEY) is not None
 
 
-def test_reads_that_failed_or_were_overtaken_are_not_counted(clock):
+def test_failed_and_invalidated_fetches_are_not_counted(clock):
     near = near_of(clock, hot_reads=2)
     near.abandon(near.begin_fetch(KEY))
     near.complete(near.begin_fetch(KEY), None)
-    flight = near.begin_fetch(KEY)
+    token = near.begin_fetch(KEY)
     near.invalidate(KEY, 1)
-    near.complete(flight, found())
+    near.complete(token, found())
     fetch(near, found(version=VERSIONS.tick()))
     assert entry_of(near, KEY) is None

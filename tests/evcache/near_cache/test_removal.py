@@ -41,7 +41,7 @@ def test_a_removed_key_may_come_back_with_any_version(clock):
     assert store.put(b"k", "v", 1, 9.0, 4)
 
 
-def test_what_was_cleared_is_let_go_bit_by_bit_and_counts_until_then(clock):
+def test_cleared_entries_are_freed_in_steps_and_count_until_then(clock):
     store = make(clock, max_entries=10_000, max_bytes=MIN_BYTES)
     size = 100
     while not store.stats.evicted:
@@ -62,7 +62,7 @@ def test_what_was_cleared_is_let_go_bit_by_bit_and_counts_until_then(clock):
     assert number <= held / SWEPT_PER_PUT + 1
 
 
-def test_an_idle_store_lets_go_of_what_was_cleared_when_it_is_swept(clock):
+def test_a_sweep_frees_cleared_entries(clock):
     store = make(clock)
     for number in range(50):
         store.put(b"%d" % number, "v", 1, 9.0)
@@ -73,7 +73,7 @@ def test_an_idle_store_lets_go_of_what_was_cleared_when_it_is_swept(clock):
     assert (discarded(store), store._discarded_bytes) == (0, 0)
 
 
-def test_a_sweep_looks_at_no_more_than_it_was_told_and_comes_round(clock):
+def test_a_sweep_visits_at_most_its_limit_in_rounds(clock):
     entries, limit = 10_000, 100
     store = make(clock, max_entries=entries)
     for number in range(entries // 20):
@@ -96,7 +96,7 @@ def test_a_sweep_looks_at_no_more_than_it_was_told_and_comes_round(clock):
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3, 1000])
-def test_sweeping_next_to_nothing(clock, limit):
+def test_a_sweep_of_almost_no_entries(clock, limit):
     store = make(clock)
     assert store.sweep(limit) == 0
     store.put(b"k", "v", 1, 1.0)
@@ -173,7 +173,7 @@ def told(clock, **options):
     return store, gone
 
 
-def test_every_entry_that_goes_is_told_with_its_cause(clock):
+def test_each_removal_is_reported_with_its_cause(clock):
     """Once, by the call that lets it go; hits and renewals let nothing go."""
     store, gone = told(clock, max_entries=3, negative_share=0.4)
 
@@ -212,7 +212,7 @@ def test_every_entry_that_goes_is_told_with_its_cause(clock):
     assert [str(cause) for cause in RemovalCause] == ["expired", "evicted", "replaced", "invalidated", "cleared"]
 
 
-def test_cleared_entries_are_told_as_they_are_given_back(clock):
+def test_cleared_entries_are_reported_when_they_are_freed(clock):
     """Never all at once; also of several clears, and when the key is held again by then."""
     store, gone = told(clock, max_entries=1000)
     for _ in range(2):
@@ -238,7 +238,7 @@ def test_cleared_entries_are_told_as_they_are_given_back(clock):
 
 
 def test_a_callback_may_use_the_store(clock):
-    """It finds the store as the call leaves it, and what it lets go itself is told too, after what came before."""
+    """It finds the store as the call leaves it. Removals by the callback are reported after the earlier ones."""
     order = []
 
     def on_remove(key, cause):
@@ -259,7 +259,7 @@ def test_a_callback_may_use_the_store(clock):
 
 
 def test_a_callback_that_clears_the_store_ends(clock):
-    """What it cleared is told by later calls."""
+    """Later calls report the cleared entries."""
     calls = []
     store = make(clock, on_remove=lambda key, cause: (calls.append(cause), store.clear()))
     for number in range(50):
@@ -272,8 +272,8 @@ def test_a_callback_that_clears_the_store_ends(clock):
     assert calls == [RemovalCause.INVALIDATED] + [RemovalCause.CLEARED] * 49
 
 
-def test_a_callback_that_raises_harms_nobody(clock, caplog):
-    """Neither the call that happened to let an entry go, nor what is told of the others."""
+def test_a_callback_that_raises_stops_no_other_report(clock, caplog):
+    """The call that removed an entry succeeds, and the other removals are reported."""
     seen = []
 
     def on_remove(key, cause):
@@ -290,8 +290,8 @@ def test_a_callback_that_raises_harms_nobody(clock, caplog):
     assert store.put(b"k", "v", 1, 1.0)
 
 
-def test_a_callback_that_is_interrupted_tells_the_rest_next_time(clock):
-    """An interrupt is not the callback's: it goes on to whoever runs the loop."""
+def test_removals_after_an_interrupted_callback_are_reported_later(clock):
+    """An interrupt is no error of the callback, and propagates."""
     seen = []
 
     def on_remove(key, cause):

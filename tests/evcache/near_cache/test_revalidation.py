@@ -1,4 +1,4 @@
-"""A large value whose time in the near cache is over: its version is asked for, and it is moved again only if it has changed."""
+"""Revalidation: the client asks for the version of a large expired value, and fetches it only if that has changed."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ LARGE = "x" * 20_000
 
 
 async def just_expired(zones, **options):
-    """A reader whose large value's time is over, and the writer who may have changed it meanwhile."""
+    """A reader with an expired large value, and a writer that may have changed it."""
     writer = zones.client(local_zone="b")
     reader, wires = near_client(zones, **options)
     await writer.set("k", LARGE, consistency="all")
@@ -123,7 +123,7 @@ async def test_a_zone_that_confirms_an_older_version_than_this_client_knows_is_n
 
 
 @on_zones()
-async def test_a_caller_who_is_cancelled_while_it_is_asked_for_leaves_nothing(zones):
+async def test_a_cancelled_revalidation_leaves_no_token(zones):
     reader, _, wires = await just_expired(zones, read_timeout=30.0)
     wires.replies["a"].hold()
     reading = asyncio.ensure_future(reader.get("k"))

@@ -59,7 +59,7 @@ def clock():
         ("hot_reads", True),
     ],
 )
-def test_settings_that_make_no_sense_are_refused_by_name(argument, value):
+def test_invalid_settings_are_refused_by_name(argument, value):
     with pytest.raises(InvalidArgument) as caught:
         NearCache(**{argument: value})
     assert caught.value.argument == argument
@@ -79,7 +79,7 @@ def test_settings_have_defaults_and_smallest_values():
     [(None, None, TTL_SECONDS), (9, 9, 9), (0.5, 0.5, 0.5), (timedelta(minutes=1), 60.0, 60.0)],
 )
 def test_the_ttl_is_what_a_store_begins_with(clock, ttl, seconds, longest):
-    """As a number or a timedelta; without one it is the ttl of a process that hears of no writes."""
+    """It is a number or a timedelta. Without one, the TTL of a client without a channel applies."""
     assert NearCache(ttl=ttl).seconds == seconds
     store = make(clock, ttl=ttl)
     assert store.max_ttl == longest < CHANNEL_TTL_SECONDS + 1
@@ -87,7 +87,7 @@ def test_the_ttl_is_what_a_store_begins_with(clock, ttl, seconds, longest):
     assert store.get(b"k").expires_at == clock.now + longest
 
 
-def test_what_was_put_is_there_the_same_object_until_it_expires(clock):
+def test_a_value_is_the_same_object_until_it_expires(clock):
     store = make(clock)
     value = ["a"]
     assert store.get(b"k") is None
@@ -165,7 +165,7 @@ def test_a_newer_version_keeps_older_ones_out_even_after_it_expired(clock):
     assert store.get(b"k") is None
 
 
-def test_a_value_that_can_not_be_kept_takes_the_one_that_it_makes_outdated_with_it(clock):
+def test_a_rejected_value_removes_the_older_entry(clock):
     store = make(clock, max_bytes=MIN_BYTES)
     largest = MIN_BYTES // 10 - ENTRY_OVERHEAD - len(b"k")
     assert store.put(b"k", "fits", largest, 9.0, 1)
@@ -177,7 +177,7 @@ def test_a_value_that_can_not_be_kept_takes_the_one_that_it_makes_outdated_with_
     assert (store.stats.rejected, store.stats.replaced) == (2, 1)
 
 
-def test_an_entry_in_the_hands_of_a_caller_stays_as_it_was(clock):
+def test_a_replaced_entry_of_a_caller_stays_unchanged(clock):
     store = make(clock)
     for number in range(3):
         store.put(b"%d" % number, number, 1, 9.0)
@@ -188,7 +188,7 @@ def test_an_entry_in_the_hands_of_a_caller_stays_as_it_was(clock):
     assert not any(hasattr(entry, link) for link in ("older", "newer", "queue"))
 
 
-def test_what_is_held_is_there_to_be_looked_at_expired_or_not(clock):
+def test_peek_returns_entries_expired_or_not(clock):
     """Looking counts for nothing: not as a hit, nor as a reason to keep it."""
     store = make(clock)
     assert store.peek(b"k") is None
@@ -224,7 +224,7 @@ def test_an_entry_can_be_renewed_expired_or_not(clock, waited, absent):
     check(store, store._settings)
 
 
-def test_an_entry_that_is_gone_can_not_be_renewed(clock):
+def test_a_removed_entry_cannot_be_renewed(clock):
     """Nor one that was swept just before."""
     store = make(clock)
     assert not store.renew(b"k", 3.0)
@@ -237,7 +237,7 @@ def test_an_entry_that_is_gone_can_not_be_renewed(clock):
 
 
 @pytest.mark.parametrize("ttl", [0, -1, math.nan, -math.inf])
-def test_an_entry_with_nothing_left_of_its_life_is_not_served_on(clock, ttl):
+def test_an_entry_without_remaining_ttl_is_not_served(clock, ttl):
     """As one that is put with nothing left is not."""
     store = make(clock)
     store.put(b"k", "v", 1, 5.0)
@@ -261,7 +261,7 @@ def test_an_absence_has_a_value_of_its_putters(clock):
     check(store, store._settings)
 
 
-def test_absences_push_out_each_other_and_not_values(clock):
+def test_absences_evict_absences_and_no_values(clock):
     store = make(clock, max_entries=100, negative_share=0.1)
     for number in range(85):
         store.put(b"value:%d" % number, number, 1, TTL)
@@ -287,7 +287,7 @@ def test_absences_take_their_share_of_a_full_store(clock):
     assert (store._values.count, store._absences.count) == (90, 10)
 
 
-def test_absences_can_be_declined(clock):
+def test_absences_can_be_disabled(clock):
     store = make(clock, negative_share=0)
     store.put(b"k", "value", 5, 9.0)
     assert not store.put_absence(b"k", 9.0)

@@ -21,7 +21,7 @@ def timers():
 
 
 def made(entries=0, on_remove=None):
-    """A store on the loop's clock, with so many values, and its sweeper."""
+    """A store on the loop's clock with this number of values, and its sweeper."""
     store = NearStore(NearCache(ttl=TTL), asyncio.get_running_loop().time, on_remove)
     for number in range(entries):
         store.put(b"%d" % number, "v", 1, TTL)
@@ -30,7 +30,7 @@ def made(entries=0, on_remove=None):
 
 @in_virtual_time
 async def test_an_empty_store_has_no_timer():
-    """Nor has one that nobody woke the sweeper of."""
+    """A sweeper that was not woken has no timer."""
     made(5)
     assert timers() == 0
 
@@ -113,7 +113,7 @@ def test_a_callback_of_the_store_may_use_the_sweeper(stops):
 
 
 def test_a_step_that_fails_is_reported_and_not_the_last():
-    """A bug in the store must not keep its memory for ever."""
+    """A bug in the store must not keep its memory forever."""
 
     class Broken:
         is_empty = False
@@ -139,7 +139,7 @@ def test_a_step_that_fails_is_reported_and_not_the_last():
 
 @in_virtual_time
 async def test_an_empty_store_is_not_kept_in_memory():
-    """A client that was let go of without being closed is collected as soon as its entries have expired."""
+    """A client that is dropped without a close is collected as soon as its entries have expired."""
 
     def on_remove(key, cause):
         pass

@@ -25,7 +25,7 @@ T = 1000.0
         ([None, None], [], [None, 7]),
     ],
 )
-def test_what_may_be_kept_after_announcements(puts, allowed, refused):
+def test_versions_that_fences_admit(puts, allowed, refused):
     """At once and until the grace is over; then everything. Other keys are not concerned."""
     fences = VersionFences(GRACE)
     for version in puts:
@@ -37,7 +37,7 @@ def test_what_may_be_kept_after_announcements(puts, allowed, refused):
     assert all(fences.admits(KEY, version, T + GRACE) for version in (None, *allowed, *refused))
 
 
-def test_a_later_announcement_of_an_older_version_does_not_lower_the_floor():
+def test_an_older_version_does_not_lower_a_fence():
     fences = VersionFences(GRACE)
     fences.raise_to(KEY, 9, T)
     fences.raise_to(KEY, 7, T + 1)
@@ -45,7 +45,7 @@ def test_a_later_announcement_of_an_older_version_does_not_lower_the_floor():
     assert fences.admits(KEY, 9, T + 4.9)
 
 
-def test_a_hold_off_ends_before_a_floor_that_came_later():
+def test_a_block_ends_before_a_later_fence():
     fences = VersionFences(GRACE)
     fences.raise_to(KEY, None, T)
     fences.raise_to(KEY, 7, T + 3)
@@ -55,8 +55,8 @@ def test_a_hold_off_ends_before_a_floor_that_came_later():
     assert fences.admits(KEY, 6, T + 8)
 
 
-def test_a_floor_that_has_ended_does_not_come_back_with_the_next_one():
-    """Of a version that was announced and never arrived, nothing is left once its time is over."""
+def test_an_ended_fence_does_not_return_with_the_next():
+    """After its grace time, a fence for a version that never arrived has no effect."""
     fences = VersionFences(GRACE)
     for number in range(20):  # of which not all are given back at once
         fences.raise_to(b"%d" % number, 1, T)
@@ -69,7 +69,7 @@ def test_a_floor_that_has_ended_does_not_come_back_with_the_next_one():
 # Writes of this client's.
 
 
-def test_a_hold_off_for_an_own_write_ends_when_it_is_lifted():
+def test_a_block_of_an_own_write_ends_with_unblock():
     fences = VersionFences(GRACE)
     token = fences.block(KEY, T)
     assert not fences.admits(KEY, 10**18, T + 1)
@@ -77,7 +77,7 @@ def test_a_hold_off_for_an_own_write_ends_when_it_is_lifted():
     assert fences.admits(KEY, None, T + 1)
 
 
-def test_a_hold_off_that_is_never_lifted_ends_by_itself():
+def test_a_block_without_unblock_ends_after_the_grace_time():
     fences = VersionFences(GRACE)
     fences.block(KEY, T)
     assert not fences.admits(KEY, 1, T + GRACE - 0.001)
@@ -173,7 +173,7 @@ def test_ended_floors_are_given_back_as_others_come():
 
 
 def test_starting_again_keeps_nothing_for_the_whole_grace():
-    """Also of keys of which nothing was known; then what was announced since counts."""
+    """All keys are blocked, also those without a fence. Later fences apply again."""
     fences = VersionFences(GRACE)
     fences.raise_to(KEY, 7, T)
     fences.block_all(T + 1)
@@ -194,7 +194,7 @@ def test_starting_again_covers_own_writes_that_are_under_way():
 
 
 class Model:
-    """Every announcement and every own write, for ever."""
+    """Record of every invalidation and own write, without a limit."""
 
     def __init__(self):
         self.rules = []  # key (None: all), least version (None: nothing), end
@@ -219,7 +219,7 @@ STEPS = st.one_of(
 
 @given(st.lists(STEPS, max_size=40), st.sampled_from([1, 2, 3, 100]))
 def test_nothing_is_kept_that_a_model_without_bounds_refuses(steps, limit):
-    """Whatever the limit. And nothing is refused for ever: a grace after the last step, all is allowed."""
+    """For any limit. A grace time after the last step, all versions are admitted."""
     fences, model, now = VersionFences(GRACE, limit), Model(), T
     tokens = []
     last = -math.inf
@@ -250,5 +250,5 @@ def test_nothing_is_kept_that_a_model_without_bounds_refuses(steps, limit):
                     assert not model.refuses(key, version, now)
                 else:
                     assert now < last + GRACE
-                    # Where no floor was forgotten, the newest version is refused only by what holds everything off.
+                    # If no fence was dropped, only a block of all versions refuses the latest version.
                     assert version != 10 or limit < 3 or model.refuses(key, version, now)

@@ -96,7 +96,7 @@ def test_a_strict_client_says_why_the_hint_file_is_unusable(tmp_path, caplog, ca
     assert said(caplog) == []
 
 
-def test_nothing_is_lost_by_a_file_of_others(tmp_path):
+def test_a_file_of_another_program_stays_unchanged(tmp_path):
     """The file stays as it was, although the client keeps hints in memory."""
     with other_kind(tmp_path) as (path, _):
         before = path.read_bytes()

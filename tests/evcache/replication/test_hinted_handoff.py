@@ -1,10 +1,8 @@
-"""Hinted hand-off, on zones in memory: what a zone missed is brought to it when it is back, and nothing that is older."""
-
-import asyncio
+"""Hinted handoff on zones in memory: a zone receives the writes that it missed, and no older ones."""
 
 import pytest
 
-from evcache import CacheUnavailable, Hints
+from evcache import CacheUnavailable
 from tests.support.memory_zones import (
     PATIENT,
     QUICK,
@@ -27,7 +25,7 @@ HINT_LESS = {"interop": {"interop": True}, "none": {"hints": None}}
 
 @pytest.mark.parametrize("how", ["dead", "hanging"])
 @on_zones()
-async def test_what_a_zone_missed_is_brought_to_it(zones, how):
+async def test_a_zone_receives_the_writes_that_it_missed(zones, how):
     """Sets and deletes, with the version that the other zones have, and for sets with the time that is left."""
     listener = Listener()
     cache = await zones.ready(hooks=listener, circuit=QUICK)
@@ -55,7 +53,7 @@ async def test_what_a_zone_missed_is_brought_to_it(zones, how):
 
 
 @on_zones(write_only="c")
-async def test_a_write_only_zone_gets_what_it_missed_too(zones):
+async def test_a_write_only_zone_receives_the_writes_that_it_missed(zones):
     """Zones are filled before they are read."""
     cache = await zones.ready(circuit=QUICK)
     await zones.kill("c")
@@ -66,7 +64,7 @@ async def test_a_write_only_zone_gets_what_it_missed_too(zones):
 
 
 @on_zones()
-async def test_a_write_that_timed_out_is_brought_again(zones):
+async def test_a_write_that_timed_out_is_delivered(zones):
     """A server that hung for a moment and never was taken for down gets it too, without any sign that it is back."""
     cache = await zones.ready(circuit=PATIENT)
     zones.pause("c")
@@ -97,7 +95,7 @@ async def test_each_key_goes_to_its_node(zones):
 
 
 @on_zones()
-async def test_deletes_are_brought_first(zones):
+async def test_deletes_are_delivered_first(zones):
     """Whatever was missed before: as long as they are not, the zone shows values that are gone."""
     cache = await zones.ready(circuit=QUICK)
     await cut_off(zones, cache, "c")
@@ -112,7 +110,7 @@ async def test_deletes_are_brought_first(zones):
 
 
 @on_zones()
-async def test_of_a_key_the_newest_write_alone_is_brought(zones):
+async def test_only_the_latest_write_of_a_key_is_delivered(zones):
     """What was written in between would only be replaced."""
     listener = Listener()
     cache = await zones.ready(circuit=QUICK, hooks=listener)
@@ -133,7 +131,7 @@ async def test_of_a_key_the_newest_write_alone_is_brought(zones):
 
 
 @on_zones()
-async def test_what_was_brought_can_not_replace_what_is_newer(zones):
+async def test_a_delivery_replaces_no_newer_version(zones):
     """Another client, whose way to the zone was not cut, has written since: its value stays, and the hint has ended."""
     listener = Listener()
     other = await zones.ready()
@@ -152,7 +150,7 @@ async def test_what_was_brought_can_not_replace_what_is_newer(zones):
 @pytest.mark.parametrize("operation", ["set", "delete"])
 @on_zones()
 async def test_a_newer_write_that_reaches_the_zone_ends_the_hint(zones, operation):
-    """Before anything is brought: there is nothing to bring any more."""
+    """The write reaches the zone before the delivery, which is not needed any more."""
     listener = Listener()
     cache = await zones.ready(circuit=PATIENT, hooks=listener)
     zones.pause("c")
@@ -169,7 +167,7 @@ async def test_a_newer_write_that_reaches_the_zone_ends_the_hint(zones, operatio
 
 
 @on_zones()
-async def test_a_decision_that_nobody_heard_of_is_spread(zones):
+async def test_an_uncertain_decision_is_copied_to_all_zones(zones):
     """The zone that decides hung, and did it after all: it alone has the value, until zones are compared."""
     cache = await zones.ready(circuit=PATIENT)
     pause_before_decisions(zones, cache, *"abc")
@@ -182,198 +180,12 @@ async def test_a_decision_that_nobody_heard_of_is_spread(zones):
     assert cache.stats().hints == 0
 
 
-# What is kept, and for how long.
-
-
-@on_zones()
-async def test_a_set_that_a_tombstone_does_not_outlive_is_not_brought(zones):
-    """Somebody has deleted it since, and the zones have forgotten that by now: the value must not come back."""
-    listener = Listener()
-    cache = await zones.ready(circuit=QUICK, hooks=listener)
-    await zones.kill("c")
-    await cache.set("k", "value")
-    await pass_time(5)
-    other = await zones.ready(hints=None, local_zone="b")
-    await other.delete("k")
-    await pass_time(70)
-    assert zones.values("k") == dict.fromkeys("abc")
-    zones.restart("c")
-    await pass_time(BACK_SECONDS)
-    assert zones.values("k") == dict.fromkeys("abc")
-    assert listener.ended[0] == ("c", "expired")
-    assert cache.stats().hints == 0
-
-
-@on_zones()
-async def test_a_set_that_is_too_old_to_be_brought_is_looked_for(zones):
-    """What the other zones hold still is copied, with the time that it has left there."""
-    cache = await zones.ready(circuit=QUICK)
-    await zones.kill("c")
-    written = await cache.set("k", "value", ttl=500)
-    await pass_time(100)
-    zones.restart("c")
-    await pass_time(BACK_SECONDS)
-    assert zones.stored_versions("k") == dict.fromkeys("abc", written.version)
-    assert abs(zones.held("k", "c").ttl - zones.held("k", "a").ttl) <= 1
-
-
-@on_zones()
-async def test_a_set_that_grows_too_old_while_others_are_brought_is_not(zones):
-    """There may be more to bring than can be brought in time: what counts is its age when its turn comes."""
-    cache = await zones.ready(circuit=QUICK, tombstone_ttl=10, hints=Hints(rate=10))
-    await zones.kill("c")
-    keys = [f"k{number}" for number in range(200)]
-    await cache.set_many(dict.fromkeys(keys, "value"))
-    other = await zones.ready(hints=None, local_zone="b", tombstone_ttl=10)
-    zones.restart("c")
-    await pass_time(1)
-    await other.delete_many(keys, consistency="one")
-    await pass_time(60)
-    assert {value for key in keys for value in zones.values(key).values()} == {None}
-
-
-@on_zones()
-async def test_a_set_that_has_expired_is_not_brought(zones):
-    """Its time has passed."""
-    listener = Listener()
-    cache = await zones.ready(circuit=QUICK, hooks=listener)
-    await zones.kill("c")
-    await cache.set("k", "value", ttl=5)
-    await pass_time(6)
-    zones.restart("c")
-    await pass_time(BACK_SECONDS)
-    assert zones.values("k") == dict.fromkeys("abc")
-    assert listener.ended == [("c", "expired")]
-
-
-@pytest.mark.parametrize("away", [5, 200])
-@on_zones()
-async def test_an_older_value_does_not_return_when_what_replaced_it_has_expired(zones, away):
-    """The zone missed a short-lived value, and comes back with the long-lived one before it: no client reads that."""
-    cache = await zones.ready(circuit=QUICK)
-    other = await zones.ready(circuit=QUICK, hints=None, local_zone="c")
-    await cache.set("k", "long-lived", ttl=6000, consistency="all")
-    await cut_off(zones, cache, "c")
-    assert await cache.set("k", "short-lived", ttl=2)
-    await pass_time(away)
-    assert zones.values("k") == {"a": None, "b": None, "c": "long-lived"}
-    zones.resume("c")
-    await pass_time(BACK_SECONDS)
-    assert zones.held("k", "c").value == TOMBSTONE
-    assert await other.get("k") is None
-    assert await cache.get("k") is None
-    assert cache.stats().hints == 0
-
-
-@on_zones()
-async def test_a_value_that_has_expired_is_replaced_by_nothing_newer_that_is_there(zones):
-    """Another client has written since: the zone gets that, and no tombstone."""
-    cache = await zones.ready(circuit=QUICK)
-    other = await zones.ready(circuit=QUICK, hints=None)
-    await cache.set("k", "long-lived", ttl=6000, consistency="all")
-    await cut_off(zones, cache, "c")
-    assert await cache.set("k", "short-lived", ttl=2)
-    await pass_time(5)
-    newer = await other.set("k", "newer", ttl=6000, timeout=0.1)
-    zones.resume("c")
-    await pass_time(BACK_SECONDS)
-    assert zones.values("k") == dict.fromkeys("abc", "newer")
-    assert set(zones.stored_versions("k").values()) == {newer.version}
-
-
-@on_zones()
-async def test_a_tombstone_for_an_expired_value_waits_for_a_zone_that_may_hold_it(zones):
-    """One version must not be a value in one zone and a tombstone in another."""
-    cache = await zones.ready(circuit=QUICK)
-    await cache.set("k", "older", ttl=6000, consistency="all")
-    await cut_off(zones, cache, "c")
-    assert await cache.set("k", "newer", ttl=200)
-    await pass_time(100)  # the hint of the set lives on as a check
-    zones.evict("k", "b")
-    await cut_off(zones, cache, "a")
-    zones.resume("c")
-    await pass_time(BACK_SECONDS)
-    assert zones.values("k")["c"] == "older"
-    assert cache.stats().hints == 1
-    zones.resume("a")
-    await pass_time(2 * BACK_SECONDS)
-    assert zones.values("k") == dict.fromkeys("abc", "newer")
-    assert cache.stats().hints == 0
-
-
-@on_zones()
-async def test_a_delete_is_kept_as_long_as_what_it_deletes_may_live(zones):
-    """Ten minutes later the zone still holds the value, which could live for fifteen: it is deleted there when it is back,
-    and its tombstone begins its time anew."""
-    cache = await zones.ready(circuit=QUICK)
-    await cache.set("k", "value", consistency="all")
-    await cut_off(zones, cache, "c")
-    deleted = await cache.delete("k")
-    await pass_time(600)
-    assert zones.values("k") == {"a": None, "b": None, "c": "value"}
-    zones.resume("c")
-    await pass_time(BACK_SECONDS)
-    assert zones.held("k", "c").value == TOMBSTONE
-    assert zones.held("k", "c").version == deleted.version
-    assert zones.held("k", "c").ttl > 50
-
-
-@on_zones()
-async def test_a_delete_is_kept_until_it_is_delivered(zones):
-    """Another service may have written the value, to live longer than anything that this client has written."""
-    writer = await zones.ready(hints=None, local_zone="b")
-    await writer.set("k", "value", ttl=100_000, consistency="all")
-    listener = Listener()
-    cache = await zones.ready(circuit=QUICK, hooks=listener, ttl=3, tombstone_ttl=2)
-    await cut_off(zones, cache, "c")
-    await cache.delete("k")
-    await pass_time(1_000)
-    zones.resume("c")
-    await pass_time(1.9)
-    assert zones.held("k", "c").value == TOMBSTONE
-    assert listener.ended == [("c", "delivered")]
-    assert cache.stats().hints == 0
-
-
-class Reader(Listener):
-    """Reads a key as soon as a node is back, before anything can have been brought to it."""
-
-    def __init__(self):
-        super().__init__()
-        self.cache = None
-        self.reads = []
-
-    def node_changed(self, zone, node, *, down, why):
-        if not down:
-            self.reads.append(asyncio.ensure_future(self.cache.get("k", timeout=1)))
-
-
-@pytest.mark.parametrize("remember", [0, 16_384])
-@on_zones()
-async def test_what_was_deleted_is_not_seen_in_the_zone_that_missed_it(zones, remember):
-    """When it comes back, and the tombstones of the other zones are long gone, this client still knows of the delete."""
-    reader = Reader()
-    cache = reader.cache = await zones.ready(local_zone="c", circuit=QUICK, hooks=reader, remember_versions=remember)
-    await cache.set("k", "value", consistency="all")
-    await cut_off(zones, cache, "c")
-    await cache.delete("k")
-    for number in range(50):
-        await cache.get(f"other-{number}")
-    await pass_time(100)
-    assert zones.values("k") == {"a": None, "b": None, "c": "value"}
-    zones.resume("c")
-    await pass_time(BACK_SECONDS)
-    assert await asyncio.gather(*reader.reads) == [None]
-    assert reader.behind == ["c"]
-    assert zones.values("k") == {"a": None, "b": None, "c": TOMBSTONE}
-
-
 # Where nothing is kept.
 
 
 @on_zones(versions={"a": "1.6.38", "b": "1.6.38", "c": "1.6.18"})
 async def test_a_zone_without_versions_gets_none(zones):
-    """There a late write can't be told from a newer one."""
+    """Without versions, a late write could replace a newer one."""
     cache = await zones.ready(circuit=QUICK)
     await cut_off(zones, cache, "c")
     await cache.set("k", "value")
@@ -388,8 +200,8 @@ async def test_a_zone_without_versions_gets_none(zones):
 
 @pytest.mark.parametrize("options", HINT_LESS)
 @on_zones()
-async def test_nothing_is_kept_where_it_is_off_or_there_are_no_versions(zones, options):
-    """With other kinds of clients around nobody can say what is newer."""
+async def test_no_hints_are_stored_if_that_is_off_or_without_versions(zones, options):
+    """With other kinds of clients, no client knows which value is newer."""
     listener = Listener()
     cache = await zones.ready(circuit=QUICK, hooks=listener, **HINT_LESS[options])
     await zones.kill("c")
@@ -403,7 +215,7 @@ async def test_nothing_is_kept_where_it_is_off_or_there_are_no_versions(zones, o
 
 
 @on_zones()
-async def test_a_touch_of_a_key_that_is_nowhere_leaves_no_hint(zones):
+async def test_a_touch_of_a_missing_key_leaves_no_hint(zones):
     """The zones that answer hold nothing, so there is nothing that a zone could miss."""
     cache = await zones.ready(circuit=QUICK)
     await cut_off(zones, cache, "c")
@@ -412,7 +224,7 @@ async def test_a_touch_of_a_key_that_is_nowhere_leaves_no_hint(zones):
 
 
 @on_zones()
-async def test_a_decision_that_nobody_heard_of_reaches_a_zone_that_is_back_last(zones):
+async def test_an_uncertain_decision_reaches_the_zone_that_recovers_last(zones):
     """When the zones are compared, one is still down: it is compared when it is back, though nothing was kept for it."""
     cache = await zones.ready(circuit=QUICK)
     before = await cache.set("k", "old", consistency="all")
@@ -423,7 +235,7 @@ async def test_a_decision_that_nobody_heard_of_reaches_a_zone_that_is_back_last(
     pause_before_decisions(zones, cache, coordinator)
     with pytest.raises(CacheUnavailable):
         await cache.cas("k", "new", item, timeout=0.2)
-    zones.resume(coordinator)  # which now does what it was asked, and nobody is told
+    zones.resume(coordinator)  # it applies the decision now, and its reply is lost
     await pass_time(BACK_SECONDS)
     assert zones.values("k") == {coordinator: "new", other: "new", last: None}
     zones.restart(last)

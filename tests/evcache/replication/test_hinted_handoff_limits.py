@@ -1,4 +1,4 @@
-"""Hinted hand-off: how much is kept, how fast it is brought, how often it is tried, and what a close does with it."""
+"""Limits of hinted handoff: number of hints, rate and retries of deliveries, and the close of a client."""
 
 from itertools import pairwise
 
@@ -62,7 +62,7 @@ class Ends(Listener):
 
 @on_zones()
 async def test_over_the_limit_the_oldest_go(zones, caplog):
-    """Which is logged once, counted, and told to the hooks; the others are brought."""
+    """The overflow is logged once and counted, and the hooks are called. The other hints are delivered."""
     listener = Listener()
     cache = await zones.ready(circuit=QUICK, hooks=listener, hints=Hints(max_keys=3))
     await cut_off(zones, cache, "c")
@@ -110,7 +110,7 @@ async def test_a_delete_that_had_to_go_is_believed_no_more(zones):
 
 @pytest.mark.parametrize("rate", [20, 500])
 @on_zones()
-async def test_no_more_are_brought_in_a_second_than_allowed(zones, rate):
+async def test_deliveries_per_second_are_limited(zones, rate):
     """A zone that has just come back has other work, too."""
     ends = Ends(zones._loop)
     cache = await zones.ready(circuit=QUICK, hooks=ends, hints=Hints(rate=rate), tombstone_ttl=1000)
@@ -147,7 +147,7 @@ async def test_what_was_missed_is_not_sent_again_at_once(zones):
 
 @on_zones()
 async def test_a_delivery_that_fails_is_tried_again_with_growing_pauses(zones, monkeypatch):
-    """The node is up as far as anybody can see, and does not take it: it is left alone for longer and longer."""
+    """The node looks up, and does not take the delivery. The client tries again after growing pauses."""
     cache = await zones.ready(circuit=QUICK)
     zones.pause("c")
     await cache.delete("k", consistency="all", timeout=0.1)
@@ -187,7 +187,7 @@ class HangsAgain(Listener):
 @pytest.mark.parametrize("age", [1, 100])
 @on_zones()
 async def test_what_a_node_does_not_answer_is_tried_again(zones, age):
-    """A write that is brought, and one that is too old for that and is looked for: the zone has got neither."""
+    """A set that is delivered, and one that is too old and only compared. The zone holds neither."""
     cache = await zones.ready(circuit=QUICK, hooks=HangsAgain(zones))
     await cut_off(zones, cache, "c")
     written = await cache.set("k", "value", ttl=800)
@@ -204,12 +204,12 @@ async def test_what_a_node_does_not_answer_is_tried_again(zones, age):
 
 @on_zones()
 async def test_what_is_missed_while_others_are_brought_is_brought_too(zones):
-    """Also when it comes too late for the last look at the book."""
+    """The write may also come too late for the last pass."""
     cache = await zones.ready(circuit=PATIENT, hints=Hints(rate=10))
     zones.pause("c")
     await cache.set("k1", 1, consistency="all", timeout=0.1)
     zones.resume("c")
-    await pass_time(RETRY_FIRST_SECONDS + 0.05)  # it has been brought, and the pace makes a pause
+    await pass_time(RETRY_FIRST_SECONDS + 0.05)  # it was delivered, and the rate makes a pause
     zones.pause("c")
     await cache.set("k2", 2, consistency="all", timeout=0.01)
     assert cache.stats().hints == 1
@@ -220,7 +220,7 @@ async def test_what_is_missed_while_others_are_brought_is_brought_too(zones):
 
 @on_zones()
 async def test_a_zone_that_is_down_for_long_costs_little(zones):
-    """However many writes it misses, the book is not gone through for each."""
+    """A pass over the hints does not run for each write that the zone misses."""
     cache = await zones.ready(circuit=QUICK)
     await cut_off(zones, cache, "c")
     passes = []
@@ -244,7 +244,7 @@ async def test_a_zone_that_is_down_for_long_costs_little(zones):
 
 
 @on_zones()
-async def test_close_brings_what_can_be_brought(zones):
+async def test_close_delivers_to_reachable_zones(zones):
     """At once, without the pause that there is otherwise."""
     cache = await zones.ready(circuit=PATIENT)
     zones.pause("c")
@@ -260,8 +260,8 @@ async def test_close_brings_what_can_be_brought(zones):
 
 
 @on_zones()
-async def test_close_says_what_can_not_be_brought(zones, caplog):
-    """It is logged for each zone, counted, and told to the hooks; and a dead zone is not waited for."""
+async def test_close_logs_undeliverable_hints(zones, caplog):
+    """Each zone is logged and counted, and the hooks are called. The close waits for no dead zone."""
     listener = Listener()
     cache = await zones.ready(circuit=QUICK, hooks=listener)
     await zones.kill("b", "c")
@@ -283,7 +283,7 @@ async def test_close_says_what_can_not_be_brought(zones, caplog):
 
 
 @on_zones()
-async def test_close_says_what_was_on_its_way_and_did_not_arrive(zones, caplog):
+async def test_close_logs_hints_with_an_unfinished_delivery(zones, caplog):
     """A write whose zone has not answered when the client ends is missed like any other."""
     listener = Listener()
     cache = await zones.ready(circuit=PATIENT, hooks=listener)

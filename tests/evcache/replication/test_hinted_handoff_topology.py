@@ -1,4 +1,4 @@
-"""Hinted hand-off while zones come, go and are replaced, and while not all of them can be compared."""
+"""Hinted handoff while zones are added, removed and replaced, and while some cannot be compared."""
 
 import asyncio
 
@@ -75,7 +75,7 @@ async def test_a_zone_that_is_added_while_a_write_is_on_its_way_gets_it(zones, m
 
 @on_zones()
 async def test_what_is_kept_for_a_new_zone_outlives_a_look_that_began_before_it(zones):
-    """A look at the book takes as long as its deliveries; a zone may be added, and miss a write, in the middle of it."""
+    """A pass takes as long as its deliveries. A zone may be added during it, and miss a write."""
     listener = Listener()
     discovery = ChangingTopology(without(zones.topology, "c"))
     cache = await zones.ready(zones=discovery, circuit=QUICK, hooks=listener, hints=Hints(rate=MAX_DELIVERIES / 2))
@@ -140,7 +140,7 @@ async def test_an_old_write_that_was_brought_does_not_stay_because_the_newer_one
 @pytest.mark.parametrize("down", [True, False])
 @on_zones()
 async def test_a_zone_that_goes_down_between_the_look_and_the_copy_is_not_settled(zones, down, monkeypatch):
-    """Whoever asked has to know, so that it is compared again."""
+    """The caller must know, so that the zones are compared again."""
     cache = await zones.ready()
     written = await cache.set("k", "v", consistency="all")
     zones.evict("k", "c")

@@ -1,4 +1,4 @@
-"""The book of hints: what is kept for a zone that missed writes, in which order, and what goes when there is too much."""
+"""Store of hints: what it holds for a zone, in which order, and what it drops over its limits."""
 
 import math
 
@@ -211,7 +211,7 @@ def test_over_max_bytes_the_oldest_sets_become_checks():
 
 
 def test_when_checks_take_too_much_too_they_go():
-    """With no value left to let go of, the oldest checks go."""
+    """Without values to drop, the oldest checks go."""
     small = [hint(b"%d" % number, kind=CHECK) for number in range(4)]
     kept = filled(*small, max_bytes=4 * (ENTRY_BYTES + 1))
     assert kept.put(hint(b"5", kind=DELETE)) == [small[0]]
@@ -219,7 +219,7 @@ def test_when_checks_take_too_much_too_they_go():
 
 
 def test_a_value_over_the_whole_limit_is_kept_as_a_check():
-    """It goes by itself, not with all that was there."""
+    """Only the oldest hint goes."""
     kept = book(max_bytes=1000)
     large = hint(data=b"x" * 2000)
     assert kept.put(large) == [large]
@@ -271,8 +271,8 @@ steps_ = st.lists(
 
 @given(steps_, st.integers(1, 8), st.integers(1, 3000))
 def test_after_any_history_it_adds_up(steps, max_keys, max_bytes):
-    """Bytes are the sum of what is kept, the limits hold, a key is kept once for each zone, and in order; nothing that is
-    returned as gone is kept as it was; what is known of a key never goes back to an older version while it is kept."""
+    """The size is the sum of the hints, and the limits hold. Each zone has one hint for a key, in order of age. A dropped hint
+    is returned unchanged. The version of a stored key never falls."""
     kept = book(max_keys=max_keys, max_bytes=max_bytes)
     for step, what in steps:
         before = {(one.zone, one.key): one.version for one in kept}

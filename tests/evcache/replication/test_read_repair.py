@@ -1,4 +1,4 @@
-"""Repairs: which zones are brought what, what is not brought to any, and how many at once."""
+"""Read repair: which zones receive what, which items are not copied, and the limits."""
 
 import asyncio
 
@@ -122,14 +122,14 @@ async def test_without_repair_nothing_is_brought(zones, level):
     assert (cache.stats().repairs, cache.stats().repairs_skipped) == (0, 0)
 
 
-# What might be undead.
+# Values that may have been deleted.
 
 LONG = 70  # longer than a tombstone lives
 SHORT = 20
 
 
 async def after_an_outage(zones, seconds, *, holders, written="before"):
-    """A client in zone a, and a key that these zones hold; zone c was out of its reach for so long."""
+    """Return a client in zone a, after zone c was out of its reach. These zones hold the key."""
     cache = await zones.ready(hints=None, circuit=QUICK, read_repair_chance=0, remember_versions=0)
     if written == "before":
         await cache.set("k", "value", ttl=1000, consistency="all")
@@ -148,8 +148,8 @@ async def after_an_outage(zones, seconds, *, holders, written="before"):
 @pytest.mark.parametrize(
     ("seconds", "holders", "written", "brought"),
     [
-        (LONG, "c", "before", False),  # somebody may have deleted it, and nobody would know
-        (LONG, "bc", "before", True),  # a zone that was not cut off has it too, so nobody has
+        (LONG, "c", "before", False),  # it may have been deleted, and the tombstone has expired
+        (LONG, "bc", "before", True),  # zone b was reachable and has it, so it was not deleted
         (SHORT, "c", "before", True),  # the tombstone would be there still
         (LONG, "c", "after", True),  # the outage was over
         (LONG, "b", "before", True),  # this zone was not cut off
@@ -157,8 +157,8 @@ async def after_an_outage(zones, seconds, *, holders, written="before"):
 )
 @on_zones()
 async def test_what_may_have_been_deleted_during_an_outage(zones, seconds, holders, written, brought, read):
-    """An item of a zone that was cut off for longer than deletes are remembered is brought to no other zone by itself; it
-    is returned all the same."""
+    """An item of a zone that missed deletes for longer than a tombstone lives is copied to no zone by read repair. Reads return
+    it."""
     cache = await after_an_outage(zones, seconds, holders=holders, written=written)
     if read == "check":
         cache._runtime.repair.start_comparison(cache._runtime.cluster.view, full("k"))
@@ -247,7 +247,7 @@ async def test_a_key_is_repaired_once_at_a_time(zones):
 
 @on_zones()
 async def test_a_repair_whose_zone_hangs_ends(zones):
-    """Nobody waits for it, and it is told; the next read may try again."""
+    """No caller waits for it, and it is counted. The next read may try again."""
     listener = Listener()
     cache = await zones.ready(hooks=listener, fallback_on_miss=True)
     await cache.set("k", "value", consistency="all")

@@ -1,19 +1,22 @@
-"""Write-behind with a file. Its calls run on a thread, so these tests run on an ordinary loop, and wait for nothing but it."""
+"""Write-behind with a journal: its rows, and the buffer that it restores.
+
+The contract of journals is in `tests/evcache/test_sqlite_journal.py`. A journal works on a thread, so these tests run on an
+ordinary event loop, and wait for the journal only.
+"""
 
 import asyncio
 import contextlib
-import logging
 import sqlite3
 from decimal import Decimal
 
 import pytest
 
 from evcache import EncodeError, InvalidArgument
-from evcache.replication.handoff.journal import HintFile
 from evcache.write_behind import WriteBehind
 from evcache.write_behind.batch import PendingWrite, SavedWrite
-from evcache.write_behind.journal import FORMAT, WriteBehindJournal
-from tests.support.unusable_files import CAUSES
+from evcache.write_behind.journal import WriteBehindJournal
+from tests.support.journals import abandon
+from tests.support.unusable_files import CAUSES, run_sql
 
 NEVER = 10_000.0  # seconds
 
@@ -23,19 +26,8 @@ def path(tmp_path):
     return str(tmp_path / "behind")
 
 
-def entry(number, data=b"data", *, is_delta=False, flags=7):
-    return PendingWrite(None, is_delta, number, 0.0, data, flags)
-
-
-def abandon(file):
-    """What the end of a process does to its file: the connection is gone, and nothing was closed in order."""
-    database, file._database = file._database, None
-    file._thread.submit(database.close).result()
-    file._thread.shutdown()
-
-
 async def content(path):
-    """What the next process finds."""
+    """Return what the next process finds."""
     file = WriteBehindJournal(path)
     try:
         return await file.open()
@@ -43,29 +35,19 @@ async def content(path):
         await file.close()
 
 
-# The file.
+def test_writes_of_batches_and_of_none_come_back_in_their_order(path):
+    """A key may be there twice: in a batch, and with a newer value in none."""
 
-
-@pytest.mark.parametrize("how", ["close", "abandon"])
-def test_what_was_noted_is_there_for_the_next_process(path, how):
-    """The latest of each place, the oldest first, whether the last process ended in order or not."""
+    def entry(number, data=b"data", *, is_delta=False, flags=7):
+        return PendingWrite(None, is_delta, number, 0.0, data, flags)
 
     async def main():
         file = WriteBehindJournal(path)
         assert await file.open() == []
         file.note("", "b", entry(2, bytes(range(256)) * 50))
         file.note("", "ä\0x", entry(1, b"", is_delta=True, flags=2**32 - 1))
-        file.note("", "gone", entry(3))
-        file.note("id/0", "b", entry(4))
-        assert await file.flush()
-        file.note("", "gone", None)
         file.note("id/0", "b", entry(5, b"new"))
-        assert await file.flush()
-        if how == "close":
-            assert await file.close()
-            assert await file.close()
-        else:
-            abandon(file)
+        assert await file.close()
         assert await content(path) == [
             SavedWrite("", "ä\0x", True, 1, b"", 2**32 - 1),
             SavedWrite("", "b", False, 2, bytes(range(256)) * 50, 7),
@@ -75,123 +57,31 @@ def test_what_was_noted_is_there_for_the_next_process(path, how):
     asyncio.run(main())
 
 
-def test_close_writes_what_was_noted_just_before_and_nothing_after(path):
-    async def main():
-        file = WriteBehindJournal(path)
-        await file.open()
-        for number in range(1000):
-            file.note("", f"k{number}", entry(number))
-        assert await file.close()
-        file.note("", "late", entry(2000))
-        assert await file.flush()
-        assert len(await content(path)) == 1000
-
-    asyncio.run(main())
+BAD_KEY = "('', X'FF', 0, 1, X'', 0)"
+BAD_VALUE = "('', X'61', 0, 1, X'00', 1)"
 
 
-def make_text(path):
-    path.write_text("this is no database, and long enough for sqlite to see that it is none" * 20)
-
-
-def make_later_format(path):
-    asyncio.run(content(str(path)))
-    with sqlite3.connect(path) as database:
-        database.execute(f"PRAGMA user_version = {FORMAT + 1}")
-    database.close()
-
-
-def make_hints(path):
-    async def main():
-        file = HintFile(str(path))
-        await file.open()
-        await file.close()
-
-    asyncio.run(main())
-
-
-def make_bad_row(path):
-    asyncio.run(content(str(path)))
-    with sqlite3.connect(path) as database:
-        database.execute("INSERT INTO waiting VALUES ('', X'FF', 0, 1, X'', 0)")
-    database.close()
-
-
-def make_undecodable_value(path):
-    asyncio.run(content(str(path)))
-    with sqlite3.connect(path) as database:
-        database.execute("INSERT INTO waiting VALUES ('', X'61', 0, 1, X'00', 1)")
-    database.close()
-
-
-def make_directory(path):
-    path.mkdir()
-
-
-@pytest.mark.parametrize(
-    "make", [make_text, make_later_format, make_hints, make_bad_row, make_undecodable_value, make_directory]
-)
-def test_a_file_that_is_none_of_ours_is_refused(tmp_path, make):
-    """Its content can't be read, nor thrown away. The error names it, and comes again with the next call."""
-    path = tmp_path / "file"
-    make(path)
+@pytest.mark.parametrize("row", [BAD_KEY, BAD_VALUE])
+def test_a_file_with_a_damaged_write_is_refused_and_keeps_its_rows(path, row):
+    """A strict buffer refuses each call. Another buffer keeps its values in memory, and reports the file."""
+    asyncio.run(content(path))
+    run_sql(path, f"INSERT INTO waiting VALUES {row}")
 
     async def main():
-        behind = WriteBehind(None, Source(), path=str(path), strict=True)
+        behind = WriteBehind(None, Source(), path=path, strict=True)
         for _ in range(2):
             with pytest.raises(InvalidArgument) as caught:
                 await behind.set("k", 1)
             assert caught.value.argument == "path"
-            assert str(path) in str(caught.value)
+            assert path in str(caught.value)
         assert await behind.close() == {}
-        async with WriteBehind(None, Source(), path=str(path)) as lenient:
-            assert str(path) in lenient.stats().file_error
+        async with WriteBehind(None, Source(), path=path) as lenient:
+            assert path in lenient.stats().file_error
 
     asyncio.run(main())
-    if make in (make_bad_row, make_undecodable_value):
-        database = sqlite3.connect(path)
-        assert database.execute("SELECT count(*) FROM waiting").fetchone() == (1,)
-        database.close()
-
-
-def test_a_second_opener_is_refused_until_the_first_lets_go(path):
-    async def main():
-        first = WriteBehind(None, Source(), path=path)
-        second = WriteBehind(None, Source(), path=path, strict=True)
-        await first.set("k", 1)
-        with pytest.raises(InvalidArgument, match="locked"):
-            await second.set("k", 2)
-        await first.close()
-        await second.set("k", 2)
-        await second.close()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evcache.write_behind.journal.BUSY_SECONDS", 0.0)  # it would be waited for in real time
-        asyncio.run(main())
-
-
-def test_a_write_that_fails_is_logged_and_tried_again(path, caplog):
-    """A full disk holds nothing up, and what waits is in memory still."""
-
-    async def main():
-        file = WriteBehindJournal(path)
-        await file.open()
-        database = file._database
-        file.note("", "a", entry(1))
-        assert await file.flush()
-        # A connection that can read only is what a disk without room is like: every write fails, nothing else does.
-        file._thread.submit(database.execute, "PRAGMA query_only = ON").result()
-        file.note("", "a", None)
-        file.note("", "b", entry(2))
-        assert not await file.flush()
-        file._thread.submit(database.execute, "PRAGMA query_only = OFF").result()
-        file.note("", "c", entry(3))
-        assert await file.close()
-        assert [saved.key for saved in await content(path)] == ["b", "c"]
-
-    with caplog.at_level(logging.ERROR):
-        asyncio.run(main())
-    (record,) = caplog.records
-    assert record.getMessage().startswith(f"write-behind file unusable: {path}: ")
+    database = sqlite3.connect(path)
+    assert database.execute("SELECT count(*) FROM waiting").fetchone() == (1,)
+    database.close()
 
 
 # The buffer with its file.
