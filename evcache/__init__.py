@@ -5,7 +5,7 @@ Public names are those of this module, of `evcache.channels`, `evcache.testing` 
 
 import logging
 
-from evcache.channels import ChannelError, InvalidationChannel, LocalChannel, Subscription
+from evcache.channels import InvalidationChannel, LocalChannel, Subscription
 from evcache.client import EVCache
 from evcache.consistency import Consistency
 from evcache.decorators.cached import Cached, CachedDecorator
@@ -68,7 +68,6 @@ __all__ = [
     "CacheUnavailable",
     "Cached",
     "CachedDecorator",
-    "ChannelError",
     "CircuitLimits",
     "Codec",
     "CodecError",

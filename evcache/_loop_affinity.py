@@ -14,7 +14,7 @@ class LoopAffinity:
     __slots__ = ("_closed", "_if_closed", "_loop", "_pid", "open_in")
 
     def __init__(self, if_closed: str = "the client is closed: open it again with `async with`") -> None:
-        """`if_closed`: the error of a call after `close`."""
+        """Make it for one client. `if_closed` is the error of a call after `close`."""
         self._if_closed = if_closed
         self.open_in: asyncio.AbstractEventLoop | None = None
         """The loop whose calls are accepted. None before the first call and after `close`. Calls compare only this:

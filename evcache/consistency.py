@@ -1,4 +1,4 @@
-"""How many zones must answer a read or acknowledge a write. Pure arithmetic; the tables of the docs are made from it."""
+"""Consistency levels: the number of zones that must answer a read or acknowledge a write. The docs' tables use it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ from evcache.zones.errors import InvalidArgument
 
 
 class Consistency(enum.StrEnum):
-    """How many of the readable zones a call needs. Write-only zones never count."""
+    """Number of readable zones that a call requires. Write-only zones never count."""
 
     NONE = "none"
-    """A write returns once it is sent. A read behaves as `ONE`, but a cache that can't be reached is a miss."""
+    """A write returns when it is sent. A read is like one at `ONE`, except that an unavailable cache is a miss."""
     ONE = "one"
     """One zone."""
     QUORUM = "quorum"
-    """More than half. Reads and writes at `QUORUM` meet in at least one zone."""
+    """More than half of the zones. Reads and writes at `QUORUM` have at least one zone in common."""
     ALL_MINUS_ONE = "all_minus_one"
-    """All but one, and one of two: the most that still works while a zone is down."""
+    """All zones but one, and one of two. It is the highest level that works while a zone is down."""
     ALL = "all"
-    """Every one."""
+    """Every zone."""
 
     def required(self, zones: int) -> int:
-        """How many of `zones` readable zones must answer."""
+        """Return the number of `zones` readable zones that must answer."""
         return _REQUIRED[self](zones)
 
     @classmethod
     def parse(cls, value: Consistency | str, argument: str = "consistency") -> Consistency:
-        """A member, or its name in any case. Raises `InvalidArgument` naming `argument`."""
+        """Return the level of a member, or of its name in any case.
+
+        Raises:
+            InvalidArgument: There is no such level. The error names `argument`.
+        """
         if isinstance(value, cls):
             return value
         try:
@@ -38,7 +42,7 @@ class Consistency(enum.StrEnum):
             raise InvalidArgument(argument, f"{value!r} is none of {known}") from None
 
 
-# Looked up in each call, and a third of the time that a match statement takes with members of an enum.
+# A dict, because a match statement with members of an enum takes three times as long, and every call looks here.
 _REQUIRED: dict[Consistency, Callable[[int], int]] = {
     Consistency.NONE: lambda zones: 0,  # noqa: ARG005  # as the others
     Consistency.ONE: lambda zones: 1,  # noqa: ARG005

@@ -1,21 +1,19 @@
-"""Errors of whole calls, beside those of `evcache.zones.errors`. There is one root, `CacheError`.
+"""Errors of whole calls. Those of one node, and of arguments, are in `evcache.zones.errors`. `CacheError` is their root.
 
     CacheError
-    |-- CacheUnavailable    no zone could answer: do without the cache, or try again later
-    |-- ConsistencyError    some zones answered, fewer than the call asked for
-    |-- ZoneBehind          why a zone's answer was not used: it is older than what this client wrote or saw
-    |-- FailoverDenied      why a zone was not asked: the failover budget is used up
-    |-- LoadTimeout         a loader takes longer than the caller waits; it goes on, ask again        (also a TimeoutError)
-    |-- LoadAborted         a load was cut off: by the loader itself, by close(), or too many wait for it
-    |-- BufferFull          a write-behind buffer has no room: its source is slow, or down (evcache.write_behind)
-    `-- CodecError          a value and its bytes don't fit
-        |-- EncodeError     this value can't be stored; nothing was sent       (also a ValueError)
-        `-- DecodeError     what is stored can't be read: another codec, another client, damage
+    |-- CacheUnavailable    no zone answered: continue without the cache, or repeat the call later
+    |-- ConsistencyError    fewer zones answered than the call required
+    |-- StaleReplica        cause: the reply of a zone is older than a version that this client wrote or read
+    |-- FailoverDenied      cause: the failover budget did not allow a request to the zone
+    |-- LoadTimeout         the load takes longer than the caller waits, and continues               (also a TimeoutError)
+    |-- LoadAborted         the load was cut off: cancelled, the client closed, or too many loads wait
+    |-- BufferFull          a write-behind buffer is full, because its source is slow or down (evcache.write_behind)
+    `-- CodecError          a value and its bytes do not match
+        |-- EncodeError     the value cannot be encoded; nothing was sent                            (also a ValueError)
+        `-- DecodeError     the stored value cannot be decoded: another codec, another kind of client, damage
 
-`StaleReplica` and `FailoverDenied` are never raised: they are reasons among the `failures` of the two above them. What a
-loader raises is passed on as it is.
-
-A miss is not an error: it is the value `default`.
+`StaleReplica` and `FailoverDenied` are never raised. They are causes in the `failures` of the first two. Errors of a loader
+are passed on unchanged. A miss is not an error.
 """
 
 from __future__ import annotations
@@ -70,7 +68,10 @@ __all__ = [
 
 
 class CacheUnavailable(CacheError):
-    """No zone could answer. `failures` says why, by zone; `found` holds what a call for many keys did get."""
+    """No zone answered.
+
+    `failures` holds the cause by zone, `found` the values that a bulk read got.
+    """
 
     def __init__(self, operation: str, failures: Mapping[str, CacheError], found: Mapping[Any, Any] | None = None) -> None:
         super().__init__(operation, failures, found)
@@ -83,9 +84,9 @@ class CacheUnavailable(CacheError):
 
 
 class ConsistencyError(CacheError):
-    """`answered` zones did what was asked, `required` were wanted. `failures` says why the others did not, by zone.
+    """Fewer zones answered (`answered`) than the call required (`required`).
 
-    `found` holds what a call for many keys did get from enough zones.
+    `failures` holds the cause by zone, `found` the values that a bulk read got from enough zones.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class ConsistencyError(CacheError):
 
 
 class StaleReplica(CacheError):
-    """A zone answered with version `held`, and this client has written or seen version `known`, which is newer."""
+    """The reply of a zone had version `held`, and this client has written or read the newer version `known`."""
 
     def __init__(self, held: int, known: int) -> None:
         super().__init__(held, known)
@@ -116,19 +117,20 @@ class StaleReplica(CacheError):
         self.known = known
 
     def __str__(self) -> str:
-        return f"it holds version {self.held}, older than {self.known}, which this client knows of"
+        return f"its version {self.held} is older than {self.known}, which this client wrote or read"
 
 
 class FailoverDenied(CacheError):
-    """The zone was not asked: too many requests have gone to other zones than this client's own."""
+    """The zone was not asked, because too many requests have gone to other zones than the preferred one."""
 
     def __str__(self) -> str:
-        return "not asked, the failover budget is used up"
+        return "failover budget used up"
 
 
 class LoadTimeout(CacheError, TimeoutError):
-    """Loading `key` (as servers know it) takes longer than the caller would wait. The load goes on, and what it finds is
-    cached.
+    """The load of `key` (as servers store it) takes longer than `seconds`, for which the caller waits.
+
+    The load continues, and the client stores its value.
     """
 
     def __init__(self, key: bytes, seconds: float) -> None:
@@ -141,22 +143,22 @@ class LoadTimeout(CacheError, TimeoutError):
 
 
 class LoadAborted(CacheError):
-    """A load was cut off, and says nothing about the value."""
+    """The load was cut off. The key may have a value."""
 
 
 class CodecError(CacheError):
-    """A value and its bytes don't fit."""
+    """A value and its bytes do not match."""
 
 
 class EncodeError(CodecError, ValueError):
-    """The codec can't make bytes of this value. Raised before anything is sent."""
+    """The codec cannot encode the value. The client raises it before it sends anything."""
 
 
 class DecodeError(CodecError):
-    """The codec can't read what is stored, or it does not fit the type that the caller named.
+    """The codec cannot decode the stored value, or it does not fit the type that the caller named.
 
-    `key`, `zone` and `flags` say what and where. From a call for many keys, they belong to the first value that cannot be
-    read; `found` holds the values of the keys that can be read, and `unreadable` the keys that cannot, both as given.
+    `key`, `zone` and `flags` locate the value, in a bulk read the first one. There, `found` holds the values that could be
+    decoded, and `unreadable` the keys of the others, both by key as given.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What calls return."""
+"""Results of calls."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ else:
 
 
 class Outcome(enum.StrEnum):
-    """What one zone did with a write."""
+    """Outcome of a write in one zone."""
 
     STORED = "stored"
     SUPERSEDED = "superseded"
-    """A newer write is there already: as good as stored, since ours would have been replaced."""
+    """The zone holds a newer write, which would have replaced this one. It counts as stored."""
     NOT_STORED = "not_stored"
-    """The server refused: `add` on a key that exists, out of memory, too large."""
+    """The server refused the value: `add` on a key that exists, no memory, or too large."""
     EXISTS = "exists"
-    """`cas`: the item is another than the one that was read."""
+    """The item is not the one that a `cas` names."""
     NOT_FOUND = "not_found"
+    """The zone holds no value."""
     TIMEOUT = "timeout"
-    """No reply before the deadline; it may have been carried out."""
+    """No reply arrived before the deadline. The server may have executed the command."""
     UNAVAILABLE = "unavailable"
     """The zone could not be asked."""
     PENDING = "pending"
-    """On its way when the call returned."""
+    """The write was under way when the call returned."""
 
 
 ACKNOWLEDGED = frozenset({Outcome.STORED, Outcome.SUPERSEDED})
@@ -43,8 +44,8 @@ ACKNOWLEDGED_DELETE = ACKNOWLEDGED | {Outcome.NOT_FOUND}
 Source = Literal["near", "local", "preferred", "fallback", "none"]
 """Origin of a read.
 
-`near` is this process's memory, and `local` is its zone. `preferred` is the zone that the client reads first if it has no
-local zone that can be read. `fallback` is any other zone or the gutter. `none`: no zone has the key.
+`near` is the near cache, and `local` is the local zone. `preferred` is the zone that the client reads first if it has no
+local zone that can be read. `fallback` is any other zone or the gutter. `none` is a key that no zone holds.
 """
 
 
@@ -63,31 +64,33 @@ def source_of(zone: str, local: str | None, preferred: str) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class Item(Generic[V_co]):
-    """A value and where it came from."""
+    """Value of a key with its version and origin."""
 
     value: V_co
     version: int | None
-    """The version of the write; None for an item that another kind of client wrote, or on servers without versions."""
+    """Version of the write. None for an item of another kind of client, and on servers without versions."""
     ttl: int | None
-    """Whole seconds left; None when it does not expire, and on servers that don't tell (see docs/capabilities.md)."""
+    """Whole seconds left. None if the item does not expire, and on servers that do not report it (docs/capabilities.md)."""
     zone: str
+    """Zone that returned the item."""
     source: Source
-    """Where the value came from, as `Source` says."""
+    """Origin of the value."""
     stale: bool
-    """Known to be out of date, and kept because that beats nothing."""
+    """True if a server marked the item as out of date."""
     cas_token: int
-    """The item's CAS in `zone`, for `cas` on servers without versions."""
+    """CAS of the item in `zone`, for `cas` on servers without versions."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What a write achieved. True when as many zones as were asked for have it."""
+    """Result of a write. It is true if as many zones hold the write as the consistency level requires."""
 
     met: bool
+    """True if enough zones acknowledged the write. It is the truth value of the result."""
     version: int | None
-    """The version that the write got; None where there are none."""
+    """Version of the write. None on servers without versions."""
     zones: Mapping[str, Outcome]
-    """What each zone did. Zones still under way when the call returned are `pending`, and go on."""
+    """Outcome by zone. A zone that was still under way when the call returned is `pending`, and continues."""
 
     def __bool__(self) -> bool:
         return self.met
@@ -101,8 +104,8 @@ class RemovalCause(enum.StrEnum):
     EVICTED = "evicted"
     """The near cache was full."""
     REPLACED = "replaced"
-    """A newer value took its place, or is known to exist but could not be stored."""
+    """A newer value replaced it, or exists and could not be stored."""
     INVALIDATED = "invalidated"
     """A call of `remove`."""
     CLEARED = "cleared"
-    """A call of `clear`. Its memory is free now; another entry may be under its key by then."""
+    """A call of `clear`. The hook is called when the memory is free; the key may have another entry then."""

@@ -1,4 +1,4 @@
-"""What a client has to do at this moment, and what it has done, in plain numbers."""
+"""State and counts of a client, as plain numbers."""
 
 from __future__ import annotations
 
@@ -10,71 +10,78 @@ from evcache.near_cache.settings import NearStats
 
 @dataclass(frozen=True, slots=True)
 class LoadStats:
-    """What `get_or_load` and its kin have done."""
+    """Loads of `get_or_load`, `get_or_load_many` and cached functions."""
 
     running: int
-    """Loaders that run at this moment."""
+    """Number of loaders that run now."""
     waiting: int
-    """Keys that are being loaded at this moment, those whose loader waits for its turn too."""
+    """Number of keys that are loaded now, those included whose loader waits for its turn."""
     loads: int
-    """Calls of loaders."""
+    """Number of calls of loaders."""
     failed: int
-    """Of them, those that raised, took too long, or were cancelled."""
+    """Number of calls that raised, took too long or were cancelled."""
     leases_won: int
+    """Number of leases that this client got."""
     leases_lost: int
-    """How often another process was loading already."""
+    """Number of leases that another process held."""
     stale_served: int
-    """Values that were returned after they had gone out of date."""
+    """Number of values that were returned past their TTL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A client at one moment. Counts are since it was made."""
+    """State of a client at one moment. Counts begin with the creation of the client."""
 
     nodes_down: int
-    """Nodes that are not asked."""
+    """Number of nodes with an open circuit."""
     zones_out: tuple[str, ...]
-    """Zones that are read last, since too many of their nodes are down."""
+    """Ejected zones. They are read last, because too many of their nodes are down."""
     zones_without_versions: tuple[str, ...]
-    """Zones in which at least one server keeps no versions: memcached before 1.6.27, a classic one, or one run with `-C`.
+    """Zones with a server that keeps no versions: memcached before 1.6.27, a classic server, or one that runs with `-C`.
 
-    There writes are ordered by arrival. Tombstones, repair, hints and monotonic reads are off.
+    These zones order writes by arrival. Tombstones, repair, hints and monotonic reads are off there.
     """
     writes_resent: int
-    """Writes that were sent again, since a zone held a newer version that this client had not seen."""
+    """Number of writes that were sent again, because a zone held a newer version that this client had not seen."""
     versions_refused: int
-    """Versions seen that were more than 60 s ahead of this client's clock. One of the two clocks is wrong."""
+    """Number of versions that were more than 60 s ahead of this client's clock. One of the two clocks is wrong."""
     hints: int
-    """Writes that are kept for zones that missed them."""
+    """Number of missed writes that wait for their zone."""
     hint_bytes: int
+    """Size of these writes in bytes."""
     hints_delivered: int
-    """Of those that were kept: the zone has the write, or a newer one."""
+    """Number of hints whose zone has the write, or a newer one."""
     hints_dropped: int
-    """Given up: too old, too many, or refused by the server."""
+    """Number of hints that were dropped: too old, too many, or refused by the server."""
     hint_file_error: str | None
-    """Why hints are kept in memory only although `Hints(path=...)` names a file; None if the file is in use."""
+    """Reason for which hints stay in memory although `Hints(path=...)` names a file. None if the file is in use."""
     repairs_running: int
+    """Number of repairs under way."""
     repairs: int
-    """Zones that were brought what they lacked."""
+    """Number of copies that were repaired."""
     repairs_skipped: int
-    """Left to a later read: too many at once, or in a second."""
+    """Number of repairs that were left to a later read, because too many ran at once or in a second."""
     failovers: int
-    """Requests of reads to other zones than the local one or, without a local zone, the preferred one."""
+    """Number of requests of reads to other zones than the local one or, without a local zone, the preferred one."""
     failovers_denied: int
-    """Requests that the failover budget did not allow."""
+    """Number of requests that the failover budget refused."""
     decode_errors: int
-    """Values that were found and could not be decoded."""
+    """Number of values that could not be decoded."""
     hedges: int
-    """Reads that asked a second zone while they waited for the first."""
+    """Number of reads that asked a second zone while they waited for the first."""
     background_tasks: int
+    """Number of tasks that outlive their calls."""
     loop_lag: float
-    """Seconds by which the event loop was late when it was last looked at."""
+    """Delay of the event loop in seconds, at the last measurement."""
     worst_loop_lag: float
+    """Longest delay of the event loop in seconds, since the opening."""
     near: NearStats | None
-    """Of the near cache; None: there is none."""
+    """Counts of the near cache, or None without one."""
     near_entries: int
+    """Number of entries of the near cache."""
     near_bytes: int
-    """What its entries count for."""
+    """Size of these entries in bytes, as `NearCache(max_bytes)` counts them."""
     loads: LoadStats
+    """Counts of loads."""
     invalidation: BusStats | None
-    """Of the invalidation channel; None: there is none."""
+    """Counts of the invalidation channel, or None without one."""

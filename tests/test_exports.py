@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 NAMES = {
     "evcache": """
-        Batch BufferFull BusStats CacheError CacheUnavailable Cached CachedDecorator ChannelError CircuitLimits Codec
+        Batch BufferFull BusStats CacheError CacheUnavailable Cached CachedDecorator CircuitLimits Codec
         CodecError ConnectionLimits ConnectionLost Consistency ConsistencyError DecodeError Dialer Discovery EVCache
         EncodeError Endpoint EnvironmentDiscovery Failover FailoverDenied FileDiscovery Gutter Hedging HintEnd Hints
         Hooks InvalidArgument InvalidKey InvalidTopology InvalidationChannel Item LoadAborted LoadPolicy LoadStats

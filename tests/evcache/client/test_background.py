@@ -1,4 +1,4 @@
-"""Work that outlives its call: owned, bounded, and ended with the client."""
+"""Background tasks: their number is bounded, and they end with the client."""
 
 import asyncio
 import logging
@@ -52,7 +52,7 @@ def test_no_more_tasks_than_the_bound():
 
 @pytest.mark.parametrize(("drain", "finished", "cancelled"), [(10, 3, 0), (2.5, 2, 1), (0, 0, 3)])
 def test_close_waits_for_a_while_and_no_longer(drain, finished, cancelled):
-    """What has not ended after `drain` seconds is cancelled and awaited; the number of those is told."""
+    """`close` cancels tasks that have not ended after `drain` seconds, awaits them, and returns their number."""
 
     async def main():
         background = BackgroundTasks()
@@ -97,7 +97,7 @@ def test_nothing_is_taken_after_close():
 
 
 def test_a_cancelled_close_leaves_no_task_behind():
-    """Whoever has no patience for close() still gets every task cancelled."""
+    """A cancelled call of `close` cancels every task."""
 
     async def main():
         background = BackgroundTasks()

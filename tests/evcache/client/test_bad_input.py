@@ -1,4 +1,4 @@
-"""Input that can't be used: an error that names the argument, before anything is sent, and nothing is the worse for it."""
+"""Invalid input: the error names the argument, the client sends nothing, and its state does not change."""
 
 import math
 from datetime import datetime, timedelta
@@ -146,7 +146,7 @@ async def test_keys_that_would_have_to_be_hashed(zones, operation):
 @pytest.mark.parametrize("operation", BY_TTL.values(), ids=BY_TTL)
 @on_zones()
 async def test_ttl(zones, operation):
-    """0 is not "for ever", and a bool is no number of seconds."""
+    """0 does not mean "without expiry", and a bool is no number of seconds."""
     cache = await zones.ready()
     for ttl in (0, -1, -0.5, True, math.nan, -math.inf, timedelta(0), timedelta(seconds=-1), "60"):
         await refused(zones, cache, lambda ttl=ttl: operation(cache, ttl), InvalidArgument, "ttl")

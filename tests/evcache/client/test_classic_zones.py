@@ -1,4 +1,4 @@
-"""A client of servers that only speak the classic text protocol, in memory: the same calls, and what is missing is said."""
+"""Clients of servers that support the classic text protocol only. Calls are the same, and missing features are errors."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""Clocks that are stepped while clients live, and clients that share a writer id: what happens, and when it is over."""
+"""Steps of the clock while clients run, clients that share a writer id, and the end of their effects."""
 
 import asyncio
 import logging
@@ -169,7 +169,7 @@ async def test_a_step_forward_that_is_not_believed_stays_with_the_keys_it_was_wr
         assert await other.get("k", consistency="all") == value
         assert await broken.get("k", consistency="all") == value
     assert abs(ahead_of(zones, (await other.set("l", 1, consistency="all")).version)) < 0.01
-    # The clock is set right. This process goes on from the newest version that it made: restart it.
+    # The clock is right again. This process continues from its latest version, so it has to be restarted.
     wall.seconds = 0
     assert ahead_of(zones, (await broken.set("m", 1, consistency="all")).version) > 3599
     restarted, _ = await client(zones)
@@ -319,7 +319,7 @@ async def test_its_repairs_replace_nothing_newer(zones):
 
 
 @on_zones()
-async def test_what_is_refused_is_said_once_and_counted(zones, caplog):
+async def test_refused_version_is_logged_once_and_counted(zones, caplog):
     """With the difference of the clocks. Each sight counts."""
     slow, _ = await client(zones, -FAR)
     right, _ = await client(zones)

@@ -1,4 +1,4 @@
-"""The end of a client: it takes its time and no more, leaves nothing behind, and what it could not bring outlives it in a file."""
+"""`close` ends within its time, leaves no task behind, and keeps undelivered hints in the file."""
 
 import asyncio
 import gc
@@ -14,7 +14,7 @@ from tests.support.virtual_time import settle
 @pytest.mark.parametrize("when", [1, 5, 0.1, 0.5])
 @on_zones()
 async def test_a_close_that_is_cancelled_leaves_nothing(zones, when):
-    """At whatever moment: after so many turns of the loop, or so many seconds. No task, and nothing that is kept."""
+    """`close` leaves no task and no near entry, after any number of turns of the loop and of seconds."""
     listener = Listener()
     cache = await zones.ready(circuit=PATIENT, hooks=listener)
     zones.pause("c")
@@ -59,7 +59,7 @@ async def test_nothing_is_kept_by_a_client_that_never_opened(zones):
 
 
 class Waiting(Listener):
-    """Hears of the first hints that ended."""
+    """Listener to the first hints that ended."""
 
     def __init__(self, count):
         super().__init__()
@@ -77,8 +77,8 @@ def path(tmp_path):
     return str(tmp_path / "hints")
 
 
-def test_what_one_process_could_not_bring_the_next_one_does(path):
-    """Sets and deletes, as they were; the hooks are not told that they were lost."""
+def test_next_process_delivers_the_hints_of_the_last(path):
+    """The file has sets and deletes unchanged, and no hook reports a lost hint."""
 
     async def main():
         zones = MemoryZones()
@@ -112,7 +112,7 @@ def test_what_one_process_could_not_bring_the_next_one_does(path):
     asyncio.run(main())
 
 
-def test_what_a_former_process_deleted_is_not_seen(path):
+def test_delete_of_a_former_process_is_not_read_back(path):
     """The next process knows of it, as the one that deleted it did."""
 
     async def main():
@@ -164,7 +164,7 @@ def test_a_close_that_is_cancelled_lets_go_of_the_file(path):
 
 
 def test_a_client_that_is_closed_while_it_opens_leaves_nothing(path):
-    """The file is let go of, whatever the thread was doing."""
+    """`close` releases the file at any state of its thread."""
 
     async def main():
         zones = MemoryZones()

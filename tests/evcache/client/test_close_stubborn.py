@@ -1,4 +1,4 @@
-"""Code of the service that catches its cancellation and goes on: `close` ends in time, and names it in a warning."""
+"""Code of the service that catches its cancellation and continues: `close` ends in time, and a warning names the code."""
 
 import asyncio
 import contextlib
@@ -234,7 +234,7 @@ async def test_close_ends_in_time(zones, case, drain, caplog):
 
 @pytest.mark.parametrize("path", [True, False])
 def test_a_writer_that_goes_on_does_not_hold_up_close(path, tmp_path, caplog):
-    """The batch stays in the file. Without one it is returned as not written: nobody can say what the source has got."""
+    """The batch stays in the file. Without a file it is returned as not written, because the state of the source is unknown."""
 
     async def main():
         stubborn = Stubborn()

@@ -117,7 +117,7 @@ def test_where_the_local_zone_comes_from(said, environment, zone):
 
 
 @pytest.mark.parametrize("zone", ["", 5, b"a", ["a"]])
-def test_what_is_no_local_zone(zone):
+def test_invalid_local_zone_is_refused(zone):
     """The error names the argument."""
     with pytest.raises(InvalidTopology) as caught:
         local_zone_from(zone, {})
@@ -125,7 +125,7 @@ def test_what_is_no_local_zone(zone):
 
 
 @pytest.mark.parametrize("value", [0, -1, -0.0, math.nan, math.inf, True, "1", None])
-def test_what_is_no_time_span(value):
+def test_invalid_time_span_is_refused(value):
     """Timeouts are finite and over 0."""
     with pytest.raises(InvalidArgument) as caught:
         positive_seconds(value, "read_timeout")
@@ -137,7 +137,7 @@ def test_time_spans():
     assert (positive_seconds(1, "t"), positive_seconds(0.001, "t")) == (1.0, 0.001)
 
 
-def test_one_of_lists_what_there_is():
+def test_one_of_lists_the_allowed_values():
     """The error says which values can be used."""
     one_of("miss", Errors, "errors")
     with pytest.raises(InvalidArgument, match="'raise', 'miss'") as caught:

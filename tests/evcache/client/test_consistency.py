@@ -1,4 +1,4 @@
-"""How many zones each policy asks for."""
+"""Number of zones that each consistency level requires."""
 
 import pytest
 

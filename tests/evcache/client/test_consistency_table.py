@@ -58,8 +58,8 @@ async def outcome_of(call, shown):
         return type(error).__name__
 
 
-# Each row is run twice: with zones that die right before the call, the local one last, and with zones that are known to be
-# down, the local one first.
+# Each row runs twice. First the zones die right before the call, the local one last. Then the client knows that the zones
+# are down, the local one first.
 STATES = {"just died": False, "known to be down": True}
 
 

@@ -139,7 +139,7 @@ LIVE = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", LIVE)
-def test_what_is_live_refuses(name, way):
+def test_live_objects_refuse_copy_and_pickle(name, way):
     """Before its first use too: a deep copy of an unused client never delivered its hints."""
     with pytest.raises(TypeError, match=f"{name} cannot be copied or pickled"):
         WAYS[way](LIVE[name]())

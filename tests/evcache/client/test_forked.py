@@ -1,4 +1,4 @@
-"""Clients that were made before their process was forked, as by servers that load the application first: each is its own."""
+"""Clients that exist before a fork, as in servers that load the application first, are independent after it."""
 
 import os
 
@@ -7,7 +7,7 @@ from evcache.replication.hlc import COUNTER_BITS, WRITER_BITS, HybridLogicalCloc
 
 
 def in_children(work, count=6):
-    """What `work` returns, a number, in each of so many children."""
+    """Return the numbers that `work` returns in `count` child processes."""
     results = []
     for _ in range(count):
         reader, writer = os.pipe()

@@ -1,4 +1,4 @@
-"""How loads are told to be done: what can't be meant is refused, by name."""
+"""Checks of `LoadPolicy` and `Loaded`. An error names the field."""
 
 import dataclasses
 import math
@@ -47,7 +47,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
-def test_what_cannot_be_meant_is_refused_by_name(name, value):
+def test_invalid_field_is_refused_by_name(name, value):
     with pytest.raises(InvalidArgument) as caught:
         LoadPolicy(**{name: value})
     assert caught.value.argument == name
@@ -75,7 +75,7 @@ def test_every_setting_is_checked():
         {"lease": False},
     ],
 )
-def test_what_is_at_the_edge_is_taken(settings):
+def test_edge_values_are_accepted(settings):
     policy = LoadPolicy(**settings)
     assert {name: getattr(policy, name) for name in settings} == settings
 
@@ -102,5 +102,5 @@ def test_a_time_to_live_that_cannot_be_meant_is_refused(ttl):
 
 @pytest.mark.parametrize("ttl", [None, 0, 0.5, 10, math.inf])
 def test_a_time_to_live_is_taken(ttl):
-    """0 is "not at all" here, and infinity is for ever."""
+    """0 disables storing, and infinity disables expiry."""
     assert Loaded(1, ttl=ttl).ttl == ttl

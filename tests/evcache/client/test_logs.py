@@ -1,4 +1,4 @@
-"""What is logged: changes, once each, under the names of modules; and nothing for calls."""
+"""Log records: one for each change, with the logger of its room, and none for calls."""
 
 import ast
 import logging
@@ -18,7 +18,7 @@ SOURCES = [path for package in ("zones", "evcache") for path in sorted((ROOT / p
 
 
 def said(caplog):
-    """Names, levels and texts of what has been logged, and begin anew."""
+    """Return logger, level and text of each record, and clear the records."""
     records = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
     caplog.clear()
     return records
@@ -74,7 +74,7 @@ async def test_the_topology_changes(zones, caplog):
 
 @on_zones(zones=2)
 async def test_calls_log_nothing(zones, caplog):
-    """Whether they find something or not, are wrong, or fail: their callers are told."""
+    """Calls that hit, miss, have wrong arguments or fail are not logged, because their callers get the result."""
     caplog.set_level(logging.DEBUG, "evcache")
     caplog.set_level(logging.DEBUG, "zones")
     cache = await zones.ready(hints=None)

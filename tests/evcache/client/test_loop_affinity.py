@@ -1,4 +1,4 @@
-"""A client belongs to one event loop in one process, until it is closed: anywhere else is a clear error, not a hang."""
+"""A client belongs to one event loop in one process until it is closed. Use elsewhere is an error, and does not hang."""
 
 import asyncio
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from evcache import EVCache, UsageError
 from evcache._loop_affinity import LoopAffinity
 
-ZONES = {"a": ["127.0.0.1:1"]}  # nobody listens, which does not matter: the owner is asked first
+ZONES = {"a": ["127.0.0.1:1"]}  # no server listens: the check of the loop comes first
 
 
 def call(cache):
@@ -136,7 +136,7 @@ sys.exit(asyncio.run(main()))
 
 
 def test_a_forked_child():
-    """A child that inherits a client in use is told to make its own; the parent's goes on working."""
+    """A child process that inherits an open client gets an error, and the parent's client still works."""
     code = subprocess.run([sys.executable, "-c", FORKED], timeout=60, check=False).returncode
     assert code == 7
 

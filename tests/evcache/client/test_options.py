@@ -1,4 +1,4 @@
-"""What a call asks for: its own options, else the client's."""
+"""Options of a call: its arguments, or else the client's defaults."""
 
 import math
 from datetime import timedelta
@@ -43,12 +43,12 @@ def test_calls_that_say_nothing_get_the_clients_options():
         ((Consistency.NONE, 0.5, "raise"), (Consistency.NONE, 0.5, "raise")),
     ],
 )
-def test_what_a_call_says_wins(said, expected):
+def test_argument_of_a_call_replaces_the_default(said, expected):
     """Each option is replaced on its own."""
     assert shown(DEFAULTS.read(*said)) == expected
 
 
-def test_a_call_may_say_what_the_client_does_not():
+def test_call_may_pass_options_without_a_default():
     """The other options that calls have."""
     assert DEFAULTS.ttl(timedelta(minutes=1)) == 60
     assert DEFAULTS.ttl(math.inf) == math.inf
@@ -85,7 +85,7 @@ BAD_TIMEOUTS = [0, -1, math.nan, math.inf, True, "1", timedelta(seconds=1), b"1"
         ("ordering", "latest"),
     ],
 )
-def test_clients_are_not_made_with_what_makes_no_sense(argument, value):
+def test_invalid_default_is_refused(argument, value):
     """The error names the argument of the constructor."""
     with pytest.raises(InvalidArgument) as caught:
         Defaults(**GOOD | {argument: value})
@@ -102,7 +102,7 @@ def test_clients_are_not_made_with_what_makes_no_sense(argument, value):
         ((None, None, "hide"), "errors"),
     ],
 )
-def test_calls_are_not_made_with_what_makes_no_sense(side, said, argument):
+def test_invalid_option_of_a_call_is_refused(side, said, argument):
     """The error names the argument of the call."""
     with pytest.raises(InvalidArgument) as caught:
         getattr(DEFAULTS, side)(*said)

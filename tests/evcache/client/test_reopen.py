@@ -72,7 +72,7 @@ def test_each_loop_gets_the_client(closes):
 
 @both_ways
 def test_versions_grow_over_all_openings(closes):
-    """The clock belongs to the client: a later opening never writes an older version, even if the wall clock stands still."""
+    """The clock belongs to the client: a later opening never writes an older version, even if the wall clock is stalled."""
 
     async def part(story):
         versions.append((await story.cache.set("k", 1)).version)
@@ -103,7 +103,7 @@ def test_counts_go_on(closes):
 
 @both_ways
 def test_the_near_cache_begins_empty(closes):
-    """The client has heard of no write while it was closed."""
+    """The client received no invalidation while it was closed."""
 
     async def fill(story):
         follow_loop(story.cache)
@@ -358,7 +358,7 @@ async def test_a_topology_that_changes_is_followed_in_each_opening(zones):
 
 
 def test_two_loops_at_once():
-    """The second one is told, and the first goes on; `close` on the first lets the second have it."""
+    """The second loop gets an error, and the first continues. After `close` on the first, the second can open the client."""
     cache = EVCache("t", NOWHERE)
     errors = []
 

@@ -1,4 +1,4 @@
-"""Zones that stand still for a moment: reads move on within milliseconds, and calls try while every zone is out."""
+"""Zones that stall for a moment: reads continue elsewhere within milliseconds. Calls wait while every zone is ejected."""
 
 import asyncio
 
@@ -71,7 +71,7 @@ async def test_two_silent_zones_cost_twice_the_patience(zones):
 @pytest.mark.parametrize("how", ["get", "get_many"])
 @pytest.mark.parametrize("stall", [0.02, 0.09])
 def test_a_stall_of_all_zones_that_is_shorter_than_the_deadline_fails_no_read(zone_names, how, stall):
-    """A read that no other zone answers goes back to the zone that fell silent."""
+    """A read that no other zone answers returns to the zone that stopped sending."""
 
     @on_zones(zones=len(zone_names))
     async def scenario(zones):
