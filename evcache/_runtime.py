@@ -105,11 +105,11 @@ class Runtime:
             clock=hlc,
             remembered=seen_versions,
             throttle=backoff,
+            publish=None if config.invalidation is None else self._publish,
         )
         self.bus = None
         if config.invalidation is not None:
             self.bus = InvalidationBus(config.invalidation, f"evcache:{config.namespace}", self.dispatcher)
-            self.dispatcher.announce = self.bus.publish
 
         # Replication.
         self.repair = ReadRepair(
@@ -278,6 +278,10 @@ class Runtime:
             loads=self.read_through.stats(),
             invalidation=None if self.bus is None else self.bus.stats,
         )
+
+    def _publish(self, key: bytes, version: int | None) -> None:
+        assert self.bus is not None  # the bus receives by the dispatcher, which publishes by the bus
+        self.bus.publish(key, version)
 
     def _snapshot(self) -> ClusterSnapshot | None:
         return self.cluster.view

@@ -79,6 +79,7 @@ class InvalidationDispatcher:
         clock: HybridLogicalClock,
         remembered: SeenVersions,
         throttle: FailedLoads,
+        publish: Callable[[bytes, int | None], None] | None = None,
     ) -> None:
         """Bind the parts of one client.
 
@@ -89,6 +90,8 @@ class InvalidationDispatcher:
             clock: Clock that makes versions.
             remembered: Versions that later reads must not be older than.
             throttle: Keys whose loader has failed. A write ends the backoff of its key.
+            publish: Publishes the invalidation of a key, with the version that was written, or None if it is unknown. If
+                None, there is no channel.
         """
         self._near = near
         self._loads = loads
@@ -97,8 +100,7 @@ class InvalidationDispatcher:
         self._seen_versions = remembered
         self._failed_loads = throttle
         self._backoffs = throttle.until  # nearly always empty, so a write only tests for truth
-        self.announce: Callable[[bytes, int | None], None] | None = None
-        """Publishes the invalidation of a key to other processes, with the version that was written. None if unknown."""
+        self._publish = publish
 
     def begin(self, key: bytes, fence: int | None) -> Block:
         """Dispatch a write that is about to be sent.
@@ -140,11 +142,11 @@ class InvalidationDispatcher:
             else:
                 everywhere = write is not None and write.everywhere
                 self._near.complete_uncertain_write(key, fence, block, everywhere=everywhere)
-        if self.announce is not None:
+        if self._publish is not None:
             # Other clients take every older version for stale. So the version must be in a zone that they can read. A zone
             # that gets it later, by a hint, is reported by `caught_up`.
             is_known = fence == NOTHING_NEWER or (write is not None and write.is_readable)
-            self.announce(key, fence if is_known else None)
+            self._publish(key, fence if is_known else None)
 
     def cancel(self, key: bytes, block: Block) -> None:
         """Dispatch that a write has ended without storing anything."""
@@ -155,8 +157,8 @@ class InvalidationDispatcher:
         """Dispatch that a zone has received a write that it had missed. Values read there before may be older."""
         if self._near is not None:
             self._near.invalidate(key, version)
-        if self.announce is not None:
-            self.announce(key, version)
+        if self._publish is not None:
+            self._publish(key, version)
 
     # Invalidation messages of other processes.
 

@@ -197,7 +197,7 @@ class _Client:
 
     def _listen(self, changes: Any) -> None:
         """Take note of what is announced, and of what is heard once the near cache has been told."""
-        changed, announce = changes.invalidate, changes.announce
+        changed, announce = changes.invalidate, changes._publish
 
         def heard(key: bytes, version: int | None) -> None:
             changed(key, version)
@@ -213,7 +213,7 @@ class _Client:
                 self._judge.wrote(name, version, now)
             announce(key, version)
 
-        changes.invalidate, changes.announce = heard, announced
+        changes.invalidate, changes._publish = heard, announced
 
     def start(self) -> None:
         works = [(self._read, self._reads, self._read_chance)] * READERS + [(self._write, self._writes, self._chance)]

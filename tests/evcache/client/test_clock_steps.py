@@ -192,7 +192,7 @@ async def test_a_version_that_went_past_one_that_is_not_believed_is_not_waited_f
     follow_loop(other)
     await pass_time(6)
     heard = []
-    other._runtime.dispatcher.announce = lambda key, version: heard.append(version)
+    other._runtime.dispatcher._publish = lambda key, version: heard.append(version)
     await broken.set("k", "far ahead", consistency="all")
     await other.set("k", "ours", consistency="all")
     assert heard == [None]

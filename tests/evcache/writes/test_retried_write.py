@@ -285,7 +285,7 @@ async def test_invalidation_is_published_once_with_the_last_version(zones):
     slow, right = await slow_and_right(zones, 10, near_cache=NearCache())
     follow_loop(slow)
     await pass_time(6)
-    slow._runtime.dispatcher.announce = lambda key, version: heard.append((key, version))
+    slow._runtime.dispatcher._publish = lambda key, version: heard.append((key, version))
     await right.set("k", "theirs", consistency="all")
     result = await slow.set("k", "ours", consistency="all")
     assert heard == [(b"t:k", result.version)]

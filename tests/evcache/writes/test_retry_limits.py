@@ -314,7 +314,7 @@ async def test_write_cancelled_during_its_second_attempt_goes_on(zones):
     await right.set("k", "theirs", consistency="all")
     zones.pause("c")
     heard = []
-    slow._runtime.dispatcher.announce = lambda key, version: heard.append(version)
+    slow._runtime.dispatcher._publish = lambda key, version: heard.append(version)
     write = asyncio.ensure_future(slow.delete("k", consistency="all", timeout=5))
     await pass_time(0.1)
     assert slow.stats().writes_resent == 1
