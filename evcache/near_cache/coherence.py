@@ -117,8 +117,7 @@ class CoherentNearCache:
     def store_decoded(self, entry: NearEntry, value: Any) -> None:
         """Store the decoded value instead of the bytes if its type is immutable or declared immutable."""
         if type(value) in self._shared or (type(value) in SCALARS and is_as_small(value, entry.data)):
-            entry.value = value
-            entry.data = None
+            entry.replace_data(value)
 
     def store_typed(self, entry: NearEntry, decoder: object, value: Any) -> None:
         """Store a value of the type that callers named beside the bytes, if its type is declared immutable.
@@ -126,7 +125,7 @@ class CoherentNearCache:
         The bytes stay, because other callers may name another type.
         """
         if type(value) in self._shared:
-            entry.typed = decoder, value
+            entry.add_typed(decoder, value)
 
     # Fetches.
 
@@ -182,11 +181,12 @@ class CoherentNearCache:
             return False
         if not self._fences.admits(token.key, kept.version, self._clock()):
             return False
+        life = kept.life
         if not kept.has_envelope:
             expires_at = math.inf if ttl < 0 else self._unix_time() - age + ttl
-            kept.life = kept.life._replace(expires_at=expires_at, stale_until=expires_at)
-        left = self._lifetime(ttl, kept.life, age)
-        kept.expires_at = self._clock() + left
+            life = life._replace(expires_at=expires_at, stale_until=expires_at)
+        left = self._lifetime(ttl, life, age)
+        kept.renew(life, self._clock() + left)
         return self._store.renew(token.key, left)
 
     # Writes of this client.

@@ -6,7 +6,7 @@ from typing import Any
 
 from evcache.replication.reconcile import ABSENCES, ZoneHit
 from evcache.values.flags import FLAG_ENVELOPE
-from evcache.values.lifetime import Content
+from evcache.values.lifetime import Content, Lifetime
 
 UNDECODED: Any = object()
 """Value of an entry that is decoded for each caller."""
@@ -38,6 +38,20 @@ class NearEntry:
     def is_value(self) -> bool:
         """True for a value, and False for a known absence."""
         return self.flags not in ABSENCES
+
+    def replace_data(self, value: Any) -> None:
+        """Store the decoded value instead of the bytes."""
+        self.value = value
+        self.data = None
+
+    def add_typed(self, decoder: object, value: Any) -> None:
+        """Store a value that this decoder made, beside the bytes."""
+        self.typed = decoder, value
+
+    def renew(self, life: Lifetime, expires_at: float) -> None:
+        """Set the lifetime, and the time on the near cache's clock at which the item expires in its zone."""
+        self.life = life
+        self.expires_at = expires_at
 
 
 SCALARS = frozenset({str, bytes, int, float, bool, type(None)})

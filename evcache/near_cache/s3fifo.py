@@ -60,6 +60,10 @@ class Entry:
     older: Entry = field(init=False, repr=False)
     newer: Entry = field(init=False, repr=False)
 
+    def expire_at(self, time: float) -> None:
+        """Set the time from which the entry is not served."""
+        self.expires_at = time
+
 
 class Fifo:
     """Linked queue of entries in their order of arrival. Each entry can leave from any position in constant time.

@@ -292,18 +292,38 @@ async def test_two_namespaces_on_one_channel_do_not_hear_of_each_other(zones):
 
 
 @on_zones()
-async def test_only_keys_that_are_read_often_are_kept(zones):
+async def test_a_key_that_is_read_rarely_is_not_stored(zones):
     writer = zones.client(local_zone="b")
     reader, _ = near_client(zones, near_cache=NearCache(hot_reads=3))
-    await writer.set_many({"hot": 1, "cold": 2}, consistency="all")
+    await writer.set("cold", 2, consistency="all")
     for _ in range(5):
         assert await reader.get("cold") == 2
         assert await reader.get_many(["cold"]) == {"cold": 2}
         await pass_time(2)
     assert kept(reader, "cold") is None
-    for _ in range(3):
-        assert await reader.get("hot") == 1
-    assert await near_hit(zones, reader.get("hot")) == 1
+
+
+@on_zones()
+async def test_a_hot_key_is_stored_and_stays_after_its_near_ttl(zones):
+    """The third read within a second makes a key hot. The next read renews an expired entry, at any time."""
+    writer, cache = await zones.ready(), await zones.ready(near_cache=NearCache(ttl=2, hot_reads=3))
+    follow_loop(cache)
+    near_of(cache).clear()
+    await writer.set("k", "v", ttl=600, consistency="all")
+    for is_stored in (False, False, True):
+        assert await cache.get("k") == "v"
+        assert (cache.stats().near_entries == 1) == is_stored
+    await pass_time(0.5)
+    zones.forget()
+    assert await cache.get("k") == "v"
+    assert zones.wire("a") == b""
+    near_of(cache)._sweeper.stop()  # the expired entry is still there, as between two sweeps
+    await pass_time(2.0)
+    assert await cache.get("k") == "v"
+    assert zones.wire("a") != b""
+    zones.forget()
+    assert await cache.get("k") == "v"
+    assert zones.wire("a") == b"", "one read has renewed it"
 
 
 @on_zones(versions="1.6.18")

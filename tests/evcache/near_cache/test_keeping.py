@@ -339,7 +339,7 @@ def test_an_expired_envelope_is_not_renewed(clock, stale):
 # Hot keys.
 
 
-def test_only_keys_that_are_read_often_are_kept(clock):
+def test_own_writes_are_stored_without_hot_reads(clock):
     """Own writes are kept at once: they cost nothing more."""
     near = near_of(clock, hot_reads=3)
     for _ in range(2):
