@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -42,7 +43,7 @@ from evcache.replication.repair_sampling import RepairSampler
 from evcache.replication.seen_versions import SeenVersions
 from evcache.replication.version_support import VersionSupport, zones_without_versions
 from evcache.stats import Stats
-from evcache.telemetry import Activation, ObservedClient
+from evcache.telemetry import Activation, Instrument, ObservedClient
 from evcache.telemetry.counters import Counters
 from evcache.telemetry.metric_table import ClientMetricsSource
 from evcache.writes.calls import WriteCalls
@@ -57,15 +58,14 @@ from evcache.zones.cluster import Cluster, ClusterSnapshot
 class Runtime:
     """The parts of one client. Nothing is opened here, and no running loop is needed."""
 
-    def __init__(self, config: ClientConfig, client: object) -> None:
+    def __init__(self, config: ClientConfig, set_instrument: Callable[[Instrument | None], None]) -> None:
         """Build the parts.
 
         Args:
             config: Settings of the client.
-            client: The object whose operations telemetry observes.
+            set_instrument: Function that sets the observer of the client's operations, or None without an SDK.
         """
         self._config = config
-        self._client = client
         versions = not config.interop
         unix_time = config.unix_time
         tombstone_ttl = config.tombstone_seconds
@@ -230,7 +230,10 @@ class Runtime:
             interop=config.interop,
         )
 
-        self.activation = None if config.telemetry is None else Activation(config.telemetry, self._observed)
+        self.activation = None
+        if config.telemetry is not None:
+            counters = Counters()
+            self.activation = Activation(config.telemetry, self._observed(counters), counters, set_instrument)
         self.lifecycle = Lifecycle(
             self.affinity,
             config.discovery,
@@ -289,5 +292,5 @@ class Runtime:
     def _observed(self, counts: Counters) -> ObservedClient:
         config = self._config
         source = ClientMetricsSource(config.namespace, counts, self.stats, lambda: self.cluster.nodes)
-        levels, tap = config.defaults.levels(), config.node_settings.tap
-        return ObservedClient(self._client, config.namespace, self.hooks, self.cluster, source, levels, tap)
+        levels, tracer = config.defaults.levels(), config.node_settings.tap
+        return ObservedClient(config.namespace, self.hooks, self.cluster, source, levels, tracer)

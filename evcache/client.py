@@ -38,7 +38,7 @@ from evcache.replication.handoff.hints import Hints
 from evcache.replication.seen_versions import REMEMBERED_KEYS
 from evcache.results import Item, WriteResult
 from evcache.stats import Stats
-from evcache.telemetry import Telemetry
+from evcache.telemetry import Instrument, Telemetry
 from evcache.values.codec import Codec
 from evcache.values.ttl import DEFAULT_TTL_SECONDS, TOMBSTONE_TTL_SECONDS
 from evcache.values.type_forms import TypeForm
@@ -176,7 +176,9 @@ class EVCache:
             unix_time=wall_clock,
         )
         self._config = config
-        self._runtime = runtime = Runtime(config, self)
+        # None without an SDK, which costs each call one test. See `evcache.telemetry`.
+        self._instrument: Instrument | None = None
+        self._runtime = runtime = Runtime(config, self._set_instrument)
         self._reads = runtime.reads
         self._writes = runtime.writes
         self._read_through = runtime.read_through
@@ -230,9 +232,10 @@ class EVCache:
             ConsistencyError: Fewer zones answered than the call required.
             DecodeError: The value cannot be decoded, or does not fit `as_`.
         """
-        return self._reads.get(
+        call = self._reads.get(
             key, default, as_, consistency, timeout, errors, fallback_on_miss=fallback_on_miss, near_cache=near_cache
         )
+        return call if self._instrument is None else self._instrument.call("get", call, key, consistency)
 
     @overload
     async def get_item(self, key: str | bytes, *, as_: None = None, **options: Unpack[ItemOptions]) -> Item | None: ...
@@ -271,7 +274,7 @@ class EVCache:
             ConsistencyError: Fewer zones answered than the call required.
             DecodeError: The value cannot be decoded, or does not fit `as_`.
         """
-        return self._reads.get_item(
+        call = self._reads.get_item(
             key,
             as_,
             consistency,
@@ -281,6 +284,7 @@ class EVCache:
             near_cache=near_cache,
             for_update=for_update,
         )
+        return call if self._instrument is None else self._instrument.call("get_item", call, key, consistency)
 
     @coroutine_function
     def set(
@@ -316,7 +320,8 @@ class EVCache:
             EncodeError: The codec cannot encode the value.
             ValueTooLarge: A server would refuse the value for its size. Nothing was sent.
         """
-        return self._writes.set(key, value, ttl, consistency, timeout, ordering, errors)
+        call = self._writes.set(key, value, ttl, consistency, timeout, ordering, errors)
+        return call if self._instrument is None else self._instrument.call("set", call, key, consistency)
 
     @coroutine_function
     def delete(
@@ -344,7 +349,8 @@ class EVCache:
         Raises:
             CacheUnavailable: No zone could be reached.
         """
-        return self._writes.delete(key, consistency, timeout, errors)
+        call = self._writes.delete(key, consistency, timeout, errors)
+        return call if self._instrument is None else self._instrument.call("delete", call, key, consistency)
 
     @coroutine_function
     def touch(
@@ -374,7 +380,8 @@ class EVCache:
         Raises:
             CacheUnavailable: No zone could be reached.
         """
-        return self._writes.touch(key, ttl, consistency, timeout, errors)
+        call = self._writes.touch(key, ttl, consistency, timeout, errors)
+        return call if self._instrument is None else self._instrument.call("touch", call, key, consistency)
 
     @overload
     async def get_and_touch(
@@ -447,7 +454,8 @@ class EVCache:
             ConsistencyError: Fewer zones answered than the call required.
             DecodeError: The value cannot be decoded, or does not fit `as_`.
         """
-        return self._reads.get_and_touch(key, ttl, default, as_, consistency, timeout, errors)
+        call = self._reads.get_and_touch(key, ttl, default, as_, consistency, timeout, errors)
+        return call if self._instrument is None else self._instrument.call("get_and_touch", call, key, consistency)
 
     # Many keys.
 
@@ -490,9 +498,10 @@ class EVCache:
             DecodeError: A value cannot be decoded, or does not fit `as_`. `found` holds the values that can be decoded,
                 `unreadable` the keys whose values cannot.
         """
-        return self._reads.get_many(
+        call = self._reads.get_many(
             keys, as_, consistency, timeout, errors, fallback_on_miss=fallback_on_miss, near_cache=near_cache
         )
+        return call if self._instrument is None else self._instrument.call("get_many", call, keys, consistency)
 
     @coroutine_function
     def set_many(
@@ -527,7 +536,8 @@ class EVCache:
             EncodeError: The codec cannot encode a value. Nothing was sent.
             ValueTooLarge: A server would refuse a value for its size. Nothing was sent.
         """
-        return self._writes.set_many(values, ttl, consistency, timeout, ordering, errors)
+        call = self._writes.set_many(values, ttl, consistency, timeout, ordering, errors)
+        return call if self._instrument is None else self._instrument.call("set_many", call, values, consistency)
 
     @coroutine_function
     def delete_many(
@@ -555,7 +565,8 @@ class EVCache:
         Raises:
             CacheUnavailable: No zone could be reached for any key.
         """
-        return self._writes.delete_many(keys, consistency, timeout, errors)
+        call = self._writes.delete_many(keys, consistency, timeout, errors)
+        return call if self._instrument is None else self._instrument.call("delete_many", call, keys, consistency)
 
     # Values with a source.
 
@@ -622,7 +633,8 @@ class EVCache:
             EncodeError: The codec cannot encode the loaded value, or the value would come back as another type.
             Exception: The loader raised it.
         """
-        return self._read_through.get_or_load(key, loader, as_, ttl, policy, consistency, timeout, near_cache=near_cache)
+        call = self._read_through.get_or_load(key, loader, as_, ttl, policy, consistency, timeout, near_cache=near_cache)
+        return call if self._instrument is None else self._instrument.call("get_or_load", call, key, consistency)
 
     @overload
     async def get_or_load_many(
@@ -677,9 +689,10 @@ class EVCache:
             EncodeError: The codec cannot encode a loaded value, or a value would come back as another type.
             Exception: The loader raised it.
         """
-        return self._runtime.bulk_read_through.get_or_load_many(
+        call = self._runtime.bulk_read_through.get_or_load_many(
             keys, loader, as_, ttl, policy, consistency, timeout, near_cache=near_cache
         )
+        return call if self._instrument is None else self._instrument.call("get_or_load_many", call, keys, consistency)
 
     def cached(
         self,
@@ -750,7 +763,8 @@ class EVCache:
         Raises:
             CacheUnavailable: No zone could be reached.
         """
-        return self._runtime.invalidator.invalidate(key, stale_while_revalidate, consistency, timeout)
+        call = self._runtime.invalidator.invalidate(key, stale_while_revalidate, consistency, timeout)
+        return call if self._instrument is None else self._instrument.call("invalidate", call, key, consistency)
 
     @coroutine_function
     def write_through(
@@ -785,7 +799,8 @@ class EVCache:
             ValueTooLarge: A server would refuse the value for its size. The writer was not called.
             Exception: The writer raised it.
         """
-        return self._runtime.write_through.write(key, value, writer, ttl, consistency, timeout)
+        call = self._runtime.write_through.write(key, value, writer, ttl, consistency, timeout)
+        return call if self._instrument is None else self._instrument.call("write_through", call, key, consistency)
 
     # Conditional writes. One zone decides each, and the others receive the result. One client's calls for a key run one
     # after another.
@@ -818,7 +833,8 @@ class EVCache:
             EncodeError: The codec cannot encode the value.
             ValueTooLarge: A server would refuse the value for its size.
         """
-        return self._writes.add(key, value, ttl, consistency, timeout)
+        call = self._writes.add(key, value, ttl, consistency, timeout)
+        return call if self._instrument is None else self._instrument.call("add", call, key, consistency)
 
     @coroutine_function
     def replace(
@@ -848,7 +864,8 @@ class EVCache:
             EncodeError: The codec cannot encode the value.
             ValueTooLarge: A server would refuse the value for its size.
         """
-        return self._writes.replace(key, value, ttl, consistency, timeout)
+        call = self._writes.replace(key, value, ttl, consistency, timeout)
+        return call if self._instrument is None else self._instrument.call("replace", call, key, consistency)
 
     @coroutine_function
     def cas(
@@ -885,7 +902,8 @@ class EVCache:
             InvalidArgument: The item was read in a zone that does not decide, on servers without versions.
             Unsupported: The server runs without CAS.
         """
-        return self._writes.cas(key, value, expected, ttl, consistency, timeout)
+        call = self._writes.cas(key, value, expected, ttl, consistency, timeout)
+        return call if self._instrument is None else self._instrument.call("cas", call, key, consistency)
 
     @coroutine_function
     def append(
@@ -913,7 +931,8 @@ class EVCache:
             CacheUnavailable: No zone could decide, or the zone that was asked did not answer: it may have decided.
             InvalidArgument: One value is a str and the other bytes.
         """
-        return self._writes.concat(key, value, consistency, timeout, is_prepend=False)
+        call = self._writes.concat(key, value, consistency, timeout, is_prepend=False)
+        return call if self._instrument is None else self._instrument.call("append", call, key, consistency)
 
     @coroutine_function
     def prepend(
@@ -939,7 +958,8 @@ class EVCache:
             CacheUnavailable: No zone could decide, or the zone that was asked did not answer: it may have decided.
             InvalidArgument: One value is a str and the other bytes.
         """
-        return self._writes.concat(key, value, consistency, timeout, is_prepend=True)
+        call = self._writes.concat(key, value, consistency, timeout, is_prepend=True)
+        return call if self._instrument is None else self._instrument.call("prepend", call, key, consistency)
 
     @coroutine_function
     def incr(
@@ -973,7 +993,8 @@ class EVCache:
             CacheUnavailable: No zone could decide, or the zone that was asked did not answer: it may have counted.
             ServerError: The key holds a value that is not a counter, such as a negative int.
         """
-        return self._writes.increment(key, delta, initial, ttl, consistency, timeout, decrement=False)
+        call = self._writes.increment(key, delta, initial, ttl, consistency, timeout, decrement=False)
+        return call if self._instrument is None else self._instrument.call("incr", call, key, consistency)
 
     @coroutine_function
     def decr(
@@ -1004,7 +1025,8 @@ class EVCache:
             CacheUnavailable: No zone could decide, or the zone that was asked did not answer: it may have counted.
             ServerError: The key holds a value that is not a counter, such as a negative int.
         """
-        return self._writes.increment(key, delta, initial, ttl, consistency, timeout, decrement=True)
+        call = self._writes.increment(key, delta, initial, ttl, consistency, timeout, decrement=True)
+        return call if self._instrument is None else self._instrument.call("decr", call, key, consistency)
 
     # State and life cycle.
 
@@ -1061,6 +1083,9 @@ class EVCache:
     ) -> None:
         """Close the client."""
         await self.close()
+
+    def _set_instrument(self, instrument: Instrument | None) -> None:
+        self._instrument = instrument
 
     def __repr__(self) -> str:
         zones = "not opened" if self.topology is None else ", ".join(zone.name for zone in self.topology.zones)

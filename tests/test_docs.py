@@ -225,7 +225,7 @@ def test_the_table_of_metrics_is_the_codes_own():
             metric.kind,
             f"`{metric.unit}`",
             ", ".join(f"`{name}`" for name in metric.attributes),
-            metric.meaning,
+            metric.description,
         ]
         for metric in METRICS
     ]

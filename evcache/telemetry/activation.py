@@ -1,92 +1,143 @@
-"""Looks whether the service has installed an SDK, and turns a client's telemetry on when it has."""
+"""Search for an OpenTelemetry SDK, and activation of a client's telemetry.
+
+A service may install its SDK before or after it opens a client. The client looks for an SDK when it opens. Without one, a
+later call looks again, at most once a second.
+
+The call that looks arms a timer of one second. The timer only installs `SdkSearch` as the client's instrument, and the next
+call then looks. A client without calls therefore arms no timer. The alternative, a clock read in each call, takes 0.25 us
+of the 2.1 us of a hit in the near cache.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.trace import NoOpTracer, Tracer
 
 from evcache.telemetry.counters import Counters
-from evcache.telemetry.instruments import Instruments, instruments_of
-from evcache.telemetry.metric_table import ClientMetricsSource
-from evcache.telemetry.operations import wrap
+from evcache.telemetry.instruments import MetricInstruments, find_instruments
+from evcache.telemetry.operations import CallInstrument, Instrument
 from evcache.telemetry.settings import SCOPE, ObservedClient, Telemetry
 from evcache.telemetry.span_events import NodeSpans, SpanEvents, current_context, in_the_background
 from evcache.telemetry.spans import log_sdk_failure
 
-# Between looks whether an SDK has been installed since.
+T = TypeVar("T")
+
 LOOK_SECONDS = 1.0
+"""Shortest time between two searches for an SDK."""
 
 
 class Activation:
-    """Turns the telemetry of one client on when there is an SDK. For one event loop."""
+    """Telemetry of one client, which starts when an SDK is found. It belongs to one event loop at a time."""
 
-    def __init__(self, settings: Telemetry, subject: Callable[[Counters], ObservedClient]) -> None:
-        """`subject`: makes the client's, with what has counted for it."""
+    def __init__(
+        self,
+        settings: Telemetry,
+        client: ObservedClient,
+        counters: Counters,
+        install: Callable[[Instrument | None], None],
+    ) -> None:
+        """Prepare the search. It begins with `start`.
+
+        Args:
+            settings: Settings of the client.
+            client: Parts of the client.
+            counters: Hooks that count events, which metrics report.
+            install: Function that sets the client's instrument. Without an SDK the instrument is None.
+        """
         self._settings = settings
-        self._traces = settings.traces  # whether they are still to be turned on
-        self._metrics = settings.metrics
-        self._counts = Counters()
-        self._subject = subject
+        self._client = client
+        self._counters = counters
+        self._install = install
+        self._wants_traces = settings.traces  # False once they are active, or after a failure of the SDK
+        self._wants_metrics = settings.metrics
         self._tracer: Tracer | None = None
-        self._instruments: Instruments | None = None
-        self._client: ClientMetricsSource | None = None
+        self._instruments: MetricInstruments | None = None
+        self._instrument: Instrument | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Look for an SDK now, and again every second until all that is wanted of it is there, or has raised.
-
-        May be called again after `stop`, on any loop. What was turned on before is not turned on twice.
-        """
-        if self._instruments is not None and self._client is not None:
-            self._instruments.add(self._client)
-        tracer, instruments = None, None
-        if self._traces:
-            try:
-                tracer = tracer_of(self._settings)
-            except Exception:
-                log_sdk_failure()
-                self._traces = False
-        if self._metrics:
-            try:
-                instruments = instruments_of(self._settings)
-            except Exception:
-                log_sdk_failure()
-                self._metrics = False
-        if tracer is not None or instruments is not None:
-            self._turn_on(tracer, instruments)
-        if self._traces or self._metrics:
-            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self.start)
-
-    def _turn_on(self, tracer: Tracer | None, instruments: Instruments | None) -> None:
-        subject = self._subject(self._counts)
-        if instruments is not None:
-            self._instruments, self._metrics = instruments, False
-            self._client = subject.client
-            instruments.add(subject.client)
-            subject.hooks.add(self._counts)
-        if tracer is not None:
-            self._tracer, self._traces = tracer, False
-            subject.hooks.add(SpanEvents(tracer, subject))
-            if self._settings.node_spans and subject.tap is not None:
-                subject.tap.subscribe(NodeSpans(tracer, subject).begin)
-            subject.hooks.trace_with(current_context, functools.partial(in_the_background, tracer, subject.namespace))
-        wrap(subject, self._tracer, self._instruments, self._counts, self._settings)
+        """Look for an SDK. After `stop`, telemetry that was active continues, also on another event loop."""
+        if self._instruments is not None:
+            self._instruments.add(self._client.source)
+        self._look()
 
     def stop(self) -> None:
-        """Leave no timer behind, and report nothing more."""
+        """Cancel the timer and stop reporting metrics."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._instruments is not None and self._client is not None:
-            self._instruments.remove(self._client)
+        self._install(self._instrument)
+        if self._instruments is not None:
+            self._instruments.remove(self._client.source)
+
+    def look_again(self) -> Instrument | None:
+        """Look for an SDK during a call. Return the instrument of that call."""
+        self._look()
+        return self._instrument
+
+    def _look(self) -> None:
+        tracer, instruments = None, None
+        if self._wants_traces:
+            try:
+                tracer = find_tracer(self._settings)
+            except Exception:
+                log_sdk_failure()
+                self._wants_traces = False
+        if self._wants_metrics:
+            try:
+                instruments = find_instruments(self._settings)
+            except Exception:
+                log_sdk_failure()
+                self._wants_metrics = False
+        if tracer is not None or instruments is not None:
+            self._activate(tracer, instruments)
+        self._install(self._instrument)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if self._wants_traces or self._wants_metrics:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._install(SdkSearch(self))
+
+    def _activate(self, tracer: Tracer | None, instruments: MetricInstruments | None) -> None:
+        client = self._client
+        if instruments is not None:
+            self._instruments, self._wants_metrics = instruments, False
+            instruments.add(client.source)
+            client.hooks.add(self._counters)
+        if tracer is not None:
+            self._tracer, self._wants_traces = tracer, False
+            client.hooks.add(SpanEvents(tracer, client))
+            if self._settings.node_spans and client.request_tracer is not None:
+                client.request_tracer.subscribe(NodeSpans(tracer, client).begin)
+            client.hooks.trace_with(current_context, functools.partial(in_the_background, tracer, client.namespace))
+        self._instrument = CallInstrument(client, self._tracer, self._instruments, self._counters, self._settings)
 
 
-def tracer_of(settings: Telemetry) -> Tracer | None:
-    """None: there is no SDK, or it is disabled."""
+class SdkSearch:
+    """Instrument of a client whose last search for an SDK was a second ago. The next call searches again."""
+
+    def __init__(self, activation: Activation) -> None:
+        self._activation = activation
+
+    def call(
+        self, name: str, work: Coroutine[Any, Any, T], subject: object, consistency: str | None = None
+    ) -> Coroutine[Any, Any, T]:
+        """Look for an SDK. Observe the call if there is one, and return `work` unchanged otherwise."""
+        instrument = self._activation.look_again()
+        return work if instrument is None else instrument.call(name, work, subject, consistency)
+
+
+def find_tracer(settings: Telemetry) -> Tracer | None:
+    """Return the tracer of the SDK, or None if there is no SDK, or if it is disabled."""
     provider = settings.tracer_provider or trace.get_tracer_provider()
     if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
         return None

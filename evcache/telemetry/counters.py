@@ -1,6 +1,6 @@
-"""What a client has done, in plain numbers: a listener that counts. Whoever reports them reads them when asked to.
+"""Counters of the events in a client, which exporters read on demand.
 
-Plain integers: a counter of an SDK costs as much as a read from this process's memory does several times over.
+The counters are plain integers. An increment of an SDK's counter costs several times a hit in the near cache.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from evcache.zones.errors import CacheError
 
 
 class Counters(Hooks):
-    """Counts since it began to listen, by what tells them apart."""
+    """Hooks that count events by their attributes."""
 
     def __init__(self) -> None:
         self.reads: Counter[tuple[Source, bool]] = Counter()
-        """Keys that were looked for: where they were found, and whether there was a value."""
+        """Read keys, by origin and by True for a hit."""
         self.fallbacks: Counter[tuple[str, str]] = Counter()
-        """Reads that left a zone for the next one: the zone, and why."""
+        """Reads that left a zone for the next one, by zone and reason."""
         self.zone_writes: Counter[tuple[str, Outcome, bool]] = Counter()
-        """What zones did with writes, and whether that was after the call had returned."""
+        """Outcomes of writes in zones, with True for an outcome after the return of the call."""
         self.writes: Counter[tuple[str, bool]] = Counter()
-        """Writes by operation, and whether as many zones as were asked for have them."""
+        """Writes by operation, with True if the required number of zones have the write."""
         self.repairs: Counter[tuple[str, Outcome]] = Counter()
         self.hints: Counter[str] = Counter()
         self.hints_ended: Counter[tuple[str, HintEnd]] = Counter()
         self.loads: Counter[str] = Counter()
-        """Keys that were loaded; by the error's name, those that could not be."""
+        """Keys that loaders were called for, by the class of the error. Empty for success."""
         self.stale: Counter[str] = Counter()
-        """Values that were returned after they had gone out of date, by why."""
+        """Stale values that were returned, by reason."""
         self.hedges: Counter[tuple[str, bool]] = Counter()
         self.denied: Counter[str] = Counter()
         self.gutter: Counter[bool] = Counter()
         self.hidden: Counter[str] = Counter()
-        """Errors that were returned as misses."""
+        """Errors that were returned as misses, by class."""
         self.decode_errors: Counter[str] = Counter()
-        """Values that could not be decoded, by the zone that they came from."""
+        """Values that could not be decoded, by zone."""
 
     def read(self, key: bytes, zone: str, source: Source, *, hit: bool) -> None:
         del key, zone
         self.reads[source, hit] += 1
 
     def fell_back(self, zone: str, error: CacheError | None) -> None:
-        self.fallbacks[zone, reason(error)] += 1
+        self.fallbacks[zone, fallback_reason(error)] += 1
 
     def zone_wrote(self, zone: str, outcome: Outcome, *, late: bool) -> None:
         self.zone_writes[zone, outcome, late] += 1
@@ -83,6 +83,6 @@ class Counters(Hooks):
         self.decode_errors[zone] += 1
 
 
-def reason(error: CacheError | None) -> str:
-    """Why a read left a zone, in a word."""
+def fallback_reason(error: CacheError | None) -> str:
+    """Return the reason for which a read left a zone: `miss`, or the class of the error."""
     return "miss" if error is None else type(error).__qualname__

@@ -1,7 +1,7 @@
-"""The metrics of a client: a table. Names, units and attributes; and where each number is read from.
+"""Table of all metrics: names, units, attributes and the functions that read the numbers.
 
-`db.client.operation.duration` is named, and measured in the buckets, of OpenTelemetry's conventions for database clients.
-All others are read when somebody asks for them, from what the client counts anyway.
+The name and the buckets of `db.client.operation.duration` come from OpenTelemetry's conventions for database clients. All
+other metrics are read when an exporter collects them, from counters that the client keeps in any case.
 """
 
 from __future__ import annotations
@@ -16,103 +16,102 @@ from evcache.telemetry.counters import Counters
 from evcache.zones.nodes.node import Node
 from evcache.zones.topology.model import Endpoint
 
+NodePlace = tuple[str, Endpoint]
+"""Zone and address of a node."""
+
 K = TypeVar("K")
 V = TypeVar("V")
 
 Kind = Literal["counter", "gauge"]
 Value = tuple[float, tuple[str | bool | int, ...]]
-"""A number, and the values of its attributes in the order of its metric's."""
+"""A number with the values of its attributes, in the order of `Metric.attributes`."""
 
 NAMESPACE = "db.namespace"
-"""An attribute of all: the client's namespace."""
+"""Attribute of all metrics: the namespace of the client."""
 
 DURATION = "db.client.operation.duration"
-DURATION_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)  # seconds; of the conventions
+DURATION_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)  # seconds, from the conventions
 
 
 class ClientMetricsSource:
-    """A client, as far as its numbers are concerned."""
+    """Numbers of one client."""
 
     def __init__(
-        self,
-        namespace: str,
-        counts: Counters,
-        stats: Callable[[], Stats],
-        nodes: Callable[[], Mapping[tuple[str, Endpoint], Node]],
+        self, namespace: str, counters: Counters, stats: Callable[[], Stats], nodes: Callable[[], Mapping[NodePlace, Node]]
     ) -> None:
         self.namespace = namespace
-        self.counts = counts
+        self.counters = counters
         self.stats = stats
         self.nodes = nodes
 
 
 class Metric(NamedTuple):
-    """One metric."""
+    """One row of the table."""
 
     name: str
     kind: Kind
     unit: str
     attributes: tuple[str, ...]
-    """Beside `db.namespace`."""
-    meaning: str
-    measure: Callable[[ClientMetricsSource], Iterable[Value]]
-    together: Callable[[float, float], float] = operator.add
-    """How the numbers of several clients of one namespace in this process become one."""
+    """Attributes besides `db.namespace`."""
+    description: str
+    read: Callable[[ClientMetricsSource], Iterable[Value]]
+    merge: Callable[[float, float], float] = operator.add
+    """Function that combines the numbers of several clients of one namespace in this process."""
 
 
 def _nodes(measure: Callable[[Node], float]) -> Callable[[ClientMetricsSource], Iterable[Value]]:
-    def read(client: ClientMetricsSource) -> Iterable[Value]:
-        for (zone, endpoint), node in _copy(client.nodes()):
+    def read(source: ClientMetricsSource) -> Iterable[Value]:
+        for (zone, endpoint), node in _copy(source.nodes()):
             yield measure(node), (zone, endpoint.path or endpoint.host, endpoint.port)
 
     return read
 
 
 def _near(attribute: str) -> Callable[[ClientMetricsSource], Iterable[Value]]:
-    def read(client: ClientMetricsSource) -> Iterable[Value]:
-        near = client.stats().near
+    def read(source: ClientMetricsSource) -> Iterable[Value]:
+        near = source.stats().near
         return [] if near is None else [(getattr(near, attribute), ())]
 
     return read
 
 
-def _near_removals(client: ClientMetricsSource) -> Iterable[Value]:
-    near = client.stats().near
+def _near_removals(source: ClientMetricsSource) -> Iterable[Value]:
+    near = source.stats().near
     if near is not None:
         for cause in ("expired", "evicted", "replaced", "invalidated", "cleared"):
             yield getattr(near, cause), (cause,)
 
 
 def _bus(attribute: str) -> Callable[[ClientMetricsSource], Iterable[Value]]:
-    def read(client: ClientMetricsSource) -> Iterable[Value]:
-        bus = client.stats().invalidation
+    def read(source: ClientMetricsSource) -> Iterable[Value]:
+        bus = source.stats().invalidation
         return [] if bus is None else [(getattr(bus, attribute), ())]
 
     return read
 
 
 def _stat(measure: Callable[[Stats], float]) -> Callable[[ClientMetricsSource], Iterable[Value]]:
-    return lambda client: [(measure(client.stats()), ())]
+    return lambda source: [(measure(source.stats()), ())]
 
 
-def _leases(client: ClientMetricsSource) -> Iterable[Value]:
-    loads = client.stats().loads
+def _leases(source: ClientMetricsSource) -> Iterable[Value]:
+    loads = source.stats().loads
     return [(loads.leases_won, ("won",)), (loads.leases_lost, ("lost",))]
 
 
 _HIT = {True: "hit", False: "miss"}
 _NODE = ("evcache.zone", "server.address", "server.port")
 
-# Exporters read from threads of their own, while the event loop may be adding to what is read.
-_TRIES = 10
+# Exporters read from other threads while the event loop may change the dicts.
+_ATTEMPTS = 10
 
 
-def _undisturbed(read: Callable[[], Iterable[K]]) -> list[K]:
-    """What is read, read again when the event loop has changed it meanwhile."""
-    for _ in range(_TRIES):
+def _retry_while_changing(read: Callable[[], Iterable[K]]) -> list[K]:
+    """Return the values of `read`. Read again if the event loop changed a dict during the iteration."""
+    for _ in range(_ATTEMPTS):
         try:
             return list(read())
-        except RuntimeError:  # it has grown, or shrunk
+        except RuntimeError:  # the size of a dict changed during iteration
             continue
     return []
 
@@ -121,13 +120,13 @@ def _copy(mapping: Mapping[K, V]) -> list[tuple[K, V]]:
     return list(mapping.items())
 
 
-def _zones(client: ClientMetricsSource) -> list[str]:
-    return sorted({zone for (zone, _), _ in _copy(client.nodes())})
+def _zones(source: ClientMetricsSource) -> list[str]:
+    return sorted({zone for (zone, _), _ in _copy(source.nodes())})
 
 
-def _zones_without_versions(client: ClientMetricsSource) -> Iterable[Value]:
-    without = client.stats().zones_without_versions
-    return [(zone in without, (zone,)) for zone in _zones(client)]
+def _zones_without_versions(source: ClientMetricsSource) -> Iterable[Value]:
+    without = source.stats().zones_without_versions
+    return [(zone in without, (zone,)) for zone in _zones(source)]
 
 
 METRICS = (
@@ -136,40 +135,40 @@ METRICS = (
         "counter",
         "{key}",
         ("evcache.source", "evcache.result"),
-        "keys that were read, by origin (`near`, `local`, `preferred`, `fallback`, `none`); `hit` or `miss`",
-        lambda client: [(count, (source, _HIT[hit])) for (source, hit), count in _copy(client.counts.reads)],
+        "read keys, by origin (`near`, `local`, `preferred`, `fallback`, `none`) and result (`hit`, `miss`)",
+        lambda source: [(count, (source, _HIT[hit])) for (source, hit), count in _copy(source.counters.reads)],
     ),
     Metric(
         "evcache.read.fallbacks",
         "counter",
         "{read}",
         ("evcache.zone", "evcache.fallback.reason"),
-        "reads that left a zone for the next one: `miss`, or the error's name",
-        lambda client: [(count, names) for names, count in _copy(client.counts.fallbacks)],
+        "reads that left a zone for the next one, by reason: `miss`, or the class of the error",
+        lambda source: [(count, names) for names, count in _copy(source.counters.fallbacks)],
     ),
     Metric(
         "evcache.read.failovers_denied",
         "counter",
         "{read}",
         ("evcache.zone",),
-        "reads that did not ask another zone, since the failover budget is used up",
-        lambda client: [(count, (zone,)) for zone, count in _copy(client.counts.denied)],
+        "reads that did not ask another zone, because the failover budget was used up",
+        lambda source: [(count, (zone,)) for zone, count in _copy(source.counters.denied)],
     ),
     Metric(
         "evcache.read.hedges",
         "counter",
         "{read}",
         ("evcache.zone", "evcache.result"),
-        "reads that asked a second zone: `won` when its answer came first, or `lost`",
-        lambda client: [(count, (zone, "won" if won else "lost")) for (zone, won), count in _copy(client.counts.hedges)],
+        "hedged reads: `won` if the reply of the second zone came first, otherwise `lost`",
+        lambda source: [(count, (zone, "won" if won else "lost")) for (zone, won), count in _copy(source.counters.hedges)],
     ),
     Metric(
         "evcache.read.gutter",
         "counter",
         "{read}",
         ("evcache.result",),
-        "reads that no zone answered, and the gutter did",
-        lambda client: [(count, (_HIT[hit],)) for hit, count in _copy(client.counts.gutter)],
+        "reads that the gutter served because no zone answered",
+        lambda source: [(count, (_HIT[hit],)) for hit, count in _copy(source.counters.gutter)],
     ),
     Metric(
         "evcache.errors_as_misses",
@@ -177,32 +176,32 @@ METRICS = (
         "{call}",
         ("error.type",),
         "errors that were returned as misses",
-        lambda client: [(count, (kind,)) for kind, count in _copy(client.counts.hidden)],
+        lambda source: [(count, (kind,)) for kind, count in _copy(source.counters.hidden)],
     ),
     Metric(
         "evcache.decode_errors",
         "counter",
         "{value}",
         ("evcache.zone",),
-        "values that were found and could not be decoded, by the zone that they came from",
-        lambda client: [(count, (zone,)) for zone, count in _copy(client.counts.decode_errors)],
+        "values that could not be decoded, by zone",
+        lambda source: [(count, (zone,)) for zone, count in _copy(source.counters.decode_errors)],
     ),
     Metric(
         "evcache.writes",
         "counter",
         "{write}",
         ("db.operation.name", "evcache.result"),
-        "writes: `met` when as many zones as were asked for have them, or `unmet`",
-        lambda client: [(count, (name, "met" if met else "unmet")) for (name, met), count in _copy(client.counts.writes)],
+        "writes: `met` if the required number of zones have them, otherwise `unmet`",
+        lambda source: [(count, (name, "met" if met else "unmet")) for (name, met), count in _copy(source.counters.writes)],
     ),
     Metric(
         "evcache.zone.writes",
         "counter",
         "{write}",
         ("evcache.zone", "evcache.outcome", "evcache.late"),
-        "what each zone did with writes, and whether that was after the call had returned",
-        lambda client: [
-            (count, (zone, str(outcome), late)) for (zone, outcome, late), count in _copy(client.counts.zone_writes)
+        "outcomes of writes in each zone; `evcache.late` is true after the return of the call",
+        lambda source: [
+            (count, (zone, str(outcome), late)) for (zone, outcome, late), count in _copy(source.counters.zone_writes)
         ],
     ),
     Metric(
@@ -210,7 +209,7 @@ METRICS = (
         "counter",
         "{write}",
         (),
-        "writes that were sent again, since a zone held a newer version that the client had not seen",
+        "writes that were sent again, because a zone held a newer version that the client had not seen",
         _stat(lambda stats: stats.writes_resent),
     ),
     Metric(
@@ -218,7 +217,7 @@ METRICS = (
         "counter",
         "{version}",
         (),
-        "versions seen that were more than 60 s ahead of the client's clock",
+        "versions that were more than 60 s ahead of the client's clock",
         _stat(lambda stats: stats.versions_refused),
     ),
     Metric(
@@ -226,24 +225,24 @@ METRICS = (
         "counter",
         "{key}",
         ("evcache.zone", "evcache.outcome"),
-        "zones that were brought what they lacked",
-        lambda client: [(count, (zone, str(outcome))) for (zone, outcome), count in _copy(client.counts.repairs)],
+        "copies of the latest version to stale zones",
+        lambda source: [(count, (zone, str(outcome))) for (zone, outcome), count in _copy(source.counters.repairs)],
     ),
     Metric(
         "evcache.hints.pending",
         "gauge",
         "{write}",
         (),
-        "writes that are kept for zones that missed them",
+        "stored hints, which are writes that a zone missed",
         _stat(lambda stats: stats.hints),
     ),
-    Metric("evcache.hints.size", "gauge", "By", (), "what they take", _stat(lambda stats: stats.hint_bytes)),
+    Metric("evcache.hints.size", "gauge", "By", (), "memory of stored hints", _stat(lambda stats: stats.hint_bytes)),
     Metric(
         "evcache.hints.file_unusable",
         "gauge",
         "{file}",
         (),
-        "1 if hints are kept in memory only although they should be in a file",
+        "1 if the hint file is unusable, so that hints are in memory only",
         _stat(lambda stats: int(stats.hint_file_error is not None)),
     ),
     Metric(
@@ -251,16 +250,16 @@ METRICS = (
         "counter",
         "{write}",
         ("evcache.zone", "evcache.hint.end"),
-        "writes that are not kept any more: `delivered`, or why not",
-        lambda client: [(count, names) for names, count in _copy(client.counts.hints_ended)],
+        "hints that ended: `delivered`, or the reason for which they were dropped",
+        lambda source: [(count, names) for names, count in _copy(source.counters.hints_ended)],
     ),
     Metric(
         "evcache.zone.out",
         "gauge",
         "{zone}",
         ("evcache.zone",),
-        "1 for a zone that is read last, since too many of its nodes are down",
-        lambda client: [(zone in client.stats().zones_out, (zone,)) for zone in _zones(client)],
+        "1 for an ejected zone, which is read last because too many of its nodes are down",
+        lambda source: [(zone in source.stats().zones_out, (zone,)) for zone in _zones(source)],
         max,
     ),
     Metric(
@@ -277,7 +276,7 @@ METRICS = (
         "gauge",
         "{node}",
         _NODE,
-        "0 for a node that is down, and is not asked",
+        "0 for a node that is down",
         _nodes(lambda node: not node.is_down),
         min,
     ),
@@ -286,7 +285,7 @@ METRICS = (
         "gauge",
         "{node}",
         _NODE,
-        "1 for a node whose circuit is open or half open",
+        "1 for a node whose circuit is open or half-open",
         _nodes(lambda node: node.circuit != "closed"),
         max,
     ),
@@ -295,7 +294,7 @@ METRICS = (
         "gauge",
         "{request}",
         _NODE,
-        "requests whose reply has not been read",
+        "requests in flight",
         _nodes(lambda node: node.pending),
     ),
     Metric(
@@ -307,24 +306,24 @@ METRICS = (
         "{entry}",
         (),
         "entries of the near cache",
-        lambda client: [] if client.stats().near is None else [(client.stats().near_entries, ())],
+        lambda source: [] if source.stats().near is None else [(source.stats().near_entries, ())],
     ),
     Metric(
         "evcache.near.size",
         "gauge",
         "By",
         (),
-        "what they count for",
-        lambda client: [] if client.stats().near is None else [(client.stats().near_bytes, ())],
+        "size of the near cache by its own estimate",
+        lambda source: [] if source.stats().near is None else [(source.stats().near_bytes, ())],
     ),
-    Metric("evcache.near.hits", "counter", "{key}", (), "keys that the near cache had", _near("hits")),
-    Metric("evcache.near.misses", "counter", "{key}", (), "keys that it had not", _near("misses")),
+    Metric("evcache.near.hits", "counter", "{key}", (), "keys found in the near cache", _near("hits")),
+    Metric("evcache.near.misses", "counter", "{key}", (), "keys not found in the near cache", _near("misses")),
     Metric(
         "evcache.near.removals",
         "counter",
         "{entry}",
         ("evcache.cause",),
-        "entries that are no longer there: `expired`, `evicted`, `replaced`, `invalidated`, `cleared`",
+        "removed entries: `expired`, `evicted`, `replaced`, `invalidated`, `cleared`",
         _near_removals,
     ),
     Metric(
@@ -332,16 +331,16 @@ METRICS = (
         "counter",
         "{key}",
         ("error.type",),
-        "keys that loaders were asked for; with the error's name, in vain; empty, with success",
-        lambda client: [(count, (kind,)) for kind, count in _copy(client.counts.loads)],
+        "keys that loaders were called for, by the class of the error; empty for success",
+        lambda source: [(count, (kind,)) for kind, count in _copy(source.counters.loads)],
     ),
-    Metric("evcache.loads.running", "gauge", "{load}", (), "loaders that run", _stat(lambda stats: stats.loads.running)),
+    Metric("evcache.loads.running", "gauge", "{load}", (), "running loaders", _stat(lambda stats: stats.loads.running)),
     Metric(
         "evcache.loads.waiting",
         "gauge",
         "{key}",
         (),
-        "keys that are being loaded, or wait for it",
+        "keys that are loaded or wait for a loader",
         _stat(lambda stats: stats.loads.waiting),
     ),
     Metric(
@@ -349,7 +348,7 @@ METRICS = (
         "counter",
         "{lease}",
         ("evcache.result",),
-        "leases: `won` when this process loads, `lost` when another one does",
+        "leases: `won` if this process loads, `lost` if another process does",
         _leases,
     ),
     Metric(
@@ -357,21 +356,21 @@ METRICS = (
         "counter",
         "{key}",
         ("evcache.stale.reason",),
-        "values that were returned after they had gone out of date: during a `refresh`, or because of an `error`",
-        lambda client: [(count, (why,)) for why, count in _copy(client.counts.stale)],
+        "stale values that were returned, during a `refresh` or because of an `error` of the load",
+        lambda source: [(count, (why,)) for why, count in _copy(source.counters.stale)],
     ),
-    Metric("evcache.invalidations.sent", "counter", "{key}", (), "changes that were announced", _bus("published")),
-    Metric("evcache.invalidations.received", "counter", "{key}", (), "changes that others announced", _bus("received")),
+    Metric("evcache.invalidations.sent", "counter", "{key}", (), "keys in sent invalidation messages", _bus("published")),
     Metric(
-        "evcache.invalidations.gaps", "counter", "{gap}", (), "times when announcements may have been missed", _bus("gaps")
+        "evcache.invalidations.received", "counter", "{key}", (), "keys in received invalidation messages", _bus("received")
     ),
-    Metric("evcache.invalidations.losses", "counter", "{loss}", (), "times when the channel was lost", _bus("losses")),
+    Metric("evcache.invalidations.gaps", "counter", "{gap}", (), "gaps in the messages of another client", _bus("gaps")),
+    Metric("evcache.invalidations.losses", "counter", "{loss}", (), "losses of the invalidation channel", _bus("losses")),
     Metric(
         "evcache.background.tasks",
         "gauge",
         "{task}",
         (),
-        "tasks that outlive their calls",
+        "background tasks that outlive their calls",
         _stat(lambda stats: stats.background_tasks),
     ),
     Metric(
@@ -379,20 +378,20 @@ METRICS = (
         "gauge",
         "s",
         (),
-        "how late the event loop was when it was last looked at",
+        "latest delay of the event loop",
         _stat(lambda stats: stats.loop_lag),
         max,
     ),
 )
 
 
-def read(metric: Metric, clients: Iterable[ClientMetricsSource]) -> list[tuple[float, dict[str, str | bool | int]]]:
-    """What a metric says now of these clients, with its attributes. From any thread."""
+def measure(metric: Metric, sources: Iterable[ClientMetricsSource]) -> list[tuple[float, dict[str, str | bool | int]]]:
+    """Return the present numbers of a metric with their attributes. Any thread may call it."""
     found: dict[tuple[str | bool | int, ...], float] = {}
-    for client in clients:
-        for value, attributes in _undisturbed(partial(metric.measure, client)):
-            place = (client.namespace, *attributes)
+    for source in sources:
+        for value, attributes in _retry_while_changing(partial(metric.read, source)):
+            row = (source.namespace, *attributes)
             number = value if isinstance(value, float) else int(value)
-            found[place] = number if place not in found else metric.together(found[place], number)
+            found[row] = number if row not in found else metric.merge(found[row], number)
     names = (NAMESPACE, *metric.attributes)
-    return [(value, dict(zip(names, place, strict=True))) for place, value in found.items()]
+    return [(value, dict(zip(names, row, strict=True))) for row, value in found.items()]

@@ -1,4 +1,4 @@
-"""What a client tells OpenTelemetry, and the client that it is told of."""
+"""Settings of telemetry, and the parts of a client that telemetry observes."""
 
 from __future__ import annotations
 
@@ -17,36 +17,40 @@ from evcache.zones.transport.request_tracing import RequestTracer
 from evcache.zones.validation import at_least_one, methods
 
 SCOPE = "evcache"
-"""Whose spans and instruments they are."""
+"""Instrumentation scope of all spans and metrics."""
 
 KeyDisplay = Literal["none", "hashed", "clear"]
 
 
-# Calls whose duration is recorded in a second, about. Recording one takes an SDK as long as a read takes this client:
-# above that, every n-th is recorded, which leaves the histogram its shape. The counters of reads and writes count all.
+# Recording a duration takes an SDK as long as a read takes this client. Above this rate every n-th call is recorded, which
+# keeps the shape of the histogram. The counters of reads and writes count all calls.
 DURATIONS_PER_SECOND = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """What a client tells OpenTelemetry. Raises `InvalidArgument` for what can't be meant."""
+    """Settings of traces and metrics. Raises `InvalidArgument` for a value that cannot be used."""
 
     traces: bool = True
+    """True to create a span for each call."""
     metrics: bool = True
+    """True to report metrics."""
     keys: KeyDisplay = "none"
-    """What spans say of keys, as `evcache.key`: nothing, half of their SHA-256 in hex, or the keys themselves."""
+    """Form of `evcache.key` in spans: no key, half of its SHA-256 in hex, or the key itself."""
     node_spans: bool = False
-    """Whether each request to a node is a span, too, under that of its call."""
+    """True to create a span for each request to a node, as a child of the span of its call."""
     durations_per_second: int | None = DURATIONS_PER_SECOND
-    """Calls of each operation whose duration is recorded in a second, about; None: all, and each costs as much as a read."""
+    """Approximate number of durations recorded in a second for each operation. If None, all are recorded, and each takes as
+    long as a read."""
     tracer_provider: TracerProvider | None = None
-    """None: the one that the service has installed, once it has."""
+    """Provider of the tracer. If None, the one that the service has installed."""
     meter_provider: MeterProvider | None = None
+    """Provider of the meter. If None, the one that the service has installed."""
 
     def __post_init__(self) -> None:
         for name in ("traces", "metrics", "node_spans"):
             if not isinstance(getattr(self, name), bool):
-                raise InvalidArgument(name, f"True or False is needed, not {getattr(self, name)!r}")
+                raise InvalidArgument(name, f"True or False is required, not {getattr(self, name)!r}")
         if self.keys not in get_args(KeyDisplay):
             raise InvalidArgument("keys", f"{self.keys!r} is none of {', '.join(map(repr, get_args(KeyDisplay)))}")
         if self.durations_per_second is not None:
@@ -56,16 +60,14 @@ class Telemetry:
 
 
 class ObservedClient(NamedTuple):
-    """The client that is observed."""
+    """Parts of one client that telemetry reads."""
 
-    operations: object
-    """Whose methods are wrapped: the client itself."""
     namespace: str
     hooks: HookDispatcher
     cluster: Cluster
-    client: ClientMetricsSource
-    """Whose numbers are read."""
+    source: ClientMetricsSource
+    """Source of the numbers for metrics."""
     levels: Mapping[str, str]
-    """The consistency of operations, where a call does not say."""
-    tap: RequestTracer | None
-    """Where its requests to nodes can be listened to."""
+    """Default consistency level of each operation."""
+    request_tracer: RequestTracer | None
+    """Tracer of requests to nodes. None without `node_spans`."""

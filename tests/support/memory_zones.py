@@ -185,7 +185,7 @@ class MemoryZones:
         circuit = options.pop("circuit", CircuitLimits(slow_start=0))
         connect_timeout = options.pop("connect_timeout", NodeSettings().connect_timeout)
         limits = options.pop("limits", ConnectionLimits())
-        client = EVCache(
+        client = options.pop("kind", EVCache)(
             options.pop("namespace", NAMESPACE),
             options.pop("zones", self.topology),
             nodes=NodeSettings(

@@ -1,4 +1,4 @@
-"""OpenTelemetry SDK in memory, with the trees of spans and the metrics that a client reported."""
+"""OpenTelemetry SDK in memory, which returns trees of spans and numbers of metrics."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ Attributes = dict[str, Any]
 
 @dataclass
 class Seen:
-    """A span that has ended. Equal to another one when all that a reader of traces sees is."""
+    """A span that has ended. Equality covers all that a reader of traces sees."""
 
     name: str
     attributes: Attributes
     events: list[tuple[str, Attributes]] = field(default_factory=list)
     error: str | None = None
-    """What its status says, for one that failed."""
+    """Description of the status of a failed span."""
     children: list[Seen] = field(default_factory=list)
-    """In the order in which they began."""
+    """Child spans in the order of their starts."""
     kind: SpanKind = SpanKind.CLIENT
     span: ReadableSpan | None = field(default=None, compare=False, repr=False)
 
     @property
     def links(self) -> list[int]:
-        """The ids of the spans that it is linked to."""
+        """Ids of linked spans."""
         assert self.span is not None
         return [link.context.span_id for link in self.span.links]
 
     @property
     def id(self) -> int:
-        """What a link to it has."""
+        """Id of the span."""
         assert self.span is not None
         return self.span.get_span_context().span_id
 
     @property
     def trace(self) -> int:
-        """The trace that it is a part of."""
+        """Id of the trace."""
         assert self.span is not None
         return self.span.get_span_context().trace_id
 
     def everything(self) -> Iterator[object]:
-        """All that it and those under it say, for a look at what must not be said."""
+        """Yield all texts of the span and of its children."""
         yield from (self.name, self.error, *self.attributes.items())
         for name, attributes in self.events:
             yield from (name, *attributes.items())
@@ -69,16 +69,16 @@ def call(
     error: str | None = None,
     children: list[Seen] | None = None,
 ) -> Seen:
-    """The span that a call of this operation is to have made: with what all have, and these."""
+    """Return the expected span of a call, with the common attributes and the given ones."""
     common = {"db.system.name": "memcached", "db.operation.name": operation, "db.namespace": namespace}
     return Seen(f"{operation} {namespace}", {**common, **(attributes or {})}, events or [], error, children or [])
 
 
 class Bench:
-    """The providers of one SDK, separate from any other in this process."""
+    """Providers of one SDK, which no other test uses."""
 
     def __init__(self, sampler: Sampler | None = None, *processors: SpanProcessor) -> None:
-        """`processors`: beside the one that keeps what has ended."""
+        """Make the providers. `processors` are added to the one that stores ended spans."""
         self._exporter = InMemorySpanExporter()
         self._reader = InMemoryMetricReader()
         self.tracer_provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
@@ -89,13 +89,13 @@ class Bench:
         self.tracer = self.tracer_provider.get_tracer("the service")
 
     def settings(self, **options: Any) -> Telemetry:
-        """For a client that tells this SDK."""
+        """Return settings of a client that reports to this SDK."""
         return Telemetry(**{"tracer_provider": self.tracer_provider, "meter_provider": self.meter_provider, **options})
 
     # Spans.
 
     def take(self) -> list[Seen]:
-        """What has ended since the last look: those without a parent among them, in the order in which they began."""
+        """Return the root spans that ended since the last call, in the order of their starts."""
         ended = sorted(self._exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
         self._exporter.clear()
         seen = {span.get_span_context().span_id: _seen(span) for span in ended}
@@ -106,14 +106,14 @@ class Bench:
         return roots
 
     def one(self) -> Seen:
-        """The only tree since the last look."""
+        """Return the only root span since the last call."""
         (seen,) = self.take()
         return seen
 
     # Metrics.
 
     def metrics(self) -> dict[str, Metric]:
-        """What a collection finds now, by name. Each has been made once."""
+        """Collect the metrics and return them by name. Each occurs once."""
         found: dict[str, Metric] = {}
         data = self._reader.get_metrics_data()
         for resource in data.resource_metrics if data is not None else ():
@@ -124,8 +124,9 @@ class Bench:
         return found
 
     def points(self, name: str, namespace: str = "t") -> dict[tuple[Any, ...], Any]:
-        """A metric's numbers for a namespace (of a histogram, the count), by the values of their other attributes in the
-        order of the names.
+        """Return the numbers of a metric for a namespace, by the values of its other attributes.
+
+        The values are in the order of the attribute names. The number of a histogram is its count.
         """
         metric = self.metrics().get(name)
         found = {}
@@ -137,7 +138,7 @@ class Bench:
 
 
 def values(attributes: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The values of attributes in the order of their names."""
+    """Return the values of attributes in the order of their names."""
     return tuple(value for _, value in sorted(attributes.items()))
 
 

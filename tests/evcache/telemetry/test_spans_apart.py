@@ -1,20 +1,20 @@
-"""What a call meets is noted to its own span, or to none: never to the span of the call that it is made in."""
+"""Events of a call reach its own span or none, never the span of an outer call."""
 
 import asyncio
 import contextvars
 
 from opentelemetry import context, trace
 
-from tests.evcache.telemetry.test_spans import ONE, call, client, left
 from tests.support.memory_zones import on_zones
-from tests.support.telemetry import Bench
+from tests.support.observed_clients import ONE, left, observed_client
+from tests.support.telemetry import Bench, call
 
 
 @on_zones(zones=2)
-async def test_a_call_in_a_loader_under_a_span_that_is_not_sampled(zones):
-    """A loader may work under a span that is not its caller's, as what is shared by many requests does."""
+async def test_call_in_a_loader_under_an_unsampled_span(zones):
+    """A loader may run under a span that is not that of its caller, because many requests share it."""
     bench = Bench()
-    cache = await client(zones, bench)
+    cache = await observed_client(zones, bench)
     await cache.set("other", 1)
     bench.take()
     apart = trace.NonRecordingSpan(trace.SpanContext(1, 1, is_remote=True))
@@ -32,10 +32,10 @@ async def test_a_call_in_a_loader_under_a_span_that_is_not_sampled(zones):
 
 
 @on_zones(zones=2)
-async def test_a_call_that_is_dropped_half_way_may_be_closed_anywhere(zones):
-    """As the garbage collector does: in a context that is not the one in which the call began."""
+async def test_dropped_call_can_be_closed_in_another_context(zones):
+    """The garbage collector closes a coroutine in a context other than that of its start."""
     bench = Bench()
-    cache = await client(zones, bench)
+    cache = await observed_client(zones, bench)
     dropped = cache.get("k")
     answer = contextvars.copy_context().run(dropped.send, None)
     dropped.close()
