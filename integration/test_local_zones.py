@@ -1,5 +1,6 @@
 """Contract of LocalZones on containers and on each memcached binary, with errors of the docker engine."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -51,3 +52,4 @@ def test_missing_engine_is_an_error(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/docker.sock")
     with pytest.raises(BackendUnavailable, match="no docker engine answers"):
         run(LocalZones(backend="docker").start)
+    gc.collect()  # the error and its sockets are a cycle, whose collection would warn in a later test

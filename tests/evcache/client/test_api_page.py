@@ -81,6 +81,8 @@ def annotations_of_the_api():
     for node in found.body:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
+        if node.name.startswith("_") and not node.name.endswith("__"):
+            continue
         if any(isinstance(mark, ast.Name) and mark.id == "overload" for mark in node.decorator_list):
             continue
         arguments = [*node.args.args, *node.args.kwonlyargs]
