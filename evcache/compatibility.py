@@ -85,8 +85,8 @@ FEATURES = (
         "remaining TTL",
         _META,
         classic=False,
-        without="`Item.ttl` is None; the near cache stores no value that was read; after `append`, `prepend`, `incr` and "
-        "`decr` the copies in other zones have the `ttl` of the call, or of the client",
+        without="`Item.ttl` is None. The near cache stores no value that was read. After `append`, `prepend`, `incr` and "
+        "`decr`, the copies in other zones have the `ttl` of the call, or of the client",
     ),
     Feature(
         "append to compressed values",
