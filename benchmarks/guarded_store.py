@@ -27,8 +27,8 @@ from unittest.mock import patch
 from benchmarks.__main__ import keep_memory
 from benchmarks.servers import memcached_nodes
 from evcache import EVCache
-from evcache.replication import guarded_store as commands
-from evcache.replication.command import NEEDS_PEEK, NeedsPeek
+from evcache.replication.commands import guarded_store as commands
+from evcache.replication.commands.command import NEEDS_PEEK, NeedsPeek
 from evcache.zones.protocol import operations
 
 ZONES = 3

@@ -39,7 +39,7 @@ from evcache.hooks import HintEnd, Hooks
 from evcache.invalidation.bus import BusStats
 from evcache.load_policy import Loaded, LoadPolicy
 from evcache.near_cache.settings import NearCache, NearStats
-from evcache.reads.failover_budget import Failover
+from evcache.reads.failover.budget import Failover
 from evcache.reads.hedging import Hedging
 from evcache.replication.gutter import Gutter
 from evcache.replication.handoff.hints import Hints

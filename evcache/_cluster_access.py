@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from evcache._loop_affinity import LoopAffinity
+from evcache._helpers.loop_affinity import LoopAffinity
 from evcache.errors import CacheUnavailable, UsageError
 from evcache.hooks import HookDispatcher
 from evcache.options import Defaults, Options

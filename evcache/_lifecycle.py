@@ -7,9 +7,9 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from evcache._background import BackgroundTasks
-from evcache._loop_affinity import LoopAffinity
-from evcache._loop_end import LoopEnd
+from evcache._helpers.background import BackgroundTasks
+from evcache._helpers.loop_affinity import LoopAffinity
+from evcache._helpers.loop_end import LoopEnd
 from evcache.errors import CacheUnavailable
 from evcache.invalidation.bus import InvalidationBus
 from evcache.near_cache.coherence import CoherentNearCache

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from evcache._background import BackgroundTasks
 from evcache._cluster_access import ClusterAccess, Ready
+from evcache._helpers.background import BackgroundTasks
+from evcache._helpers.loop_affinity import LoopAffinity
 from evcache._lifecycle import Lifecycle
-from evcache._loop_affinity import LoopAffinity
 from evcache.config import ClientConfig
 from evcache.hooks import HookDispatcher
 from evcache.invalidation.bus import InvalidationBus
@@ -29,7 +29,7 @@ from evcache.read_through.request import LoadRequests
 from evcache.read_through.single_flight import SingleFlight
 from evcache.reads.context import ReadContext
 from evcache.reads.decoding import Decoding
-from evcache.reads.failover_budget import TokenBucket
+from evcache.reads.failover.budget import TokenBucket
 from evcache.reads.hedging import HedgedReader
 from evcache.reads.near_values import NearValues
 from evcache.reads.reader import Reader
@@ -38,8 +38,8 @@ from evcache.reads.zone_reader import ZoneReader
 from evcache.replication.gutter import GutterPool
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.hlc import HybridLogicalClock
-from evcache.replication.read_repair import ReadRepair
-from evcache.replication.repair_sampling import RepairSampler
+from evcache.replication.repair.read_repair import ReadRepair
+from evcache.replication.repair.sampling import RepairSampler
 from evcache.replication.seen_versions import SeenVersions
 from evcache.replication.version_support import VersionSupport, zones_without_versions
 from evcache.stats import Stats
@@ -47,9 +47,9 @@ from evcache.telemetry import Activation, Instrument, ObservedClient
 from evcache.telemetry.counters import Counters
 from evcache.telemetry.metric_table import ClientMetricsSource
 from evcache.writes.calls import WriteCalls
-from evcache.writes.compare_and_set import CompareAndSet
-from evcache.writes.coordinator import Coordinator
-from evcache.writes.for_update import read_for_update
+from evcache.writes.conditional.compare_and_set import CompareAndSet
+from evcache.writes.conditional.coordinator import Coordinator
+from evcache.writes.conditional.for_update import read_for_update
 from evcache.writes.write_through import WriteThrough
 from evcache.writes.writer import Writer
 from evcache.zones.cluster import Cluster, ClusterSnapshot

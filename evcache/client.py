@@ -9,7 +9,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from evcache._coroutine_function import coroutine_function
+from evcache._helpers.coroutine_function import coroutine_function
 from evcache._lifecycle import CLOSE_SECONDS
 from evcache._runtime import Runtime
 from evcache.channels import InvalidationChannel
@@ -31,7 +31,7 @@ from evcache.hooks import Hooks
 from evcache.load_policy import Loaded, LoadPolicy
 from evcache.near_cache.settings import NearCache
 from evcache.options import ItemOptions, Key, LoadOptions, ReadOptions, TouchOptions
-from evcache.reads.failover_budget import Failover
+from evcache.reads.failover.budget import Failover
 from evcache.reads.hedging import Hedging
 from evcache.replication.gutter import Gutter
 from evcache.replication.handoff.hints import Hints

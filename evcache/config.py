@@ -15,7 +15,7 @@ from evcache.hooks import Hooks
 from evcache.load_policy import LoadPolicy
 from evcache.near_cache.settings import NearCache
 from evcache.options import Defaults, Errors, Level, Ordering, Seconds
-from evcache.reads.failover_budget import Failover
+from evcache.reads.failover.budget import Failover
 from evcache.reads.hedging import Hedging
 from evcache.replication.gutter import GUTTER, Gutter
 from evcache.replication.handoff.hints import Hints

@@ -2,6 +2,7 @@
 
 import ast
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ OPTIONAL = frozenset({"atheris", "click", "docker", "rich", "testcontainers", "u
 NEEDS_AN_EXTRA = frozenset({"evcache.cli.commands", "evcache.testing.backends.docker"})
 
 MOST_LINES = 400
+MOST_MODULES = 16
 # The public API on one page: each operation with its signature and its documentation, and one line of delegation.
 ON_ONE_PAGE = "evcache.client"
 
@@ -110,7 +112,7 @@ ORDER = """
     options
     values
     load_policy
-    _sqlite_journal _background _loop_affinity _steps _loop_end _retry _awaitable _coroutine_function
+    _helpers
     hooks
     results consistency errors compatibility
     zones.testing
@@ -158,6 +160,12 @@ def test_an_import_that_points_up_is_found():
     assert points_up("evcache.zones.transport.base", "evcache.zones.nodes.node")
     assert not points_up("evcache.client", "evcache.values.keys")
     assert not points_up("evcache.replication.hlc", "evcache.zones.errors")
+
+
+def test_no_room_has_more_than_13_modules():
+    """A newcomer reads the names of a room at one glance."""
+    rooms = Counter(path.parent for path in SOURCES.values() if path.name != "__init__.py")
+    assert {str(room): number for room, number in rooms.items() if number > MOST_MODULES} == {}
 
 
 def test_no_file_is_longer_than_400_lines():

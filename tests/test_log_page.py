@@ -13,7 +13,7 @@ LEVELS = {"exception": "ERROR", "log": "INFO, WARNING"}
 
 def logger_names(path, text):
     """Return the loggers that the calls of a module use. Journals log under the logger of their subclass."""
-    if path.name == "_sqlite_journal.py":
+    if path.name == "sqlite_journal.py":
         subclasses = [source.read_text("utf-8") for source in (ROOT / "evcache").rglob("*journal.py")]
         return sorted(
             {name for source in subclasses for name in re.findall(r'^    logger = "([\w.]+)"$', source, re.MULTILINE)}

@@ -15,7 +15,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from evcache._loop_end import LoopEnd
+from evcache._helpers.loop_end import LoopEnd
 from evcache.channels.base import ChannelError
 from evcache.channels.inbox import MAX_WAITING_MESSAGES, Inbox
 from evcache.zones._live import Live

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from evcache._retry import retry_forever
+from evcache._helpers.retry import retry_forever
 from evcache.channels.base import ChannelError, InvalidationChannel, Subscription
 from evcache.invalidation.gap_detector import GapDetector
 from evcache.invalidation.messages import Change, DecodeFailed, InvalidationMessage, Kind, decode

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from evcache.near_cache.coherence import CoherentNearCache
 from evcache.near_cache.version_fences import NO_BLOCK, Block
-from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.hlc import NOTHING_NEWER, HybridLogicalClock, cas_of
 from evcache.replication.seen_versions import SeenVersions
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from evcache._retry import retry_forever
+from evcache._helpers.retry import retry_forever
 from evcache.channels.base import InvalidationChannel
 from evcache.invalidation.messages import InvalidationMessage, encode
 from evcache.invalidation.outbox import Outbox

@@ -37,7 +37,7 @@ from evcache.near_cache.settings import CHANNEL_TTL_SECONDS, TTL_SECONDS, NearCa
 from evcache.near_cache.store import NearStore
 from evcache.near_cache.sweeper import Sweeper
 from evcache.near_cache.version_fences import NO_BLOCK, Block, VersionFences
-from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.hlc import NOTHING_NEWER, cas_of
 from evcache.replication.reconcile import ZoneHit
 from evcache.results import RemovalCause

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from evcache._steps import ByteBudget
+from evcache._helpers.steps import ByteBudget
 from evcache.errors import ValueTooLarge
 from evcache.near_cache.coherence import FetchToken
 from evcache.read_through.context import LoadContext

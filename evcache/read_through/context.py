@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from evcache._background import BackgroundTasks
+from evcache._helpers.background import BackgroundTasks
 from evcache.hooks import HookDispatcher
 from evcache.near_cache.coherence import CoherentNearCache, FetchToken
 from evcache.options import Options

@@ -22,8 +22,8 @@ from evcache.read_through.leases import Lease
 from evcache.read_through.request import LoadRequest
 from evcache.read_through.single_flight import Result
 from evcache.reads.decoding import Decoding
-from evcache.replication import node_requests
-from evcache.replication.guarded_store import StoreCommand, interpret_store
+from evcache.replication.commands import node_requests
+from evcache.replication.commands.guarded_store import StoreCommand, interpret_store
 from evcache.replication.hlc import cas_of
 from evcache.replication.lanes import Flow
 from evcache.replication.reconcile import ZoneHit

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from evcache._loop_affinity import LoopAffinity
+from evcache._helpers.loop_affinity import LoopAffinity
 from evcache.errors import DecodeError
 from evcache.hooks import HookDispatcher
 from evcache.load_policy import LoadPolicy

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from evcache._steps import STEP_KEYS, Steps
+from evcache._helpers.steps import STEP_KEYS, Steps
 from evcache.errors import DecodeError
 from evcache.hooks import HookDispatcher
 from evcache.load_policy import LoadPolicy

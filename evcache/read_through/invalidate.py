@@ -11,7 +11,7 @@ from evcache.errors import CacheUnavailable, DecodeError, ValueTooLarge
 from evcache.options import Defaults, Level, Seconds
 from evcache.reads.results import ReadResults
 from evcache.reads.zone_reader import ZoneReader
-from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.reconcile import ZoneHit
 from evcache.results import WriteResult
 from evcache.values.envelope import Envelope, wrap

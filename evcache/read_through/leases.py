@@ -26,8 +26,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
+from evcache.replication.commands.node_requests import capabilities_of, request_lease
 from evcache.replication.hlc import MAX_CAS, NOT_A_VERSION, HybridLogicalClock, cas_of
-from evcache.replication.node_requests import capabilities_of, request_lease
 from evcache.replication.reconcile import ZoneHit
 from evcache.values.keys import MAX_KEY_BYTES
 from evcache.values.ttl import TTL_GRANULARITY_SECONDS

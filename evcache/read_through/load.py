@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, null
 from enum import Enum
 from typing import Any, NamedTuple
 
-from evcache._steps import Steps, run_concurrently
+from evcache._helpers.steps import Steps, run_concurrently
 from evcache.errors import DecodeError, LoadAborted
 from evcache.near_cache.coherence import FetchToken
 from evcache.read_through.bulk_fill import AT_ONCE, BulkFill, LoadedValue

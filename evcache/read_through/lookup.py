@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from evcache._steps import STEP_KEYS
+from evcache._helpers.steps import STEP_KEYS
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError
 from evcache.hooks import HookDispatcher
 from evcache.near_cache.entry import NearEntry

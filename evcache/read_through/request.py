@@ -8,7 +8,7 @@ from functools import partial
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from evcache._awaitable import await_result
+from evcache._helpers.awaitable import await_result
 from evcache.load_policy import LoadPolicy
 from evcache.options import Defaults, Level, Options, Seconds
 from evcache.reads.decoding import Decoder, Decoding, can_read

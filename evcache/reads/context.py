@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from evcache.hooks import Hooks
 from evcache.options import Options
-from evcache.reads.failover_budget import TokenBucket
+from evcache.reads.failover.budget import TokenBucket
 from evcache.replication.gutter import GutterPool
 from evcache.replication.hlc import HybridLogicalClock
-from evcache.replication.read_repair import ReadRepair
 from evcache.replication.reconcile import Answer, ZoneHit, stale_replicas
-from evcache.replication.repair_sampling import RepairSampler
+from evcache.replication.repair.read_repair import ReadRepair
+from evcache.replication.repair.sampling import RepairSampler
 from evcache.replication.seen_versions import SeenVersions
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError

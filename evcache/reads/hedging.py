@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from evcache.hooks import Hooks
-from evcache.reads.failover_budget import TokenBucket
+from evcache.reads.failover.budget import TokenBucket
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.health.loop_lag import STALL_SECONDS

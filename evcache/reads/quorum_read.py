@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from evcache.errors import StaleReplica
 from evcache.reads.context import ReadCall, ReadContext
-from evcache.replication.node_requests import get
+from evcache.replication.commands.node_requests import get
 from evcache.replication.reconcile import Answer, ZoneHit, check_answered, is_decided, latest_of, reject_if_older
 from evcache.zones._tasks import unattended
 from evcache.zones.errors import CacheError

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from evcache._cluster_access import ClusterAccess
-from evcache._steps import STEP_KEYS, Steps
+from evcache._helpers.steps import STEP_KEYS, Steps
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError
 from evcache.hooks import HookDispatcher
 from evcache.near_cache.coherence import CoherentNearCache

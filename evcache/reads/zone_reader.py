@@ -14,13 +14,13 @@ from evcache.near_cache.coherence import CoherentNearCache
 from evcache.near_cache.entry import NearEntry
 from evcache.near_cache.s3fifo import Entry
 from evcache.options import Options
+from evcache.reads.bulk.portions import read_in_portions
 from evcache.reads.context import ManyItems, ReadCall, ReadContext
-from evcache.reads.failover import read_from_first, read_on, try_first_zone
-from evcache.reads.failover_policy import ReadAttempt, is_settled
+from evcache.reads.failover.one_key import read_from_first, read_on, try_first_zone
+from evcache.reads.failover.policy import ReadAttempt, is_settled
 from evcache.reads.hedging import HedgedReader
-from evcache.reads.portions import read_in_portions
 from evcache.reads.quorum_read import read_quorum
-from evcache.replication.node_requests import get
+from evcache.replication.commands.node_requests import get
 from evcache.replication.reconcile import Answer, ZoneHit
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError

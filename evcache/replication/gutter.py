@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from evcache.replication.command import execute
-from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.commands.command import execute
+from evcache.replication.commands.guarded_store import StoreCommand
+from evcache.replication.commands.node_requests import get
 from evcache.replication.hlc import HybridLogicalClock
-from evcache.replication.node_requests import get
 from evcache.replication.reconcile import ZoneHit
 from evcache.results import Outcome
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER, exptime_sent_again

@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from evcache._background import BackgroundTasks
-from evcache.replication.command import Command
-from evcache.replication.guarded_store import StoreCommand
+from evcache._helpers.background import BackgroundTasks
+from evcache.replication.commands.command import Command
+from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.zones.errors import NodeError, NodeTimeout, NodeUnavailable
 from evcache.zones.nodes.node import Node
 

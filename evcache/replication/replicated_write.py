@@ -11,15 +11,15 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeGuard
 
-from evcache._background import BackgroundTasks
+from evcache._helpers.background import BackgroundTasks
 from evcache.hooks import HookDispatcher
 from evcache.options import Options
-from evcache.replication.command import Command
-from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.commands.command import Command
+from evcache.replication.commands.guarded_store import StoreCommand
+from evcache.replication.commands.touch import TouchCommand
 from evcache.replication.gutter import GUTTER
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.seen_versions import SeenVersions
-from evcache.replication.touch import TouchCommand
 from evcache.replication.zone_write import ZoneWrite
 from evcache.results import ACKNOWLEDGED, Outcome
 from evcache.zones.cluster import ClusterSnapshot

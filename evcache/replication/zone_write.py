@@ -6,9 +6,9 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from evcache.replication.command import Interpret, Sent, Skipped, execute
+from evcache.replication.commands.command import Interpret, Sent, Skipped, execute
+from evcache.replication.commands.node_requests import capabilities_of
 from evcache.replication.lanes import Lane
-from evcache.replication.node_requests import capabilities_of
 from evcache.results import Outcome
 from evcache.zones.errors import CacheError, NodeTimeout, QueueFull
 from evcache.zones.nodes.node import Node

@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from evcache._loop_affinity import LoopAffinity
+from evcache._helpers.loop_affinity import LoopAffinity
 from evcache.errors import CodecError
 from evcache.options import Seconds
 from evcache.results import WriteResult

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
-from evcache._retry import retry_forever
+from evcache._helpers.retry import retry_forever
 from evcache.write_behind.batch import AttemptedBatch, Batch
 from evcache.write_behind.buffer import Buffer
 from evcache.write_behind.capacity import Capacity

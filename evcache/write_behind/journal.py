@@ -6,7 +6,7 @@ repeats it under the same id, and never puts its content into a batch with anoth
 
 from __future__ import annotations
 
-from evcache._sqlite_journal import BUSY_SECONDS, Row, SqliteJournal, Table
+from evcache._helpers.sqlite_journal import BUSY_SECONDS, Row, SqliteJournal, Table
 from evcache.write_behind.batch import PendingWrite, SavedWrite
 
 FORMAT = 1

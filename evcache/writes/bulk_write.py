@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from evcache.errors import CacheUnavailable
 from evcache.options import Options
-from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.gutter import GUTTER, GutterPool
 from evcache.replication.lanes import STEP, Flow
 from evcache.replication.replicated_write import ReplicatedWrite

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evcache._cluster_access import ClusterAccess
-from evcache._steps import Steps
+from evcache._helpers.steps import Steps
 from evcache.options import Defaults, Errors, Key, Level, Ordering, Seconds, check_keys
-from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.results import Item, WriteResult
 from evcache.values.codec import Codec
 from evcache.values.keys import Keys
-from evcache.writes.atomic import Add, Cas, ConditionalWrite, Replace
-from evcache.writes.concat import Concat
+from evcache.writes.conditional.atomic import Add, Cas, ConditionalWrite, Replace
+from evcache.writes.conditional.concat import Concat
+from evcache.writes.conditional.increment import Increment
 from evcache.writes.draft import Draft
-from evcache.writes.increment import Increment
 from evcache.writes.value_limits import check_size, check_sizes
 from evcache.writes.writer import Writer
 from evcache.zones.errors import InvalidArgument

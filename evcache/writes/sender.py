@@ -26,8 +26,8 @@ from collections.abc import Callable
 
 from evcache.invalidation.dispatcher import InvalidationDispatcher
 from evcache.options import Options
-from evcache.replication.command import Command
-from evcache.replication.guarded_store import DeleteCommand, StoreCommand
+from evcache.replication.commands.command import Command
+from evcache.replication.commands.guarded_store import DeleteCommand, StoreCommand
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.replicated_write import ReplicatedWrite, Replicator
 from evcache.replication.zone_write import ZoneWrite

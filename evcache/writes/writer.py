@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from typing import Any, TypeVar
 
-from evcache._background import BackgroundTasks
+from evcache._helpers.background import BackgroundTasks
 from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable
 from evcache.hooks import HookDispatcher
 from evcache.invalidation.dispatcher import InvalidationDispatcher
 from evcache.options import Options
-from evcache.replication.command import Command
-from evcache.replication.guarded_store import DeleteCommand, StoreCommand
+from evcache.replication.commands.command import Command
+from evcache.replication.commands.guarded_store import DeleteCommand, StoreCommand
+from evcache.replication.commands.touch import TouchCommand
 from evcache.replication.gutter import GutterPool
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.lanes import Flow, Lanes
 from evcache.replication.replicated_write import ReplicatedWrite, Replicator
 from evcache.replication.seen_versions import SeenVersions
-from evcache.replication.touch import TouchCommand
 from evcache.results import Outcome, WriteResult
 from evcache.values.ttl import to_exptime
-from evcache.writes.atomic import ConditionalWrite, Renew
 from evcache.writes.bulk_write import BulkWrite
-from evcache.writes.conditional_writer import ConditionalWriter, Coordinated
-from evcache.writes.coordinator import Coordinator
+from evcache.writes.conditional.atomic import ConditionalWrite, Renew
+from evcache.writes.conditional.coordinator import Coordinator
+from evcache.writes.conditional.writer import ConditionalWriter, Coordinated
 from evcache.writes.draft import Draft
 from evcache.writes.sender import RetriedWrite, Sender
 from evcache.zones.cluster import ClusterSnapshot

@@ -9,16 +9,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from evcache.replication.commands.node_requests import peek, touch
+from evcache.replication.commands.touch import TouchCommand
 from evcache.replication.handoff.delivery import has_expired
 from evcache.replication.handoff.hints import Hint, Kind
-from evcache.replication.node_requests import peek, touch
-from evcache.replication.touch import TouchCommand
 from evcache.results import Outcome
 from evcache.values.flags import FLAG_INT, FLAG_STR, FLAG_TOMBSTONE
 from evcache.values.ttl import NEVER, to_exptime
-from evcache.writes.compare_and_set import Decision
+from evcache.writes.conditional.compare_and_set import Decision
+from evcache.writes.conditional.increment import count_by_arrival
 from evcache.writes.draft import Draft
-from evcache.writes.increment import count_by_arrival
 from evcache.zones.protocol.replies import number
 
 LONGEST_TTL_SECONDS = 5.0

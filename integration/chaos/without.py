@@ -112,17 +112,17 @@ FIXES: Mapping[str, Fix] = {
     ),
     "latest-state": Fix(
         "conditional writes are decided on the latest version that a reachable zone holds",
-        (Patch("evcache.writes.coordinator:Coordinator.look", former.look),),
+        (Patch("evcache.writes.conditional.coordinator:Coordinator.look", former.look),),
         frozenset({Promise.COMPARE, Promise.REFUSAL, Promise.APPENDED, Promise.COUNTED, Promise.OWN_WRITES}),
     ),
     "counter-versions": Fix(
         "counters have versions",
-        (Patch("evcache.writes.increment:Increment.decide", former.count),),
+        (Patch("evcache.writes.conditional.increment:Increment.decide", former.count),),
         _COUNTER_PROMISES,
     ),
     "touch-values": Fix(
         "touch looks before it touches",
-        (Patch("evcache.replication.touch:TouchCommand.peek_and_apply", former.settle_touch),),
+        (Patch("evcache.replication.commands.touch:TouchCommand.peek_and_apply", former.settle_touch),),
         frozenset({Promise.TOUCH}),
     ),
     "delete-hints": Fix(  # other clients of a run know of the delete, and their reads repair the zone
@@ -151,7 +151,7 @@ FIXES: Mapping[str, Fix] = {
     ),
     "repair-announced": Fix(  # clients of a run have no near cache
         "a repair is announced",
-        (Patch("evcache.replication.read_repair:ReadRepair._store_copy", former.store_copy),),
+        (Patch("evcache.replication.repair.read_repair:ReadRepair._store_copy", former.store_copy),),
     ),
     "one-copy-store": Fix(  # saves bytes; every promise holds without it
         "larger values travel once in a guarded store",

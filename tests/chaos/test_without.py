@@ -2,7 +2,7 @@
 
 import pytest
 
-from evcache.replication import read_repair
+from evcache.replication.repair import read_repair
 from evcache.values import ttl
 from integration.chaos.promises import Promise, Violation
 from integration.chaos.report import Report

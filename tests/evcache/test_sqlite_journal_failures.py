@@ -83,7 +83,7 @@ def test_a_file_damaged_in_use_is_given_up_and_keeps_no_more_changes(bench, capl
 
 def test_a_file_that_fails_for_long_is_given_up(bench, monkeypatch):
     """Changes that wait for the file must not fill the memory."""
-    monkeypatch.setattr("evcache._sqlite_journal.MAX_UNSAVED", 10)
+    monkeypatch.setattr("evcache._helpers.sqlite_journal.MAX_UNSAVED", 10)
 
     async def main():
         file = await bench.filled(bench.record(0))

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from evcache.replication.command import execute
-from evcache.replication.guarded_store import DeleteCommand, StoreCommand
+from evcache.replication.commands.command import execute
+from evcache.replication.commands.guarded_store import DeleteCommand, StoreCommand
 from evcache.replication.hlc import MAX_CAS, NOT_A_VERSION, HybridLogicalClock
 from evcache.results import ACKNOWLEDGED
 from evcache.values.flags import FLAG_TOMBSTONE

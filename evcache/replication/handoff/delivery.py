@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from evcache.replication.command import execute
-from evcache.replication.guarded_store import DeleteCommand, StoreCommand
+from evcache.replication.commands.command import execute
+from evcache.replication.commands.guarded_store import DeleteCommand, StoreCommand
+from evcache.replication.commands.touch import remove_version, touch_version
 from evcache.replication.handoff.hints import Hint, Kind
 from evcache.replication.hlc import HybridLogicalClock
-from evcache.replication.touch import remove_version, touch_version
 from evcache.results import Outcome
 from evcache.values.ttl import exptime_sent_again
 from evcache.zones.nodes.node import Node

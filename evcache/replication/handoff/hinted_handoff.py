@@ -16,15 +16,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 
-from evcache._background import BackgroundTasks
-from evcache._retry import retry_forever, wait_until_set
+from evcache._helpers.background import BackgroundTasks
+from evcache._helpers.retry import retry_forever, wait_until_set
 from evcache.hooks import HintEnd, Hooks
-from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.handoff.delivery import DELIVERY_TIMEOUT_SECONDS, batches, has_expired, send_hint
 from evcache.replication.handoff.hints import Hint, Hints, HintStore, Kind
 from evcache.replication.handoff.journal import HintJournal
 from evcache.replication.hlc import NOTHING_NEWER, HybridLogicalClock
-from evcache.replication.read_repair import ReadRepair
+from evcache.replication.repair.read_repair import ReadRepair
 from evcache.replication.seen_versions import SeenVersions
 from evcache.results import Outcome
 from evcache.values.flags import FLAG_TOMBSTONE

@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections.abc import Callable
 
-from evcache._sqlite_journal import BUSY_SECONDS, Row, SqliteJournal, Table
+from evcache._helpers.sqlite_journal import BUSY_SECONDS, Row, SqliteJournal, Table
 from evcache.replication.handoff.hints import Hint, Hints, HintStore, Kind
 from evcache.zones._tasks import abandon, cancel_once, unattended
 from evcache.zones.errors import InvalidArgument

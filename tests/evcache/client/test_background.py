@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from evcache._background import BackgroundTasks
+from evcache._helpers.background import BackgroundTasks
 from evcache.zones.errors import NodeTimeout
 from tests.support.virtual_time import run
 

@@ -16,7 +16,7 @@ from evcache import (
     Unsupported,
 )
 from evcache.client import EVCache
-from evcache.replication.node_requests import peek
+from evcache.replication.commands.node_requests import peek
 from tests.support.memory_zones import MemoryZones, full, on_zones, pass_time
 from tests.support.virtual_time import in_virtual_time
 

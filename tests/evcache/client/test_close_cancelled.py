@@ -6,7 +6,7 @@ import gc
 import pytest
 
 from evcache import CacheUnavailable, Hedging, Hints, LocalChannel, NearCache, UsageError
-from evcache._background import BackgroundTasks
+from evcache._helpers.background import BackgroundTasks
 from evcache.replication.handoff.journal import HintFile
 from tests.support.memory_zones import PATIENT, QUICK, ChangingTopology, Listener, MemoryZones, on_zones, pass_time
 from tests.support.virtual_time import settle

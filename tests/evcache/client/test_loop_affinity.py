@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from evcache import EVCache, UsageError
-from evcache._loop_affinity import LoopAffinity
+from evcache._helpers.loop_affinity import LoopAffinity
 
 ZONES = {"a": ["127.0.0.1:1"]}  # no server listens: the check of the loop comes first
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from evcache._steps import ByteBudget, run_concurrently
+from evcache._helpers.steps import ByteBudget, run_concurrently
 from tests.support.virtual_time import in_virtual_time, settle
 
 

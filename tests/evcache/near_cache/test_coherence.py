@@ -7,7 +7,7 @@ import pytest
 
 from evcache import CacheUnavailable, EVCache, NearCache
 from evcache.near_cache.coherence import CoherentNearCache
-from evcache.replication.guarded_store import DeleteCommand, StoreCommand
+from evcache.replication.commands.guarded_store import DeleteCommand, StoreCommand
 from evcache.replication.hlc import HybridLogicalClock, cas_of
 from evcache.replication.reconcile import ZoneHit
 from evcache.zones.protocol.replies import Hit

@@ -9,7 +9,7 @@ from evcache import NearCache
 from evcache.near_cache.coherence import CoherentNearCache
 from evcache.near_cache.entry import UNDECODED
 from evcache.near_cache.settings import CHANNEL_TTL_SECONDS, TTL_SECONDS
-from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.hlc import HybridLogicalClock, cas_of
 from evcache.replication.reconcile import ZoneHit
 from evcache.values.codec import StandardCodec

@@ -14,8 +14,8 @@ from tests.support.virtual_time import settle
 @pytest.fixture(autouse=True)
 def portions(monkeypatch):
     """Read ten keys in a portion, so that fifty are many."""
-    monkeypatch.setattr("evcache.reads.portions.PORTION_KEYS", 10)
-    monkeypatch.setattr("evcache.reads.portions.PORTION_KEYS_PER_NODE", 1)
+    monkeypatch.setattr("evcache.reads.bulk.portions.PORTION_KEYS", 10)
+    monkeypatch.setattr("evcache.reads.bulk.portions.PORTION_KEYS_PER_NODE", 1)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ PORTION = 10
 @pytest.fixture(autouse=True)
 def portions(monkeypatch):
     """Read ten keys in a portion, so that fifty are many."""
-    monkeypatch.setattr("evcache.reads.portions.PORTION_KEYS", PORTION)
-    monkeypatch.setattr("evcache.reads.portions.PORTION_KEYS_PER_NODE", 1)
+    monkeypatch.setattr("evcache.reads.bulk.portions.PORTION_KEYS", PORTION)
+    monkeypatch.setattr("evcache.reads.bulk.portions.PORTION_KEYS_PER_NODE", 1)
 
 
 async def filled(zones: MemoryZones, count: int, **options):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evcache import Failover, InvalidArgument
-from evcache.reads.failover_budget import TokenBucket
+from evcache.reads.failover.budget import TokenBucket
 
 ratios = st.sampled_from([0.0, 0.02, 0.5, 1.0, 2.0]) | st.floats(0, 10)
 bursts = st.sampled_from([0.0, 1.0, 10.0, 32.0]) | st.floats(0, 100)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from evcache.errors import FailoverDenied, StaleReplica
-from evcache.reads.failover_policy import (
+from evcache.reads.failover.policy import (
     Cost,
     ReadAttempt,
     cost_of,

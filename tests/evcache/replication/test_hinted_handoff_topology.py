@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from evcache import CircuitLimits, Hints
-from evcache.replication.comparison import Comparison, StaleCopy
 from evcache.replication.handoff.hinted_handoff import MAX_DELIVERIES, RETRY_LONGEST_SECONDS
+from evcache.replication.repair.comparison import Comparison, StaleCopy
 from evcache.zones import Endpoint, Topology, Zone
 from tests.support.memory_zones import QUICK, ChangingTopology, Listener, cut_off, full, on_zones, pass_time
 

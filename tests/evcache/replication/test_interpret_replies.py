@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from evcache.replication.guarded_store import interpret_guarded, interpret_guarded_once
+from evcache.replication.commands.guarded_store import interpret_guarded, interpret_guarded_once
 from evcache.results import Outcome
 from evcache.zones.errors import ProtocolError
 from evcache.zones.protocol.replies import Reply

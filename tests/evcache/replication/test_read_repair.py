@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from evcache import Outcome
-from evcache.replication.read_repair import MAX_REPAIRS, MAX_REPAIRS_PER_SECOND
+from evcache.replication.repair.read_repair import MAX_REPAIRS, MAX_REPAIRS_PER_SECOND
 from tests.support.memory_zones import QUICK, TOMBSTONE, Listener, cut_off, full, on_zones, pass_time
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from evcache.replication.repair_sampling import RepairSampler
+from evcache.replication.repair.sampling import RepairSampler
 
 
 def seeded(share, seed=1):

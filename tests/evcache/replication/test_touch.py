@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from evcache import LoadPolicy, Outcome
-from evcache.replication.node_requests import count_and_peek, peek
+from evcache.replication.commands.node_requests import count_and_peek, peek
 from evcache.values.flags import FLAG_ABSENT
 from evcache.zones.errors import QueueFull
 from evcache.zones.protocol.fields import READ_FIELDS
@@ -190,7 +190,7 @@ async def test_absence_written_between_the_look_and_the_touch_is_not_found(zones
         return seen
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evcache.replication.touch.peek", look_then_write)
+        patch.setattr("evcache.replication.commands.touch.peek", look_then_write)
         result = await cache.touch("k", 500, consistency="all")
     assert result.zones == dict.fromkeys("abc", Outcome.NOT_FOUND)
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from evcache import CacheUnavailable, Outcome
-from evcache._steps import STEP_KEYS
+from evcache._helpers.steps import STEP_KEYS
 from evcache.replication.lanes import STEP
 from evcache.zones.transport.limits import ConnectionLimits
 from tests.evcache.client.test_reopen import Story, both_ways

@@ -6,9 +6,9 @@ import math
 import pytest
 
 from evcache import CacheUnavailable
-from evcache.replication.command import execute
-from evcache.replication.guarded_store import StoreCommand
-from evcache.writes.increment import MAX_COUNTER
+from evcache.replication.commands.command import execute
+from evcache.replication.commands.guarded_store import StoreCommand
+from evcache.writes.conditional.increment import MAX_COUNTER
 from evcache.zones.errors import ServerError
 from evcache.zones.routing.zone_order import coordinator_order
 from tests.support.memory_zones import QUICK, TOMBSTONE, cut_off, full, on_zones, pass_time, pause_before_decisions

@@ -6,9 +6,9 @@ import copy
 import pytest
 
 from evcache import CacheUnavailable, LoadPolicy
-from evcache.replication import node_requests
-from evcache.replication.read_repair import StaleCopy
-from evcache.writes.increment import Increment
+from evcache.replication.commands import node_requests
+from evcache.replication.repair.read_repair import StaleCopy
+from evcache.writes.conditional.increment import Increment
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.fields import INSPECT_VALUE_FIELDS
 from evcache.zones.routing.zone_order import coordinator_order

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from evcache import Consistency, Hints, NearCache, Outcome
-from evcache.replication.guarded_store import DeleteCommand, StoreCommand
+from evcache.replication.commands.guarded_store import DeleteCommand, StoreCommand
 from evcache.replication.hlc import HybridLogicalClock, cas_of
 from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import pytest
 
 from evcache import LoadPolicy, Outcome
-from evcache._background import BackgroundTasks
+from evcache._helpers.background import BackgroundTasks
 from evcache.hooks import HookDispatcher
-from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.hlc import MAX_CAS, HybridLogicalClock, cas_of
 from evcache.replication.replicated_write import ReplicatedWrite, Replicator
 from evcache.replication.seen_versions import SeenVersions

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+from evcache.replication.commands.node_requests import Peeked, capabilities_of, get, peek
 from evcache.replication.hlc import MAX_CAS, cas_of
-from evcache.replication.node_requests import Peeked, capabilities_of, get, peek
 from evcache.results import Item, Outcome
 from evcache.values.envelope import Envelope, wrap
 from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.lifetime import content_of
 from evcache.values.ttl import to_exptime
-from evcache.writes.compare_and_set import CompareAndSet, Decision
+from evcache.writes.conditional.compare_and_set import CompareAndSet, Decision
 from evcache.writes.draft import Draft
 from evcache.zones.errors import InvalidArgument, Unsupported
 from evcache.zones.nodes.node import Node

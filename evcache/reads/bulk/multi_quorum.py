@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from evcache.errors import StaleReplica
+from evcache.reads.bulk.node_batches import Hits, answers_of, ask_node
 from evcache.reads.context import ManyItems, ReadCall, ReadContext
-from evcache.reads.node_batches import Hits, answers_of, ask_node
 from evcache.reads.quorum_read import in_order, wait_until, winner_of
 from evcache.replication.reconcile import (
     Answer,

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evcache.errors import StaleReplica
+from evcache.reads.bulk.multi_quorum import read_many_quorum
+from evcache.reads.bulk.node_batches import Batches, Hits, ask_nodes
 from evcache.reads.context import ManyItems, ReadCall, ReadContext
-from evcache.reads.failover import try_first_zone
-from evcache.reads.failover_policy import ReadAttempt, end_of_attempt, is_settled
-from evcache.reads.multi_failover import read_many_from_first, read_many_on
-from evcache.reads.multi_quorum import read_many_quorum
-from evcache.reads.node_batches import Batches, Hits, ask_nodes
+from evcache.reads.failover.many_keys import read_many_from_first, read_many_on
+from evcache.reads.failover.one_key import try_first_zone
+from evcache.reads.failover.policy import ReadAttempt, end_of_attempt, is_settled
 from evcache.replication.gutter import GUTTER
 from evcache.replication.reconcile import ZoneHit, count_answered, stale_replicas
 from evcache.values.flags import FLAG_TOMBSTONE

@@ -17,13 +17,11 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
-from evcache._background import BackgroundTasks
+from evcache._helpers.background import BackgroundTasks
 from evcache.hooks import Hooks
-from evcache.replication.command import execute
-from evcache.replication.comparison import Comparison, StaleCopy, compare_replicas, may_resurrect
-from evcache.replication.guarded_store import DeleteCommand, StoreCommand
-from evcache.replication.hlc import HybridLogicalClock
-from evcache.replication.node_requests import (
+from evcache.replication.commands.command import execute
+from evcache.replication.commands.guarded_store import DeleteCommand, StoreCommand
+from evcache.replication.commands.node_requests import (
     Peeked,
     capabilities_of,
     get,
@@ -31,8 +29,10 @@ from evcache.replication.node_requests import (
     peek_soon,
     read_peek,
 )
+from evcache.replication.commands.touch import remove_version
+from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.reconcile import ZoneHit
-from evcache.replication.touch import remove_version
+from evcache.replication.repair.comparison import Comparison, StaleCopy, compare_replicas, may_resurrect
 from evcache.results import Outcome
 from evcache.values.ttl import TOMBSTONE_TTL_SECONDS, exptime_of_copy, to_exptime
 from evcache.zones.cluster import ClusterSnapshot

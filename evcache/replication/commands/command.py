@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from evcache.replication.node_requests import capabilities_of
+from evcache.replication.commands.node_requests import capabilities_of
 from evcache.results import Outcome
 from evcache.zones.nodes.capabilities import Capabilities
 from evcache.zones.nodes.node import Node

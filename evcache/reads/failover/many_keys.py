@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import Mapping
 
 from evcache.errors import FailoverDenied, StaleReplica
+from evcache.reads.bulk.node_batches import answers_of, ask_nodes
 from evcache.reads.context import ReadCall, ReadContext
-from evcache.reads.failover import draw_first
-from evcache.reads.failover_policy import (
+from evcache.reads.failover.one_key import draw_first
+from evcache.reads.failover.policy import (
     Cost,
     ReadAttempt,
     cost_of,
@@ -22,7 +23,6 @@ from evcache.reads.failover_policy import (
     should_ask_next,
     silent_last,
 )
-from evcache.reads.node_batches import answers_of, ask_nodes
 from evcache.replication.gutter import GUTTER
 from evcache.replication.reconcile import Answer, ZoneHit, failure_of
 from evcache.zones.errors import CacheError, NodeSilent, NodeUnavailable

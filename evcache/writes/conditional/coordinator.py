@@ -4,7 +4,7 @@ If every zone decided for itself, two callers could both win, each in another zo
 the key. It is the same for every client as long as it is healthy. Its decision is then an ordinary write to the other zones.
 
 `Coordinator.elect` returns the zone. `Coordinator.look` ensures that it holds the latest version of all zones within reach.
-`evcache.writes.atomic` has the conditional writes.
+`evcache.writes.conditional.atomic` has the conditional writes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 
 from evcache.errors import CacheUnavailable
-from evcache.replication.node_requests import Peeked, peek
-from evcache.replication.read_repair import ReadRepair
+from evcache.replication.commands.node_requests import Peeked, peek
+from evcache.replication.repair.read_repair import ReadRepair
 from evcache.replication.seen_versions import SeenVersions
-from evcache.writes.compare_and_set import CompareAndSet
+from evcache.writes.conditional.compare_and_set import CompareAndSet
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeError, NodeUnavailable
 from evcache.zones.nodes.node import Node

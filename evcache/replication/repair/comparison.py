@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from evcache.replication.commands.node_requests import Peeked
 from evcache.replication.hlc import HybridLogicalClock, milliseconds_of
-from evcache.replication.node_requests import Peeked
 from evcache.zones.errors import CacheError
 from evcache.zones.health.node_health import Outage
 from evcache.zones.nodes.node import Node

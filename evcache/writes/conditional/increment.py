@@ -19,13 +19,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from evcache.replication import node_requests
-from evcache.replication.guarded_store import NAMING_LOOKS, NAMING_PAUSE_SECONDS, StoreCommand
+from evcache.replication.commands import node_requests
+from evcache.replication.commands.guarded_store import NAMING_LOOKS, NAMING_PAUSE_SECONDS, StoreCommand
+from evcache.replication.commands.node_requests import Peeked, peek, read_peek
 from evcache.replication.hlc import NOT_A_VERSION, cas_of
-from evcache.replication.node_requests import Peeked, peek, read_peek
 from evcache.results import Outcome
 from evcache.values.flags import FLAG_INT, FLAG_STR
-from evcache.writes.compare_and_set import CompareAndSet, Decision
+from evcache.writes.conditional.compare_and_set import CompareAndSet, Decision
 from evcache.writes.draft import Draft
 from evcache.zones.errors import ServerError
 from evcache.zones.nodes.node import Node

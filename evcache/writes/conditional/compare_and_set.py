@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from evcache.replication import node_requests
-from evcache.replication.guarded_store import StoreCommand
+from evcache.replication.commands import node_requests
+from evcache.replication.commands.guarded_store import StoreCommand
+from evcache.replication.commands.node_requests import Peeked, capabilities_of
 from evcache.replication.hlc import HybridLogicalClock, cas_of
-from evcache.replication.node_requests import Peeked, capabilities_of
-from evcache.replication.read_repair import REPAIR_TIMEOUT_SECONDS
+from evcache.replication.repair.read_repair import REPAIR_TIMEOUT_SECONDS
 from evcache.results import Outcome
 from evcache.values.ttl import NEVER, exptime_of_copy
 from evcache.writes.draft import Draft

@@ -6,20 +6,20 @@ import asyncio
 from collections.abc import Awaitable
 from typing import NamedTuple
 
-from evcache._background import BackgroundTasks
+from evcache._helpers.background import BackgroundTasks
 from evcache.errors import CacheUnavailable
 from evcache.invalidation.dispatcher import InvalidationDispatcher
 from evcache.near_cache.version_fences import Block
 from evcache.options import Options
+from evcache.replication.commands.node_requests import Peeked, peek
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.lanes import Lanes
-from evcache.replication.node_requests import Peeked, peek
 from evcache.replication.replicated_write import Replicator
 from evcache.results import Outcome, WriteResult
-from evcache.writes.atomic import ConditionalWrite
-from evcache.writes.compare_and_set import Decision
-from evcache.writes.coordinator import Coordinator
-from evcache.writes.keyed_lock import KeyedLock
+from evcache.writes.conditional.atomic import ConditionalWrite
+from evcache.writes.conditional.compare_and_set import Decision
+from evcache.writes.conditional.coordinator import Coordinator
+from evcache.writes.conditional.keyed_lock import KeyedLock
 from evcache.writes.value_limits import check_size
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeError, NodeTimeout, NodeUnavailable, ServerError

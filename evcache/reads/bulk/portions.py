@@ -6,10 +6,10 @@ import asyncio
 import math
 from collections.abc import Sequence
 
-from evcache._steps import run_concurrently
+from evcache._helpers.steps import run_concurrently
 from evcache.options import Options
+from evcache.reads.bulk.multi_get import read_many
 from evcache.reads.context import ManyItems, ReadCall, ReadContext
-from evcache.reads.multi_get import read_many
 from evcache.replication.reconcile import ZoneHit
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeTimeout

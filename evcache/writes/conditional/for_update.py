@@ -6,7 +6,7 @@ from evcache.errors import CacheUnavailable
 from evcache.options import Options
 from evcache.reads.zone_reader import ZoneReader
 from evcache.replication.reconcile import ZoneHit
-from evcache.writes.coordinator import Coordinator
+from evcache.writes.conditional.coordinator import Coordinator
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import NodeError
 

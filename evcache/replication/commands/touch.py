@@ -14,9 +14,9 @@ import asyncio
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from evcache.replication.command import NEEDS_PEEK, NeedsPeek
+from evcache.replication.commands.command import NEEDS_PEEK, NeedsPeek
+from evcache.replication.commands.node_requests import capabilities_of, delete, guarded_touch, peek, touch
 from evcache.replication.hlc import NOTHING_NEWER, HybridLogicalClock, cas_of
-from evcache.replication.node_requests import capabilities_of, delete, guarded_touch, peek, touch
 from evcache.replication.reconcile import ABSENCES
 from evcache.results import ACKNOWLEDGED, Outcome
 from evcache.values.flags import FLAG_ENVELOPE

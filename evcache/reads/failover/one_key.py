@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable, FailoverDenied, StaleReplica
 from evcache.reads.context import ReadCall, ReadContext
-from evcache.reads.failover_budget import TokenBucket
-from evcache.reads.failover_policy import (
+from evcache.reads.failover.budget import TokenBucket
+from evcache.reads.failover.policy import (
     Cost,
     ReadAttempt,
     cost_of,
@@ -25,7 +25,7 @@ from evcache.reads.failover_policy import (
     silent_last,
     zones_to_ask,
 )
-from evcache.replication.node_requests import get
+from evcache.replication.commands.node_requests import get
 from evcache.replication.reconcile import Answer, ZoneHit, failure_of, reject_if_older
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeSilent, NodeTimeout

@@ -7,13 +7,13 @@ import math
 from typing import Any
 
 from evcache.errors import DecodeError
-from evcache.replication.node_requests import Peeked, capabilities_of, get, peek, store
+from evcache.replication.commands.node_requests import Peeked, capabilities_of, get, peek, store
 from evcache.results import Outcome
 from evcache.values.codec import Codec
 from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.lifetime import content_of
 from evcache.values.ttl import TTL_GRANULARITY_SECONDS
-from evcache.writes.compare_and_set import CompareAndSet, Decision, refusal
+from evcache.writes.conditional.compare_and_set import CompareAndSet, Decision, refusal
 from evcache.writes.draft import Draft
 from evcache.zones.errors import InvalidArgument, Unsupported
 from evcache.zones.nodes.node import Node

@@ -12,9 +12,9 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
-from evcache.replication.command import Sent, Skipped
+from evcache.replication.commands.command import Sent, Skipped
+from evcache.replication.commands.node_requests import peek, store
 from evcache.replication.hlc import GUARD_STUB_CAS, NOT_A_VERSION, HybridLogicalClock, cas_of
-from evcache.replication.node_requests import peek, store
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome
 from evcache.values.flags import FLAG_INT, FLAG_TOMBSTONE
 from evcache.zones.nodes.capabilities import FITS_ANYWHERE_BYTES, Capabilities

@@ -1,0 +1,1 @@
+"""Bulk reads: many keys from one zone or from several."""

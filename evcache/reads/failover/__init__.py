@@ -1,0 +1,1 @@
+"""Failover of reads: the rule, its budget, and its use for one key and for many."""

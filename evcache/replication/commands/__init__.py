@@ -1,0 +1,1 @@
+"""Commands: the requests by which one node receives a write."""

@@ -1,0 +1,1 @@
+"""Read repair: the keys that are compared, the comparison, and the copies."""
