@@ -74,7 +74,7 @@ scale: $(READY)  ## what a thousand nodes in each zone take: time, memory, conne
 bulk: $(READY)  ## how much bulk calls of up to 100,000 keys do within their timeout, and what that takes; ARGS='--calls set_many'
 	$(BIN)/python -m benchmarks.bulk_writes $(ARGS)
 
-work: $(READY)  ## counts anew what each operation does, which tests hold it to
+work: $(READY)  ## count what each operation does, and store the counts that tests compare with
 	$(BIN)/python -m tests.work
 
 fuzz: $(READY)  ## a minute of mutated replies against the decoder

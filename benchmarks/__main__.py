@@ -1,7 +1,7 @@
 """Runs every contender in turn on the same work, round after round, and prints medians and ratios.
 
-Machines are noisy, and get slower or faster while a benchmark runs: so the contenders take turns in short rounds, the
-median of the rounds counts, and what is worth quoting is the ratio between clients of one run.
+A machine is noisy, and its speed changes during a benchmark. The contenders therefore take turns in short rounds, and the
+median of the rounds counts. Ratios between clients of one run are comparable; absolute times are not.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ async def compare(
         gc.collect()
         turns: dict[str, list[Round]] = {run.name: [] for run in runs}
         for number in range(pace.rounds + 1):
-            first = number % len(runs)  # whoever always came after the same one would have its disorder to cope with
+            first = number % len(runs)  # a fixed order would give one client the after-effects of another
             for run in runs[first:] + runs[:first]:
                 turn = await measure(run, pace.seconds)
                 if number:  # the first round warms up
@@ -164,10 +164,10 @@ def facts() -> dict[str, Any]:
 
 
 def keep_memory() -> bool:
-    """Have the allocator keep what is freed; whether it can be told so.
+    """Make the allocator keep freed memory. Return False if it has no such setting.
 
     glibc gives large blocks back to the kernel, or not, depending on what lies behind them. Where it does, each value of
-    1 MB costs 250 page faults: four times the processor time, for whoever happens to be in that state.
+    1 MB costs 250 page faults: four times the processor time, for whichever client is in that state.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

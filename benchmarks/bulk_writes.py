@@ -1,7 +1,7 @@
 """Bulk calls of up to 100,000 keys and of 90 MB: how much they do within their timeout, and what that takes.
 
-Three zones of one memcached each, new ones for each row, and a process of its own for each row, so that its peak of memory
-is its own. `cold` is the first call of a client, before any connection is open. `longest hold` is the processor time of the
+Each row has three new zones of one memcached each. It also has its own process, so that the peak of memory belongs to that
+row. `cold` is the first call of a client, before any connection is open. `longest hold` is the processor time of the
 event loop between two runs of a timer of one millisecond.
 """
 

@@ -1,4 +1,4 @@
-"""Who takes part. Each is opened anew for each kind of work, in each of the ways in which it may be at its best."""
+"""List of contenders. Each is opened again for each kind of work, with every setting that may be its fastest."""
 
 from __future__ import annotations
 

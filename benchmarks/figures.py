@@ -19,7 +19,7 @@ Results = Mapping[str, Result]
 
 @dataclass(frozen=True)
 class Figure:
-    """So many times what another contender does, on one kind of work."""
+    """Ratio of one contender's rate to another's, for one kind of work."""
 
     work: Work
     ours: str

@@ -57,7 +57,7 @@ class Wire(asyncio.BufferedProtocol):
 
 
 class Waiting:
-    """A call that waits for so many replies."""
+    """Call that waits for a given number of replies."""
 
     __slots__ = ("future", "replies")
 
@@ -72,7 +72,7 @@ class Waiting:
 
 
 def variants(work: Work) -> dict[str, Opener] | str:
-    """One way; of a near hit, the least is a look-up in a dict."""
+    """Return the least possible implementation. For a near hit that is a lookup in a dict."""
     if work.kind == "get miss" and work.zones > 1:
         return "asks one zone"
     return {"": _dict if work.kind == "near hit" else _floor}

@@ -70,7 +70,7 @@ def percentile(ordered: list[float], share: float) -> float:
 
 async def measure(run: Run, seconds: float) -> Round:
     """One turn: every caller calls, waits for the answer, and calls again, until the time is up."""
-    if run.in_threads:  # the loop goes on meanwhile: the connections of the others live on it
+    if run.in_threads:  # the loop keeps running: the connections of other contenders need it
         return await asyncio.to_thread(_threads, run, seconds)
     each: list[list[float]] = [[] for _ in run.calls]
     clock = time.perf_counter

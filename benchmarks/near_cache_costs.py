@@ -101,7 +101,7 @@ class Stall:
 
 
 def longest(calls: Iterable[Callable[[], object]]) -> Stall:
-    """Where `wall` is more than `thread`, the machine ran something else meanwhile.
+    """Measure the longest stall. If `wall` exceeds `thread`, the machine ran another program during the stall.
 
     The last row is of a dict that is not divided, as the store's is.
     """
@@ -283,7 +283,7 @@ HITS = 20_000  # of each kind in a round
 
 
 async def near_hit() -> None:
-    """What a near hit costs the caller of `get`, beside a dict look-up in a coroutine."""
+    """Print the cost of a near hit to the caller of `get`, beside a dict lookup in a coroutine."""
 
     async def each(call: Callable[[], Awaitable[object]]) -> float:
         started = time.thread_time()

@@ -20,8 +20,8 @@ TTL_SECONDS = 900
 
 Opener = Callable[[AsyncExitStack, Work, list[int]], Awaitable[Run]]
 
-# A connection of theirs carries one request at a time. Their documentation names 2 as the default and says to give as many
-# as there are concurrent requests; which of these is the fastest is tried each time.
+# A connection of these clients carries one request at a time. Their documentation names 2 connections as the default, and
+# advises one for each concurrent request. Each run tries all of these sizes and takes the fastest.
 POOLS = {1: (1, 2), 32: (1, 2, 8, 32), 256: (1, 8, 32, 256)}
 
 

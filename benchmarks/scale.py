@@ -1,8 +1,8 @@
 """What many nodes cost a client: three zones of up to 1,000 nodes.
 
-Servers are in this process, in memory, one for all nodes, and what they take is not counted; only a last table, of what a
-connection takes, is about a real one. Times are medians, in CPU of this thread, since other processes come and go; `held` is
-the longest in which the event loop ran nothing else.
+One server in memory of this process serves all nodes, and its cost is not counted. The last table, the cost of a
+connection, is measured on a real server. Times are medians in CPU time of this thread, because other processes come and go.
+`held` is the longest time for which the event loop ran nothing else.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LOOKUPS = 20_000
 KEYS = 1_000
 PENDING = 32  # requests that wait on each of some connections
 REAL_CONNECTIONS = (1_000, 4_000)
-SERVER_LIMIT = 10_000  # memcached has 1,024 unless it is told otherwise
+SERVER_LIMIT = 10_000  # memcached's default is 1,024
 PORT = 22_122
 
 Row = dict[str, Any]

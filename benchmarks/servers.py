@@ -21,10 +21,10 @@ OPTIONS = ("-l", "127.0.0.1", "-U", "0", "-c", "4096", "-m", "1024")
 
 @contextmanager
 def memcached_nodes(count: int) -> Iterator[tuple[list[int], str]]:
-    """Start so many servers; their ports, and what they are.
+    """Start `count` servers. Return their ports, and a description of them.
 
-    A binary that keeps versions (EVCACHE_MEMCACHED, or on PATH), else a container on the host's own network: a published
-    port would go through a proxy process, and that would be measured. An older binary if there is no container either.
+    The first choice is a binary that keeps versions (EVCACHE_MEMCACHED, or on PATH). The second is a container on the
+    host's network, because a published port would add a proxy process to the measurement. The last is an older binary.
     """
     binary = _binary()
     if binary is None and (image := _image()) is not None:

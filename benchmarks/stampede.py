@@ -2,13 +2,13 @@
 
     python -m benchmarks.stampede [--ttl 10] [--seconds 32] [--rates 100 1000] [--processes 4] [--zones 1] [--json file]
 
-Loads per cycle: the value goes out of date, or nearly so, and is loaded by this many. 1.0 for each zone is what can be had.
-Delayed: the share of requests that took longer than 10 ms, and longer than 50 ms, which is half of what a load takes; the
-rest is this machine's, and the row `hits` says how much: its value is never loaded again.
+Loads per cycle: the number of processes that load the value each time that it expires, or nearly so. The optimum is 1.0 for
+each zone. Delayed: the share of requests that took longer than 10 ms, and longer than 50 ms, which is half of a load. The
+row `hits` shows the delays that this machine causes, because its value is never loaded again.
 
 The first second, in which the cache is empty, counts as a cycle; its delays do not count.
 
-Requests arrive at random, whatever became of those before (an open loop). Servers and processes share this machine.
+Requests arrive at random, and do not wait for earlier ones (an open loop). Servers and processes share this machine.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ async def traffic(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def under_traffic(name: str, rate: float, zones: dict[str, list[str]], options: argparse.Namespace) -> dict[str, float]:
-    """Several processes ask at so many requests a second together."""
+    """Run several processes that together send `rate` requests each second."""
     ttl = LONG if name == "hits" else options.ttl
     homes = list(zones)
     jobs = [
@@ -165,7 +165,7 @@ def cycles(loads: list[float], ttl: float) -> list[int]:
 
 
 async def microseconds(call: Callable[[], Awaitable[object]], callers: int, calls: int) -> float:
-    """What one call takes, when so many callers make them."""
+    """Return the microseconds that one call takes with this number of concurrent callers."""
 
     async def caller() -> None:
         for _ in range(calls // callers):

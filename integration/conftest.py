@@ -16,8 +16,8 @@ SERVERS = pytest.StashKey[Servers]()
 
 
 def pytest_configure(config):
-    # The servers are published on the loopback address of this machine, wherever testcontainers believes to run, and its
-    # own cleaner is an image that can't be had everywhere: LocalZones removes its containers itself.
+    # Servers are published on the loopback address, so testcontainers need not guess an address. Its cleaner is off because
+    # its image is not available everywhere. LocalZones removes its own containers.
     os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     try:

@@ -27,7 +27,7 @@ THREE_ZONES: Mapping[str, int] = {"eu-1a": 2, "eu-1b": 2, "eu-1c": 2}
 
 
 class NoServers(Exception):
-    """What was asked for can't be had; the text says why."""
+    """Requested servers are unavailable; the text gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ServerKind:
 
 @dataclass(frozen=True)
 class Servers:
-    """Every kind that can be started here, best first, and what to tell whoever runs the tests."""
+    """Every kind that can be started here, best first, and the report for the user who runs the tests."""
 
     kinds: list[ServerKind]
     report: list[str]
@@ -63,8 +63,8 @@ class Servers:
 def find_servers(environ: Mapping[str, str] = os.environ) -> Servers:
     """Look what there is. Pulls an image when none is here, which takes up to 20 s.
 
-    Raises NoServers when EVCACHE_TEST_BACKEND can't be had, or, with CI set, when there are no containers: tests that
-    quietly run on less than they should look like tests that pass.
+    Raises NoServers if EVCACHE_TEST_BACKEND is unavailable, or if CI is set and there are no containers. Tests that quietly
+    run on fewer kinds of servers would look like tests that pass.
     """
     wanted = environ.get(BACKEND_VARIABLE)
     if wanted not in (None, "", "docker", "memcached", "embedded"):

@@ -1,8 +1,8 @@
 """Processes that ask for one key at the same moment: the child program, and `Crew`, by which a test runs several of them.
 
-A child reads jobs from standard input, a line of JSON each, and answers each with a line. What loaders do is in a file that
-all append to, `<event> <process id>` a line, and what they wait for are files that the test makes: a test decides what
-happens before what, and no assertion depends on how fast the machine is.
+A child reads jobs from standard input, a line of JSON each, and answers each with a line. Loaders append their events to a
+shared file, a line `<event> <process id>` each. They wait for files that the test creates. The test therefore decides the
+order of events, and no assertion depends on the speed of the machine.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ LOOK_SECONDS = 0.005  # between looks whether a file is there
 
 
 class SourceDown(Exception):
-    """What a loader raises that is told to."""
+    """Error that a loader raises on the order of the test."""
 
 
 _numbers = itertools.count()  # of the values that this process has made, so that no two are the same
@@ -80,7 +80,7 @@ async def storm(cache, job):
     ended = await asyncio.gather(*callers)
     waits = sorted(seconds for _, _, seconds in ended)
     answer = {kind: Counter(got for which, got, _ in ended if which == kind) for kind in ("values", "errors")}
-    # Nothing is to be left over that a later job would meet; a load for which nobody waits may go on.
+    # A later job must not meet leftovers of this one. Loads without a waiting caller may go on.
     return answer | {"waited": [waits[0], statistics.median(waits), waits[-1]]}
 
 

@@ -113,7 +113,7 @@ def test_ten_thousand_cancelled_calls_disturb_nobody(zones_of_each_kind, namespa
             await storm.prepare()
             before = connections_made(zones.zones)
             await asyncio.gather(*(storm.worker() for _ in range(WORKERS)))
-            # What was cancelled left replies in the stream: they must all have gone to nobody.
+            # Cancelled requests left replies in the stream. No caller may have received one of them.
             for number in range(KEYS):
                 storm.check(f"key-{number}", await cache.get(f"key-{number}", consistency="all"))
             if transport == "meta":

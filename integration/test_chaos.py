@@ -72,7 +72,7 @@ def test_without_guard_tombstones_and_repair_the_same_faults_break_promises(vers
 
 
 def test_without_the_guard_slow_links_alone_let_older_writes_win(versioned_zones):
-    """What clients remember and what is repaired hides it from them, but not from whoever watches the servers."""
+    """Remembered versions and repair hide it from clients, but not from a look at the servers."""
     report = chaos(
         versioned_zones,
         seconds=6.0,

@@ -221,7 +221,7 @@ def test_append_and_prepend(run, seconds_left):
         assert await cache.append("key", "c")
         assert await cache.prepend("key", "a")
         assert await cache.get("key", consistency="all") == "abc"
-        # Where the time that is left can't be told, the zone that decides keeps it, and the copies get the client's.
+        # If the remaining time is not readable, the deciding zone keeps it, and the copies get the client's TTL.
         assert any(495 < left <= 500 for left in await seconds_left(cache, "key"))
         with pytest.raises(InvalidArgument, match="value"):
             await cache.append("key", b"d")

@@ -51,7 +51,7 @@ async def until(condition, what, seconds=BACK_SECONDS):
 
 
 class Notes(Hooks):
-    """Remembers what it was told about nodes, zones and hints."""
+    """Hooks that record the events of nodes, zones and hints."""
 
     def __init__(self):
         self.nodes = []
@@ -83,7 +83,7 @@ def test_a_zone_gets_what_it_missed(versioned_zones, namespace, fault):
                 assert await cache.set(key, "new")
             for key in deleted:
                 assert await cache.delete(key)
-            # What was sent to a process that stands still may be executed when it goes on, so not all has to be kept.
+            # A stalled process may execute requests when it resumes, so not every write needs a hint.
             await until(lambda: cache.stats().hints > 0, "something is kept for the zone")
             await until(lambda: ("eu-1c", True) in notes.nodes, "its node is down, after three timeouts")
             await asyncio.to_thread(zones.restart if fault == "kill" else zones.resume, "eu-1c")
@@ -209,7 +209,7 @@ def test_a_dead_zone_sends_no_more_to_the_others_than_the_budget_says(zones, nam
 
 
 def test_the_gutter_serves_while_every_zone_is_dead(versioned_zones, servers, namespace):
-    """What is written meanwhile can be read meanwhile, and never reaches a zone from there."""
+    """Values written during the outage can be read during the outage. The gutter never copies them to a zone."""
     zones = versioned_zones
 
     async def main(spare):

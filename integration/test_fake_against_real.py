@@ -1,6 +1,6 @@
 """Random conversations: FakeMemcached and real memcached must say the same, CAS numbers included.
 
-The contract holds what we know to matter; this finds what nobody thought of. The examples are the same in every run.
+The contract test covers known cases. This test finds cases that no test describes. The examples are the same in every run.
 """
 
 import re
@@ -16,8 +16,8 @@ from integration.test_memcached_contract import find_binaries, running
 pytestmark = pytest.mark.memcached
 
 TRIES = 3  # a difference must show every time: a tick of the clock between two commands is none
-# On a normal server `ma` replaces an item, instead of changing it in place, while a background thread holds on to it,
-# which it does for some milliseconds after every second fetch. Without these threads the server is deterministic.
+# On a normal server, `ma` replaces an item instead of changing it in place while a background thread refers to the item.
+# The thread does that for some milliseconds after every second fetch. Without these threads the server is deterministic.
 SERVER_OPTIONS = ["-o", "no_lru_maintainer,no_lru_crawler"]
 REPLY_TIMEOUT = 2.0  # seconds
 END = b"mg nothing Oend\r\n"  # a command whose answer no other one can have

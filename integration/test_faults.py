@@ -12,13 +12,13 @@ from evcache.zones.testing.fault_proxy.proxy import FaultProxy
 from evcache.zones.transport.classic.pool import PoolLimits
 from integration.raw import stats
 
-# What a call has that is to use it up.
+# Timeout in seconds of a call that is expected to use all of it.
 TIMEOUT = 1.0
-# Between the deadline and the return of the call: what a busy machine may take to run callbacks, and too little for a call
-# that waits for its time twice.
+# Limit in seconds between the deadline and the return of the call. A busy machine may take this time to run callbacks. A
+# call that waits for its timeout twice exceeds it.
 SLACK = 0.9 * TIMEOUT
-# What a call has that is not to use it up: a busy machine takes its time, and a call that waits for its deadline is told from
-# one that ends of itself all the same.
+# Timeout in seconds of a call that is expected to end earlier. It is long, because that distinguishes a call that waits for
+# its deadline from one that a busy machine delays.
 PATIENT = 10.0
 CALLS = 50
 BIG = "b" * 20_000
@@ -67,7 +67,7 @@ def calls(cache, timeout):
 
 
 async def outcomes(cache, timeout=PATIENT):
-    """Start many calls at once; what became of each, none of which may take longer than its time."""
+    """Start many calls at once and return their outcomes. No call may take longer than its timeout."""
     expected = {}
     for _ in range(CALLS // 10):
         for call, value in calls(cache, timeout):
@@ -103,7 +103,7 @@ async def assert_all_is_well(cache):
     assert failures == []
 
 
-# How to break the connection, and what those who wait may be told.
+# Ways to break the connection, and the errors that waiting callers may get.
 FAULTS = {
     "closed before the first reply": (lambda proxy: proxy.cut_after(0), {ConnectionLost}),
     "closed within a line": (lambda proxy: proxy.cut_after(3), {ConnectionLost}),
@@ -238,7 +238,7 @@ def test_a_call_after_a_cancelled_one_gets_its_own_answer(each_server, namespace
 
 
 def test_a_call_after_one_that_was_cancelled_within_a_value_gets_its_own_answer(each_server, namespace, transport):
-    """The rest of the value goes to nobody."""
+    """No later call receives the rest of the value."""
 
     async def main():
         async with one_node_behind_a_proxy(each_server, namespace, transport) as (cache, proxy):
@@ -258,7 +258,7 @@ def test_a_call_after_one_that_was_cancelled_within_a_value_gets_its_own_answer(
 
 
 def test_a_server_that_hangs_costs_each_call_its_time_and_no_more(each_server, namespace, transport):
-    """A stalled connection: every call times out; when the server goes on, late replies reach nobody."""
+    """Every call on a stalled connection times out. When the server resumes, no caller receives a late reply."""
 
     async def main():
         async with one_node_behind_a_proxy(each_server, namespace, transport) as (cache, proxy):
@@ -274,7 +274,7 @@ def test_a_server_that_hangs_costs_each_call_its_time_and_no_more(each_server, n
             if transport == "meta":
                 assert node.connection() is connection, "a stall of less than the limit does not cost the connection"
                 assert proxy.connections_total <= 2  # the client tried a new one, too
-            else:  # a call whose time is up takes its connection with it, which nobody may use after that
+            else:  # a call that times out closes its connection, because no later call may use it
                 assert proxy.connections <= PoolLimits().connections
 
     asyncio.run(main())

@@ -221,7 +221,7 @@ def test_an_item_of_another_kind_of_client_does_not_look_newer_than_everything(c
 
 
 def test_any_look_at_a_stale_item_takes_the_right_to_refresh_it(client, each_server, namespace):
-    """Also one that is no use (`u`): so what was looked at is brought to an end, and a store clears the mark."""
+    """That includes a look without an access time (`u`). A store then clears the mark."""
     name = f"{namespace}:key"
 
     async def test(cache):

@@ -77,7 +77,7 @@ async def until(holds):
 @TRANSPORTS
 @pytest.mark.parametrize("fault", FAULTS)
 def test_callers_of_different_keys(dead, fault, transport):
-    """Everybody gets a value, once loaded, and never do more loaders run than the client allows."""
+    """All callers get a value that is loaded once. At no time do more loaders run than the client allows."""
 
     async def main():
         source = Source()

@@ -49,7 +49,7 @@ def running(binary: str, *options: str) -> Iterator[Target]:
         port = probe.getsockname()[1]
     command = [binary, "-l", "127.0.0.1", "-p", str(port), "-U", "0", *options]
     if os.geteuid() == 0:
-        command += ["-u", "root"]  # memcached refuses to be root unless told to
+        command += ["-u", "root"]  # memcached refuses to run as root without this option
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + START_TIMEOUT

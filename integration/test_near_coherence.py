@@ -1,4 +1,4 @@
-"""Near caches of two clients on real memcached, which hear of each other through a real Redis, also while that dies."""
+"""Near caches of two clients on real memcached, invalidated through a real Redis, also while that Redis dies."""
 
 import asyncio
 import contextlib
@@ -14,16 +14,16 @@ from evcache.near_cache.settings import TTL_SECONDS
 from integration.redis_server import RedisServer, find_redis
 
 KEYS = [f"key-{number}" for number in range(16)]
-# Seconds between two writes. Each key is left alone for longer than nothing of it is kept after a write: on servers without
-# versions, that is nothing at all.
+# Seconds between two writes. The near cache refuses a key for a time after a write. Each key is written less often than
+# that, so that it is stored again. On servers without versions the near cache stores nothing in that time.
 WRITE_EVERY = 0.2
-# What is long on the slowest machine, and far below every time that is told from it.
+# Seconds that are long on the slowest machine, and far below every time that the tests distinguish from it.
 SOON_SECONDS = 1.0
 ENOUGH_SECONDS = 15.0
 # That a loss may go unnoticed, and what is kept for then.
 NOTICED_SECONDS = MISSED_HEARTBEATS * HEARTBEAT_SECONDS + 1.0
 BOUND_SECONDS = NOTICED_SECONDS + TTL_SECONDS
-# Nothing is kept for so long when announcements may have been missed. Shorter than ever, so that tests are quick.
+# Seconds for which the near cache stores nothing after a possible loss of invalidation messages. Short, for quick tests.
 GRACE_SECONDS = 1.0
 
 # No call fails because the machine is busy.
@@ -67,7 +67,7 @@ async def source(cache, key):
 
 
 def test_what_one_writes_the_other_sees_at_once(shared_zones, namespace, redis):
-    """Although it would be kept for a minute: what nobody writes still is, after longer than it would be without."""
+    """The near TTL is a minute. A key without writes stays in the near cache for longer than it would without a channel."""
 
     async def main():
         async with two_clients(shared_zones.zones, namespace, redis) as (writer, reader):

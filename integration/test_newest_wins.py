@@ -1,4 +1,4 @@
-"""Writers race through zones that are slow in different ways: the newest write wins everywhere, and nobody sees it fail to."""
+"""Writers race through zones that are slow in different ways. The latest write wins everywhere, and no reader sees an older one."""
 
 import asyncio
 import random
@@ -91,7 +91,7 @@ def held(address: str, key: str) -> tuple[int, int, bool]:
 
 @dataclass
 class End:
-    """Copies of keys that are not the newest version at the end, or have the TTL of another one, or a stale mark."""
+    """Copies of keys that are not the latest version at the end, or have the TTL of another version, or a stale mark."""
 
     behind: int = 0
     wrong_ttl: int = 0

@@ -121,7 +121,7 @@ def test_a_connection_that_is_killed_is_noticed(server):
 
 
 def test_a_server_that_stands_still_is_noticed(server):
-    """Its connections look alive. Whatever is tried meanwhile fails in bounded time, and works when it goes on."""
+    """Its connections look alive. Each operation during the stall fails in bounded time, and works after the server resumes."""
 
     async def scenario(channel):
         subscription = await channel.subscribe("topic")
@@ -138,14 +138,14 @@ def test_a_server_that_stands_still_is_noticed(server):
         again = await channel.subscribe("topic")
         await channel.publish("topic", b"2")
         while (await received(again, 1)) != [b"2"]:
-            pass  # the one that was sent meanwhile may be taken now
+            pass  # the message that was sent during the stall may arrive now
         await again.aclose()
 
     on_redis(server, scenario)
 
 
 def test_silence_is_no_loss_while_pings_are_answered(server):
-    """A topic on which nobody says anything stays subscribed."""
+    """A topic without messages stays subscribed."""
 
     async def scenario(channel):
         subscription = await channel.subscribe("topic")

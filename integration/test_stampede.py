@@ -1,4 +1,4 @@
-"""Four processes miss one key at the same moment, on real memcached: who loads, and what everybody else gets."""
+"""Four processes miss one key at the same moment, on real memcached: which process loads, and the results of all other callers."""
 
 import time
 
@@ -12,7 +12,7 @@ ALL = (0, 1, 2, 3)
 ONE_ZONE = ("eu-1a",) * 4
 TWO_ZONES = ("eu-1a", "eu-1a", "eu-1b", "eu-1b")
 
-PATIENT = {"lease_wait": 20, "lease_seconds": 20}  # no test is as slow as that: nobody loads for want of patience
+PATIENT = {"lease_wait": 20, "lease_seconds": 20}  # no test is that slow, so no process loads because its wait ended
 ALONE = {"lease": False}
 SHORT_LEASE_SECONDS = 3  # servers count whole seconds: it lives 2 at least
 HASTY = {"lease_wait": 0.3, "lease_seconds": SHORT_LEASE_SECONDS}
@@ -59,7 +59,7 @@ def deleted(scene):
     ],
 )
 def test_a_thousand_callers_miss_one_key(scene, homes, before, policy, options, loaders):
-    """With leases one process in each zone loads, without each does, once; and everybody has what was loaded."""
+    """With leases one process in each zone loads once; without leases each process does. All callers get a loaded value."""
     scene = scene(homes, **options)
     before(scene)
     gate = scene.gate()
@@ -71,7 +71,7 @@ def test_a_thousand_callers_miss_one_key(scene, homes, before, policy, options, 
     assert got.values.total() == 4 * CALLERS
     assert len(got.values) <= loaders
     assert not got.errors
-    # And it is kept: nobody loads now.
+    # The value is stored, so no process loads now.
     again = scene.ask(*ALL, callers=10, policy=policy)
     assert scene.count("began") == loaders
     assert again.values.keys() <= got.values.keys()
@@ -103,7 +103,7 @@ def fresh(scene, old):
 
 
 def test_when_most_of_its_life_is_over_nobody_waits_and_one_loads(scene):
-    """The value is loaded anew before anybody misses it."""
+    """The value is refreshed before any caller misses it."""
     scene = scene()
     policy = PATIENT | {"refresh_after": 0.05, "jitter": 0}
     (old,) = scene.ask(0, callers=1, policy=policy, ttl=20).values
@@ -175,7 +175,7 @@ def test_every_caller_of_the_process_that_loads_is_cancelled(scene):
 
 
 def test_the_loader_raises(scene):
-    """Its process's callers get the error; the lease goes to another process at once, whose value everybody else gets."""
+    """Callers in its process get the error. Another process gets the lease at once, and all other callers get its value."""
     scene = scene()
     gate = scene.gate()
     scene.begin(0, callers=FEW, policy=PATIENT, gate=gate, fails=True)
@@ -193,7 +193,7 @@ def test_the_loader_raises(scene):
 
 
 def test_every_loader_raises(scene):
-    """Each process tries once, one after another, and every caller hears of it."""
+    """Each process tries once, one after another, and every caller gets the error."""
     scene = scene()
     gate = scene.gate()
     scene.begin(*ALL, callers=FEW, policy=PATIENT, gate=gate, fails=True)

@@ -71,7 +71,7 @@ def test_what_calls_say_on_each_kind_of_server(zones_of_each_kind, namespace):
 
 
 def test_an_outage_in_traces_and_numbers(zones, namespace):
-    """Reads say where they went and why, a write what it lacks; what is brought afterwards is linked to it."""
+    """A read's span names its zone and the reason. A write's span names missing zones, and the hint's delivery is linked to it."""
     bench = Bench()
 
     async def main():

@@ -1,4 +1,4 @@
-"""Troubles that are no outage: zones that stand still for a moment, and too little of the processor, under 32 callers."""
+"""Troubles that are no outage: zones that stall for a moment, and too little of the processor, under 32 callers."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from benchmarks.outage import troubles
 
 SECONDS = 4.5
-WORTH_OF_STALL = 4 / 3  # the share of failed reads may exceed the share of time in which servers stood still by a third
+WORTH_OF_STALL = 4 / 3  # the share of failed reads may exceed the share of stalled time by a third
 
 
 def figures(zones, trouble):

@@ -1,4 +1,4 @@
-"""A zone dies, hangs and comes back under the load of 32 callers, and nobody who reads notices."""
+"""A zone dies, hangs and comes back under the load of 32 callers, and no read fails."""
 
 import asyncio
 import random
@@ -91,7 +91,7 @@ def test_no_read_fails_while_the_local_zone_is_gone(zones_of_each_kind, namespac
                 assert set(before) == {"eu-1a"}, "in quiet times all reads are local"
 
                 await asyncio.to_thread(getattr(zones, fault), "eu-1a")
-                # With the process stopped, every read first waits its share of the time in vain.
+                # With the process stopped, every read first waits its share of the timeout without a reply.
                 during = await readers.more(READS_BETWEEN if fault == "kill" else CALLERS * 4)
                 assert during["eu-1b"] + during["eu-1c"] > 0
 

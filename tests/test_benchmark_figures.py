@@ -61,7 +61,7 @@ def test_a_figure_is_reached_missed_or_not_measured(figure, results, expected):
 
 
 def test_every_figure_is_about_work_that_is_measured():
-    """In the short form too: a figure of work that nobody does would never be missed."""
+    """That includes the short form. A figure of work that no benchmark does would never be missed."""
     done = {work.title for work in works() if work.short}
     assert {figure.work.title for figure in figures()} <= done
 

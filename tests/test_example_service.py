@@ -94,7 +94,7 @@ def under(span, parent):
 
 @on_service
 async def test_requests_are_answered(service):
-    """Products are found, changed, written through, and liked; what is nonsense is told so."""
+    """Products are found, changed, written through, and liked. Invalid requests get an error."""
     http = service.http
 
     async def says(method, path, **options: Any):
@@ -133,7 +133,7 @@ async def test_a_product_is_read_from_the_database_once(service):
 
 @on_service
 async def test_a_changed_price_is_seen(service):
-    """At the latest by the second who asks: the first one may be given the old one, while it is loaded anew."""
+    """The second request at the latest gets the new price. The first one may get the old price during the refresh."""
     await service.http.get("/products/1")
     await service.http.put("/products/1/price", json={"price": 1})
     assert (await service.http.get("/products/1")).json()["price"] in (1, 2900)
@@ -222,7 +222,7 @@ async def test_a_dead_zone_is_not_noticed(service):
 
 @on_service
 async def test_with_every_zone_dead_it_still_answers(service):
-    """All but what is nowhere else. Prices that change meanwhile are not shown as they were when the zones are back."""
+    """Only data that has no source is missing. When the zones return, prices that changed during the outage are not shown stale."""
     await service.http.get("/products/1")
     for zone in service.zones.zones:
         await service.zones.kill(zone)
@@ -292,7 +292,7 @@ def test_an_exporter_that_there_is_not_is_refused():
 
 
 def test_it_runs_as_a_program():
-    """On zones of its own, spans on stdout in a line each, all of them written by its end; told to stop, it does."""
+    """The program starts its own zones and writes each span as a line to stdout. It ends on a signal, after the last span."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "EVCACHE_ZONE"))}
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "examples.service"],

@@ -8,8 +8,8 @@
     troubles             zones that stand still for a moment, too little of the processor, connections that a NAT has
                          forgotten, large values: see troubles.py
 
-Each of these modules says what its figures mean. Servers, proxies and client share this machine: what is worth quoting is
-what is counted, the ratios, and the waiting that is longer than a few milliseconds. All traffic stays on 127.0.0.1.
+Each of these modules explains its figures. Servers, proxies and client share this machine. Counts, ratios, and waits of
+more than a few milliseconds are comparable. All traffic stays on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
     # As in the integration tests: LocalZones publishes on the loopback address, and removes its containers itself.
     os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
-    # Being told to end takes the containers along, as Ctrl-C does, also where a shell has started it without Ctrl-C.
+    # SIGTERM removes the containers, as Ctrl-C does. A shell may have started the program with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

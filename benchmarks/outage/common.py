@@ -122,7 +122,7 @@ async def read_for_ever(cache: EVCache, keys: int, seed: int, reads: Reads) -> N
         except CacheError as error:
             reads.errors[type(error).__name__] += 1
             came = FAILED
-            await asyncio.sleep(0)  # a read that fails at once must not keep everybody else from running
+            await asyncio.sleep(0)  # an instant failure must not starve the other tasks
         else:
             came = MISSING if item is None else item.zone if item.value == value_of(number) else WRONG
         reads.add(began, came)
@@ -146,6 +146,6 @@ async def callers(cache: EVCache, keys: int) -> AsyncIterator[Reads]:
 
 
 def percentile(values: list[float], percent: float) -> float:
-    """The value that so many percent of them do not exceed; 0 without any."""
+    """Return the value that `percent` percent of the values do not exceed; 0 if there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0

@@ -1,8 +1,8 @@
 """The local zone dies, is stopped, or answers late, and comes back, under callers who read as fast as they are answered.
 
-500 keys of 100 bytes, written to all zones before; the client's settings are the defaults, so a read has 0.1 s. Three
-phases: `before`; `during`, from the moment at which the fault is ordered; `after`, from the moment at which the order to end
-it has been carried out, until reads are local again.
+500 keys of 100 bytes, written to all zones before; the client's settings are the defaults, so a read has 0.1 s.
+There are three phases. `before` has no fault. `during` begins when the fault is ordered. `after` begins when the fault has
+ended, and lasts until reads are local again.
 
 The figures:
 
@@ -57,7 +57,7 @@ BEFORE_SECONDS, DURING_SECONDS, AFTER_SECONDS = 5.0, 8.0, 60.0
 DELAY_SECONDS = 0.2  # of replies: longer than a read may take
 
 WAITED_SECONDS, WAITED_MEDIANS = 0.010, 5
-PROBES, PROBE_SECONDS = 2, 0.5  # so many slow reads, one for each node, within that time to both sides, are probes
+PROBES, PROBE_SECONDS = 2, 0.5  # this number of slow reads within this time are probes, one for each node
 STEADY_AFTER_SECONDS = 1.0
 
 LOCAL_SHARE, LOCAL_WINDOW_SECONDS = 0.95, 0.5
@@ -104,7 +104,7 @@ async def breakable(zones: RunningZones, fault: str) -> AsyncIterator[tuple[dict
             yield {**zones.zones, LOCAL: proxies.addresses}, partial(proxies.delay, DELAY_SECONDS), partial(proxies.delay, 0)
     else:
         begin, end = (zones.kill, zones.restart) if fault == "kill" else (zones.pause, zones.resume)
-        # In a thread: containers take up to a second, for which callers must not stand still.
+        # A thread is used because containers take up to a second, which would stall the callers.
         yield zones.zones, partial(asyncio.to_thread, begin, LOCAL), partial(asyncio.to_thread, end, LOCAL)
 
 
@@ -143,7 +143,7 @@ async def local_again(reads: Reads, since: float) -> float:
 
 
 def waiting(reads: list[Read], limit: float, watch: Watch) -> list[float]:
-    """When those reads began that took longer than the limit, less what the event loop stood still."""
+    """Return the start times of reads that took longer than the limit, not counting stalls of the event loop."""
     return sorted(
         read.began
         for read in reads

@@ -14,13 +14,13 @@ from evcache import CacheError, EVCache
 BATCH_SECONDS = 0.005
 MOST_IN_FLIGHT = 20_000
 
-# After a stall of the loop, no more is made up for than was due in this time: a burst of seconds would be the next stall.
+# After a stall of the loop, at most the reads due in this time are made up. A burst of seconds would cause the next stall.
 MAKE_UP_SECONDS = 0.1
 ANSWERED = "answered"
 
 
 class Load:
-    """So many reads each second, of random keys, each a task. What would be one too many in flight is shed, and counted."""
+    """Reads of random keys at a fixed rate, each in a task. A read over the limit in flight is shed and counted."""
 
     def __init__(self, cache: EVCache, keys: int, rate: int) -> None:
         self._cache = cache

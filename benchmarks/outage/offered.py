@@ -4,10 +4,10 @@
     1 dead, 1 paused   and the next one accepts, and never answers; one is left
     all dead           none is left: a read should fail at once, and cost little
 
-500 keys of 100 bytes; the client's settings are the defaults. First all zones are up for some seconds: when even then reads
-fail, or the processor is full, the rate is halved until it can be offered, and `rate` says to what. Then the fault comes.
-`failed while the fault came` counts from its order until that has been carried out; peaks and stalls are of the time from
-its order on; all other figures are of the time after it has been carried out:
+500 keys of 100 bytes; the client's settings are the defaults. First all zones are up for some seconds.
+If reads fail then, or the processor is full, the rate is halved until it can be offered; `rate` is the result. Then the
+fault comes. `failed while the fault came` counts from the order of the fault until it is in effect. Peaks and stalls count
+from the order on. All other figures count from the time at which the fault is in effect:
 
     rate                      reads offered each second; `really offered` is what the load got around to
     not offered               reads that the load gave up on, as the event loop was more than 0.1 s late

@@ -2,8 +2,8 @@
 
     python -m benchmarks.outage.proxies 127.0.0.1:11211 ...
 
-Prints the addresses of the proxies as a JSON list. Each line of input is then a number of seconds by which replies are
-delayed from now on, or `forget`, which makes the proxies forget their connections. Ends with its input.
+Prints the addresses of the proxies as a JSON list. A line of input is the number of seconds by
+which later replies are delayed, or `forget`, which makes the proxies forget their connections. Ends with its input.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Troubles that are no outage, while 32 callers read: what fails, what is slow, and what the client takes to be down.
 
-Each caller reads a key every 10 ms, or as soon as its last read has ended; the client's settings are the defaults, so a read
+Each caller reads a key every 10 ms, or as soon as its last read has ended. The client's settings are the defaults, so a read
 has 0.1 s. The troubles:
 
     local still        the local zone stands still (SIGSTOP) for 0.2 s, every 2 s
@@ -134,7 +134,7 @@ async def behind_nat(zones: RunningZones, trouble: str) -> AsyncIterator[tuple[d
 
 
 async def troubles(zones: RunningZones, trouble: str, forget: Trouble | None, seconds: float) -> float:
-    """Make the trouble for `seconds`. Return the seconds for which servers stood still."""
+    """Make the trouble for `seconds`. Return the seconds for which servers were stalled."""
     ends = time.perf_counter() + seconds
     if trouble in ("local still", "all still"):
         return await stand_still(zones, (LOCAL,) if trouble == "local still" else (LOCAL, *OTHERS), ends)
@@ -157,7 +157,7 @@ async def troubles(zones: RunningZones, trouble: str, forget: Trouble | None, se
 
 
 async def stand_still(zones: RunningZones, names: tuple[str, ...], ends: float) -> float:
-    """Stop these zones from time to time, all at once. Return the seconds for which they stood still."""
+    """Stop these zones from time to time, all at once. Return the seconds for which they were stalled."""
     total = 0.0
     while time.perf_counter() + STILL_EVERY_SECONDS <= ends:
         await asyncio.sleep(STILL_EVERY_SECONDS - STILL_SECONDS)

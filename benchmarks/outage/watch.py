@@ -1,4 +1,4 @@
-"""Looks from outside: what servers count, how long the event loop stood still, what the process uses."""
+"""Observation from outside: counters of servers, stalls of the event loop, resources of the process."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class CountingDialer(SocketDialer):
 
 
 class Watch:
-    """This process: when its event loop stood still, and peaks of memory and of tasks since `reset`."""
+    """Watch over this process: stalls of its event loop, and peaks of memory and of tasks since `reset`."""
 
     def __init__(self) -> None:
         self._stalls: list[tuple[float, float]] = []

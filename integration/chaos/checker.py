@@ -18,7 +18,7 @@ TOUCHED_LATE_SECONDS = 10.0
 """A touch that a fault held back takes effect by then."""
 
 Versions = dict[Value, int]
-"""Which version a value was written with, for those whose version anybody was told."""
+"""Version that a value was written with, if any client received that version."""
 
 
 def check_calls(calls: Sequence[Call], short_lived: Collection[Value] = ()) -> Iterator[Finding]:
@@ -30,7 +30,7 @@ def check_calls(calls: Sequence[Call], short_lived: Collection[Value] = ()) -> I
 
 
 def versions_of(calls: Sequence[Call]) -> Versions:
-    """The version of each value, as its writer was told, or else as it was first read."""
+    """Return the version of each value: the one returned to its writer, or else the one of its first read."""
     versions: Versions = {}
     read: Versions = {}
     renewed = {call.value for call in calls if call.floor is not None}

@@ -1,8 +1,8 @@
 """Conditional writes as a history of compare-and-set. Plain functions: no I/O, no clock.
 
-Each successful `cas` names the version that it replaced, `add` names an absence. What they replaced must have been the latest
-acknowledged version that the deciding client could see: another acknowledged write that had returned before, is newer than what
-was named, and is held by a zone that could be reached, must not be overwritten unseen. No two of them replace one version.
+Each successful `cas` names the version that it replaced, `add` names an absence. The replaced version must be the
+latest acknowledged one that the deciding client could see. A write is overwritten unseen if it was acknowledged before the
+call, is newer than the named version, and is held by a reachable zone. That must not happen. No two of them replace one version.
 Refusals are checked the other way round. Both hold as long as clients agree which nodes can be reached.
 """
 

@@ -14,7 +14,7 @@ from integration.chaos.system import System, label_of
 # Between two looks at all servers.
 PAUSE_SECONDS = 0.2
 
-# Servers report whole seconds. Two reports of one expiry differ by a second at the most, plus the time of the answer.
+# Servers report whole seconds. Two reports of one expiry differ by at most a second, plus the time of the answer.
 SAME_END_SECONDS = 1.5
 
 # Between two accounts of what differs still, and the keys that one names.
@@ -46,7 +46,7 @@ class Observer:
     async def wait_until_equal(self, limit: float, say: Callable[[str], None]) -> tuple[EndState, float]:
         """Look until all zones hold the same under every key, or for `limit` seconds; what they hold, and after how long.
 
-        `say` is told from time to time what differs, and what the clients have to do: why it takes long when it does.
+        `say` receives from time to time what differs and what the clients still have to do, which explains a long wait.
         Raises `ConnectionError` when a server does not answer at the end of that time.
         """
         began = self._history.now()
@@ -87,7 +87,7 @@ class Observer:
                 yield f"    {client.name} has {stats.hints} writes to deliver; down: {', '.join(down) or 'nothing'}"
 
     async def look_everywhere(self) -> EndState:
-        """What the servers hold that answer, and are not started anew meanwhile."""
+        """Return the items of servers that answer, and that are not restarted during the look."""
         state: dict[str, dict[str, Held | None]] = {key: {} for key in self._keys}
         for (zone, node), keys in self._held_by.items():
             start = self._system.starts[zone, node]
@@ -100,7 +100,7 @@ class Observer:
                 continue
             for key, item in held.items():
                 state[key][zone] = item
-                # What it held before it was started anew does not count: it is another server.
+                # Items from before a restart do not count, because a restarted server is another server.
                 self._enter(f"{label_of(zone, node)}, start {start},", key, looked, item)
         return state
 

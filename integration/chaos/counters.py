@@ -1,9 +1,10 @@
 """Counters, checked by their numbers. Plain functions: no I/O, no clock.
 
 `count-*` keys are only counted up by one from 1, so a result is the number of increments until then. Results of `incr` that
-returned one after the other grow, none comes twice, and what is read later is not lower. An increment may be lost only while
-clients could disagree about the deciding zone, or with the zones that had it: the client does not know which ones had. At most one
-of the zones that it could reach lacks a copy, so two of them that the later call can reach, and that were not emptied, suffice.
+returned one after the other grow, none comes twice, and what is read later is not lower. An increment may be lost only in two
+cases: clients could disagree about the deciding zone, or the zones that had it were lost. The client does not know which ones
+had it. At most one of the zones that it could reach lacks a copy. Two of those zones therefore suffice, if the later call can
+reach them and they were not emptied.
 """
 
 from __future__ import annotations

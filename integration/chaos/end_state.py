@@ -125,7 +125,7 @@ def _check_key(
     if any(held is not None and _version(held) >= bound.version for held in copies.values()):
         yield Kept(Promise.NOTHING_LOST, family_of(key))
         return
-    # A delete whose tombstone is forgotten leaves nothing. One that nobody heard of may have happened too.
+    # A delete whose tombstone is forgotten leaves nothing. A delete without a reply may also have happened.
     if not old and any(may_be_newer(call, bound) for call in writes if call.kind is Kind.DELETE):
         return
     # So does a short-lived value, and what a write of unknown version may have been newer than.

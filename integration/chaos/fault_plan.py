@@ -39,7 +39,7 @@ ZONE_WIDE = tuple(fault for fault in Fault if fault not in _OF_ONE_CLIENT)
 """The faults that all clients feel alike."""
 
 HANGING = frozenset({Fault.NODE_HANGS, Fault.ZONE_HANGS})
-"""With these a server stands still, and so does its clock until it goes on."""
+"""With these a server is stalled, and its clock stops until it resumes."""
 HOLDING = HANGING | {Fault.ZONE_CUT_OFF, Fault.LINK_CUT_OFF, Fault.CLIENT_CUT_OFF}
 """With these requests wait, and arrive when the fault ends."""
 DELAYING = frozenset({Fault.SLOW_ZONE, Fault.SLOW_LINK})
@@ -108,7 +108,10 @@ def plan_faults(
     pace: Pace,
     kinds: Sequence[Fault] = tuple(Fault),
 ) -> list[PlannedFault]:
-    """The faults of so many seconds, of these kinds, on zones of so many nodes. In the last one, a zone misses writes; whoever carries the plan out has to end it."""
+    """Plan faults of these kinds for `seconds`, on zones of these numbers of nodes.
+
+    In the last fault a zone misses writes. The caller of the plan has to end that fault.
+    """
     chooser = random.Random(f"faults {seed}")
     planned = list(_draw(chooser, zones, nodes, clients, pace, kinds, seconds))
     if planned:

@@ -25,8 +25,8 @@ LEAVE_SECONDS = WRITE_TIMEOUT_SECONDS + 0.5
 async def carry_out(system: System, plan: Iterable[PlannedFault], say: Callable[[str], None]) -> Counter[Fault]:
     """Let each fault happen at its time, or when others have made room for it. How often each one did.
 
-    There is one fault at a time in each zone, and one zone at least without any: that some take longer to begin or to end
-    than was planned does not change that.
+    Each zone has at most one fault at a time, and at least one zone has none. That also holds if faults take longer to
+    begin or to end than planned.
 
     Returns when the system is over and all have ended: nothing is broken any more. When cancelled, they end too.
     """
@@ -176,7 +176,7 @@ async def _zone_leaves(system: System, planned: PlannedFault) -> None:
 async def _node_leaves(system: System, planned: PlannedFault) -> None:
     await system.rearrange(planned.zone, nodes=len(system.running.zones[planned.zone]) - 1)
     await system.sleep(planned.seconds)
-    # What the other nodes have got meanwhile must not be there when the node leaves again: the whole zone begins anew.
+    # The other nodes stored items while the node was away. The zone is emptied, so that these do not return when it leaves again.
     await system.rearrange(planned.zone, None)
     await _come_back_empty(system, planned.zone)
 

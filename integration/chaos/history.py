@@ -1,4 +1,4 @@
-"""What clients asked for and what they were told: one record for each key of each call, in memory."""
+"""Requests of clients and their results: one record for each key of each call, in memory."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Call:
     completed: float = math.inf
     outcome: Outcome = Outcome.PENDING
     version: int | None = None
-    """Of the write, or of the item that was read, where the client was told."""
+    """Version of the write, or of the item that was read, if the client received it."""
     value: Value | None = None
     """Written or read; None for a delete, for a miss, and for a counter. Of a list: the element that was added last."""
     acknowledged: tuple[str, ...] = ()
@@ -113,7 +113,7 @@ class Call:
 
     @property
     def is_acknowledged(self) -> bool:
-        """Whether it is a write that the client was told has succeeded."""
+        """True for a write that was reported to the client as successful."""
         return self.outcome is Outcome.OK and self.kind in WRITES
 
     @property

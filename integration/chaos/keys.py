@@ -15,8 +15,8 @@ SHORT = [f"short-{number}" for number in range(20)]
 BRIEF = [f"brief-{number}" for number in range(20)]
 """Values with a ttl of seconds that are written so rarely that most of them expire, and read all the time by all clients."""
 
-# These families are large. Most of their keys are not used for some seconds after an outage, so the deciding zone still lacks
-# the writes that it missed when the key is next written.
+# These families are large. Most of their keys are not used for some seconds after an outage. The
+# deciding zone still lacks the writes that it missed when such a key is next written.
 LOCKS = [f"lock-{number}" for number in range(60)]
 """Mostly conditional writes."""
 LISTS = [f"list-{number}" for number in range(25)]

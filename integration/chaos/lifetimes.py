@@ -1,7 +1,7 @@
 """Time to live: no value is read too late, and copies of one version expire together. Plain functions: no I/O, no clock.
 
-A value written with a ttl may be seen until its ttl + 1 s after the last moment at which a server may have taken the write:
-servers count in whole seconds, each from its own start. Usually that moment is the end of the write call. A request that a
+A value may be seen until its ttl + 1 s after the last moment at which a server may have stored it. The second is added
+because servers count in whole seconds, each from its own start. Usually that moment is the end of the write call. A request that a
 fault held back arrives when the fault ends, and so may the copy that a repair or a hint sends. `Circumstances.latest_end`
 adds that time. A touch moves the end to its own ttl + 1 s, if it began while the value may have been alive.
 """

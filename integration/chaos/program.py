@@ -25,7 +25,7 @@ from integration.chaos.verdict import check_all
 from integration.chaos.without import without
 from integration.chaos.workload import READERS, WRITERS, Worker
 
-# The servers of which keep versions, by which alone the newest write can win.
+# Servers keep versions since this release. Without them the latest write cannot win.
 LEAST_VERSION = (1, 6, 27)
 
 CONVERGENCE_SECONDS = 60.0
@@ -81,7 +81,7 @@ def require_versions(running: RunningZones) -> None:
 
 
 async def run(running: RunningZones, settings: Settings, say: Callable[[str], None] = print) -> Report:
-    """Break fresh zones under load, heal them, and check what clients were told. `say` is given lines as things happen.
+    """Break fresh zones under load, heal them, and check all results of clients. `say` receives lines of progress.
 
     Raises `TooOld`.
     """

@@ -1,7 +1,8 @@
 """The order of acknowledged writes in real time, for any clocks of the clients. Plain functions: no I/O, no clock.
 
-Two writes are compared if one was acknowledged before the other began, and the other cannot have succeeded without a zone that
-had acknowledged the first and was not emptied in between: so it must have met the first, and must be the newer one. Writes that
+Two writes are compared if one was acknowledged before the second began, and both must share a zone. A shared zone has
+acknowledged the first write, was not emptied in between, and is needed for the success of the second. The second write has
+therefore met the first one, and must be newer. Writes that
 may have expired by then are left out.
 """
 

@@ -12,7 +12,7 @@ from integration.chaos.promises import Promise, Violation
 from integration.chaos.troubles import Span, Trouble
 from integration.chaos.values import spell
 
-# Keys for each promise of which a violation is told in full: what a zone holds it says again and again.
+# Keys for each promise whose violations are printed in full. A zone repeats a wrong value at each look.
 TOLD = 5
 
 
@@ -26,7 +26,7 @@ class Report:
     """How many calls there were, one for each key of a call for many, without looks at servers."""
     misses: int
     misses_of_kept: int
-    """Reads that found nothing under a key that had been written, with acknowledgement, and that nobody deletes."""
+    """Reads without a value of a key that has an acknowledged write and is never deleted."""
     faults: Mapping[Fault, int]
     converged_after: float | None
     """Seconds from the end of the last fault until all zones held the same; None: they did not, within the limit."""

@@ -34,7 +34,7 @@ TOPOLOGY_SECONDS = 5.0
 
 
 class Arrangement:
-    """A source of topologies for one client, which changes when it is told to."""
+    """Source of topologies for one client, which the test changes."""
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
@@ -50,7 +50,7 @@ class Arrangement:
         return self.topology
 
     async def watch(self) -> AsyncIterator[Topology]:
-        """Each topology that it is told; of several in a row perhaps only the last."""
+        """Yield each topology that the test sets; of several in a row perhaps only the last."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -120,7 +120,7 @@ class System:
         self._rings: dict[str, Ring] = {}
         self._nodes_of: dict[tuple[str, str], int] = {}
         self.locks = {zone: asyncio.Lock() for zone in self.zones}
-        """Whoever holds a zone's lock may break it."""
+        """The holder of a zone's lock may break that zone."""
         self._shape = {zone: (Mode.READ_WRITE, len(nodes)) for zone, nodes in self.running.zones.items()}
 
     async def add_client(self, number: int, name: str, skew: float = 0.0) -> Client:
@@ -165,7 +165,7 @@ class System:
             yield
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for so long, or until every fault is to end."""
+        """Wait for `seconds`, or until every fault is to end."""
         try:
             async with asyncio.timeout(seconds):
                 await self.over.wait()

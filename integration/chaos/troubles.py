@@ -1,8 +1,7 @@
 """Troubles of a run, as far as they excuse violations. Plain functions: no I/O, no clock.
 
 A conditional write is decided by one zone as long as clients agree which nodes can be reached. Each client's view of each node
-is recorded as it changes, so the intervals of possible disagreement are known, including the time that detection and recovery
-take. A client that makes no calls decides nothing, so its view does not count.
+is recorded as it changes. The intervals of possible disagreement are therefore known, with the time of detection and recovery. A client that makes no calls decides nothing, so its view does not count.
 """
 
 from __future__ import annotations
@@ -170,7 +169,7 @@ class Circumstances:
         )
 
     def required_acks(self, span: Span) -> int:
-        """Return how many zones at the least must have acknowledged a write for it to succeed: all but one that can be read."""
+        """Return the least number of acknowledgements for a write to succeed: all readable zones but one."""
         unread = any(trouble.fault in UNREAD and _overlap(trouble, span) for trouble in self.troubles)
         return max(1, len(self.zones) - (2 if unread else 1))
 
@@ -196,8 +195,8 @@ class Circumstances:
     def latest_end(self, key: str, begin: float, end: float) -> float:
         """Return the latest time at which copies that expire at `end` by rights may really be gone.
 
-        Requests that a fault holds back arrive when it ends, and what they bring then lives its full time, so each such fault
-        that begins before the end moves it by as long as it lasted since `begin`, when the write began.
+        Requests that a fault holds back arrive when the fault ends, and their values then live for the full TTL. Each such
+        fault that begins before the end delays it by the duration of the fault since `begin`, the start of the write.
         """
         for trouble in self.of_key(key):
             if trouble.begin > end or trouble.end < begin:

@@ -112,11 +112,11 @@ class Worker:
         self._bursts = 0
 
     async def write(self, number: int) -> None:
-        """Be writer `number` until told to stop."""
+        """Act as writer `number` until `writing` is False."""
         await self._act(f"writer {number}", WRITES, lambda: self.writing)
 
     async def read(self, number: int) -> None:
-        """Be reader `number` until told to stop."""
+        """Act as reader `number` until `reading` is False."""
         await self._act(f"reader {number}", READS, lambda: self.reading)
 
     async def _act(self, role: str, actions: Sequence[tuple[int, Action]], goes_on: Callable[[], bool]) -> None:
@@ -156,7 +156,7 @@ class Worker:
             active[-1] = Span(began, self._history.now())
 
     async def read_all(self) -> None:
-        """Read one key after the other, round after round and ordinarily, until told to stop."""
+        """Read all keys in turn, repeatedly, by plain reads, until `reading` is False."""
         for key in itertools.cycle(KEYS):
             if not self.reading:
                 break

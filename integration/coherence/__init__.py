@@ -1,8 +1,9 @@
 """Clients with near caches that read and write through slow wires, in virtual time, and a check of every near hit.
 
-None may be older than an announcement that its client had heard before. Three runs with the same seed: as it is; without
-floors, so that what a replica still has is kept; and without flights too, so that what was on its way is. The last two have
-to find what the first must not, or the first has shown nothing.
+No near hit may be older than an invalidation message that its client received before. The program makes three runs with the
+same seed. The first has all guards. The second has no version fences, so the near cache stores old values of slow replicas.
+The third also does not discard fetches that were in flight during an invalidation. Runs two and three have to find stale
+hits; otherwise the first run proves nothing.
 
 python -m integration.coherence --seconds 600 --seed 7
 """

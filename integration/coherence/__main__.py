@@ -13,7 +13,7 @@ SEEDS = 1_000_000
 
 
 def main() -> int:
-    """0: no near hit was older than what its client had heard. 1: one was, or the run could not have found any."""
+    """Return 0 if no near hit was stale. Return 1 if one was, or if the run could not have found any."""
     parser = argparse.ArgumentParser("python -m integration.coherence", description=coherence.__doc__)
     parser.add_argument("--seconds", type=float, default=300.0, help="of virtual time, for each of three runs (300)")
     parser.add_argument("--seed", type=int, help="the same seed gives the same run; a random one if not given")

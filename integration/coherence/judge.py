@@ -1,4 +1,4 @@
-"""What a client has heard, and whether a near hit of its is older. Plain bookkeeping: no client, no clock."""
+"""Record of received invalidations, and judgement of near hits against it. Plain functions: no client, no clock."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class Counts:
     hits: int = 0
     """Reads that the near cache answered."""
     stale: int = 0
-    """Hits that were older than an announcement which their client had heard."""
+    """Hits that were older than an invalidation message that their client had received."""
     kept: int = 0
-    """What was kept and so served, by key and client: a single one makes many hits, or few."""
+    """Stale entries, by key and client. One entry may cause many hits, or few."""
     worst: float = 0.0
-    """Seconds since the announcement, of the worst of those."""
+    """Most seconds between the receipt of the message and such a hit."""
     behind: int = 0
-    """Hits that were older than a write which had been announced, heard or not."""
+    """Hits that were older than a write whose invalidation was published, received or not."""
     worst_behind: float = 0.0
-    """Seconds since that write was announced, of the worst of those."""
+    """Most seconds between that publication and such a hit."""
     torn: int = 0
     """Reads of a value that belongs to another key."""
     heard: int = 0
-    """Announcements, each counted for each client that hears it."""
+    """Invalidation messages, counted once for each client that receives one."""
     writes: int = 0
     gaps: int = 0
     """Times when a client may have missed something: no more than one each, when it begins to listen."""
@@ -43,7 +43,7 @@ class Counts:
 
 @dataclass
 class Truth:
-    """The newest version of each key that was announced, and when; never going back."""
+    """Latest version of each key whose invalidation was published, with the time. Versions only rise."""
 
     _times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     _marks: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -55,13 +55,13 @@ class Truth:
             marks.append(mark)
 
     def since(self, key: str, mark: int) -> float | None:
-        """When something newer than this was announced first; None: nothing was."""
+        """Return the time of the first publication of a newer version, or None if there was none."""
         place = bisect_right(self._marks[key], mark)
         return self._times[key][place] if place < len(self._times[key]) else None
 
 
 class Judge:
-    """The announcements that one client has heard, and made."""
+    """Invalidation messages that one client has received or published."""
 
     def __init__(self, counts: Counts, truth: Truth) -> None:
         self._counts = counts

@@ -19,25 +19,25 @@ from tests.support.near import GRACE, near_client, near_of, settled
 from tests.support.virtual_time import run as run_in_virtual_time
 
 KEYS = 50
-COUNTED_KEYS = 5  # one in so many is a counter
+COUNTED_KEYS = 5  # this number of the keys are counters
 
 # Reads: 0.0 to 1.0 to the power of this is the place of the key. A third of them go to 1 in 25.
 HOTNESS = 3
 
-# Seconds that a packet takes one way: usually, and at the most for a share of them.
+# Seconds that a packet takes one way: usually, and at most for a share of the packets.
 HOP = (0.0002, 0.002)
 SLOW_HOP = 0.050
 SLOW_SHARE = 0.1
 # And what a write takes on top of that, in each zone for itself: how far its replica lags.
 LAG = 0.020
-# Clocks of clients are this far from the true time at the most.
+# Clocks of clients differ from the true time by at most this number of seconds.
 SKEW = 0.005
 # Of writes, those that are followed by another one of their key, and within which time.
 AGAIN_SHARE = 0.5
 AGAIN_SECONDS = 0.03
 
 READERS = 2  # tasks of each client
-# Nothing here is that slow: what takes so long is a bug.
+# No request here is that slow, so a timeout is a bug.
 TIMEOUT = 5.0
 
 
@@ -84,7 +84,7 @@ class NoFences:
 
 
 class LateChannel(LocalChannel):
-    """Announcements take as long as any packet."""
+    """Channel whose messages take as long as any packet."""
 
     def __init__(self, chance: random.Random) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def hop(chance: random.Random) -> float:
 def run(settings: Settings) -> Counts:
     """Run it, and say what was seen. The same settings give the same run."""
     before = random.getstate()
-    random.seed(settings.seed)  # which the clients draw from: when to load anew, and when to try again
+    random.seed(settings.seed)  # the clients draw times of refreshes and retries from it
     try:
         return run_in_virtual_time(_run(settings))
     finally:
@@ -175,7 +175,7 @@ class _Client:
             read_timeout=TIMEOUT,
             write_timeout=TIMEOUT,
             wall_clock=lambda: zones.wall_clock() + skew,
-            # The client also remembers announced versions and drops older near hits. That is a separate guard.
+            # The client also remembers published versions and drops older near hits. That is a separate guard.
             remember_versions=REMEMBERED_KEYS if settings.guard is Guard.ALL else 0,
         )
         # Drawn at random otherwise: the neighbour that is asked after a miss, and who wins in the same millisecond.
@@ -196,7 +196,7 @@ class _Client:
         return hop(self._hops) + (0.0 if is_read else self._hops.uniform(0, LAG))
 
     def _listen(self, changes: Any) -> None:
-        """Take note of what is announced, and of what is heard once the near cache has been told."""
+        """Record each published message, and each received one after the near cache has processed it."""
         changed, announce = changes.invalidate, changes._publish
 
         def heard(key: bytes, version: int | None) -> None:
@@ -259,7 +259,7 @@ class _Client:
     # Writes.
 
     async def _write(self) -> None:
-        """A write, and often another one of the same key: while those who have heard of the first fetch what it wrote."""
+        """Write a key, and often write it again while clients that received the first message fetch its value."""
         name = _key(self._chance.random())
         await self._write_one(name)
         while self._chance.random() < AGAIN_SHARE:

@@ -106,7 +106,7 @@ async def resend(zones: MemoryZones) -> bool:
 
 
 async def heard_versions(zones: MemoryZones) -> bool:
-    """A client hears of a write, and its own zone has missed it."""
+    """Write that a client was notified of, and that its own zone has missed."""
     channel = LocalChannel()
     listener = await zones.ready(invalidation=channel)
     writer = await zones.ready(local_zone="b", invalidation=channel)

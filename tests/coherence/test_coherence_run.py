@@ -10,7 +10,7 @@ SECONDS = 20.0
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_no_near_hit_is_older_than_what_its_client_has_heard(seed):
-    """And none is behind what was announced at all by more than an announcement takes."""
+    """No hit is older than a published invalidation by more than the delay of the message."""
     counts = run(Settings(seed, SECONDS))
     assert counts.hits > 3_000
     assert counts.heard > 300
@@ -19,9 +19,10 @@ def test_no_near_hit_is_older_than_what_its_client_has_heard(seed):
 
 
 def test_without_guards_some_are():
-    """Or the test above would show nothing: some without floors, and more without flights too.
+    """The test above proves nothing unless a run without guards finds stale hits.
 
-    With many writes: a minute of few keeps so little that chance decides which of the two keeps more.
+    Without version fences there are some, and more if fetches in flight are stored too. The run has many writes, because
+    with few of them chance decides which of the two stores more.
     """
     floorless, guardless = (
         [run(Settings(seed, 60.0, guard, writes_per_second=40.0)) for seed in (1, 2)]
@@ -39,7 +40,7 @@ def test_the_judge_counts_what_is_older_than_what_was_heard():
     counts, truth = Counts(), Truth()
     judge, other = Judge(counts, truth), Judge(counts, truth)
     truth.announced("k", 5, 1.0)
-    other.hit("k", 4, 2.0)  # which has not heard of it
+    other.hit("k", 4, 2.0)  # this client has not received the message
     assert (counts.hits, counts.stale, counts.behind, counts.worst_behind) == (1, 0, 1, 1.0)
     judge.heard("k", 5, 3.0)
     judge.heard("k", 3, 4.0)  # older, and later

@@ -1,6 +1,6 @@
 """Counts what a piece of code does, in things that are the same on every machine and on every run: no seconds.
 
-Calls and builtins are counted by a profile function, instructions by a trace function, each in a run of its own, since either
+A profile function counts calls and builtins, and a trace function counts instructions. They have separate runs, because each
 would count the other. What the fake servers do, and the tests themselves, is not counted.
 """
 
@@ -127,7 +127,7 @@ async def garbage(operation, times):
 
 
 async def held_while_pending(zones, operation, times):
-    """Blocks and bytes of each of so many operations that wait at once, with no server answering; those of the SDK."""
+    """Return the SDK's blocks and bytes for each of `times` operations that wait while no server answers."""
     zones.pause(*zones.names)
     gc.collect()  # also empties the lists of freed objects: what is taken from those is not traced
     tracemalloc.start()

@@ -9,14 +9,14 @@ from tests.work.counting import Work
 
 FILE = Path(__file__).parents[1] / "data" / "work_per_operation.json"
 
-# Releases of one Python differ by little in what their asyncio does; an operation that does a thing more shows up with its
-# instructions, if not with its calls.
+# Share by which counts may differ, because asyncio differs a little between releases of one Python. An operation with
+# additional work shows in its instructions, if not in its calls.
 TOLERANCE = 0.03
 # Less work is no failure of what has become faster, but the figure that guards it is out of date.
 MUCH_LESS = 0.10
 
-# Told, and not held to: what is taken from the interpreter's lists of freed objects is not traced, and how much is on
-# them depends on what ran before.
+# Figures that are printed but not compared. Memory from the interpreter's lists of freed objects is not traced, and the
+# length of these lists depends on earlier code.
 MEMORY = frozenset({"pending", "pending_bytes"})
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"

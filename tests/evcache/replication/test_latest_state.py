@@ -1,4 +1,4 @@
-"""Conditional writes decide on the newest version that a zone within reach holds."""
+"""Conditional writes decide on the latest version that a zone within reach holds."""
 
 import asyncio
 
@@ -31,7 +31,7 @@ async def missed_the_last_write(zones, writer, old, new):
 
 
 async def missed_it_and_one_zone_hangs(zones, writer, old, new):
-    """The third zone does not answer: of those within reach, one has the newest version."""
+    """The third zone does not answer: of those within reach, one has the latest version."""
     written = await missed_the_last_write(zones, writer, old, new)
     zones.pause(OTHERS[1])
     return written
@@ -175,7 +175,7 @@ async def test_a_cas_loop_makes_progress(zones, near, update):
 
 @on_zones()
 async def test_what_this_client_knows_of_and_no_zone_has_is_not_decided_on(zones):
-    """Every zone evicted the newest version, and one zone has an older one. To this client the key is a miss."""
+    """Every zone evicted the latest version, and one zone has an older one. To this client the key is a miss."""
     cache = await zones.ready(repair=False, hints=None)
     await cache.set("k", "older", consistency="all")
     held = zones.held("k", DECIDES)
@@ -192,7 +192,7 @@ async def test_what_this_client_knows_of_and_no_zone_has_is_not_decided_on(zones
 
 @on_zones()
 async def test_a_zone_that_hangs_costs_a_share_of_the_time(zones):
-    """It may have the newest version, and does not say so; the others decide in time."""
+    """The zone may hold the latest version, but does not answer. The other zones decide in time."""
     cache = await zones.ready(write_timeout=0.9)
     await cache.set("k", 1, consistency="all")
     zones.pause(OTHERS[1])
