@@ -50,7 +50,7 @@ async def test_a_caller_that_is_cancelled_leaves_alone(zones, victim):
 @pytest.mark.parametrize("lease", [True, False])
 @on_releases("1.6.38", "1.6.18", zones=2)
 async def test_with_the_last_caller_the_loader_ends(zones, lease):
-    """It is cancelled, its lease is given back, and whoever asks next has it called anew, in this process or another."""
+    """The loader is cancelled and its lease is released. The next caller loads again, in this process or another."""
     cache, other = await zones.ready(near_cache=NearCache(), max_loads=1), await zones.ready()
     source, policy = Source(seconds=0.5), LoadPolicy(lease=lease)
     callers = [asyncio.create_task(cache.get_or_load("k", source.load, policy=policy)) for _ in range(3)]
@@ -101,8 +101,9 @@ HELD = ["nothing", "tombstone", "absence", "due", "stale", "last resort", "taken
 @pytest.mark.parametrize("held", HELD)
 @on_zones(zones=2)
 async def test_a_caller_may_be_cancelled_at_any_moment(zones, held, many):
-    """After so many turns of the loop, whatever it awaits then: no load, task, slot or flight is left, and no lease beside
-    those that another holds. What is stored by then is in all zones or in none.
+    """The cancellation comes after each number of turns of the event loop. No load, task or slot is left.
+
+    No lease is left, except those of another process. A stored value is in all zones or in none.
     """
     cache, other = await zones.ready(near_cache=NearCache(), max_loads=1), await zones.ready()
     follow_loop(cache)
@@ -244,7 +245,7 @@ async def test_a_loader_that_awaits_a_task_that_is_cancelled(zones):
 
 @on_zones(zones=2)
 async def test_a_loader_that_swallows_its_cancellation_is_heard(zones):
-    """Nobody waits for it; what it returns may be kept, and its slot is free when it ends, and not before."""
+    """No caller waits for the loader. Its result may be stored, and its slot is released when it ends, not before."""
     cache, source = await zones.ready(max_loads=1), Source()
 
     async def stubborn():
@@ -329,7 +330,7 @@ async def test_what_is_loaded_in_the_background_ends_with_the_client(zones):
 @pytest.mark.parametrize("turns", TURNS[1:])
 @on_zones(zones=2)
 async def test_a_client_may_be_closed_at_any_moment(zones, turns):
-    """Of a load: who waits has the value, or is told that it was cut off."""
+    """Each caller that waits for the load gets the value, or an error that says that the load was cut off."""
     cache, source = await zones.ready(near_cache=NearCache()), Source()
     calls = [asyncio.create_task(cache.get_or_load("k", source.load)) for _ in range(2)]
     calls.append(asyncio.create_task(cache.get_or_load_many(["x", "y"], source.load_many)))
@@ -342,7 +343,7 @@ async def test_a_client_may_be_closed_at_any_moment(zones, turns):
 
 @on_zones(zones=2)
 async def test_too_much_background_work_turns_loads_away(zones, monkeypatch):
-    """By an error, and not by waiting for ever."""
+    """The caller gets an error. It does not wait without a limit."""
     cache, source = await zones.ready(), Source(seconds=1)
     monkeypatch.setattr(cache._runtime.background, "_max_tasks", 0)
     for call in (cache.get_or_load("k", source.load), cache.get_or_load_many(["k"], source.load_many)):

@@ -40,7 +40,7 @@ def test_whoever_comes_does_not_overtake_those_who_wait():
 
 @pytest.mark.parametrize("given", [False, True])
 def test_who_is_cancelled_leaves_the_place_to_the_next(given):
-    """Also when the slot has just been given, and nobody has noticed yet."""
+    """This includes a slot that was granted before its caller has run again."""
 
     async def main():
         slots = LoadLimiter(1)
@@ -79,7 +79,7 @@ def test_one_can_be_let_in_over_the_limit():
 
 @on_zones()
 async def test_a_loader_that_loads_something_else_does_not_wait_for_itself(zones):
-    """With one slot, a loader that needs another key: one that nobody loads, and one that waits for this very slot."""
+    """With one slot, a loader needs a second key. Either no caller loads it, or its load waits for this slot."""
     cache = await zones.ready(max_loads=1)
 
     async def leaf():

@@ -1,10 +1,10 @@
-"""Keys that are left alone for a while."""
+"""Keys whose loader is not called during the backoff time."""
 
 from evcache.read_through.failure_backoff import FailureBackoff
 
 
 def test_a_key_is_left_alone_until_its_time_is_over():
-    """Not a moment longer, and nobody else's."""
+    """The backoff ends on time and does not affect other keys."""
     throttle = FailureBackoff()
     throttle.failed(b"k", 10.0)
     assert throttle.blocks(b"k", 9.9)

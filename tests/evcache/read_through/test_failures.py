@@ -99,7 +99,7 @@ async def test_a_loader_that_raises_before_it_is_awaited(zones):
 
 @on_zones(zones=2)
 async def test_an_error_is_not_remembered(zones):
-    """However often it comes, each call loads: there is nothing to serve meanwhile."""
+    """Each call loads, however often the loader fails: there is no value to serve."""
     cache, source = await zones.ready(near_cache=NearCache()), Source(error=LookupError("down"))
     for _ in range(3):
         assert await outcomes(cache.get_or_load("k", source.load)) == [source.error]
@@ -129,7 +129,7 @@ async def test_a_codec_that_breaks_is_an_error_like_any_other(zones):
 @pytest.mark.parametrize("lease", [True, False])
 @on_zones(zones=2)
 async def test_a_value_that_cannot_be_stored_is_not_loaded_by_each_reader(zones, lease, caplog):
-    """Its loader is left alone like one that raises, while the old value is served."""
+    """The loader is not called for the backoff time, as after an exception. The old value is served."""
     cache, source = await zones.ready(), Source("old")
     policy = LoadPolicy(jitter=0, stale_while_revalidate=50, xfetch_beta=0, lease=lease)
     await cache.get_or_load("k", source.load, ttl=10, policy=policy)
@@ -147,7 +147,7 @@ async def test_a_value_that_cannot_be_stored_is_not_loaded_by_each_reader(zones,
 
 @on_zones(zones=2)
 async def test_a_caller_waits_so_long_and_the_load_goes_on(zones):
-    """What it finds is there for the next one, who does not load again; nor does who asks meanwhile."""
+    """The next caller finds its value and does not load again. A caller during the load does not start a second one."""
     cache, source = await zones.ready(), Source(seconds=3)
     watch = Stopwatch()
     with pytest.raises(LoadTimeout) as caught:
@@ -189,7 +189,7 @@ async def test_a_load_takes_so_long_and_is_then_cancelled(zones):
 
 @on_zones(zones=2)
 async def test_a_loader_that_goes_on_after_its_time_is_heard(zones):
-    """It swallows the cancellation, and what it returns is as good as ever."""
+    """The loader swallows the cancellation. Its result is valid."""
     cache = await zones.ready()
 
     async def stubborn():
@@ -206,7 +206,7 @@ async def test_a_loader_that_goes_on_after_its_time_is_heard(zones):
 
 @on_zones(zones=2)
 async def test_a_loader_whose_callers_have_all_run_out_of_time_is_not_called(zones):
-    """While it waits for a slot. Otherwise a queue of what nobody wants would outlive its cause."""
+    """The load waits for a slot. Otherwise a queue of loads without callers would outlive its cause."""
     cache = await zones.ready(max_loads=1)
     slow, queued = Source(seconds=10), Source(seconds=1)
     first = asyncio.create_task(cache.get_or_load("slow", slow.load, timeout=20))
@@ -250,7 +250,7 @@ async def test_without_zones_each_call_loads(zones):
 @pytest.mark.parametrize("how", ["dead", "hanging"])
 @on_zones()
 async def test_without_zones_no_more_than_so_many_load_at_once(zones, how):
-    """A thousand callers of as many keys, and everybody is served."""
+    """A thousand callers ask for a thousand keys. All callers are served."""
     listener = LoadListener()
     cache, source = await zones.ready(max_loads=32, hooks=listener), Source(seconds=0.1)
     if how == "dead":
@@ -298,7 +298,7 @@ async def test_when_the_zones_are_back_all_is_as_ever(zones):
 
 @on_zones()
 async def test_the_near_cache_keeps_it_for_a_moment_when_no_zone_can(zones):
-    """So that a process does not load the same key call after call; for two seconds at the most, whatever its own time."""
+    """The process does not load the same key on each call. The copy lives for at most two seconds, whatever its own TTL."""
     cache, source = await zones.ready(near_cache=NearCache(ttl=300)), Source([1])
     follow_loop(cache)
     await zones.kill("a", "b", "c")

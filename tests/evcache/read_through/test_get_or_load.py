@@ -38,7 +38,7 @@ async def test_what_is_there_is_not_loaded(zones):
 
 @on_zones()
 async def test_one_loader_for_a_thousand_callers(zones):
-    """And in every zone is what it returned, before anybody has it."""
+    """Every zone holds the result of the loader before any caller gets it."""
     cache, source = await zones.ready(), Source({"a": [1]}, seconds=0.5)
     watch = Stopwatch()
     values = await asyncio.gather(*(cache.get_or_load("k", source.load) for _ in range(1000)))
@@ -54,7 +54,7 @@ async def test_one_loader_for_a_thousand_callers(zones):
 
 @on_zones()
 async def test_each_caller_has_its_own_copy(zones):
-    """What one does to it nobody else sees: neither those who waited with it, nor those who read it later."""
+    """A change that one caller makes to its value is not visible to other waiting callers or to later readers."""
     cache = await zones.ready(near_cache=NearCache())
     source = Source({"a": [1]}, seconds=0.1)
     own = source.value
@@ -161,7 +161,7 @@ async def test_how_long_it_lives(zones, ttl, loaded, kept):
 @pytest.mark.parametrize("value", ["v", None])
 @on_zones(zones=2)
 async def test_what_has_no_time_to_live_is_not_kept(zones, value):
-    """Everybody who waits for it gets it; whoever comes then loads anew."""
+    """All callers that wait for the load get its error. The next caller loads again."""
     cache = await zones.ready(near_cache=NearCache())
     source = Source(Loaded(value, ttl=0), seconds=0.1)
     assert await asyncio.gather(*(cache.get_or_load("k", source.load) for _ in range(3))) == [value] * 3
@@ -182,7 +182,7 @@ async def test_jitter_makes_lives_shorter_and_never_longer(zones, monkeypatch, d
     monkeypatch.setattr(type(load_context), "draw", property(lambda _: lambda: draw))
     await cache.get_or_load("k", Source("v").load, ttl=1000, policy=LoadPolicy(jitter=0.2, **settings))
     whole = 1000 * (1 - 0.2 * draw)
-    # What has its times with it stays a second longer than they say: servers let go of items up to a second early.
+    # A value with an envelope is stored for one more second, because servers drop items up to a second early.
     stays = whole + settings["stale_while_revalidate"] + 1 if settings else whole
     assert zones.one("a").store.get(full("k")).expires_at - asyncio.get_running_loop().time() == math.ceil(stays)
     assert (await cache.get_item("k")).ttl == pytest.approx(whole, abs=1)
@@ -377,7 +377,7 @@ async def generator():
 @pytest.mark.parametrize("wrong", [sync, generator, dict])
 @on_zones(zones=2)
 async def test_a_loader_that_cannot_be_awaited_is_named(zones, wrong):
-    """It can't be told before it is called; nothing is kept, and no lease."""
+    """The error shows only when the loader is called. No value is stored and no lease is left."""
     cache = await zones.ready()
     with pytest.raises(InvalidArgument) as caught:
         await cache.get_or_load("k", wrong)
@@ -389,7 +389,7 @@ async def test_a_loader_that_cannot_be_awaited_is_named(zones, wrong):
 
 @on_zones(zones=2)
 async def test_a_value_that_cannot_be_stored_is_an_error(zones):
-    """For everybody who waits; the lease is given back."""
+    """All callers that wait get the error. The lease is released."""
     cache, source = await zones.ready(), Source(object(), seconds=0.1)
     got = await outcomes(*(cache.get_or_load("k", source.load) for _ in range(3)))
     assert [type(error) for error in got] == [EncodeError] * 3

@@ -1,4 +1,4 @@
-"""`get_or_load_many`: one loader for what is missing and nobody loads, and what goes wrong for one."""
+"""`get_or_load_many`: one loader for the missing keys that no other caller loads, and failures of single keys."""
 
 import asyncio
 
@@ -186,7 +186,7 @@ async def test_what_another_process_loads_is_waited_for(zones):
 
 @on_zones(zones=2)
 async def test_a_key_that_has_landed_is_not_joined_while_others_are_still_loaded(zones):
-    """What was loaded with it may take long; meanwhile it is a key like any other, and what has been deleted is gone."""
+    """Other keys of the same load may take long. During that time a delete of this key takes effect."""
     first, second, third = [await zones.ready() for _ in range(3)]
     slow, quick = Source("slow", seconds=1.5), Source("quick")
     waiting = asyncio.create_task(first.get_or_load("b", slow.load))
@@ -296,7 +296,7 @@ async def test_what_is_out_of_date_is_served_while_it_is_loaded_anew(zones):
 
 @on_zones(zones=2)
 async def test_what_is_out_of_date_is_served_when_its_loader_fails(zones):
-    """If that is so for all that is missing. Then the loader is left alone for a while."""
+    """This holds if every missing key has a stale value. The loader is then not called for the backoff time."""
     listener = LoadListener()
     cache, source = await zones.ready(hooks=listener), Source("old")
 
@@ -309,7 +309,7 @@ async def test_what_is_out_of_date_is_served_when_its_loader_fails(zones):
     with pytest.raises(LookupError):
         await ask("a", "missing")
     assert await ask("a", "b") == {"a": "old", "b": "old"}
-    assert listener.stale == [None, source.error]  # "a" was left alone by then
+    assert listener.stale == [None, source.error]  # "a" was in its backoff time by then
     calls = source.calls
     assert await ask("a", "b") == {"a": "old", "b": "old"}
     assert source.calls == calls
@@ -368,9 +368,7 @@ async def test_what_is_soon_out_of_date_is_loaded_anew(zones):
 
 @on_zones(zones=2)
 async def test_a_key_whose_refresh_was_lost_to_another_process_is_not_hung_up(zones):
-    """Of two that are loaded anew together, one is being loaded elsewhere: its next caller has nothing to do with the
-    other.
-    """
+    """Two keys are refreshed together and another process loads one of them. Its next caller does not wait for the other."""
     first, second = await zones.ready(), await zones.ready()
     source = Source("old")
     await first.get_or_load_many(["a", "b"], source.load_many, ttl=10, policy=EXACT)
@@ -411,6 +409,6 @@ async def test_many_keys_without_zones(zones):
     assert await cache.get_or_load_many(keys, source.load_many) == dict.fromkeys(keys, "v")
     assert source.asked == [keys]
     zones.restart("a", "b")
-    await pass_time(5)  # until they have been brought what they missed
+    await pass_time(5)  # until hinted handoff has delivered the missing writes
     assert await cache.get_many(keys) == dict.fromkeys(keys, "v")
     await assert_nothing_left(cache)

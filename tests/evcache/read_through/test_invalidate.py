@@ -1,4 +1,4 @@
-"""`invalidate`: out of date from now on, and with `stale_while_revalidate` served on while it is loaded anew."""
+"""`invalidate`: the value is stale from now on. With `stale_while_revalidate` it is served while a refresh runs."""
 
 import math
 import random
@@ -21,7 +21,7 @@ STALE = LoadPolicy(jitter=0, refresh_after=1, stale_while_revalidate=50)
 
 @on_zones()
 async def test_without_more_it_is_a_delete(zones):
-    """Nobody is served the old value."""
+    """No caller is served the old value."""
     cache, source = await zones.ready(), Source("new")
     await cache.set("k", "old")
     result = await cache.invalidate("k", consistency="all")
@@ -101,7 +101,7 @@ async def test_a_value_in_an_envelope_keeps_its_flags_and_bytes(zones):
 
 @on_zones(zones=2)
 async def test_invalidating_again_does_not_make_the_old_value_last(zones):
-    """It is served for `stale_while_revalidate` after it has gone out of date, however often that is said."""
+    """The value is served for `stale_while_revalidate` after the first call. Later calls do not extend that time."""
     cache, source = await zones.ready(), Source(error=LookupError("down"))
     await cache.set("k", "old")
     await cache.invalidate("k", stale_while_revalidate=10)
@@ -177,7 +177,7 @@ async def test_the_near_cache_lets_go_of_it(zones):
 
 @on_zones(zones=2)
 async def test_a_value_that_is_served_out_of_date_is_not_served_for_longer(zones):
-    """But for shorter, if that is said."""
+    """A shorter time applies if the call asks for it."""
     cache, source = await zones.ready(), Source("old", error=None)
     await cache.get_or_load("k", source.load, ttl=10, policy=STALE)  # until 60 s
     await pass_time(20)
@@ -224,7 +224,7 @@ async def test_zones_that_cannot_be_reached_are_told_as_by_a_delete(zones, stale
 
 @on_zones()
 async def test_a_zone_that_hangs_hears_of_it_later(zones):
-    """Within the time of the call; what it misses it is brought."""
+    """The call ends within its timeout. Hinted handoff delivers the missing write to the zone."""
     cache, source = await zones.ready(), Source("new", seconds=10)
     await cache.set("k", "old", consistency="all")
     zones.pause("a")

@@ -1,4 +1,4 @@
-"""Leases: who of several processes may load a key, how that ends, and what it looks like to everybody else."""
+"""Leases: the process that may load a key, the end of a lease, and what other clients read."""
 
 import asyncio
 
@@ -129,7 +129,7 @@ async def test_nobody_takes_a_lease_for_a_value(zones):
 @pytest.mark.parametrize("write", ["set", "delete"])
 @on_zones(zones=2)
 async def test_a_write_ends_the_lease_of_a_key(zones, write):
-    """Whoever stores over it would find something else."""
+    """A store with the token of the ended lease would find another version."""
     one = await process(zones)
     lease = await one.take()
     assert await (one.cache.set("k", 1) if write == "set" else one.cache.delete("k"))

@@ -1,5 +1,6 @@
-"""After a write or a delete the first reader loads the key at once and stores the value, regardless of loads that began
-before, in this process or another.
+"""After a write or a delete the first reader loads the key at once and stores the value.
+
+Loads that began before, in this process or another, make no difference.
 """
 
 import asyncio
@@ -176,7 +177,7 @@ async def test_a_load_that_fails_after_a_write_says_nothing_about_the_next_one(z
 @pytest.mark.parametrize("before", ["nothing", "due", "stale"])
 @on_releases("1.6.38", "1.6.18", zones=2)
 async def test_a_load_of_the_old_state_does_not_hold_up_loads_of_the_new_one(zones, delete, before):
-    """The first process still loads and has not heard of the delete. Of the later readers one loads, at once."""
+    """The first process still loads and was not notified of the delete. One of the later readers loads at once."""
     caches = [await zones.ready() for _ in range(4)]
     policy = STALE if before == "stale" else EXACT
     slow, quick = Source("old", seconds=0.0), Source("new", seconds=0.5)

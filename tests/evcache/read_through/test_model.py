@@ -1,18 +1,18 @@
-"""Several processes load, write and delete at random, and what callers are given is held against the source.
+"""Several processes load, write and delete at random, and the test compares the results of callers with the source.
 
-The source counts its changes. What is promised, with the default policy, clocks that agree, and zones that answer:
+The source counts its changes. Guarantees with the default policy, clocks that agree, and zones that answer:
 
-- Nobody invents: a value is one that the source has had.
-- Nobody is served for longer than `ttl`: a value was the source's less than `ttl` before the call began, and what its load
-  took. (The `ttl` counts from when the loader returned, and what the loader returned is of when it began. A second is
-  added, since servers count in seconds.) After an `invalidate(stale_while_revalidate=...)`, `stale_while_revalidate` longer.
-- Who has deleted a key, or written it through, never gets what was there before, whatever loads are under way.
-- Neither do the others, once the call has returned, but for two: a process that has been loading the key since before then,
-  whose later callers may wait for that load (it can't know, without an invalidation channel), and one with a near cache,
-  until that has let go of the key.
+- No client invents a value: the source has had each value.
+- No client is served a value for longer than `ttl` plus the time of its load. The `ttl` counts from the end of the load,
+  and the value is as old as its begin. One second is added because servers count in seconds. After
+  `invalidate(stale_while_revalidate=...)` a value is served for that time longer.
+- A client that deleted a key, or wrote it through, never gets an older value, whatever loads are under way.
+- After that call has returned, other clients do not get an older value either. There are two exceptions. Without an
+  invalidation channel, a process may have an older load of the key under way, which its later callers join. A process with
+  a near cache may serve its entry until the entry expires.
 
-Not promised: that values only get newer. A process that did not wait for another one's lease any longer loads for itself, and
-stores nothing, so that its callers may see a value, and then the older one that is in the zones.
+There is no guarantee that values only get newer. A process whose wait for a lease ends loads without one and stores nothing.
+Its callers may see that value, and then the older one of the zones.
 """
 
 import asyncio
@@ -179,7 +179,7 @@ async def play(script, policy):
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 raise result
-        await pass_time(15)  # what was still loaded in the background has ended, and been brought everywhere
+        await pass_time(15)  # background loads have ended, and hinted handoff has delivered their writes
         await assert_nothing_left(*caches)
         assert no_stubs(zones)
         assert len(set(seen(zones, KEY).values())) == 1

@@ -56,7 +56,7 @@ async def test_one_process_in_each_zone_loads(zones):
 
 @on_zones(zones=2, classic_only=True)
 async def test_without_the_meta_protocol_each_process_loads(zones):
-    """Nobody can be told to wait. All the same it is one loader for each."""
+    """No lease can make the processes wait. Each process still runs one loader."""
     caches = [await zones.ready() for _ in range(3)]
     source = Source(seconds=0.3)
     calls = [cache.get_or_load("k", source.load) for cache in caches for _ in range(5)]
@@ -217,7 +217,7 @@ async def test_after_a_delete_there_is_one_loader_too(zones):
 
 @on_zones(zones=2)
 async def test_while_one_loads_the_others_are_served_what_is_out_of_date(zones):
-    """All of them: nobody waits where there is something to serve."""
+    """All processes do so: no caller waits if there is a value to serve."""
     caches = [await zones.ready() for _ in range(3)]
     source = Source("old")
     await caches[0].get_or_load("k", source.load, ttl=10, policy=STALE)
@@ -256,7 +256,7 @@ async def cut_off_all(zones, caches, *names):
 
 @on_zones(zones=2)
 async def test_a_value_that_is_there_after_all_ends_the_wait(zones):
-    """Also when it ought to be loaded anew: to who waits for it, it is fresh."""
+    """This includes a value whose refresh is due: it is fresh for a caller that waits for it."""
     first, second = await zones.ready(), await zones.ready()
     source, own = Source("v", seconds=0.3), Source("own")
     waiting = asyncio.create_task(first.get_or_load("k", source.load))

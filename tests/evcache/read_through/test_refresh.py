@@ -1,4 +1,4 @@
-"""Values that are loaded anew before they are out of date, and served after."""
+"""Values that are refreshed before they are stale, and served after that."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ FAIL_SAFE = LoadPolicy(jitter=0, refresh_after=1, stale_if_error=20, failure_bac
 
 @on_zones(zones=2)
 async def test_after_the_soft_time_one_reader_has_it_loaded_anew(zones):
-    """In the background: nobody waits. One in each zone, not one in each process."""
+    """The refresh runs in the background and no caller waits. One process of each zone refreshes, not each process."""
     caches = [await zones.ready(local_zone=zone) for zone in "ab" for _ in range(2)]
     source = Source("old")
     await caches[0].get_or_load("k", source.load, ttl=100, policy=EXACT)
@@ -212,7 +212,7 @@ async def test_the_other_operations_on_what_is_kept_for_longer(zones, policy):
 
 @on_zones(zones=2)
 async def test_a_value_is_served_for_a_while_after_its_end_and_then_no_more(zones):
-    """For `stale_while_revalidate`, while it is loaded anew; the hooks and the statistics are told."""
+    """The value is served for `stale_while_revalidate` during the refresh. Hooks and statistics record it."""
     listener = LoadListener()
     cache, source = await zones.ready(hooks=listener), Source("old")
     await cache.get_or_load("k", source.load, ttl=10, policy=STALE)
@@ -228,7 +228,7 @@ async def test_a_value_is_served_for_a_while_after_its_end_and_then_no_more(zone
 
 @on_zones(zones=2)
 async def test_a_value_is_served_when_its_loader_fails(zones):
-    """For `stale_if_error` after its end. The loader is then left alone for a while, and nobody waits for it."""
+    """The value is served for `stale_if_error` after its end. The loader is not called in the backoff time, and no caller waits."""
     listener = LoadListener()
     cache, source = await zones.ready(hooks=listener), Source("old")
 
@@ -270,7 +270,7 @@ async def test_a_value_is_not_served_for_ever_when_its_loader_fails(zones):
 
 @on_zones(zones=2)
 async def test_a_loader_that_failed_in_another_process_is_left_alone_too(zones):
-    """The lease is kept as long as the loader is left alone: other processes serve what they have, and do not load."""
+    """The lease is kept for the backoff time. Other processes serve their stale value and do not load."""
     first, second = await zones.ready(), await zones.ready()
     source = Source("old")
     policy = LoadPolicy(jitter=0, refresh_after=1, stale_if_error=60, failure_backoff=20, lease_wait=0.5)

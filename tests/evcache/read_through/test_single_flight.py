@@ -1,4 +1,4 @@
-"""Loads under way: who waits gets what was loaded, who leaves leaves alone, and what nobody wants ends."""
+"""Loads under way: callers share the result, may leave separately, and a load without callers ends."""
 
 import asyncio
 import traceback
@@ -15,7 +15,7 @@ VALUE = Content(b"v", 0, Lifetime(None, 0.0, 0.0, 0.0))
 
 
 class Load:
-    """A task that sees to flights, as a test tells it to."""
+    """A task that completes loads when a test asks for it."""
 
     def __init__(self, flights, *keys, background=False):
         self.flights = flights
@@ -131,7 +131,7 @@ async def test_a_caller_that_is_cancelled_leaves_alone(victim):
 
 @in_virtual_time
 async def test_with_the_last_caller_a_load_ends():
-    """At once: who comes next begins anew."""
+    """It ends at once: the next caller begins again."""
     flights = SingleFlight()
     load = Load(flights, b"k")
     callers = [asyncio.create_task(wait(flights, load.flight)) for _ in range(2)]
@@ -162,7 +162,7 @@ async def test_a_load_in_the_background_goes_on_without_callers():
 @pytest.mark.parametrize("loading", [True, False])
 @in_virtual_time
 async def test_a_load_whose_callers_ran_out_of_time_goes_on_if_its_loader_runs(loading):
-    """One that waits to be called would otherwise be called for nobody."""
+    """Otherwise a loader that waits for its slot would be called although no caller is left."""
     flights = SingleFlight()
     load = Load(flights, b"k")
     if loading:
@@ -180,7 +180,7 @@ async def test_a_load_whose_callers_ran_out_of_time_goes_on_if_its_loader_runs(l
 
 @in_virtual_time
 async def test_a_task_ends_when_nobody_wants_any_of_its_loads():
-    """And no sooner: of two keys loaded together, one may be wanted by somebody else."""
+    """It does not end sooner: of two keys loaded together, another caller may wait for one."""
     flights = SingleFlight()
     load = Load(flights, b"a", b"b")
     both = asyncio.create_task(wait(flights, *load.loads))
@@ -235,7 +235,7 @@ async def test_what_is_written_cannot_be_joined_any_more():
 
 @in_virtual_time
 async def test_what_ends_without_a_result_is_aborted():
-    """Nobody waits for ever."""
+    """No caller waits forever."""
     flights = SingleFlight()
     load = Load(flights, b"k")
     caller = asyncio.create_task(wait(flights, load.flight))
@@ -247,7 +247,7 @@ async def test_what_ends_without_a_result_is_aborted():
 
 @in_virtual_time
 async def test_an_error_of_one_is_not_lost_among_several():
-    """And leaves none that nobody looked at, though both have failed."""
+    """Both futures have failed and neither exception stays unretrieved."""
     flights = SingleFlight()
     load = Load(flights, b"a", b"b")
     caller = asyncio.create_task(wait(flights, *load.loads))

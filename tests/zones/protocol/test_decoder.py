@@ -234,7 +234,7 @@ def test_the_default_limit_on_values_is_a_gigabyte(length):
 
 
 def test_errors_show_little_of_what_came():
-    """A value that is taken for a line may hold secrets, and a megabyte of it helps nobody in a log."""
+    """A value that is mistaken for a line may hold secrets, and a log line of a megabyte is unreadable."""
     for stream in (b"x" * 100_000, b"x" * 2_000 + b"\r\n", b"VA " + b"x" * 2_000 + b"\r\n"):
         _, error = decode([stream])
         assert len(str(error)) < 200

@@ -183,7 +183,7 @@ OUT_OF_SYNC = [
     b"ERROR",
     b"CLIENT_ERROR bad command line format",  # a key that is too long, or no length: the value runs as commands
     b"CLIENT_ERROR options flags too long",
-    b"CLIENT_ERROR bad data chunk",  # more data than announced
+    b"CLIENT_ERROR bad data chunk",  # more data than the command line says
     b"CLIENT_ERROR line too long",
     b"CLIENT_ERROR",
     b"SERVER_ERROR",

@@ -16,7 +16,7 @@ HANG = None
 
 
 class Network:
-    """What becomes of a connect to each address: a time, and an error or none."""
+    """Outcome of a connect to each address: a time, and an error or None."""
 
     def __init__(self, monkeypatch, *ways):
         self.ways = ways

@@ -55,7 +55,7 @@ def statistics(notes):
     return ExpectText(notes, NEVER, b"END")
 
 
-# What is taken, one after another; what the waiter is told with the last.
+# Replies in their order, and the result that the waiter gets with the last one.
 COMPLETE = {
     "a hit": (one, [b"VA f0 O7"], reply(b"VA f0 O7")),
     "a miss": (one, [b"EN O7"], reply(b"EN O7")),

@@ -22,7 +22,7 @@ def ask(peer, value):
 
 
 class Full:
-    """Has the transport say after each write of so many bytes that it has enough."""
+    """Make the transport pause the connection after each write of a given number of bytes."""
 
     def __init__(self, peer, above=LARGE_BYTES - 1):
         self.connection = peer.connection

@@ -1,4 +1,4 @@
-"""A connection reports the timeouts that are the server's: not those of callers who gave up, nor of a loop that stood still."""
+"""A connection reports the timeouts that the server caused, not those of cancelled callers or of a stalled event loop."""
 
 import asyncio
 
@@ -55,7 +55,7 @@ async def test_an_answer_in_time_begins_a_new_row():
 
 @in_virtual_time
 async def test_an_answer_that_nobody_waits_for_any_more_is_none_in_time():
-    """A server that answers everything too late is of no use."""
+    """A server that answers every request too late is unusable."""
     peer = watched()
     for number in (1, 2, 3):
         peer.ask(within=0.1, waiter=Notes())
@@ -94,7 +94,7 @@ async def test_a_waiter_that_ends_the_connection_is_the_last_word():
     assert peer.late == []
 
 
-# A loop that stood still.
+# A stalled event loop.
 
 
 @in_virtual_time
@@ -173,7 +173,7 @@ async def test_after_a_while_a_stall_excuses_nothing():
 
 @in_virtual_time
 async def test_a_connection_that_ends_while_it_has_the_benefit_of_the_doubt_reports_nothing():
-    """Those who waited were told, and its end is reported as such."""
+    """The waiting callers got their errors, and the end of the connection is reported separately."""
     peer = watched()
     peer.ask(within=0.1, waiter=Notes())
     peer.loop.advance(0.3)

@@ -37,7 +37,7 @@ async def test_requests_of_one_tick_leave_in_one_write():
 
 @in_virtual_time
 async def test_a_caller_who_is_alone_is_written_for_at_once():
-    """From the second request on: the first tick has shown that nobody else asks. Until somebody does."""
+    """This holds from the second request on, because the first tick had one caller. It ends when a second caller asks."""
     peer = Peer()
     peer.ask()
     assert peer.transport.writes == []

@@ -1,4 +1,4 @@
-"""Look-ups of names: in threads of their own, one for each name at a time, and none that holds up anything else."""
+"""Lookups of names: each runs in its own thread, one at a time for each name, and delays nothing else."""
 
 import asyncio
 import concurrent.futures
@@ -20,7 +20,7 @@ SOON = 5.0  # seconds: a deadline that only a failing test reaches
 
 
 class Names:
-    """A system resolver whose look-ups end when the test says so."""
+    """A system resolver whose lookups end when the test ends them."""
 
     def __init__(self):
         self.asked = []
@@ -91,7 +91,7 @@ def on_a_loop(scenario):
 
 
 async def given_up(resolve, host):
-    """A caller that stops waiting once its look-up runs."""
+    """A caller that stops waiting once its lookup runs."""
     task = asyncio.create_task(resolve(host, 1))
     await asyncio.sleep(0)
     await cancelled(task)
@@ -135,7 +135,7 @@ async def test_cancelled_callers_start_no_second_look_up_while_one_runs(names):
 
 @on_a_loop
 async def test_an_answer_after_the_last_caller_gave_up_is_for_the_next_one(names):
-    """Otherwise a look-up that takes longer than the connect timeout would never lead to a connection."""
+    """Otherwise a lookup that takes longer than the connect timeout would never lead to a connection."""
     resolve = Resolver()
     names.hold("host")
     await given_up(resolve, "host")
@@ -227,7 +227,7 @@ def test_names_are_told_from_addresses(host, expected):
 
 
 def test_each_loop_has_its_own_look_ups(names):
-    """A look-up that hangs belongs to a loop that is closed by now."""
+    """A lookup that hangs belongs to a loop that is closed by now."""
     resolve = Resolver()
     names.hold("host")
     asyncio.run(given_up(resolve, "host"))
@@ -259,4 +259,4 @@ def test_a_look_up_that_hangs_does_not_hold_up_the_end_of_the_process():
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=True
     )
-    assert run.stdout == "ended 3\n"  # the two look-ups are still running
+    assert run.stdout == "ended 3\n"  # the two lookups are still running

@@ -1,4 +1,4 @@
-"""A server that stands still is noticed within milliseconds: the reads that wait on it can ask another zone."""
+"""A stalled server is noticed within milliseconds, so that reads that wait for it can ask another zone."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ SHARE, CALL = 0.033, 0.1  # seconds
 
 
 class SilentPeer(Peer):
-    """A connection whose first reply took a round trip. It reports silence and signs of life."""
+    """A connection whose first reply took a round trip. It reports silence and later replies."""
 
     def __init__(self, trip=TRIP, *, elsewhere=True, lag=None):
         super().__init__(silence=FAR, lag=lag)
@@ -87,7 +87,7 @@ async def test_reads_that_wait_are_failed_early_with_an_error_each():
 )
 @in_virtual_time
 async def test_only_reads_are_moved_and_only_if_several_wait(reads, others, moved):
-    """One late reply does not make a server look as if it stood still, and a write has no other zone."""
+    """One late reply does not make a server look stalled, and a write has no other zone."""
     peer = await SilentPeer().greet()
     writes = [peer.ask(store(), within=SHARE) for _ in range(others)]
     waiting = [peer.read() for _ in range(reads)]
@@ -160,7 +160,7 @@ async def test_a_far_server_is_given_its_round_trips():
 
 @in_virtual_time
 async def test_a_first_reply_that_was_late_does_not_blunt_the_detector():
-    """A connection that was opened while the server stood still, and a server that goes on."""
+    """A connection was opened while the server was stalled. The server then goes on."""
     peer = await SilentPeer(trip=0.2).greet()
     await asyncio.sleep(1)
     read = peer.read()

@@ -112,7 +112,7 @@ async def test_each_request_gets_the_reply_that_its_meta_form_has():
         await bench.reply(store(key, b"abc"))
         assert (await bench.reply(count(key, 1))).status == b"CLIENT_ERROR"
         assert bench.dialer.attempts[0][0] == "host"
-        assert bench.server.connections_total == 2  # one to be told that it knows no meta commands
+        assert bench.server.connections_total == 2  # one that finds out that the server knows no meta commands
 
 
 @in_virtual_time
@@ -203,7 +203,7 @@ async def test_each_request_has_its_deadline_and_the_next_its_own_reply():
 
 @in_virtual_time
 async def test_a_caller_who_leaves_costs_nothing():
-    """The request goes on, and its reply goes to nobody."""
+    """The request goes on, and its reply is dropped."""
     async with Bench() as bench:
         await (await bench.set(b"k", b"0"))
         made = bench.server.connections_total
@@ -490,7 +490,7 @@ async def test_a_server_that_goes_while_calls_wait_is_connected_to_again():
         await bench.server.stop()
         await settle(100)
         errors = [outcome(answer) for answer in waiting]
-        # Those that were on a connection lost it, those that waited for one found nobody there.
+        # Calls on a connection lost it. Calls that waited for one found no server.
         assert {type(error) for error in errors} == {ConnectionLost, NodeUnavailable}
         assert now() == 0
         assert bench.node.is_down
@@ -501,7 +501,7 @@ async def test_a_server_that_goes_while_calls_wait_is_connected_to_again():
 
 @in_virtual_time
 async def test_one_connection_that_ends_fails_its_own_call_only():
-    """The others are answered where they are, while the node asks anew what its server is."""
+    """The other calls are answered on their connections while the node repeats the handshake."""
     async with Bench(transport="classic") as bench:
         old = await bench.warm()
         bench.server.pause()
