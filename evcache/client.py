@@ -52,15 +52,23 @@ D = TypeVar("D")
 
 
 class EVCache:
-    """Cache with a full copy of the data in every zone.
+    """Asyncio client for memcached with a full copy of the data in every availability zone.
 
-    Use it as `async with EVCache(...) as cache`, or call `close()`. The first call opens it, on the event loop of that call.
-    After `close()`, `async with` opens it again, on any loop.
+        async with EVCache("sessions", {"eu-1a": ["10.0.1.4:11211"], "eu-1b": ["10.0.2.4:11211"]}) as cache:
+            await cache.set("user:42", {"name": "Ada"}, ttl=300)
+            user = await cache.get("user:42")
+
+    The first call opens the client, on the event loop of that call. After `close()`, `async with` opens it again, on any
+    loop. A read without an answer raises. A write that too few zones stored returns a false `WriteResult`: check it.
+
+    `consistency` is the number of zones that must answer: "none", "one", "quorum" (more than half), "all_minus_one" or
+    "all". See `Consistency`. Operations are shown as functions that return a coroutine: await them.
 
     Every operation raises `InvalidArgument` before it sends anything if an argument cannot be used. It raises `UsageError`
     if the client is closed, or open on another event loop, in another thread or in another process.
 
     A cancelled read has no effect. A cancelled write goes on in every zone, because half a write would make zones differ.
+    A cancelled bulk write sends no further key.
     """
 
     def __init__(
@@ -113,8 +121,8 @@ class EVCache:
             ttl: Seconds or a timedelta that an item lives. `math.inf` does not expire.
             fallback_on_miss: True if a read asks the next zone after a miss in the local zone.
             errors: "raise", or "miss" if a read that no zone answers returns its default. The hooks count such reads.
-            ordering: "newest" if the latest version wins in every zone. "arrival" if the last write to arrive wins, which is
-                faster. Zones may then differ until the next write.
+            ordering: "newest" if the write with the latest version wins in every zone. "arrival" if the last write to arrive
+                wins, which is faster. Zones may then differ until the next write.
             interop: True if other kinds of clients write the namespace. It turns off versions, tombstones, repair and
                 hashed keys.
             codec: Encoder and decoder of values. If None, `StandardCodec()`, which packs ints as EVCache does if `interop`.
@@ -128,9 +136,9 @@ class EVCache:
             nodes: Connections: their number, connect timeout, login and TLS (`SocketDialer`). If None, `NodeSettings()`.
             transport: "auto" asks each node which protocol it speaks. "meta" and "classic" use that protocol only. If None,
                 the transport of `nodes` applies.
-            repair: True if reads copy the latest version of a key to stale replicas, in the background.
-            read_repair_chance: Fraction of keys read from one zone that are then compared in all zones.
-            hints: Number of missed writes that are stored for a zone, and the file for them. If None, none are stored.
+            repair: True if the client copies the latest version of a key to stale replicas, in the background.
+            read_repair_chance: Fraction of keys read from one zone that are then compared in all zones, if `repair` is on.
+            hints: Limits of the missed writes that are stored for zones, and the file for them. If None, none are stored.
             remember_versions: Number of keys whose latest version is remembered, to guarantee monotonic reads. Up to twice
                 as many are held, and as many again for writes of other clients. 0 remembers undelivered deletes only.
             failover: Budget of requests to other zones than the first.
@@ -210,8 +218,9 @@ class EVCache:
     ) -> Coroutine[Any, Any, Any]:
         """Return the value of `key`, or `default` if there is none.
 
-        The value comes from the near cache or the local zone. If the local zone fails or misses, another zone answers. A
-        zone that holds an older version than this client wrote or saw counts as failed. If all do, the result is a miss.
+        The value comes from the near cache or the local zone. If the local zone fails or misses, another zone answers. The
+        client asks another zone, too, if a zone holds an older version than this client wrote or saw. If every zone misses or
+        holds an older version, the later value is gone, and the result is a miss.
 
         Args:
             key: Key without the namespace.
@@ -221,7 +230,8 @@ class EVCache:
                 client's `read_consistency`.
             timeout: Seconds for the whole call. If None, the client's `read_timeout`.
             fallback_on_miss: False if a miss in the local zone is the result. If None, the client's setting.
-            errors: "raise", or "miss" to return `default` in place of the first two errors. If None, the client's setting.
+            errors: "raise", or "miss" to return `default` in place of `CacheUnavailable` and `ConsistencyError`. If
+                None, the client's setting.
             near_cache: False to bypass the near cache.
 
         Returns:
@@ -262,7 +272,8 @@ class EVCache:
             consistency: Zones that must answer. If None, the client's `read_consistency`.
             timeout: Seconds for the whole call. If None, the client's `read_timeout`.
             fallback_on_miss: False if a miss in the local zone is the result. If None, the client's setting.
-            errors: "raise", or "miss" to return None in place of the first two errors. If None, the client's setting.
+            errors: "raise", or "miss" to return None in place of `CacheUnavailable` and `ConsistencyError`. If
+                None, the client's setting.
             near_cache: False to bypass the near cache.
             for_update: True to read the zone that decides a `cas` of this key. Servers without versions require it.
 
@@ -444,7 +455,8 @@ class EVCache:
             as_: Type of the value, as for `get`.
             consistency: Zones that must answer the read. If None, the client's `read_consistency`.
             timeout: Seconds for the read, and for the touch. If None, the client's `read_timeout`.
-            errors: "raise", or "miss" to return `default` in place of the first two errors. If None, the client's setting.
+            errors: "raise", or "miss" to return `default` in place of `CacheUnavailable` and `ConsistencyError`. If
+                None, the client's setting.
 
         Returns:
             The decoded value, or `default`. A failed touch is not reported; a zone that misses the touch receives it later.
@@ -608,10 +620,10 @@ class EVCache:
         """Return the value of `key`. If the cache has none, call the loader and store its result.
 
         One loader runs for a key in this process, and by default one in each zone. All callers wait for it, and each gets
-        its own copy of the value. A caller that is cancelled stops waiting; the load ends when no caller waits for it.
+        its own copy of the value. The load ends when its last caller is cancelled. A caller that times out does not end it.
 
         If no zone can be reached, the read takes up to its `read_timeout`, and up to three times that if zones stall. The
-        loader then runs for each call, up to `max_loads` at once.
+        loaded value is not stored then, so the next call loads again. At most `max_loads` loaders run at once.
 
         Args:
             key: Key without the namespace.
@@ -789,7 +801,7 @@ class EVCache:
             writer: Async function that stores its argument in the source.
             ttl: Seconds or a timedelta that the value lives. If None, the client's `ttl`.
             consistency: Zones that must store the value. If None, the client's `write_consistency`.
-            timeout: Seconds for the cache's part. If None, the client's `write_timeout`.
+            timeout: Seconds for the writes to the zones, without the writer. If None, the client's `write_timeout`.
 
         Returns:
             The outcome in each zone. It is true if enough zones hold the value, and false if no zone could be reached.

@@ -13,7 +13,7 @@ class Live:
     """
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """Refuse.
+        """Refuse to be pickled or copied.
 
         Raises:
             TypeError: Always.
