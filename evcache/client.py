@@ -219,7 +219,7 @@ class EVCache:
         """Return the value of `key`, or `default` if there is none.
 
         The value comes from the near cache or the local zone. If the local zone fails or misses, another zone answers. The
-        client asks another zone, too, if a zone holds an older version than this client wrote or saw. If every zone misses or
+        client also asks another zone if a zone holds an older version than this client wrote or saw. If every zone misses or
         holds an older version, the later value is gone, and the result is a miss.
 
         Args:

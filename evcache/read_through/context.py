@@ -11,10 +11,10 @@ from evcache._helpers.background import BackgroundTasks
 from evcache.hooks import HookDispatcher
 from evcache.near_cache.coherence import CoherentNearCache, FetchToken
 from evcache.options import Options
-from evcache.read_through.concurrency_limit import LoaderCalls
-from evcache.read_through.failure_backoff import FailureBackoff
-from evcache.read_through.leases import Leases
-from evcache.read_through.single_flight import Call, SingleFlight
+from evcache.read_through.loads.concurrency_limit import LoaderCalls
+from evcache.read_through.loads.failure_backoff import FailureBackoff
+from evcache.read_through.loads.leases import Leases
+from evcache.read_through.loads.single_flight import Call, SingleFlight
 from evcache.reads.decoding import Decoding
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.reconcile import ZoneHit

@@ -18,7 +18,7 @@ from evcache.hooks import HookDispatcher
 from evcache.load_policy import LoadPolicy
 from evcache.options import Level, Seconds
 from evcache.read_through.freshness import State
-from evcache.read_through.loader import Loader
+from evcache.read_through.loads.loader import Loader
 from evcache.read_through.lookup import Lookup
 from evcache.read_through.request import LoadRequest, LoadRequests
 from evcache.reads.decoding import Decoding

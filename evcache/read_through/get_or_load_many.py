@@ -14,7 +14,7 @@ from evcache.near_cache.entry import NearEntry
 from evcache.options import Key, Level, Seconds, check_keys
 from evcache.read_through.freshness import State
 from evcache.read_through.get_or_load import MAX_RELOADS
-from evcache.read_through.loader import Loader
+from evcache.read_through.loads.loader import Loader
 from evcache.read_through.lookup import Lookup
 from evcache.read_through.request import LoadRequest, LoadRequests
 from evcache.reads.decoding import Decoding

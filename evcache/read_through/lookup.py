@@ -11,8 +11,8 @@ from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError
 from evcache.hooks import HookDispatcher
 from evcache.near_cache.entry import NearEntry
 from evcache.read_through.freshness import State, state_of
+from evcache.read_through.loads.single_flight import SingleFlight
 from evcache.read_through.request import LoadRequest
-from evcache.read_through.single_flight import SingleFlight
 from evcache.reads.decoding import Decoding
 from evcache.reads.zone_reader import ZoneReader
 from evcache.replication.reconcile import ZoneHit

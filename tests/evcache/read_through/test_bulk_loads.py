@@ -21,8 +21,8 @@ def portions(monkeypatch):
 @pytest.fixture
 def at_once(monkeypatch):
     """Ask for eight leases, and store eight values, at a time."""
-    monkeypatch.setattr("evcache.read_through.load.AT_ONCE", 8)
-    monkeypatch.setattr("evcache.read_through.bulk_fill.AT_ONCE", 8)
+    monkeypatch.setattr("evcache.read_through.loads.load.AT_ONCE", 8)
+    monkeypatch.setattr("evcache.read_through.loads.bulk_fill.AT_ONCE", 8)
     return 8
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from evcache.read_through.concurrency_limit import LoadLimiter
+from evcache.read_through.loads.concurrency_limit import LoadLimiter
 from tests.support.memory_zones import on_zones
 from tests.support.virtual_time import run
 

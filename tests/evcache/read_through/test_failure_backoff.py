@@ -1,6 +1,6 @@
 """Keys whose loader is not called during the backoff time."""
 
-from evcache.read_through.failure_backoff import FailureBackoff
+from evcache.read_through.loads.failure_backoff import FailureBackoff
 
 
 def test_a_key_is_left_alone_until_its_time_is_over():

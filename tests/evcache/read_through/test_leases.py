@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from evcache import EVCache
-from evcache.read_through.leases import Lease, Leases, NoLease, beside
+from evcache.read_through.loads.leases import Lease, Leases, NoLease, beside
 from evcache.replication.hlc import MAX_CAS, cas_of
 from evcache.replication.reconcile import ZoneHit
 from evcache.values.flags import FLAG_TOMBSTONE

@@ -6,8 +6,8 @@ import traceback
 import pytest
 
 from evcache import LoadAborted, LoadTimeout
-from evcache.read_through import single_flight as module
-from evcache.read_through.single_flight import SingleFlight
+from evcache.read_through.loads import single_flight as module
+from evcache.read_through.loads.single_flight import SingleFlight
 from evcache.values.lifetime import Content, Lifetime
 from tests.support.virtual_time import in_virtual_time, now, settle
 

@@ -18,9 +18,9 @@ from evcache.load_policy import Loaded
 from evcache.near_cache.coherence import reported_ttl
 from evcache.near_cache.settings import TTL_SECONDS
 from evcache.options import Options
-from evcache.read_through.leases import Lease
+from evcache.read_through.loads.leases import Lease
+from evcache.read_through.loads.single_flight import Result
 from evcache.read_through.request import LoadRequest
-from evcache.read_through.single_flight import Result
 from evcache.reads.decoding import Decoding
 from evcache.replication.commands import node_requests
 from evcache.replication.commands.guarded_store import StoreCommand, interpret_store

@@ -8,9 +8,9 @@ from functools import partial
 
 from evcache.errors import LoadAborted
 from evcache.read_through.context import LoadContext
-from evcache.read_through.load import Load
+from evcache.read_through.loads.load import Load
+from evcache.read_through.loads.single_flight import Call
 from evcache.read_through.request import LoadRequest
-from evcache.read_through.single_flight import Call
 from evcache.stats import LoadStats
 from evcache.zones._tasks import name_of
 from evcache.zones.cluster import ClusterSnapshot

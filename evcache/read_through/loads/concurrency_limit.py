@@ -15,8 +15,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from evcache.errors import LoadAborted, LoadTimeout
+from evcache.read_through.loads.single_flight import Call, Ticket
 from evcache.read_through.request import LoadRequest
-from evcache.read_through.single_flight import Call, Ticket
 
 # True in the context of a loader.
 _inside_loader: ContextVar[bool] = ContextVar("evcache_inside_loader", default=False)

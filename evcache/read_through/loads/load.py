@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 from evcache._helpers.steps import Steps, run_concurrently
 from evcache.errors import DecodeError, LoadAborted
 from evcache.near_cache.coherence import FetchToken
-from evcache.read_through.bulk_fill import AT_ONCE, BulkFill, LoadedValue
 from evcache.read_through.context import LoadContext
-from evcache.read_through.fill import prepare
 from evcache.read_through.freshness import State, state_of
-from evcache.read_through.leases import Lease, NoLease
+from evcache.read_through.loads.bulk_fill import AT_ONCE, BulkFill, LoadedValue
+from evcache.read_through.loads.fill import prepare
+from evcache.read_through.loads.leases import Lease, NoLease
+from evcache.read_through.loads.single_flight import Call
 from evcache.read_through.request import LoadRequest
-from evcache.read_through.single_flight import Call
 from evcache.replication.reconcile import ZoneHit
 from evcache.values.flags import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.values.lifetime import Content, content_of

@@ -11,10 +11,10 @@ from evcache._helpers.steps import ByteBudget
 from evcache.errors import ValueTooLarge
 from evcache.near_cache.coherence import FetchToken
 from evcache.read_through.context import LoadContext
-from evcache.read_through.fill import NOT_STORED, FillResult, near_entry_for, store_over_lease
-from evcache.read_through.leases import Lease
+from evcache.read_through.loads.fill import NOT_STORED, FillResult, near_entry_for, store_over_lease
+from evcache.read_through.loads.leases import Lease
+from evcache.read_through.loads.single_flight import Call, Result
 from evcache.read_through.request import LoadRequest
-from evcache.read_through.single_flight import Call, Result
 from evcache.replication.lanes import WINDOW_BYTES
 from evcache.writes.draft import Draft
 from evcache.zones.cluster import ClusterSnapshot

@@ -1,0 +1,1 @@
+"""Loads: single flight, leases, calls of loaders, and the fill of zones."""
