@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[1]
-FORMS = ["wheel", "sdist", "editable"]
+FORMS = ["wheel", "editable"]  # the wheel is built from the sdist
 
 # A service whose own module has the name of one of the folders of the repository.
 OWN_MODULE = {
@@ -45,23 +45,22 @@ def new_environment(folder):
 
 
 @pytest.fixture(scope="module")
-def distributions(tmp_path_factory):
-    """The wheel and the sdist, by form. The wheel is built from the sdist, as package indexes have it."""
+def wheel(tmp_path_factory):
+    """A wheel that is built from the sdist, as package indexes have it."""
     folder = tmp_path_factory.mktemp("dist")
     python = new_environment(folder / "builder")
     pip(python, "build", cwd=folder)
     run(python, "-m", "build", "--outdir", folder, CHECKOUT, cwd=folder)
-    (wheel,) = folder.glob("*.whl")
-    (sdist,) = folder.glob("*.tar.gz")
-    return {"wheel": wheel, "sdist": sdist}
+    (built,) = folder.glob("*.whl")
+    return built
 
 
 @pytest.fixture(scope="module", params=FORMS)
-def python(request, distributions, tmp_path_factory):
+def python(request, wheel, tmp_path_factory):
     """The interpreter of a fresh environment that has evcache and pytest, and nothing else that was asked for."""
     folder = tmp_path_factory.mktemp(request.param)
     python = new_environment(folder / "venv")
-    package = ["--editable", CHECKOUT] if request.param == "editable" else [distributions[request.param]]
+    package = ["--editable", CHECKOUT] if request.param == "editable" else [wheel]
     pip(python, *package, "pytest", cwd=folder)
     return python
 
@@ -85,7 +84,7 @@ def test_the_tests_of_a_project_with_a_folder_zones_run(python, tmp_path):
     assert "2 passed" in done.stdout
 
 
-@pytest.mark.parametrize("python", ["wheel", "sdist"], indirect=True)
+@pytest.mark.parametrize("python", ["wheel"], indirect=True)
 def test_no_other_name_can_be_imported(python, tmp_path):
     """A wrong build would install other folders of the repository. An editable install has the whole checkout on its path."""
     for name in ("zones", "tests", "integration", "benchmarks"):
