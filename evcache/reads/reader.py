@@ -100,7 +100,8 @@ class Reader:
         if as_ is not None:
             as_ = self._decoding.typed(as_)
         if consistency is None and timeout is None and errors is None and fallback_on_miss is None and near_cache:
-            options, reads_near = self._read_options, self._reads_near
+            options = self._read_options
+            reads_near = self._reads_near
         else:
             options = self._defaults.read(consistency, timeout, errors, fallback_on_miss, near_cache=near_cache)
             reads_near = self._near is not None and near_cache and options.one_answer
@@ -108,16 +109,15 @@ class Reader:
             view = self._cluster.view
             if view is None or self._affinity.open_in is not get_running_loop():
                 view, options = await self._access.open(options)
-            if reads_near:
-                entry = self._near_entry(full)
-                if entry is None and self._zones.may_renew(full):
-                    entry = await self._zones.renewed(view, full, options)
-                if entry is not None:
-                    if self._hooks.of_reads:
-                        self._hooks.read(full, entry.zone, "near", hit=entry.is_value)
-                    if entry.value is not UNDECODED and as_ is None:
-                        return entry.value
-                    return self._results.near_value(full, entry, default, as_ or self._codec)
+            if reads_near and (
+                (entry := self._near_entry(full)) is not None
+                or (self._zones.may_renew(full) and (entry := await self._zones.renewed(view, full, options)) is not None)
+            ):
+                if self._hooks.of_reads:
+                    self._hooks.read(full, entry.zone, "near", hit=entry.is_value)
+                if entry.value is not UNDECODED and as_ is None:
+                    return entry.value
+                return self._results.near_value(full, entry, default, as_ or self._codec)
             if options.one_answer and not reads_near:  # most reads; `ZoneReader.get` would only cost a call
                 found = await self._zones.read_one(view, full, READ_FIELDS, options)
             else:

@@ -88,7 +88,6 @@ class ZoneReader:
         entry = self._look_up(key)
         if entry is None:
             return None
-        kept: NearEntry = entry.value
         version = entry.version
         if version is not None:
             known = self._recall(key)
@@ -96,7 +95,7 @@ class ZoneReader:
                 assert self._near is not None
                 self._near.drop(key)  # a read that bypassed the near cache has seen a newer version
                 return None
-        return kept
+        return entry.value  # type: ignore[no-any-return]  # a local variable costs each near hit two instructions
 
     def may_renew(self, key: bytes) -> bool:
         """Return True if the near cache holds an expired entry of the key, which `renewed` may renew."""
