@@ -50,6 +50,9 @@ from evcache.zones.topology.model import Topology, Zone
 T = TypeVar("T")
 D = TypeVar("D")
 
+# Operations return `Coroutine[object, None, ...]`, as the event loop drives it. With `Coroutine[Any, Any, ...]`, mypy takes
+# the overloads of `asyncio.gather` for ambiguous, and the results of different operations for Any.
+
 
 class EVCache:
     """Asyncio client for memcached with a full copy of the data in every availability zone.
@@ -215,7 +218,7 @@ class EVCache:
         fallback_on_miss: bool | None = None,
         errors: Literal["raise", "miss"] | None = None,
         near_cache: bool = True,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[object, None, Any]:
         """Return the value of `key`, or `default` if there is none.
 
         The value comes from the near cache or the local zone. If the local zone fails or misses, another zone answers. The
@@ -263,7 +266,7 @@ class EVCache:
         errors: Literal["raise", "miss"] | None = None,
         near_cache: bool = True,
         for_update: bool = False,
-    ) -> Coroutine[Any, Any, Item | None]:
+    ) -> Coroutine[object, None, Item | None]:
         """Return the value of `key` with its version, remaining TTL and origin.
 
         Args:
@@ -308,7 +311,7 @@ class EVCache:
         timeout: float | None = None,
         ordering: Literal["newest", "arrival"] | None = None,
         errors: Literal["raise", "miss"] | None = None,
-    ) -> Coroutine[Any, Any, WriteResult]:
+    ) -> Coroutine[object, None, WriteResult]:
         """Store a value in every zone.
 
         A zone that misses the write receives it later by hinted handoff, also if the result is false. A cancelled call does
@@ -342,7 +345,7 @@ class EVCache:
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
         errors: Literal["raise", "miss"] | None = None,
-    ) -> Coroutine[Any, Any, WriteResult]:
+    ) -> Coroutine[object, None, WriteResult]:
         """Delete a key in every zone, whether or not it exists.
 
         The zones remember the delete for the client's `tombstone_ttl`, so that a late copy cannot store the value again. A
@@ -372,7 +375,7 @@ class EVCache:
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
         errors: Literal["raise", "miss"] | None = None,
-    ) -> Coroutine[Any, Any, WriteResult]:
+    ) -> Coroutine[object, None, WriteResult]:
         """Give a value a new TTL in every zone. A zone that misses the touch receives it later.
 
         The call touches values only: no deleted key, no known absence, and no key that is being loaded. The fresh and the
@@ -445,7 +448,7 @@ class EVCache:
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
         errors: Literal["raise", "miss"] | None = None,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[object, None, Any]:
         """Return the value of `key`, and give it a new TTL in the background.
 
         Args:
@@ -486,7 +489,7 @@ class EVCache:
         fallback_on_miss: bool | None = None,
         errors: Literal["raise", "miss"] | None = None,
         near_cache: bool = True,
-    ) -> Coroutine[Any, Any, dict[Key, Any]]:
+    ) -> Coroutine[object, None, dict[Key, Any]]:
         """Return the values of several keys.
 
         The client asks all nodes of a zone at once, and the next zone only for keys that are still missing. It reads very
@@ -525,7 +528,7 @@ class EVCache:
         timeout: float | None = None,
         ordering: Literal["newest", "arrival"] | None = None,
         errors: Literal["raise", "miss"] | None = None,
-    ) -> Coroutine[Any, Any, dict[Key, WriteResult]]:
+    ) -> Coroutine[object, None, dict[Key, WriteResult]]:
         """Store several values in every zone, as many at a time as the zones take.
 
         The client checks and encodes all values before it sends any. A cancelled call sends no further key. A value that
@@ -559,7 +562,7 @@ class EVCache:
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
         errors: Literal["raise", "miss"] | None = None,
-    ) -> Coroutine[Any, Any, dict[Key, WriteResult]]:
+    ) -> Coroutine[object, None, dict[Key, WriteResult]]:
         """Delete several keys in every zone, as many at a time as the zones take.
 
         A cancelled call sends no further key. A delete that was sent to one zone goes on to every zone.
@@ -616,7 +619,7 @@ class EVCache:
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
         near_cache: bool = True,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[object, None, Any]:
         """Return the value of `key`. If the cache has none, call the loader and store its result.
 
         One loader runs for a key in this process, and by default one in each zone. All callers wait for it, and each gets
@@ -678,7 +681,7 @@ class EVCache:
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
         near_cache: bool = True,
-    ) -> Coroutine[Any, Any, dict[Key, Any]]:
+    ) -> Coroutine[object, None, dict[Key, Any]]:
         """Return the values of several keys. One call of the loader loads those that the cache does not have.
 
         Args:
@@ -756,7 +759,7 @@ class EVCache:
         stale_while_revalidate: float | timedelta | None = None,
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
-    ) -> Coroutine[Any, Any, WriteResult]:
+    ) -> Coroutine[object, None, WriteResult]:
         """Mark a value as out of date. Plain reads miss from now on, and `get_or_load` loads the value again.
 
         A cancelled call does not end a write that was sent.
@@ -788,7 +791,7 @@ class EVCache:
         ttl: float | timedelta | None = None,
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
-    ) -> Coroutine[Any, Any, WriteResult]:
+    ) -> Coroutine[object, None, WriteResult]:
         """Write a value to its source with `await writer(value)`, and then to every zone.
 
         If the writer raises or is cancelled, the source may hold either value, so the client deletes the key. Calls of this
@@ -826,7 +829,7 @@ class EVCache:
         ttl: float | timedelta | None = None,
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
-    ) -> Coroutine[Any, Any, WriteResult]:
+    ) -> Coroutine[object, None, WriteResult]:
         """Store a value if the key is absent. A cancelled call does not end a write that was decided.
 
         Args:
@@ -857,7 +860,7 @@ class EVCache:
         ttl: float | timedelta | None = None,
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
-    ) -> Coroutine[Any, Any, WriteResult]:
+    ) -> Coroutine[object, None, WriteResult]:
         """Store a value if the key is present. A cancelled call does not end a write that was decided.
 
         Args:
@@ -889,7 +892,7 @@ class EVCache:
         ttl: float | timedelta | None = None,
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
-    ) -> Coroutine[Any, Any, WriteResult]:
+    ) -> Coroutine[object, None, WriteResult]:
         """Store a value if the key still holds the item that was read.
 
         A cancelled call does not end a write that was decided.
@@ -925,7 +928,7 @@ class EVCache:
         *,
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
-    ) -> Coroutine[Any, Any, WriteResult]:
+    ) -> Coroutine[object, None, WriteResult]:
         """Append to a str or bytes value. The value keeps its TTL. A cancelled call does not end a decided write.
 
         Args:
@@ -954,7 +957,7 @@ class EVCache:
         *,
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
-    ) -> Coroutine[Any, Any, WriteResult]:
+    ) -> Coroutine[object, None, WriteResult]:
         """Prepend to a str or bytes value. The value keeps its TTL. A cancelled call does not end a decided write.
 
         Args:
@@ -983,7 +986,7 @@ class EVCache:
         ttl: float | timedelta | None = None,
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
-    ) -> Coroutine[Any, Any, int | None]:
+    ) -> Coroutine[object, None, int | None]:
         """Add to a counter, and return its new value. A cancelled call does not end a decided write.
 
         A counter is an int from 0 to 2^64-1. After that it starts again at 0. An int that `set` stored is a counter.
@@ -1018,7 +1021,7 @@ class EVCache:
         ttl: float | timedelta | None = None,
         consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] | None = None,
         timeout: float | None = None,
-    ) -> Coroutine[Any, Any, int | None]:
+    ) -> Coroutine[object, None, int | None]:
         """Subtract from a counter, never below 0, and return its new value. A cancelled call does not end a decided write.
 
         Args:

@@ -5,12 +5,13 @@ Checkers verify each `says(value, assert_type(...))`; at run time `SEEN` collect
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypedDict, assert_type
 from uuid import UUID
 
-from evcache import EVCache, Item, Loaded
+from evcache import EVCache, Item, Loaded, WriteResult
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,17 @@ async def reads(cache: EVCache) -> None:
     see("get_many", many_plain, {"n": 7})
 
 
+async def concurrent_calls(cache: EVCache) -> None:
+    user, result, count = await asyncio.gather(cache.get("u", as_=User), cache.set("w", 1), cache.incr("counter", initial=3))
+    assert_type(user, User | None)
+    assert_type(result, WriteResult)
+    assert_type(count, int | None)
+    see("gather", (user, bool(result), count), (ADA, True, 3))
+    task = asyncio.create_task(cache.delete("w"))
+    assert_type(await task, WriteResult)
+    see("create_task", bool(task.result()), True)
+
+
 async def loads(cache: EVCache) -> None:
     for _ in range(2):  # loaded, then read
         loaded = await cache.get_or_load("l:1", load_user)
@@ -212,5 +224,6 @@ async def wrong(cache: EVCache) -> None:
 
 async def main(cache: EVCache) -> None:
     await reads(cache)
+    await concurrent_calls(cache)
     await loads(cache)
     await cached_functions(cache)
