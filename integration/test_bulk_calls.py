@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from evcache import EVCache, Outcome
+from integration.patience import PATIENT_NODES
 
 KEYS = 100_000
 DELETED = 20_000  # also more than one connection may have waiting
@@ -20,7 +21,7 @@ def zones(servers):
 
 def client(zones, namespace):
     """Return a client that has no connection yet, with default settings."""
-    return EVCache(namespace, zones.zones, local_zone="eu-1a", telemetry=None)
+    return EVCache(namespace, zones.zones, local_zone="eu-1a", telemetry=None, nodes=PATIENT_NODES)
 
 
 def test_a_hundred_thousand_keys(zones, namespace):

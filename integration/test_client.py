@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from evcache import EVCache, InvalidArgument, Item, Outcome, StandardCodec, Unsupported, ValueTooLarge
+from integration.patience import PATIENT_NODES
 from integration.raw import ask
 
 
@@ -36,6 +37,7 @@ def run(zones, namespace, transport):
                 write_timeout=3,
                 write_consistency="all",
                 transport=transport,
+                nodes=PATIENT_NODES,
             ) as cache:
                 await test(cache)
 
@@ -241,6 +243,7 @@ def test_append_to_a_compressed_value(zones, namespace, transport):
             write_timeout=3,
             write_consistency="all",
             transport=transport,
+            nodes=PATIENT_NODES,
             codec=StandardCodec(compress_over=100),
         ) as cache:
             await cache.set("key", "a" * 1_000)

@@ -7,6 +7,7 @@ import pytest
 
 from evcache import EVCache, Outcome
 from evcache.zones.testing import FakeMemcached
+from integration.patience import PATIENT_NODES
 
 ZONES = ["meta-1", "meta-2", "classic"]
 KEYS = [f"key-{number}" for number in range(30)]  # enough for every zone to decide about some of them
@@ -147,7 +148,7 @@ def test_a_server_that_comes_back_as_another_kind_is_found_out(servers, namespac
         server = FakeMemcached(classic_only=before)
         await server.start()
         async with EVCache(
-            namespace, {"only": [server.address]}, local_zone="only", read_timeout=3, write_timeout=3
+            namespace, {"only": [server.address]}, local_zone="only", read_timeout=3, write_timeout=3, nodes=PATIENT_NODES
         ) as cache:
             first = await cache.set("key", 1)
             (node,) = cache._runtime.cluster.nodes.values()
