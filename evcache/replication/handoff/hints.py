@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from evcache.zones.errors import InvalidArgument
-from evcache.zones.validation import at_least_one, flag, positive_seconds
+from evcache.zones.validation import at_least_one, flag, number
 
 # Bytes of a hint beside its key and value: its objects, and its slots in the store. Measured with tracemalloc.
 ENTRY_BYTES = 400
@@ -56,7 +56,7 @@ class Hints:
         """Check all fields."""
         at_least_one(self.max_keys, "max_keys")
         at_least_one(self.max_bytes, "max_bytes")
-        positive_seconds(self.rate, "rate")
+        number(self.rate, "rate", minimum=0, exclusive=True)
         if self.path is not None and (not isinstance(self.path, str) or not self.path):
             raise InvalidArgument("path", f"a path of a file is required, not {self.path!r}")
         flag(self.strict, "strict")

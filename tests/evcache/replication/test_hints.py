@@ -248,6 +248,7 @@ def test_settings_that_make_no_sense_are_refused(name, value):
     with pytest.raises(InvalidArgument) as caught:
         Hints(**{name: value})
     assert caught.value.argument == name
+    assert "seconds" not in str(caught.value), "none of them is a duration"
 
 
 # Any history.
