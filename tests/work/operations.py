@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evcache import EVCache, NearCache
+from tests.support.cores import PURE, running
 from tests.support.memory_zones import MemoryZones
 from tests.support.near import follow_loop
 from tests.support.virtual_time import run
@@ -73,13 +74,14 @@ OPERATIONS = {
 
 
 def count(name):
-    """The `Work` of one of `OPERATIONS`."""
+    """The `Work` of one of `OPERATIONS`, on the core in Python."""
     # No collection in between: what others have left in this process would be finished off, and counted here.
     collects = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
-        return run(_count(OPERATIONS[name]))
+        with running(PURE):
+            return run(_count(OPERATIONS[name]))
     finally:
         if collects:
             gc.enable()

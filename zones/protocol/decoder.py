@@ -21,9 +21,9 @@ MAX_LINE_BYTES = 2048
 # The decoder allocates no memory before bytes arrive.
 MAX_VALUE_BYTES = 1024 * 1024 * 1024
 
-_MAX_SIZE_DIGITS = len(str(MAX_VALUE_BYTES))
+MAX_SIZE_DIGITS = len(str(MAX_VALUE_BYTES))
 
-_WITHOUT_VALUE = STATUSES - {b"VA"}
+WITHOUT_VALUE = STATUSES - {b"VA"}
 _END = b"\r\n"
 _END_BYTES = len(_END)
 # Reply(...) calls a __new__ in Python. tuple.__new__ skips it, once for every reply.
@@ -95,14 +95,14 @@ class Decoder:
                     return
                 status, *tokens = data[position:end].split(b" ")
                 position = end + _END_BYTES
-                if status in _WITHOUT_VALUE:
+                if status in WITHOUT_VALUE:
                     yield _new_reply(Reply, (status, tokens, None))
                     continue
                 start = position
                 if status != b"VA":
                     raise ProtocolError(f"not a reply: {data[max(0, end - 64) : end]!r}")
                 digits = tokens[0] if tokens else b""
-                if not digits.isdigit() or len(digits) > _MAX_SIZE_DIGITS:
+                if not digits.isdigit() or len(digits) > MAX_SIZE_DIGITS:
                     raise ProtocolError(f"invalid value length: {data[max(0, start - 64) : start]!r}")
                 make = partial(Reply, status, tokens[1:])
             # The line was the first one of a value.

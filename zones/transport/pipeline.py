@@ -22,8 +22,8 @@ from typing import Any, cast
 
 from evcache.zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError
 from evcache.zones.health.loop_lag import LoopLag
-from evcache.zones.protocol.decoder import Decoder
 from evcache.zones.transport.base import peers_of
+from evcache.zones.transport.core import selected
 from evcache.zones.transport.in_flight import ExpectReply
 from evcache.zones.transport.lateness import Lateness
 from evcache.zones.transport.limits import ConnectionLimits
@@ -76,7 +76,9 @@ class Pipeline(asyncio.BufferedProtocol):
         self._lateness = Lateness(lag)
         self._timeouts_in_a_row = 0
         self._transport: asyncio.Transport | None = None
-        self._decoder = Decoder()
+        core = selected.SELECTED
+        self._match = core.match
+        self._decoder = core.new_decoder()
         self._buffer = read_buffer_of(loop)
         self._pending: deque[ExpectReply] = deque()
         self._queue = WriteQueue(loop, self._pending)
@@ -171,21 +173,11 @@ class Pipeline(asyncio.BufferedProtocol):
         """Match the replies in these bytes with the requests."""
         now = self._loop.time()
         if self._awaits_byte:
-            self._first_byte(now - self.quiet_since)
+            self._first_byte(now - max(self.heard_at, self._waiting_since))  # without a call of `quiet_since`
         self.heard_at = now
-        waiting = self._pending
         try:
-            for reply in self._decoder.feed(data):
-                if not waiting:
-                    raise ProtocolError(f"reply without a request: {reply.line[:64]!r}")  # noqa: TRY301
-                if self._timeouts_in_a_row and not waiting[0].waiter.done():
-                    self._timeouts_in_a_row = 0  # only a reply in time counts
-                try:
-                    if waiting[0].take(reply):
-                        waiting.popleft()
-                except NodeUnavailable as error:  # a proxy answers, and its backend does not
-                    error.node = self.name
-                    waiting.popleft().fail(error)
+            if self._match(self._decoder, self._pending, data, self.name, self._timeouts_in_a_row):
+                self._timeouts_in_a_row = 0  # only a reply in time counts
         except ProtocolError as error:
             error.node = self.name
             self._end(ConnectionLost(f"closed: protocol error: {error.problem}", self.name), error)

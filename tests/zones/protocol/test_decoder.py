@@ -7,13 +7,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evcache.zones.errors import ProtocolError
-from evcache.zones.protocol.decoder import MAX_LINE_BYTES, MAX_VALUE_BYTES, Decoder
+from evcache.zones.protocol.decoder import MAX_LINE_BYTES, MAX_VALUE_BYTES
 from evcache.zones.protocol.replies import STATUSES, Hit, Reply
 from fuzz import fuzz_decoder
+from tests.support.cores import CORES
 
 quick = settings(deadline=None, derandomize=True, database=None, max_examples=200)
 
 SMALL_LINE, SMALL_VALUE = 40, 1_000  # limits for cases about limits
+
+
+@pytest.fixture(autouse=True, scope="module", params=CORES, ids=lambda core: core.name)
+def decoder_of_each_core(request):
+    """The tests of this module run on the decoder of each core."""
+    global Decoder  # noqa: PLW0603
+    before = fuzz_decoder.Decoder
+    Decoder = fuzz_decoder.Decoder = request.param.new_decoder
+    yield
+    fuzz_decoder.Decoder = before
 
 
 def reply(text, value=None):

@@ -11,6 +11,8 @@ from tests.support.operations import get
 from tests.support.scripted import VALUE, Notes, Peer, outcome
 from tests.support.virtual_time import in_virtual_time, now, settle
 
+pytestmark = pytest.mark.usefixtures("each_core")
+
 
 def reply(text, value=None):
     status, *tokens = text.split(b" ")

@@ -10,6 +10,8 @@ from tests.support.operations import store
 from tests.support.scripted import Peer, outcome
 from tests.support.virtual_time import in_virtual_time, run, settle
 
+pytestmark = pytest.mark.usefixtures("each_core")
+
 LARGE = b"L" * LARGE_BYTES
 
 

@@ -10,6 +10,8 @@ from tests.support import virtual_time
 from tests.support.scripted import Notes, Peer, outcome
 from tests.support.virtual_time import in_virtual_time, now, settle
 
+pytestmark = pytest.mark.usefixtures("each_core")
+
 
 def reply(text, value=None):
     status, *tokens = text.split(b" ")

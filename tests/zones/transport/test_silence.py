@@ -12,6 +12,8 @@ from tests.support.operations import store
 from tests.support.scripted import FAR, VALUE, Notes, Peer, outcome
 from tests.support.virtual_time import in_virtual_time, now
 
+pytestmark = pytest.mark.usefixtures("each_core")
+
 PATIENCE = ConnectionLimits().patience
 TRIP = 0.001  # seconds of a round trip
 NOTICED = PATIENCE + 2 * TRIP

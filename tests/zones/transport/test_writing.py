@@ -9,6 +9,8 @@ from tests.support.operations import store
 from tests.support.scripted import Peer, outcome
 from tests.support.virtual_time import in_virtual_time, settle
 
+pytestmark = pytest.mark.usefixtures("each_core")
+
 
 def reply(text, value=None):
     status, *tokens = text.split(b" ")

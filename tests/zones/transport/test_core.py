@@ -1,0 +1,143 @@
+"""The compiled core and its twin in Python do the same with the same bytes, and the environment selects one of them."""
+
+from collections import deque
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evcache.zones.errors import NodeError
+from evcache.zones.protocol.fields import Fields
+from evcache.zones.protocol.replies import STATUSES
+from evcache.zones.transport.core.selected import COMPILED, PURE, select
+from evcache.zones.transport.in_flight import (
+    ExpectAll,
+    ExpectEach,
+    ExpectHits,
+    ExpectRead,
+    ExpectReply,
+    ExpectStore,
+    ExpectText,
+)
+
+compiled = pytest.mark.skipif(COMPILED is None, reason="evcache was built without a compiler")
+LIMITS = {"max_line": 64, "max_value": 256}  # small, so that random lines and lengths are on both sides of them
+
+
+@pytest.mark.parametrize("pure", ["1", "yes", "true"])
+def test_evcache_pure_selects_the_core_in_python(pure):
+    assert select(pure) is PURE
+
+
+@compiled
+@pytest.mark.parametrize("pure", [None, "", "0"])
+def test_the_compiled_core_runs_where_it_is_installed(pure):
+    assert select(pure) is COMPILED
+
+
+@compiled
+@pytest.mark.parametrize("data", [None, "HD\r\n", bytearray(b"HD\r\n"), 1])
+def test_the_compiled_decoder_refuses_anything_but_bytes(data):
+    with pytest.raises(TypeError):
+        COMPILED.new_decoder().feed(data)
+
+
+class Caller:
+    """Waiter that keeps its results. It may give up after the first request in front of it was answered."""
+
+    def __init__(self, log, name, *, gives_up):
+        self.log = log
+        self.name = name
+        self.gives_up = gives_up
+
+    def done(self):
+        return self.gives_up or any(name == self.name for name, _ in self.log)
+
+    def set_result(self, result):
+        self.log.append((self.name, result))
+
+    def set_exception(self, error):
+        self.log.append((self.name, (type(error), str(error))))
+
+
+def send(data, expected):
+    """Stands in for a connection without room for further requests."""
+    del data, expected
+    raise NodeError("full")
+
+
+def request(kind, caller, number):
+    opaque = b"O%d" % number
+    if kind is ExpectAll:
+        return ExpectAll(caller, 1.0, opaque, 3)
+    if kind is ExpectHits:
+        return ExpectHits(caller, 1.0, [opaque, b"O%d" % (number + 1)], [b"a", b"b"], Fields(b"v"), send)
+    if kind is ExpectEach:
+        return ExpectEach(caller, 1.0, opaque, [0, 1], [])
+    if kind is ExpectText:
+        return ExpectText(caller, 1.0, b"END")
+    if kind is ExpectRead:
+        return ExpectRead(caller, 1.0, opaque, 2.0)
+    return kind(caller, 1.0, opaque)
+
+
+def outcome(core, kinds, slices, timeouts):
+    """Return all that a core does with these bytes: results of callers, requests left, replies in time, the error."""
+    log = []
+    waiting = deque(request(kind, Caller(log, place, gives_up=gone), place) for place, (kind, gone) in enumerate(kinds))
+    decoder = core.new_decoder(**LIMITS)
+    in_time = []
+    try:
+        for piece in slices:
+            in_time.append(core.match(decoder, waiting, piece, "node", timeouts))
+    except NodeError as error:
+        return log, len(waiting), in_time, (type(error), str(error))
+    return log, len(waiting), in_time, decoder.awaited
+
+
+# Lines near those of a server: right ones, and such with a wrong opaque, number, order or end.
+opaques = st.integers(0, 4).map(lambda number: b"O%d" % number) | st.sampled_from([b"", b"O", b"Ox", b"O00", b"O9" * 3])
+numbers = st.integers(0, 2**70).map(lambda number: b"%d" % number) | st.sampled_from([b"", b"-1", b"+1", b"1_0", b"0" * 21])
+
+
+@st.composite
+def items(draw):
+    value = draw(st.binary(max_size=300))
+    length = draw(st.just(b"%d" % len(value)) | numbers)
+    tokens = [b"f" + draw(numbers), b"c" + draw(numbers)]
+    if draw(st.booleans()):
+        tokens.append(b"t" + draw(numbers))
+    tokens.append(draw(opaques))
+    tokens += draw(st.lists(st.sampled_from([b"W", b"X", b"Z", b""]), max_size=2))
+    return b" ".join([b"VA", length, *tokens]) + draw(st.sampled_from([b"\r\n", b"\n", b""])) + value + b"\r\n"
+
+
+lines = st.builds(
+    lambda status, tokens, end: b" ".join([status, *tokens]) + end,
+    st.sampled_from([*sorted(STATUSES), b"hd", b""]),
+    st.lists(opaques | st.binary(max_size=40), max_size=3),
+    st.sampled_from([b"\r\n"] * 9 + [b"\r", b"\n", b""]),
+)
+likely = st.integers(0, 4).flatmap(
+    lambda number: st.sampled_from(
+        [b"HD O%d\r\n", b"EN O%d\r\n", b"VA 2 f0 c7 O%d\r\nab\r\n", b"VA 0 f0 c7 t-1 O%d\r\n\r\n"]
+    ).map(lambda line: line % number)
+)
+kinds = st.tuples(
+    st.sampled_from([ExpectReply, ExpectRead, ExpectStore, ExpectAll, ExpectHits, ExpectEach, ExpectText]), st.booleans()
+)
+
+
+@compiled
+@settings(max_examples=2_000)
+@given(
+    st.lists(kinds, max_size=5),
+    st.lists(items() | lines | likely, max_size=8),
+    st.lists(st.integers(0, 2_000), max_size=6),
+    st.integers(0, 1),
+)
+def test_both_cores_do_the_same_with_the_same_bytes(requests, parts, places, timeouts):
+    data = b"".join(parts)
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    slices = [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    assert outcome(COMPILED, requests, slices, timeouts) == outcome(PURE, requests, slices, timeouts)

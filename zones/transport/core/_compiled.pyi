@@ -1,0 +1,13 @@
+from collections import deque
+from collections.abc import Iterator
+
+from evcache.zones.protocol.replies import AnyReply
+from evcache.zones.transport.in_flight import ExpectReply
+
+class Decoder:
+    @property
+    def awaited(self) -> int: ...
+    def __init__(self, *, max_line: int = ..., max_value: int = ...) -> None: ...
+    def feed(self, data: bytes) -> Iterator[AnyReply]: ...
+
+def match(decoder: Decoder, waiting: deque[ExpectReply], data: bytes, node: str, timeouts: int) -> bool: ...

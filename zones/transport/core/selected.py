@@ -1,0 +1,61 @@
+"""Choice of the core: the compiled one where it is installed, unless the environment has `EVCACHE_PURE=1`."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple, Protocol
+
+from evcache.zones.protocol import decoder as pure_decoder
+from evcache.zones.protocol.replies import AnyReply
+from evcache.zones.transport.core import matching
+from evcache.zones.transport.in_flight import ExpectReply
+
+CoreName = Literal["compiled", "pure"]
+
+
+class ReplyDecoder(Protocol):
+    """Decoder of one connection. See `evcache.zones.protocol.decoder.Decoder`."""
+
+    @property
+    def awaited(self) -> int:
+        """Bytes of the incomplete value, with its line end. 0 between replies."""
+        ...
+
+    def feed(self, data: bytes) -> Iterable[AnyReply]:
+        """Iterate over the replies that `data` completes."""
+        ...
+
+
+class Core(NamedTuple):
+    """Core in one of its two forms."""
+
+    name: CoreName
+    new_decoder: Callable[..., ReplyDecoder]
+    match: Callable[[Any, deque[ExpectReply], bytes, str, int], bool]
+    """See `matching.match`. Its decoder is one of the same core."""
+
+
+PURE = Core("pure", pure_decoder.Decoder, matching.match)
+
+COMPILED: Core | None
+"""Compiled core. None if evcache was built without a compiler."""
+try:
+    from evcache.zones.transport.core import _compiled
+except ImportError:
+    COMPILED = None
+else:
+    COMPILED = Core("compiled", _compiled.Decoder, _compiled.match)
+
+
+def select(pure: str | None) -> Core:
+    """Return the core that runs.
+
+    Args:
+        pure: The environment's `EVCACHE_PURE`. With any text but "" and "0", the core in Python runs.
+    """
+    return PURE if COMPILED is None or (pure or "0") != "0" else COMPILED
+
+
+SELECTED = select(os.environ.get("EVCACHE_PURE"))
