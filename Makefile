@@ -9,7 +9,9 @@ READY := $(VENV)/.ready
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
-$(READY): pyproject.toml requirements-dev.lock
+CORE := zones/transport/core/_compiled.pyx
+
+$(READY): pyproject.toml requirements-dev.lock hatch_build.py $(CORE)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

@@ -53,6 +53,7 @@ from evcache.writes.conditional.for_update import read_for_update
 from evcache.writes.write_through import WriteThrough
 from evcache.writes.writer import Writer
 from evcache.zones.cluster import Cluster, ClusterSnapshot
+from evcache.zones.transport.core import selected
 
 
 class Runtime:
@@ -255,6 +256,7 @@ class Runtime:
         """Return the state and the counts of all parts."""
         view, handoff, near = self.cluster.view, self.handoff, self.near
         return Stats(
+            core=selected.SELECTED.name,
             nodes_down=sum(node.is_down for node in self.cluster.nodes.values()),
             zones_out=() if view is None else tuple(sorted(view.ejected)),
             zones_without_versions=zones_without_versions(self.cluster.nodes),

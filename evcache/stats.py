@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from evcache.invalidation.bus import BusStats
 from evcache.near_cache.settings import NearStats
+from evcache.zones.transport.core.selected import CoreName
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class LoadStats:
 class Stats:
     """State of a client at one moment. Counts begin with the creation of the client."""
 
+    core: CoreName
+    """The core that decodes replies: "compiled", or "pure" for its twin in Python (see docs/performance.md)."""
     nodes_down: int
     """Number of nodes with an open circuit."""
     zones_out: tuple[str, ...]

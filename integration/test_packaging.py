@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from evcache.zones.transport.core.selected import COMPILED
+
 CHECKOUT = Path(__file__).parents[1]
 FORMS = ["wheel", "editable"]  # the wheel is built from the sdist
 
@@ -25,9 +27,10 @@ OWN_PACKAGE = {
 }
 
 
-def run(*command, cwd, check=True):
+def run(*command, cwd, check=True, **variables):
     """Run a program outside the checkout, without the checkout on its path."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "EVCACHE"))}
+    environment |= variables
     done = subprocess.run(
         [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
@@ -45,12 +48,19 @@ def new_environment(folder):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def builder(tmp_path_factory):
+    """The interpreter of an environment that builds packages."""
+    folder = tmp_path_factory.mktemp("builder")
+    python = new_environment(folder / "venv")
+    pip(python, "build", cwd=folder)
+    return python
+
+
+@pytest.fixture(scope="module")
+def wheel(builder, tmp_path_factory):
     """A wheel that is built from the sdist, as package indexes have it."""
     folder = tmp_path_factory.mktemp("dist")
-    python = new_environment(folder / "builder")
-    pip(python, "build", cwd=folder)
-    run(python, "-m", "build", "--outdir", folder, CHECKOUT, cwd=folder)
+    run(builder, "-m", "build", "--outdir", folder, CHECKOUT, cwd=folder)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -113,3 +123,31 @@ def test_the_program_runs(python, tmp_path):
     """Without its extra it names the extra."""
     done = run(python.parent / "evcache", "--version", cwd=tmp_path, check=False)
     assert "pip install evcache[cli]" in done.stderr
+
+
+CORE = "from evcache.zones.transport.core import selected; print(selected.SELECTED.name)"
+NO_COMPILER = {"CC": "/no/compiler"}
+needs_compiler = pytest.mark.skipif(COMPILED is None, reason="no compiler here")
+
+
+@needs_compiler
+@pytest.mark.parametrize(("variables", "core"), [({}, "compiled"), ({"EVCACHE_PURE": "1"}, "pure")])
+def test_the_compiled_core_is_installed_and_the_environment_selects_it(python, tmp_path, variables, core):
+    assert run(python, "-c", CORE, cwd=tmp_path, **variables).stdout == f"{core}\n"
+
+
+def test_without_a_compiler_the_package_is_pure_and_says_so(builder, tmp_path):
+    done = run(builder, "-m", "build", "--wheel", "--outdir", tmp_path, CHECKOUT, cwd=tmp_path, **NO_COMPILER)
+    (built,) = tmp_path.glob("*.whl")
+    assert built.name.endswith("-py3-none-any.whl")
+    assert "without its compiled core" in done.stdout + done.stderr
+    python = new_environment(tmp_path / "venv")
+    pip(python, built, cwd=tmp_path)
+    assert run(python, "-c", CORE, cwd=tmp_path).stdout == "pure\n"
+
+
+def test_a_required_core_that_cannot_be_built_is_an_error(builder, tmp_path):
+    variables = NO_COMPILER | {"EVCACHE_REQUIRE_CORE": "1"}
+    done = run(builder, "-m", "build", "--wheel", "--outdir", tmp_path, CHECKOUT, cwd=tmp_path, check=False, **variables)
+    assert done.returncode != 0
+    assert list(tmp_path.glob("*.whl")) == []

@@ -19,6 +19,7 @@ from evcache.cli.demo_view import LiveScreen, PlainScreen, Screen, summary
 from evcache.cli.runner import Status, Stopped, run
 from evcache.testing.local_zones import BackendName, LocalZones
 from evcache.zones.topology.discovery import NODES_VARIABLE, ZONE_VARIABLE
+from evcache.zones.transport.core import selected
 
 DEFAULT_UP_ZONES = 3
 MAX_UP_ZONES = len(string.ascii_lowercase)  # local-a to local-z
@@ -50,7 +51,9 @@ def _backend_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="evcache", prog_name="evcache", message="%(prog)s %(version)s")
+@click.version_option(
+    package_name="evcache", prog_name="evcache", message=f"%(prog)s %(version)s, {selected.SELECTED.name} core"
+)
 def evcache() -> None:
     """Read and write a cache across availability zones, run zones on this machine, or show an outage.
 

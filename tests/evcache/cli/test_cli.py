@@ -19,6 +19,7 @@ from evcache.cli.commands import evcache as command_line
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError, InvalidKey
 from evcache.testing import BackendUnavailable, LocalZones
 from evcache.zones.topology.model import Topology
+from evcache.zones.transport.core import selected
 
 ZONES = ["eu-1a", "eu-1b", "eu-1c"]
 
@@ -186,7 +187,7 @@ def test_too_few_zones_answer_a_read(call, cluster):
 def test_version():
     result = CliRunner().invoke(command_line, ["--version"])
     assert result.exit_code == 0
-    assert re.fullmatch(r"evcache \d+\.\d+\S*\n", result.stdout)
+    assert re.fullmatch(rf"evcache \d+\.\d+\.\d+, {selected.SELECTED.name} core\n", result.stdout)
 
 
 def test_every_command_has_help():

@@ -1,0 +1,84 @@
+"""Build hook: compiles the core of the transport where there is a C compiler, and builds a package without it elsewhere.
+
+`EVCACHE_PURE=1` leaves the core out. `EVCACHE_REQUIRE_CORE=1` makes a core that cannot be built an error.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+MODULE = "evcache.zones.transport.core._compiled"
+SOURCE = Path("evcache", "zones", "transport", "core", "_compiled.pyx")  # the sdist has the folder zones at this place only
+
+
+class CoreBuildHook(BuildHookInterface):
+    """Compiles the core into a wheel, or into the checkout for an editable install."""
+
+    PLUGIN_NAME = "custom"
+    _scratch: str | None = None
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile the core, and mark the wheel as one of this interpreter.
+
+        Args:
+            version: "standard", or "editable".
+            build_data: What goes into the wheel, see hatchling's documentation.
+        """
+        if os.environ.get("EVCACHE_PURE", "") not in {"", "0"}:
+            return
+        is_required = os.environ.get("EVCACHE_REQUIRE_CORE", "") not in {"", "0"}
+        self._scratch = tempfile.mkdtemp(prefix="evcache-core-")
+        try:
+            built = compile_core(Path(self.root), Path(self._scratch))
+        except (Exception, SystemExit) as error:  # setuptools ends the process without a compiler
+            if is_required:
+                raise
+            self.app.display_warning(f"evcache is built without its compiled core, which is slower: {error}")
+            return
+        name = built.name
+        if version == "editable":
+            # A new file takes the place of the old one. Processes that run the old module would read changed pages.
+            in_place = Path(self.root) / SOURCE.parent / name
+            incomplete = in_place.with_suffix(".incomplete.so")
+            shutil.copyfile(built, incomplete)
+            incomplete.replace(in_place)
+        else:
+            build_data["force_include"][str(built)] = f"{SOURCE.parent.as_posix()}/{name}"
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove the files of the compiler. The wheel has been written."""
+        del version, build_data, artifact_path
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def compile_core(root: Path, scratch: Path) -> Path:
+    """Compile the core and return the path of the extension module.
+
+    Args:
+        root: The checkout, or the unpacked sdist.
+        scratch: Folder for all files that the compiler makes.
+    """
+    from Cython.Build import cythonize  # noqa: PLC0415  # a build without them is a build without a core
+    from setuptools import Distribution, Extension  # noqa: PLC0415
+
+    # Without debug information the module has a tenth of the size.
+    extension = Extension(MODULE, [str(root / SOURCE)], extra_compile_args=["-g0"])
+    modules = cythonize([extension], build_dir=str(scratch / "c"), include_path=[str(root)], quiet=True)
+    distribution = Distribution({"name": "evcache", "ext_modules": modules})
+    command = distribution.get_command_obj("build_ext")
+    command.build_lib = str(scratch / "lib")
+    command.build_temp = str(scratch / "temp")
+    command.ensure_finalized()
+    command.run()
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    return scratch / "lib" / Path(*MODULE.split(".")).with_name(f"_compiled{suffix}")
