@@ -78,6 +78,7 @@ class Pipeline(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         core = selected.SELECTED
         self._match = core.match
+        self._encode_reads = core.encode_reads
         self._decoder = core.new_decoder()
         self._buffer = read_buffer_of(loop)
         self._pending: deque[ExpectReply] = deque()

@@ -63,11 +63,8 @@ class PipelinedConnection(Pipeline):
         first = self._opaque + 1
         self._opaque += len(keys)
         self._batched += len(keys) - 1
-        opaques = [b"O%d" % number for number in range(first, first + len(keys))]
-        line = b"mg %%b %b q %%b\r\n" % fields
-        parts = [line % part for part in zip(keys, opaques, strict=True)]
-        parts.append(b"mn\r\n")
-        self._send(b"".join(parts), ExpectHits(waiter, deadline, opaques, keys, fields, self._send, latest))
+        request, opaques = self._encode_reads(keys, fields, first)
+        self._send(request, ExpectHits(waiter, deadline, opaques, keys, fields, self._send, latest))
 
     def store(
         self,

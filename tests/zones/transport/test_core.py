@@ -141,3 +141,20 @@ def test_both_cores_do_the_same_with_the_same_bytes(requests, parts, places, tim
     edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
     slices = [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
     assert outcome(COMPILED, requests, slices, timeouts) == outcome(PURE, requests, slices, timeouts)
+
+
+@compiled
+@given(
+    st.lists(st.binary(min_size=1, max_size=250), max_size=20),
+    st.sampled_from([Fields(b"v"), Fields(b"v f c t")]),
+    st.integers(1, 2**63),
+)
+def test_both_cores_encode_the_same_batch(keys, fields, first):
+    assert COMPILED.encode_reads(keys, fields, first) == PURE.encode_reads(keys, fields, first)
+
+
+@compiled
+@pytest.mark.parametrize("keys", [[None], ["a"], [b"a", 1], None])
+def test_the_compiled_encoder_refuses_keys_that_are_no_bytes(keys):
+    with pytest.raises(TypeError):
+        COMPILED.encode_reads(keys, Fields(b"v"), 1)

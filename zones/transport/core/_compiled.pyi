@@ -1,6 +1,7 @@
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.transport.in_flight import ExpectReply
 
@@ -11,3 +12,4 @@ class Decoder:
     def feed(self, data: bytes) -> Iterator[AnyReply]: ...
 
 def match(decoder: Decoder, waiting: deque[ExpectReply], data: bytes, node: str, timeouts: int) -> bool: ...
+def encode_reads(keys: Sequence[bytes], fields: Fields, first: int) -> tuple[bytes, list[bytes]]: ...

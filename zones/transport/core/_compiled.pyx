@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-r"""Compiled form of the decoder and of the loop that matches replies with requests.
+r"""Compiled form of the decoder, of the loop that matches replies with requests, and of the encoder of batches.
 
 `evcache.zones.protocol.decoder` and `evcache.zones.transport.core.matching` hold the same rules in Python. One set of tests runs on
 both, and a differential test compares them on the same bytes. `evcache.zones.transport.core.selected` chooses the form that runs.
@@ -8,7 +8,7 @@ Parsing is driven by lengths: each look at a byte is within the bytes of the chu
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memchr
+from libc.string cimport memchr, memcpy
 
 from evcache.zones.errors import NodeUnavailable, ProtocolError
 from evcache.zones.protocol.decoder import MAX_LINE_BYTES, MAX_SIZE_DIGITS, MAX_VALUE_BYTES, WITHOUT_VALUE
@@ -324,3 +324,56 @@ def match(Decoder decoder not None, waiting, bytes data not None, node, Py_ssize
         except NodeUnavailable as error:
             error.node = node
             popleft().fail(error)
+
+
+cdef inline int _number(char *into, u64 number) noexcept nogil:
+    """Write the digits of a number, and return their count. `into` has room for 20."""
+    cdef char digits[20]
+    cdef int count = 0
+    cdef int place
+    while True:
+        digits[count] = <char>(48 + number % 10)
+        count += 1
+        number //= 10
+        if number == 0:
+            break
+    for place in range(count):
+        into[place] = digits[count - 1 - place]
+    return count
+
+
+def encode_reads(keys, bytes fields not None, u64 first):
+    """Encode a batch of reads. See `evcache.zones.transport.core.encoding.encode_reads`."""
+    cdef Py_ssize_t size = 4  # of the no-op
+    cdef Py_ssize_t most = PyBytes_GET_SIZE(fields) + 31  # bytes of a read besides its key, with an opaque of 20 digits
+    cdef bytes key
+    cdef tuple same = tuple(keys)  # iterated twice: the second time must not give longer keys than the first
+    for key in same:
+        if key is None:
+            raise TypeError("a key is None")
+        size += PyBytes_GET_SIZE(key) + most
+    cdef bytes request = PyBytes_FromStringAndSize(NULL, size)
+    cdef char *start = PyBytes_AS_STRING(request)
+    cdef char *at = start
+    cdef int digits
+    cdef list opaques = []
+    for key in same:
+        memcpy(at, b"mg ", 3)
+        at += 3
+        memcpy(at, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+        at += PyBytes_GET_SIZE(key)
+        at[0] = b" "
+        at += 1
+        memcpy(at, PyBytes_AS_STRING(fields), PyBytes_GET_SIZE(fields))
+        at += PyBytes_GET_SIZE(fields)
+        memcpy(at, b" q O", 4)
+        at += 4
+        digits = _number(at, first)
+        opaques.append(PyBytes_FromStringAndSize(at - 1, digits + 1))
+        at += digits
+        memcpy(at, b"\r\n", 2)
+        at += 2
+        first += 1
+    memcpy(at, b"mn\r\n", 4)
+    at += 4
+    return request[: at - start], opaques

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from evcache.zones.protocol import decoder as pure_decoder
+from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply
-from evcache.zones.transport.core import matching
+from evcache.zones.transport.core import encoding, matching
 from evcache.zones.transport.in_flight import ExpectReply
 
 CoreName = Literal["compiled", "pure"]
@@ -35,9 +36,11 @@ class Core(NamedTuple):
     new_decoder: Callable[..., ReplyDecoder]
     match: Callable[[Any, deque[ExpectReply], bytes, str, int], bool]
     """See `matching.match`. Its decoder is one of the same core."""
+    encode_reads: Callable[[Sequence[bytes], Fields, int], tuple[bytes, list[bytes]]]
+    """See `encoding.encode_reads`."""
 
 
-PURE = Core("pure", pure_decoder.Decoder, matching.match)
+PURE = Core("pure", pure_decoder.Decoder, matching.match, encoding.encode_reads)
 
 COMPILED: Core | None
 """Compiled core. None if evcache was built without a compiler."""
@@ -46,7 +49,7 @@ try:
 except ImportError:
     COMPILED = None
 else:
-    COMPILED = Core("compiled", _compiled.Decoder, _compiled.match)
+    COMPILED = Core("compiled", _compiled.Decoder, _compiled.match, _compiled.encode_reads)
 
 
 def select(pure: str | None) -> Core:
