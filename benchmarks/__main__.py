@@ -30,6 +30,7 @@ from benchmarks.profiles import print_profiles
 from benchmarks.report import json_of, skips_of, table_of, text_of, verdicts
 from benchmarks.servers import held_by, memcached_nodes
 from benchmarks.works import NODES, Work, works
+from evcache.zones.transport.core import selected
 
 try:
     import uvloop
@@ -159,6 +160,7 @@ def facts() -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
+        "core": selected.SELECTED.name,
         "versions": versions,
     }
 
@@ -220,7 +222,8 @@ def main() -> None:
     kept = not options.trim and keep_memory()
     with memcached_nodes(NODES) as (ports, servers):
         about = facts()
-        print(f"{NODES} {servers}; Python {about['python']}, {about['cores']} cores, load {about['load']:.1f}")
+        machine = f"{about['core']} core, {about['cores']} processors, load {about['load']:.1f}"
+        print(f"{NODES} {servers}; Python {about['python']}, {machine}")
         print("the allocator keeps freed memory" if kept else "the allocator may give freed memory back to the kernel")
         print(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
         if options.profile:

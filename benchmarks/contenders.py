@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 from benchmarks import blocking_peers, floor, peers
-from benchmarks.measuring import ARRIVAL, CLASSIC, OURS, UNREPAIRED, Run
+from benchmarks.measuring import ARRIVAL, CLASSIC, OURS, PURE, UNREPAIRED, Run
 from benchmarks.works import SMALL, ZONES, Work
 from evcache import EVCache, NearCache
+from evcache.zones.transport.core import selected
 
 Opener = Callable[[AsyncExitStack, Work, list[int]], Awaitable[Run]]
 
@@ -39,6 +40,14 @@ def contenders() -> list[Contender]:
                 {"": partial(_evcache, transport="classic")}
                 if work.kind != "near hit"
                 else "what was read with it is not kept: it can't say how long it lives"
+            ),
+        ),
+        Contender(
+            PURE,
+            lambda work: (
+                {"": _on_python_core}
+                if selected.SELECTED is not selected.PURE and work.kind != "near hit"
+                else "it is the core that runs, or no core takes part"
             ),
         ),
         # What it costs to remember versions, to look for zones that are behind, and to keep what zones missed.
@@ -100,6 +109,18 @@ async def _evcache(stack: AsyncExitStack, work: Work, ports: list[int], **option
         if item is None or item.source != "near":
             raise RuntimeError("it is not in the near cache")
     return Run(OURS, [partial(cache.get, name) for name in names], values=lambda answer: [answer])
+
+
+async def _on_python_core(stack: AsyncExitStack, work: Work, ports: list[int]) -> Run:
+    """Open a client whose connections run on the core in Python."""
+    usual, selected.SELECTED = selected.SELECTED, selected.PURE
+    try:
+        run = await _evcache(stack, work, ports)
+        for call in run.calls:  # each node is connected now
+            await call()
+    finally:
+        selected.SELECTED = usual
+    return run
 
 
 def _is_none(answer: object) -> bool:

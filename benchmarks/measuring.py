@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OURS, ARRIVAL, CLASSIC, UNREPAIRED = "evcache", "evcache, arrival", "evcache, classic", "evcache, no repair"
+PURE = "evcache, core in Python"
 
 
 class WrongAnswerError(Exception):

@@ -4,6 +4,8 @@ r"""Compiled form of the decoder, of the loop that matches replies with requests
 `evcache.zones.protocol.decoder` and `evcache.zones.transport.core.matching` hold the same rules in Python. One set of tests runs on
 both, and a differential test compares them on the same bytes. `evcache.zones.transport.core.selected` chooses the form that runs.
 
+The module does not declare that it runs without the GIL, so a free-threaded interpreter turns the GIL on when it imports it.
+
 Parsing is driven by lengths: each look at a byte is within the bytes of the chunk, and numbers have a bounded count of digits.
 """
 
