@@ -11,7 +11,9 @@ import pytest
 
 from evcache import EVCache
 from evcache.zones.transport.classic.pool import PoolLimits
+from integration.patience import PATIENT_NODES
 from integration.raw import connections_made, stats
+from tests.support.cores import CORES, running
 
 CANCELLED_CALLS = 10_000
 KEYS = 50
@@ -92,9 +94,12 @@ def connections_open(zones: dict[str, list[str]]) -> dict[str, int]:
     return {address: int(stats(address)["curr_connections"]) for addresses in zones.values() for address in addresses}
 
 
-@pytest.mark.parametrize("transport", ["meta", "classic"])
+TRANSPORTS = [*(("meta", core) for core in CORES), ("classic", CORES[0])]  # no core takes part in the classic protocol
+
+
+@pytest.mark.parametrize(("transport", "core"), TRANSPORTS, ids=lambda one: getattr(one, "name", one))
 @pytest.mark.parametrize("seed", [1])
-def test_ten_thousand_cancelled_calls_disturb_nobody(zones_of_each_kind, namespace, seed, transport):
+def test_ten_thousand_cancelled_calls_disturb_nobody(zones_of_each_kind, namespace, seed, transport, core):
     """No caller ever gets another's reply, and every connection outlives the storm, or is one of the pool's few."""
     zones = zones_of_each_kind
 
@@ -108,6 +113,7 @@ def test_ten_thousand_cancelled_calls_disturb_nobody(zones_of_each_kind, namespa
             write_timeout=5,
             fallback_on_miss=False,
             transport=transport,
+            nodes=PATIENT_NODES,
         ) as cache:
             storm = Storm(cache, seed, PATIENCE[transport])
             await storm.prepare()
@@ -125,6 +131,7 @@ def test_ten_thousand_cancelled_calls_disturb_nobody(zones_of_each_kind, namespa
                     assert number - without[address] <= PoolLimits().connections
             return storm
 
-    storm = asyncio.run(main())
+    with running(core):
+        storm = asyncio.run(main())
     assert storm.cancelled >= CANCELLED_CALLS
     assert storm.answered > CANCELLED_CALLS // 20, "a storm in which nobody is answered shows nothing"
