@@ -16,6 +16,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MODULE = "evcache.zones.transport.core._compiled"
 SOURCE = Path("evcache", "zones", "transport", "core", "_compiled.pyx")  # the sdist has the folder zones at this place only
+MODULE_FILE = f"_compiled{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
 class CoreBuildHook(BuildHookInterface):
@@ -31,6 +32,9 @@ class CoreBuildHook(BuildHookInterface):
             version: "standard", or "editable".
             build_data: What goes into the wheel, see hatchling's documentation.
         """
+        in_place = Path(self.root) / SOURCE.parent / MODULE_FILE
+        if version == "editable":
+            in_place.unlink(missing_ok=True)  # an earlier build. Without a new one, it would run with newer Python code
         if os.environ.get("EVCACHE_PURE", "") not in {"", "0"}:
             return
         is_required = os.environ.get("EVCACHE_REQUIRE_CORE", "") not in {"", "0"}
@@ -38,19 +42,15 @@ class CoreBuildHook(BuildHookInterface):
         try:
             built = compile_core(Path(self.root), Path(self._scratch))
         except (Exception, SystemExit) as error:  # setuptools ends the process without a compiler
+            shutil.rmtree(self._scratch, ignore_errors=True)
             if is_required:
                 raise
             self.app.display_warning(f"evcache is built without its compiled core, which is slower: {error}")
             return
-        name = built.name
         if version == "editable":
-            # A new file takes the place of the old one. Processes that run the old module would read changed pages.
-            in_place = Path(self.root) / SOURCE.parent / name
-            incomplete = in_place.with_suffix(".incomplete.so")
-            shutil.copyfile(built, incomplete)
-            incomplete.replace(in_place)
+            shutil.copyfile(built, in_place)
         else:
-            build_data["force_include"][str(built)] = f"{SOURCE.parent.as_posix()}/{name}"
+            build_data["force_include"][str(built)] = f"{SOURCE.parent.as_posix()}/{MODULE_FILE}"
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
@@ -80,5 +80,4 @@ def compile_core(root: Path, scratch: Path) -> Path:
     command.build_temp = str(scratch / "temp")
     command.ensure_finalized()
     command.run()
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    return scratch / "lib" / Path(*MODULE.split(".")).with_name(f"_compiled{suffix}")
+    return scratch / "lib" / Path(*MODULE.split(".")).with_name(MODULE_FILE)

@@ -1,7 +1,9 @@
 """The installed package: it owns the import name `evcache` alone, in each form in which it can be installed."""
 
 import os
+import shutil
 import subprocess
+import sysconfig
 import venv
 from pathlib import Path
 
@@ -143,6 +145,20 @@ def test_without_a_compiler_the_package_is_pure_and_says_so(builder, tmp_path):
     assert "without its compiled core" in done.stdout + done.stderr
     python = new_environment(tmp_path / "venv")
     pip(python, built, cwd=tmp_path)
+    assert run(python, "-c", CORE, cwd=tmp_path).stdout == "pure\n"
+
+
+def test_an_editable_installation_without_a_compiler_keeps_no_earlier_core(builder, tmp_path):
+    """An earlier core would run with newer Python code."""
+    run(builder, "-m", "build", "--sdist", "--outdir", tmp_path, CHECKOUT, cwd=tmp_path)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    shutil.unpack_archive(archive, tmp_path)
+    (checkout,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    earlier = checkout / "evcache/zones/transport/core" / f"_compiled{sysconfig.get_config_var('EXT_SUFFIX')}"
+    earlier.write_bytes(b"an earlier core")
+    python = new_environment(tmp_path / "venv")
+    run(python, "-m", "pip", "install", "--quiet", "--editable", checkout, cwd=tmp_path, **NO_COMPILER)
+    assert not earlier.exists()
     assert run(python, "-c", CORE, cwd=tmp_path).stdout == "pure\n"
 
 
