@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
-CORE := zones/transport/core/_compiled.pyx
+CORE := $(wildcard zones/transport/core/*.pyx zones/transport/core/*.pxi)
 
 $(READY): pyproject.toml requirements-dev.lock hatch_build.py $(CORE)
 	$(PYTHON) -m venv $(VENV)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from asyncio import get_running_loop
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from evcache._cluster_access import ClusterAccess
-from evcache._helpers.steps import STEP_KEYS, Steps
+from evcache._helpers.steps import BYTES_LIKE_A_KEY, STEP_KEYS
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError
 from evcache.hooks import HookDispatcher
 from evcache.near_cache.coherence import CoherentNearCache
@@ -19,10 +20,13 @@ from evcache.reads.results import SPECIAL_FLAGS, ReadResults, all_decoded
 from evcache.reads.zone_reader import ZoneReader
 from evcache.replication.reconcile import ZoneHit
 from evcache.results import Item
+from evcache.values.codec import StandardCodec
+from evcache.values.flags import FLAG_BYTES
 from evcache.values.keys import Keys
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.fields import COPY_FIELDS, READ_FIELDS
+from evcache.zones.transport.core import selected
 
 # Keys that a long call checks before other tasks run: about a millisecond.
 _KEYS_CHECKED_AT_ONCE = 4_096
@@ -241,24 +245,7 @@ class Reader:
                 self._results.report(view, full, found.get(full))
                 if not number % STEP_KEYS:
                     await asyncio.sleep(0)
-        decode = decoder.decode
-        steps = Steps()
-        for full, key in zip(names, given, strict=True):
-            item = found.get(full)
-            if item is None:
-                continue
-            data, flags = item.hit.value, item.hit.flags
-            if is_long and steps.count(len(data)):
-                await asyncio.sleep(0)
-            try:
-                if flags in SPECIAL_FLAGS:
-                    content = self._results.content(full, item)
-                    if content is not None:
-                        values[key] = self._decoding.value(full, content, decoder)
-                    continue
-                values[key] = decode(data, flags)
-            except DecodeError as error:  # it has a key if it was counted
-                unreadable[key] = error if error.key else self._decoding.failed(error, full, flags, item.zone)
+        await self._decode(names, given, found, decoder, values, unreadable)
         required = options.consistency.required(len(view.readers))
         if answered < required:
             problem: CacheError = ConsistencyError("get_many", answered, required, failures, values)
@@ -266,6 +253,42 @@ class Reader:
                 problem = CacheUnavailable("get_many", failures, values)
             self._unavailable(problem, options, None)
         return all_decoded(values, unreadable)
+
+    async def _decode(
+        self,
+        names: list[bytes],
+        given: list[Key],
+        found: Mapping[bytes, ZoneHit],
+        decoder: Decoder,
+        values: dict[Key, Any],
+        unreadable: dict[Key, DecodeError],
+    ) -> None:
+        """Decode the items of a bulk read into `values`, and add errors to `unreadable`. A long call runs in steps."""
+        decode_values = selected.SELECTED.decode_values
+        plain = FLAG_BYTES if type(decoder) is StandardCodec else -1
+        budget = STEP_KEYS if len(names) > STEP_KEYS else sys.maxsize
+        position = 0
+        while True:
+            position, error = decode_values(
+                names, given, found, position, budget, BYTES_LIKE_A_KEY, decoder.decode, plain, SPECIAL_FLAGS, values
+            )
+            if position >= len(names):
+                return
+            full, key = names[position], given[position]
+            item = found[full]
+            position += 1
+            try:
+                if isinstance(error, DecodeError):
+                    raise self._decoding.failed(error, full, item.hit.flags, item.zone) from error
+                if error is not None:
+                    raise error
+                content = self._results.content(full, item)
+                if content is not None:
+                    values[key] = self._decoding.value(full, content, decoder)
+            except DecodeError as failed:
+                unreadable[key] = failed
+            if budget == STEP_KEYS:
+                await asyncio.sleep(0)
 
     def _decoder(self, as_: Any) -> Decoder:
         return self._codec if as_ is None else self._decoding.typed(as_)

@@ -5,7 +5,6 @@ A miss is an answer, a failure is not. A tombstone is an answer too: a delete at
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.fields import COPY_FIELDS, READ_FIELDS, VERSION_FIELDS, Fields
-from evcache.zones.protocol.replies import Reply, number, read_hit
+from evcache.zones.protocol.replies import Hit, number, read_hit
 from evcache.zones.routing.ketama import ring_position
 from evcache.zones.zone_pool import ZonePool
 
@@ -169,9 +168,8 @@ class ZoneReader:
                 if connection is None:
                     connection, moved = await node.connected_by(until)
                     now, until = now + moved - until, moved
-                reply: asyncio.Future[Reply] = loop.create_future()
-                connection.get(key, fields, reply, until, now + options.timeout)
-                hit = read_hit(await reply)
+                reply = await connection.read(key, fields, until, now + options.timeout)
+                hit = reply if type(reply) is Hit else read_hit(reply)
         except CacheError as error:
             answer = error
         else:

@@ -73,6 +73,11 @@ class HybridLogicalClock:
         self._stamp = 0  # milliseconds and counter of the latest version made or seen; a full counter carries over
         self._horizon = 0  # versions with a lower stamp are believed without reading the wall clock
 
+    @property
+    def passed(self) -> int:
+        """Highest version that this clock has passed: `observe` of it, or of a lower one, does not move the clock."""
+        return self._stamp << WRITER_BITS | _WRITER_MASK
+
     def tick(self, after: int = 0) -> int:
         """Make a version that is newer than every version made or observed by this clock.
 

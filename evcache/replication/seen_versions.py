@@ -13,7 +13,8 @@ makes this client forget what it wrote or read itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 # Keys in a generation. An entry with a key of 22 bytes takes 130 bytes (tracemalloc): 4 MB for two full generations.
 REMEMBERED_KEYS = 16_384
@@ -53,10 +54,14 @@ class SeenVersions:
                 known = max(known, self._peers.get(key, 0), self._peers_old.get(key, 0))
         return known
 
-    def latest_of_each(self, keys: Iterable[bytes]) -> dict[bytes, int]:
+    def latest_of_each(self, keys: Sequence[bytes]) -> dict[bytes, int]:
         """Return the latest version known of each key, 0 where none is."""
-        recent = self._recent
-        return {key: recent[key] if key in recent else self.latest(key) for key in keys}
+        known: dict[bytes, Any] = dict(zip(keys, map(self.recall, keys), strict=True))
+        if None in known.values():
+            for key, version in known.items():
+                if version is None:
+                    known[key] = self.latest(key)
+        return known
 
     def note(self, key: bytes, version: int) -> None:
         """Remember a version that this client wrote or read. No effect if a newer one is known."""

@@ -1,10 +1,26 @@
 """Operations as functions: each returns `send(connection, waiter, deadline)`, which any transport can be sent with."""
 
-from evcache.zones.protocol.fields import READ_FIELDS
+from typing import NamedTuple
+
+from evcache.zones.protocol.fields import READ_FIELDS, Fields
+
+
+class Get(NamedTuple):
+    """A read. `read` sends it in the form that its caller awaits."""
+
+    key: bytes
+    fields: Fields
+    latest: float | None
+
+    def __call__(self, connection, waiter, deadline):
+        connection.get(self.key, self.fields, waiter, deadline, self.latest)
+
+    def read(self, connection, deadline):
+        return connection.read(self.key, self.fields, deadline, self.latest)
 
 
 def get(key=b"k", fields=READ_FIELDS, latest=None):
-    return lambda connection, waiter, deadline: connection.get(key, fields, waiter, deadline, latest)
+    return Get(key, fields, latest)
 
 
 def get_many(keys, fields=READ_FIELDS, latest=None):

@@ -7,7 +7,7 @@ from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.packet import Packet
 from evcache.zones.transport.limits import ConnectionLimits
 from evcache.zones.transport.pipelined import PipelinedConnection
-from tests.support.operations import get
+from tests.support.operations import Get, get
 from tests.support.packets import packet_of
 
 VALUE = Fields(b"v")
@@ -86,9 +86,12 @@ class Peer:
         return self.loop.time() + seconds
 
     def ask(self, operation=None, *, within=FAR, waiter=None):
-        """Send an operation, by default a read of `k`; a future of its reply, or the given waiter."""
+        """Send an operation, by default a read of `k`; what its reply is awaited with, or the given waiter."""
+        operation = operation or get(b"k", VALUE)
+        if waiter is None and isinstance(operation, Get):
+            return operation.read(self.connection, self.deadline(within))
         waiter = waiter or self.loop.create_future()
-        (operation or get(b"k", VALUE))(self.connection, waiter, self.deadline(within))
+        operation(self.connection, waiter, self.deadline(within))
         return waiter
 
     def ask_all(self, lines, data=b"x", *, within=FAR):

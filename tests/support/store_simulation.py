@@ -47,6 +47,11 @@ class Wire:
     def get(self, key, fields, waiter, deadline, latest=None):
         self.request(get_line(key, fields), waiter, deadline)
 
+    def read(self, key, fields, deadline, latest=None):
+        answer = asyncio.get_running_loop().create_future()
+        self.get(key, fields, answer, deadline, latest)
+        return answer
+
     def store(self, key, data, flags, exptime, waiter, deadline, **more):
         self.request(store_line(key, len(data), ttl=exptime, flags=flags, **more), waiter, deadline, data)
 

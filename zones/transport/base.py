@@ -7,11 +7,12 @@ and a waiter has three methods. Results are replies of the meta protocol.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Literal, Protocol
 
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.operations import GuardedStore, StoreMode
+from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.transport.in_flight import Waiter
 
 TransportName = Literal["meta", "classic"]
@@ -94,6 +95,13 @@ class Transport(Protocol):
             latest: End of the call, if another zone can serve the read as well. The waiter then may get a `NodeSilent`
                 before the deadline. While the server is in the middle of a reply, the read waits beyond the deadline. If
                 None, no other zone can serve the read.
+        """
+        ...
+
+    def read(self, key: bytes, fields: Fields, deadline: float, latest: float | None = None) -> Awaitable[AnyReply]:
+        """Read an item, and return the awaitable of the reply, which may be awaited once. The arguments are those of `get`.
+
+        It is the quickest form of a read. A caller that does not await it, or is cancelled, costs nothing.
         """
         ...
 

@@ -49,6 +49,8 @@ class ExpectReply:
 
     payload: ClassVar[bool] = False
     """True if the request carries a value."""
+    latest: float | None = None
+    """End of the call, if another zone can serve the request as well. Else None."""
 
     def __init__(self, waiter: Waiter, deadline: float, opaque: bytes) -> None:
         self.waiter = waiter
@@ -94,6 +96,8 @@ class ExpectRead(ExpectReply):
     """Read with one reply. Another zone can serve it if this node stops sending."""
 
     __slots__ = ("latest", "share_ends")
+
+    latest: float
 
     def __init__(self, waiter: Waiter, deadline: float, opaque: bytes, latest: float) -> None:
         """Make the entry of a read. `deadline` is the end of this zone's share of the time, `latest` the end of the call."""
@@ -356,9 +360,7 @@ def movable(waiting: Iterable[ExpectReply]) -> list[ExpectReply]:
     return [
         pending
         for pending in waiting
-        if (type(pending) is ExpectRead or (type(pending) is ExpectHits and pending.latest is not None))
-        and not pending.waiter.done()
-        and type(pending.waiter) is not MovedAway
+        if pending.latest is not None and not pending.waiter.done() and type(pending.waiter) is not MovedAway
     ]
 
 

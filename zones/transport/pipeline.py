@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, cast
 
 from evcache.zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError
@@ -29,11 +28,10 @@ from evcache.zones.transport.lateness import Lateness
 from evcache.zones.transport.limits import ConnectionLimits
 from evcache.zones.transport.read_buffer import read_buffer_of
 from evcache.zones.transport.silence import SilenceDetector
-from evcache.zones.transport.write_queue import WriteQueue
 
 
 class Pipeline(asyncio.BufferedProtocol):
-    """Requests in flight on one socket, on one event loop. A subclass encodes requests and calls `_send`."""
+    """Life of one socket with requests in flight, on one event loop. A subclass encodes requests and sends them."""
 
     def __init__(
         self,
@@ -67,7 +65,6 @@ class Pipeline(asyncio.BufferedProtocol):
         """Time of the last byte, on the loop's clock."""
         self._loop = loop
         self._limits = limits
-        self._max_queued_bytes = limits.max_queued_bytes
         self._on_closed = on_closed
         self._on_timeouts = on_timeouts
         self._on_silent = on_silent
@@ -76,27 +73,22 @@ class Pipeline(asyncio.BufferedProtocol):
         self._lateness = Lateness(lag)
         self._timeouts_in_a_row = 0
         self._transport: asyncio.Transport | None = None
-        core = selected.SELECTED
-        self._match = core.match
-        self._encode_reads = core.encode_reads
-        self._decoder = core.new_decoder()
+        self._exchange = selected.SELECTED.new_exchange(name, loop, limits, lag, self._begin, self._wake_at)
+        # The reads of a `Transport`, without a method in between.
+        self.get = self._exchange.get
+        self.read = self._exchange.read
+        self.get_many = self._exchange.get_many
         self._buffer = read_buffer_of(loop)
-        self._pending: deque[ExpectReply] = deque()
-        self._queue = WriteQueue(loop, self._pending)
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
-        self._waiting_since = 0.0  # when a request was last sent while no other waited
         self._silence = SilenceDetector(self, loop, limits.patience, self._report_silence)
         self._awaits_byte = False  # True if the next byte ends a round trip or a silence
         self._is_troubled = False  # True from a silence or reported timeouts to the next byte
-        # Number of requests that may wait: 0 before there is a socket, and after `retire` or the end.
-        self._room = 0
         self._retiring = False
         self._why_ended: NodeUnavailable | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._why_ended else "retiring" if self._retiring else "open"
-        return f"<Connection {self.name} {state} pending={len(self._pending)} queued={self._queue.bytes}B>"
+        return f"<Connection {self.name} {state} pending={self.pending} queued={self._exchange.queued_bytes}B>"
 
     @property
     def renews_itself(self) -> bool:
@@ -110,54 +102,31 @@ class Pipeline(asyncio.BufferedProtocol):
     @property
     def quiet_since(self) -> float:
         """Time of the last byte, or of the first request since nothing waited, if that is later."""
-        return max(self.heard_at, self._waiting_since)
+        return max(self.heard_at, self._exchange.waiting_since)
 
     @property
     def waiting(self) -> Collection[ExpectReply]:
         """Requests whose reply has not been read, the oldest first."""
-        return self._pending
+        return self._exchange.waiting
 
     @property
     def pending(self) -> int:
         """Number of requests whose reply has not been read, those of cancelled callers included."""
-        return len(self._pending)
+        return len(self._exchange.waiting)
 
     @property
     def unanswered(self) -> int:
         """Number of requests whose caller still waits."""
-        return sum(not pending.waiter.done() for pending in self._pending)
+        return sum(not pending.waiter.done() for pending in self._exchange.waiting)
 
     @property
     def is_open(self) -> bool:
         """True if it takes requests."""
-        return self._room > 0
+        return self._exchange.room > 0
 
     def forgive(self) -> None:
         """Reset the number of timeouts in a row."""
         self._timeouts_in_a_row = 0
-
-    # Sending.
-
-    def _send(self, data: bytes, expected: ExpectReply, rest: Sequence[bytes | memoryview] = ()) -> None:
-        """Send a request. `rest` follows `data`: large values, and the bytes between and behind them."""
-        waiting = self._pending
-        when = expected.deadline
-        if len(waiting) >= self._room or self._queue.bytes >= self._max_queued_bytes:
-            if not self._room:
-                raise ConnectionLost("the connection is closed", self.name)
-            raise self._limits.refusal(len(waiting), self._queue.bytes, self.name)
-        if not waiting:
-            self._waiting_since = now = self._loop.time()
-            silent_at = now + self._limits.silence
-            when = min(when, silent_at)
-            if not self._silence.is_watching:
-                self._silence.begin()
-                self._awaits_byte = True
-        waiting.append(expected)
-        if self._queue.add(data, rest) and self._lag is not None:
-            self._lag.watch()  # a stall from now on delays what has not left yet
-        if when < self._timer_at:
-            self._wake_at(when)
 
     # Receiving.
 
@@ -174,20 +143,26 @@ class Pipeline(asyncio.BufferedProtocol):
         """Match the replies in these bytes with the requests."""
         now = self._loop.time()
         if self._awaits_byte:
-            self._first_byte(now - max(self.heard_at, self._waiting_since))  # without a call of `quiet_since`
+            self._first_byte(now - self.quiet_since)
         self.heard_at = now
         try:
-            if self._match(self._decoder, self._pending, data, self.name, self._timeouts_in_a_row):
+            if self._exchange.receive(data, self._timeouts_in_a_row):
                 self._timeouts_in_a_row = 0  # only a reply in time counts
         except ProtocolError as error:
             error.node = self.name
             self._end(ConnectionLost(f"closed: protocol error: {error.problem}", self.name), error)
             return
         # A waiter may have aborted the connection. The other waiters have their error then, and take no reply.
-        if self._decoder.awaited:
+        if self._exchange.awaited:
             self._lateness.mid_value_at = now
         if self._retiring:
             self._close_if_unused()
+
+    def _begin(self) -> None:
+        """Watch for silence: a request is sent, and no other waits."""
+        if not self._silence.is_watching:
+            self._silence.begin()
+            self._awaits_byte = True
 
     def _first_byte(self, quiet: float) -> None:
         self._awaits_byte = False
@@ -206,15 +181,16 @@ class Pipeline(asyncio.BufferedProtocol):
     def _wake_at(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_at = when
+        self._exchange.timer_at = when
         self._timer = self._loop.call_at(when, self._expire)
 
     def _expire(self) -> None:
         # The loop handles sockets before timers, so replies that have arrived are delivered by now. A busy loop is not
         # mistaken for a slow server.
         now = self._loop.time()
-        late, nearest, blame_after = self._lateness.sort(self._pending, now, due=self._timer_at)
-        self._timer, self._timer_at = None, math.inf
+        exchange = self._exchange
+        late, nearest, blame_after = self._lateness.sort(exchange.waiting, now, due=exchange.timer_at)
+        self._timer, exchange.timer_at = None, math.inf
         for pending in late:
             pending.fail(NodeTimeout("no reply in time", self.name))
         if blame_after:
@@ -222,16 +198,16 @@ class Pipeline(asyncio.BufferedProtocol):
         elif blame_after is not None:
             self._blame(len(late), late[0])
         self._close_if_unused()
-        if self._pending and self._why_ended is None:
+        if exchange.waiting and self._why_ended is None:
             give_up = self.quiet_since + self._limits.silence
             if give_up <= now:
                 self._end(ConnectionLost(f"no byte in {self._limits.silence:g} s", self.name))
                 return
-            self._wake_at(min(nearest, give_up, self._timer_at))
+            self._wake_at(min(nearest, give_up, exchange.timer_at))
 
     def _blame(self, timeouts: int, first: ExpectReply) -> None:
         """Report timeouts, unless the first of them has a reply by now: then the event loop was late."""
-        if first in self._pending:
+        if first in self._exchange.waiting:
             self._timeouts_in_a_row += timeouts
             self._awaits_byte = self._is_troubled = True
             if self._on_timeouts is not None:
@@ -245,8 +221,7 @@ class Pipeline(asyncio.BufferedProtocol):
         if self._why_ended is not None:
             self._transport.abort()
             return
-        self._queue.open(self._transport)
-        self._room = self._limits.max_pending
+        self._exchange.open(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End. The event loop calls it."""
@@ -254,21 +229,21 @@ class Pipeline(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Keep requests in the queue, where they are counted. The event loop calls it if the server is too slow."""
-        self._queue.pause()
+        self._exchange.pause()
 
     def resume_writing(self) -> None:
         """Write again. The event loop calls it."""
         self.heard_at = self._loop.time()  # the server took bytes, so it is alive
-        self._queue.resume()
+        self._exchange.resume()
 
     def retire(self) -> None:
         """Take no more requests, and close once no caller waits for an answer."""
         self._retiring = True
-        self._room = 0
+        self._exchange.room = 0
         self._close_if_unused()
 
     def _close_if_unused(self) -> None:
-        if self._retiring and all(pending.waiter.done() for pending in self._pending):
+        if self._retiring and not self.unanswered:
             self._end(ConnectionLost("retired", self.name))
 
     def abort(self, why: str = "closed by this client") -> None:
@@ -279,17 +254,15 @@ class Pipeline(asyncio.BufferedProtocol):
         if self._why_ended is not None:
             return
         self._why_ended = why
-        self._room = 0
+        self._exchange.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._silence.stop()
-        self._queue.close()
         if self._transport is not None:
             self._transport.abort()
         # The node first: a waiter that tries again must not get this connection.
         self._on_closed(self, why)
-        waiting, self._pending = self._pending, deque()
-        for pending in waiting:
+        for pending in self._exchange.take_all():
             pending.fail(first or why.copy())
             first = None

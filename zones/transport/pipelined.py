@@ -6,34 +6,21 @@ Each request carries an opaque number that the server repeats. A reply with anot
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from evcache.zones.protocol import requests
-from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.operations import GuardedStore, StoreMode
 from evcache.zones.protocol.packet import LARGE_BYTES, Packet
-from evcache.zones.transport.in_flight import (
-    ExpectAll,
-    ExpectHits,
-    ExpectRead,
-    ExpectReply,
-    ExpectStore,
-    ExpectText,
-    Waiter,
-)
+from evcache.zones.transport.in_flight import ExpectAll, ExpectReply, ExpectStore, ExpectText, Waiter
 from evcache.zones.transport.pipeline import Pipeline
 
 
 class PipelinedConnection(Pipeline):
-    """Open connection to one node. A `Transport`."""
-
-    _opaque = 0
-    _batched = 0  # opaques of the parts of batches, except one for each batch
+    """Open connection to one node. A `Transport`. Its exchange encodes the reads, because a client reads most."""
 
     @property
     def requests(self) -> int:
         """Number of requests since the connection was made. A batch and a packet count as one: each has one deadline."""
-        return self._opaque - self._batched
+        return self._exchange.opaque - self._exchange.batched
 
     async def probe(self, deadline: float) -> None:
         """Send a no-op. Raises a `NodeError` if the server does not answer by the deadline."""
@@ -42,29 +29,6 @@ class PipelinedConnection(Pipeline):
         await answer
 
     # Operations. See `Transport`.
-
-    def get(self, key: bytes, fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None) -> None:
-        """Read an item. See `Transport.get`."""
-        self._opaque = number = self._opaque + 1
-        opaque = b"O%d" % number
-        self._send(
-            b"mg %b %b %b\r\n" % (key, fields, opaque),
-            ExpectReply(waiter, deadline, opaque) if latest is None else ExpectRead(waiter, deadline, opaque, latest),
-        )
-
-    def get_many(
-        self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None
-    ) -> None:
-        """Read several items. See `Transport.get_many`.
-
-        The reads are silent on a miss, and a no-op closes the batch. When its reply is here, each read without a reply was
-        a miss or an error.
-        """
-        first = self._opaque + 1
-        self._opaque += len(keys)
-        self._batched += len(keys) - 1
-        request, opaques = self._encode_reads(keys, fields, first)
-        self._send(request, ExpectHits(waiter, deadline, opaques, keys, fields, self._send, latest))
 
     def store(
         self,
@@ -80,8 +44,7 @@ class PipelinedConnection(Pipeline):
         cas: int | None = None,
     ) -> None:
         """Store a value. See `Transport.store`."""
-        self._opaque = number = self._opaque + 1
-        opaque = b"O%d" % number
+        opaque = self._exchange.next_opaque()
         line = b"ms %b %d T%d F%d" % (key, len(data), exptime, flags)
         if compare is not None:
             line += b" C%d" % compare
@@ -91,16 +54,15 @@ class PipelinedConnection(Pipeline):
             line += requests.STORE_MODES[mode]
         expected = ExpectStore(waiter, deadline, opaque)
         if len(data) < LARGE_BYTES:
-            self._send(b"%b %b\r\n%b\r\n" % (line, opaque, data), expected)
+            self._exchange.send(b"%b %b\r\n%b\r\n" % (line, opaque, data), expected)
         else:
-            self._send(b"%b %b\r\n" % (line, opaque), expected, (memoryview(data), b"\r\n"))
+            self._exchange.send(b"%b %b\r\n" % (line, opaque), expected, (memoryview(data), b"\r\n"))
 
     def guarded_store(self, store: GuardedStore, waiter: Waiter, deadline: float) -> None:
         """Store a version unless a newer one is there. See `Transport.guarded_store`."""
         packet = store.packet
-        self._opaque = number = self._opaque + 1
-        opaque = b"O%d" % number
-        self._send(
+        opaque = self._exchange.next_opaque()
+        self._exchange.send(
             opaque.join(packet.first),
             ExpectAll(waiter, deadline, opaque, packet.commands),
             [part if isinstance(part, memoryview) else opaque.join(part) for part in packet.rest] if packet.rest else (),
@@ -142,15 +104,13 @@ class PipelinedConnection(Pipeline):
 
     def _request(self, line: bytes, waiter: Waiter, deadline: float) -> None:
         """Send a command of one line. The waiter gets its `Reply`."""
-        self._opaque = number = self._opaque + 1
-        opaque = b"O%d" % number
-        self._send(b"%b %b\r\n" % (line, opaque), ExpectReply(waiter, deadline, opaque))
+        opaque = self._exchange.next_opaque()
+        self._exchange.send(b"%b %b\r\n" % (line, opaque), ExpectReply(waiter, deadline, opaque))
 
     def _request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
         """Send the commands of a packet without a large value. The waiter gets the list of their replies."""
-        self._opaque = number = self._opaque + 1
-        opaque = b"O%d" % number
-        self._send(opaque.join(packet.first), ExpectAll(waiter, deadline, opaque, packet.commands))
+        opaque = self._exchange.next_opaque()
+        self._exchange.send(opaque.join(packet.first), ExpectAll(waiter, deadline, opaque, packet.commands))
 
     def request_text(
         self,
@@ -172,7 +132,7 @@ class PipelinedConnection(Pipeline):
             until: Status of the last reply, if there may be several. An error reply is always the last.
             may_be_unknown: Accept any refusal as the reply, and keep the connection open (see `ExpectText`).
         """
-        self._send(
+        self._exchange.send(
             b"%b\r\n" % line if data is None else b"%b\r\n%b\r\n" % (line, data),
             ExpectText(waiter, deadline, until, may_be_unknown=may_be_unknown),
         )

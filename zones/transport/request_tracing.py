@@ -5,13 +5,15 @@ A node without a tracer lends its connections unchanged, so tracing costs nothin
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.operations import GuardedStore, StoreMode
+from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.base import Transport
 from evcache.zones.transport.in_flight import Waiter
@@ -61,6 +63,12 @@ class _TracedTransport:
     def get(self, key: bytes, fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None) -> None:
         """Trace `Transport.get`."""
         self._send("mg", waiter, lambda traced: self._connection.get(key, fields, traced, deadline, latest))
+
+    def read(self, key: bytes, fields: Fields, deadline: float, latest: float | None = None) -> Awaitable[AnyReply]:
+        """Trace `Transport.read`."""
+        answer: asyncio.Future[AnyReply] = asyncio.get_running_loop().create_future()
+        self.get(key, fields, answer, deadline, latest)
+        return answer
 
     def get_many(
         self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None

@@ -15,13 +15,11 @@ from evcache.reads.failover.many_keys import read_many_from_first, read_many_on
 from evcache.reads.failover.one_key import try_first_zone
 from evcache.reads.failover.policy import ReadAttempt, end_of_attempt, is_settled
 from evcache.replication.gutter import GUTTER
+from evcache.replication.hlc import MAX_CAS, NOT_A_VERSION
 from evcache.replication.reconcile import ZoneHit, count_answered, stale_replicas
 from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones.errors import CacheError
-from evcache.zones.protocol.replies import read_hit
-
-# Makes a ZoneHit without the Python frame of a NamedTuple's `__new__`, because a bulk read makes one for every key.
-_new_zone_hit = tuple.__new__
+from evcache.zones.transport.core import selected
 
 
 async def read_many(context: ReadContext, call: ReadCall, keys: Sequence[bytes]) -> ManyItems:
@@ -60,11 +58,12 @@ async def _ask_first_zone(
     until = end_of_attempt(call.began_at, call.deadline, len(view.readers) - 1, has_gutter=view.gutter is not None)
     found: dict[bytes, ZoneHit] = {}
     others: dict[bytes, CacheError] = {}
+    deleted: list[bytes] = []
     for some, outcome in await ask_nodes(view, batches, call.fields, until, call.deadline):
         if isinstance(outcome, CacheError):
             others.update(dict.fromkeys(some, outcome))
         else:
-            _add_hits(context, zone, some, outcome, known, found, others)
+            _add_hits(context, zone, some, outcome, known, found, others, deleted)
     attempts: dict[bytes, ReadAttempt] = {}
     if len(found) < len(keys):
         is_remote = zone != view.preferred_zone
@@ -73,7 +72,7 @@ async def _ask_first_zone(
                 attempts[key] = attempt = ReadAttempt(known[key])
                 attempt.record(zone, others.get(key), is_remote=is_remote)
     context.count_served(view, found)
-    for key in [key for key, item in found.items() if item.hit.flags == FLAG_TOMBSTONE]:
+    for key in deleted:
         del found[key]
     return found, attempts
 
@@ -86,25 +85,32 @@ def _add_hits(
     known: Mapping[bytes, int],
     found: dict[bytes, ZoneHit],
     others: dict[bytes, CacheError],
+    deleted: list[bytes],
 ) -> None:
-    """Add the items of one batch to `found`, and errors and stale items to `others`."""
-    seen, observe = context.seen, context.clock.observe
-    for index, reply in hits:
+    """Add the items of one batch to `found`, errors and stale items to `others`, and keys with a tombstone to `deleted`."""
+    seen = context.seen
+    left, newer = selected.SELECTED.accept_hits(
+        hits, keys, known, context.clock.passed, NOT_A_VERSION, MAX_CAS, ZoneHit, zone, FLAG_TOMBSTONE, found
+    )
+    for key, version in newer:
+        seen.note(key, version)
+    for index, reply in left:
         key = keys[index]
         try:
-            hit = read_hit(reply)
-            if hit is None or hit.leased:
-                continue
-            version = observe(hit.cas)
+            item = context.interpret(zone, reply)
         except CacheError as error:
             others[key] = error
             continue
-        if version is not None and version != known[key]:
-            if version < known[key]:
-                others[key] = StaleReplica(version, known[key])
+        if item is None:
+            continue
+        if item.version is not None:
+            if item.version < known[key]:
+                others[key] = StaleReplica(item.version, known[key])
                 continue
-            seen.note(key, version)
-        found[key] = _new_zone_hit(ZoneHit, (hit, zone, version))
+            seen.note(key, item.version)
+        found[key] = item
+        if item.hit.flags == FLAG_TOMBSTONE:
+            deleted.append(key)
 
 
 def _conclude(context: ReadContext, call: ReadCall, attempts: Mapping[bytes, ReadAttempt]) -> ManyItems:

@@ -12,18 +12,16 @@ from evcache.zones.nodes.capabilities import Capabilities
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.fields import INSPECT_FIELDS, INSPECT_VALUE_FIELDS, Fields
 from evcache.zones.protocol.operations import StoreMode
-from evcache.zones.protocol.replies import Reply, decimal, number, token, unexpected
+from evcache.zones.protocol.replies import AnyReply, Reply, decimal, number, token, unexpected
 
 
-async def get(node: Node, key: bytes, fields: Fields, deadline: float, latest: float | None = None) -> Reply:
+async def get(node: Node, key: bytes, fields: Fields, deadline: float, latest: float | None = None) -> AnyReply:
     """Read an item of one node, and return the reply. Raises a `NodeError`.
 
     `latest` is the end of the call, if another zone can serve the read as well: a `NodeSilent` may then come early.
     """
     connection, moved = await node.connected_by(deadline)
-    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-    connection.get(key, fields, answer, moved, None if latest is None else latest + moved - deadline)
-    return await answer
+    return await connection.read(key, fields, moved, None if latest is None else latest + moved - deadline)
 
 
 async def store(
@@ -134,7 +132,7 @@ async def peek(node: Node, key: bytes, deadline: float, *, value: bool = False) 
 
 def peek_soon(
     node: Node, key: bytes, deadline: float, loop: asyncio.AbstractEventLoop, *, value: bool = False
-) -> asyncio.Future[Reply]:
+) -> asyncio.Future[AnyReply]:
     """Send a look at once, and return the future of its reply, for `read_peek`. Its error is a `NodeError`.
 
     A task is created only if the node has no connection.
@@ -143,7 +141,7 @@ def peek_soon(
     connection = node.connection()
     if connection is None:
         return unattended(loop.create_task(get(node, key, fields, deadline)))
-    answer: asyncio.Future[Reply] = loop.create_future()
+    answer: asyncio.Future[AnyReply] = loop.create_future()
     try:
         connection.get(key, fields, answer, deadline)
     except CacheError as error:
@@ -151,7 +149,7 @@ def peek_soon(
     return answer
 
 
-def read_peek(reply: Reply) -> Peeked | None:
+def read_peek(reply: AnyReply) -> Peeked | None:
     """Return the item in the reply to a look, or None if the node holds none. Raises a `NodeError`."""
     if reply.status == b"EN":
         return None

@@ -39,7 +39,7 @@ from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, ServerError
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.fields import COPY_FIELDS
-from evcache.zones.protocol.replies import Reply, read_hit
+from evcache.zones.protocol.replies import AnyReply, read_hit
 
 # Concurrent repairs, and repairs per second. A zone that comes back empty would otherwise receive all items within a second,
 # on top of its ordinary load. Later reads repair what is skipped now.
@@ -167,7 +167,7 @@ class ReadRepair:
         nodes = {pool.name: pool.node(position) for pool in (view.writers if decider is None else view.readers)}
         now = view.loop.time()
         until = deadline if decider is None else now + (deadline - now) * COMPARE_SHARE
-        asked: dict[str, asyncio.Future[Reply]] = {}
+        asked: dict[str, asyncio.Future[AnyReply]] = {}
         for zone, node in nodes.items():
             if zone == decider:
                 asked[zone] = peek_soon(node, key, deadline, view.loop, value=value)

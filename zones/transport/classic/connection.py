@@ -23,16 +23,11 @@ from typing import Any
 from aiomcache.exceptions import ClientException
 
 from evcache.zones._tasks import unattended
-from evcache.zones.errors import (
-    ConnectionLost,
-    NodeError,
-    NodeTimeout,
-    NodeUnavailable,
-    Unsupported,
-)
+from evcache.zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, Unsupported
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.operations import StoreMode
+from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.protocol.requests import PROBE_KEY
 from evcache.zones.transport.classic import operations
 from evcache.zones.transport.classic.client import ClassicClient, Refused
@@ -187,6 +182,12 @@ class ClassicConnection:
         """Read an item. See `Transport.get`. A pool of connections detects no silence, so `latest` has no effect."""
         del latest
         self._start(partial(operations.get, self._client, key, fields), (key,), waiter, deadline)
+
+    def read(self, key: bytes, fields: Fields, deadline: float, latest: float | None = None) -> Awaitable[AnyReply]:
+        """Read an item. See `Transport.read`."""
+        answer: asyncio.Future[AnyReply] = asyncio.get_running_loop().create_future()
+        self.get(key, fields, answer, deadline, latest)
+        return answer
 
     def get_many(
         self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None

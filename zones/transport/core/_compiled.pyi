@@ -1,8 +1,10 @@
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
 
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply
+from evcache.zones.transport.core import exchange
 from evcache.zones.transport.in_flight import ExpectReply
 
 class Decoder:
@@ -13,3 +15,29 @@ class Decoder:
 
 def match(decoder: Decoder, waiting: deque[ExpectReply], data: bytes, node: str, timeouts: int) -> bool: ...
 def encode_reads(keys: Sequence[bytes], fields: Fields, first: int) -> tuple[bytes, list[bytes]]: ...
+def accept_hits(
+    hits: Sequence[tuple[int, AnyReply]],
+    keys: Sequence[bytes],
+    known: Mapping[bytes, int],
+    highest: int,
+    lowest: int,
+    mirror: int,
+    new_item: Any,
+    zone: str,
+    special: int,
+    found: MutableMapping[bytes, Any],
+) -> tuple[list[tuple[int, AnyReply]], list[tuple[bytes, int]]]: ...
+def decode_values(
+    names: Sequence[bytes],
+    given: Sequence[Any],
+    found: Mapping[bytes, Any],
+    start: int,
+    budget: int,
+    bytes_of_one: int,
+    decode: Callable[[bytes, int], Any],
+    plain: int,
+    special: Container[int],
+    values: MutableMapping[Any, Any],
+) -> tuple[int, Exception | None]: ...
+
+class Exchange(exchange.Exchange): ...

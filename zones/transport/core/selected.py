@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 from evcache.zones.protocol import decoder as pure_decoder
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply
-from evcache.zones.transport.core import encoding, matching
+from evcache.zones.transport.core import bulk, encoding, matching
+from evcache.zones.transport.core.exchange import Exchange
 from evcache.zones.transport.in_flight import ExpectReply
 
 CoreName = Literal["compiled", "pure"]
@@ -38,9 +39,23 @@ class Core(NamedTuple):
     """See `matching.match`. Its decoder is one of the same core."""
     encode_reads: Callable[[Sequence[bytes], Fields, int], tuple[bytes, list[bytes]]]
     """See `encoding.encode_reads`."""
+    new_exchange: Callable[..., Exchange]
+    """See `exchange.Exchange`."""
+    accept_hits: Callable[..., tuple[list[tuple[int, AnyReply]], list[tuple[bytes, int]]]]
+    """See `bulk.accept_hits`."""
+    decode_values: Callable[..., tuple[int, Exception | None]]
+    """See `bulk.decode_values`."""
 
 
-PURE = Core("pure", pure_decoder.Decoder, matching.match, encoding.encode_reads)
+PURE = Core(
+    "pure",
+    pure_decoder.Decoder,
+    matching.match,
+    encoding.encode_reads,
+    Exchange,
+    bulk.accept_hits,
+    bulk.decode_values,
+)
 
 COMPILED: Core | None
 """Compiled core. None if evcache was built without a compiler."""
@@ -49,7 +64,15 @@ try:
 except ImportError:
     COMPILED = None
 else:
-    COMPILED = Core("compiled", _compiled.Decoder, _compiled.match, _compiled.encode_reads)
+    COMPILED = Core(
+        "compiled",
+        _compiled.Decoder,
+        _compiled.match,
+        _compiled.encode_reads,
+        _compiled.Exchange,
+        _compiled.accept_hits,
+        _compiled.decode_values,
+    )
 
 
 def select(pure: str | None) -> Core:

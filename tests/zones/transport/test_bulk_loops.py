@@ -1,0 +1,127 @@
+"""Loops over the keys of a bulk read, on each core: which hits and values they take, and what they leave to their caller."""
+
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evcache.zones.protocol.replies import Hit, Reply
+from evcache.zones.transport.core.selected import COMPILED, PURE
+from tests.support.cores import CORES
+
+MIRROR = 2**64 - 1
+LOWEST, HIGHEST = 100, 1_000
+TOMBSTONE, PLAIN = 7, 8
+
+
+class Item(NamedTuple):
+    hit: Hit
+    zone: str
+    version: int
+
+
+def hit(version, *, value=b"v", flags=0, leased=False):
+    return Hit(value, flags, MIRROR - version, None, False, leased, b"O1")
+
+
+def accept(core, hits, keys, known):
+    found = {}
+    others, newer = core.accept_hits(hits, keys, known, HIGHEST, LOWEST, MIRROR, Item, "a", TOMBSTONE, found)
+    return found, others, newer
+
+
+@pytest.mark.parametrize("core", CORES, ids=lambda core: core.name)
+@pytest.mark.parametrize(
+    ("reply", "known", "is_taken", "is_newer"),
+    [
+        (hit(500), 500, True, False),
+        (hit(500), 0, True, True),
+        (hit(500), 499, True, True),
+        (hit(500), 501, False, False),  # stale
+        (hit(LOWEST), 0, True, True),
+        (hit(LOWEST - 1), 0, False, False),  # no version
+        (hit(HIGHEST), 0, True, True),
+        (hit(HIGHEST + 1), 0, False, False),  # the clock has to observe it
+        (hit(HIGHEST + 1), HIGHEST + 1, False, False),
+        (hit(MIRROR), 0, False, False),
+        (hit(-1), 0, False, False),  # a CAS of 2^64
+        (hit(MIRROR - 2**70), 0, False, False),
+        (hit(500, leased=True), 500, False, False),
+        (hit(500, flags=TOMBSTONE), 500, False, False),
+        (Reply(b"VA", [b"f0", b"c1"], b"v"), 500, False, False),
+        (Reply(b"SERVER_ERROR", [b"busy"], None), 500, False, False),
+    ],
+)
+def test_a_hit_is_taken_or_left(core, reply, known, is_taken, is_newer):
+    found, others, newer = accept(core, [(1, reply)], [b"x", b"k"], {b"x": 0, b"k": known})
+    if is_taken:
+        assert found == {b"k": Item(reply, "a", 500 if reply[2] == MIRROR - 500 else MIRROR - reply[2])}
+        assert type(found[b"k"]) is Item
+        assert others == []
+        assert newer == ([(b"k", MIRROR - reply[2])] if is_newer else [])
+    else:
+        assert (found, others, newer) == ({}, [(1, reply)], [])
+
+
+versions = st.integers(-5, 5) | st.integers(LOWEST - 2, HIGHEST + 2) | st.integers(MIRROR - 3, 2**70)
+replies = st.builds(hit, versions, flags=st.sampled_from([0, TOMBSTONE]), leased=st.booleans()) | st.just(
+    Reply(b"EN", [], None)
+)
+
+
+@pytest.mark.skipif(COMPILED is None, reason="evcache was built without a compiler")
+@given(st.lists(replies, max_size=6), st.lists(st.integers(0, HIGHEST + 2), min_size=6, max_size=6))
+def test_both_cores_take_the_same_hits(answers, latest):
+    keys = [b"%d" % number for number in range(6)]
+    known = dict(zip(keys, latest, strict=True))
+    hits = list(enumerate(answers))
+    assert accept(COMPILED, hits, keys, known) == accept(PURE, hits, keys, known)
+
+
+def decode(data, flags):
+    if flags == 13:
+        raise ValueError(data)
+    return data.decode(), flags
+
+
+def values_of(core, items, *, budget=1_000, start=0):
+    names = [b"n%d" % number for number in range(len(items))]
+    given = [f"g{number}" for number in range(len(items))]
+    found = {name: Item(item, "a", 1) for name, item in zip(names, items, strict=True) if item is not None}
+    values = {}
+    position, error = core.decode_values(
+        names, given, found, start, budget, 4, decode, PLAIN, frozenset({TOMBSTONE}), values
+    )
+    return position, None if error is None else (type(error), error.args), list(values.items())
+
+
+@pytest.mark.parametrize("core", CORES, ids=lambda core: core.name)
+@pytest.mark.parametrize(
+    ("items", "position", "error", "values"),
+    [
+        ([], 0, None, []),
+        ([None, None], 2, None, []),
+        ([hit(1, value=b"a"), None, hit(1, flags=PLAIN)], 3, None, [("g0", ("a", 0)), ("g2", b"v")]),
+        ([hit(1, flags=PLAIN), hit(1, flags=TOMBSTONE), hit(1, flags=PLAIN)], 1, None, [("g0", b"v")]),
+        ([hit(1), hit(1, flags=13), hit(1)], 1, (ValueError, (b"v",)), [("g0", ("v", 0))]),
+    ],
+)
+def test_values_are_decoded_up_to_the_first_that_needs_a_closer_look(core, items, position, error, values):
+    assert values_of(core, items) == (position, error, values)
+
+
+@pytest.mark.parametrize("core", CORES, ids=lambda core: core.name)
+@pytest.mark.parametrize(
+    ("sizes", "budget", "position"),
+    [([0, 0, 0], 2, 2), ([3, 4, 0], 3, 2), ([40, 0], 10, 0), ([0, 40], 10, 1), ([0, 0, 0], 3, 3)],
+)
+def test_the_budget_counts_items_and_bytes(core, sizes, budget, position):
+    items = [hit(1, value=bytes(size), flags=PLAIN) for size in sizes]
+    assert values_of(core, items, budget=budget)[0] == position
+
+
+@pytest.mark.parametrize("core", CORES, ids=lambda core: core.name)
+def test_decoding_goes_on_behind_the_item_that_was_left(core):
+    items = [hit(1, flags=TOMBSTONE), hit(1, flags=PLAIN)]
+    assert values_of(core, items, start=1) == (2, None, [("g1", b"v")])

@@ -1,0 +1,88 @@
+# Loops over the keys of a bulk read. See `bulk.py`.
+
+def accept_hits(
+    list hits not None,
+    keys,
+    dict known not None,
+    u64 highest,
+    u64 lowest,
+    u64 mirror,
+    new_item,
+    zone,
+    long special,
+    dict found not None,
+):
+    """Add the hits of one batch that need no closer look to `found`. See `bulk.accept_hits`."""
+    cdef list others = []
+    cdef list newer = []
+    cdef tuple entry
+    cdef u64 cas, version
+    cdef bint is_newer
+    for entry in hits:
+        index, reply = entry
+        if type(reply) is not _Hit or (<tuple>reply)[5] or (<tuple>reply)[1] == special:
+            others.append(entry)
+            continue
+        number = (<tuple>reply)[2]
+        cas = PyLong_AsUnsignedLongLong(number)
+        if cas == <u64>-1 and PyErr_Occurred() is not NULL:
+            PyErr_Clear()  # over 64 bits, so it is no CAS of a server
+            others.append(entry)
+            continue
+        if cas > mirror:
+            others.append(entry)
+            continue
+        version = mirror - cas
+        if not lowest <= version <= highest:
+            others.append(entry)
+            continue
+        key = keys[index]
+        latest = known[key]
+        stamp = latest
+        if <u64>latest != version:
+            if version < <u64>latest:
+                others.append(entry)
+                continue
+            stamp = version
+            newer.append((key, stamp))
+        found[key] = _new(new_item, (reply, zone, stamp))
+    return others, newer
+
+
+def decode_values(
+    list names not None,
+    list given not None,
+    dict found not None,
+    Py_ssize_t start,
+    Py_ssize_t budget,
+    Py_ssize_t bytes_of_one,
+    decode,
+    long plain,
+    special,
+    dict values not None,
+):
+    """Decode items into `values`, until one needs a closer look or the budget is spent. See `bulk.decode_values`."""
+    cdef Py_ssize_t index
+    cdef bytes data
+    for index in range(start, len(names)):
+        item = found.get(names[index])
+        if item is None:
+            continue
+        if not isinstance(item, tuple) or not isinstance((<tuple>item)[0], tuple):
+            raise TypeError("an item is no named tuple with a hit")
+        hit = (<tuple>item)[0]
+        data = (<tuple>hit)[0]
+        flags = (<tuple>hit)[1]
+        budget -= 1 + PyBytes_GET_SIZE(data) // bytes_of_one
+        if budget < 0:
+            return index, None
+        if flags == plain:
+            values[given[index]] = data
+            continue
+        if flags in special:
+            return index, None
+        try:
+            values[given[index]] = decode(data, flags)
+        except Exception as error:
+            return index, error
+    return len(names), None

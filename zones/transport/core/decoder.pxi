@@ -1,0 +1,259 @@
+# Decoder of replies. See `evcache.zones.protocol.decoder`.
+
+cdef object _Hit = Hit
+cdef object _Reply = Reply
+cdef object _new = tuple.__new__
+cdef frozenset _WITHOUT_VALUE = WITHOUT_VALUE
+cdef bytes _SPACE = b" "
+cdef bytes _VA = b"VA"
+
+cdef enum:
+    END_BYTES = 2
+
+
+cdef inline const char *_digits(const char *at, const char *end, int most, u64 *number) noexcept nogil:
+    """Read 1 to `most` digits. Return the position behind them, or NULL. With more than 19 digits the number may wrap."""
+    cdef const char *start = at
+    cdef u64 value = 0
+    while at < end and 48 <= at[0] <= 57:
+        if at - start == most:
+            return NULL
+        value = value * 10 + <u64>(at[0] - 48)
+        at += 1
+    if at == start:
+        return NULL
+    number[0] = value
+    return at
+
+
+cdef inline object _cas(const char *start, const char *stop, u64 value):
+    """Return the CAS of these digits, whose value modulo 2^64 is `value`. 20 digits may not fit into 64 bits."""
+    if stop - start == 20 and (start[0] > b"1" or value < 10000000000000000000ULL):
+        return int(PyBytes_FromStringAndSize(start, stop - start))
+    return value
+
+
+cdef class Decoder:
+    """Decoder of one connection. See `evcache.zones.protocol.decoder.Decoder`."""
+
+    cdef readonly Py_ssize_t awaited
+    """Bytes of the incomplete value, with its line end. 0 between replies."""
+    cdef Py_ssize_t _longest
+    cdef Py_ssize_t _max_line
+    cdef object _max_value
+    cdef u64 _max_bytes
+    cdef Py_ssize_t _have
+    cdef list _chunks
+    cdef bytes _rest
+    cdef bytes _data  # the chunk that `feed` was given
+    cdef Py_ssize_t _position
+    cdef bint _is_whole  # True if the chunk completes a value
+    cdef tuple _head  # status and tokens, or the fields of a hit, of the incomplete value
+    cdef bint _is_hit
+
+    def __init__(self, *, max_line=MAX_LINE_BYTES, max_value=MAX_VALUE_BYTES):
+        self._max_line = max_line
+        self._longest = max_line + END_BYTES
+        self._max_bytes = max_value
+        self._rest = b""
+        self._data = b""
+        self._chunks = []
+
+    def feed(self, bytes data not None):
+        """Return an iterator over the replies that `data` completes, in order.
+
+        Raises:
+            ProtocolError: A byte cannot belong to a reply. The iterator yields the complete replies before it first.
+        """
+        self._begin(data)
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        reply = self._next()
+        if reply is None:
+            raise StopIteration
+        return reply
+
+    cdef int _begin(self, bytes data) except -1:
+        self._is_whole = False
+        self._position = 0
+        if self.awaited:
+            self._chunks.append(data)
+            self._have += PyBytes_GET_SIZE(data)
+            if self._have < self.awaited:
+                self._data = b""
+                return 0
+            self._position = PyBytes_GET_SIZE(data) - (self._have - self.awaited)
+            self._is_whole = True
+        elif PyBytes_GET_SIZE(self._rest):
+            data = self._rest + data
+            self._rest = b""
+        self._data = data
+        return 0
+
+    cdef object _next(self):
+        """Return the next reply of the chunk, or None."""
+        if self._is_whole:
+            self._is_whole = False
+            return self._whole_value()
+        cdef bytes data = self._data
+        cdef const char *base = PyBytes_AS_STRING(data)
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(data)
+        cdef Py_ssize_t position = self._position
+        cdef const char *line = base + position
+        cdef const char *end = base + length
+        cdef const char *at
+        cdef const char *flags_at
+        cdef const char *cas_at
+        cdef const char *cas_end
+        cdef const char *opaque_at
+        cdef u64 size = 0, flags = 0, cas = 0, ttl = 0, ignored = 0
+        cdef bint has_ttl = False, is_negative = False
+        cdef object left, opaque, number
+        cdef Py_ssize_t start, stop, line_end
+        if position == length:
+            self._data = b""
+            self._position = 0
+            return None
+        # The usual reply to a read: size, flags, CAS, seconds left if requested, opaque.
+        if length - position > 3 and line[0] == b"V" and line[1] == b"A" and line[2] == b" ":
+            at = _digits(line + 3, end, 10, &size)
+            while at is not NULL:  # once: `break` is for a line of another form
+                if end - at < 2 or at[0] != b" " or at[1] != b"f":
+                    at = NULL
+                    break
+                at = _digits(at + 2, end, 10, &flags)
+                if at is NULL or end - at < 2 or at[0] != b" " or at[1] != b"c":
+                    at = NULL
+                    break
+                cas_at = at + 2
+                at = cas_end = _digits(cas_at, end, 20, &cas)
+                if at is NULL or end - at < 2 or at[0] != b" ":
+                    at = NULL
+                    break
+                if at[1] == b"t":
+                    has_ttl = True
+                    at += 2
+                    if at < end and at[0] == b"-":
+                        is_negative = True
+                        at += 1
+                    at = _digits(at, end, 10, &ttl)
+                    if at is NULL or end - at < 2 or at[0] != b" ":
+                        at = NULL
+                        break
+                if at[1] != b"O":
+                    at = NULL
+                    break
+                opaque_at = at + 1
+                at = _digits(at + 2, end, 20, &ignored)
+                if at is NULL or end - at < 2 or at[0] != b"\r" or at[1] != b"\n":
+                    at = NULL
+                break
+            if at is not NULL and at + END_BYTES - line <= self._longest:
+                opaque = PyBytes_FromStringAndSize(opaque_at, at - opaque_at)
+                left = None
+                if has_ttl:
+                    left = -<long long>ttl if is_negative else <long long>ttl
+                number = _cas(cas_at, cas_end, cas)
+                start = at + END_BYTES - base
+                if size > self._max_bytes:
+                    raise self._invalid_length(start)
+                if length - start >= <Py_ssize_t>size + END_BYTES:
+                    stop = start + <Py_ssize_t>size
+                    if base[stop] != b"\r" or base[stop + 1] != b"\n":
+                        raise self._no_line_end(<Py_ssize_t>size)
+                    self._position = stop + END_BYTES
+                    return _new(
+                        _Hit,
+                        (PyBytes_FromStringAndSize(base + start, <Py_ssize_t>size), flags, number, left, False, False, opaque),
+                    )
+                self._is_hit = True
+                self._head = (flags, number, left, opaque)
+                return self._wait(start, <Py_ssize_t>size)
+        # Any other line.
+        line_end = self._line_end(position)
+        if line_end < 0:
+            self._rest = data[position:]
+            self._data = b""
+            if PyBytes_GET_SIZE(self._rest) >= self._longest:
+                raise ProtocolError(f"line of over {self._max_line} bytes: {self._rest[:64]!r}")
+            return None
+        tokens = data[position:line_end].split(_SPACE)
+        status = tokens.pop(0)
+        start = line_end + END_BYTES
+        self._position = start
+        if status in _WITHOUT_VALUE:
+            return _new(_Reply, (status, tokens, None))
+        if status != _VA:
+            raise ProtocolError(f"not a reply: {data[max(0, line_end - 64) : line_end]!r}")
+        digits = tokens.pop(0) if tokens else b""
+        if not digits.isdigit() or len(digits) > MAX_SIZE_DIGITS:
+            raise self._invalid_length(start)
+        size = int(digits)
+        if size > self._max_bytes:
+            raise self._invalid_length(start)
+        if length - start < <Py_ssize_t>size + END_BYTES:
+            self._is_hit = False
+            self._head = (status, tokens)
+            return self._wait(start, <Py_ssize_t>size)
+        stop = start + <Py_ssize_t>size
+        if base[stop] != b"\r" or base[stop + 1] != b"\n":
+            raise self._no_line_end(<Py_ssize_t>size)
+        self._position = stop + END_BYTES
+        return _new(_Reply, (status, tokens, data[start:stop]))
+
+    cdef Py_ssize_t _line_end(self, Py_ssize_t position) noexcept:
+        """Return the position of the first line end that leaves the line within its limit, or -1."""
+        cdef const char *base = PyBytes_AS_STRING(self._data)
+        cdef Py_ssize_t last = min(PyBytes_GET_SIZE(self._data), position + self._longest)
+        cdef const char *found
+        cdef Py_ssize_t at = position
+        while at < last - 1:
+            found = <const char *>memchr(base + at, 13, last - 1 - at)
+            if found is NULL:
+                return -1
+            if found[1] == 10:
+                return found - base
+            at = found - base + 1
+        return -1
+
+    cdef object _wait(self, Py_ssize_t start, Py_ssize_t size):
+        """Keep the beginning of a value that is incomplete."""
+        self.awaited = size + END_BYTES
+        self._chunks.append(self._data[start:])
+        self._have = PyBytes_GET_SIZE(self._data) - start
+        self._data = b""
+        self._position = 0
+        return None
+
+    cdef object _whole_value(self):
+        """Return the reply whose value is complete. Its last part may contain later bytes."""
+        cdef list chunks = self._chunks
+        cdef Py_ssize_t size = self.awaited - END_BYTES
+        cdef Py_ssize_t in_last
+        self._chunks = []
+        self.awaited = 0
+        cdef bytes last = chunks.pop()
+        while True:
+            in_last = size - (self._have - PyBytes_GET_SIZE(last))
+            if in_last >= 0:
+                break
+            last = chunks.pop() + last  # the line end is in several parts
+        if not last.startswith(b"\r\n", in_last):
+            raise self._no_line_end(size)
+        chunks.append(last[:in_last])
+        value = b"".join(chunks)
+        head = self._head
+        self._head = None
+        if self._is_hit:
+            return _new(_Hit, (value, head[0], head[1], head[2], False, False, head[3]))
+        return _new(_Reply, (head[0], head[1], value))
+
+    cdef object _invalid_length(self, Py_ssize_t start):
+        return ProtocolError(f"invalid value length: {self._data[max(0, start - 64) : start]!r}")
+
+    cdef object _no_line_end(self, Py_ssize_t size):
+        return ProtocolError(f"a value of {size} bytes is not followed by a line end")
