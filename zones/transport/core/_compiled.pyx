@@ -12,8 +12,9 @@ Parsing is driven by lengths: each look at a byte is within the bytes of the chu
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.exc cimport PyErr_Clear, PyErr_Occurred
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 from asyncio import CancelledError, InvalidStateError
 from collections import deque
@@ -26,6 +27,11 @@ from evcache.zones.transport.in_flight import ExpectHits, ExpectRead, ExpectRepl
 from evcache.zones.transport.write_queue import EAGER_REQUESTS as _EAGER_REQUESTS
 
 cdef extern from "Python.h":
+    ctypedef struct PyTypeObject
+    object PyType_GenericAlloc(PyTypeObject *type, Py_ssize_t size)
+    object PyTuple_New(Py_ssize_t size)
+    void PyTuple_SET_ITEM(object tuple, Py_ssize_t index, PyObject *item)
+    void Py_INCREF(object thing)
     unsigned long long PyLong_AsUnsignedLongLong(object number)
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1

@@ -17,7 +17,8 @@ def accept_hits(
     cdef list newer = []
     cdef tuple entry
     cdef u64 cas, version
-    cdef bint is_newer
+    if not (isinstance(new_item, type) and issubclass(new_item, tuple)):
+        raise TypeError("new_item is no named tuple")
     for entry in hits:
         index, reply = entry
         if type(reply) is not _Hit or (<tuple>reply)[5] or (<tuple>reply)[1] == special:
@@ -45,7 +46,11 @@ def accept_hits(
                 continue
             stamp = version
             newer.append((key, stamp))
-        found[key] = _new(new_item, (reply, zone, stamp))
+        item = PyType_GenericAlloc(<PyTypeObject *>new_item, 3)
+        _put(item, 0, reply)
+        _put(item, 1, zone)
+        _put(item, 2, stamp)
+        found[key] = item
     return others, newer
 
 

@@ -2,13 +2,41 @@
 
 cdef object _Hit = Hit
 cdef object _Reply = Reply
-cdef object _new = tuple.__new__
 cdef frozenset _WITHOUT_VALUE = WITHOUT_VALUE
 cdef bytes _SPACE = b" "
 cdef bytes _VA = b"VA"
 
 cdef enum:
     END_BYTES = 2
+
+
+cdef inline int _put(object into, Py_ssize_t index, object item) except -1:
+    """Set a field of a new tuple."""
+    Py_INCREF(item)  # SET_ITEM takes a reference
+    PyTuple_SET_ITEM(into, index, <PyObject *>item)
+    return 0
+
+
+cdef object _new_hit(bytes value, object flags, object cas, object left, object opaque):
+    """Return a `Hit` that is neither stale nor leased, without the call of the type."""
+    cdef object hit = PyType_GenericAlloc(<PyTypeObject *>_Hit, 7)
+    _put(hit, 0, value)
+    _put(hit, 1, flags)
+    _put(hit, 2, cas)
+    _put(hit, 3, left)
+    _put(hit, 4, False)
+    _put(hit, 5, False)
+    _put(hit, 6, opaque)
+    return hit
+
+
+cdef object _new_reply(object status, object tokens, object value):
+    """Return a `Reply`, without the call of the type."""
+    cdef object reply = PyType_GenericAlloc(<PyTypeObject *>_Reply, 3)
+    _put(reply, 0, status)
+    _put(reply, 1, tokens)
+    _put(reply, 2, value)
+    return reply
 
 
 cdef inline const char *_digits(const char *at, const char *end, int most, u64 *number) noexcept nogil:
@@ -72,7 +100,7 @@ cdef class Decoder:
         return self
 
     def __next__(self):
-        reply = self._next()
+        reply = self._next(None)
         if reply is None:
             raise StopIteration
         return reply
@@ -94,8 +122,8 @@ cdef class Decoder:
         self._data = data
         return 0
 
-    cdef object _next(self):
-        """Return the next reply of the chunk, or None."""
+    cdef object _next(self, bytes expected):
+        """Return the next reply of the chunk, or None. If its opaque equals `expected`, the hit has that very object."""
         if self._is_whole:
             self._is_whole = False
             return self._whole_value()
@@ -153,7 +181,14 @@ cdef class Decoder:
                     at = NULL
                 break
             if at is not NULL and at + END_BYTES - line <= self._longest:
-                opaque = PyBytes_FromStringAndSize(opaque_at, at - opaque_at)
+                if (
+                    expected is not None
+                    and PyBytes_GET_SIZE(expected) == at - opaque_at
+                    and memcmp(PyBytes_AS_STRING(expected), opaque_at, at - opaque_at) == 0
+                ):
+                    opaque = expected
+                else:
+                    opaque = PyBytes_FromStringAndSize(opaque_at, at - opaque_at)
                 left = None
                 if has_ttl:
                     left = -<long long>ttl if is_negative else <long long>ttl
@@ -166,9 +201,8 @@ cdef class Decoder:
                     if base[stop] != b"\r" or base[stop + 1] != b"\n":
                         raise self._no_line_end(<Py_ssize_t>size)
                     self._position = stop + END_BYTES
-                    return _new(
-                        _Hit,
-                        (PyBytes_FromStringAndSize(base + start, <Py_ssize_t>size), flags, number, left, False, False, opaque),
+                    return _new_hit(
+                        PyBytes_FromStringAndSize(base + start, <Py_ssize_t>size), flags, number, left, opaque
                     )
                 self._is_hit = True
                 self._head = (flags, number, left, opaque)
@@ -186,7 +220,7 @@ cdef class Decoder:
         start = line_end + END_BYTES
         self._position = start
         if status in _WITHOUT_VALUE:
-            return _new(_Reply, (status, tokens, None))
+            return _new_reply(status, tokens, None)
         if status != _VA:
             raise ProtocolError(f"not a reply: {data[max(0, line_end - 64) : line_end]!r}")
         digits = tokens.pop(0) if tokens else b""
@@ -203,7 +237,7 @@ cdef class Decoder:
         if base[stop] != b"\r" or base[stop + 1] != b"\n":
             raise self._no_line_end(<Py_ssize_t>size)
         self._position = stop + END_BYTES
-        return _new(_Reply, (status, tokens, data[start:stop]))
+        return _new_reply(status, tokens, data[start:stop])
 
     cdef Py_ssize_t _line_end(self, Py_ssize_t position) noexcept:
         """Return the position of the first line end that leaves the line within its limit, or -1."""
@@ -249,8 +283,8 @@ cdef class Decoder:
         head = self._head
         self._head = None
         if self._is_hit:
-            return _new(_Hit, (value, head[0], head[1], head[2], False, False, head[3]))
-        return _new(_Reply, (head[0], head[1], value))
+            return _new_hit(value, head[0], head[1], head[2], head[3])
+        return _new_reply(head[0], head[1], value)
 
     cdef object _invalid_length(self, Py_ssize_t start):
         return ProtocolError(f"invalid value length: {self._data[max(0, start - 64) : start]!r}")

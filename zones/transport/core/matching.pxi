@@ -6,40 +6,63 @@ cdef object _ExpectReply = ExpectReply
 cdef object _ExpectStore = ExpectStore
 
 
-cdef bint _take_next_hit(object batch, object reply) except -1:
-    """Keep the hit of the next read of a batch. Return False for the hit of another read, which `take` looks for."""
-    cdef Py_ssize_t index = batch.following
-    opaques = batch.opaques
-    if index >= len(opaques) or opaques[index] != reply[6]:
-        return False
-    batch.hits.append((index, reply))
-    batch.following = index + 1
-    return True
+cdef inline bint _is_of(object reply, bytes opaque) except -1:
+    """Return True if the reply has this opaque."""
+    if type(reply) is not _Hit:
+        return opaque in <list>(<tuple>reply)[1]
+    found = (<tuple>reply)[6]
+    return found is opaque or found == opaque
 
 
-cdef inline int _check(object reply, object opaque, object expected) except -1:
+cdef int _check(object reply, bytes opaque, object expected) except -1:
     """Raise an error unless the reply belongs to the request. See `ExpectReply.take`."""
-    if (reply[6] != opaque) if type(reply) is _Hit else (opaque not in reply[1]):
+    if not _is_of(reply, opaque):
         check_ours(reply, opaque, payload=expected.payload)
         if is_unserved(reply):
             raise unexpected(reply)
     return 0
 
 
+cdef object _take_hits(Decoder decoder, object batch):
+    """Keep the hits of a batch, and return the first reply that is none, for `ExpectHits.take`. None ends the chunk."""
+    cdef list opaques = batch.opaques
+    cdef list hits = batch.hits
+    cdef Py_ssize_t count = len(opaques)
+    cdef Py_ssize_t following = batch.following
+    cdef Py_ssize_t index
+    cdef object reply, entry
+    try:
+        while True:
+            reply = decoder._next(<bytes>opaques[following] if following < count else None)
+            if reply is None or type(reply) is not _Hit:
+                return reply
+            index = following
+            while index < count and not _is_of(reply, <bytes>opaques[index]):  # a read in between was a miss
+                index += 1
+            if index == count:
+                return reply
+            entry = PyTuple_New(2)
+            _put(entry, 0, index)
+            _put(entry, 1, reply)
+            hits.append(entry)
+            following = index + 1
+    finally:
+        batch.following = following
+
+
 def match(Decoder decoder not None, waiting, bytes data not None, node, Py_ssize_t timeouts):
     """Give each waiter its reply. See `evcache.zones.transport.core.matching.match`."""
     cdef bint is_in_time = False
+    cdef Py_ssize_t taken
     popleft = waiting.popleft
     decoder._begin(data)
     while True:
-        reply = decoder._next()
-        if reply is None:
-            return is_in_time
-        if not waiting:
-            raise ProtocolError(f"reply without a request: {reply.line[:64]!r}")
-        expected = waiting[0]
+        expected = waiting[0] if waiting else None
         kind = type(expected)
         if kind is Read:
+            reply = decoder._next((<Read>expected).opaque)
+            if reply is None:
+                return is_in_time
             if timeouts and not is_in_time and not (<Read>expected)._is_over():
                 is_in_time = True
             try:
@@ -50,6 +73,17 @@ def match(Decoder decoder not None, waiting, bytes data not None, node, Py_ssize
                 error.node = node
                 popleft().fail(error)
             continue
+        if kind is _ExpectHits:
+            taken = expected.following
+            reply = _take_hits(decoder, expected)
+            if timeouts and not is_in_time and taken < expected.following and not expected.waiter.done():
+                is_in_time = True
+        else:
+            reply = decoder._next(None)
+        if reply is None:
+            return is_in_time
+        if expected is None:
+            raise ProtocolError(f"reply without a request: {reply.line[:64]!r}")
         waiter = expected.waiter
         if timeouts and not is_in_time and not waiter.done():
             is_in_time = True
@@ -59,8 +93,6 @@ def match(Decoder decoder not None, waiting, bytes data not None, node, Py_ssize
                 if not waiter.done():
                     waiter.set_result(reply)
                 popleft()
-            elif kind is _ExpectHits and type(reply) is _Hit and _take_next_hit(expected, reply):
-                pass
             elif expected.take(reply):
                 popleft()
         except NodeUnavailable as error:
