@@ -98,6 +98,12 @@ class Listener(Hooks):
         self.gutter.append(hit)
 
 
+def keys_read(packet):
+    """Return how many keys a packet to a server reads."""
+    lines = packet.split(b"\r\n")
+    return sum(len(line.split()) - 1 if line.startswith(b"gets ") else line.startswith(b"mg ") for line in lines)
+
+
 class MemoryZones:
     """Zones named a, b, c, ... with some nodes each. Make it inside the loop whose time it is to follow.
 

@@ -104,10 +104,10 @@ class Peer:
         self.connection.guarded_store(Encoded(packet_of(commands)), waiter, self.deadline(within))
         return waiter
 
-    def ask_many(self, keys, *, within=FAR):
-        """Read the values of these keys; a future of the hits and errors."""
+    def ask_many(self, keys, *, within=FAR, fields=VALUE):
+        """Read these keys; a future of the hits and errors."""
         waiter = self.loop.create_future()
-        self.connection.get_many(keys, VALUE, waiter, self.deadline(within))
+        self.connection.get_many(keys, fields, waiter, self.deadline(within))
         return waiter
 
     def ask_text(self, line=b"version", *, data=None, until=None, within=FAR):

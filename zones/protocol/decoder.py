@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from evcache.zones.errors import ProtocolError
-from evcache.zones.protocol.replies import STATUSES, AnyReply, Hit, Reply
+from evcache.zones.protocol.replies import STATUSES, Decoded, Hit, Keyed, Reply
 
 # The longest line of a server has a key (250 bytes) and the requested flags. memcached refuses a request line of 2,048
 # bytes. Error texts and STAT lines are far shorter.
@@ -27,12 +27,19 @@ WITHOUT_VALUE = STATUSES - {b"VA"}
 _END = b"\r\n"
 _END_BYTES = len(_END)
 # Reply(...) calls a __new__ in Python. tuple.__new__ skips it, once for every reply.
-_new_reply = _new_hit = tuple.__new__
+_new_reply = _new_hit = _new_keyed = tuple.__new__
 
 # First line of the usual reply to a read: size, client flags, CAS, seconds left if requested, opaque, in the order of the
 # request. One match splits it, which halves the work for an item. The line of a stale or leased item has more tokens, and is
 # split like that of any other reply.
 _usual_item = re.compile(rb"VA (\d{1,10}) f(\d{1,10}) c(\d{1,20})(?: t(-?\d{1,10}))? (O\d{1,20})\r\n").match
+
+# First line of an item in the reply to `gets`: key, client flags, size, CAS.
+_keyed_item = re.compile(rb"VALUE ([^ \r\n]{1,250}) (\d{1,10}) (\d{1,10}) (\d{1,20})\r\n").match
+
+
+def _keyed(value: bytes, key: bytes, flags: int, cas: int) -> Keyed:
+    return _new_keyed(Keyed, (key, _new_hit(Hit, (value, flags, cas, None, False, False, b""))))
 
 
 class Decoder:
@@ -49,9 +56,9 @@ class Decoder:
         """Bytes of the incomplete value, with its line end. 0 between replies."""
         self._have = 0
         self._chunks: list[bytes] = []
-        self._make: Callable[[bytes], AnyReply] | None = None  # makes the reply of the value
+        self._make: Callable[[bytes], Decoded] | None = None  # makes the reply of the value
 
-    def feed(self, data: bytes) -> Iterator[AnyReply]:
+    def feed(self, data: bytes) -> Iterator[Decoded]:
         """Yield the replies that `data` completes, in order.
 
         Raises:
@@ -71,8 +78,9 @@ class Decoder:
 
         longest = self._max_line + _END_BYTES
         while True:
+            is_item = data.startswith(b"V", position)
             if (
-                data.startswith(b"V", position)
+                is_item
                 and (usual := _usual_item(data, position)) is not None
                 and (start := usual.end()) - position <= longest
             ):
@@ -83,9 +91,22 @@ class Decoder:
                     yield _new_hit(Hit, (data[start:stop], int(flags), int(cas), left, False, False, opaque))
                     position = stop + _END_BYTES
                     continue
-                make: Callable[[bytes], AnyReply] = partial(
+                make: Callable[[bytes], Decoded] = partial(
                     Hit, flags=int(flags), cas=int(cas), ttl=left, stale=False, leased=False, opaque=opaque
                 )
+            elif (
+                is_item
+                and (keyed := _keyed_item(data, position)) is not None
+                and (start := keyed.end()) - position <= longest
+            ):
+                key, flags, digits, cas = keyed.groups()
+                stop = start + int(digits)
+                if data.startswith(_END, stop) and stop - start <= self._max_value:
+                    hit = _new_hit(Hit, (data[start:stop], int(flags), int(cas), None, False, False, b""))
+                    yield _new_keyed(Keyed, (key, hit))
+                    position = stop + _END_BYTES
+                    continue
+                make = partial(_keyed, key=key, flags=int(flags), cas=int(cas))
             else:
                 end = data.find(_END, position, position + longest)
                 if end < 0:
@@ -120,7 +141,7 @@ class Decoder:
                 raise ProtocolError(f"a value of {size} bytes is not followed by a line end")
             yield make(data[start : start + size])
 
-    def _whole_value(self) -> AnyReply:
+    def _whole_value(self) -> Decoded:
         """Return the reply whose value is complete. Its last part may contain later bytes."""
         chunks, self._chunks = self._chunks, []
         size, self.awaited = self.awaited - _END_BYTES, 0

@@ -99,10 +99,35 @@ class Hit(NamedTuple):
         return b" ".join([self.status, *self.tokens])
 
 
+class Keyed(NamedTuple):
+    """Item in the reply to `gets <key> ...`, which repeats the key in place of an opaque."""
+
+    key: bytes
+    hit: Hit
+    """The item. Its `opaque` is empty, and the marks of stale and leased items are missing."""
+
+    @property
+    def status(self) -> bytes:
+        """First word `VALUE`."""
+        return b"VALUE"
+
+    @property
+    def tokens(self) -> list[bytes]:
+        """Empty: no token is an opaque."""
+        return []
+
+    @property
+    def line(self) -> bytes:
+        """Begin of the line of the reply, for messages."""
+        return b"VALUE " + self.key
+
+
 AnyReply = Reply | Hit
+Decoded = AnyReply | Keyed
+"""Reply that a decoder can return."""
 
 
-def leaves_connection_in_sync(reply: AnyReply, *, payload: bool = True) -> bool:
+def leaves_connection_in_sync(reply: Decoded, *, payload: bool = True) -> bool:
     """Return True if the connection can still be used after this error reply.
 
     Args:
@@ -113,7 +138,7 @@ def leaves_connection_in_sync(reply: AnyReply, *, payload: bool = True) -> bool:
     return (not payload and reply.status == b"SERVER_ERROR") or reply.line.startswith(_IN_SYNC_ERRORS)
 
 
-def is_unserved(reply: AnyReply) -> bool:
+def is_unserved(reply: Decoded) -> bool:
     """Return True for a `SERVER_ERROR` that refuses nothing: a proxy's, for a server behind it that does not answer."""
     return reply.status == b"SERVER_ERROR" and not reply.line.startswith(_REFUSALS)
 
@@ -163,7 +188,7 @@ def read_hit(reply: AnyReply) -> Hit | None:
     raise unexpected(reply)
 
 
-def unexpected(reply: AnyReply) -> NodeError:
+def unexpected(reply: Decoded) -> NodeError:
     """Return the error for a reply that its request cannot have.
 
     Returns:

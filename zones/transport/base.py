@@ -108,9 +108,9 @@ class Transport(Protocol):
     def get_many(
         self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None
     ) -> None:
-        """Read several items. The waiter gets the list of `(index, reply)` of hits and errors, in the order of the keys.
+        """Read several items. The waiter gets the list of replies in the order of the keys, with None for a miss.
 
-        An index that the list does not have is a miss. The arguments are those of `get`.
+        The arguments are those of `get`.
         """
         ...
 

@@ -7,16 +7,16 @@ request raises `ProtocolError`, and the connection closes. No caller gets that r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Protocol
 
 from evcache.zones.errors import NodeError, ProtocolError
-from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import (
     ERROR_STATUSES,
     META_STATUSES,
-    AnyReply,
+    Decoded,
     Hit,
+    Keyed,
     is_unserved,
     leaves_connection_in_sync,
     unexpected,
@@ -58,7 +58,7 @@ class ExpectReply:
         self.opaque = opaque
         """Token that every reply must repeat. Error replies cannot."""
 
-    def take(self, reply: AnyReply) -> bool:
+    def take(self, reply: Decoded) -> bool:
         """Give the waiter its reply, and return True if the request is complete.
 
         Raises:
@@ -108,7 +108,7 @@ class ExpectRead(ExpectReply):
 
     def wait_on(self, until: float, *, to_the_end: bool) -> bool:
         """Extend the deadline beyond the share of this zone. Return False if the read must not wait."""
-        return _wait_on(self, until, self.latest if to_the_end else (self.share_ends + self.latest) / 2)
+        return extend_deadline(self, until, self.latest if to_the_end else (self.share_ends + self.latest) / 2)
 
 
 class ExpectStore(ExpectReply):
@@ -130,10 +130,10 @@ class ExpectAll(ExpectStore):
         self.deadline = deadline
         self.opaque = opaque
         self.wanted = wanted
-        self.replies: list[AnyReply] = []
-        self.unserved: AnyReply | None = None
+        self.replies: list[Decoded] = []
+        self.unserved: Decoded | None = None
 
-    def take(self, reply: AnyReply) -> bool:
+    def take(self, reply: Decoded) -> bool:
         """Keep the reply. With the last one, give the waiter the list. Raises the errors of `ExpectReply.take`."""
         if self.opaque not in reply.tokens:
             check_ours(reply, self.opaque, payload=self.payload)
@@ -146,147 +146,6 @@ class ExpectAll(ExpectStore):
             raise unexpected(self.unserved)
         if not self.waiter.done():
             self.waiter.set_result(self.replies)
-        return True
-
-
-class ExpectHits(ExpectReply):
-    """Batch of reads that are silent on a miss, closed by a no-op. The waiter gets the list of `(index, reply)` of the
-    others.
-
-    An error does not name its read. After one, the reads without a hit are sent again, each with a reply. The list then
-    holds the error replies of the reads that fail again.
-    """
-
-    __slots__ = ("fields", "following", "has_error", "hits", "keys", "latest", "opaques", "send", "share_ends")
-
-    def __init__(
-        self,
-        waiter: Waiter,
-        deadline: float,
-        opaques: Sequence[bytes],
-        keys: Sequence[bytes],
-        fields: Fields,
-        send: Callable[[bytes, ExpectReply], None],
-        latest: float | None = None,
-    ) -> None:
-        """Create a batch that has been sent.
-
-        Args:
-            waiter: Receiver of the list.
-            deadline: Time on the loop's clock at which the batch fails.
-            opaques: Tokens of the reads.
-            keys: Keys of the reads.
-            fields: Fields that are read of each.
-            send: Queues a request on the same connection. Raises a `NodeError` if it has no room.
-            latest: See `ExpectRead`. If None, no other zone can serve the reads.
-        """
-        super().__init__(waiter, deadline, b"")
-        self.share_ends = deadline
-        self.latest = latest
-        self.opaques = opaques
-        self.keys = keys
-        self.fields = fields
-        self.send = send
-        self.following = 0  # replies come in the order of the reads, so a repeated one is an error
-        self.hits: list[tuple[int, AnyReply]] = []
-        self.has_error = False
-
-    def wait_on(self, until: float, *, to_the_end: bool) -> bool:
-        """Extend the deadline as for a single read, if another zone can serve the batch."""
-        if self.latest is None:
-            return False
-        return _wait_on(self, until, self.latest if to_the_end else (self.share_ends + self.latest) / 2)
-
-    def take(self, reply: AnyReply) -> bool:
-        """Keep a hit. The reply to the no-op ends the batch."""
-        try:
-            # The opaque is the last token. The usual reply is for the next read, or for one some misses later.
-            opaque = reply.opaque if type(reply) is Hit else reply.tokens[-1]
-            index = self.opaques.index(opaque, self.following)
-        except (ValueError, IndexError):
-            if reply.status == b"MN" or reply.status in ERROR_STATUSES:
-                return self._take_other(reply)
-            index = self._index(reply)
-        self.following = index + 1
-        self.hits.append((index, reply))
-        return False
-
-    def _take_other(self, reply: AnyReply) -> bool:
-        if reply.status != b"MN":
-            check_harmless(reply, payload=False)
-            self.has_error = True
-            return False
-        if self.waiter.done():
-            pass
-        elif self.has_error:
-            self._ask_each()
-        else:
-            self.waiter.set_result(self.hits)
-        return True
-
-    def _ask_each(self) -> None:
-        """Send the reads without a hit again, each with a reply."""
-        hit = {index for index, _ in self.hits}
-        unclear = [index for index in range(len(self.keys)) if index not in hit]
-        if not unclear:
-            self.waiter.set_result(self.hits)
-            return
-        opaque = self.opaques[0]  # the batch is complete, so no other request in flight has it
-        data = b"".join([b"mg %b %b %b\r\n" % (self.keys[index], self.fields, opaque) for index in unclear])
-        try:
-            self.send(data, ExpectEach(self.waiter, self.deadline, opaque, unclear, self.hits))
-        except NodeError as error:
-            self.waiter.set_exception(error)
-
-    def _index(self, reply: AnyReply) -> int:
-        """Return the index of a reply with tokens behind its opaque: the marks of a stale or leased item."""
-        for token in reply.tokens:
-            if token.startswith(b"O"):
-                try:
-                    return self.opaques.index(token, self.following)
-                except ValueError:
-                    break
-        raise ProtocolError(f"reply to another request: {reply.line[:64]!r}")
-
-
-class ExpectEach(ExpectReply):
-    """Reads with a reply each, whose waiter gets the list of `(index, reply)` of hits and errors."""
-
-    __slots__ = ("hits", "indices", "taken")
-
-    def __init__(
-        self,
-        waiter: Waiter,
-        deadline: float,
-        opaque: bytes,
-        indices: Sequence[int],
-        hits: list[tuple[int, AnyReply]],
-    ) -> None:
-        """Make the entry of reads that have been sent.
-
-        Args:
-            waiter: Receiver of the list.
-            deadline: Time on the loop's clock at which the reads fail.
-            opaque: Token of all reads.
-            indices: Index of each read in the list.
-            hits: Hits that the list has already.
-        """
-        super().__init__(waiter, deadline, opaque)
-        self.indices = indices
-        self.hits = hits
-        self.taken = 0
-
-    def take(self, reply: AnyReply) -> bool:
-        """Keep a hit or an error. With the last reply, give the waiter the list, in the order of the reads."""
-        if (reply.opaque != self.opaque) if type(reply) is Hit else (self.opaque not in reply.tokens):
-            check_ours(reply, self.opaque, payload=False)
-        if reply.status != b"EN":
-            self.hits.append((self.indices[self.taken], reply))
-        self.taken += 1
-        if self.taken < len(self.indices):
-            return False
-        if not self.waiter.done():
-            self.waiter.set_result(sorted(self.hits, key=lambda hit: hit[0]))
         return True
 
 
@@ -308,14 +167,14 @@ class ExpectText(ExpectReply):
         super().__init__(waiter, deadline, b"")
         self.until = until
         self.may_be_unknown = may_be_unknown
-        self.replies: list[AnyReply] = []
+        self.replies: list[Decoded] = []
 
-    def take(self, reply: AnyReply) -> bool:
+    def take(self, reply: Decoded) -> bool:
         """Keep the reply. With the last one, give the waiter the list."""
         if reply.status in ERROR_STATUSES:
             if not self.may_be_unknown:
                 check_harmless(reply, payload=False)
-        elif reply.status in META_STATUSES and reply.status != b"MN" and not self.may_be_unknown:
+        elif type(reply) is Keyed or (reply.status in META_STATUSES and reply.status != b"MN" and not self.may_be_unknown):
             raise ProtocolError(f"reply to another request: {reply.line[:64]!r}")
         self.replies.append(reply)
         if self.until is not None and reply.status != self.until and reply.status not in ERROR_STATUSES:
@@ -325,7 +184,8 @@ class ExpectText(ExpectReply):
         return True
 
 
-def _wait_on(pending: ExpectReply, until: float, latest: float) -> bool:
+def extend_deadline(pending: ExpectReply, until: float, latest: float) -> bool:
+    """Extend the deadline of a read, at most to `latest`. Return False if it must not wait."""
     may_wait = pending.deadline < latest
     if may_wait:
         pending.deadline = min(until, latest)
@@ -371,7 +231,7 @@ def move_away(reads: Iterable[ExpectReply], error: Callable[[], NodeError]) -> N
         waiter.set_exception(error())
 
 
-def check_ours(reply: AnyReply, opaque: bytes, *, payload: bool) -> None:
+def check_ours(reply: Decoded, opaque: bytes, *, payload: bool) -> None:
     """Raise `ProtocolError` if the reply belongs to another request, or leaves the connection out of sync."""
     if reply.status in ERROR_STATUSES:
         check_harmless(reply, payload=payload)
@@ -379,7 +239,7 @@ def check_ours(reply: AnyReply, opaque: bytes, *, payload: bool) -> None:
         raise ProtocolError(f"reply to another request: {reply.line[:64]!r}, expected {opaque!r}")
 
 
-def check_harmless(reply: AnyReply, *, payload: bool) -> None:
+def check_harmless(reply: Decoded, *, payload: bool) -> None:
     """Raise `ProtocolError` for an error reply that may leave the connection out of sync."""
     if not leaves_connection_in_sync(reply, payload=payload):
         raise ProtocolError(f"connection out of sync after error: {reply.line[:200].decode('ascii', 'backslashreplace')}")

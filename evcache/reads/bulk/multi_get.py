@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from evcache.errors import StaleReplica
 from evcache.reads.bulk.multi_quorum import read_many_quorum
-from evcache.reads.bulk.node_batches import Batches, Hits, ask_nodes
+from evcache.reads.bulk.node_batches import Batches, Replies, ask_nodes
 from evcache.reads.context import ManyItems, ReadCall, ReadContext
 from evcache.reads.failover.many_keys import read_many_from_first, read_many_on
 from evcache.reads.failover.one_key import try_first_zone
@@ -81,7 +81,7 @@ def _add_hits(
     context: ReadContext,
     zone: str,
     keys: Sequence[bytes],
-    hits: Hits,
+    replies: Replies,
     known: Mapping[bytes, int],
     found: dict[bytes, ZoneHit],
     others: dict[bytes, CacheError],
@@ -90,12 +90,13 @@ def _add_hits(
     """Add the items of one batch to `found`, errors and stale items to `others`, and keys with a tombstone to `deleted`."""
     seen = context.seen
     left, newer = selected.SELECTED.accept_hits(
-        hits, keys, known, context.clock.passed, NOT_A_VERSION, MAX_CAS, ZoneHit, zone, FLAG_TOMBSTONE, found
+        replies, keys, known, context.clock.passed, NOT_A_VERSION, MAX_CAS, ZoneHit, zone, FLAG_TOMBSTONE, found
     )
     for key, version in newer:
         seen.note(key, version)
-    for index, reply in left:
-        key = keys[index]
+    for index in left:
+        key, reply = keys[index], replies[index]
+        assert reply is not None
         try:
             item = context.interpret(zone, reply)
         except CacheError as error:

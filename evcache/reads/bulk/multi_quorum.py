@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from evcache.errors import StaleReplica
-from evcache.reads.bulk.node_batches import Hits, answers_of, ask_node
+from evcache.reads.bulk.node_batches import Replies, answers_of, ask_node
 from evcache.reads.context import ManyItems, ReadCall, ReadContext
 from evcache.reads.quorum_read import in_order, wait_until, winner_of
 from evcache.replication.reconcile import (
@@ -64,13 +64,13 @@ async def _ask_all_zones(
     zones = [pool.name for pool in view.readers]
     answers: dict[bytes, dict[str, Answer]] = {key: {} for key in keys}
     undecided = set(keys)
-    asked: dict[asyncio.Future[Hits], tuple[str, Sequence[bytes]]] = {
+    asked: dict[asyncio.Future[Replies], tuple[str, Sequence[bytes]]] = {
         unattended(asyncio.ensure_future(ask_node(node, some, call.fields, call.deadline, view.loop))): (pool.name, some)
         for pool in view.readers
         for node, some in pool.batches(keys)
     }
 
-    def enter(ended: Iterable[asyncio.Future[Hits]]) -> bool:
+    def enter(ended: Iterable[asyncio.Future[Replies]]) -> bool:
         for request in ended:
             zone, some = asked[request]
             error = request.exception()

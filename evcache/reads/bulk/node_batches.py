@@ -13,8 +13,8 @@ from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply
 
-# Replies of one node, each with the index of its key in the batch. A key without a reply is a miss.
-Hits = list[tuple[int, AnyReply]]
+# Replies of one node in the order of the keys of a batch. None is a miss.
+Replies = list[AnyReply | None]
 
 # Nodes of one zone, each with the keys that it holds.
 Batches = list[tuple[Node, Sequence[bytes]]]
@@ -22,8 +22,8 @@ Batches = list[tuple[Node, Sequence[bytes]]]
 
 async def ask_nodes(
     view: ClusterSnapshot, batches: Batches, fields: Fields, deadline: float, latest: float | None = None
-) -> list[tuple[Sequence[bytes], Hits | CacheError]]:
-    """Ask nodes for their keys, all at once. Return each batch of keys with the hits, or with the error.
+) -> list[tuple[Sequence[bytes], Replies | CacheError]]:
+    """Ask nodes for their keys, all at once. Return each batch of keys with the replies, or with the error.
 
     Args:
         view: Zones of the read.
@@ -39,7 +39,7 @@ async def ask_nodes(
             return [(keys, await asked[0])]
         except CacheError as error:
             return [(keys, error)]
-    outcomes: list[tuple[Sequence[bytes], Hits | CacheError]] = []
+    outcomes: list[tuple[Sequence[bytes], Replies | CacheError]] = []
     for (_, keys), outcome in zip(batches, await asyncio.gather(*asked, return_exceptions=True), strict=True):
         if isinstance(outcome, BaseException) and not isinstance(outcome, CacheError):
             raise outcome
@@ -54,12 +54,12 @@ def ask_node(
     deadline: float,
     loop: asyncio.AbstractEventLoop,
     latest: float | None = None,
-) -> Awaitable[Hits]:
-    """Send a batch to one node, and return the awaitable of its hits. An open connection needs no task."""
+) -> Awaitable[Replies]:
+    """Send a batch to one node, and return the awaitable of its replies. An open connection needs no task."""
     connection = node.connection()
     if connection is None:
         return _connect_and_ask(node, keys, fields, deadline, loop)
-    answer: asyncio.Future[Hits] = loop.create_future()
+    answer: asyncio.Future[Replies] = loop.create_future()
     try:
         connection.get_many(keys, fields, answer, deadline, latest)
     except CacheError as error:
@@ -69,21 +69,23 @@ def ask_node(
 
 async def _connect_and_ask(
     node: Node, keys: Sequence[bytes], fields: Fields, deadline: float, loop: asyncio.AbstractEventLoop
-) -> Hits:
+) -> Replies:
     connection, deadline = await node.connected_by(deadline)
-    answer: asyncio.Future[Hits] = loop.create_future()
+    answer: asyncio.Future[Replies] = loop.create_future()
     connection.get_many(keys, fields, answer, deadline)
     return await answer
 
 
-def answers_of(context: ReadContext, zone: str, keys: Sequence[bytes], outcome: Hits | CacheError) -> dict[bytes, Answer]:
+def answers_of(context: ReadContext, zone: str, keys: Sequence[bytes], outcome: Replies | CacheError) -> dict[bytes, Answer]:
     """Return the zone's answer for each key of a batch."""
     if isinstance(outcome, CacheError):
         return dict.fromkeys(keys, outcome)
     answers: dict[bytes, Answer] = dict.fromkeys(keys)
-    for index, reply in outcome:
+    for key, reply in zip(keys, outcome, strict=True):
+        if reply is None:
+            continue
         try:
-            answers[keys[index]] = context.interpret(zone, reply)
+            answers[key] = context.interpret(zone, reply)
         except CacheError as error:  # of this key alone
-            answers[keys[index]] = error
+            answers[key] = error
     return answers

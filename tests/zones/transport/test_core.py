@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from evcache.zones.errors import NodeError
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import STATUSES
+from evcache.zones.transport.batches import ExpectEach, ExpectHits, ExpectValues
 from evcache.zones.transport.core.selected import COMPILED, PURE, select
 from evcache.zones.transport.in_flight import (
     ExpectAll,
-    ExpectEach,
-    ExpectHits,
     ExpectRead,
     ExpectReply,
     ExpectStore,
@@ -72,8 +71,10 @@ def request(kind, caller, number):
         return ExpectAll(caller, 1.0, opaque, 3)
     if kind is ExpectHits:
         return ExpectHits(caller, 1.0, [opaque, b"O%d" % (number + 1)], [b"a", b"b"], Fields(b"v"), send)
+    if kind is ExpectValues:
+        return ExpectValues(caller, 1.0, opaque, [b"k", b"a", b"k"], [2, 3], Fields(b"v"), send)
     if kind is ExpectEach:
-        return ExpectEach(caller, 1.0, opaque, [0, 1], [])
+        return ExpectEach(caller, 1.0, opaque, [0, 1], [None, None])
     if kind is ExpectText:
         return ExpectText(caller, 1.0, b"END")
     if kind is ExpectRead:
@@ -112,6 +113,25 @@ def items(draw):
     return b" ".join([b"VA", length, *tokens]) + draw(st.sampled_from([b"\r\n", b"\n", b""])) + value + b"\r\n"
 
 
+@st.composite
+def keyed_items(draw):
+    value = draw(st.binary(max_size=3) | st.binary(max_size=300))
+    key = draw(st.sampled_from([b"k", b"a", b"", b"k" * 40, b"k" * 251, b"a b"]))
+    length = draw(st.just(b"%d" % len(value)) | numbers)
+    tokens = [b"VALUE", key, draw(numbers), length, *draw(st.lists(numbers, min_size=1, max_size=2))]
+    return b" ".join(tokens) + draw(st.sampled_from([b"\r\n", b"\n", b""])) + value + b"\r\n"
+
+
+likely_values = st.sampled_from(
+    [
+        b"VALUE k 0 1 7\r\nx\r\n",
+        b"VALUE a 0 0 7\r\n\r\n",
+        b"VALUE a 9 0 7\r\n\r\n",
+        b"END\r\n",
+        b"MN\r\n",
+        b"SERVER_ERROR x\r\n",
+    ]
+)
 lines = st.builds(
     lambda status, tokens, end: b" ".join([status, *tokens]) + end,
     st.sampled_from([*sorted(STATUSES), b"hd", b""]),
@@ -124,7 +144,8 @@ likely = st.integers(0, 4).flatmap(
     ).map(lambda line: line % number)
 )
 kinds = st.tuples(
-    st.sampled_from([ExpectReply, ExpectRead, ExpectStore, ExpectAll, ExpectHits, ExpectEach, ExpectText]), st.booleans()
+    st.sampled_from([ExpectReply, ExpectRead, ExpectStore, ExpectAll, ExpectHits, ExpectValues, ExpectEach, ExpectText]),
+    st.booleans(),
 )
 
 
@@ -132,7 +153,7 @@ kinds = st.tuples(
 @settings(max_examples=2_000)
 @given(
     st.lists(kinds, max_size=5),
-    st.lists(items() | lines | likely, max_size=8),
+    st.lists(items() | keyed_items() | lines | likely | likely_values, max_size=8),
     st.lists(st.integers(0, 2_000), max_size=6),
     st.integers(0, 1),
 )

@@ -4,8 +4,9 @@ import pytest
 
 from evcache.zones.errors import NodeTimeout, NodeUnavailable, ProtocolError, QueueFull
 from evcache.zones.protocol.fields import Fields
-from evcache.zones.protocol.replies import Reply
-from evcache.zones.transport.in_flight import ExpectAll, ExpectEach, ExpectHits, ExpectReply, ExpectStore, ExpectText
+from evcache.zones.protocol.replies import Hit, Keyed, Reply
+from evcache.zones.transport.batches import ExpectEach, ExpectHits, ExpectValues
+from evcache.zones.transport.in_flight import ExpectAll, ExpectReply, ExpectStore, ExpectText
 from tests.support.scripted import Notes
 
 NEVER = float("inf")
@@ -38,13 +39,26 @@ def quiet(notes):
     return ExpectHits(notes, NEVER, [b"O7", b"O8", b"O9"], [b"a", b"b", b"c"], Fields(b"v"), notes.send)
 
 
+def values(notes):
+    """`gets` of keys a and b, one of c, and a no-op."""
+    return ExpectValues(notes, NEVER, b"O7", [b"a", b"b", b"c"], [2, 3], Fields(b"v"), notes.send)
+
+
+def keyed(line):
+    """`a 1 x` is key, flags and value; other lines are replies without a value."""
+    if line[:1].isupper():
+        return reply(line)
+    key, flags, value = line.split(b" ")
+    return Keyed(key, Hit(value, int(flags), 5, None, stale=False, leased=False))
+
+
 def store(notes):
     return ExpectStore(notes, NEVER, b"O7")
 
 
 def each(notes):
     """Reads 0 and 2 of three, of which read 1 was a hit."""
-    return ExpectEach(notes, NEVER, b"O7", [0, 2], [(1, reply(b"VA f0 O8"))])
+    return ExpectEach(notes, NEVER, b"O7", [0, 2], [None, reply(b"VA f0 O8"), None])
 
 
 def text(notes):
@@ -73,16 +87,16 @@ COMPLETE = {
     "each, in the order of the reads": (
         each,
         [b"VA f0 O7", FAILED],
-        [(0, reply(b"VA f0 O7")), (1, reply(b"VA f0 O8")), (2, reply(FAILED))],
+        [reply(b"VA f0 O7"), reply(b"VA f0 O8"), reply(FAILED)],
     ),
-    "each, without those that miss": (each, [b"EN O7", UNKNOWN], [(1, reply(b"VA f0 O8")), (2, reply(UNKNOWN))]),
-    "no hits": (quiet, [b"MN"], []),
+    "each, without those that miss": (each, [b"EN O7", UNKNOWN], [None, reply(b"VA f0 O8"), reply(UNKNOWN)]),
+    "no hits": (quiet, [b"MN"], [None, None, None]),
     "every hit": (
         quiet,
         [b"VA f0 O7", b"VA f0 O8", b"HD O9", b"MN"],
-        [(0, reply(b"VA f0 O7")), (1, reply(b"VA f0 O8")), (2, reply(b"HD O9"))],
+        [reply(b"VA f0 O7"), reply(b"VA f0 O8"), reply(b"HD O9")],
     ),
-    "the last hit": (quiet, [b"VA f0 O9 W", b"MN"], [(2, reply(b"VA f0 O9 W"))]),
+    "the last hit": (quiet, [b"VA f0 O9 W", b"MN"], [None, None, reply(b"VA f0 O9 W")]),
     "a text": (text, [b"VERSION 1.6.38"], [reply(b"VERSION 1.6.38")]),
     "a no-op": (text, [b"MN"], [reply(b"MN")]),
     "an error for a text": (text, [IN_SYNC], [reply(IN_SYNC)]),
@@ -229,8 +243,8 @@ def test_after_an_error_a_batch_asks_again_for_what_had_no_hit(name):
         assert each_of_them.take(reply(FAILED)) is False
     assert each_of_them.take(reply(b"VA f1 O7")) is True
     (found,) = notes.told
-    assert [index for index, _ in found] == [0, 1, 2]
-    assert found[unclear[-1]][1] == reply(b"VA f1 O7")
+    assert None not in found
+    assert found[unclear[-1]] == reply(b"VA f1 O7")
 
 
 def test_an_error_beside_hits_of_every_read_changes_nothing():
@@ -238,7 +252,7 @@ def test_an_error_beside_hits_of_every_read_changes_nothing():
     pending = quiet(notes)
     for line in (b"VA f0 O7", b"VA f0 O8", FAILED, b"VA f0 O9", b"MN"):
         pending.take(reply(line))
-    assert [index for index, _ in notes.told[0]] == [0, 1, 2]
+    assert None not in notes.told[0]
     assert notes.sent == []
 
 
@@ -266,3 +280,87 @@ def test_fail_tells_the_waiter_once(make):
     pending.fail(first)
     pending.fail(NodeTimeout("later"))
     assert notes.told == [first]
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ([b"END", b"END"], [None, None, None]),
+        ([b"a 0 x", b"b 0 y", b"END", b"c 0 z", b"END"], [b"x", b"y", b"z"]),
+        ([b"b 0 y", b"END", b"END"], [None, b"y", None]),
+        ([b"END", b"c 0 z", b"END"], [None, None, b"z"]),
+        ([b"a 1 ", b"END", b"END"], [b"", None, None]),  # flags tell it from a stub
+    ],
+)
+def test_a_batch_by_keys_is_complete_with_its_no_op(lines, found):
+    notes = Notes()
+    pending = values(notes)
+    assert [pending.take(keyed(line)) for line in lines] == [False] * len(lines)
+    assert notes.told == []
+    assert pending.take(reply(b"MN")) is True
+    assert [[hit if hit is None else hit.value for hit in answer] for answer in notes.told] == [found]
+    assert notes.sent == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "again"),
+    [
+        ([b"a 0 ", b"END", b"END"], b"mg a v O7\r\n"),  # it may be the stub of a lease
+        ([b"a 0 x", b"b 0 ", b"END", b"c 0 ", b"END"], b"mg b v O7\r\nmg c v O7\r\n"),
+        ([b"a 0 x", FAILED, b"END", b"c 0 z", b"END"], b"mg b v O7\r\n"),
+        ([FAILED, b"END"], b"mg a v O7\r\nmg b v O7\r\nmg c v O7\r\n"),  # the error stands in place of an END
+        ([b"a 0 ", FAILED, b"END", b"c 0 z", b"END"], b"mg a v O7\r\nmg b v O7\r\n"),
+    ],
+)
+def test_a_batch_by_keys_asks_again_for_what_is_unclear(lines, again):
+    notes = Notes()
+    pending = values(notes)
+    for line in lines:
+        assert pending.take(keyed(line)) is False
+    assert pending.take(reply(b"MN")) is True
+    assert notes.told == []
+    ((data, each_of_them),) = notes.sent
+    assert data == again
+    for _ in range(again.count(b"mg")):
+        each_of_them.take(reply(b"EN O7"))
+    (answer,) = notes.told
+    found = {line[:1] for line in lines if line[4:] and not line[:1].isupper()}
+    assert [hit is not None for hit in answer] == [key in found for key in (b"a", b"b", b"c")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "stranger"),
+    [
+        ([], b"d 0 x"),
+        ([], b"c 0 x"),  # of the second command, before the end of the first
+        ([b"b 0 x"], b"a 0 x"),
+        ([b"a 0 x"], b"a 0 x"),
+        ([b"END"], b"a 0 x"),
+        ([b"END", b"END"], b"c 0 x"),
+        ([b"END", b"END"], b"END"),
+        ([b"END"], b"MN"),
+        ([], b"VA f0 O7"),
+        ([], b"HD O7"),
+        ([], b"EN"),
+        ([], OUT_OF_SYNC),
+    ],
+)
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_reply_that_does_not_fit_a_batch_by_keys_is_a_protocol_error(lines, stranger, gone):
+    notes = Notes()
+    if gone:
+        notes.told = ["gave up"]
+    pending = values(notes)
+    for line in lines:
+        pending.take(keyed(line))
+    with pytest.raises(ProtocolError):
+        pending.take(keyed(stranger))
+    assert notes.told == (["gave up"] if gone else [])
+
+
+@pytest.mark.parametrize("make", [one, store, three, quiet, each, text, statistics])
+def test_an_item_with_its_key_is_no_reply_to_another_kind_of_request(make):
+    notes = Notes()
+    with pytest.raises(ProtocolError):
+        make(notes).take(keyed(b"k 0 x")._replace(key=b"O7"))
+    assert notes.told == []

@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from evcache.zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable, ProtocolError
+from evcache.zones.protocol.fields import READ_FIELDS
 from evcache.zones.protocol.packet import LARGE_BYTES
-from evcache.zones.protocol.replies import Reply
-from tests.support.operations import store
-from tests.support.scripted import Peer, outcome
+from evcache.zones.protocol.replies import Hit, Reply, read_hit
+from tests.support.operations import get, store
+from tests.support.scripted import VALUE, Peer, outcome
 from tests.support.virtual_time import in_virtual_time, settle
 
 pytestmark = pytest.mark.usefixtures("each_core")
@@ -191,20 +192,105 @@ async def test_a_quiet_batch_is_closed_by_a_no_op():
     peer.feed(b"EN O1\r\nVA 1 O2\r\na\r\nVA 1 O4\r\nc\r\n")
     assert not answer.done()
     peer.feed(b"MN\r\nEN O5\r\n")
-    assert outcome(answer) == [(0, reply(b"VA O2", b"a")), (2, reply(b"VA O4", b"c"))]
+    assert outcome(answer) == [reply(b"VA O2", b"a"), None, reply(b"VA O4", b"c")]
     assert outcome(after) == reply(b"EN O5")
     assert peer.connection.pending == 0
 
 
+@in_virtual_time
+async def test_a_batch_of_values_is_read_by_keys():
+    peer = Peer()
+    before = peer.ask()
+    answer, after = peer.ask_many([b"a", b"b", b"c"], fields=READ_FIELDS), peer.ask()
+    await settle()
+    assert peer.sent == b"mg k v O1\r\ngets a b c\r\nmn\r\nmg k v O3\r\n"
+    peer.feed(b"EN O1\r\nVALUE a 4 1 9\r\nx\r\nVALUE c 5 0 8\r\n\r", b"\nEND\r\nM", b"N\r\nEN O3\r\n")
+    assert outcome(before) == reply(b"EN O1")
+    assert outcome(answer) == [
+        Hit(b"x", 4, 9, None, stale=False, leased=False),
+        None,
+        Hit(b"", 5, 8, None, stale=False, leased=False),
+    ]
+    assert outcome(after) == reply(b"EN O3")
+    assert peer.connection.requests == 3
+
+
+@in_virtual_time
+async def test_an_empty_value_is_read_again_because_it_may_be_the_stub_of_a_lease():
+    peer = Peer()
+    answer, after = peer.ask_many([b"a", b"b", b"c"], fields=READ_FIELDS), peer.ask()
+    await settle()
+    peer.feed(b"VALUE a 0 0 9\r\n\r\nVALUE c 0 0 8\r\n\r\nEND\r\nMN\r\nEN O2\r\n")
+    assert outcome(after) == reply(b"EN O2")
+    assert outcome(answer) is None
+    await settle()
+    assert peer.transport.writes[-1] == b"mg a v f c O1\r\nmg c v f c O1\r\n"
+    peer.feed(b"VA 0 f0 c9 O1 W\r\n\r\nVA 0 f0 c8 O1\r\n\r\n")
+    stub, none, empty = outcome(answer)
+    assert (read_hit(stub).leased, none, read_hit(empty).leased) == (True, None, False)
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        b"VALUE d 0 1 9\r\nx\r\n",
+        b"VALUE a 0 1 9\r\nx\r\n",
+        b"VALUE b 0 1\r\nx\r\n",
+        b"VALUE b 0 1 9 9\r\nx\r\n",
+        b"VALUE b 0 x 9\r\nx\r\n",
+        b"VALUE  0 1 9\r\nx\r\n",
+        b"VALUE b 0 1 9\r\nxy\r\n",
+        b"END\r\nEND\r\n",
+        b"MN\r\n",
+        b"EN O2\r\n",
+        b"VA 1 f0 c9 O2\r\nx\r\n",
+    ],
+)
+@in_virtual_time
+async def test_a_stranger_in_a_batch_by_keys_ends_the_connection(stranger):
+    peer = Peer()
+    before = peer.ask()
+    answer, after = peer.ask_many([b"a", b"b", b"c"], fields=READ_FIELDS), peer.ask()
+    peer.feed(b"EN O1\r\nVALUE a 0 1 9\r\nx\r\n" + stranger + b"END\r\nMN\r\nEN O3\r\n")
+    assert outcome(before) == reply(b"EN O1")
+    assert type(outcome(answer)) is ProtocolError
+    assert type(outcome(after)) is ConnectionLost
+    assert peer.transport.aborted
+
+
+@in_virtual_time
+async def test_an_item_with_its_key_answers_no_other_request():
+    peer = Peer()
+    answer = peer.ask(get(b"O1", VALUE))
+    peer.feed(b"VALUE O1 0 1 9\r\nx\r\n")
+    assert type(outcome(answer)) is ProtocolError
+    assert peer.transport.aborted
+
+
+@in_virtual_time
+async def test_many_keys_take_several_lines_which_no_server_finds_too_long():
+    peer = Peer()
+    keys = [b"%0200d" % number for number in range(200)]
+    answer = peer.ask_many(keys, fields=READ_FIELDS)
+    await settle()
+    *lines, no_op = peer.sent.splitlines(keepends=True)
+    assert no_op == b"mn\r\n"
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 16 * 1024
+    assert [key for line in lines for key in line.split()[1:]] == keys
+    peer.feed(b"VALUE %b 0 1 9\r\nx\r\nEND\r\nEND\r\nEND\r\nMN\r\n" % keys[3])
+    assert [index for index, hit in enumerate(answer.result()) if hit is not None] == [3]
+
+
 @pytest.mark.parametrize("keys", [[], [b"a"], [b"a"] * 100])
 @in_virtual_time
-async def test_a_quiet_batch_without_hits_is_an_empty_list(keys):
+async def test_a_quiet_batch_without_hits_is_a_list_of_misses(keys):
     peer = Peer()
     answer = peer.ask_many(keys)
     await settle()
     assert peer.sent.endswith(b"mn\r\n")
     peer.feed(b"MN\r\n")
-    assert answer.result() == []
+    assert answer.result() == [None] * len(keys)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +320,7 @@ async def test_error_in_a_quiet_batch_belongs_to_the_reads_that_fail_when_asked_
     assert peer.transport.writes[-1] == b"mg b v O1\r\nmg c v O1\r\n"
     later = peer.ask()
     peer.feed(b"EN O1\r\nSERVER_ERROR backend failure\r\nEN O5\r\n")
-    assert outcome(answer) == [(0, reply(b"VA O1", b"a")), (2, reply(b"SERVER_ERROR backend failure"))]
+    assert outcome(answer) == [reply(b"VA O1", b"a"), None, reply(b"SERVER_ERROR backend failure")]
     assert outcome(later) == reply(b"EN O5")
     assert peer.connection.is_open
 

@@ -6,7 +6,8 @@ import random
 import pytest
 
 from evcache.zones.errors import NodeTimeout
-from evcache.zones.protocol.replies import Reply
+from evcache.zones.protocol.fields import READ_FIELDS
+from evcache.zones.protocol.replies import Hit, Reply
 from tests.support.operations import get
 from tests.support.scripted import VALUE, Peer
 from tests.support.virtual_time import in_virtual_time, settle
@@ -39,6 +40,11 @@ class Server:
                 assert rest[size : size + 2] == b"\r\n"
                 value, rest = rest[:size], rest[size + 2 :]
                 self.replies += b"HD s%b %b\r\n" % (value, tokens[-1])
+            elif command == b"gets":
+                for key in tokens:
+                    if not key.startswith(b"miss"):
+                        self.replies += b"VALUE %b 0 %d 7\r\nof %b\r\n" % (key, len(key) + 3, key)
+                self.replies += b"END\r\n"
             elif command == b"mg":
                 key, quiet = tokens[0], b"q" in tokens
                 if not key.startswith(b"miss"):
@@ -81,13 +87,15 @@ class Load:
                 self.waiting.append((future, lambda got: [found.tokens[0] for found in got] == [b"s" + key] * 3))
             case 2:
                 keys = [self._key() for _ in range(self._rng.randrange(5))]
-                future = self._peer.ask_many([b"%b" % key for key in keys], within=within)
+                fields = self._rng.choice([VALUE, READ_FIELDS])
+                future = self._peer.ask_many([b"%b" % key for key in keys], within=within, fields=fields)
                 hits = [place for place, key in enumerate(keys) if key.startswith(b"hit")]
                 self.waiting.append(
                     (
                         future,
                         lambda got: (
-                            [place for place, _ in got] == hits and all(self._is_of(one, keys[at]) for at, one in got)
+                            [place for place, one in enumerate(got) if one is not None] == hits
+                            and all(one is None or self._is_of(one, keys[at]) for at, one in enumerate(got))
                         ),
                     )
                 )
@@ -102,6 +110,8 @@ class Load:
     @staticmethod
     def _is_of(got, key):
         value = None if key.startswith(b"miss") else b"of " + key
+        if isinstance(got, Hit):  # of a batch by keys
+            return got.value == value
         return got.tokens[0] == b"k" + key and got.value == value
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from evcache.zones.errors import QueueFull
 from evcache.zones.protocol.replies import Reply
-from evcache.zones.transport.write_queue import EAGER_REQUESTS
+from evcache.zones.transport.core.write_queue import EAGER_REQUESTS
 from tests.support.operations import store
 from tests.support.scripted import Peer, outcome
 from tests.support.virtual_time import in_virtual_time, settle

@@ -27,19 +27,15 @@ async def get(client: ClassicClient, key: bytes, fields: Fields) -> AnyReply:
     return Reply(b"EN", [], None) if item is None else _shown(item, fields)
 
 
-async def get_many(client: ClassicClient, keys: Sequence[bytes], fields: Fields) -> list[tuple[int, AnyReply]]:
-    """Read several items with as few `gets` as the limits allow. Return hits and errors by index."""
+async def get_many(client: ClassicClient, keys: Sequence[bytes], fields: Fields) -> list[AnyReply | None]:
+    """Read several items with as few `gets` as the limits allow. Return hits and errors, and None for a miss."""
     items: dict[bytes, Fetched] = {}
     failed: dict[bytes, Reply] = {}
     for some in _batches(list(dict.fromkeys(keys))):
         found, unserved = await client.fetch_or_each(some)
         items.update(found)
         failed.update(unserved)
-    return [
-        (index, failed.get(key) or _shown(items[key], fields))
-        for index, key in enumerate(keys)
-        if key in items or key in failed
-    ]
+    return [failed.get(key) or (_shown(items[key], fields) if key in items else None) for key in keys]
 
 
 async def store(

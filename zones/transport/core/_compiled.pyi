@@ -3,7 +3,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, MutableMappi
 from typing import Any
 
 from evcache.zones.protocol.fields import Fields
-from evcache.zones.protocol.replies import AnyReply
+from evcache.zones.protocol.replies import AnyReply, Decoded
 from evcache.zones.transport.core import exchange
 from evcache.zones.transport.in_flight import ExpectReply
 
@@ -11,12 +11,12 @@ class Decoder:
     @property
     def awaited(self) -> int: ...
     def __init__(self, *, max_line: int = ..., max_value: int = ...) -> None: ...
-    def feed(self, data: bytes) -> Iterator[AnyReply]: ...
+    def feed(self, data: bytes) -> Iterator[Decoded]: ...
 
 def match(decoder: Decoder, waiting: deque[ExpectReply], data: bytes, node: str, timeouts: int) -> bool: ...
 def encode_reads(keys: Sequence[bytes], fields: Fields, first: int) -> tuple[bytes, list[bytes]]: ...
 def accept_hits(
-    hits: Sequence[tuple[int, AnyReply]],
+    replies: Sequence[AnyReply | None],
     keys: Sequence[bytes],
     known: Mapping[bytes, int],
     highest: int,
@@ -26,7 +26,7 @@ def accept_hits(
     zone: str,
     special: int,
     found: MutableMapping[bytes, Any],
-) -> tuple[list[tuple[int, AnyReply]], list[tuple[bytes, int]]]: ...
+) -> tuple[list[int], list[tuple[bytes, int]]]: ...
 def decode_values(
     names: Sequence[bytes],
     given: Sequence[Any],

@@ -21,15 +21,18 @@ from collections import deque
 
 from evcache.zones.errors import ConnectionLost, NodeUnavailable, ProtocolError
 from evcache.zones.protocol.decoder import MAX_LINE_BYTES, MAX_SIZE_DIGITS, MAX_VALUE_BYTES, WITHOUT_VALUE
+from evcache.zones.protocol.fields import READ_FIELDS
 from evcache.zones.protocol.packet import runs
-from evcache.zones.protocol.replies import Hit, Reply
-from evcache.zones.transport.in_flight import ExpectHits, ExpectRead, ExpectReply, ExpectStore, check_ours, is_unserved, unexpected
-from evcache.zones.transport.write_queue import EAGER_REQUESTS as _EAGER_REQUESTS
+from evcache.zones.protocol.replies import Hit, Keyed, Reply
+from evcache.zones.transport.in_flight import ExpectRead, ExpectReply, ExpectStore, check_ours, is_unserved, unexpected
+from evcache.zones.transport.batches import ExpectHits, ExpectValues
+from evcache.zones.transport.core.encoding import encode_gets
+from evcache.zones.transport.core.write_queue import EAGER_REQUESTS as _EAGER_REQUESTS
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject
     object PyType_GenericAlloc(PyTypeObject *type, Py_ssize_t size)
-    object PyTuple_New(Py_ssize_t size)
+    void PyObject_GC_UnTrack(PyObject *thing)
     void PyTuple_SET_ITEM(object tuple, Py_ssize_t index, PyObject *item)
     void Py_INCREF(object thing)
     unsigned long long PyLong_AsUnsignedLongLong(object number)

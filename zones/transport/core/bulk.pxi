@@ -1,7 +1,7 @@
 # Loops over the keys of a bulk read. See `bulk.py`.
 
 def accept_hits(
-    list hits not None,
+    list replies not None,
     keys,
     dict known not None,
     u64 highest,
@@ -12,37 +12,40 @@ def accept_hits(
     long special,
     dict found not None,
 ):
-    """Add the hits of one batch that need no closer look to `found`. See `bulk.accept_hits`."""
+    """Add the items of one batch that need no closer look to `found`. See `bulk.accept_hits`."""
     cdef list others = []
     cdef list newer = []
-    cdef tuple entry
     cdef u64 cas, version
+    cdef Py_ssize_t index = -1
     if not (isinstance(new_item, type) and issubclass(new_item, tuple)):
         raise TypeError("new_item is no named tuple")
-    for entry in hits:
-        index, reply = entry
+    if len(replies) < len(keys):
+        raise IndexError("a reply is missing")
+    for key in keys:
+        index += 1
+        reply = replies[index]
         if type(reply) is not _Hit or (<tuple>reply)[5] or (<tuple>reply)[1] == special:
-            others.append(entry)
+            if reply is not None:
+                others.append(index)
             continue
         number = (<tuple>reply)[2]
         cas = PyLong_AsUnsignedLongLong(number)
         if cas == <u64>-1 and PyErr_Occurred() is not NULL:
             PyErr_Clear()  # over 64 bits, so it is no CAS of a server
-            others.append(entry)
+            others.append(index)
             continue
         if cas > mirror:
-            others.append(entry)
+            others.append(index)
             continue
         version = mirror - cas
         if not lowest <= version <= highest:
-            others.append(entry)
+            others.append(index)
             continue
-        key = keys[index]
         latest = known[key]
         stamp = latest
         if <u64>latest != version:
             if version < <u64>latest:
-                others.append(entry)
+                others.append(index)
                 continue
             stamp = version
             newer.append((key, stamp))
@@ -50,6 +53,7 @@ def accept_hits(
         _put(item, 0, reply)
         _put(item, 1, zone)
         _put(item, 2, stamp)
+        PyObject_GC_UnTrack(<PyObject *>item)  # a hit, a str and an int, so it is in no cycle
         found[key] = item
     return others, newer
 

@@ -14,7 +14,7 @@ _new = tuple.__new__  # without the Python frame of a named tuple's own
 
 
 def accept_hits(
-    hits: Sequence[tuple[int, AnyReply]],
+    replies: Sequence[AnyReply | None],
     keys: Sequence[bytes],
     known: Mapping[bytes, int],
     highest: int,
@@ -24,14 +24,14 @@ def accept_hits(
     zone: str,
     special: int,
     found: MutableMapping[bytes, Any],
-) -> tuple[list[tuple[int, AnyReply]], list[tuple[bytes, int]]]:
-    """Add the hits of one batch that need no closer look to `found`.
+) -> tuple[list[int], list[tuple[bytes, int]]]:
+    """Add the items of one batch that need no closer look to `found`.
 
     A stub of a lease needs one, and so does a hit whose version is below the known one. Others need none if their version is
     from `lowest` to `highest`.
 
     Args:
-        hits: Replies of one node, each with the index of its key.
+        replies: Replies of one node in the order of `keys`, with None for a miss.
         keys: Keys of the batch.
         known: Latest version known of each key, 0 where none is.
         highest: Highest version that the caller's clock has passed.
@@ -43,20 +43,20 @@ def accept_hits(
         found: Items by key.
 
     Returns:
-        The other hits, and the keys whose version is newer than the known one, with that version.
+        Indices of the other replies, and the keys whose version is newer than the known one, with that version.
     """
-    others: list[tuple[int, AnyReply]] = []
+    others: list[int] = []
     newer: list[tuple[bytes, int]] = []
-    for entry in hits:
-        index, reply = entry
+    for index, key in enumerate(keys):
+        reply = replies[index]
         if type(reply) is not Hit or reply[5] or reply[1] == special:
-            others.append(entry)
+            if reply is not None:
+                others.append(index)
             continue
-        key = keys[index]
         version = mirror - reply[2]
         latest = known[key]
         if version < latest or not lowest <= version <= highest:
-            others.append(entry)
+            others.append(index)
             continue
         if version != latest:
             newer.append((key, version))

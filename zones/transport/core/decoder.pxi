@@ -2,6 +2,7 @@
 
 cdef object _Hit = Hit
 cdef object _Reply = Reply
+cdef object _Keyed = Keyed
 cdef frozenset _WITHOUT_VALUE = WITHOUT_VALUE
 cdef bytes _SPACE = b" "
 cdef bytes _VA = b"VA"
@@ -27,7 +28,16 @@ cdef object _new_hit(bytes value, object flags, object cas, object left, object 
     _put(hit, 4, False)
     _put(hit, 5, False)
     _put(hit, 6, opaque)
+    PyObject_GC_UnTrack(<PyObject *>hit)  # bytes and numbers, so it is in no cycle, and the collector need not visit it
     return hit
+
+
+cdef object _new_keyed(object key, object hit):
+    """Return a `Keyed`, without the call of the type."""
+    cdef object keyed = PyType_GenericAlloc(<PyTypeObject *>_Keyed, 2)
+    _put(keyed, 0, key)
+    _put(keyed, 1, hit)
+    return keyed
 
 
 cdef object _new_reply(object status, object tokens, object value):
@@ -54,6 +64,16 @@ cdef inline const char *_digits(const char *at, const char *end, int most, u64 *
     return at
 
 
+cdef inline const char *_token(const char *at, const char *end, int most) noexcept nogil:
+    """Return the position behind the bytes up to a space or line end, or NULL if there are more than `most`."""
+    cdef const char *start = at
+    while at < end and at[0] != b" " and at[0] != b"\r" and at[0] != b"\n":
+        if at - start == most:
+            return NULL
+        at += 1
+    return at if at < end else NULL
+
+
 cdef inline object _cas(const char *start, const char *stop, u64 value):
     """Return the CAS of these digits, whose value modulo 2^64 is `value`. 20 digits may not fit into 64 bits."""
     if stop - start == 20 and (start[0] > b"1" or value < 10000000000000000000ULL):
@@ -78,6 +98,8 @@ cdef class Decoder:
     cdef bint _is_whole  # True if the chunk completes a value
     cdef tuple _head  # status and tokens, or the fields of a hit, of the incomplete value
     cdef bint _is_hit
+    cdef bint _is_keyed
+    cdef bytes _key  # of the last reply, if it is a `Keyed`
 
     def __init__(self, *, max_line=MAX_LINE_BYTES, max_value=MAX_VALUE_BYTES):
         self._max_line = max_line
@@ -123,7 +145,16 @@ cdef class Decoder:
         return 0
 
     cdef object _next(self, bytes expected):
-        """Return the next reply of the chunk, or None. If its opaque equals `expected`, the hit has that very object."""
+        """Return the next reply of the chunk, or None."""
+        reply = self._next_item(expected)
+        return reply if self._key is None else _new_keyed(self._key, reply)
+
+    cdef object _next_item(self, bytes expected):
+        """Return the next reply of the chunk, or None. For a `Keyed`, return its hit, and set `_key`.
+
+        If the opaque or the key equals `expected`, the reply has that very object.
+        """
+        self._key = None
         if self._is_whole:
             self._is_whole = False
             return self._whole_value()
@@ -138,9 +169,10 @@ cdef class Decoder:
         cdef const char *cas_at
         cdef const char *cas_end
         cdef const char *opaque_at
+        cdef const char *key_end
         cdef u64 size = 0, flags = 0, cas = 0, ttl = 0, ignored = 0
         cdef bint has_ttl = False, is_negative = False
-        cdef object left, opaque, number
+        cdef object left, opaque, number, key
         cdef Py_ssize_t start, stop, line_end
         if position == length:
             self._data = b""
@@ -205,7 +237,51 @@ cdef class Decoder:
                         PyBytes_FromStringAndSize(base + start, <Py_ssize_t>size), flags, number, left, opaque
                     )
                 self._is_hit = True
+                self._is_keyed = False
                 self._head = (flags, number, left, opaque)
+                return self._wait(start, <Py_ssize_t>size)
+        # An item in the reply to `gets`: key, flags, size, CAS.
+        if length - position > 6 and memcmp(line, b"VALUE ", 6) == 0:
+            at = key_end = _token(line + 6, end, 250)
+            while at is not NULL:  # once, as above
+                if at == line + 6 or at[0] != b" ":
+                    at = NULL
+                    break
+                at = _digits(at + 1, end, 10, &flags)
+                if at is NULL or at == end or at[0] != b" ":
+                    at = NULL
+                    break
+                at = _digits(at + 1, end, 10, &size)
+                if at is NULL or at == end or at[0] != b" ":
+                    at = NULL
+                    break
+                cas_at = at + 1
+                at = cas_end = _digits(cas_at, end, 20, &cas)
+                if at is NULL or end - at < 2 or at[0] != b"\r" or at[1] != b"\n":
+                    at = NULL
+                break
+            if at is not NULL and at + END_BYTES - line <= self._longest:
+                if (
+                    expected is not None
+                    and PyBytes_GET_SIZE(expected) == key_end - line - 6
+                    and memcmp(PyBytes_AS_STRING(expected), line + 6, key_end - line - 6) == 0
+                ):
+                    key = expected
+                else:
+                    key = PyBytes_FromStringAndSize(line + 6, key_end - line - 6)
+                number = _cas(cas_at, cas_end, cas)
+                start = at + END_BYTES - base
+                if size > self._max_bytes:
+                    raise self._invalid_length(start)
+                if length - start >= <Py_ssize_t>size + END_BYTES:
+                    stop = start + <Py_ssize_t>size
+                    if base[stop] != b"\r" or base[stop + 1] != b"\n":
+                        raise self._no_line_end(<Py_ssize_t>size)
+                    self._position = stop + END_BYTES
+                    self._key = key
+                    return _new_hit(PyBytes_FromStringAndSize(base + start, <Py_ssize_t>size), flags, number, None, b"")
+                self._is_hit = self._is_keyed = True
+                self._head = (flags, number, None, b"", key)
                 return self._wait(start, <Py_ssize_t>size)
         # Any other line.
         line_end = self._line_end(position)
@@ -283,6 +359,8 @@ cdef class Decoder:
         head = self._head
         self._head = None
         if self._is_hit:
+            if self._is_keyed:
+                self._key = head[4]
             return _new_hit(value, head[0], head[1], head[2], head[3])
         return _new_reply(head[0], head[1], value)
 

@@ -1,10 +1,15 @@
-"""Bytes of a batch of reads. No I/O, no clock."""
+"""Bytes of batches of reads. No I/O, no clock."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from evcache.zones.protocol.fields import Fields
+
+NO_OP = b"mn\r\n"
+
+# Bytes of one line. Amazon ElastiCache Serverless takes no longer ones. memcached reads such a line into its usual buffer.
+GETS_LINE_BYTES = 16 * 1024
 
 
 def encode_reads(keys: Sequence[bytes], fields: Fields, first: int) -> tuple[bytes, list[bytes]]:
@@ -21,5 +26,28 @@ def encode_reads(keys: Sequence[bytes], fields: Fields, first: int) -> tuple[byt
     opaques = [b"O%d" % number for number in range(first, first + len(keys))]
     line = b"mg %%b %b q %%b\r\n" % fields
     parts = [line % part for part in zip(keys, opaques, strict=True)]
-    parts.append(b"mn\r\n")
+    parts.append(NO_OP)
     return b"".join(parts), opaques
+
+
+def encode_gets(keys: Sequence[bytes]) -> tuple[bytes, list[int]]:
+    """Encode reads as `gets`, in as few commands as the limit on a line allows, and the no-op that closes them.
+
+    Returns:
+        The request, and for each command the number of the keys up to its end.
+    """
+    line = b"gets %b\r\n" % b" ".join(keys)
+    if len(line) <= GETS_LINE_BYTES:
+        return line + NO_OP, [len(keys)]
+    lines: list[bytes] = []
+    ends: list[int] = []
+    first = size = 0
+    for index, key in enumerate(keys):
+        if size + 1 + len(key) > GETS_LINE_BYTES - len(b"gets\r\n"):
+            lines.append(b"gets %b\r\n" % b" ".join(keys[first:index]))
+            ends.append(index)
+            first, size = index, 0
+        size += 1 + len(key)
+    lines.append(b"gets %b\r\n" % b" ".join(keys[first:]))
+    ends.append(len(keys))
+    return b"".join(lines) + NO_OP, ends

@@ -127,6 +127,12 @@ cdef class Exchange:
 
     def get_many(self, keys, bytes fields not None, waiter, double deadline, latest=None):
         """Send a batch of reads. See `Transport.get_many`."""
+        if fields == READ_FIELDS and len(keys) > 1:
+            request, ends = encode_gets(keys)
+            self.opaque += 1
+            batch = ExpectValues(waiter, deadline, _opaque(self.opaque), keys, ends, fields, self._send, latest)
+            self._enter(request, batch, deadline, ())
+            return
         cdef u64 first = self.opaque + 1
         self.opaque += len(keys)
         self.batched += len(keys) - 1

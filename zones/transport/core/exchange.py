@@ -15,13 +15,14 @@ from typing import Any
 from evcache.zones.errors import ConnectionLost
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.protocol.decoder import Decoder
-from evcache.zones.protocol.fields import Fields
+from evcache.zones.protocol.fields import READ_FIELDS, Fields
 from evcache.zones.protocol.replies import AnyReply
-from evcache.zones.transport.core.encoding import encode_reads
+from evcache.zones.transport.batches import ExpectHits, ExpectValues
+from evcache.zones.transport.core.encoding import encode_gets, encode_reads
 from evcache.zones.transport.core.matching import match
-from evcache.zones.transport.in_flight import ExpectHits, ExpectRead, ExpectReply, Waiter
+from evcache.zones.transport.core.write_queue import WriteQueue
+from evcache.zones.transport.in_flight import ExpectRead, ExpectReply, Waiter
 from evcache.zones.transport.limits import ConnectionLimits
-from evcache.zones.transport.write_queue import WriteQueue
 
 
 class Exchange:
@@ -178,6 +179,10 @@ class Exchange:
         self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None
     ) -> None:
         """Send a batch of reads. See `Transport.get_many`."""
+        if fields == READ_FIELDS and len(keys) > 1:
+            request, ends = encode_gets(keys)
+            self.send(request, ExpectValues(waiter, deadline, self.next_opaque(), keys, ends, fields, self.send, latest))
+            return
         first = self.opaque + 1
         self.opaque += len(keys)
         self.batched += len(keys) - 1

@@ -1,6 +1,7 @@
 # The loop that matches replies with requests. See `matching.py`.
 
 cdef object _ExpectHits = ExpectHits
+cdef object _ExpectValues = ExpectValues
 cdef object _ExpectRead = ExpectRead
 cdef object _ExpectReply = ExpectReply
 cdef object _ExpectStore = ExpectStore
@@ -8,8 +9,10 @@ cdef object _ExpectStore = ExpectStore
 
 cdef inline bint _is_of(object reply, bytes opaque) except -1:
     """Return True if the reply has this opaque."""
-    if type(reply) is not _Hit:
+    if type(reply) is _Reply:
         return opaque in <list>(<tuple>reply)[1]
+    if type(reply) is not _Hit:
+        return False
     found = (<tuple>reply)[6]
     return found is opaque or found == opaque
 
@@ -26,11 +29,13 @@ cdef int _check(object reply, bytes opaque, object expected) except -1:
 cdef object _take_hits(Decoder decoder, object batch):
     """Keep the hits of a batch, and return the first reply that is none, for `ExpectHits.take`. None ends the chunk."""
     cdef list opaques = batch.opaques
-    cdef list hits = batch.hits
+    cdef list replies = batch.replies
     cdef Py_ssize_t count = len(opaques)
     cdef Py_ssize_t following = batch.following
     cdef Py_ssize_t index
-    cdef object reply, entry
+    cdef object reply
+    if len(replies) < count:
+        raise IndexError("a batch has fewer replies than reads")
     try:
         while True:
             reply = decoder._next(<bytes>opaques[following] if following < count else None)
@@ -41,13 +46,44 @@ cdef object _take_hits(Decoder decoder, object batch):
                 index += 1
             if index == count:
                 return reply
-            entry = PyTuple_New(2)
-            _put(entry, 0, index)
-            _put(entry, 1, reply)
-            hits.append(entry)
+            replies[index] = reply
             following = index + 1
     finally:
         batch.following = following
+
+
+cdef object _take_values(Decoder decoder, object batch):
+    """Keep the hits of a batch, and return the first reply that is none, for `ExpectValues.take`. None ends the chunk."""
+    keys = batch.keys
+    cdef list ends = batch.ends
+    cdef list replies = batch.replies
+    cdef Py_ssize_t stop = ends[0] if ends else 0
+    cdef Py_ssize_t following = batch.following
+    cdef Py_ssize_t index
+    cdef object hit
+    if stop > len(keys) or stop > len(replies):
+        raise IndexError("an end is behind the keys")
+    try:
+        while True:
+            hit = decoder._next_item(keys[following] if following < stop else None)
+            if decoder._key is None:
+                return hit
+            index = following
+            while index < stop and not _are_equal(decoder._key, keys[index]):  # a read in between was a miss
+                index += 1
+            if index == stop:
+                return _new_keyed(decoder._key, hit)
+            following = index + 1
+            if PyBytes_GET_SIZE(<bytes>(<tuple>hit)[0]) == 0 and (<tuple>hit)[1] == 0:
+                batch.unclear.append(index)
+                continue
+            replies[index] = hit
+    finally:
+        batch.following = following
+
+
+cdef inline bint _are_equal(object key, object other) except -1:
+    return key is other or key == other
 
 
 def match(Decoder decoder not None, waiting, bytes data not None, node, Py_ssize_t timeouts):
@@ -76,6 +112,11 @@ def match(Decoder decoder not None, waiting, bytes data not None, node, Py_ssize
         if kind is _ExpectHits:
             taken = expected.following
             reply = _take_hits(decoder, expected)
+            if timeouts and not is_in_time and taken < expected.following and not expected.waiter.done():
+                is_in_time = True
+        elif kind is _ExpectValues:
+            taken = expected.following
+            reply = _take_values(decoder, expected)
             if timeouts and not is_in_time and taken < expected.following and not expected.waiter.done():
                 is_in_time = True
         else:

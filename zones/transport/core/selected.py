@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from evcache.zones.protocol import decoder as pure_decoder
 from evcache.zones.protocol.fields import Fields
-from evcache.zones.protocol.replies import AnyReply
+from evcache.zones.protocol.replies import Decoded
 from evcache.zones.transport.core import bulk, encoding, matching
 from evcache.zones.transport.core.exchange import Exchange
 from evcache.zones.transport.in_flight import ExpectReply
@@ -25,7 +25,7 @@ class ReplyDecoder(Protocol):
         """Bytes of the incomplete value, with its line end. 0 between replies."""
         ...
 
-    def feed(self, data: bytes) -> Iterable[AnyReply]:
+    def feed(self, data: bytes) -> Iterable[Decoded]:
         """Iterate over the replies that `data` completes."""
         ...
 
@@ -41,7 +41,7 @@ class Core(NamedTuple):
     """See `encoding.encode_reads`."""
     new_exchange: Callable[..., Exchange]
     """See `exchange.Exchange`."""
-    accept_hits: Callable[..., tuple[list[tuple[int, AnyReply]], list[tuple[bytes, int]]]]
+    accept_hits: Callable[..., tuple[list[int], list[tuple[bytes, int]]]]
     """See `bulk.accept_hits`."""
     decode_values: Callable[..., tuple[int, Exception | None]]
     """See `bulk.decode_values`."""

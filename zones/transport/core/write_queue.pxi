@@ -1,4 +1,4 @@
-# Requests that a connection has not handed to its socket transport. See `evcache.zones.transport.write_queue`.
+# Requests that a connection has not handed to its socket transport. See `evcache.zones.transport.core.write_queue`.
 
 cdef Py_ssize_t EAGER = _EAGER_REQUESTS
 
