@@ -18,7 +18,8 @@ from evcache.options import Defaults, Errors, Key, Level, Options, Seconds, chec
 from evcache.reads.decoding import Decoder, Decoding
 from evcache.reads.results import SPECIAL_FLAGS, ReadResults, all_decoded
 from evcache.reads.zone_reader import ZoneReader
-from evcache.replication.reconcile import ZoneHit
+from evcache.replication.hlc import MAX_CAS
+from evcache.replication.reconcile import Answer, ZoneHit
 from evcache.results import Item
 from evcache.values.codec import StandardCodec
 from evcache.values.flags import FLAG_BYTES
@@ -26,6 +27,7 @@ from evcache.values.keys import Keys
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.fields import COPY_FIELDS, READ_FIELDS
+from evcache.zones.protocol.replies import read_hit
 from evcache.zones.transport.core import selected
 
 # Keys that a long call checks before other tasks run: about a millisecond.
@@ -71,11 +73,14 @@ class Reader:
         self._zones = zones
         self._near = near
         self._near_entry = zones.kept
+        self._recall = zones.recall
         # What a read without options does, which is checked once and not for each read.
         self._read_options = defaults.reads
         self._reads_near = near is not None and defaults.reads.one_answer
         self._decoding = decoding
         self._codec = decoding.codec
+        self._plain = FLAG_BYTES if type(decoding.codec) is StandardCodec else -1  # flags of a value that is its own bytes
+        self._is_same = selected.SELECTED.is_same
         self._results = results
         self._hooks = hooks
         self._touch = touch
@@ -122,10 +127,35 @@ class Reader:
                 if entry.value is not UNDECODED and as_ is None:
                     return entry.value
                 return self._results.near_value(full, entry, default, as_ or self._codec)
-            if options.one_answer and not reads_near:  # most reads; `ZoneReader.get` would only cost a call
-                found = await self._zones.read_one(view, full, READ_FIELDS, options)
+            zones = self._zones
+            if not options.one_answer or reads_near:
+                found = await zones.get(view, full, options)
+            elif (connection := zones.ordinary_connection(view, full)) is None:
+                found = await zones.read_one(view, full, READ_FIELDS, options)
             else:
-                found = await self._zones.get(view, full, options)
+                # Most reads. It is the way of `ZoneReader.read_one` without its coroutine.
+                now = view.loop.time()
+                recent = self._recall(full)
+                known = recent or zones.known(full, recent)
+                answer: Answer
+                try:
+                    reply = await connection.read(
+                        full, READ_FIELDS, now + options.timeout / view.max_attempts, now + options.timeout
+                    )
+                    if self._is_same(reply, recent, MAX_CAS):
+                        # The version that this client saw last, which its clock has passed: there is nothing to judge.
+                        zones.count_served(view, full)
+                        if reply[1] == self._plain and as_ is None and not self._hooks.of_reads:
+                            return reply[0]
+                        answer = ZoneHit(reply, view.readers[0].name, recent)
+                    else:
+                        answer = zones.judge(view, full, view.readers[0].name, read_hit(reply), recent, known)
+                except CacheError as error:
+                    answer = error
+                if isinstance(answer, ZoneHit):
+                    found = answer
+                else:
+                    found = await zones.read_on(view, full, READ_FIELDS, options, now, view.readers[0], known, answer)
         except (CacheUnavailable, ConsistencyError) as error:
             return self._unavailable(error, options, default)
         if self._hooks.of_reads:
@@ -265,7 +295,7 @@ class Reader:
     ) -> None:
         """Decode the items of a bulk read into `values`, and add errors to `unreadable`. A long call runs in steps."""
         decode_values = selected.SELECTED.decode_values
-        plain = FLAG_BYTES if type(decoder) is StandardCodec else -1
+        plain = self._plain if decoder is self._codec else -1
         budget = STEP_KEYS if len(names) > STEP_KEYS else sys.maxsize
         position = 0
         while True:

@@ -27,6 +27,7 @@ from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.fields import COPY_FIELDS, READ_FIELDS, VERSION_FIELDS, Fields
 from evcache.zones.protocol.replies import Hit, number, read_hit
 from evcache.zones.routing.ketama import ring_position
+from evcache.zones.transport.base import Transport
 from evcache.zones.zone_pool import ZonePool
 
 # Makes a ZoneHit without the Python frame of a NamedTuple's `__new__`, because every read makes one.
@@ -45,7 +46,8 @@ class ZoneReader:
         self._context = context
         self._clock = context.clock
         self._seen = context.seen
-        self._recall = context.seen.recall
+        self.recall = context.seen.recall
+        """Lookup of the latest version of a key that this client noted lately."""
         self._sampler = context.sampler
         # Counted here and not by a call, because every read counts.
         self._reads_begun = 0  # since the last call of `_count_reads`
@@ -89,7 +91,7 @@ class ZoneReader:
             return None
         version = entry.version
         if version is not None:
-            known = self._recall(key)
+            known = self.recall(key)
             if version < (self._seen.latest(key) if known is None else known):
                 assert self._near is not None
                 self._near.drop(key)  # a read that bypassed the near cache has seen a newer version
@@ -147,51 +149,115 @@ class ZoneReader:
 
     async def read_one(self, view: ClusterSnapshot, key: bytes, fields: Fields, options: Options) -> ZoneHit | None:
         """Read a key from the first zone, and from others if that fails or misses."""
-        self._reads_begun += 1
-        loop = view.loop
-        now = loop.time()
-        readers = view.readers
-        first = readers[0]
-        node = first.node(ring_position(key) if view.sharded else 0)
-        if view.health.unhealthy and not self._try_first(view, node):
-            self._count_reads()
-            return await read_from_first(self._context, ReadCall(view, fields, options, now, now + options.timeout), key)
+        now = view.loop.time()
+        recent = self.recall(key)
+        known = self.known(key, recent)
+        first = view.readers[0]
+        connection = self.ordinary_connection(view, key)
+        if connection is None:
+            node = first.node(view.ring_position(key))
+            self._reads_begun += 1
+            if view.health.unhealthy and not self._try_first(view, node):
+                self._count_reads()
+                call = ReadCall(view, fields, options, now, now + options.timeout)
+                return await read_from_first(self._context, call, key)
         until = now + options.timeout / view.max_attempts  # `end_of_attempt`, without a call
-        recent = self._recall(key)
-        known = self._seen.latest(key) if recent is None else recent
-        answer: Answer = None
+        answer: Answer
         try:
-            if self._hedge is not None:
+            if connection is None and self._hedge is not None:
                 first, node, hit = await self._hedge.read(view, key, fields, until, now + options.timeout)
             else:
-                connection = node.connection()
                 if connection is None:
                     connection, moved = await node.connected_by(until)
                     now, until = now + moved - until, moved
                 reply = await connection.read(key, fields, until, now + options.timeout)
                 hit = reply if type(reply) is Hit else read_hit(reply)
+            answer = self.judge(view, key, first.name, hit, recent, known)
         except CacheError as error:
             answer = error
-        else:
-            if hit is not None and not hit.leased:
-                version = self._clock.observe(hit.cas)
-                if version is None or version >= known:
-                    if version != recent and version is not None:
-                        self._seen.note(key, version)
-                    self._hits_left -= 1
-                    if self._hits_left <= 0:
-                        self._hits_left = self._sampler.draw_gap()
-                        self._context.repair.start_comparison(view, key)
-                    return _new_zone_hit(ZoneHit, (hit, first.name, version))
-                answer = StaleReplica(version, known)
-                self._context.hooks.zone_behind(first.name)
-            elif not options.fallback_on_miss:
-                return None
+        if isinstance(answer, ZoneHit):
+            return answer
+        return await self.read_on(view, key, fields, options, now, first, known, answer)
+
+    def ordinary_connection(self, view: ClusterSnapshot, key: bytes) -> Transport | None:
+        """Return the connection for an ordinary read of the first zone. None if the read is not ordinary.
+
+        A read is ordinary if the zones are healthy, the client does not hedge, and the key's node has an open connection.
+        The read counts as begun. Its caller sends it, and passes the reply to `judge`.
+        """
+        if view.health.unhealthy or self._hedge is not None:
+            return None
+        connection = view.readers[0].node(ring_position(key) if view.sharded else 0).connection()
+        if connection is not None:
+            self._reads_begun += 1
+        return connection
+
+    def known(self, key: bytes, recent: int | None) -> int:
+        """Return the version that an answer must not be older than. `recent` is the result of `recall`."""
+        return self._seen.latest(key) if recent is None else recent
+
+    def judge(self, view: ClusterSnapshot, key: bytes, zone: str, hit: Hit | None, recent: int | None, known: int) -> Answer:
+        """Return the answer of the first zone: the item, None for a miss, or the error of a zone that is behind.
+
+        Args:
+            view: Zones of the read.
+            key: Key with its namespace.
+            zone: Name of the zone.
+            hit: Item in its reply.
+            recent: Result of `recall` at the start of the read.
+            known: Result of `known` at the start of the read.
+        """
+        if hit is None or hit.leased:
+            return None
+        version = self._clock.observe(hit.cas)
+        if version is not None and version != recent:
+            if version < known:
+                self._context.hooks.zone_behind(zone)
+                return StaleReplica(version, known)
+            self._seen.note(key, version)
+        self.count_served(view, key)
+        return _new_zone_hit(ZoneHit, (hit, zone, version))
+
+    def count_served(self, view: ClusterSnapshot, key: bytes) -> None:
+        """Count a key that the first zone served. Compare it in all zones if the sampler chooses it."""
+        self._hits_left -= 1
+        if self._hits_left <= 0:
+            self._hits_left = self._sampler.draw_gap()
+            self._context.repair.start_comparison(view, key)
+
+    async def read_on(
+        self,
+        view: ClusterSnapshot,
+        key: bytes,
+        fields: Fields,
+        options: Options,
+        began_at: float,
+        first: ZonePool,
+        known: int,
+        answer: CacheError | None,
+    ) -> ZoneHit | None:
+        """Read a key that the first zone did not serve from the others.
+
+        Args:
+            view: Zones of the read.
+            key: Key with its namespace.
+            fields: Fields of the item that the caller needs.
+            options: Options of the call.
+            began_at: Start of the read, on the event loop's clock.
+            first: The zone that was asked.
+            known: Version that an answer must not be older than.
+            answer: Its answer: None for a miss, or an error.
+
+        Raises:
+            CacheUnavailable: No zone answered.
+        """
+        if answer is None and not options.fallback_on_miss:
+            return None
         self._count_reads()
         attempt = ReadAttempt(known)
         attempt.record(first.name, answer, is_remote=first.name != view.preferred_zone)
-        order = readers if first is readers[0] else _with_first(first, readers)
-        call = ReadCall(view, fields, options, now, now + options.timeout)
+        order = view.readers if first is view.readers[0] else _with_first(first, view.readers)
+        call = ReadCall(view, fields, options, began_at, began_at + options.timeout)
         return await read_on(self._context, call, key, order, 1, attempt)
 
     def _try_first(self, view: ClusterSnapshot, node: Node) -> bool:

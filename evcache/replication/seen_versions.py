@@ -7,6 +7,8 @@ The memory is bounded by two generations of keys. A key in use moves to the youn
 becomes the old one, and the former old one is dropped. This keeps the keys in use as an LRU would, for one dict lookup a
 read.
 
+The clock of the client has passed every version in this memory: its owner made the version, or observed it before.
+
 Versions from other clients' invalidation messages have two generations of their own. Their number of writes therefore never
 makes this client forget what it wrote or read itself.
 """

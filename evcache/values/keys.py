@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from evcache.zones.errors import InvalidArgument, InvalidKey
+from evcache.zones.transport.core import selected
 
 MAX_KEY_BYTES = 250  # memcached's limit
 
@@ -28,7 +29,7 @@ _PLAIN = re.compile(rb"[\x21-\x7e]+")
 class Keys:
     """The keys of one namespace."""
 
-    __slots__ = ("_may_hash", "_prefix", "_prefix_text", "_room", "namespace")
+    __slots__ = ("_may_hash", "_prefix", "_prefix_text", "_room", "namespace", "qualify")
 
     def __init__(self, namespace: str, *, may_hash: bool = True) -> None:
         """Make the keys of a namespace.
@@ -52,23 +53,13 @@ class Keys:
         self._prefix = self._prefix_text.encode()
         self._room = MAX_KEY_BYTES - len(self._prefix)
         self._may_hash = may_hash
-
-    def qualify(self, key: str | bytes) -> bytes:
+        self.qualify: Callable[[str | bytes], bytes] = selected.SELECTED.qualifier(
+            self._prefix, self._room, "#", self._qualify_unusual
+        )
         """Return the key with its namespace, in the form that servers get.
 
-        Raises:
-            InvalidKey: The key is empty, has a space or control character, or is not a str or bytes.
+        It raises `InvalidKey` if the key is empty, has a space or control character, or is not a str or bytes.
         """
-        if (
-            type(key) is str
-            and 0 < len(key) <= self._room
-            and key.isascii()
-            and key.isprintable()
-            and " " not in key
-            and key[0] != "#"
-        ):
-            return (self._prefix_text + key).encode()
-        return self._qualify_unusual(key)
 
     def qualify_all(self, keys: Sequence[str | bytes]) -> list[bytes]:
         """Return several keys as `qualify` does."""

@@ -70,6 +70,7 @@ class Node:
         self._health = NodeHealth(self._loop, counters or HealthCounters(), partial(on_change, self))
         self._circuit = CircuitBreaker(settings.circuit, self._loop.time())
         self._connections = ConnectionSet(self._loop)
+        self._ready = self._connections.ready  # always this one list. Each request looks at it
         self._turn = 0
         self._tasks: set[asyncio.Task[None]] = set()  # of the reconnector and the renewal
         self._reconnector = Reconnector(self, settings, self._connections, self._circuit, self._health, self._tasks)
@@ -140,7 +141,7 @@ class Node:
 
     def connection(self) -> Transport | None:
         """Return an open connection, round robin. None if there is none now, see `connected`."""
-        ready = self._connections.ready
+        ready = self._ready
         if len(ready) < self.wanted:
             if not ready:
                 return None

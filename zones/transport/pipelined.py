@@ -9,8 +9,8 @@ import asyncio
 
 from evcache.zones.protocol import requests
 from evcache.zones.protocol.operations import GuardedStore, StoreMode
-from evcache.zones.protocol.packet import LARGE_BYTES, Packet
-from evcache.zones.transport.in_flight import ExpectAll, ExpectReply, ExpectStore, ExpectText, Waiter
+from evcache.zones.protocol.packet import LARGE_BYTES
+from evcache.zones.transport.in_flight import ExpectReply, ExpectStore, ExpectText, Waiter
 from evcache.zones.transport.pipeline import Pipeline
 
 
@@ -60,17 +60,11 @@ class PipelinedConnection(Pipeline):
 
     def guarded_store(self, store: GuardedStore, waiter: Waiter, deadline: float) -> None:
         """Store a version unless a newer one is there. See `Transport.guarded_store`."""
-        packet = store.packet
-        opaque = self._exchange.next_opaque()
-        self._exchange.send(
-            opaque.join(packet.first),
-            ExpectAll(waiter, deadline, opaque, packet.commands),
-            [part if isinstance(part, memoryview) else opaque.join(part) for part in packet.rest] if packet.rest else (),
-        )
+        self._exchange.send_packet(store.packet, waiter, deadline)
 
     def replace_older(self, key: bytes, data: bytes, flags: int, cas: int, waiter: Waiter, deadline: float) -> None:
         """Replace an item that is not newer. See `Transport.replace_older`."""
-        self._request_all(requests.replace_older(key, data, flags=flags, cas=cas), waiter, deadline)
+        self._exchange.send_packet(requests.replace_older(key, data, flags=flags, cas=cas), waiter, deadline)
 
     def delete(self, key: bytes, waiter: Waiter, deadline: float, compare: int | None = None) -> None:
         """Delete an item. See `Transport.delete`."""
@@ -82,7 +76,7 @@ class PipelinedConnection(Pipeline):
 
     def guarded_touch(self, key: bytes, exptime: int, cas: int, waiter: Waiter, deadline: float) -> None:
         """Set the TTL of one version. See `Transport.guarded_touch`."""
-        self._request_all(requests.guarded_touch(key, cas=cas, ttl=exptime), waiter, deadline)
+        self._exchange.send_packet(requests.guarded_touch(key, cas=cas, ttl=exptime), waiter, deadline)
 
     def count(
         self,
@@ -106,11 +100,6 @@ class PipelinedConnection(Pipeline):
         """Send a command of one line. The waiter gets its `Reply`."""
         opaque = self._exchange.next_opaque()
         self._exchange.send(b"%b %b\r\n" % (line, opaque), ExpectReply(waiter, deadline, opaque))
-
-    def _request_all(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
-        """Send the commands of a packet without a large value. The waiter gets the list of their replies."""
-        opaque = self._exchange.next_opaque()
-        self._exchange.send(opaque.join(packet.first), ExpectAll(waiter, deadline, opaque, packet.commands))
 
     def request_text(
         self,

@@ -18,6 +18,7 @@ from evcache.zones.transport.in_flight import (
     ExpectStore,
     ExpectText,
 )
+from tests.support.cores import CORES
 
 compiled = pytest.mark.skipif(COMPILED is None, reason="evcache was built without a compiler")
 LIMITS = {"max_line": 64, "max_value": 256}  # small, so that random lines and lengths are on both sides of them
@@ -179,3 +180,49 @@ def test_both_cores_encode_the_same_batch(keys, fields, first):
 def test_the_compiled_encoder_refuses_keys_that_are_no_bytes(keys):
     with pytest.raises(TypeError):
         COMPILED.encode_reads(keys, Fields(b"v"), 1)
+
+
+def unusual(key):
+    return ("unusual", key)
+
+
+class Text(str):
+    """Kind of str whose methods may return other results."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("core", CORES, ids=lambda core: core.name)
+@pytest.mark.parametrize(
+    ("key", "full"),
+    [
+        ("k", b"ns:k"),
+        ("user:42", b"ns:user:42"),
+        ("x" * 8, b"ns:" + b"x" * 8),
+        ("~!", b"ns:~!"),
+        ("x" * 9, None),
+        ("", None),
+        ("a b", None),
+        ("a\n", None),
+        ("a\x00", None),
+        ("a\x7f", None),
+        ("\xe9", None),
+        ("\u20ac", None),
+        ("#a", None),
+        ("a#", b"ns:a#"),
+        (b"k", None),
+        (7, None),
+        (None, None),
+        (Text("k"), None),
+    ],
+)
+def test_a_usual_key_gets_its_prefix_and_others_go_to_the_caller(core, key, full):
+    assert core.qualifier(b"ns:", 8, "#", unusual)(key) == (unusual(key) if full is None else full)
+
+
+@compiled
+@settings(max_examples=1_000)
+@given(st.text(max_size=12) | st.text(st.characters(max_codepoint=130), max_size=12) | st.binary(max_size=12))
+def test_both_cores_make_the_same_of_every_key(key):
+    made = [core.qualifier(b"ns:", 8, "#", unusual)(key) for core in CORES]
+    assert made[0] == made[1]

@@ -241,6 +241,8 @@ async def test_an_empty_value_is_read_again_because_it_may_be_the_stub_of_a_leas
         b"VALUE  0 1 9\r\nx\r\n",
         b"VALUE b 0 1 9\r\nxy\r\n",
         b"END\r\nEND\r\n",
+        b"END\r\nVALUE b 0 1 9\r\nx\r\n",
+        b"END\r\nVALUE d 0 1 9\r\nx\r\n",
         b"MN\r\n",
         b"EN O2\r\n",
         b"VA 1 f0 c9 O2\r\nx\r\n",

@@ -1,9 +1,9 @@
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from evcache.zones.protocol.fields import Fields
-from evcache.zones.protocol.replies import AnyReply, Decoded
+from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
 from evcache.zones.transport.core import exchange
 from evcache.zones.transport.in_flight import ExpectReply
 
@@ -14,7 +14,9 @@ class Decoder:
     def feed(self, data: bytes) -> Iterator[Decoded]: ...
 
 def match(decoder: Decoder, waiting: deque[ExpectReply], data: bytes, node: str, timeouts: int) -> bool: ...
+def qualifier(prefix: bytes, longest: int, mark: str, unusual: Callable[[Any], bytes]) -> Callable[[Any], bytes]: ...
 def encode_reads(keys: Sequence[bytes], fields: Fields, first: int) -> tuple[bytes, list[bytes]]: ...
+def is_same(reply: AnyReply, version: int | None, mirror: int) -> TypeGuard[Hit]: ...
 def accept_hits(
     replies: Sequence[AnyReply | None],
     keys: Sequence[bytes],

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: language_level=3, wraparound=False, cdivision=True
 r"""Compiled form of the core: the decoder, the exchange of requests and replies, and the encoder of batches.
 
 Each part has a twin in Python with the same rules: `evcache.zones.protocol.decoder`, and the files beside this one. One set of tests
@@ -8,6 +8,7 @@ form that runs.
 The module does not declare that it runs without the GIL, so a free-threaded interpreter turns the GIL on when it imports it.
 
 Parsing is driven by lengths: each look at a byte is within the bytes of the chunk, and numbers have a bounded count of digits.
+Each index into a list or tuple is checked, which costs next to nothing.
 """
 
 cimport cython
@@ -35,6 +36,8 @@ cdef extern from "Python.h":
     void PyObject_GC_UnTrack(PyObject *thing)
     void PyTuple_SET_ITEM(object tuple, Py_ssize_t index, PyObject *item)
     void Py_INCREF(object thing)
+    bint PyUnicode_IS_ASCII(object text)
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     unsigned long long PyLong_AsUnsignedLongLong(object number)
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
@@ -47,4 +50,4 @@ include "read.pxi"
 include "write_queue.pxi"
 include "exchange.pxi"
 include "matching.pxi"
-include "bulk.pxi"
+include "looks.pxi"

@@ -74,6 +74,24 @@ cdef inline const char *_token(const char *at, const char *end, int most) noexce
     return at if at < end else NULL
 
 
+cdef inline bytes _same(bytes expected, const char *text, Py_ssize_t size):
+    """Return the bytes of this text, `expected` itself if it is equal."""
+    if expected is not None and PyBytes_GET_SIZE(expected) == size and memcmp(PyBytes_AS_STRING(expected), text, size) == 0:
+        return expected
+    return PyBytes_FromStringAndSize(text, size)
+
+
+cdef inline bytes _bare_status(const char *line):
+    """Return the status of two letters that a line begins with, if no value follows such a line. Else None."""
+    if line[0] == b"H" and line[1] == b"D":
+        return b"HD"
+    if line[0] == b"N":
+        return b"NS" if line[1] == b"S" else b"NF" if line[1] == b"F" else None
+    if line[0] == b"E":
+        return b"EN" if line[1] == b"N" else b"EX" if line[1] == b"X" else None
+    return None
+
+
 cdef inline object _cas(const char *start, const char *stop, u64 value):
     """Return the CAS of these digits, whose value modulo 2^64 is `value`. 20 digits may not fit into 64 bits."""
     if stop - start == 20 and (start[0] > b"1" or value < 10000000000000000000ULL):
@@ -213,14 +231,7 @@ cdef class Decoder:
                     at = NULL
                 break
             if at is not NULL and at + END_BYTES - line <= self._longest:
-                if (
-                    expected is not None
-                    and PyBytes_GET_SIZE(expected) == at - opaque_at
-                    and memcmp(PyBytes_AS_STRING(expected), opaque_at, at - opaque_at) == 0
-                ):
-                    opaque = expected
-                else:
-                    opaque = PyBytes_FromStringAndSize(opaque_at, at - opaque_at)
+                opaque = _same(expected, opaque_at, at - opaque_at)
                 left = None
                 if has_ttl:
                     left = -<long long>ttl if is_negative else <long long>ttl
@@ -261,14 +272,7 @@ cdef class Decoder:
                     at = NULL
                 break
             if at is not NULL and at + END_BYTES - line <= self._longest:
-                if (
-                    expected is not None
-                    and PyBytes_GET_SIZE(expected) == key_end - line - 6
-                    and memcmp(PyBytes_AS_STRING(expected), line + 6, key_end - line - 6) == 0
-                ):
-                    key = expected
-                else:
-                    key = PyBytes_FromStringAndSize(line + 6, key_end - line - 6)
+                key = _same(expected, line + 6, key_end - line - 6)
                 number = _cas(cas_at, cas_end, cas)
                 start = at + END_BYTES - base
                 if size > self._max_bytes:
@@ -283,6 +287,13 @@ cdef class Decoder:
                 self._is_hit = self._is_keyed = True
                 self._head = (flags, number, None, b"", key)
                 return self._wait(start, <Py_ssize_t>size)
+        # A status with the opaque alone: the usual reply to a write, and that to a read that misses.
+        if length - position > 6 and line[2] == b" " and line[3] == b"O":
+            status = _bare_status(line)
+            at = _digits(line + 4, end, 20, &ignored)
+            if status is not None and at is not NULL and end - at >= 2 and at[0] == b"\r" and at[1] == b"\n" and at + END_BYTES - line <= self._longest:
+                self._position = at + END_BYTES - base
+                return _new_reply(status, [_same(expected, line + 3, at - line - 3)], None)
         # Any other line.
         line_end = self._line_end(position)
         if line_end < 0:

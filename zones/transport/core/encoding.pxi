@@ -1,4 +1,4 @@
-# Bytes of reads. See `encoding.py`.
+# Bytes of keys and of reads. See `encoding.py`.
 
 cdef inline int _number(char *into, u64 number) noexcept nogil:
     """Write the digits of a number, and return their count. `into` has room for 20."""
@@ -81,3 +81,43 @@ def encode_reads(keys, bytes fields not None, u64 first):
     memcpy(at, b"mn\r\n", 4)
     at += 4
     return request[: at - start], opaques
+
+
+@cython.final
+cdef class _Qualifier:
+    """Function that makes the full name of a key. See `encoding.qualifier`."""
+
+    cdef bytes _prefix
+    cdef Py_ssize_t _longest
+    cdef char _mark
+    cdef object _unusual
+
+    def __call__(self, key):
+        cdef Py_ssize_t size, index, before
+        cdef const char *text
+        cdef char *into
+        cdef bytes full
+        if type(key) is not str or not PyUnicode_IS_ASCII(key):
+            return self._unusual(key)
+        text = PyUnicode_AsUTF8AndSize(key, &size)  # of ASCII, the characters themselves
+        if size == 0 or size > self._longest or text[0] == self._mark:
+            return self._unusual(key)
+        for index in range(size):
+            if text[index] <= 32 or text[index] >= 127:
+                return self._unusual(key)
+        before = PyBytes_GET_SIZE(self._prefix)
+        full = PyBytes_FromStringAndSize(NULL, before + size)
+        into = PyBytes_AS_STRING(full)
+        memcpy(into, PyBytes_AS_STRING(self._prefix), before)
+        memcpy(into + before, text, size)
+        return full
+
+
+def qualifier(bytes prefix not None, Py_ssize_t longest, str mark not None, unusual):
+    """Return a function that makes the full name of a key. See `encoding.qualifier`."""
+    cdef _Qualifier made = _Qualifier.__new__(_Qualifier)
+    made._prefix = prefix
+    made._longest = longest
+    made._mark = ord(mark)
+    made._unusual = unusual
+    return made

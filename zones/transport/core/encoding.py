@@ -1,8 +1,9 @@
-"""Bytes of batches of reads. No I/O, no clock."""
+"""Bytes of keys, and of batches of reads. No I/O, no clock."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from evcache.zones.protocol.fields import Fields
 
@@ -51,3 +52,29 @@ def encode_gets(keys: Sequence[bytes]) -> tuple[bytes, list[int]]:
     lines.append(b"gets %b\r\n" % b" ".join(keys[first:]))
     ends.append(len(keys))
     return b"".join(lines) + NO_OP, ends
+
+
+def qualifier(prefix: bytes, longest: int, mark: str, unusual: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """Return a function that makes the full name of a key.
+
+    Args:
+        prefix: ASCII bytes in front of each key.
+        longest: Characters of the longest key.
+        mark: First character of keys that are unusual.
+        unusual: Function for keys that are not a `str` of printable ASCII without spaces.
+    """
+    text = prefix.decode("ascii")
+
+    def qualify(key: Any) -> bytes:
+        if (
+            type(key) is str
+            and 0 < len(key) <= longest
+            and key.isascii()
+            and key.isprintable()
+            and " " not in key
+            and key[0] != mark
+        ):
+            return (text + key).encode()
+        return unusual(key)
+
+    return qualify

@@ -105,6 +105,21 @@ cdef class Exchange:
             self._wake_at(when)
         return 0
 
+    def send_packet(self, packet, waiter, double deadline):
+        """Send the commands of a packet. See `exchange.Exchange.send_packet`."""
+        self.opaque += 1
+        cdef PacketEntry entry = PacketEntry.__new__(PacketEntry)
+        cdef bytes opaque = _opaque(self.opaque)
+        rest = packet[2]
+        entry.waiter = waiter
+        entry.deadline = deadline
+        entry.opaque = opaque
+        entry._wanted = packet[0]
+        entry._replies = []
+        if rest:
+            rest = [part if isinstance(part, memoryview) else opaque.join(part) for part in rest]
+        self._enter(opaque.join(packet[1]), entry, deadline, rest)
+
     def read(self, bytes key not None, bytes fields not None, double deadline, latest=None):
         """Send a read, and return the awaitable of its reply. See `Transport.read`."""
         self.opaque += 1

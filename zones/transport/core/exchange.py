@@ -16,12 +16,13 @@ from evcache.zones.errors import ConnectionLost
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.protocol.decoder import Decoder
 from evcache.zones.protocol.fields import READ_FIELDS, Fields
+from evcache.zones.protocol.packet import Packet
 from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.transport.batches import ExpectHits, ExpectValues
 from evcache.zones.transport.core.encoding import encode_gets, encode_reads
 from evcache.zones.transport.core.matching import match
 from evcache.zones.transport.core.write_queue import WriteQueue
-from evcache.zones.transport.in_flight import ExpectRead, ExpectReply, Waiter
+from evcache.zones.transport.in_flight import ExpectAll, ExpectRead, ExpectReply, Waiter
 from evcache.zones.transport.limits import ConnectionLimits
 
 
@@ -155,6 +156,15 @@ class Exchange:
             self._lag.watch()  # a stall from now on delays what has not left yet
         if when < self.timer_at:
             self._wake_at(when)
+
+    def send_packet(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
+        """Send the commands of a packet. The waiter gets the list of their replies."""
+        opaque = self.next_opaque()
+        self.send(
+            opaque.join(packet.first),
+            ExpectAll(waiter, deadline, opaque, packet.commands),
+            [part if isinstance(part, memoryview) else opaque.join(part) for part in packet.rest] if packet.rest else (),
+        )
 
     def get(self, key: bytes, fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None) -> None:
         """Send a read. See `Transport.get`."""

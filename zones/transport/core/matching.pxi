@@ -26,6 +26,49 @@ cdef int _check(object reply, bytes opaque, object expected) except -1:
     return 0
 
 
+@cython.final
+@cython.freelist(256)
+cdef class PacketEntry:
+    """Packet of several commands, whose waiter gets the list of replies. The twin is `ExpectAll`."""
+
+    cdef public object waiter
+    cdef public double deadline
+    cdef readonly bytes opaque
+    cdef Py_ssize_t _wanted
+    cdef list _replies
+    cdef object _unserved
+
+    payload = True
+    latest = None
+
+    def __init__(self):
+        raise TypeError("an entry is made by its exchange")
+
+    def wait_on(self, until, *, to_the_end):
+        """Return False: no other zone can take the packet."""
+        return False
+
+    def fail(self, error):
+        """Fail the waiter, unless it is done."""
+        if not self.waiter.done():
+            self.waiter.set_exception(error)
+
+    cdef bint _take(self, object reply) except -1:
+        """Keep the reply. With the last one, give the waiter the list. See `ExpectAll.take`."""
+        if not _is_of(reply, self.opaque):
+            check_ours(reply, self.opaque, payload=True)
+            if is_unserved(reply):
+                self._unserved = reply
+        self._replies.append(reply)
+        if len(self._replies) < self._wanted:
+            return False
+        if self._unserved is not None:
+            raise unexpected(self._unserved)
+        if not self.waiter.done():
+            self.waiter.set_result(self._replies)
+        return True
+
+
 cdef object _take_hits(Decoder decoder, object batch):
     """Keep the hits of a batch, and return the first reply that is none, for `ExpectHits.take`. None ends the chunk."""
     cdef list opaques = batch.opaques
@@ -44,7 +87,7 @@ cdef object _take_hits(Decoder decoder, object batch):
             index = following
             while index < count and not _is_of(reply, <bytes>opaques[index]):  # a read in between was a miss
                 index += 1
-            if index == count:
+            if index >= count:
                 return reply
             replies[index] = reply
             following = index + 1
@@ -71,7 +114,7 @@ cdef object _take_values(Decoder decoder, object batch):
             index = following
             while index < stop and not _are_equal(decoder._key, keys[index]):  # a read in between was a miss
                 index += 1
-            if index == stop:
+            if index >= stop:
                 return _new_keyed(decoder._key, hit)
             following = index + 1
             if PyBytes_GET_SIZE(<bytes>(<tuple>hit)[0]) == 0 and (<tuple>hit)[1] == 0:
@@ -105,6 +148,19 @@ def match(Decoder decoder not None, waiting, bytes data not None, node, Py_ssize
                 _check(reply, (<Read>expected).opaque, expected)
                 (<Read>expected)._answer(reply)
                 popleft()
+            except NodeUnavailable as error:
+                error.node = node
+                popleft().fail(error)
+            continue
+        if kind is PacketEntry:
+            reply = decoder._next((<PacketEntry>expected).opaque)
+            if reply is None:
+                return is_in_time
+            if timeouts and not is_in_time and not (<PacketEntry>expected).waiter.done():
+                is_in_time = True
+            try:
+                if (<PacketEntry>expected)._take(reply):
+                    popleft()
             except NodeUnavailable as error:
                 error.node = node
                 popleft().fail(error)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeGuard
 
 from evcache.zones.protocol import decoder as pure_decoder
 from evcache.zones.protocol.fields import Fields
-from evcache.zones.protocol.replies import Decoded
-from evcache.zones.transport.core import bulk, encoding, matching
+from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
+from evcache.zones.transport.core import encoding, looks, matching
 from evcache.zones.transport.core.exchange import Exchange
 from evcache.zones.transport.in_flight import ExpectReply
 
@@ -39,12 +39,16 @@ class Core(NamedTuple):
     """See `matching.match`. Its decoder is one of the same core."""
     encode_reads: Callable[[Sequence[bytes], Fields, int], tuple[bytes, list[bytes]]]
     """See `encoding.encode_reads`."""
+    qualifier: Callable[[bytes, int, str, Callable[[Any], bytes]], Callable[[Any], bytes]]
+    """See `encoding.qualifier`."""
     new_exchange: Callable[..., Exchange]
     """See `exchange.Exchange`."""
+    is_same: Callable[[AnyReply, int | None, int], TypeGuard[Hit]]
+    """See `looks.is_same`."""
     accept_hits: Callable[..., tuple[list[int], list[tuple[bytes, int]]]]
-    """See `bulk.accept_hits`."""
+    """See `looks.accept_hits`."""
     decode_values: Callable[..., tuple[int, Exception | None]]
-    """See `bulk.decode_values`."""
+    """See `looks.decode_values`."""
 
 
 PURE = Core(
@@ -52,9 +56,11 @@ PURE = Core(
     pure_decoder.Decoder,
     matching.match,
     encoding.encode_reads,
+    encoding.qualifier,
     Exchange,
-    bulk.accept_hits,
-    bulk.decode_values,
+    looks.is_same,
+    looks.accept_hits,
+    looks.decode_values,
 )
 
 COMPILED: Core | None
@@ -69,7 +75,9 @@ else:
         _compiled.Decoder,
         _compiled.match,
         _compiled.encode_reads,
+        _compiled.qualifier,
         _compiled.Exchange,
+        _compiled.is_same,
         _compiled.accept_hits,
         _compiled.decode_values,
     )

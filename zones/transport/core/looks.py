@@ -1,16 +1,27 @@
-"""Loops over the keys of a bulk read: the hits that need no closer look, and the values that need no further decoding.
+"""Looks at replies: the hits that need no closer look, and the values that need no further decoding.
 
-Each loop leaves what it does not handle to its caller, so it holds no policy. The caller passes the numbers that decide.
+Each function leaves what it does not handle to its caller, so it holds no policy. The caller passes the numbers that decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from evcache.zones.protocol.replies import AnyReply, Hit
 
 _new = tuple.__new__  # without the Python frame of a named tuple's own
+
+
+def is_same(reply: AnyReply, version: int | None, mirror: int) -> TypeGuard[Hit]:
+    """Return True if the reply is a hit with exactly this version, and no stub of a lease.
+
+    Args:
+        reply: Reply to a read.
+        version: The version. None is the version of no hit.
+        mirror: Sum of a version and its CAS.
+    """
+    return type(reply) is Hit and not reply[5] and mirror - reply[2] == version
 
 
 def accept_hits(

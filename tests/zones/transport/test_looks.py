@@ -1,4 +1,4 @@
-"""Loops over the keys of a bulk read, on each core: which hits and values they take, and what they leave to their caller."""
+"""Looks at replies, on each core: which hits and values they take, and what they leave to their caller."""
 
 from typing import NamedTuple
 
@@ -76,6 +76,33 @@ def test_both_cores_take_the_same_hits(answers, latest):
     keys = [b"%d" % number for number in range(6)]
     known = dict(zip(keys, latest, strict=True))
     assert accept(COMPILED, answers, keys, known) == accept(PURE, answers, keys, known)
+
+
+@pytest.mark.parametrize("core", CORES, ids=lambda core: core.name)
+@pytest.mark.parametrize(
+    ("reply", "version", "expected"),
+    [
+        (hit(500), 500, True),
+        (hit(500), 501, False),
+        (hit(500), None, False),
+        (hit(0), 0, True),
+        (hit(500, leased=True), 500, False),
+        (hit(500, flags=TOMBSTONE), 500, True),
+        (hit(-1), 500, False),  # a CAS of 2^64
+        (hit(MIRROR), MIRROR, True),
+        (Reply(b"VA", [b"f0", b"c1"], b"v"), MIRROR - 1, False),
+        (Reply(b"EN", [], None), None, False),
+        (None, None, False),
+    ],
+)
+def test_a_hit_of_the_same_version(core, reply, version, expected):
+    assert core.is_same(reply, version, MIRROR) is expected
+
+
+@pytest.mark.skipif(COMPILED is None, reason="evcache was built without a compiler")
+@given(replies, versions.filter(lambda version: 0 <= version <= MIRROR) | st.none())
+def test_both_cores_find_the_same_version(reply, version):
+    assert COMPILED.is_same(reply, version, MIRROR) == PURE.is_same(reply, version, MIRROR)
 
 
 def decode(data, flags):

@@ -1,4 +1,16 @@
-# Loops over the keys of a bulk read. See `bulk.py`.
+# Looks at replies. See `looks.py`.
+
+def is_same(reply, version, u64 mirror):
+    """Return True if the reply is a hit with exactly this version. See `looks.is_same`."""
+    cdef u64 cas
+    if version is None or type(reply) is not _Hit or (<tuple>reply)[5]:
+        return False
+    cas = PyLong_AsUnsignedLongLong((<tuple>reply)[2])
+    if cas == <u64>-1 and PyErr_Occurred() is not NULL:
+        PyErr_Clear()  # over 64 bits, so it is no CAS of a server
+        return False
+    return cas <= mirror and mirror - cas == <u64>version
+
 
 def accept_hits(
     list replies not None,
@@ -12,7 +24,7 @@ def accept_hits(
     long special,
     dict found not None,
 ):
-    """Add the items of one batch that need no closer look to `found`. See `bulk.accept_hits`."""
+    """Add the items of one batch that need no closer look to `found`. See `looks.accept_hits`."""
     cdef list others = []
     cdef list newer = []
     cdef u64 cas, version
@@ -70,7 +82,7 @@ def decode_values(
     special,
     dict values not None,
 ):
-    """Decode items into `values`, until one needs a closer look or the budget is spent. See `bulk.decode_values`."""
+    """Decode items into `values`, until one needs a closer look or the budget is spent. See `looks.decode_values`."""
     cdef Py_ssize_t index
     cdef bytes data
     for index in range(start, len(names)):
