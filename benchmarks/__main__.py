@@ -23,12 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import blocking_peers
 from benchmarks.contenders import Contender, contenders
 from benchmarks.measuring import Result, Round, Run, WrongAnswerError, measure
 from benchmarks.peers import POOLS
 from benchmarks.profiles import print_profiles
 from benchmarks.report import json_of, skips_of, table_of, text_of, verdicts
-from benchmarks.servers import held_by, memcached_nodes
+from benchmarks.servers import held_by, memcached_nodes, redis_protocol_server
 from benchmarks.works import NODES, Work, works
 from evcache.zones.transport.core import selected
 
@@ -46,7 +47,18 @@ OPENING_SHARE = 1.35
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 KEPT_BYTES = 32 * 1024 * 1024  # the most that it takes
 
-CLIENTS = ("evcache", "aiomcache", "emcache", "pymemcache", "pylibmc", "meta-memcache", "uvloop")
+PACKAGES = (
+    "evcache",
+    "aiomcache",
+    "emcache",
+    "valkey-glide",
+    "redis",
+    "hiredis",
+    "pymemcache",
+    "pylibmc",
+    "meta-memcache",
+    "uvloop",
+)
 
 
 @dataclass(frozen=True)
@@ -133,6 +145,16 @@ def chosen(options: argparse.Namespace) -> list[Work]:
     ]
 
 
+def taking_part(options: argparse.Namespace, redis: int | str) -> list[Contender]:
+    """Return the contenders that the command line asks for. `redis` is the port of that server, or why there is none."""
+    clients = contenders(redis)
+    if options.short:
+        clients = [client for client in clients if client.name not in blocking_peers.VARIANTS]
+    if options.clients:
+        clients = [client for client in clients if client.name in options.clients]
+    return clients
+
+
 def run_on(loop: str) -> Callable[[Coroutine[Any, Any, Any]], Any]:
     """What runs a coroutine on this kind of loop."""
     return uvloop.run if loop == "uvloop" else asyncio.run
@@ -150,7 +172,7 @@ def expected_minutes(chosen: list[Work], clients: list[Contender], pace: Pace) -
 def facts() -> dict[str, Any]:
     """The machine and the versions."""
     versions = {}
-    for name in CLIENTS:
+    for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -209,21 +231,17 @@ def main() -> None:
     seconds = options.seconds or (SHORT_SECONDS if options.short else SECONDS)
     rounds = options.rounds or (SHORT_ROUNDS if options.short else ROUNDS)
     pace = Pace(seconds, rounds, SHORT_TRIALS if options.short else TRIALS)
-    clients = contenders()
     if options.peer_pool:
         POOLS.update(dict.fromkeys(POOLS, (options.peer_pool,)))
-    if options.short:
-        clients = [client for client in clients if client.name not in ("pymemcache", "pylibmc", "meta-memcache")]
-    if options.clients:
-        clients = [client for client in clients if client.name in options.clients]
-    if not todo or not clients:
-        raise SystemExit("nothing is left to do: see --list")
     began = time.monotonic()
     kept = not options.trim and keep_memory()
-    with memcached_nodes(NODES) as (ports, servers):
+    with redis_protocol_server() as (redis, redis_about), memcached_nodes(NODES) as (ports, servers):
+        clients = taking_part(options, redis)
+        if not todo or not clients:
+            raise SystemExit("nothing is left to do: see --list")
         about = facts()
         machine = f"{about['core']} core, {about['cores']} processors, load {about['load']:.1f}"
-        print(f"{NODES} {servers}; Python {about['python']}, {machine}")
+        print(f"{NODES} {servers}; {redis_about}; Python {about['python']}, {machine}")
         print("the allocator keeps freed memory" if kept else "the allocator may give freed memory back to the kernel")
         print(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
         if options.profile:
@@ -246,6 +264,7 @@ def main() -> None:
     if options.json is not None:
         about |= {
             "servers": servers,
+            "redis_server": redis_about,
             "memory_kept": kept,
             "seconds": pace.seconds,
             "rounds": pace.rounds,

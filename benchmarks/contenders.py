@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks import blocking_peers, floor, peers
+from benchmarks import blocking_peers, floor, peers, redis_peers
 from benchmarks.measuring import ARRIVAL, CLASSIC, OURS, PURE, UNREPAIRED, Run
 from benchmarks.works import SMALL, ZONES, Work
 from evcache import EVCache, NearCache
@@ -26,8 +26,12 @@ class Contender:
     """Ways to set it up, by what they are called; or why it can't do this work."""
 
 
-def contenders() -> list[Contender]:
-    """All of them, in the order in which they are printed."""
+def contenders(redis: int | str) -> list[Contender]:
+    """All of them, in the order in which they are printed.
+
+    Args:
+        redis: Port of the Redis-protocol server, or the reason why there is none.
+    """
     return [
         Contender(OURS, lambda _: {"": _evcache}),
         Contender(
@@ -62,6 +66,8 @@ def contenders() -> list[Contender]:
         Contender("aiomcache", peers.aiomcache_variants),
         Contender("emcache", peers.emcache_variants),
         Contender("emcache, autobatching", partial(peers.emcache_variants, autobatching=True)),
+        Contender(redis_peers.VALKEY_GLIDE, partial(redis_peers.valkey_glide_variants, server=redis)),
+        Contender(redis_peers.REDIS_PY, partial(redis_peers.redis_py_variants, server=redis)),
         *(Contender(name, variants) for name, variants in blocking_peers.VARIANTS.items()),
         Contender("floor", floor.variants),
     ]

@@ -29,7 +29,7 @@ def aiomcache_variants(work: Work) -> dict[str, Opener] | str:
     """With several sizes of its pool."""
     if work.kind == "near hit":
         return "has no near cache"
-    return {_connections(size): partial(_aiomcache, pool=size) for size in POOLS[work.callers]}
+    return {connections(size): partial(_aiomcache, pool=size) for size in POOLS[work.callers]}
 
 
 def emcache_variants(work: Work, *, autobatching: bool = False) -> dict[str, Opener] | str:
@@ -38,10 +38,11 @@ def emcache_variants(work: Work, *, autobatching: bool = False) -> dict[str, Ope
         return "has no near cache"
     if autobatching and work.kind not in ("get hit", "get miss"):
         return "batches single gets alone"
-    return {_connections(size): partial(_emcache, pool=size, autobatching=autobatching) for size in POOLS[work.callers]}
+    return {connections(size): partial(_emcache, pool=size, autobatching=autobatching) for size in POOLS[work.callers]}
 
 
-def _connections(size: int) -> str:
+def connections(size: int) -> str:
+    """Name a variant by the size of its pool."""
     return f"{size} connection{'' if size == 1 else 's'}"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.contenders import contenders
 from benchmarks.measuring import OURS, measure
+from benchmarks.servers import NO_REDIS
 from benchmarks.works import ZONES, Work
 
 FUNCTIONS = 10
@@ -32,7 +33,7 @@ def print_profiles(ports: list[int], seconds: float) -> None:
 
 
 async def _profiled(work: Work, ports: list[int], seconds: float) -> tuple[cProfile.Profile, int]:
-    variants = next(one for one in contenders() if one.name == OURS).variants(work)
+    variants = next(one for one in contenders(NO_REDIS) if one.name == OURS).variants(work)
     assert not isinstance(variants, str)
     async with AsyncExitStack() as stack:
         run = await variants[""](stack, work, ports)

@@ -1,4 +1,4 @@
-"""The memcached nodes that a benchmark runs against: its own, on this machine, and able to keep versions."""
+"""Servers that a benchmark runs against, its own, on this machine: memcached nodes, and one of the Redis protocol."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 VERSIONS_SINCE = (1, 6, 27)
 IMAGES = ("memcached:1.6", "evcache-test/memcached:1.6")
 START_SECONDS = 20.0
+
+NO_REDIS = "no valkey-server or redis-server on PATH or in EVCACHE_REDIS"
 
 # Peers with a connection for each of 256 callers, several of them at once; values of 1 MB, one for each of 32 callers.
 OPTIONS = ("-l", "127.0.0.1", "-U", "0", "-c", "4096", "-m", "1024")
@@ -34,11 +37,33 @@ def memcached_nodes(count: int) -> Iterator[tuple[list[int], str]]:
     else:
         raise SystemExit("no memcached: install one, or build the image with integration/image/build.sh")
     ports = _free_ports(count)
+    options = [*OPTIONS, "-u", "memcache" if command[0] == "docker" else "nobody"]
     with ExitStack() as stack:
-        started = [stack.enter_context(_started([*command, *OPTIONS, "-p", str(port)], port)) for port in ports]
+        started = [stack.enter_context(_started([*command, *options, "-p", str(port)], port)) for port in ports]
         for process, port in zip(started, ports, strict=True):
-            _wait_for(process, port)
+            _wait_for(process, port, _version_of)
         yield ports, f"{what}, memcached {_version_of(ports[0])}"
+
+
+@contextmanager
+def redis_protocol_server() -> Iterator[tuple[int | str, str]]:
+    """Start a server that keeps nothing on disk. Return its port, and a description of it.
+
+    The first choice is the binary that EVCACHE_REDIS names. The next are `valkey-server` and `redis-server` on PATH.
+    If there is none, the reason stands in the place of the port.
+    """
+    names = (os.environ.get("EVCACHE_REDIS"), "valkey-server", "redis-server")
+    binary = next((path for name in names if name and (path := shutil.which(name)) is not None), None)
+    if binary is None:
+        yield NO_REDIS, "no Redis-protocol server"
+        return
+    (port,) = _free_ports(1)
+    with tempfile.TemporaryDirectory(prefix="evcache-bench-") as folder:
+        command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command += ["--dir", folder, "--loglevel", "warning"]
+        with _started(command, port) as process:
+            _wait_for(process, port, _redis_version_of)
+            yield port, f"a process of {binary}, version {_redis_version_of(port)}"
 
 
 @contextmanager
@@ -46,9 +71,6 @@ def _started(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]
     name = f"evcache-bench-{port}"
     if command[0] == "docker":
         command[3:3] = ["--name", name]
-        command += ["-u", "memcache"]
-    else:
-        command += ["-u", "nobody"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield process
@@ -59,11 +81,11 @@ def _started(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]
         process.wait()
 
 
-def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_for(process: subprocess.Popen[bytes], port: int, version_of: Callable[[int], str]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            _version_of(port)
+            version_of(port)
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"{process.args!r} did not start") from None
@@ -104,6 +126,16 @@ def _version_of(port: int) -> str:
         if not answer:
             raise ConnectionError("closed")
         return answer.decode().removeprefix("VERSION ").strip()
+
+
+def _redis_version_of(port: int) -> str:
+    with socket.create_connection(("127.0.0.1", port), 1) as connection, connection.makefile("rb") as answers:
+        connection.sendall(b"INFO server\r\n")
+        head = answers.readline()
+        if not head.startswith(b"$"):  # it is loading, or it closed the connection
+            raise ConnectionError(head.decode())
+        fields = dict(line.split(":", 1) for line in answers.read(int(head[1:])).decode().splitlines() if ":" in line)
+        return fields.get("valkey_version") or fields["redis_version"]
 
 
 def held_by(port: int, key: bytes) -> bytes | None:
