@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks import blocking_peers, floor, peers, redis_peers
-from benchmarks.measuring import ARRIVAL, CLASSIC, OURS, PURE, UNREPAIRED, Run
+from benchmarks import blocking_peers, bound, peers, redis_peers
+from benchmarks.measuring import ARRIVAL, BOUND, BOUND_META, CLASSIC, OURS, PURE, REDIS_PY, UNREPAIRED, VALKEY_GLIDE, Run
 from benchmarks.works import SMALL, ZONES, Work
 from evcache import EVCache, NearCache
 from evcache.zones.transport.core import selected
@@ -36,7 +36,7 @@ def contenders(redis: int | str) -> list[Contender]:
         Contender(OURS, lambda _: {"": _evcache}),
         Contender(
             ARRIVAL,
-            lambda work: {"": partial(_evcache, ordering="arrival")} if work.kind == "set" else "reads are the same",
+            lambda work: {"": partial(_evcache, ordering="arrival")} if work.is_write else "reads are the same",
         ),
         Contender(
             CLASSIC,
@@ -66,16 +66,17 @@ def contenders(redis: int | str) -> list[Contender]:
         Contender("aiomcache", peers.aiomcache_variants),
         Contender("emcache", peers.emcache_variants),
         Contender("emcache, autobatching", partial(peers.emcache_variants, autobatching=True)),
-        Contender(redis_peers.VALKEY_GLIDE, partial(redis_peers.valkey_glide_variants, server=redis)),
-        Contender(redis_peers.REDIS_PY, partial(redis_peers.redis_py_variants, server=redis)),
+        Contender(VALKEY_GLIDE, partial(redis_peers.valkey_glide_variants, server=redis)),
+        Contender(REDIS_PY, partial(redis_peers.redis_py_variants, server=redis)),
         *(Contender(name, variants) for name, variants in blocking_peers.VARIANTS.items()),
-        Contender("floor", floor.variants),
+        Contender(BOUND, bound.variants),
+        Contender(BOUND_META, partial(bound.variants, meta=True)),
     ]
 
 
 async def _evcache(stack: AsyncExitStack, work: Work, ports: list[int], **options: Any) -> Run:
     # A service has three zones, whichever of them it reads. Only a miss costs a look into the others.
-    count = work.zones if work.kind in ("set", "get miss") or work.nodes > 1 else ZONES
+    count = work.zones if work.is_write or work.kind == "get miss" or work.nodes > 1 else ZONES
     zones = {f"zone-{zone}": [f"127.0.0.1:{port}" for port in work.nodes_of(ports, zone)] for zone in range(count)}
     cache = await stack.enter_async_context(
         EVCache(
@@ -97,9 +98,17 @@ async def _evcache(stack: AsyncExitStack, work: Work, ports: list[int], **option
             [partial(cache.set, name, value, consistency="all") for name in names],
             written=[(work.nodes_of(ports, zone)[0], f"benchmark:{names[0]}".encode()) for zone in range(work.zones)],
         )
+    if work.kind == "set_many":
+        return Run(
+            OURS,
+            [partial(cache.set_many, dict.fromkeys(names, value), consistency="all")] * work.callers,
+            is_right=lambda answer: len(answer) == len(names) and all(answer.values()),
+            written=[(work.nodes_of(ports, zone)[0], f"benchmark:{names[0]}".encode()) for zone in range(work.zones)],
+        )
     if work.kind == "get miss":
         return Run(OURS, [partial(cache.get, name + ":none") for name in names], is_right=_is_none)
-    if not await cache.set_many(dict.fromkeys(names, value), consistency="all"):
+    stored = await cache.set_many(dict.fromkeys(names, value), consistency="all")
+    if not all(stored.values()):
         raise RuntimeError("the values could not be stored")
     if work.kind == "get_many":
         expected = len(names)

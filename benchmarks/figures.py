@@ -9,7 +9,7 @@ from typing import Literal
 from benchmarks.measuring import ARRIVAL, OURS, Result, ratio
 from benchmarks.works import LARGE, ZONES, Work
 
-AIOMCACHE, EMCACHE, FLOOR = "aiomcache", "emcache", "floor"
+AIOMCACHE, EMCACHE = "aiomcache", "emcache"
 BEST = "the best asyncio peer"
 ASYNCIO_PEERS = (AIOMCACHE, EMCACHE, "emcache, autobatching")
 
@@ -59,7 +59,6 @@ def figures() -> Iterator[Figure]:
         (32, EMCACHE, 3.5),
         (256, AIOMCACHE, 9),
         (256, EMCACHE, 7),
-        (32, FLOOR, 0.60),
         (1, BEST, 0.95),
     ):
         yield Figure(Work("get hit", callers=callers), OURS, against, at_least)

@@ -13,6 +13,8 @@ from typing import Any
 
 OURS, ARRIVAL, CLASSIC, UNREPAIRED = "evcache", "evcache, arrival", "evcache, classic", "evcache, no repair"
 PURE = "evcache, core in Python"
+VALKEY_GLIDE, REDIS_PY = "valkey-glide", "redis-py with hiredis"
+BOUND, BOUND_META = "bound: loop and socket alone", "bound with mg: loop and socket alone"
 
 
 class WrongAnswerError(Exception):

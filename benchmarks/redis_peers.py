@@ -16,7 +16,7 @@ from typing import Any
 import redis.asyncio
 import redis.utils
 
-from benchmarks.measuring import Run
+from benchmarks.measuring import REDIS_PY, VALKEY_GLIDE, Run
 from benchmarks.peers import POOLS, TTL_SECONDS, connections
 from benchmarks.works import Work
 
@@ -24,8 +24,6 @@ try:
     import glide
 except ImportError:  # it has no wheels for Windows
     glide = None  # type: ignore[assignment]
-
-VALKEY_GLIDE, REDIS_PY = "valkey-glide", "redis-py with hiredis"
 
 CLIENTS = {1: (1,), 32: (1, 2), 256: (1, 2, 4)}
 """Clients of valkey-glide, by callers. One has one connection, which carries the requests of all callers at once."""
@@ -67,7 +65,7 @@ def redis_py_variants(work: Work, *, server: int | str) -> Variants:
 def _cant(work: Work) -> str | None:
     if work.kind == "near hit":
         return "has no near cache of values"
-    if work.kind in ("set", "set_many"):
+    if work.is_write:
         return "takes part in reads"
     if work.nodes > 1 or work.zones > 1:
         return "reads from one server"

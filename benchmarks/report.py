@@ -13,7 +13,7 @@ from benchmarks.works import Work
 COMPARED = {OURS: "evcache/", ARRIVAL: "arrival/", CLASSIC: "classic/"}
 """Each has a column: how many times the rate of the row's contender its own is."""
 
-NAME_WIDTH = 36
+NAME_WIDTH = 48
 
 
 def table_of(work: Work, results: Results) -> str:

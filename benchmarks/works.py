@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-Kind = Literal["get hit", "get miss", "set", "get_many", "near hit"]
+Kind = Literal["get hit", "get miss", "set", "get_many", "set_many", "near hit"]
 Loop = Literal["asyncio", "uvloop"]
 
 ZONES = 3
@@ -19,7 +19,7 @@ CALLERS = (1, 32, 256)
 
 @dataclass(frozen=True)
 class Work:
-    """One kind of work. Each caller has a key of its own (for `get_many` all have the same), and waits for each answer."""
+    """One kind of work. Each caller has a key of its own (in bulk calls all have the same), and waits for each answer."""
 
     kind: Kind
     zones: int = 1
@@ -35,10 +35,22 @@ class Work:
     """Part of the short form."""
 
     @property
+    def is_bulk(self) -> bool:
+        """Each call has several keys."""
+        return self.kind in ("get_many", "set_many")
+
+    @property
+    def is_write(self) -> bool:
+        """Each call stores values."""
+        return self.kind in ("set", "set_many")
+
+    @property
     def operation(self) -> str:
         """What is done, without how much of it."""
         if self.kind == "set":
             return f"set to {_count(self.zones, 'zone')}"
+        if self.kind == "set_many":
+            return f"set_many of {self.keys} to {_count(self.zones, 'zone')}"
         if self.kind == "get_many":
             return f"get_many of {self.keys}, {_count(self.nodes, 'node')}"
         return f"get miss in {self.zones} zones" if self.kind == "get miss" and self.zones > 1 else self.kind
@@ -55,8 +67,8 @@ class Work:
 
     @property
     def names(self) -> list[str]:
-        """The keys, all of one length: the floor counts bytes."""
-        return [f"key:{number:06}" for number in range(self.keys if self.kind == "get_many" else self.callers)]
+        """The keys, all of one length: the bound counts bytes."""
+        return [f"key:{number:06}" for number in range(self.keys if self.is_bulk else self.callers)]
 
     def nodes_of(self, ports: list[int], zone: int) -> list[int]:
         """The ports of a zone's nodes."""
