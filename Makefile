@@ -47,7 +47,7 @@ types: $(READY)
 bench: $(READY)  ## side by side with other clients, a quarter of an hour; ARGS='--only "get hit" --json FILE'
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-short: $(READY)  ## the same in less than a minute: what the figures to be reached need
+bench-short: $(READY)  ## the same in about a minute: what the figures to be reached need
 	$(BIN)/python -m benchmarks --short $(ARGS)
 
 SECONDS ?= 600

@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks import blocking_peers
 from benchmarks.contenders import Contender, contenders
-from benchmarks.measuring import Result, Round, Run, WrongAnswerError, measure
+from benchmarks.measuring import CannotTakePartError, Result, Round, Run, WrongAnswerError, measure
 from benchmarks.peers import POOLS
 from benchmarks.profiles import print_profiles
 from benchmarks.report import json_of, skips_of, table_of, text_of, verdicts
@@ -79,7 +79,10 @@ async def best_of(stack: AsyncExitStack, contender: Contender, work: Work, ports
     opened: dict[str, tuple[Run, AsyncExitStack]] = {}
     for variant, opener in variants.items():
         own = await stack.enter_async_context(AsyncExitStack())
-        run = await opener(own, work, ports)
+        try:
+            run = await opener(own, work, ports)
+        except CannotTakePartError as error:
+            return str(error)
         run.name, run.variant = contender.name, variant
         await check(run, work)
         opened[variant] = run, own
@@ -123,6 +126,8 @@ async def compare(
                 skipped[contender.name] = run
             else:
                 runs.append(run)
+        if not runs:
+            return {}, skipped
         gc.collect()
         turns: dict[str, list[Round]] = {run.name: [] for run in runs}
         for number in range(pace.rounds + 1):

@@ -70,6 +70,7 @@ async def _pymemcache(stack: AsyncExitStack, work: Work, ports: list[int]) -> Ru
         [clients] * work.callers,
         get=lambda client: client.get,
         put=lambda client, key: partial(client.set, key, work.value, expire=TTL_SECONDS),
+        put_many=lambda client, values: partial(client.set_many, values, expire=TTL_SECONDS),
         get_many=lambda client: client.get_many,
     )
 
@@ -100,11 +101,14 @@ async def _pylibmc(stack: AsyncExitStack, work: Work, ports: list[int], *, binar
         clients,
         get=lambda client: client.get,
         put=lambda client, key: partial(client.set, key, work.value, time=TTL_SECONDS),
+        put_many=lambda client, values: partial(client.set_multi, values, time=TTL_SECONDS),
         get_many=lambda client: client.get_multi,
     )
 
 
 def _meta_memcache_variants(work: Work) -> dict[str, Opener] | str:
+    if work.kind == "set_many":
+        return "stores one key at a time"
     sizes = (READ_BUFFER_BYTES, 2 * LARGE) if work.size == LARGE else (READ_BUFFER_BYTES,)
     return _cant(work) or {f"buffer of {size // 1000} kB": partial(_meta_memcache, buffer=size) for size in sizes}
 
@@ -145,13 +149,23 @@ def _run(
     get: Callable[[Any], Callable[[str], Any]],
     put: Callable[[Any, str], Callable[[], Any]],
     get_many: Callable[[Any], Callable[[list[str]], dict[Any, Any]]],
+    put_many: Callable[[Any, dict[str, bytes]], Callable[[], list[Any]]] | None = None,
 ) -> Run:
-    """One list of clients, one for each zone, for each caller."""
+    """One list of clients, one for each zone, for each caller. `put_many` returns the keys that were not stored."""
     keys = [f"{name}:{one}" for one in work.names]
     if work.kind == "set":
         return Run(
             name,
             [_all_true([put(client, key) for client in mine]) for mine, key in zip(clients, keys, strict=True)],
+            written=[(port, keys[0].encode()) for port in ports[: work.zones]],
+            in_threads=True,
+        )
+    if work.kind == "set_many":
+        assert put_many is not None
+        values = dict.fromkeys(keys, work.value)
+        return Run(
+            name,
+            [_none_failed([put_many(client, values) for client in mine]) for mine in clients],
             written=[(port, keys[0].encode()) for port in ports[: work.zones]],
             in_threads=True,
         )
@@ -179,6 +193,10 @@ def _run(
 
 def _all_true(puts: list[Callable[[], Any]]) -> Callable[[], Any]:
     return puts[0] if len(puts) == 1 else lambda: all(put() for put in puts)
+
+
+def _none_failed(puts: list[Callable[[], list[Any]]]) -> Callable[[], bool]:
+    return lambda: sum(len(put()) for put in puts) == 0  # every zone is written, also behind a failure
 
 
 def _first(gets: list[Callable[[str], Any]], key: str) -> Callable[[], Any]:

@@ -9,7 +9,19 @@ from functools import partial
 from typing import Any
 
 from benchmarks import blocking_peers, bound, peers, redis_peers
-from benchmarks.measuring import ARRIVAL, BOUND, BOUND_META, CLASSIC, OURS, PURE, REDIS_PY, UNREPAIRED, VALKEY_GLIDE, Run
+from benchmarks.measuring import (
+    ARRIVAL,
+    BOUND,
+    BOUND_META,
+    CLASSIC,
+    OURS,
+    PURE,
+    REDIS_PY,
+    UNREPAIRED,
+    VALKEY_GLIDE,
+    CannotTakePartError,
+    Run,
+)
 from benchmarks.works import SMALL, ZONES, Work
 from evcache import EVCache, NearCache
 from evcache.zones.transport.core import selected
@@ -122,7 +134,7 @@ async def _evcache(stack: AsyncExitStack, work: Work, ports: list[int], **option
         item = await cache.get_item(names[0])
         item = await cache.get_item(names[0])
         if item is None or item.source != "near":
-            raise RuntimeError("it is not in the near cache")
+            raise CannotTakePartError("the client keeps no copy of what these servers return")
     return Run(OURS, [partial(cache.get, name) for name in names], values=lambda answer: [answer])
 
 

@@ -21,6 +21,10 @@ class WrongAnswerError(Exception):
     """A contender answered what it should not have: its figures would be worth nothing."""
 
 
+class CannotTakePartError(Exception):
+    """A contender cannot do a kind of work on these servers. The text is the reason."""
+
+
 @dataclass
 class Run:
     """A contender that is connected and ready for one kind of work."""

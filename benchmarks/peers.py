@@ -25,11 +25,16 @@ Opener = Callable[[AsyncExitStack, Work, list[int]], Awaitable[Run]]
 POOLS = {1: (1, 2), 32: (1, 2, 8, 32), 256: (1, 8, 32, 256)}
 
 
+def pool_sizes(work: Work) -> tuple[int, ...]:
+    """Return the sizes to try. A caller of `set_many` has as many requests at a time as a number of callers."""
+    return POOLS[32 if work.kind == "set_many" else work.callers]
+
+
 def aiomcache_variants(work: Work) -> dict[str, Opener] | str:
     """With several sizes of its pool."""
     if work.kind == "near hit":
         return "has no near cache"
-    return {connections(size): partial(_aiomcache, pool=size) for size in POOLS[work.callers]}
+    return {connections(size): partial(_aiomcache, pool=size) for size in pool_sizes(work)}
 
 
 def emcache_variants(work: Work, *, autobatching: bool = False) -> dict[str, Opener] | str:
@@ -38,7 +43,7 @@ def emcache_variants(work: Work, *, autobatching: bool = False) -> dict[str, Ope
         return "has no near cache"
     if autobatching and work.kind not in ("get hit", "get miss"):
         return "batches single gets alone"
-    return {connections(size): partial(_emcache, pool=size, autobatching=autobatching) for size in POOLS[work.callers]}
+    return {connections(size): partial(_emcache, pool=size, autobatching=autobatching) for size in pool_sizes(work)}
 
 
 def connections(size: int) -> str:
@@ -70,6 +75,16 @@ async def _aiomcache(stack: AsyncExitStack, work: Work, ports: list[int], *, poo
 
         calls = list(map(written_to_one if work.zones == 1 else written_to_all, keys))
         return Run("aiomcache", calls, written=[(port, keys[0]) for port in ports[: work.zones]])
+    if work.kind == "set_many":
+
+        async def store_many() -> bool:
+            # It has no call for several keys.
+            return all(
+                await asyncio.gather(*(client.set(key, value, exptime=TTL_SECONDS) for key in keys for client in clients))
+            )
+
+        written = [(port, keys[0]) for port in ports[: work.zones]]
+        return Run("aiomcache", [store_many] * work.callers, written=written)
     if work.kind == "get miss":
         missing = [key + b":none" for key in keys]
         if work.zones == 1:
@@ -133,6 +148,15 @@ async def _emcache(stack: AsyncExitStack, work: Work, ports: list[int], *, pool:
             is_right=operator.not_,  # None when stored: it raises when not
             written=[(port, keys[0]) for port in ports[: work.zones]],
         )
+    if work.kind == "set_many":
+
+        async def store_many() -> bool:
+            # It has no call for several keys.
+            await asyncio.gather(*(client.set(key, value, exptime=TTL_SECONDS) for key in keys for client in clients))
+            return True  # it raises if one was not stored
+
+        written = [(port, keys[0]) for port in ports[: work.zones]]
+        return Run("emcache", [store_many] * work.callers, written=written)
     if work.kind == "get miss":
         missing = [key + b":none" for key in keys]
         if work.zones == 1:

@@ -63,12 +63,10 @@ def redis_py_variants(work: Work, *, server: int | str) -> Variants:
 
 
 def _cant(work: Work) -> str | None:
-    if work.kind == "near hit":
-        return "has no near cache of values"
-    if work.is_write:
-        return "takes part in reads"
+    if work.kind == "near hit" or work.is_write:
+        return "takes part in reads from a server"
     if work.nodes > 1 or work.zones > 1:
-        return "reads from one server"
+        return "reads from one server alone"
     return None
 
 

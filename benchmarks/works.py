@@ -93,13 +93,13 @@ def works() -> list[Work]:
                 for callers in ((32,) if other and zones == 1 else CALLERS)
             ]
             if not other:
-                made += [Work("set", zones=zones, size=MEDIUM, callers=32)]
+                made += [Work("set", zones=zones, size=MEDIUM, callers=32, short=zones > 1)]
                 made += [
                     Work("set", zones=zones, size=LARGE, callers=callers, short=zones == 1)
                     for callers in ((1, 32) if zones == 1 else (1,))
                 ]
         made += [
-            Work("get_many", keys=keys, nodes=nodes, loop=loop, short=short and keys == 100 and nodes == 1)
+            Work("get_many", keys=keys, nodes=nodes, loop=loop, short=short and (keys, nodes) in ((100, 1), (1000, NODES)))
             for keys in ((100,) if other else (10, 100, 1000))
             for nodes in (1, NODES)
         ]
@@ -108,7 +108,7 @@ def works() -> list[Work]:
             for nodes in (1, NODES)
         ]
         if not other:
-            made += [Work("near hit", short=True)]
+            made += [Work("set_many", keys=100, zones=ZONES, short=True), Work("near hit", short=True)]
     return made
 
 

@@ -6,8 +6,11 @@ import asyncio
 
 import pytest
 
-from benchmarks.figures import AIOMCACHE, BEST, EMCACHE, Figure, figures, verdict
+from benchmarks.contenders import contenders
+from benchmarks.figures import AIOMCACHE, ASYNCIO_PEERS, BEST, EMCACHE, Figure, figures, verdict
 from benchmarks.measuring import Result, Run, WrongAnswerError, measure, percentile, ratio
+from benchmarks.peers import POOLS, pool_sizes
+from benchmarks.report import text_of
 from benchmarks.works import Work, works
 
 WORK = Work("get hit", callers=32)
@@ -64,6 +67,30 @@ def test_every_figure_is_about_work_that_is_measured():
     """That includes the short form. A figure of work that no benchmark does would never be missed."""
     done = {work.title for work in works() if work.short}
     assert {figure.work.title for figure in figures()} <= done
+
+
+def test_every_figure_compares_contenders_that_exist():
+    """A figure of a contender with another name would never be measured."""
+    names = {contender.name for contender in contenders("no server")}
+    assert {figure.ours for figure in figures()} <= names
+    assert {figure.against for figure in figures()} <= names | {BEST}
+    assert set(ASYNCIO_PEERS) <= names
+
+
+def test_the_report_names_each_figure_with_its_verdict_and_counts_the_rest():
+    figure = Figure(WORK, "evcache", EMCACHE, 4.5)
+    results = {"evcache": result([9, 9, 9]), EMCACHE: result([2, 2, 2])}
+    missed = verdict(Figure(WORK, "evcache", EMCACHE, 4.6), {WORK.title: results})
+    lines = text_of([verdict(figure, {WORK.title: results}), missed, verdict(figure, {})]).splitlines()[1:]
+    assert [line.split()[:4] for line in lines[:2]] == [["reached", "4.50", "of", "4.5"], ["missed", "4.50", "of", "4.6"]]
+    assert lines[0].endswith("evcache / emcache")
+    assert lines[2:] == ["  not measured: 1"]
+
+
+def test_a_caller_of_set_many_has_as_many_connections_as_many_callers():
+    """The peers' own calls for its keys run at once."""
+    assert pool_sizes(Work("set_many", keys=100, zones=3)) == POOLS[32]
+    assert pool_sizes(Work("get_many", keys=100)) == POOLS[1]
 
 
 def test_titles_name_one_kind_of_work_each():
