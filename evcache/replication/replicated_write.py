@@ -233,13 +233,15 @@ class ReplicatedWrite:
             put: Takes each zone write, and starts it when it is its turn. If None, all start now.
         """
         self._sent_at = asyncio.get_running_loop().time() if since is None else since
-        writes = [ZoneWrite(self, pool, pool.node(place), deadline) for pool in pools]
-        self._open += len(writes)
         # All are counted before any is sent, because one zone that fails at once must not complete the write.
-        counted = 0
-        for write in writes:
-            self.outcomes[write.zone] = Outcome.PENDING
+        writes: list[ZoneWrite] = []
+        outcomes, pending, counted = self.outcomes, Outcome.PENDING, 0
+        for pool in pools:
+            write = ZoneWrite(self, pool, pool.node(place), deadline)
+            writes.append(write)
+            outcomes[write.zone] = pending
             counted += write.counts
+        self._open += len(writes)
         self._counted += counted
         self._undecided += counted
         put = put or ZoneWrite.start
@@ -271,9 +273,13 @@ class ReplicatedWrite:
     def _acknowledge(self) -> None:
         self.acknowledgements += 1
         if self.acknowledgements == self._enough:
-            store = self.command
-            if isinstance(store, StoreCommand) and store.carried and store.believed and store.version is not None:
-                self._parts.seen_versions.note(store.key, store.version)
+            self._note_version()
+
+    def _note_version(self) -> None:
+        """Remember the version that enough zones hold."""
+        store = self.command
+        if isinstance(store, StoreCommand) and store.carried and store.believed and store.version is not None:
+            self._parts.seen_versions.note(store.key, store.version)
 
     async def wait_until_decided(self) -> None:
         """Wait until enough zones have acknowledged, or until that has become impossible, at the latest by the deadline."""
@@ -283,22 +289,20 @@ class ReplicatedWrite:
     def report(self, write: ZoneWrite, outcome: Outcome, error: CacheError | None = None) -> None:
         """Record the outcome of one zone."""
         self.outcomes[write.zone] = outcome
+        acknowledged = outcome in self._acknowledged
         if error is not None:
             self.failures[write.zone] = error
-        acknowledged = outcome in self._acknowledged
         if write.counts:
             self._undecided -= 1
-            if acknowledged:
-                self._acknowledge()
+            if acknowledged:  # `_acknowledge`, without a call for each zone
+                self.acknowledgements = count = self.acknowledgements + 1
+                if count == self._enough:
+                    self._note_version()
             elif error is not None:
                 self._failed += 1
         handoff = self._parts.handoff
-        if handoff is not None:
-            if acknowledged:
-                if handoff.hints.count:
-                    self._end_hints(handoff, write.zone)
-            elif _is_missed(error) and isinstance(self.command, StoreCommand):
-                handoff.record_write(write.zone, self.command, self.age, self.cause)
+        if handoff is not None and (not acknowledged or handoff.hints.count):
+            self._update_hints(handoff, write.zone, error, acknowledged=acknowledged)
         self._open -= 1
         if not self._open:
             self._end()
@@ -307,6 +311,13 @@ class ReplicatedWrite:
             hooks.zone_wrote(write.zone, outcome, late=self.completion.done())
         if outcome is not Outcome.SUPERSEDED or not self._is_sent_again():
             self._complete_if_decided()
+
+    def _update_hints(self, handoff: HintedHandoff, zone: str, error: CacheError | None, *, acknowledged: bool) -> None:
+        """End the hints that a zone does not need any more, or keep one for the write that it missed."""
+        if acknowledged:
+            self._end_hints(handoff, zone)
+        elif _is_missed(error) and isinstance(self.command, StoreCommand):
+            handoff.record_write(zone, self.command, self.age, self.cause)
 
     def _end_hints(self, handoff: HintedHandoff, zone: str) -> None:
         """End the hints that a zone does not need any more, because it has this write."""
@@ -343,11 +354,11 @@ class ReplicatedWrite:
                     handoff.record_touch(zone, command.key, command.version, command.ttl, self.age)
 
     def _complete_if_decided(self) -> None:
-        required = self.required
-        if (
-            self.acknowledgements >= required or self.acknowledgements + self._undecided < required
-        ) and not self.completion.done():
-            self.completion.set_result(None)
+        acknowledgements, required = self.acknowledgements, self.required
+        if acknowledgements >= required or acknowledgements + self._undecided < required:
+            completion = self.completion
+            if not completion.done():
+                completion.set_result(None)
 
 
 def _is_missed(error: CacheError | None) -> TypeGuard[NodeError]:

@@ -58,23 +58,24 @@ class ZoneWrite:
         if lane is not None:
             self.lane = lane
             self.size = size
-        connection = self.node.connection()
+        node = self.node
+        connection = node.connection()
         if connection is None:
-            if not self.node.may_answer:
-                self.set_exception(self.node.unavailable())
+            if not node.may_answer:
+                self.set_exception(node.unavailable())
             elif self.lane is not None:
                 return False
             else:  # to wait for a connection takes a task
-                self._spawn(execute(self.command, self.node, self.deadline))
+                self._spawn(execute(self.command, node, self.deadline))
             return True
         try:
-            result = self.command.send(connection, capabilities_of(self.node), self, self.deadline)
+            result = self.command.send(connection, node.capabilities or capabilities_of(node), self, self.deadline)
         except CacheError as error:  # `Unsupported` too: the zones after this one must still get the write
             if self.lane is not None and isinstance(error, QueueFull):
                 return False
             self.set_exception(error)
             return True
-        if isinstance(result, Sent):
+        if type(result) is Sent:
             self._interpret = result.interpret
         elif isinstance(result, Skipped):
             self._report(result.outcome)
