@@ -13,7 +13,7 @@ from evcache import EVCache
 from evcache.zones.transport.classic.pool import PoolLimits
 from integration.patience import PATIENT_NODES
 from integration.raw import connections_made, stats
-from tests.support.cores import CORES, running
+from tests.support.cores import TRANSPORTS, running
 
 CANCELLED_CALLS = 10_000
 KEYS = 50
@@ -92,9 +92,6 @@ class Storm:
 def connections_open(zones: dict[str, list[str]]) -> dict[str, int]:
     """How many connections each server has, as it says itself."""
     return {address: int(stats(address)["curr_connections"]) for addresses in zones.values() for address in addresses}
-
-
-TRANSPORTS = [*(("meta", core) for core in CORES), ("classic", CORES[0])]  # no core takes part in the classic protocol
 
 
 @pytest.mark.parametrize(("transport", "core"), TRANSPORTS, ids=lambda one: getattr(one, "name", one))

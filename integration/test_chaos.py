@@ -7,6 +7,7 @@ import pytest
 from integration.chaos.fault_plan import Fault, Pace
 from integration.chaos.program import NO_REPAIR, Settings, TooOld, require_versions, run
 from integration.chaos.promises import Promise
+from tests.support.cores import CORES, running
 
 SEED = 3
 # Short faults, so that many fit into a run that CI can wait for. `python -m integration.chaos` has longer ones.
@@ -29,10 +30,10 @@ def versioned_zones(zones):
     return checked_for_versions(zones)
 
 
-@pytest.fixture(scope="module")
-def report(servers):
-    """Report of a run with every kind of fault."""
-    with servers.best.local_zones().running() as zones:
+@pytest.fixture(scope="module", params=CORES, ids=lambda core: core.name)
+def report(servers, request):
+    """Report of a run with every kind of fault, on each core."""
+    with running(request.param), servers.best.local_zones().running() as zones:
         return chaos(checked_for_versions(zones), seconds=20.0)
 
 

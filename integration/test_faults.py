@@ -11,6 +11,7 @@ from evcache.errors import ConnectionLost, NodeTimeout, NodeUnavailable, Protoco
 from evcache.zones.testing.fault_proxy.proxy import FaultProxy
 from evcache.zones.transport.classic.pool import PoolLimits
 from integration.raw import stats
+from tests.support.cores import TRANSPORTS, name_of, running
 
 # Timeout in seconds of a call that is expected to use all of it.
 TIMEOUT = 1.0
@@ -24,10 +25,12 @@ CALLS = 50
 BIG = "b" * 20_000
 
 
-@pytest.fixture(params=["meta", "classic"])
+@pytest.fixture(params=TRANSPORTS, ids=name_of)
 def transport(request):
-    """Each test runs on both transports."""
-    return request.param
+    """Each test runs on both transports, and on both cores."""
+    name, core = request.param
+    with running(core):
+        yield name
 
 
 @asynccontextmanager

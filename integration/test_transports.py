@@ -11,6 +11,7 @@ import pytest
 
 from evcache import CacheUnavailable, EVCache, NodeSettings
 from evcache.zones import SocketDialer
+from tests.support.cores import TRANSPORTS, name_of, running
 
 BINARY = shutil.which("memcached")
 pytestmark = [pytest.mark.memcached, pytest.mark.skipif(BINARY is None, reason="no memcached binary on PATH")]
@@ -26,10 +27,12 @@ async def works(zones, **settings):
         return True
 
 
-@pytest.fixture(params=["meta", "classic"])
+@pytest.fixture(params=TRANSPORTS, ids=name_of)
 def transport(request):
-    """Each way is tried with both protocols."""
-    return request.param
+    """Each way is tried with both protocols, and on both cores."""
+    name, core = request.param
+    with running(core):
+        yield name
 
 
 def free_port(host="127.0.0.1"):

@@ -6,6 +6,16 @@ from evcache.zones.transport.core.selected import COMPILED, PURE
 CORES = [PURE] if COMPILED is None else [PURE, COMPILED]
 
 
+# Each transport on each core. No core takes part in the classic protocol.
+TRANSPORTS = [*(("meta", core) for core in CORES), ("classic", PURE)]
+
+
+def name_of(transport):
+    """Return the identifier of a test with one of `TRANSPORTS`."""
+    name, core = transport
+    return f"{name} {core.name}" if name == "meta" else name
+
+
 class running:
     """Context in which new connections run on this core."""
 

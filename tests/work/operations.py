@@ -73,14 +73,14 @@ OPERATIONS = {
 }
 
 
-def count(name):
-    """The `Work` of one of `OPERATIONS`, on the core in Python."""
+def count(name, core=PURE):
+    """The `Work` of one of `OPERATIONS` on a core."""
     # No collection in between: what others have left in this process would be finished off, and counted here.
     collects = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
-        with running(PURE):
+        with running(core):
             return run(_count(OPERATIONS[name]))
     finally:
         if collects:

@@ -22,8 +22,13 @@ MEMORY = frozenset({"pending", "pending_bytes"})
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
+def key_of(core):
+    """Return the key of a core's figures under this Python."""
+    return PYTHON if core.name == "pure" else f"{PYTHON} {core.name}"
+
+
 def load():
-    """The `Work` of each operation by name, by Python."""
+    """The `Work` of each operation by name, by Python and core."""
     known = json.loads(FILE.read_text("utf-8"))
     return {python: {name: Work(**figures) for name, figures in operations.items()} for python, operations in known.items()}
 

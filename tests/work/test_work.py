@@ -5,9 +5,10 @@ import gc
 
 import pytest
 
+from tests.support.cores import CORES
 from tests.work.counting import NOT_COUNTED, OURS, Calls, Instructions, Work
 from tests.work.operations import OPERATIONS, count
-from tests.work.stored import MEMORY, MUCH_LESS, PYTHON, TOLERANCE, compare, load
+from tests.work.stored import MEMORY, MUCH_LESS, PYTHON, TOLERANCE, compare, key_of, load
 
 STORED = load()
 known_python = pytest.mark.skipif(
@@ -15,15 +16,20 @@ known_python = pytest.mark.skipif(
 )
 
 
-@known_python
-def test_every_operation_has_figures_and_no_other():
-    assert STORED[PYTHON].keys() == OPERATIONS.keys()
+each_core = pytest.mark.parametrize("core", CORES, ids=lambda core: core.name)
 
 
 @known_python
+@each_core
+def test_every_operation_has_figures_and_no_other(core):
+    assert STORED[key_of(core)].keys() == OPERATIONS.keys()
+
+
+@known_python
+@each_core
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_does_no_more_than_it_did(name):
-    problems = compare(count(name), STORED[PYTHON][name])
+def test_an_operation_does_no_more_than_it_did(name, core):
+    problems = compare(count(name, core), STORED[key_of(core)][name])
     assert not problems, "\n".join(problems)
 
 
