@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evcache.zones.nodes.node import Node
-from evcache.zones.routing.ketama import Ring, ring_of, ring_position
+from evcache.zones.routing.ketama import Ring, ring_of
 from evcache.zones.routing.zone_order import is_ejected
 from evcache.zones.topology.model import Mode, Zone
 
@@ -40,11 +40,7 @@ class ZonePool:
         """Return the keys grouped by the node that holds them. Each node has at least one key."""
         if self._ring is None:
             return [(self.nodes[0], keys)] if keys else []
-        batches: dict[int, list[bytes]] = {}
-        owner = self._ring.owner
-        for key in keys:
-            batches.setdefault(owner(ring_position(key)), []).append(key)
-        return [(self.nodes[index], some) for index, some in batches.items()]
+        return [(self.nodes[index], some) for index, some in self._ring.group(keys).items()]
 
     @property
     def is_ejected(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeGuard
@@ -10,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeGuard
 from evcache.zones.protocol import decoder as pure_decoder
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
-from evcache.zones.transport.core import encoding, looks, matching
+from evcache.zones.transport.core import encoding, looks, matching, placement
 from evcache.zones.transport.core.exchange import Exchange
 from evcache.zones.transport.in_flight import ExpectReply
 
@@ -41,6 +42,10 @@ class Core(NamedTuple):
     """See `encoding.encode_reads`."""
     qualifier: Callable[[bytes, int, str, Callable[[Any], bytes]], Callable[[Any], bytes]]
     """See `encoding.qualifier`."""
+    ring_position: Callable[[bytes], int]
+    """See `placement.ring_position`."""
+    group_by_owner: Callable[[Iterable[bytes], array[int], array[int]], dict[int, list[bytes]]]
+    """See `placement.group_by_owner`."""
     new_exchange: Callable[..., Exchange]
     """See `exchange.Exchange`."""
     is_same: Callable[[AnyReply, int | None, int], TypeGuard[Hit]]
@@ -57,6 +62,8 @@ PURE = Core(
     matching.match,
     encoding.encode_reads,
     encoding.qualifier,
+    placement.ring_position,
+    placement.group_by_owner,
     Exchange,
     looks.is_same,
     looks.accept_hits,
@@ -76,6 +83,8 @@ else:
         _compiled.match,
         _compiled.encode_reads,
         _compiled.qualifier,
+        _compiled.ring_position,
+        _compiled.group_by_owner,
         _compiled.Exchange,
         _compiled.is_same,
         _compiled.accept_hits,

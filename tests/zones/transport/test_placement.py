@@ -1,0 +1,57 @@
+"""The nodes of keys, on each core: the first word of MD5, and the first point at or behind it."""
+
+from array import array
+from bisect import bisect_left
+from hashlib import md5
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.cores import CORES
+
+each_core = pytest.mark.parametrize("core", CORES, ids=lambda core: core.name)
+words = st.integers(0, 2**32 - 1)
+
+
+def first_word(key):
+    return int.from_bytes(md5(key, usedforsecurity=False).digest()[:4], "little")
+
+
+@each_core
+@pytest.mark.parametrize("size", [0, 1, 54, 55, 56, 57, 63, 64, 65, 119, 120, 121, 127, 128, 129, 250])
+def test_the_position_is_the_first_word_of_md5_for_each_length_of_the_last_block(core, size):
+    key = bytes(range(33, 33 + 90)) * 3
+    assert core.ring_position(key[:size]) == first_word(key[:size])
+
+
+@each_core
+@given(st.binary(max_size=300))
+def test_the_position_of_any_key(core, key):
+    assert core.ring_position(key) == first_word(key)
+
+
+@each_core
+@given(st.lists(st.binary(max_size=20), max_size=20), st.lists(words, min_size=1, max_size=8, unique=True).map(sorted))
+def test_each_key_goes_to_the_first_point_at_or_behind_it(core, keys, points):
+    owners = [point % 3 for point in points]
+    groups = core.group_by_owner(keys, array("I", points), array("I", owners))
+    expected = {}
+    for key in keys:
+        index = bisect_left(points, first_word(key))
+        expected.setdefault(owners[index % len(owners)], []).append(key)
+    assert list(groups.items()) == list(expected.items())
+
+
+@each_core
+def test_a_key_exactly_at_a_point_belongs_to_it(core):
+    position = first_word(b"k")
+    points = array("I", [position - 1, position, position + 1])
+    assert core.group_by_owner([b"k"], points, array("I", [7, 8, 9])) == {8: [b"k"]}
+
+
+@each_core
+@pytest.mark.parametrize("key", ["k", None, 1])
+def test_a_key_is_bytes(core, key):
+    with pytest.raises(TypeError):
+        core.group_by_owner([key], array("I", [1]), array("I", [0]))
