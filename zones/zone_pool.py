@@ -8,6 +8,7 @@ from evcache.zones.nodes.node import Node
 from evcache.zones.routing.ketama import Ring, ring_of
 from evcache.zones.routing.zone_order import is_ejected
 from evcache.zones.topology.model import Mode, Zone
+from evcache.zones.transport.core import selected
 
 
 class ZonePool:
@@ -40,7 +41,8 @@ class ZonePool:
         """Return the keys grouped by the node that holds them. Each node has at least one key."""
         if self._ring is None:
             return [(self.nodes[0], keys)] if keys else []
-        return [(self.nodes[index], some) for index, some in self._ring.group(keys).items()]
+        groups = selected.SELECTED.group_by_owner(keys, *self._ring.arrays())
+        return [(self.nodes[index], some) for index, some in groups.items()]
 
     @property
     def is_ejected(self) -> bool:

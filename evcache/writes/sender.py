@@ -29,7 +29,8 @@ from evcache.options import Options
 from evcache.replication.commands.command import Command
 from evcache.replication.commands.guarded_store import DeleteCommand, StoreCommand
 from evcache.replication.hlc import HybridLogicalClock
-from evcache.replication.replicated_write import ReplicatedWrite, Replicator
+from evcache.replication.replicated_write import ReplicatedWrite
+from evcache.replication.replicator import Replicator
 from evcache.replication.zone_write import ZoneWrite
 from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER
@@ -158,6 +159,7 @@ class RetriedWrite:
     def end(self) -> None:
         """Report the change. Nothing is sent again from now on: the caller has its result, or does not wait for it."""
         sender = self._sender
+        self.attempt.take_stored()  # which a caller that was cancelled has not waited for
         self.attempt.resend_with(None)  # a reference to this object would keep both until the garbage collector runs
         if sender.latest.get(self.key) is self:
             del sender.latest[self.key]

@@ -18,7 +18,8 @@ from evcache.replication.gutter import GutterPool
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.lanes import Flow, Lanes
-from evcache.replication.replicated_write import ReplicatedWrite, Replicator
+from evcache.replication.replicated_write import ReplicatedWrite
+from evcache.replication.replicator import Replicator
 from evcache.replication.seen_versions import SeenVersions
 from evcache.results import Outcome, WriteResult
 from evcache.values.ttl import to_exptime

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import md5
 from struct import Struct
 from weakref import WeakValueDictionary
 
-from evcache.zones.transport.core import selected
-
 POINTS_PER_NODE = 160  # spymemcached's DefaultKetamaNodeLocatorConfiguration
 _WORDS_PER_DIGEST = 4
+_WORD_BYTES = 4
 _SUFFIXES = tuple(b"-%d" % number for number in range(POINTS_PER_NODE // _WORDS_PER_DIGEST))
 _words = Struct(f"<{POINTS_PER_NODE}I").unpack
 
@@ -37,8 +36,9 @@ _NODES_AT_ONCE = 100
 _COMPACT_NODES = 250
 
 
-ring_position = selected.SELECTED.ring_position
-"""Position of a key on the rings of all zones, so that one hash serves a lookup in each."""
+def ring_position(key: bytes) -> int:
+    """Return the position of a key on the rings of all zones, so that one hash serves a lookup in each."""
+    return int.from_bytes(md5(key, usedforsecurity=False).digest()[:_WORD_BYTES], "little")
 
 
 def points(label: str) -> list[int]:
@@ -70,14 +70,14 @@ class Ring:
         # Behind the last point, the ring continues with the first one.
         return self._owners[index] if index < len(self._owners) else self._owners[0]
 
-    def group(self, keys: Iterable[bytes]) -> dict[int, list[bytes]]:
-        """Return the keys of each node, by the index of the node."""
-        points, owners = self._points, self._owners
-        if not isinstance(points, array) or not isinstance(owners, array):
-            if self._packed is None:
-                self._packed = array("I", points), array("I", owners)
-            points, owners = self._packed
-        return selected.SELECTED.group_by_owner(keys, points, owners)
+    def arrays(self) -> tuple[array[int], array[int]]:
+        """Return the points in order, and the index of the node of each, for lookups of many keys."""
+        if self._packed is None:
+            points, owners = self._points, self._owners
+            if not isinstance(points, array) or not isinstance(owners, array):
+                points, owners = array("I", points), array("I", owners)
+            self._packed = points, owners
+        return self._packed
 
     def _make(self, labels: Sequence[str]) -> Iterator[None]:
         self._packed = None  # points and owners as arrays, once a bulk call needs them

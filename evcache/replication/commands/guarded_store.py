@@ -19,7 +19,7 @@ from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome
 from evcache.values.flags import FLAG_INT, FLAG_TOMBSTONE
 from evcache.zones.nodes.capabilities import FITS_ANYWHERE_BYTES, Capabilities
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol.operations import GuardedStore, StoreMode
+from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES, GuardedStore, StoreMode
 from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, unexpected
 from evcache.zones.transport.base import Transport
 from evcache.zones.transport.in_flight import Waiter
@@ -113,17 +113,29 @@ class StoreCommand:
             return _TOO_LARGE  # the server would delete its item of the key, and then refuse
         if self._cas is None or not capabilities.versions:
             return self._send_plain(connection, waiter, deadline)
-        self.carried = True
         if not self.newest_wins:
+            self.carried = True
             connection.store(self.key, self.data, self.flags, self.ttl, waiter, deadline, cas=self._cas)
             return _SENT_STORE
+        guarded = self.guarded()
+        connection.guarded_store(guarded, waiter, deadline)
+        return _SENT_GUARDED_ONCE if guarded.is_one_copy else _SENT_GUARDED
+
+    @property
+    def is_small_and_guarded(self) -> bool:
+        """True if a server with versions gets three copies, whose third reply alone proves that the store has succeeded."""
+        return self._cas is not None and self.newest_wins and len(self.data) <= THREE_COPIES_MAX_BYTES
+
+    def guarded(self) -> GuardedStore:
+        """Return the request of this store, which is about to be sent, for servers with versions. It is made once."""
+        self.carried = True
         guarded = self._guarded
         if guarded is None:
+            assert self._cas is not None
             guarded = self._guarded = GuardedStore(
                 self.key, self.data, self.flags, self.ttl, cas=self._cas, stub=GUARD_STUB_CAS
             )
-        connection.guarded_store(guarded, waiter, deadline)
-        return _SENT_GUARDED_ONCE if guarded.is_one_copy else _SENT_GUARDED
+        return guarded
 
     def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Sent:
         connection.store(self.key, self.data, self.flags, self.ttl, waiter, deadline)
@@ -210,19 +222,23 @@ class DeleteCommand(StoreCommand):
         return _SENT_DELETE
 
 
+DECIDING_REPLY = 2
+"""Index of the reply to a three-copy store that decides, see `interpret_guarded`."""
+
+
 def interpret_guarded(replies: list[Reply]) -> Outcome | None:
     """Return the outcome of the three-copy store.
 
     Its third command matches only the item that the first two have just stored, so its reply alone proves the outcome.
     """
-    status = replies[2].status
+    status = replies[DECIDING_REPLY].status
     if status == b"HD":
         return Outcome.STORED
     # EX: the server holds an item that it takes for newer. It is a newer write, or an item whose CAS is not a version.
     # NF: the item was evicted, or expired, between the stores.
     if status in (b"EX", b"NF"):
         return None
-    return interpret_store(replies[2])
+    return interpret_store(replies[DECIDING_REPLY])
 
 
 # Replies that each command of a one-copy `GuardedStore` can have besides errors.

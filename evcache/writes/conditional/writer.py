@@ -14,7 +14,7 @@ from evcache.options import Options
 from evcache.replication.commands.node_requests import Peeked, peek
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.lanes import Lanes
-from evcache.replication.replicated_write import Replicator
+from evcache.replication.replicator import Replicator
 from evcache.results import Outcome, WriteResult
 from evcache.writes.conditional.atomic import ConditionalWrite
 from evcache.writes.conditional.compare_and_set import Decision

@@ -12,7 +12,8 @@ from evcache._helpers.background import BackgroundTasks
 from evcache.hooks import HookDispatcher
 from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.hlc import MAX_CAS, HybridLogicalClock, cas_of
-from evcache.replication.replicated_write import ReplicatedWrite, Replicator
+from evcache.replication.replicated_write import ReplicatedWrite
+from evcache.replication.replicator import Replicator
 from evcache.replication.seen_versions import SeenVersions
 from tests.support.memory_zones import PATIENT, TOMBSTONE, Listener, full, on_zones, pass_time
 from tests.support.slow_clocks import slow_and_right, with_clock

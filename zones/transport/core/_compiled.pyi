@@ -5,7 +5,7 @@ from typing import Any, TypeGuard
 
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
-from evcache.zones.transport.core import exchange
+from evcache.zones.transport.core import exchange, waiters
 from evcache.zones.transport.in_flight import ExpectReply
 
 class Decoder:
@@ -46,3 +46,4 @@ def decode_values(
 ) -> tuple[int, Exception | None]: ...
 
 class Exchange(exchange.Exchange): ...
+class Tally(waiters.Tally): ...

@@ -76,7 +76,7 @@ cdef extern from *:
 
 
 def ring_position(bytes key not None):
-    """Return the position of a key on the rings of all zones. See `placement.ring_position`."""
+    """Return the position of a key on the rings of all zones. See `evcache.zones.routing.ketama.ring_position`."""
     return md5_first_word(<const unsigned char *>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
 
 

@@ -5,14 +5,8 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
-from hashlib import md5
 
-_WORD_BYTES = 4
-
-
-def ring_position(key: bytes) -> int:
-    """Return the position of a key on the rings of all zones: the first little-endian word of its MD5."""
-    return int.from_bytes(md5(key, usedforsecurity=False).digest()[:_WORD_BYTES], "little")
+from evcache.zones.routing.ketama import ring_position
 
 
 def group_by_owner(keys: Iterable[bytes], points: array[int], owners: array[int]) -> dict[int, list[bytes]]:

@@ -11,8 +11,10 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeGuard
 from evcache.zones.protocol import decoder as pure_decoder
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
+from evcache.zones.routing import ketama
 from evcache.zones.transport.core import encoding, looks, matching, placement
 from evcache.zones.transport.core.exchange import Exchange
+from evcache.zones.transport.core.waiters import Tally
 from evcache.zones.transport.in_flight import ExpectReply
 
 CoreName = Literal["compiled", "pure"]
@@ -43,11 +45,13 @@ class Core(NamedTuple):
     qualifier: Callable[[bytes, int, str, Callable[[Any], bytes]], Callable[[Any], bytes]]
     """See `encoding.qualifier`."""
     ring_position: Callable[[bytes], int]
-    """See `placement.ring_position`."""
+    """See `evcache.zones.routing.ketama.ring_position`."""
     group_by_owner: Callable[[Iterable[bytes], array[int], array[int]], dict[int, list[bytes]]]
     """See `placement.group_by_owner`."""
     new_exchange: Callable[..., Exchange]
     """See `exchange.Exchange`."""
+    tally: type[Tally]
+    """See `waiters.Tally`."""
     is_same: Callable[[AnyReply, int | None, int], TypeGuard[Hit]]
     """See `looks.is_same`."""
     accept_hits: Callable[..., tuple[list[int], list[tuple[bytes, int]]]]
@@ -62,9 +66,10 @@ PURE = Core(
     matching.match,
     encoding.encode_reads,
     encoding.qualifier,
-    placement.ring_position,
+    ketama.ring_position,
     placement.group_by_owner,
     Exchange,
+    Tally,
     looks.is_same,
     looks.accept_hits,
     looks.decode_values,
@@ -86,6 +91,7 @@ else:
         _compiled.ring_position,
         _compiled.group_by_owner,
         _compiled.Exchange,
+        _compiled.Tally,
         _compiled.is_same,
         _compiled.accept_hits,
         _compiled.decode_values,

@@ -1,0 +1,137 @@
+"""Tally of one packet in several zones, on each core: when its owner is called, and with which results."""
+
+import pytest
+
+from evcache.zones.errors import NodeTimeout, QueueFull
+from evcache.zones.protocol.replies import Reply
+from tests.support.cores import CORES
+
+pytestmark = pytest.mark.parametrize("core", CORES, ids=lambda core: core.name)
+
+STORED = [Reply(b"NS", [], None), Reply(b"HD", [], None), Reply(b"HD", [], None)]
+REFUSED = [Reply(b"NS", [], None), Reply(b"EX", [], None), Reply(b"EX", [], None)]
+
+
+class Node:
+    """Connection that keeps the waiter of a packet, or refuses the packet."""
+
+    def __init__(self, refusal=None):
+        self.refusal = refusal
+        self.sent = []
+
+    def guarded_store(self, store, waiter, deadline):
+        if self.refusal is not None:
+            raise self.refusal
+        self.sent.append((store, deadline))
+        self.waiter = waiter
+
+
+class Owner:
+    def __init__(self):
+        self.calls = []
+
+    def advance(self):
+        self.calls.append("advance")
+
+    def settle(self, zone, replies, error):
+        self.calls.append((zone, replies, error))
+
+
+class Write:
+    """A packet in zones a, b and c, of which c does not count."""
+
+    def __init__(self, core, wanted, **refusals):
+        self.owner = Owner()
+        self.outcomes = dict.fromkeys("abc", "pending")
+        self.nodes = {name: Node(refusals.get(name)) for name in "abc"}
+        self.tally = core.tally(self.owner, self.outcomes, "stored", wanted, 2)
+        self.zones = [(name, name != "c", node) for name, node in self.nodes.items()]
+        self.tally.send(self.zones, "packet", 5.0)
+
+    def answer(self, zone, replies=STORED):
+        self.nodes[zone].waiter.set_result(list(replies))
+
+    @property
+    def taken(self):
+        return [name for name, _, _ in self.tally.take()]
+
+
+def test_each_zone_gets_the_packet(core):
+    write = Write(core, 2)
+    assert [node.sent for node in write.nodes.values()] == [[("packet", 5.0)]] * 3
+    assert not any(node.waiter.done() for node in write.nodes.values())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "order", "advances"),
+    [(1, "abc", ["a", "c"]), (2, "abc", ["b", "c"]), (2, "cab", ["b"]), (1, "cab", ["a", "b"]), (0, "abc", ["c"])],
+)
+def test_the_owner_is_called_when_enough_zones_that_count_have_it_and_at_the_end(core, wanted, order, advances):
+    write = Write(core, wanted)
+    called = []
+    for zone in order:
+        write.answer(zone)
+        assert write.outcomes[zone] == "stored"
+        if write.owner.calls:
+            assert write.owner.calls == ["advance"]
+            write.owner.calls.clear()
+            called.append(zone)
+    assert called == advances
+    assert write.taken == list(order)
+    assert write.taken == []
+
+
+def test_another_result_goes_to_the_owner_with_its_replies(core):
+    write = Write(core, 2)
+    write.answer("a")
+    write.answer("b", REFUSED)
+    assert write.owner.calls == [("b", REFUSED, None)]
+    assert write.outcomes == {"a": "stored", "b": "pending", "c": "pending"}
+    assert write.taken == ["a"]
+    write.answer("c")
+    assert write.owner.calls[1:] == ["advance"]
+
+
+@pytest.mark.parametrize("how", ["another result", "an error"])
+def test_after_another_result_the_owner_is_called_for_each(core, how):
+    """Only the owner knows whether that zone will count."""
+    write = Write(core, 2)
+    if how == "an error":
+        write.nodes["a"].waiter.set_exception(NodeTimeout("late"))
+    else:
+        write.answer("a", REFUSED)
+    write.owner.calls.clear()
+    write.answer("c")
+    write.answer("b")
+    assert write.owner.calls == ["advance", "advance"]
+
+
+def test_an_error_goes_to_the_owner(core):
+    write = Write(core, 2)
+    late = NodeTimeout("late")
+    write.nodes["a"].waiter.set_exception(late)
+    assert write.owner.calls == [("a", None, late)]
+
+
+def test_a_node_that_refuses_the_packet_is_settled_and_the_others_get_it(core):
+    full = QueueFull("full")
+    write = Write(core, 1, a=full)
+    assert write.owner.calls == [("a", None, full)]
+    assert write.nodes["b"].sent
+    assert write.nodes["c"].sent
+
+
+def test_a_zone_has_one_result(core):
+    write = Write(core, 2)
+    write.answer("a")
+    waiter = write.nodes["a"].waiter
+    assert waiter.done()
+    waiter.set_exception(NodeTimeout("late"))
+    waiter.set_result(REFUSED)
+    assert write.owner.calls == []
+    assert write.taken == ["a"]
+
+
+def test_too_few_replies_are_an_error(core):
+    with pytest.raises(IndexError):
+        Write(core, 1).answer("a", STORED[:2])
