@@ -140,6 +140,40 @@ async def test_asyncio_takes_it_as_a_future():
 
 
 @in_virtual_time
+async def test_a_gather_of_reads_ends_when_it_is_cancelled():
+    peer = Peer()
+    both = asyncio.gather(peer.ask(), peer.ask())
+    await settle()
+    both.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await both
+
+
+@in_virtual_time
+async def test_a_gather_that_is_cancelled_after_one_read_failed_is_cancelled():
+    peer = Peer()
+    late, failed = peer.ask(), peer.ask(within=0.01)
+    both = asyncio.gather(late, failed, return_exceptions=True)
+    await asyncio.sleep(0.02)
+    both.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await both
+
+
+@in_virtual_time
+async def test_a_gather_returns_the_cancellation_of_one_read():
+    peer = Peer()
+    gone, stays = peer.ask(), peer.ask()
+    both = asyncio.gather(gone, stays, return_exceptions=True)
+    await settle()
+    gone.cancel("enough")
+    answer(peer, 2)
+    error, _ = await both
+    assert type(error) is asyncio.CancelledError
+    assert error.args == ("enough",)
+
+
+@in_virtual_time
 async def test_several_callbacks_run_in_order_each_in_its_context():
     peer = Peer()
     read = peer.ask()

@@ -131,8 +131,17 @@ cdef class Read:
         if self._state == FAILED:
             return self._outcome
         if self._state == CANCELLED:
-            return CancelledError() if self._outcome is None else CancelledError(self._outcome)
+            return self._make_cancelled_error()
         return InvalidStateError("the read has no reply yet")
+
+    # `asyncio.gather` takes these two of its futures, the error even of one that was not cancelled.
+
+    def _make_cancelled_error(self):
+        return CancelledError() if self._cancel_message is None else CancelledError(self._cancel_message)
+
+    @property
+    def _cancel_message(self):
+        return self._outcome if self._state == CANCELLED else None
 
     def get_loop(self):
         """Return the event loop."""
