@@ -195,6 +195,21 @@ async def test_several_callbacks_run_in_order_each_in_its_context():
 
 
 @in_virtual_time
+async def test_a_callback_without_a_context_runs_in_a_copy_of_that_of_its_caller():
+    peer = Peer()
+    read = peer.ask()
+    names = []
+    NAME.set("main")
+    adder, feeder = contextvars.copy_context(), contextvars.copy_context()
+    adder.run(NAME.set, "adder")
+    adder.run(read.add_done_callback, lambda _: names.append(NAME.get()))
+    feeder.run(NAME.set, "feeder")
+    feeder.run(answer, peer)
+    await settle()
+    assert names == ["adder"]
+
+
+@in_virtual_time
 async def test_an_exception_of_a_callback_reaches_the_handler_of_the_loop_and_no_caller():
     peer = Peer()
     reported = []

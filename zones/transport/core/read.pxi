@@ -148,7 +148,9 @@ cdef class Read:
         return self._exchange._loop
 
     def add_done_callback(self, callback, *, context=None):
-        """Call `callback` with the read once it has an outcome, soon if it has one."""
+        """Call `callback` with the read once it has an outcome, soon if it has one. It runs in a copy of this context by default."""
+        if context is None:
+            context = PyContext_CopyCurrent()
         if self._state != PENDING:
             self._exchange._loop.call_soon(callback, self, context=context)
         elif self._callback is None:
@@ -199,14 +201,11 @@ cdef class Read:
 
     cdef int _run(self, object callback, object context) except -1:
         try:
-            if context is None:
+            PyContext_Enter(context)
+            try:
                 callback(self)
-            else:
-                PyContext_Enter(context)
-                try:
-                    callback(self)
-                finally:
-                    PyContext_Exit(context)
+            finally:
+                PyContext_Exit(context)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
