@@ -223,6 +223,30 @@ async def test_an_exception_of_a_callback_reaches_the_handler_of_the_loop_and_no
     assert [type(error) for error in reported] == [ZeroDivisionError]
 
 
+@pytest.mark.parametrize("ends", [KeyboardInterrupt, SystemExit])
+def test_a_callback_that_ends_the_process_costs_no_other_its_call(ends):
+    calls = []
+
+    def end(_):
+        raise ends
+
+    async def scenario():
+        peer = Peer()
+        first, second = peer.ask(), peer.ask()
+        first.add_done_callback(end)
+        for name, read in ("first", first), ("third", first), ("second", second):
+            read.add_done_callback(lambda _, name=name: calls.append(name))
+        peer.feed(b"VA 1 O1\r\na\r\nVA 1 O2\r\nb\r\n")
+        await asyncio.Event().wait()
+
+    with asyncio.Runner() as runner:
+        task = runner.get_loop().create_task(scenario())
+        with pytest.raises(ends):
+            runner.get_loop().run_until_complete(task)
+        runner.run(settle())
+    assert sorted(calls) == ["first", "second", "third"]
+
+
 @in_virtual_time
 async def test_a_caller_may_send_and_end_the_connection_when_it_wakes():
     peer = Peer()

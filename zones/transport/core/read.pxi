@@ -191,12 +191,19 @@ cdef class Read:
         callback = self._callback
         context = self._context
         cdef list more = self._more
+        cdef Py_ssize_t called = 0
         self._callback = self._context = self._more = None
-        if callback is not None:
-            self._run(callback, context)
-        if more is not None:
-            for callback, context in more:
+        try:
+            if callback is not None:
                 self._run(callback, context)
+            if more is not None:
+                for callback, context in more:
+                    called += 1
+                    self._run(callback, context)
+        finally:
+            if more is not None and called < len(more):  # the process is told to end; the other callers still wake
+                for callback, context in more[called:]:
+                    self.add_done_callback(callback, context=context)
         return 0
 
     cdef int _run(self, object callback, object context) except -1:
