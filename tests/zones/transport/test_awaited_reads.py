@@ -210,6 +210,24 @@ async def test_a_callback_without_a_context_runs_in_a_copy_of_that_of_its_caller
 
 
 @in_virtual_time
+async def test_a_callback_that_is_removed_delays_no_other():
+    peer = Peer()
+    first, second = peer.ask(), peer.ask()
+    order = []
+    dropped, other = (lambda _: None), (lambda _: None)
+    for read in first, second:
+        read.add_done_callback(dropped)
+        read.add_done_callback(other)
+        for name in "ab":
+            read.add_done_callback(lambda done, name=name: order.append((done is first, name)))
+    assert first.remove_done_callback(dropped) == 1
+    peer.feed(b"VA 1 O1\r\na\r\nVA 1 O2\r\nb\r\n")
+    first.remove_done_callback(other)  # too late: the callers are woken soon
+    await settle()
+    assert order == [(True, "a"), (True, "b"), (False, "a"), (False, "b")]
+
+
+@in_virtual_time
 async def test_an_exception_of_a_callback_reaches_the_handler_of_the_loop_and_no_caller():
     peer = Peer()
     reported = []

@@ -170,8 +170,9 @@ cdef class Read:
         before = len(kept)
         kept = [each for each in kept if each[0] != callback]
         self._callback = self._context = self._more = None
-        for each, context in kept:
-            self.add_done_callback(each, context=context)
+        if kept:  # in their place, if the read has an outcome and its callers are woken soon
+            self._callback, self._context = kept[0]
+            self._more = kept[1:]
         return before - len(kept)
 
     def __await__(self):
