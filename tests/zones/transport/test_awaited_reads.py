@@ -266,6 +266,25 @@ def test_a_callback_that_ends_the_process_costs_no_other_its_call(ends):
 
 
 @in_virtual_time
+async def test_a_wake_that_the_loop_refuses_costs_no_later_caller_its_own():
+    peer = Peer()
+    first, second = peer.ask(), peer.ask()
+    first.add_done_callback(lambda _: None)
+    waits = asyncio.ensure_future(_await(second))
+    await settle()
+
+    def refuse(*_, **__):
+        raise RuntimeError("non-thread-safe operation")
+
+    peer.loop.call_soon = refuse  # the loop in debug mode, called by another thread
+    with pytest.raises(RuntimeError):
+        first.cancel()
+    del peer.loop.call_soon
+    peer.feed(b"VA 1 O1\r\na\r\nVA 1 O2\r\nb\r\n")
+    assert value_of(await waits) == b"b"
+
+
+@in_virtual_time
 async def test_a_caller_may_send_and_end_the_connection_when_it_wakes():
     peer = Peer()
 

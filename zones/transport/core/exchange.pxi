@@ -160,9 +160,10 @@ cdef class Exchange:
 
     cdef int _wake_soon(self, Read read) except -1:
         """Wake the caller of a read in the next iteration of the event loop, as a future does."""
-        self._ready.append(read)
-        if len(self._ready) == 1:
+        # The event loop may refuse the call. The read is not added then, or no later one would be woken either.
+        if not self._ready:
             self._loop.call_soon(self._wake_ready)
+        self._ready.append(read)
         return 0
 
     def wake_ready(self):
