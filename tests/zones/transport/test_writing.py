@@ -3,10 +3,11 @@
 import pytest
 
 from evcache.zones.errors import QueueFull
+from evcache.zones.protocol.fields import READ_FIELDS
 from evcache.zones.protocol.replies import Reply
 from evcache.zones.transport.core.write_queue import EAGER_REQUESTS
 from tests.support.operations import store
-from tests.support.scripted import Peer, outcome
+from tests.support.scripted import VALUE, Peer, outcome
 from tests.support.virtual_time import in_virtual_time, settle
 
 pytestmark = pytest.mark.usefixtures("each_core")
@@ -227,3 +228,12 @@ async def test_a_pause_in_the_tick_of_a_request_holds_it_back():
     assert peer.transport.writes == [b"mg k v O1\r\n"]
     await settle()
     assert peer.transport.writes == [b"mg k v O1\r\n"]
+
+
+@pytest.mark.parametrize("keys", [[], [b"a"], [b"a", b"b"]], ids=len)
+@pytest.mark.parametrize("fields", [VALUE, READ_FIELDS])
+@in_virtual_time
+async def test_a_batch_of_any_size_counts_as_one_request(keys, fields):
+    peer = Peer()
+    peer.ask_many(keys, fields=fields)
+    assert peer.connection.requests == 1

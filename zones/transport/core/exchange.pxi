@@ -9,7 +9,7 @@ cdef class Exchange:
     cdef public double timer_at
     cdef readonly double waiting_since
     cdef readonly u64 opaque
-    cdef readonly u64 batched
+    cdef readonly Py_ssize_t batched
     cdef object _name
     cdef object _loop
     cdef object _time
