@@ -227,8 +227,10 @@ def movable(waiting: Iterable[ExpectReply]) -> list[ExpectReply]:
 def move_away(reads: Iterable[ExpectReply], error: Callable[[], NodeError]) -> None:
     """Fail these reads at once, each with a new error. They keep their places in the queue."""
     for pending in reads:
-        waiter, pending.waiter = pending.waiter, MovedAway()
-        waiter.set_exception(error())
+        waiter = pending.waiter
+        if not waiter.done():  # the call of an earlier waiter may have cancelled it, or ended the connection
+            pending.waiter = MovedAway()
+            waiter.set_exception(error())
 
 
 def check_ours(reply: Decoded, opaque: bytes, *, payload: bool) -> None:

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from evcache.zones.errors import NodeSilent, NodeTimeout
+from evcache.zones.errors import ConnectionLost, NodeSilent, NodeTimeout
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.transport.limits import ConnectionLimits
 from evcache.zones.transport.pipelined import PipelinedConnection
-from tests.support.operations import store
+from tests.support.operations import get, store
 from tests.support.scripted import FAR, VALUE, Notes, Peer, outcome
 from tests.support.virtual_time import in_virtual_time, now
 
@@ -314,3 +314,24 @@ async def test_reads_that_could_not_move_do_so_when_they_can():
     peer._elsewhere = True  # noqa: SLF001
     await asyncio.sleep(1.1 * NOTICED)
     assert {type(outcome(read)) for read in reads} == {NodeSilent}
+
+
+@pytest.mark.parametrize("act", ["cancel", "abort"])
+@in_virtual_time
+async def test_a_waiter_that_is_moved_may_cancel_the_others_or_end_the_connection(act):
+    peer = await SilentPeer().greet()
+    reads = []
+
+    def first_error(_):
+        if act == "cancel":
+            reads[1].cancel()
+        else:
+            peer.connection.abort()
+
+    first = Notes(on_error=first_error)
+    peer.connection.get(b"k", VALUE, first, peer.deadline(SHARE), peer.deadline(CALL))
+    reads += [peer.ask(get(latest=peer.deadline(CALL)), within=SHARE) for _ in range(3)]
+    await asyncio.sleep(2 * NOTICED)
+    assert [type(error) for error in first.told] == [NodeSilent]
+    expected = [NodeSilent, "cancelled", NodeSilent] if act == "cancel" else [ConnectionLost] * 3
+    assert [each if isinstance(each, str) else type(each) for each in map(outcome, reads)] == expected
