@@ -43,6 +43,16 @@ cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
 
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX >= 0x030E0000
+    #define EVCACHE_CLEAR_HASH(tuple) (((PyTupleObject *)(tuple))->ob_hash = -1)
+    #else
+    #define EVCACHE_CLEAR_HASH(tuple) ((void)0)
+    #endif
+    """
+    void EVCACHE_CLEAR_HASH(PyObject *tuple)
+
 ctypedef unsigned long long u64
 
 include "decoder.pxi"

@@ -11,6 +11,13 @@ cdef enum:
     END_BYTES = 2
 
 
+cdef inline object _new_tuple(object kind, Py_ssize_t size):
+    """Return a named tuple whose fields are not set."""
+    cdef object made = PyType_GenericAlloc(<PyTypeObject *>kind, size)
+    EVCACHE_CLEAR_HASH(<PyObject *>made)  # Python 3.14 keeps the hash of a tuple. The 0 of new memory would count as one
+    return made
+
+
 cdef inline int _put(object into, Py_ssize_t index, object item) except -1:
     """Set a field of a new tuple."""
     Py_INCREF(item)  # SET_ITEM takes a reference
@@ -20,7 +27,7 @@ cdef inline int _put(object into, Py_ssize_t index, object item) except -1:
 
 cdef object _new_hit(bytes value, object flags, object cas, object left, object opaque):
     """Return a `Hit` that is neither stale nor leased, without the call of the type."""
-    cdef object hit = PyType_GenericAlloc(<PyTypeObject *>_Hit, 7)
+    cdef object hit = _new_tuple(_Hit, 7)
     _put(hit, 0, value)
     _put(hit, 1, flags)
     _put(hit, 2, cas)
@@ -34,7 +41,7 @@ cdef object _new_hit(bytes value, object flags, object cas, object left, object 
 
 cdef object _new_keyed(object key, object hit):
     """Return a `Keyed`, without the call of the type."""
-    cdef object keyed = PyType_GenericAlloc(<PyTypeObject *>_Keyed, 2)
+    cdef object keyed = _new_tuple(_Keyed, 2)
     _put(keyed, 0, key)
     _put(keyed, 1, hit)
     return keyed
@@ -42,7 +49,7 @@ cdef object _new_keyed(object key, object hit):
 
 cdef object _new_reply(object status, object tokens, object value):
     """Return a `Reply`, without the call of the type."""
-    cdef object reply = PyType_GenericAlloc(<PyTypeObject *>_Reply, 3)
+    cdef object reply = _new_tuple(_Reply, 3)
     _put(reply, 0, status)
     _put(reply, 1, tokens)
     _put(reply, 2, value)

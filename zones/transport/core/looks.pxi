@@ -61,7 +61,7 @@ def accept_hits(
                 continue
             stamp = version
             newer.append((key, stamp))
-        item = PyType_GenericAlloc(<PyTypeObject *>new_item, 3)
+        item = _new_tuple(new_item, 3)
         _put(item, 0, reply)
         _put(item, 1, zone)
         _put(item, 2, stamp)
