@@ -249,3 +249,34 @@ def test_replies_and_items_have_the_hash_of_their_fields(core):
     for made in hit, keyed, keyed.hit, found[b"k"]:
         assert hash(made) == hash(tuple(made))
         assert hash(made) == hash(type(made)(*made))
+
+
+def exchange_and_read():
+    loop = asyncio.new_event_loop()
+    exchange = COMPILED.new_exchange("node-1", loop, ConnectionLimits(), None, lambda: None, lambda _: None)
+    exchange.room = 1
+    read = exchange.read(b"k", Fields(b"v"), 1.0)
+    loop.close()
+    return exchange, read
+
+
+@compiled
+def test_objects_of_the_compiled_core_are_not_copied():
+    for thing in exchange_and_read():
+        with pytest.raises(TypeError):
+            copy.copy(thing)
+
+
+@compiled
+def test_an_object_without_its_exchange_is_an_error_and_no_crash():
+    exchange, read = exchange_and_read()
+    for call in (
+        lambda: type(read).__new__(type(read)).get_loop(),
+        lambda: type(exchange).__new__(type(exchange)).queued_bytes,
+        lambda: type(exchange).__new__(type(exchange)).awaited,
+    ):
+        with pytest.raises(AttributeError):
+            call()
+    with pytest.raises(TypeError):
+        type(read)()
+    assert list(COMPILED.new_decoder.__new__(COMPILED.new_decoder).feed(b"HD\r\n")) == [Reply(b"HD", [], None)]

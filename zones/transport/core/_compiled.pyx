@@ -1,4 +1,4 @@
-# cython: language_level=3, wraparound=False, cdivision=True
+# cython: language_level=3, wraparound=False, cdivision=True, auto_pickle=False, nonecheck=True
 r"""Compiled form of the core: the decoder, the exchange of requests and replies, and the encoder of batches.
 
 Each part has a twin in Python with the same rules: `evcache.zones.protocol.decoder`, and the files beside this one. One set of tests

@@ -126,7 +126,7 @@ cdef class Decoder:
     cdef bint _is_keyed
     cdef bytes _key  # of the last reply, if it is a `Keyed`
 
-    def __init__(self, *, max_line=MAX_LINE_BYTES, max_value=MAX_VALUE_BYTES):
+    def __cinit__(self, *, max_line=MAX_LINE_BYTES, max_value=MAX_VALUE_BYTES):
         self._max_line = max_line
         self._longest = max_line + END_BYTES
         self._max_bytes = max_value
