@@ -19,7 +19,7 @@ from evcache.zones.transport.core.selected import COMPILED, PURE
 from evcache.zones.transport.in_flight import ExpectAll, ExpectRead, ExpectReply, movable, move_away
 from tests.support.cores import running
 from tests.support.packets import packet_of
-from tests.support.scripted import Encoded, Peer
+from tests.support.scripted import Encoded, Peer, ScriptedTransport
 from tests.support.virtual_time import run, settle
 
 pytestmark = pytest.mark.skipif(COMPILED is None, reason="evcache was built without a compiler")
@@ -88,12 +88,23 @@ class Caller:
     set_exception = set_result
 
 
+class PausingTransport(ScriptedTransport):
+    """Pauses the connection within the write of a large value. The step `resume` ends the pause."""
+
+    def write(self, data):
+        super().write(data)
+        if len(data) >= LARGE_BYTES:
+            self._protocol.pause_writing()
+
+
 class Side:
     """One connection, its callers, and what each of them got."""
 
     def __init__(self, core):
         with running(core):
-            self.peer = Peer(**LIMITS)
+            self.peer = Peer(open_it=False, **LIMITS)
+        self.peer.transport = PausingTransport(self.peer.connection)
+        self.peer.connection.connection_made(self.peer.transport)
         self.connection = self.peer.connection
         self.reads = []
         self.tasks = []
@@ -219,7 +230,8 @@ class Server:
             self.position = end + 2
             if command == b"ms":
                 self.position += int(words[1]) + 2
-            self.replies += self.reply(command, words, chance)
+            reply = self.reply(command, words, chance)
+            self.replies += 2 * reply if chance.random() < 0.01 else reply
 
     def reply(self, command, words, chance):
         if chance.random() < 0.02:
