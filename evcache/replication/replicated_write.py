@@ -269,7 +269,7 @@ class ReplicatedWrite:
             for name, _, _ in stored:
                 hooks.zone_wrote(name, Outcome.STORED, late=self.completion.done())
 
-    def settle(self, zone: str, replies: Any, error: NodeError | None) -> None:
+    def settle(self, zone: str, replies: Any, error: CacheError | None) -> None:
         """Continue in a zone of an ordinary write that has another result.
 
         Args:

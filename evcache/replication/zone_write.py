@@ -10,7 +10,7 @@ from evcache.replication.commands.command import Interpret, Sent, Skipped, execu
 from evcache.replication.commands.node_requests import capabilities_of
 from evcache.replication.lanes import Lane
 from evcache.results import Outcome
-from evcache.zones.errors import CacheError, NodeError, NodeTimeout, QueueFull
+from evcache.zones.errors import CacheError, NodeTimeout, QueueFull
 from evcache.zones.nodes.node import Node
 from evcache.zones.zone_pool import ZonePool
 
@@ -39,7 +39,7 @@ class ZoneWrite:
         self._interpret: Interpret | None = None
         self._done = False
 
-    def resume(self, interpret: Interpret, replies: Any, error: NodeError | None) -> None:
+    def resume(self, interpret: Interpret, replies: Any, error: CacheError | None) -> None:
         """Continue a write that was sent with another waiter, which got these replies or this error."""
         self._interpret = interpret
         if error is None:

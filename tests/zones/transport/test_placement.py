@@ -21,14 +21,20 @@ def first_word(key):
 @each_core
 @pytest.mark.parametrize("size", [0, 1, 54, 55, 56, 57, 63, 64, 65, 119, 120, 121, 127, 128, 129, 250])
 def test_the_position_is_the_first_word_of_md5_for_each_length_of_the_last_block(core, size):
-    key = bytes(range(33, 33 + 90)) * 3
-    assert core.ring_position(key[:size]) == first_word(key[:size])
+    assert is_at(core, (bytes(range(33, 33 + 90)) * 3)[:size])
 
 
 @each_core
 @given(st.binary(max_size=300))
 def test_the_position_of_any_key(core, key):
-    assert core.ring_position(key) == first_word(key)
+    assert is_at(core, key)
+
+
+def is_at(core, key):
+    """Return True if the core finds the key at exactly the first word of its MD5."""
+    word = first_word(key)
+    points = sorted({(word - 1) % 2**32, word, (word + 1) % 2**32})
+    return core.group_by_owner([key], array("I", points), array("I", range(3))) == {points.index(word): [key]}
 
 
 @each_core
@@ -41,13 +47,6 @@ def test_each_key_goes_to_the_first_point_at_or_behind_it(core, keys, points):
         index = bisect_left(points, first_word(key))
         expected.setdefault(owners[index % len(owners)], []).append(key)
     assert list(groups.items()) == list(expected.items())
-
-
-@each_core
-def test_a_key_exactly_at_a_point_belongs_to_it(core):
-    position = first_word(b"k")
-    points = array("I", [position - 1, position, position + 1])
-    assert core.group_by_owner([b"k"], points, array("I", [7, 8, 9])) == {8: [b"k"]}
 
 
 @each_core

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evcache.zones.errors import NodeTimeout, QueueFull
+from evcache.zones.errors import NodeTimeout, QueueFull, Unsupported
 from evcache.zones.protocol.replies import Reply
 from tests.support.cores import CORES
 
@@ -113,8 +113,8 @@ def test_an_error_goes_to_the_owner(core):
     assert write.owner.calls == [("a", None, late)]
 
 
-def test_a_node_that_refuses_the_packet_is_settled_and_the_others_get_it(core):
-    full = QueueFull("full")
+@pytest.mark.parametrize("full", [QueueFull("full"), Unsupported("versions", "a")], ids=lambda error: type(error).__name__)
+def test_a_node_that_refuses_the_packet_is_settled_and_the_others_get_it(core, full):
     write = Write(core, 1, a=full)
     assert write.owner.calls == [("a", None, full)]
     assert write.nodes["b"].sent

@@ -20,7 +20,7 @@ from libc.string cimport memchr, memcmp, memcpy
 from asyncio import CancelledError, InvalidStateError
 from collections import deque
 
-from evcache.zones.errors import ConnectionLost, NodeError, NodeUnavailable, ProtocolError
+from evcache.zones.errors import CacheError, ConnectionLost, NodeUnavailable, ProtocolError
 from evcache.zones.protocol.decoder import MAX_LINE_BYTES, MAX_SIZE_DIGITS, MAX_VALUE_BYTES, WITHOUT_VALUE
 from evcache.zones.protocol.fields import READ_FIELDS
 from evcache.zones.protocol.packet import runs

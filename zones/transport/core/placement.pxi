@@ -75,11 +75,6 @@ cdef extern from *:
     unsigned int md5_first_word(const unsigned char *data, size_t size) nogil
 
 
-def ring_position(bytes key not None):
-    """Return the position of a key on the rings of all zones. See `evcache.zones.routing.ketama.ring_position`."""
-    return md5_first_word(<const unsigned char *>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
-
-
 def group_by_owner(keys, const unsigned int[::1] points not None, const unsigned int[::1] owners not None):
     """Return the keys of each node. See `placement.group_by_owner`."""
     cdef dict groups = {}

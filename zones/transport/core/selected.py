@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeGuard
 from evcache.zones.protocol import decoder as pure_decoder
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
-from evcache.zones.routing import ketama
 from evcache.zones.transport.core import encoding, looks, matching, placement
 from evcache.zones.transport.core.exchange import Exchange
 from evcache.zones.transport.core.waiters import Tally
@@ -44,8 +43,6 @@ class Core(NamedTuple):
     """See `encoding.encode_reads`."""
     qualifier: Callable[[bytes, int, str, Callable[[Any], bytes]], Callable[[Any], bytes]]
     """See `encoding.qualifier`."""
-    ring_position: Callable[[bytes], int]
-    """See `evcache.zones.routing.ketama.ring_position`."""
     group_by_owner: Callable[[Iterable[bytes], array[int], array[int]], dict[int, list[bytes]]]
     """See `placement.group_by_owner`."""
     new_exchange: Callable[..., Exchange]
@@ -66,7 +63,6 @@ PURE = Core(
     matching.match,
     encoding.encode_reads,
     encoding.qualifier,
-    ketama.ring_position,
     placement.group_by_owner,
     Exchange,
     Tally,
@@ -88,7 +84,6 @@ else:
         _compiled.match,
         _compiled.encode_reads,
         _compiled.qualifier,
-        _compiled.ring_position,
         _compiled.group_by_owner,
         _compiled.Exchange,
         _compiled.Tally,

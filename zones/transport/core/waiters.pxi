@@ -33,7 +33,7 @@ cdef class Tally:
             waiter._zone = zone
             try:
                 (<tuple>zone)[2].guarded_store(store, waiter, deadline)
-            except NodeError as error:
+            except CacheError as error:  # `Unsupported` too: the zones after this one must still get the packet
                 waiter.set_exception(error)
 
     def take(self):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from evcache.zones.errors import NodeError
+from evcache.zones.errors import CacheError
 from evcache.zones.protocol.operations import GuardedStore
 from evcache.zones.protocol.replies import Reply
 
@@ -14,7 +14,7 @@ class Connection(Protocol):
     """Connection to one node, as a packet needs it."""
 
     def guarded_store(self, store: GuardedStore, waiter: Any, deadline: float) -> None:
-        """Send the packet of a guarded store. Raises a `NodeError` if it cannot be sent."""
+        """Send the packet of a guarded store. Raises a `CacheError` if it cannot be sent."""
         ...
 
 
@@ -25,7 +25,7 @@ class Owner(Protocol):
         """Take the usual results: enough zones have one, the last zone has, or a zone was settled before."""
         ...
 
-    def settle(self, zone: str, replies: Any, error: NodeError | None) -> None:
+    def settle(self, zone: str, replies: Any, error: CacheError | None) -> None:
         """Receive the replies of another result, or the error of a packet without replies."""
         ...
 
@@ -65,7 +65,7 @@ class Tally:
             waiter = PacketWaiter(self, zone)
             try:
                 zone[2].guarded_store(store, waiter, deadline)
-            except NodeError as error:
+            except CacheError as error:  # `Unsupported` too: the zones after this one must still get the packet
                 waiter.set_exception(error)
 
     def take(self) -> list[Zone]:
@@ -88,7 +88,7 @@ class Tally:
         if self._is_eager or not self._left or (counts and not self._until):
             self._owner.advance()
 
-    def fail(self, zone: Zone, error: NodeError) -> None:
+    def fail(self, zone: Zone, error: CacheError) -> None:
         """Settle a zone whose node did not answer."""
         self._left -= 1
         self._is_eager = True
@@ -115,7 +115,7 @@ class PacketWaiter:
             self._done = True
             self._tally.count(self._zone, replies)
 
-    def set_exception(self, error: NodeError, /) -> None:
+    def set_exception(self, error: CacheError, /) -> None:
         """Settle the zone."""
         if not self._done:
             self._done = True
