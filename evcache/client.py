@@ -245,9 +245,7 @@ class EVCache:
             ConsistencyError: Fewer zones answered than the call required.
             DecodeError: The value cannot be decoded, or does not fit `as_`.
         """
-        call = self._reads.get(
-            key, default, as_, consistency, timeout, errors, fallback_on_miss=fallback_on_miss, near_cache=near_cache
-        )
+        call = self._reads.get(key, default, as_, consistency, timeout, errors, fallback_on_miss, near_cache)
         return call if self._instrument is None else self._instrument.call("get", call, key, consistency)
 
     @overload

@@ -178,12 +178,15 @@ def _by_level(defaults: Options) -> dict[Consistency | str | None, Options]:
     return {None: defaults, **options}
 
 
+_ONE_KEY = (str, bytes)  # a union is a new object each time
+
+
 def check_keys(keys: Iterable[Key]) -> Iterable[Key]:
     """Return the keys of a call for several.
 
     Raises:
         InvalidArgument: They are one key, or not iterable.
     """
-    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+    if isinstance(keys, _ONE_KEY) or not isinstance(keys, Iterable):
         raise InvalidArgument("keys", f"several keys are required, not {keys!r}")
     return keys

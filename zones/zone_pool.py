@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from evcache.zones.nodes.node import Node
 from evcache.zones.routing.ketama import Ring, ring_of
 from evcache.zones.routing.zone_order import is_ejected
 from evcache.zones.topology.model import Mode, Zone
 from evcache.zones.transport.core import selected
+
+T = TypeVar("T")
 
 
 class ZonePool:
@@ -25,6 +28,8 @@ class ZonePool:
         self.name = zone.name
         self.readable = zone.mode is Mode.READ_WRITE
         self.nodes = tuple(nodes)
+        self.only = self.nodes[0] if len(self.nodes) == 1 else None
+        """The node, if there is one alone."""
         if ring is None and len(nodes) > 1:
             ring = ring_of([node.label for node in nodes])
         self._ring = ring
@@ -37,12 +42,15 @@ class ZonePool:
         """Return the node that holds the keys at this position, see `evcache.zones.routing.ketama.ring_position`."""
         return self.nodes[0] if self._ring is None else self.nodes[self._ring.owner(position)]
 
-    def batches(self, keys: Sequence[bytes]) -> list[tuple[Node, Sequence[bytes]]]:
-        """Return the keys grouped by the node that holds them. Each node has at least one key."""
+    def batches(self, keys: Sequence[bytes], given: Sequence[T]) -> list[tuple[Node, Sequence[bytes], Sequence[T]]]:
+        """Return the keys grouped by the node that holds them, with the items of `given` at the same places.
+
+        Each node has at least one key.
+        """
         if self._ring is None:
-            return [(self.nodes[0], keys)] if keys else []
-        groups = selected.SELECTED.group_by_owner(keys, *self._ring.arrays())
-        return [(self.nodes[index], some) for index, some in groups.items()]
+            return [(self.nodes[0], keys, given)] if keys else []
+        groups = selected.SELECTED.group_by_owner(keys, given, *self._ring.arrays())
+        return [(self.nodes[index], some, of_some) for index, (some, of_some) in groups.items()]
 
     @property
     def is_ejected(self) -> bool:

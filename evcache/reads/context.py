@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from evcache.hooks import Hooks
 from evcache.options import Options
@@ -32,11 +32,22 @@ class ReadCall(NamedTuple):
     deadline: float
 
 
+class PlainValues(NamedTuple):
+    """Receiver of the values of a bulk read that are their own bytes. They need no further look."""
+
+    given: Sequence[Any]
+    """Keys of `values`, in the order of the keys of the read."""
+    flags: int
+    """Client flags of such a value."""
+    values: dict[Any, bytes]
+
+
 class ManyItems(NamedTuple):
     """Result of a read of many keys."""
 
     found: dict[bytes, ZoneHit]
-    """Items of the keys that enough zones answered for. Known absences are items, tombstones are not."""
+    """Items of the keys that enough zones answered for, without those in `PlainValues`. Known absences are items,
+    tombstones are not."""
     failures: dict[str, CacheError]
     """Reasons for which zones failed, of keys with too few answers. Other keys may add theirs."""
     answered: int

@@ -15,6 +15,7 @@ from evcache.hooks import HookDispatcher
 from evcache.near_cache.coherence import CoherentNearCache
 from evcache.near_cache.entry import UNDECODED, NearEntry
 from evcache.options import Defaults, Errors, Key, Level, Options, Seconds, check_keys
+from evcache.reads.context import PlainValues
 from evcache.reads.decoding import Decoder, Decoding
 from evcache.reads.results import SPECIAL_FLAGS, ReadResults, all_decoded
 from evcache.reads.zone_reader import ZoneReader
@@ -26,7 +27,7 @@ from evcache.values.flags import FLAG_BYTES
 from evcache.values.keys import Keys
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
-from evcache.zones.protocol.fields import COPY_FIELDS, READ_FIELDS
+from evcache.zones.protocol.fields import COPY_FIELDS, NO_FLAGS, READ_FIELDS
 from evcache.zones.protocol.replies import read_hit
 from evcache.zones.transport.core import selected
 
@@ -79,7 +80,8 @@ class Reader:
         self._reads_near = near is not None and defaults.reads.one_answer
         self._decoding = decoding
         self._codec = decoding.codec
-        self._plain = FLAG_BYTES if type(decoding.codec) is StandardCodec else -1  # flags of a value that is its own bytes
+        # Flags of a value that is its own bytes.
+        self._plain = FLAG_BYTES if type(decoding.codec) is StandardCodec else NO_FLAGS
         self._is_same = selected.SELECTED.is_same
         self._results = results
         self._hooks = hooks
@@ -100,9 +102,8 @@ class Reader:
         consistency: Level | None,
         timeout: float | None,
         errors: Errors | None,
-        *,
-        fallback_on_miss: bool | None,
-        near_cache: bool,
+        fallback_on_miss: bool | None,  # noqa: FBT001  # a keyword would cost each read
+        near_cache: bool,  # noqa: FBT001
     ) -> Any:
         """Do what `EVCache.get` describes."""
         full = self._keys.qualify(key)
@@ -134,19 +135,26 @@ class Reader:
                 found = await zones.read_one(view, full, READ_FIELDS, options)
             else:
                 # Most reads. It is the way of `ZoneReader.read_one` without its coroutine.
-                now = view.loop.time()
+                now = view.time()
                 recent = self._recall(full)
                 known = recent or zones.known(full, recent)
                 answer: Answer
                 try:
                     reply = await connection.read(
-                        full, READ_FIELDS, now + options.timeout / view.max_attempts, now + options.timeout
+                        full,
+                        READ_FIELDS,
+                        now + options.timeout / view.max_attempts,
+                        now + options.timeout,
+                        MAX_CAS - recent if recent else 0,
+                        self._plain if as_ is None and not self._hooks.of_reads else NO_FLAGS,
                     )
-                    if self._is_same(reply, recent, MAX_CAS):
-                        # The version that this client saw last, which its clock has passed: there is nothing to judge.
+                    if isinstance(reply, bytes):
+                        # A plain value of the version that this client saw last, which its clock has passed.
                         zones.count_served(view, full)
-                        if reply[1] == self._plain and as_ is None and not self._hooks.of_reads:
-                            return reply[0]
+                        return reply
+                    if self._is_same(reply, recent, MAX_CAS):
+                        # There is nothing to judge.
+                        zones.count_served(view, full)
                         answer = ZoneHit(reply, view.readers[0].name, recent)
                     else:
                         answer = zones.judge(view, full, view.readers[0].name, read_hit(reply), recent, known)
@@ -243,43 +251,47 @@ class Reader:
         decoder = self._codec if as_ is None else self._decoding.typed(as_)
         given = list(check_keys(keys))
         options = self._defaults.read(consistency, timeout, errors, fallback_on_miss, near_cache=near_cache)
-        is_long = len(given) > STEP_KEYS
-        deadline = get_running_loop().time() + options.timeout if is_long else 0.0
-        names = await self._full_names(given) if is_long else self._keys.qualify_all(given)
-        # A key may be given twice, as str and as bytes. Both are in the result, and the zones are asked once.
-        wanted = list(dict.fromkeys(names))
         try:
-            if is_long:
+            if len(given) > STEP_KEYS:
+                deadline = get_running_loop().time() + options.timeout
+                names = await self._full_names(given)
                 options = options._replace(timeout=max(0.0, deadline - get_running_loop().time()))
+            else:
+                names = self._keys.qualify_all(given)
             view, options = self._access.ready(options) or await self._access.open(options)
         except CacheUnavailable as error:
             self._unavailable(error, options, None)
             return {}
-        if not given:
-            return {}
-        entries = {} if self._near is None else self._near_entries(wanted, options)
+        # A key may be given twice, as str and as bytes. Both are in the result, and the zones are asked once.
+        wanted = list(dict.fromkeys(names))
         values: dict[Key, Any] = {}
         unreadable: dict[Key, DecodeError] = {}
-        for full, key in zip(names, given, strict=True) if entries else ():
-            if full in entries and entries[full].is_value:
-                try:
-                    values[key] = self._results.near_value(full, entries[full], None, decoder)
-                except DecodeError as error:
-                    unreadable[key] = error
-        wanted = [full for full in wanted if full not in entries] if entries else wanted
+        if self._near is not None:
+            entries = self._near_entries(wanted, options)
+            for full, key in zip(names, given, strict=True):
+                if full in entries and entries[full].is_value:
+                    try:
+                        values[key] = self._results.near_value(full, entries[full], None, decoder)
+                    except DecodeError as error:
+                        unreadable[key] = error
+            wanted = [full for full in wanted if full not in entries]
         if not wanted:
             return all_decoded(values, unreadable)
-        found, failures, answered = await self._zones.get_many(view, wanted, options)
+        # `PlainValues` has one name for each key, so a key that was given twice takes the other way.
+        is_plain = decoder is self._codec and len(wanted) == len(given) and not self._hooks.of_reads
+        plain = PlainValues(given, self._plain, values) if is_plain else None
+        found, failures, answered = await self._zones.get_many(view, wanted, options, plain=plain)
         if self._hooks.of_reads:
             for number, full in enumerate(wanted, 1):
                 self._results.report(view, full, found.get(full))
                 if not number % STEP_KEYS:
                     await asyncio.sleep(0)
-        await self._decode(names, given, found, decoder, values, unreadable)
-        required = options.consistency.required(len(view.readers))
-        if answered < required:
+        if found:
+            await self._decode(names, given, found, decoder, values, unreadable)
+        zones = len(view.readers)
+        if answered < zones and answered < (required := options.consistency.required(zones)):
             problem: CacheError = ConsistencyError("get_many", answered, required, failures, values)
-            if not answered and len(failures) == len(view.readers):  # otherwise the call did not wait for some zone
+            if not answered and len(failures) == zones:  # otherwise the call did not wait for some zone
                 problem = CacheUnavailable("get_many", failures, values)
             self._unavailable(problem, options, None)
         return all_decoded(values, unreadable)
@@ -295,7 +307,7 @@ class Reader:
     ) -> None:
         """Decode the items of a bulk read into `values`, and add errors to `unreadable`. A long call runs in steps."""
         decode_values = selected.SELECTED.decode_values
-        plain = self._plain if decoder is self._codec else -1
+        plain = self._plain if decoder is self._codec else NO_FLAGS
         budget = STEP_KEYS if len(names) > STEP_KEYS else sys.maxsize
         position = 0
         while True:

@@ -5,7 +5,7 @@ A miss is an answer, a failure is not. A tombstone is an answer too: a delete at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from evcache.errors import StaleReplica
@@ -14,7 +14,7 @@ from evcache.near_cache.entry import NearEntry
 from evcache.near_cache.s3fifo import Entry
 from evcache.options import Options
 from evcache.reads.bulk.portions import read_in_portions
-from evcache.reads.context import ManyItems, ReadCall, ReadContext
+from evcache.reads.context import ManyItems, PlainValues, ReadCall, ReadContext
 from evcache.reads.failover.one_key import read_from_first, read_on, try_first_zone
 from evcache.reads.failover.policy import ReadAttempt, is_settled
 from evcache.reads.hedging import HedgedReader
@@ -187,7 +187,8 @@ class ZoneReader:
         """
         if view.health.unhealthy or self._hedge is not None:
             return None
-        connection = view.readers[0].node(ring_position(key) if view.sharded else 0).connection()
+        first = view.readers[0]
+        connection = (first.only or first.node(ring_position(key))).connection()
         if connection is not None:
             self._reads_begun += 1
         return connection
@@ -281,17 +282,29 @@ class ZoneReader:
         """Return the item of one zone, or None for a miss. Raises a `NodeError`."""
         return self._context.interpret(pool.name, await get(node, key, COPY_FIELDS, deadline))
 
-    async def get_many(
-        self, view: ClusterSnapshot, keys: Sequence[bytes], options: Options, *, flags: Fields = READ_FIELDS
-    ) -> ManyItems:
+    def get_many(
+        self,
+        view: ClusterSnapshot,
+        keys: Sequence[bytes],
+        options: Options,
+        *,
+        flags: Fields = READ_FIELDS,
+        plain: PlainValues | None = None,
+    ) -> Awaitable[ManyItems]:
         """Read keys from the zones, very many of them in portions. The near cache keeps items if `options.near_cache`.
 
-        The arguments are those of `get`. Too few answers raise nothing: `answered` of the result is too low then.
+        The arguments are those of `get`, and `plain` for plain values that bypass the near cache. Too few answers raise
+        nothing: `answered` of the result is too low then.
         """
         self._count_reads()
         if self._near is None or not options.near_cache or not options.one_answer:
-            return await read_in_portions(self._context, view, keys, options, flags)
-        flights = [self._near.begin_fetch(key) for key in keys]
+            return read_in_portions(self._context, view, keys, options, flags, plain)
+        return self._read_many_for_near(self._near, view, keys, options)
+
+    async def _read_many_for_near(
+        self, near: CoherentNearCache, view: ClusterSnapshot, keys: Sequence[bytes], options: Options
+    ) -> ManyItems:
+        flights = [near.begin_fetch(key) for key in keys]
         found: dict[bytes, ZoneHit] = {}
         asked_at = view.loop.time()
         try:
@@ -300,7 +313,7 @@ class ZoneReader:
         finally:
             age = view.loop.time() - asked_at
             for flight in flights:
-                self._near.complete(flight, found.get(flight.key), age)
+                near.complete(flight, found.get(flight.key), age)
         return result
 
 

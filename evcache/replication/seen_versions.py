@@ -15,11 +15,20 @@ makes this client forget what it wrote or read itself.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from evcache.replication.hlc import MAX_CAS
+from evcache.zones.transport.core import selected
+
 # Keys in a generation. An entry with a key of 22 bytes takes 130 bytes (tracemalloc): 4 MB for two full generations.
 REMEMBERED_KEYS = 16_384
+
+
+def known_version(cas: int) -> int:
+    """Return the version of an entry of `SeenVersions.cas_of_each`, 0 for none."""
+    return MAX_CAS - cas if cas else 0
 
 
 class SeenVersions:
@@ -64,6 +73,15 @@ class SeenVersions:
                 if version is None:
                     known[key] = self.latest(key)
         return known
+
+    def cas_of_each(self, keys: Sequence[bytes]) -> array[int]:
+        """Return the CAS of the latest version known of each key, 0 where none is. `known_version` turns one back."""
+        cas, unknown = selected.SELECTED.cas_of_each(self._recent, keys, MAX_CAS)
+        for index in unknown:
+            version = self.latest(keys[index])
+            if version:
+                cas[index] = MAX_CAS - version
+        return cas
 
     def note(self, key: bytes, version: int) -> None:
         """Remember a version that this client wrote or read. No effect if a newer one is known."""

@@ -72,6 +72,7 @@ class Node:
         self._connections = ConnectionSet(self._loop)
         self._ready = self._connections.ready  # always this one list. Each request looks at it
         self._turn = 0
+        self._usual = -1  # number of ready connections of which `connection` returns the first at once
         self._tasks: set[asyncio.Task[None]] = set()  # of the reconnector and the renewal
         self._reconnector = Reconnector(self, settings, self._connections, self._circuit, self._health, self._tasks)
         self._renewal = Renewal(self, settings, self._tasks)
@@ -142,15 +143,14 @@ class Node:
     def connection(self) -> Transport | None:
         """Return an open connection, round robin. None if there is none now, see `connected`."""
         ready = self._ready
+        if len(ready) == self._usual:
+            return ready[0]
         if len(ready) < self.wanted:
             if not ready:
                 return None
             self._reconnector.start()
-        if len(ready) == 1:
-            connection = ready[0]
-        else:
-            self._turn += 1
-            connection = ready[self._turn % len(ready)]
+        self._turn += 1
+        connection = ready[self._turn % len(ready)]
         return connection if self._tap is None else self._tap.wrap(connection, self.endpoint)
 
     async def connected(self, deadline: float) -> Transport:
@@ -289,9 +289,9 @@ class Node:
         """Use the result of a handshake. Retire all connections if the server's transport has changed."""
         if capabilities.transport != self.transport:
             self._retire(self.in_use())
-        self.capabilities = capabilities
-        # A classic transport has its own pool, and keeps the order of writes among its own requests only.
+        self.capabilities = capabilities  # a classic transport keeps the order of writes only among its own requests
         self.wanted = 1 if capabilities.transport == "classic" else self._settings.connections
+        self._usual = 1 if self.wanted == 1 and self._tap is None else -1
         self._on_handshake(self)
 
     def recover(self) -> None:

@@ -22,4 +22,7 @@ INSPECT_FIELDS = Fields(b"f c t s u")
 INSPECT_VALUE_FIELDS = Fields(b"v f c t s u")
 """`INSPECT_FIELDS` and the value."""
 
+NO_FLAGS = -1
+"""Flags of no item, in place of client flags."""
+
 FIELDS_WITH_VALUE = frozenset({READ_FIELDS, COPY_FIELDS, INSPECT_VALUE_FIELDS})

@@ -7,10 +7,11 @@ and a waiter has three methods. Results are replies of the meta protocol.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Awaitable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, overload
 
-from evcache.zones.protocol.fields import Fields
+from evcache.zones.protocol.fields import NO_FLAGS, Fields
 from evcache.zones.protocol.operations import GuardedStore, StoreMode
 from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.transport.in_flight import Waiter
@@ -98,19 +99,50 @@ class Transport(Protocol):
         """
         ...
 
-    def read(self, key: bytes, fields: Fields, deadline: float, latest: float | None = None) -> Awaitable[AnyReply]:
-        """Read an item, and return the awaitable of the reply, which may be awaited once. The arguments are those of `get`.
+    @overload
+    def read(self, key: bytes, fields: Fields, deadline: float, latest: float | None = None) -> Awaitable[AnyReply]: ...
+    @overload
+    def read(
+        self, key: bytes, fields: Fields, deadline: float, latest: float | None, cas: int, flags: int
+    ) -> Awaitable[AnyReply | bytes]: ...
+    def read(
+        self,
+        key: bytes,
+        fields: Fields,
+        deadline: float,
+        latest: float | None = None,
+        cas: int = 0,
+        flags: int = NO_FLAGS,
+    ) -> Awaitable[AnyReply | bytes]:
+        """Read an item, and return the awaitable of the reply, which may be awaited once.
 
         It is the quickest form of a read. A caller that does not await it, or is cancelled, costs nothing.
+
+        Args:
+            key: See `get`.
+            fields: See `get`.
+            deadline: See `get`.
+            latest: See `get`.
+            cas: CAS that the caller knows. 0 is the CAS of no item.
+            flags: Client flags that the caller expects. The reply to `READ_FIELDS` with this CAS and these flags may be the
+                value alone, because it says no more.
         """
         ...
 
     def get_many(
-        self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None
+        self,
+        keys: Sequence[bytes],
+        fields: Fields,
+        waiter: Waiter,
+        deadline: float,
+        latest: float | None = None,
+        cas: array[int] | None = None,
+        flags: int = NO_FLAGS,
     ) -> None:
         """Read several items. The waiter gets the list of replies in the order of the keys, with None for a miss.
 
-        The arguments are those of `get`.
+        The arguments are those of `get`, with the CAS and the flags of `read`: `cas` has the CAS of each key, as unsigned
+        64-bit numbers. Without flags, no reply is the value alone.
         """
         ...
 

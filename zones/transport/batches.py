@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 
 from evcache.zones.errors import NodeError, ProtocolError
-from evcache.zones.protocol.fields import Fields
+from evcache.zones.protocol.fields import NO_FLAGS, Fields
 from evcache.zones.protocol.replies import ERROR_STATUSES, Decoded, Hit, Keyed
 from evcache.zones.transport.in_flight import ExpectReply, Waiter, check_harmless, check_ours, extend_deadline
 
@@ -40,8 +41,10 @@ class ExpectHits(ExpectReply):
             send: Queues a request on the same connection. Raises a `NodeError` if it has no room.
             latest: See `ExpectRead`. If None, no other zone can serve the reads.
         """
-        super().__init__(waiter, deadline, b"")
-        self.share_ends = deadline
+        # Without `super`, here and in `ExpectValues`: a bulk read sends one to each node.
+        self.waiter = waiter
+        self.deadline = self.share_ends = deadline
+        self.opaque = b""
         self.latest = latest
         self.opaques = opaques
         self.keys = keys
@@ -120,7 +123,7 @@ class ExpectValues(ExpectHits):
     The reply does not show the stub of a lease. It looks like an empty value with flags 0, so those are read again.
     """
 
-    __slots__ = ("ends", "unclear")
+    __slots__ = ("cas", "ends", "flags", "unclear")
 
     def __init__(
         self,
@@ -132,6 +135,8 @@ class ExpectValues(ExpectHits):
         fields: Fields,
         send: Callable[[bytes, ExpectReply], None],
         latest: float | None = None,
+        cas: array[int] | None = None,
+        flags: int = NO_FLAGS,
     ) -> None:
         """Create a batch that has been sent.
 
@@ -144,9 +149,23 @@ class ExpectValues(ExpectHits):
             fields: Fields of reads that are sent again.
             send: See `ExpectHits`.
             latest: See `ExpectHits`.
+            cas: See `Transport.get_many`. Only the compiled core uses it, and may add values alone to `replies`.
+            flags: See `Transport.get_many`.
         """
-        super().__init__(waiter, deadline, [opaque], keys, fields, send, latest)
+        self.waiter = waiter
+        self.deadline = self.share_ends = deadline
+        self.opaque = b""
+        self.latest = latest
+        self.opaques = [opaque]
+        self.keys = keys
+        self.fields = fields
+        self.send = send
+        self.following = 0
+        self.replies = [None] * len(keys)
+        self.has_error = False
         self.ends = ends
+        self.cas = cas
+        self.flags = flags
         self.unclear: list[int] = []
 
     def take(self, reply: Decoded) -> bool:
@@ -166,18 +185,20 @@ class ExpectValues(ExpectHits):
             else:
                 self.unclear.append(index)
             return False
-        if reply.status == b"END":
+        status = reply.status
+        if status == b"END":
             if not self.ends:
                 raise ProtocolError("one END too many")
             self.following = self.ends.pop(0)
             return False
-        if reply.status == b"MN" and self.ends and not self.has_error:  # an error may stand in place of an END
-            raise ProtocolError(f"{len(self.ends)} times no END")
-        if reply.status != b"MN" and reply.status not in ERROR_STATUSES:
-            raise ProtocolError(f"reply to another request: {reply.line[:64]!r}")
-        if reply.status == b"MN" and self.unclear and not self.has_error and not self.waiter.done():
-            self._ask_each(self.unclear)
+        if status == b"MN" and not self.has_error:
+            if self.ends:  # after an error, it may stand in place of an END
+                raise ProtocolError(f"{len(self.ends)} times no END")
+            if not self.waiter.done():
+                self._ask_each(self.unclear)
             return True
+        if status != b"MN" and status not in ERROR_STATUSES:
+            raise ProtocolError(f"reply to another request: {reply.line[:64]!r}")
         return self._take_other(reply)
 
 

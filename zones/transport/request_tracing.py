@@ -64,16 +64,25 @@ class _TracedTransport:
         """Trace `Transport.get`."""
         self._send("mg", waiter, lambda traced: self._connection.get(key, fields, traced, deadline, latest))
 
-    def read(self, key: bytes, fields: Fields, deadline: float, latest: float | None = None) -> Awaitable[AnyReply]:
-        """Trace `Transport.read`."""
+    def read(
+        self, key: bytes, fields: Fields, deadline: float, latest: float | None = None, *_: object, **__: object
+    ) -> Awaitable[AnyReply]:
+        """Trace `Transport.read`. A known CAS has no effect, because the trace shows the reply."""
         answer: asyncio.Future[AnyReply] = asyncio.get_running_loop().create_future()
         self.get(key, fields, answer, deadline, latest)
         return answer
 
     def get_many(
-        self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None
+        self,
+        keys: Sequence[bytes],
+        fields: Fields,
+        waiter: Waiter,
+        deadline: float,
+        latest: float | None = None,
+        *_: object,
+        **__: object,
     ) -> None:
-        """Trace `Transport.get_many`."""
+        """Trace `Transport.get_many`. A known CAS has no effect."""
         self._send(
             "mg",
             waiter,

@@ -6,112 +6,137 @@ At `QUORUM` and above, all nodes of all zones are asked at once, until enough zo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from evcache.errors import StaleReplica
 from evcache.reads.bulk.multi_quorum import read_many_quorum
-from evcache.reads.bulk.node_batches import Batches, Replies, ask_nodes
-from evcache.reads.context import ManyItems, ReadCall, ReadContext
+from evcache.reads.bulk.node_batches import Batch, Replies, ask_nodes
+from evcache.reads.context import ManyItems, PlainValues, ReadCall, ReadContext
 from evcache.reads.failover.many_keys import read_many_from_first, read_many_on
 from evcache.reads.failover.one_key import try_first_zone
 from evcache.reads.failover.policy import ReadAttempt, end_of_attempt, is_settled
 from evcache.replication.gutter import GUTTER
 from evcache.replication.hlc import MAX_CAS, NOT_A_VERSION
 from evcache.replication.reconcile import ZoneHit, count_answered, stale_replicas
+from evcache.replication.seen_versions import known_version
 from evcache.values.flags import FLAG_TOMBSTONE
+from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
+from evcache.zones.protocol.fields import NO_FLAGS
 from evcache.zones.transport.core import selected
+from evcache.zones.transport.core.looks import Look
+
+_LOOK = Look(NOT_A_VERSION, MAX_CAS, ZoneHit, FLAG_TOMBSTONE)
 
 
-async def read_many(context: ReadContext, call: ReadCall, keys: Sequence[bytes]) -> ManyItems:
-    """Read keys from the zones. Cancellation drops the replies that are in flight."""
-    view = call.view
-    known = context.seen.latest_of_each(keys)
-    required = call.options.consistency.required(len(view.readers))
+async def read_many(
+    context: ReadContext, call: ReadCall, keys: Sequence[bytes], plain: PlainValues | None = None
+) -> ManyItems:
+    """Read keys from the zones. Cancellation drops the replies that are in flight.
+
+    Args:
+        context: The parts of the client.
+        call: The read.
+        keys: Keys with their namespace.
+        plain: Receiver of the plain values that the first zone serves. The result does not have them.
+    """
+    view, fields, options, began_at, deadline = call
+    readers = view.readers
+    required = 1 if options.one_answer else options.consistency.required(len(readers))
     if required > 1:
-        return await read_many_quorum(context, call, keys, known, required)
+        return await read_many_quorum(context, call, keys, context.seen.latest_of_each(keys), required)
     context.budget.add_reads(len(keys))
-    batches = view.readers[0].batches(keys)
+    given, flags, values = plain or PlainValues(keys, NO_FLAGS, {})
+    cas_of_each = context.seen.cas_of_each
+    batches = [Batch(node, some, names, cas_of_each(some), flags) for node, some, names in readers[0].batches(keys, given)]
     if view.health.unhealthy and not (
-        all(is_settled(node) for node, _ in batches) and try_first_zone(context.budget, view, len(keys))
+        all(is_settled(batch.node) for batch in batches) and try_first_zone(context.budget, view, len(keys))
     ):
-        attempts = {key: ReadAttempt(known[key]) for key in keys}
+        attempts = {
+            key: ReadAttempt(known_version(cas)) for batch in batches for key, cas in zip(batch.keys, batch.cas, strict=True)
+        }
         await read_many_from_first(context, call, attempts)
         return _conclude(context, call, attempts)
     # The first zone serves nearly all keys, and those are done.
-    found, attempts = await _ask_first_zone(context, call, batches, keys, known)
+    until = end_of_attempt(began_at, deadline, len(readers) - 1, has_gutter=view.gutter is not None)
+    outcomes = await ask_nodes(view, batches, fields, until, deadline)
+    found, attempts = _sort_out(context, view, batches, outcomes, values)
     if not attempts:
-        return ManyItems(found, {}, len(view.readers))
+        context.count_served(view, keys)
+        return ManyItems(found, {}, len(readers))
+    context.count_served(view, [key for key in keys if key not in attempts])
     await read_many_on(context, call, attempts)
     others = _conclude(context, call, attempts)
     return others._replace(found=found | others.found)
 
 
-async def _ask_first_zone(
-    context: ReadContext, call: ReadCall, batches: Batches, keys: Sequence[bytes], known: Mapping[bytes, int]
+def _sort_out(
+    context: ReadContext,
+    view: ClusterSnapshot,
+    batches: Sequence[Batch],
+    outcomes: Sequence[Replies | CacheError],
+    values: dict[Any, Any],
 ) -> tuple[dict[bytes, ZoneHit], dict[bytes, ReadAttempt]]:
-    """Ask the first zone for all keys. Return its items, and an attempt for each key that it did not serve.
+    """Add the plain values that the first zone served to `values`.
 
-    This is most of the work of a bulk read. A key that is served gets no `ReadAttempt`.
+    This is most of the work of a bulk read. A key that is served gets no `ReadAttempt`, and a plain value no `ZoneHit`.
+
+    Returns:
+        The other items, and an attempt for each key that was not served.
     """
-    view = call.view
     zone = view.readers[0].name
-    until = end_of_attempt(call.began_at, call.deadline, len(view.readers) - 1, has_gutter=view.gutter is not None)
-    found: dict[bytes, ZoneHit] = {}
-    others: dict[bytes, CacheError] = {}
-    deleted: list[bytes] = []
-    for some, outcome in await ask_nodes(view, batches, call.fields, until, call.deadline):
-        if isinstance(outcome, CacheError):
-            others.update(dict.fromkeys(some, outcome))
-        else:
-            _add_hits(context, zone, some, outcome, known, found, others, deleted)
+    answers: dict[bytes, ZoneHit] = {}
     attempts: dict[bytes, ReadAttempt] = {}
-    if len(found) < len(keys):
-        is_remote = zone != view.preferred_zone
-        for key in keys:
-            if key not in found:
-                attempts[key] = attempt = ReadAttempt(known[key])
-                attempt.record(zone, others.get(key), is_remote=is_remote)
-    context.count_served(view, found)
-    for key in deleted:
-        del found[key]
-    return found, attempts
+    for batch, outcome in zip(batches, outcomes, strict=True):
+        if isinstance(outcome, CacheError):
+            unserved: Mapping[int, CacheError | None] = dict.fromkeys(range(len(batch.keys)), outcome)
+        else:
+            unserved = _add_hits(context, zone, batch, outcome, answers, values)
+        for index, error in unserved.items():
+            attempts[batch.keys[index]] = attempt = ReadAttempt(known_version(batch.cas[index]))
+            attempt.record(zone, error, is_remote=zone != view.preferred_zone)
+    if answers:
+        answers = {key: item for key, item in answers.items() if item.hit.flags != FLAG_TOMBSTONE}
+    return answers, attempts
 
 
 def _add_hits(
     context: ReadContext,
     zone: str,
-    keys: Sequence[bytes],
+    batch: Batch,
     replies: Replies,
-    known: Mapping[bytes, int],
     found: dict[bytes, ZoneHit],
-    others: dict[bytes, CacheError],
-    deleted: list[bytes],
-) -> None:
-    """Add the items of one batch to `found`, errors and stale items to `others`, and keys with a tombstone to `deleted`."""
+    values: dict[Any, Any],
+) -> dict[int, CacheError | None]:
+    """Add the plain values of one batch to `values`, and its other items to `found`.
+
+    Returns:
+        The indices of the keys that were not served, each with the error, or with None for a miss.
+    """
     seen = context.seen
-    left, newer = selected.SELECTED.accept_hits(
-        replies, keys, known, context.clock.passed, NOT_A_VERSION, MAX_CAS, ZoneHit, zone, FLAG_TOMBSTONE, found
+    others, newer = selected.SELECTED.accept_hits(
+        _LOOK, context.clock.passed, zone, replies, batch.keys, batch.given, batch.cas, batch.flags, values, found
     )
     for key, version in newer:
         seen.note(key, version)
-    for index in left:
-        key, reply = keys[index], replies[index]
-        assert reply is not None
+    unserved: dict[int, CacheError | None] = {}
+    for index in others:
+        key, reply = batch.keys[index], replies[index]
+        known = known_version(batch.cas[index])
+        assert not isinstance(reply, bytes)
         try:
-            item = context.interpret(zone, reply)
+            item = None if reply is None else context.interpret(zone, reply)
         except CacheError as error:
-            others[key] = error
+            unserved[index] = error
             continue
         if item is None:
-            continue
-        if item.version is not None:
-            if item.version < known[key]:
-                others[key] = StaleReplica(item.version, known[key])
-                continue
-            seen.note(key, item.version)
-        found[key] = item
-        if item.hit.flags == FLAG_TOMBSTONE:
-            deleted.append(key)
+            unserved[index] = None
+        elif item.version is not None and item.version < known:
+            unserved[index] = StaleReplica(item.version, known)
+        else:
+            context.note(key, item)
+            found[key] = item
+    return unserved
 
 
 def _conclude(context: ReadContext, call: ReadCall, attempts: Mapping[bytes, ReadAttempt]) -> ManyItems:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from evcache.errors import StaleReplica
-from evcache.reads.bulk.node_batches import Replies, answers_of, ask_node
+from evcache.reads.bulk.node_batches import Batch, Replies, answers_of, ask_node
 from evcache.reads.context import ManyItems, ReadCall, ReadContext
 from evcache.reads.quorum_read import in_order, wait_until, winner_of
 from evcache.replication.reconcile import (
@@ -65,9 +65,12 @@ async def _ask_all_zones(
     answers: dict[bytes, dict[str, Answer]] = {key: {} for key in keys}
     undecided = set(keys)
     asked: dict[asyncio.Future[Replies], tuple[str, Sequence[bytes]]] = {
-        unattended(asyncio.ensure_future(ask_node(node, some, call.fields, call.deadline, view.loop))): (pool.name, some)
+        unattended(asyncio.ensure_future(ask_node(Batch(node, some), call.fields, call.deadline, view.loop))): (
+            pool.name,
+            some,
+        )
         for pool in view.readers
-        for node, some in pool.batches(keys)
+        for node, some, _ in pool.batches(keys, keys)
     }
 
     def enter(ended: Iterable[asyncio.Future[Replies]]) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from evcache._helpers.steps import run_concurrently
 from evcache.options import Options
 from evcache.reads.bulk.multi_get import read_many
-from evcache.reads.context import ManyItems, ReadCall, ReadContext
+from evcache.reads.context import ManyItems, PlainValues, ReadCall, ReadContext
 from evcache.replication.reconcile import ZoneHit
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeTimeout
@@ -29,9 +29,14 @@ PORTIONS_AT_ONCE = 3
 PATIENCE_SECONDS = 0.1
 
 
-async def read_in_portions(
-    context: ReadContext, view: ClusterSnapshot, keys: Sequence[bytes], options: Options, fields: Fields
-) -> ManyItems:
+def read_in_portions(
+    context: ReadContext,
+    view: ClusterSnapshot,
+    keys: Sequence[bytes],
+    options: Options,
+    fields: Fields,
+    plain: PlainValues | None = None,
+) -> Awaitable[ManyItems]:
     """Read keys as `read_many` does, very many of them in portions.
 
     Keys that were not read by the deadline count as keys without an answer.
@@ -39,7 +44,20 @@ async def read_in_portions(
     began_at = view.loop.time()
     size = max(PORTION_KEYS, PORTION_KEYS_PER_NODE * len(view.readers[0].nodes))
     if len(keys) <= size:
-        return await read_many(context, ReadCall(view, fields, options, began_at, began_at + options.timeout), keys)
+        return read_many(context, ReadCall(view, fields, options, began_at, began_at + options.timeout), keys, plain)
+    return _read_portions(context, view, keys, options, fields, plain, began_at, size)
+
+
+async def _read_portions(
+    context: ReadContext,
+    view: ClusterSnapshot,
+    keys: Sequence[bytes],
+    options: Options,
+    fields: Fields,
+    plain: PlainValues | None,
+    began_at: float,
+    size: int,
+) -> ManyItems:
     deadline = began_at + options.timeout
     patience = min(PATIENCE_SECONDS, options.timeout / 2)
     found: dict[bytes, ZoneHit] = {}
@@ -51,7 +69,10 @@ async def read_in_portions(
         now = view.loop.time()
         timeout = max(deadline - now, patience)
         call = ReadCall(view, fields, options._replace(timeout=timeout), now, now + timeout)
-        portion = await read_many(context, call, keys[number * size : (number + 1) * size])
+        part = slice(number * size, (number + 1) * size)
+        portion = await read_many(
+            context, call, keys[part], None if plain is None else plain._replace(given=plain.given[part])
+        )
         found.update(portion.found)
         failures.update(portion.failures)
         answered[number] = portion.answered

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping
 
 from evcache.errors import FailoverDenied, StaleReplica
-from evcache.reads.bulk.node_batches import answers_of, ask_nodes
+from evcache.reads.bulk.node_batches import Batch, answers_of, ask_nodes
 from evcache.reads.context import ReadCall, ReadContext
 from evcache.reads.failover.one_key import draw_first
 from evcache.reads.failover.policy import (
@@ -144,9 +144,10 @@ async def _ask_zone(
     answers: dict[bytes, Answer] = dict.fromkeys(asked)
     latest = None if is_patient else call.deadline
     has_silent = False
-    for some, outcome in await ask_nodes(view, pool.batches(asked), call.fields, until, latest):
+    batches = [Batch(node, some) for node, some, _ in pool.batches(asked, asked)]
+    for batch, outcome in zip(batches, await ask_nodes(view, batches, call.fields, until, latest), strict=True):
         has_silent = has_silent or isinstance(outcome, NodeSilent)
-        answers.update(answers_of(context, pool.name, some, outcome))
+        answers.update(answers_of(context, pool.name, batch.keys, outcome))
     for key, answer in answers.items():
         attempts[key].record(pool.name, answer, is_remote=is_remote)
     if view.health.unhealthy:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evcache.replication.seen_versions import REMEMBERED_KEYS, SeenVersions
+from evcache.replication.seen_versions import REMEMBERED_KEYS, SeenVersions, known_version
 
 KEYS = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
 VERSIONS = st.integers(1, 9)
@@ -154,6 +154,7 @@ def test_a_version_from_a_peer_is_known():
         getattr(remembered, step)(b"k", version)
         assert remembered.latest(b"k") == newest
         assert remembered.latest_of_each([b"k", b"other"]) == {b"k": newest, b"other": 0}
+        assert [known_version(cas) for cas in remembered.cas_of_each([b"k", b"other"])] == [newest, 0]
     assert len(remembered) == 1
 
 

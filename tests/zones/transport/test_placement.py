@@ -34,18 +34,21 @@ def is_at(core, key):
     """Return True if the core finds the key at exactly the first word of its MD5."""
     word = first_word(key)
     points = sorted({(word - 1) % 2**32, word, (word + 1) % 2**32})
-    return core.group_by_owner([key], array("I", points), array("I", range(3))) == {points.index(word): [key]}
+    return core.group_by_owner([key], ["k"], array("I", points), array("I", range(3))) == {
+        points.index(word): ([key], ["k"])
+    }
 
 
 @each_core
 @given(st.lists(st.binary(max_size=20), max_size=20), st.lists(words, min_size=1, max_size=8, unique=True).map(sorted))
 def test_each_key_goes_to_the_first_point_at_or_behind_it(core, keys, points):
     owners = [point % 3 for point in points]
-    groups = core.group_by_owner(keys, array("I", points), array("I", owners))
+    groups = core.group_by_owner(keys, range(len(keys)), array("I", points), array("I", owners))
     expected = {}
-    for key in keys:
-        index = bisect_left(points, first_word(key))
-        expected.setdefault(owners[index % len(owners)], []).append(key)
+    for number, key in enumerate(keys):
+        some, numbers = expected.setdefault(owners[bisect_left(points, first_word(key)) % len(owners)], ([], []))
+        some.append(key)
+        numbers.append(number)
     assert list(groups.items()) == list(expected.items())
 
 
@@ -53,4 +56,11 @@ def test_each_key_goes_to_the_first_point_at_or_behind_it(core, keys, points):
 @pytest.mark.parametrize("key", ["k", None, 1])
 def test_a_key_is_bytes(core, key):
     with pytest.raises(TypeError):
-        core.group_by_owner([key], array("I", [1]), array("I", [0]))
+        core.group_by_owner([key], [key], array("I", [1]), array("I", [0]))
+
+
+@each_core
+@pytest.mark.parametrize("given", [[], ["a"], ["a", "b", "c"]])
+def test_each_key_has_one_item(core, given):
+    with pytest.raises(ValueError):
+        core.group_by_owner([b"k", b"l"], given, array("I", [1]), array("I", [0]))

@@ -183,17 +183,16 @@ class ClassicConnection:
         del latest
         self._start(partial(operations.get, self._client, key, fields), (key,), waiter, deadline)
 
-    def read(self, key: bytes, fields: Fields, deadline: float, latest: float | None = None) -> Awaitable[AnyReply]:
-        """Read an item. See `Transport.read`."""
+    def read(self, key: bytes, fields: Fields, deadline: float, *_: object, **__: object) -> Awaitable[AnyReply]:
+        """Read an item. See `Transport.read`. `latest` and a known CAS have no effect."""
         answer: asyncio.Future[AnyReply] = asyncio.get_running_loop().create_future()
-        self.get(key, fields, answer, deadline, latest)
+        self.get(key, fields, answer, deadline)
         return answer
 
     def get_many(
-        self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None
+        self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, *_: object, **__: object
     ) -> None:
-        """Read several items. See `Transport.get_many`. `latest` has no effect."""
-        del latest
+        """Read several items. See `Transport.get_many`. `latest` and a known CAS have no effect."""
         self._start(partial(operations.get_many, self._client, keys, fields), keys, waiter, deadline)
 
     def store(

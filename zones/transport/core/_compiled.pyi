@@ -1,12 +1,15 @@
 from array import array
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Any, TypeGuard
+from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, TypeGuard, TypeVar
 
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
 from evcache.zones.transport.core import exchange, waiters
+from evcache.zones.transport.core.looks import Look
 from evcache.zones.transport.in_flight import ExpectReply
+
+_T = TypeVar("_T")
 
 class Decoder:
     @property
@@ -15,20 +18,25 @@ class Decoder:
     def feed(self, data: bytes) -> Iterator[Decoded]: ...
 
 def match(decoder: Decoder, waiting: deque[ExpectReply], data: bytes, node: str, timeouts: int) -> bool: ...
-def qualifier(prefix: bytes, longest: int, mark: str, unusual: Callable[[Any], bytes]) -> Callable[[Any], bytes]: ...
+def qualifier(
+    prefix: bytes, longest: int, mark: str, unusual: Callable[[Any], bytes]
+) -> tuple[Callable[[Any], bytes], Callable[[Sequence[Any]], list[bytes]]]: ...
 def encode_reads(keys: Sequence[bytes], fields: Fields, first: int) -> tuple[bytes, list[bytes]]: ...
-def group_by_owner(keys: Iterable[bytes], points: array[int], owners: array[int]) -> dict[int, list[bytes]]: ...
+def group_by_owner(
+    keys: Sequence[bytes], given: Sequence[_T], points: array[int], owners: array[int]
+) -> dict[int, tuple[list[bytes], list[_T]]]: ...
+def cas_of_each(versions: Mapping[bytes, int], keys: Sequence[bytes], mirror: int) -> tuple[array[int], list[int]]: ...
 def is_same(reply: AnyReply, version: int | None, mirror: int) -> TypeGuard[Hit]: ...
 def accept_hits(
-    replies: Sequence[AnyReply | None],
-    keys: Sequence[bytes],
-    known: Mapping[bytes, int],
+    look: Look,
     highest: int,
-    lowest: int,
-    mirror: int,
-    new_item: Any,
     zone: str,
-    special: int,
+    replies: Sequence[AnyReply | bytes | None],
+    keys: Sequence[bytes],
+    given: Sequence[Any],
+    known: array[int],
+    plain: int,
+    values: MutableMapping[Any, bytes],
     found: MutableMapping[bytes, Any],
 ) -> tuple[list[int], list[tuple[bytes, int]]]: ...
 def decode_values(

@@ -12,22 +12,28 @@ Each index into a list or tuple is checked, which costs next to nothing.
 """
 
 cimport cython
+from cpython.array cimport array, clone
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
+from cpython.dict cimport PyDict_GetItemWithError
 from cpython.exc cimport PyErr_Clear, PyErr_Occurred
 from libc.string cimport memchr, memcmp, memcpy
 
+from array import array as _new_array
 from asyncio import CancelledError, InvalidStateError
 from collections import deque
 
+from evcache.zones._clock import clock_of
 from evcache.zones.errors import CacheError, ConnectionLost, NodeUnavailable, ProtocolError
 from evcache.zones.protocol.decoder import MAX_LINE_BYTES, MAX_SIZE_DIGITS, MAX_VALUE_BYTES, WITHOUT_VALUE
 from evcache.zones.protocol.fields import READ_FIELDS
+from evcache.zones.protocol.fields import NO_FLAGS as _NO_FLAGS
 from evcache.zones.protocol.packet import runs
 from evcache.zones.protocol.replies import Hit, Keyed, Reply
 from evcache.zones.transport.in_flight import ExpectRead, ExpectReply, ExpectStore, check_ours, is_unserved, unexpected
 from evcache.zones.transport.batches import ExpectHits, ExpectValues
 from evcache.zones.transport.core.encoding import encode_gets
+from evcache.zones.transport.core.encoding import GETS_LINE_BYTES as _GETS_LINE_BYTES
 from evcache.zones.transport.core.write_queue import EAGER_REQUESTS as _EAGER_REQUESTS
 
 cdef extern from "Python.h":
@@ -54,6 +60,10 @@ cdef extern from *:
     void EVCACHE_CLEAR_HASH(PyObject *tuple)
 
 ctypedef unsigned long long u64
+
+cdef long long NO_FLAGS = _NO_FLAGS
+cdef Py_ssize_t GETS_LINE_BYTES = _GETS_LINE_BYTES
+cdef array _CAS = _new_array("Q")
 
 include "decoder.pxi"
 include "encoding.pxi"

@@ -59,13 +59,16 @@ cdef object _new_reply(object status, object tokens, object value):
 cdef inline const char *_digits(const char *at, const char *end, int most, u64 *number) noexcept nogil:
     """Read 1 to `most` digits. Return the position behind them, or NULL. With more than 19 digits the number may wrap."""
     cdef const char *start = at
+    cdef const char *limit = at + most if end - at > most else end
+    cdef unsigned int digit
     cdef u64 value = 0
-    while at < end and 48 <= at[0] <= 57:
-        if at - start == most:
-            return NULL
-        value = value * 10 + <u64>(at[0] - 48)
+    while at < limit:
+        digit = <unsigned int>(<unsigned char>at[0]) - 48
+        if digit > 9:
+            break
+        value = value * 10 + digit
         at += 1
-    if at == start:
+    if at == start or (at == limit and at < end and 48 <= at[0] <= 57):
         return NULL
     number[0] = value
     return at
@@ -99,9 +102,14 @@ cdef inline bytes _bare_status(const char *line):
     return None
 
 
+cdef inline bint _is_wrapped(const char *start, const char *stop, u64 value) noexcept:
+    """Return True if these digits, whose value modulo 2^64 is `value`, do not fit into 64 bits."""
+    return stop - start == 20 and (start[0] > b"1" or value < 10000000000000000000ULL)
+
+
 cdef inline object _cas(const char *start, const char *stop, u64 value):
-    """Return the CAS of these digits, whose value modulo 2^64 is `value`. 20 digits may not fit into 64 bits."""
-    if stop - start == 20 and (start[0] > b"1" or value < 10000000000000000000ULL):
+    """Return the CAS of these digits, whose value modulo 2^64 is `value`."""
+    if _is_wrapped(start, stop, value):
         return int(PyBytes_FromStringAndSize(start, stop - start))
     return value
 
@@ -171,13 +179,14 @@ cdef class Decoder:
 
     cdef object _next(self, bytes expected):
         """Return the next reply of the chunk, or None."""
-        reply = self._next_item(expected)
+        reply = self._next_item(expected, 0, -1)
         return reply if self._key is None else _new_keyed(self._key, reply)
 
-    cdef object _next_item(self, bytes expected):
+    cdef object _next_item(self, bytes expected, u64 known, long long plain):
         """Return the next reply of the chunk, or None. For a `Keyed`, return its hit, and set `_key`.
 
-        If the opaque or the key equals `expected`, the reply has that very object.
+        If the opaque or the key equals `expected`, the reply has that very object. If its CAS and flags are `known` and
+        `plain` too, the result is the value alone. No item has the CAS 0.
         """
         self._key = None
         if self._is_whole:
@@ -198,7 +207,8 @@ cdef class Decoder:
         cdef u64 size = 0, flags = 0, cas = 0, ttl = 0, ignored = 0
         cdef bint has_ttl = False, is_negative = False
         cdef object left, opaque, number, key
-        cdef Py_ssize_t start, stop, line_end
+        cdef bytes value
+        cdef Py_ssize_t start, stop, line_end, size_of_key
         if position == length:
             self._data = b""
             self._position = 0
@@ -242,7 +252,6 @@ cdef class Decoder:
                 left = None
                 if has_ttl:
                     left = -<long long>ttl if is_negative else <long long>ttl
-                number = _cas(cas_at, cas_end, cas)
                 start = at + END_BYTES - base
                 if size > self._max_bytes:
                     raise self._invalid_length(start)
@@ -251,16 +260,32 @@ cdef class Decoder:
                     if base[stop] != b"\r" or base[stop + 1] != b"\n":
                         raise self._no_line_end(<Py_ssize_t>size)
                     self._position = stop + END_BYTES
-                    return _new_hit(
-                        PyBytes_FromStringAndSize(base + start, <Py_ssize_t>size), flags, number, left, opaque
-                    )
+                    value = PyBytes_FromStringAndSize(base + start, <Py_ssize_t>size)
+                    if (
+                        cas == known != 0
+                        and <long long>flags == plain
+                        and not has_ttl
+                        and opaque is expected
+                        and not _is_wrapped(cas_at, cas_end, cas)
+                    ):
+                        return value
+                    return _new_hit(value, flags, _cas(cas_at, cas_end, cas), left, opaque)
+                number = _cas(cas_at, cas_end, cas)
                 self._is_hit = True
                 self._is_keyed = False
                 self._head = (flags, number, left, opaque)
                 return self._wait(start, <Py_ssize_t>size)
         # An item in the reply to `gets`: key, flags, size, CAS.
         if length - position > 6 and memcmp(line, b"VALUE ", 6) == 0:
-            at = key_end = _token(line + 6, end, 250)
+            at = line + 6
+            size_of_key = 0 if expected is None else PyBytes_GET_SIZE(expected)
+            if size_of_key and end - at > size_of_key and at[size_of_key] == b" " and memcmp(at, PyBytes_AS_STRING(expected), size_of_key) == 0:
+                at += size_of_key
+                key = expected
+            else:
+                at = _token(at, end, 250)
+                key = None
+            key_end = at
             while at is not NULL:  # once, as above
                 if at == line + 6 or at[0] != b" ":
                     at = NULL
@@ -279,8 +304,8 @@ cdef class Decoder:
                     at = NULL
                 break
             if at is not NULL and at + END_BYTES - line <= self._longest:
-                key = _same(expected, line + 6, key_end - line - 6)
-                number = _cas(cas_at, cas_end, cas)
+                if key is None:
+                    key = PyBytes_FromStringAndSize(line + 6, key_end - line - 6)
                 start = at + END_BYTES - base
                 if size > self._max_bytes:
                     raise self._invalid_length(start)
@@ -290,7 +315,17 @@ cdef class Decoder:
                         raise self._no_line_end(<Py_ssize_t>size)
                     self._position = stop + END_BYTES
                     self._key = key
-                    return _new_hit(PyBytes_FromStringAndSize(base + start, <Py_ssize_t>size), flags, number, None, b"")
+                    value = PyBytes_FromStringAndSize(base + start, <Py_ssize_t>size)
+                    if (
+                        cas == known != 0
+                        and <long long>flags == plain
+                        and (size or flags)  # an empty value without flags may be the stub of a lease
+                        and key is expected
+                        and not _is_wrapped(cas_at, cas_end, cas)
+                    ):
+                        return value
+                    return _new_hit(value, flags, _cas(cas_at, cas_end, cas), None, b"")
+                number = _cas(cas_at, cas_end, cas)
                 self._is_hit = self._is_keyed = True
                 self._head = (flags, number, None, b"", key)
                 return self._wait(start, <Py_ssize_t>size)

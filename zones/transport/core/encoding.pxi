@@ -93,6 +93,16 @@ cdef class _Qualifier:
     cdef object _unusual
 
     def __call__(self, key):
+        return self._full(key)
+
+    def of_each(self, keys):
+        """Return the full names of several keys. See `encoding.qualifier`."""
+        cdef list full = []
+        for key in keys:
+            full.append(self._full(key))
+        return full
+
+    cdef object _full(self, object key):
         cdef Py_ssize_t size, index, before
         cdef const char *text
         cdef char *into
@@ -114,10 +124,10 @@ cdef class _Qualifier:
 
 
 def qualifier(bytes prefix not None, Py_ssize_t longest, str mark not None, unusual):
-    """Return a function that makes the full name of a key. See `encoding.qualifier`."""
+    """Return a function that makes the full name of a key, and one for several. See `encoding.qualifier`."""
     cdef _Qualifier made = _Qualifier.__new__(_Qualifier)
     made._prefix = prefix
     made._longest = longest
     made._mark = ord(mark)
     made._unusual = unusual
-    return made
+    return made, made.of_each

@@ -54,8 +54,10 @@ def encode_gets(keys: Sequence[bytes]) -> tuple[bytes, list[int]]:
     return b"".join(lines) + NO_OP, ends
 
 
-def qualifier(prefix: bytes, longest: int, mark: str, unusual: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """Return a function that makes the full name of a key.
+def qualifier(
+    prefix: bytes, longest: int, mark: str, unusual: Callable[[Any], bytes]
+) -> tuple[Callable[[Any], bytes], Callable[[Sequence[Any]], list[bytes]]]:
+    """Return a function that makes the full name of a key, and one that makes those of several.
 
     Args:
         prefix: ASCII bytes in front of each key.
@@ -77,4 +79,17 @@ def qualifier(prefix: bytes, longest: int, mark: str, unusual: Callable[[Any], b
             return (text + key).encode()
         return unusual(key)
 
-    return qualify
+    def qualify_all(keys: Sequence[Any]) -> list[bytes]:
+        # One check of all keys takes a tenth of the time, if none is unusual. It looks at the joined text and the resulting
+        # bytes, because the methods of a subclass of str may return other results.
+        try:
+            together = "".join(keys)  # bytes raise
+        except TypeError:
+            return [qualify(key) for key in keys]
+        if together.isascii() and together.isprintable() and " " not in together and mark not in together:
+            full = (text + ("\n" + text).join(keys)).encode().split(b"\n")
+            if min(map(len, full)) > len(prefix) and max(map(len, full)) <= len(prefix) + longest:
+                return full
+        return [qualify(key) for key in keys]
+
+    return qualify, qualify_all

@@ -30,7 +30,7 @@ cdef class Exchange:
         self.timer_at = float("inf")
         self._name = name
         self._loop = loop
-        self._time = loop.time
+        self._time = clock_of(loop)
         self._limits = limits
         self._lag = lag
         self._begin = begin
@@ -120,13 +120,17 @@ cdef class Exchange:
             rest = [part if isinstance(part, memoryview) else opaque.join(part) for part in rest]
         self._enter(opaque.join(packet[1]), entry, deadline, rest)
 
-    def read(self, bytes key not None, bytes fields not None, double deadline, latest=None):
+    def read(
+        self, bytes key not None, bytes fields not None, double deadline, latest=None, u64 cas=0, long long flags=NO_FLAGS
+    ):
         """Send a read, and return the awaitable of its reply. See `Transport.read`."""
         self.opaque += 1
         cdef Read read = Read.__new__(Read)
         read.deadline = read._share_ends = deadline
         read._latest = NO_OTHER_ZONE if latest is None else latest
         read._exchange = self
+        read._known = cas
+        read._plain = flags
         read.opaque = _opaque(self.opaque)
         self._enter(_encode_read(key, fields, read.opaque), read, deadline, ())
         return read
@@ -140,12 +144,22 @@ cdef class Exchange:
         )
         self._enter(_encode_read(key, fields, opaque), expected, deadline, ())
 
-    def get_many(self, keys, bytes fields not None, waiter, double deadline, latest=None):
+    def get_many(
+        self, keys, bytes fields not None, waiter, double deadline, latest=None, array cas=None, long long flags=NO_FLAGS
+    ):
         """Send a batch of reads. See `Transport.get_many`."""
+        if flags >= 0 and not _has_cas(cas, len(keys)):
+            raise TypeError("cas has no CAS of each key")
         if fields == READ_FIELDS and len(keys) > 1:
-            request, ends = encode_gets(keys)
+            if type(keys) is not list:
+                keys = list(keys)
+            request = b"gets %b\r\nmn\r\n" % b" ".join(keys)
+            if PyBytes_GET_SIZE(request) - 4 <= GETS_LINE_BYTES:
+                ends = [len(keys)]
+            else:
+                request, ends = encode_gets(keys)
             self.opaque += 1
-            batch = ExpectValues(waiter, deadline, _opaque(self.opaque), keys, ends, fields, self._send, latest)
+            batch = ExpectValues(waiter, deadline, _opaque(self.opaque), keys, ends, fields, self._send, latest, cas, flags)
             self._enter(request, batch, deadline, ())
             return
         cdef u64 first = self.opaque + 1

@@ -15,7 +15,7 @@ from typing import Any
 from evcache.zones.errors import ConnectionLost
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.protocol.decoder import Decoder
-from evcache.zones.protocol.fields import READ_FIELDS, Fields
+from evcache.zones.protocol.fields import NO_FLAGS, READ_FIELDS, Fields
 from evcache.zones.protocol.packet import Packet
 from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.transport.batches import ExpectHits, ExpectValues
@@ -174,8 +174,16 @@ class Exchange:
             ExpectReply(waiter, deadline, opaque) if latest is None else ExpectRead(waiter, deadline, opaque, latest),
         )
 
-    def read(self, key: bytes, fields: Fields, deadline: float, latest: float | None = None) -> Awaitable[AnyReply]:
-        """Send a read, and return the awaitable of its reply. See `Transport.read`."""
+    def read(
+        self,
+        key: bytes,
+        fields: Fields,
+        deadline: float,
+        latest: float | None = None,
+        cas: int = 0,  # noqa: ARG002
+        flags: int = NO_FLAGS,  # noqa: ARG002
+    ) -> Awaitable[AnyReply]:
+        """Send a read, and return the awaitable of its reply. See `Transport.read`. A known CAS has no effect."""
         answer: asyncio.Future[Any] = self._loop.create_future()
         self.opaque = number = self.opaque + 1
         opaque = b"O%d" % number
@@ -186,9 +194,16 @@ class Exchange:
         return answer
 
     def get_many(
-        self, keys: Sequence[bytes], fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None
+        self,
+        keys: Sequence[bytes],
+        fields: Fields,
+        waiter: Waiter,
+        deadline: float,
+        latest: float | None = None,
+        *_: object,
+        **__: object,
     ) -> None:
-        """Send a batch of reads. See `Transport.get_many`."""
+        """Send a batch of reads. See `Transport.get_many`. A known CAS has no effect."""
         if fields == READ_FIELDS and len(keys) > 1:
             request, ends = encode_gets(keys)
             self.send(request, ExpectValues(waiter, deadline, self.next_opaque(), keys, ends, fields, self.send, latest))

@@ -12,61 +12,93 @@ def is_same(reply, version, u64 mirror):
     return cas <= mirror and mirror - cas == <u64>version
 
 
+cdef inline u64 _u64(object number, bint *is_one):
+    """Return the number. `is_one` becomes False if it has over 64 bits, or is negative."""
+    cdef u64 found = PyLong_AsUnsignedLongLong(number)
+    is_one[0] = True
+    if found == <u64>-1 and PyErr_Occurred() is not NULL:
+        PyErr_Clear()
+        is_one[0] = False
+    return found
+
+
+def cas_of_each(dict versions not None, keys not None, u64 mirror):
+    """Return the CAS of the known version of each key, and the indices of those without. See `looks.cas_of_each`."""
+    cdef Py_ssize_t count = len(keys)
+    cdef Py_ssize_t index = 0
+    cdef array cas = clone(_CAS, count, False)
+    cdef list unknown = []
+    cdef PyObject *version
+    for key in keys:
+        if index == count:
+            raise IndexError("there are more keys than before")
+        version = PyDict_GetItemWithError(versions, key)
+        if version is NULL:
+            cas.data.as_ulonglongs[index] = 0
+            unknown.append(index)
+        else:
+            cas.data.as_ulonglongs[index] = mirror - <u64>(<object>version)
+        index += 1
+    if index < count:
+        raise IndexError("there are fewer keys than before")
+    return cas, unknown
+
+
 def accept_hits(
-    list replies not None,
-    keys,
-    dict known not None,
+    look,
     u64 highest,
-    u64 lowest,
-    u64 mirror,
-    new_item,
     zone,
-    long special,
+    list replies not None,
+    keys not None,
+    given not None,
+    array known not None,
+    long long plain,
+    dict values not None,
     dict found not None,
 ):
-    """Add the items of one batch that need no closer look to `found`. See `looks.accept_hits`."""
+    """Add the hits of one batch that need no closer look to `values` or `found`. See `looks.accept_hits`."""
+    cdef u64 lowest, mirror, cas, version, latest
+    cdef long long special, flags
     cdef list others = []
     cdef list newer = []
-    cdef u64 cas, version
-    cdef Py_ssize_t index = -1
+    cdef bint is_number
+    cdef Py_ssize_t count = len(replies)
+    cdef Py_ssize_t index
+    lowest, mirror, new_item, special = look
     if not (isinstance(new_item, type) and issubclass(new_item, tuple)):
         raise TypeError("new_item is no named tuple")
-    if len(replies) < len(keys):
-        raise IndexError("a reply is missing")
-    for key in keys:
-        index += 1
+    if len(keys) < count or len(given) < count or not _has_cas(known, count):
+        raise IndexError("a key, its name or its CAS is missing")
+    for index in range(count):
         reply = replies[index]
-        if type(reply) is not _Hit or (<tuple>reply)[5] or (<tuple>reply)[1] == special:
-            if reply is not None:
-                others.append(index)
+        if type(reply) is bytes:
+            values[given[index]] = reply
             continue
-        number = (<tuple>reply)[2]
-        cas = PyLong_AsUnsignedLongLong(number)
-        if cas == <u64>-1 and PyErr_Occurred() is not NULL:
-            PyErr_Clear()  # over 64 bits, so it is no CAS of a server
+        if type(reply) is not _Hit or (<tuple>reply)[5]:
             others.append(index)
             continue
-        if cas > mirror:
+        cas = _u64((<tuple>reply)[2], &is_number)
+        flags = (<tuple>reply)[1]
+        if not is_number or cas > mirror or flags == special:
             others.append(index)
             continue
         version = mirror - cas
-        if not lowest <= version <= highest:
-            others.append(index)
-            continue
-        latest = known[key]
-        stamp = latest
-        if <u64>latest != version:
-            if version < <u64>latest:
+        if cas == 0 or cas != known.data.as_ulonglongs[index]:
+            latest = mirror - known.data.as_ulonglongs[index] if known.data.as_ulonglongs[index] else 0
+            if version < latest or not lowest <= version <= highest:
                 others.append(index)
                 continue
-            stamp = version
-            newer.append((key, stamp))
+            if version != latest:
+                newer.append((keys[index], version))
+        if flags == plain:
+            values[given[index]] = (<tuple>reply)[0]
+            continue
         item = _new_tuple(new_item, 3)
         _put(item, 0, reply)
         _put(item, 1, zone)
-        _put(item, 2, stamp)
+        _put(item, 2, version)
         PyObject_GC_UnTrack(<PyObject *>item)  # a hit, a str and an int, so it is in no cycle
-        found[key] = item
+        found[keys[index]] = item
     return others, newer
 
 

@@ -5,8 +5,9 @@ Each function leaves what it does not handle to its caller, so it holds no polic
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from evcache.zones.protocol.replies import AnyReply, Hit
 
@@ -24,54 +25,93 @@ def is_same(reply: AnyReply, version: int | None, mirror: int) -> TypeGuard[Hit]
     return type(reply) is Hit and not reply[5] and mirror - reply[2] == version
 
 
+class Look(NamedTuple):
+    """Numbers that decide whether a hit needs a closer look."""
+
+    lowest: int
+    """Lowest version."""
+    mirror: int
+    """Sum of a version and its CAS."""
+    new_item: Any
+    """Named tuple of hit, zone and version."""
+    special: int
+    """Flags of hits that need a closer look."""
+
+
+def cas_of_each(versions: Mapping[bytes, int], keys: Sequence[bytes], mirror: int) -> tuple[array[int], list[int]]:
+    """Return the CAS of the known version of each key.
+
+    Args:
+        versions: Known versions.
+        keys: Keys, in the order of the result.
+        mirror: Sum of a version and its CAS.
+
+    Returns:
+        The CAS of each key, and the indices of the keys without a version, whose CAS is 0.
+    """
+    found = list(map(versions.get, keys))
+    cas = array("Q", [0 if version is None else mirror - version for version in found])
+    return cas, [index for index, version in enumerate(found) if version is None] if None in found else []
+
+
 def accept_hits(
-    replies: Sequence[AnyReply | None],
-    keys: Sequence[bytes],
-    known: Mapping[bytes, int],
+    look: Look,
     highest: int,
-    lowest: int,
-    mirror: int,
-    new_item: Any,
     zone: str,
-    special: int,
+    replies: Sequence[AnyReply | bytes | None],
+    keys: Sequence[bytes],
+    given: Sequence[Any],
+    known: array[int],
+    plain: int,
+    values: MutableMapping[Any, bytes],
     found: MutableMapping[bytes, Any],
 ) -> tuple[list[int], list[tuple[bytes, int]]]:
-    """Add the items of one batch that need no closer look to `found`.
+    """Add the hits of one batch that need no closer look to `values` or `found`.
 
     A stub of a lease needs one, and so does a hit whose version is below the known one. Others need none if their version is
     from `lowest` to `highest`.
 
     Args:
-        replies: Replies of one node in the order of `keys`, with None for a miss.
-        keys: Keys of the batch.
-        known: Latest version known of each key, 0 where none is.
+        look: Numbers that decide.
         highest: Highest version that the caller's clock has passed.
-        lowest: Lowest version.
-        mirror: Sum of a version and its CAS.
-        new_item: Named tuple of hit, zone and version, which `found` gets.
         zone: Name of the zone.
-        special: Flags of hits that need a closer look.
-        found: Items by key.
+        replies: Replies of one node in the order of `keys`: see `Transport.get_many`.
+        keys: Keys of the batch.
+        given: Keys of `values`, in the same order.
+        known: CAS of the latest version known of each key, 0 where none is.
+        plain: Flags of a value that is its own bytes. -1 if there are none.
+        values: Values by given key, of hits with the flags `plain`.
+        found: Items by key, of other hits.
 
     Returns:
         Indices of the other replies, and the keys whose version is newer than the known one, with that version.
     """
+    lowest, mirror, new_item, special = look
     others: list[int] = []
     newer: list[tuple[bytes, int]] = []
-    for index, key in enumerate(keys):
-        reply = replies[index]
-        if type(reply) is not Hit or reply[5] or reply[1] == special:
-            if reply is not None:
-                others.append(index)
+    for index, reply in enumerate(replies):
+        if type(reply) is bytes:
+            values[given[index]] = reply
             continue
-        version = mirror - reply[2]
-        latest = known[key]
-        if version < latest or not lowest <= version <= highest:
+        if type(reply) is not Hit or reply[5]:
             others.append(index)
             continue
-        if version != latest:
-            newer.append((key, version))
-        found[key] = _new(new_item, (reply, zone, version))
+        value, flags, cas = reply[:3]
+        version = mirror - cas
+        if cas != known[index] or not cas:  # a server without CAS sends 0
+            latest = mirror - known[index] if known[index] else 0
+            if version < latest or not lowest <= version <= highest or flags == special:
+                others.append(index)
+                continue
+            if version != latest:
+                newer.append((keys[index], version))
+        elif flags == special:
+            others.append(index)
+            continue
+        if flags == plain:
+            values[given[index]] = value
+        else:
+            found[keys[index]] = _new(new_item, (reply, zone, version))
     return others, newer
 
 

@@ -97,19 +97,30 @@ cdef object _take_hits(Decoder decoder, object batch):
 
 cdef object _take_values(Decoder decoder, object batch):
     """Keep the hits of a batch, and return the first reply that is none, for `ExpectValues.take`. None ends the chunk."""
-    keys = batch.keys
+    cdef list keys = batch.keys
     cdef list ends = batch.ends
     cdef list replies = batch.replies
     cdef Py_ssize_t stop = ends[0] if ends else 0
     cdef Py_ssize_t following = batch.following
     cdef Py_ssize_t index
     cdef object hit
-    if stop > len(keys) or stop > len(replies):
+    cdef array known = batch.cas
+    cdef long long plain = NO_FLAGS if known is None else batch.flags
+    cdef u64 cas = 0
+    if ends and (ends[-1] > len(keys) or ends[-1] > len(replies)):
         raise IndexError("an end is behind the keys")
+    if plain >= 0 and not _has_cas(known, len(keys)):  # again, because Python code may have changed it
+        raise TypeError("cas has no CAS of each key")
     try:
         while True:
-            hit = decoder._next_item(keys[following] if following < stop else None)
+            if plain >= 0 and following < stop:
+                cas = known.data.as_ulonglongs[following]
+            hit = decoder._next_item(keys[following] if following < stop else None, cas, plain)
             if decoder._key is None:
+                if stop and type(hit) is _Reply and (<tuple>hit)[0] == b"END":
+                    following = ends.pop(0)
+                    stop = ends[0] if ends else 0
+                    continue
                 return hit
             index = following
             while index < stop and not _are_equal(decoder._key, keys[index]):  # a read in between was a miss
@@ -117,12 +128,25 @@ cdef object _take_values(Decoder decoder, object batch):
             if index >= stop:
                 return _new_keyed(decoder._key, hit)
             following = index + 1
+            if type(hit) is bytes:
+                replies[index] = hit
+                continue
             if PyBytes_GET_SIZE(<bytes>(<tuple>hit)[0]) == 0 and (<tuple>hit)[1] == 0:
                 batch.unclear.append(index)
                 continue
             replies[index] = hit
     finally:
         batch.following = following
+
+
+cdef bint _has_cas(array known, Py_ssize_t count) except -1:
+    """Return True if this is an array of at least `count` unsigned numbers of 64 bits."""
+    return known is not None and known.ob_descr.typecode == b"Q" and len(known) >= count
+
+
+cdef bint _is_complete(object batch) except -1:
+    """Return True if the no-op completes a batch, and no read is sent again. See `ExpectValues.take`."""
+    return not batch.ends and not batch.has_error and not batch.unclear
 
 
 cdef inline bint _are_equal(object key, object other) except -1:
@@ -139,13 +163,16 @@ def match(Decoder decoder not None, waiting, bytes data not None, node, Py_ssize
         expected = waiting[0] if waiting else None
         kind = type(expected)
         if kind is Read:
-            reply = decoder._next((<Read>expected).opaque)
+            reply = decoder._next_item((<Read>expected).opaque, (<Read>expected)._known, (<Read>expected)._plain)
+            if decoder._key is not None:
+                reply = _new_keyed(decoder._key, reply)
             if reply is None:
                 return is_in_time
             if timeouts and not is_in_time and not (<Read>expected)._is_over():
                 is_in_time = True
             try:
-                _check(reply, (<Read>expected).opaque, expected)
+                if type(reply) is not bytes:
+                    _check(reply, (<Read>expected).opaque, expected)
                 (<Read>expected)._answer(reply)
                 popleft()
             except NodeUnavailable as error:
@@ -171,10 +198,17 @@ def match(Decoder decoder not None, waiting, bytes data not None, node, Py_ssize
             if timeouts and not is_in_time and taken < expected.following and not expected.waiter.done():
                 is_in_time = True
         elif kind is _ExpectValues:
-            taken = expected.following
+            taken = expected.following - len(expected.ends)
             reply = _take_values(decoder, expected)
-            if timeouts and not is_in_time and taken < expected.following and not expected.waiter.done():
-                is_in_time = True
+            if timeouts and not is_in_time and taken < expected.following - len(expected.ends):
+                is_in_time = not expected.waiter.done()
+            if type(reply) is _Reply and (<tuple>reply)[0] == b"MN" and _is_complete(expected):
+                waiter = expected.waiter
+                if not waiter.done():
+                    is_in_time = is_in_time or timeouts > 0
+                    waiter.set_result(expected.replies)
+                popleft()
+                continue
         else:
             reply = decoder._next(None)
         if reply is None:

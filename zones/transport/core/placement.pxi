@@ -75,16 +75,18 @@ cdef extern from *:
     unsigned int md5_first_word(const unsigned char *data, size_t size) nogil
 
 
-def group_by_owner(keys, const unsigned int[::1] points not None, const unsigned int[::1] owners not None):
-    """Return the keys of each node. See `placement.group_by_owner`."""
+def group_by_owner(keys, given, const unsigned int[::1] points not None, const unsigned int[::1] owners not None):
+    """Return the keys of each node with the items of `given`. See `placement.group_by_owner`."""
     cdef dict groups = {}
     cdef bytes key
-    cdef list group
     cdef Py_ssize_t count = points.shape[0]
     cdef Py_ssize_t low, high, middle
+    cdef Py_ssize_t index = 0
     cdef unsigned int position
     if count == 0 or owners.shape[0] != count:
         raise ValueError("a ring has at least one point, and an owner for each")
+    if len(keys) != len(given):
+        raise ValueError("each key has one item")
     for key in keys:
         if key is None:
             raise TypeError("a key is None")
@@ -100,8 +102,9 @@ def group_by_owner(keys, const unsigned int[::1] points not None, const unsigned
         owner = owners[low if low < count else 0]
         found = groups.get(owner)
         if found is None:
-            groups[owner] = [key]
+            groups[owner] = ([key], [given[index]])
         else:
-            group = found
-            group.append(key)
+            (<list>(<tuple>found)[0]).append(key)
+            (<list>(<tuple>found)[1]).append(given[index])
+        index += 1
     return groups

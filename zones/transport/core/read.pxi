@@ -29,6 +29,8 @@ cdef class Read:
     cdef object _stand_in  # waiter in place of a caller that has gone to another zone
     cdef double _share_ends
     cdef double _latest
+    cdef u64 _known  # CAS and flags of an item whose value alone is the reply
+    cdef long long _plain
 
     payload = False
 

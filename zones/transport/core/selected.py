@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypeGuard
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, TypeVar
 
 from evcache.zones.protocol import decoder as pure_decoder
 from evcache.zones.protocol.fields import Fields
@@ -17,6 +17,8 @@ from evcache.zones.transport.core.waiters import Tally
 from evcache.zones.transport.in_flight import ExpectReply
 
 CoreName = Literal["compiled", "pure"]
+
+T = TypeVar("T")
 
 
 class ReplyDecoder(Protocol):
@@ -41,9 +43,9 @@ class Core(NamedTuple):
     """See `matching.match`. Its decoder is one of the same core."""
     encode_reads: Callable[[Sequence[bytes], Fields, int], tuple[bytes, list[bytes]]]
     """See `encoding.encode_reads`."""
-    qualifier: Callable[[bytes, int, str, Callable[[Any], bytes]], Callable[[Any], bytes]]
+    qualifier: Callable[..., tuple[Callable[[Any], bytes], Callable[[Sequence[Any]], list[bytes]]]]
     """See `encoding.qualifier`."""
-    group_by_owner: Callable[[Iterable[bytes], array[int], array[int]], dict[int, list[bytes]]]
+    group_by_owner: Callable[[Sequence[bytes], Sequence[T], array[int], array[int]], dict[int, tuple[list[bytes], list[T]]]]
     """See `placement.group_by_owner`."""
     new_exchange: Callable[..., Exchange]
     """See `exchange.Exchange`."""
@@ -51,6 +53,8 @@ class Core(NamedTuple):
     """See `waiters.Tally`."""
     is_same: Callable[[AnyReply, int | None, int], TypeGuard[Hit]]
     """See `looks.is_same`."""
+    cas_of_each: Callable[[Mapping[bytes, int], Sequence[bytes], int], tuple[array[int], list[int]]]
+    """See `looks.cas_of_each`."""
     accept_hits: Callable[..., tuple[list[int], list[tuple[bytes, int]]]]
     """See `looks.accept_hits`."""
     decode_values: Callable[..., tuple[int, Exception | None]]
@@ -67,6 +71,7 @@ PURE = Core(
     Exchange,
     Tally,
     looks.is_same,
+    looks.cas_of_each,
     looks.accept_hits,
     looks.decode_values,
 )
@@ -88,6 +93,7 @@ else:
         _compiled.Exchange,
         _compiled.Tally,
         _compiled.is_same,
+        _compiled.cas_of_each,
         _compiled.accept_hits,
         _compiled.decode_values,
     )
