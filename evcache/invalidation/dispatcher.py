@@ -15,6 +15,10 @@ from evcache.replication.seen_versions import SeenVersions
 class RunningLoads(Protocol):
     """Loads that are under way. A write detaches the loads of its key."""
 
+    @property
+    def by_key(self) -> Mapping[bytes, object]:
+        """Loads that a write may detach, by key."""
+
     def forget(self, key: bytes, version: int | None) -> None:
         """Detach the loads of the key that began before this version was written."""
 
@@ -95,6 +99,7 @@ class InvalidationDispatcher:
         """
         self._near = near
         self._loads = loads
+        self._running = loads.by_key  # as `_backoffs`
         self._zone = zone
         self._hlc = clock
         self._seen_versions = remembered
@@ -112,7 +117,8 @@ class InvalidationDispatcher:
         Returns:
             The handle of the block of the near cache, for `end` or `cancel`.
         """
-        self._loads.forget(key, fence)
+        if self._running:
+            self._loads.forget(key, fence)
         if self._backoffs and fence:  # a write without a version may be cancelled, and then ends no backoff
             self._failed_loads.end(key)
         if self._near is None:
@@ -131,7 +137,8 @@ class InvalidationDispatcher:
             block: Result of `begin`.
         """
         fence = None if write is None else write.fence
-        self._loads.forget(key, fence)
+        if self._running:
+            self._loads.forget(key, fence)
         if self._backoffs and fence != NOTHING_NEWER:
             self._failed_loads.end(key)
         if self._near is not None:

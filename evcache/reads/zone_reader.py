@@ -188,7 +188,8 @@ class ZoneReader:
         if view.health.unhealthy or self._hedge is not None:
             return None
         first = view.readers[0]
-        connection = (first.only or first.node(ring_position(key))).connection()
+        node = first.only or first.node(ring_position(key))
+        connection = node.connections.sole or node.connection()
         if connection is not None:
             self._reads_begun += 1
         return connection

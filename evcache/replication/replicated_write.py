@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from evcache._helpers.background import BackgroundTasks
-from evcache.replication.commands.command import Command
-from evcache.replication.commands.guarded_store import DECIDING_REPLY, StoreCommand, interpret_guarded
+from evcache.replication.commands.command import Command, Interpret
+from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.commands.touch import TouchCommand
 from evcache.replication.gutter import GUTTER
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
@@ -21,8 +21,6 @@ from evcache.replication.zone_write import ZoneWrite
 from evcache.results import ACKNOWLEDGED, Outcome
 from evcache.zones.errors import CacheError, NodeError, NodeTimeout, ServerError
 from evcache.zones.topology.model import Topology
-from evcache.zones.transport.core import selected
-from evcache.zones.transport.core.waiters import Tally, Zone
 from evcache.zones.zone_pool import ZonePool
 
 if TYPE_CHECKING:
@@ -31,9 +29,6 @@ if TYPE_CHECKING:
 
 class ReplicatedWrite:
     """One write in flight to its zones."""
-
-    _sent_to: tuple[Sequence[ZonePool], int, float]
-    """Zones of an ordinary write, its place on the rings, and its deadline."""
 
     __slots__ = (
         "_acknowledged",
@@ -44,8 +39,6 @@ class ReplicatedWrite:
         "_parts",
         "_send_again",
         "_sent_at",
-        "_sent_to",
-        "_tally",
         "_topology",
         "_undecided",
         "acknowledgements",
@@ -89,7 +82,6 @@ class ReplicatedWrite:
         # the caller requires none.
         self._enough = required or 1
         self._send_again: Callable[[], bool] | None = None
-        self._tally: Tally | None = None  # of an ordinary write
         self.cause = cause
         """Name that listeners have for the call of the write."""
         self.completion = completion
@@ -181,10 +173,6 @@ class ReplicatedWrite:
             put: Takes each zone write, and starts it when it is its turn. If None, all start now.
         """
         self._sent_at = asyncio.get_running_loop().time() if since is None else since
-        if put is None and (zones := self._ordinary_zones(pools, place)):
-            self._sent_to = pools, place, deadline
-            self._send_ordinarily(zones, deadline)
-            return
         # All are counted before any is sent, because one zone that fails at once must not complete the write.
         writes: list[ZoneWrite] = []
         outcomes, pending, counted = self.outcomes, Outcome.PENDING, 0
@@ -203,84 +191,25 @@ class ReplicatedWrite:
             self._end()
         self._complete_if_decided()
 
-    # Ordinary writes: the connections count the usual result, and the write takes it when it decides something.
-
-    def _ordinary_zones(self, pools: Sequence[ZonePool], place: int) -> list[Zone] | None:
-        """Return the zones of an ordinary write. None if the write takes the general way.
-
-        A write is ordinary if it is a small guarded store, each node has an open connection and keeps versions, and neither
-        hints nor listeners wait for the result of each zone.
-        """
-        command, parts = self.command, self._parts
-        if not isinstance(command, StoreCommand) or not command.is_small_and_guarded or parts.hooks.of_writes:
-            return None
-        if parts.handoff is not None and parts.handoff.hints.count:
-            return None
-        zones: list[Zone] = []
-        for pool in pools:
-            node = pool.node(place)
-            connection = node.connection()
-            if connection is None or node.capabilities is None or not node.capabilities.versions:
-                return None
-            zones.append((pool.name, pool.readable, connection))
-        return zones
-
-    def _send_ordinarily(self, zones: list[Zone], deadline: float) -> None:
-        command = self.command
-        assert isinstance(command, StoreCommand)
-        outcomes, pending, counted = self.outcomes, Outcome.PENDING, 0
-        for name, counts, _ in zones:
-            outcomes[name] = pending
-            counted += counts
-        self._open += len(zones)
-        self._counted += counted
-        self._undecided += counted
-        wanted = self._enough - self.acknowledgements  # the coordinator's zone may have acknowledged
-        tally = self._tally = selected.SELECTED.tally(self, outcomes, Outcome.STORED, wanted, DECIDING_REPLY)
-        tally.send(zones, command.guarded(), deadline)
-        self._complete_if_decided()
-
-    def advance(self) -> None:
-        """Take the usual results of an ordinary write: enough zones have stored it, or the last zone has."""
-        self.take_stored()
-        if not self._open:
-            self._end()
-        self._complete_if_decided()
-
-    def take_stored(self) -> None:
-        """Take the usual results that the connections have counted since the last call."""
-        tally = self._tally
-        if tally is None or not (stored := tally.take()):
-            return
-        counted = 0
-        for _, counts, _ in stored:
-            counted += counts
-        self._open -= len(stored)
-        self._undecided -= counted
-        before = self.acknowledgements
-        self.acknowledgements = before + counted
-        if before < self._enough <= self.acknowledgements:
-            self._note_version()
-        handoff, hooks = self._parts.handoff, self._parts.hooks
-        if handoff is not None and handoff.hints.count:  # kept since the write began
-            for name, _, _ in stored:
-                self._end_hints(handoff, name)
-        if hooks.of_writes:  # a listener that was added since
-            for name, _, _ in stored:
-                hooks.zone_wrote(name, Outcome.STORED, late=self.completion.done())
-
-    def settle(self, zone: str, replies: Any, error: CacheError | None) -> None:
-        """Continue in a zone of an ordinary write that has another result.
+    def adopt(self, outcomes: dict[str, Outcome], acknowledgements: int, counted: int, sent_at: float) -> None:
+        """Continue a write that was sent in another way, and has stored a part of the zones.
 
         Args:
-            zone: Name of the zone.
-            replies: Replies of its node. None after an error.
-            error: Error of a request without replies.
+            outcomes: Outcomes by zone, which the write keeps up to date.
+            acknowledgements: Number of readable zones that have acknowledged.
+            counted: Number of readable zones.
+            sent_at: Start of the TTL, on the loop's clock.
         """
-        self.take_stored()
-        pools, place, deadline = self._sent_to
-        (pool,) = (pool for pool in pools if pool.name == zone)
-        ZoneWrite(self, pool, pool.node(place), deadline).resume(interpret_guarded, replies, error)
+        self.outcomes = outcomes
+        self.acknowledgements = acknowledgements
+        self._counted = counted
+        self._undecided = counted - acknowledgements
+        self._open = sum(outcome is Outcome.PENDING for outcome in outcomes.values())
+        self._sent_at = sent_at
+
+    def resume(self, pool: ZonePool, place: int, deadline: float, interpret: Interpret, answer: Any) -> None:
+        """Continue in a zone with the replies to its command, or with the `CacheError` in place of replies."""
+        ZoneWrite(self, pool, pool.node(place), deadline).resume(interpret, answer)
 
     def note_stored(self, zone: str) -> None:
         """Record that the coordinator's zone has stored the write."""
@@ -373,7 +302,6 @@ class ReplicatedWrite:
 
     def _end(self) -> None:
         """Keep hints when every zone write has ended: for zones added since the write began, and for a touch."""
-        self._tally = None  # it has a reference to this write, which would keep both until the garbage collector runs
         handoff, command = self._parts.handoff, self.command
         if handoff is None:
             return

@@ -39,13 +39,13 @@ class ZoneWrite:
         self._interpret: Interpret | None = None
         self._done = False
 
-    def resume(self, interpret: Interpret, replies: Any, error: CacheError | None) -> None:
-        """Continue a write that was sent with another waiter, which got these replies or this error."""
+    def resume(self, interpret: Interpret, answer: Any) -> None:
+        """Continue a write that was sent with another waiter, which got these replies, or a `CacheError`."""
         self._interpret = interpret
-        if error is None:
-            self.set_result(replies)
+        if isinstance(answer, CacheError):
+            self.set_exception(answer)
         else:
-            self.set_exception(error)
+            self.set_result(answer)
 
     def enter(self, lane: Lane, size: int) -> None:
         """Let a lane start the write later. `size`: bytes that it takes there."""

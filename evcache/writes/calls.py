@@ -20,6 +20,7 @@ from evcache.writes.draft import Draft
 from evcache.writes.value_limits import check_size, check_sizes
 from evcache.writes.writer import Writer
 from evcache.zones.errors import InvalidArgument
+from evcache.zones.nodes.capabilities import FITS_ANYWHERE_BYTES
 
 
 class WriteCalls:
@@ -74,7 +75,8 @@ class WriteCalls:
         view = self._cluster.view
         if view is None or self._affinity.open_in is not asyncio.get_running_loop():
             view, options = await self._access.open(options)
-        options = await check_size(view, draft, options)
+        if len(draft.data) > FITS_ANYWHERE_BYTES:
+            options = await check_size(view, draft, options)
         store = self._writer.store(draft, newest_wins=newest_wins)
         return await self._writer.write("set", view, draft.key, store, options)
 

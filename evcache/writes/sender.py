@@ -25,6 +25,7 @@ import math
 from collections.abc import Callable
 
 from evcache.invalidation.dispatcher import InvalidationDispatcher
+from evcache.near_cache.version_fences import Block
 from evcache.options import Options
 from evcache.replication.commands.command import Command
 from evcache.replication.commands.guarded_store import DeleteCommand, StoreCommand
@@ -56,7 +57,7 @@ class Sender:
         self.dispatcher = dispatcher
         self.replicator = replicator
         self.tombstone_ttl = tombstone_ttl
-        self.latest: dict[bytes, RetriedWrite] = {}
+        self.latest: dict[bytes, object] = {}
         """Last write of each key, until its call ends."""
         self.resent = 0
         """Number of writes that were sent again."""
@@ -114,6 +115,37 @@ class RetriedWrite:
         self._put = put
         self._send(command, None)
 
+    @classmethod
+    def continuing(
+        cls,
+        sender: Sender,
+        view: ClusterSnapshot,
+        key: bytes,
+        options: Options,
+        attempt: ReplicatedWrite,
+        sent_at: float,
+        block: Block,
+    ) -> RetriedWrite:
+        """Return a write whose first attempt was sent in another way, at a time on the loop's clock.
+
+        `block` is that of the dispatcher. The other arguments are those of `RetriedWrite`.
+        """
+        self = cls.__new__(cls)
+        self._sender = sender
+        self._view = view
+        self._options = options
+        self._sent_at = sent_at
+        self._attempts_left = MAX_ATTEMPTS - 1
+        self.key = key
+        self.deadline = sent_at + options.timeout
+        self._put = None
+        self.command = attempt.command
+        self._block = block
+        self.attempt = attempt
+        if isinstance(attempt.command, StoreCommand) and attempt.command.newest_wins:
+            attempt.resend_with(self._send_again)
+        return self
+
     def _send(self, command: Command, former: ReplicatedWrite | None) -> None:
         """Send one attempt. `former` is the one before it."""
         sender, view = self._sender, self._view
@@ -159,7 +191,6 @@ class RetriedWrite:
     def end(self) -> None:
         """Report the change. Nothing is sent again from now on: the caller has its result, or does not wait for it."""
         sender = self._sender
-        self.attempt.take_stored()  # which a caller that was cancelled has not waited for
         self.attempt.resend_with(None)  # a reference to this object would keep both until the garbage collector runs
         if sender.latest.get(self.key) is self:
             del sender.latest[self.key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from typing import Any, TypeVar
 
@@ -22,12 +23,13 @@ from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.replication.replicator import Replicator
 from evcache.replication.seen_versions import SeenVersions
 from evcache.results import Outcome, WriteResult
-from evcache.values.ttl import to_exptime
+from evcache.values.ttl import MAX_RELATIVE_SECONDS, to_exptime
 from evcache.writes.bulk_write import BulkWrite
 from evcache.writes.conditional.atomic import ConditionalWrite, Renew
 from evcache.writes.conditional.coordinator import Coordinator
 from evcache.writes.conditional.writer import ConditionalWriter, Coordinated
 from evcache.writes.draft import Draft
+from evcache.writes.ordinary_write import OrdinaryWrite, ordinary_zones
 from evcache.writes.sender import RetriedWrite, Sender
 from evcache.zones.cluster import ClusterSnapshot
 
@@ -98,19 +100,14 @@ class Writer:
 
     def wire_ttl(self, ttl: float) -> int:
         """Return the exptime of an item that is to live `ttl` seconds."""
-        return to_exptime(ttl, self._now())
+        # Most TTLs need no clock.
+        return math.ceil(ttl) if ttl <= MAX_RELATIVE_SECONDS else to_exptime(ttl, self._now())
 
     def store(self, draft: Draft, *, newest_wins: bool) -> StoreCommand:
         """Return the store of a draft with a new version."""
-        return StoreCommand(
-            self._hlc,
-            draft.key,
-            draft.data,
-            draft.flags,
-            ttl=draft.ttl,
-            version=self._hlc.tick() if self._versions else None,
-            newest_wins=newest_wins,
-        )
+        key, data, flags, ttl = draft
+        version = self._hlc.tick() if self._versions else None
+        return StoreCommand(self._hlc, key, data, flags, ttl=ttl, version=version, newest_wins=newest_wins)
 
     def store_at(self, draft: Draft, version: int | None) -> StoreCommand:
         """Return the store of a draft with the version of an earlier moment, such as the start of a load."""
@@ -144,12 +141,26 @@ class Writer:
         Raises:
             CacheUnavailable: No zone could be reached. Not with `errors="miss"`.
         """
-        put = self._lanes.start_in_order if self._lanes.by_node else None
-        sending = RetriedWrite(self._sender, view, key, command, options, put=put)
-        try:
-            await sending.wait_until_decided()
-        finally:  # also for a caller that was cancelled, because the write goes on
-            sending.end()
+        if not self._lanes.by_node and (zones := ordinary_zones(self._replicator, view, command)):
+            assert isinstance(command, StoreCommand)
+            ordinary = OrdinaryWrite(self._sender, view, command, options, zones)
+            try:
+                if not ordinary.completion.done():
+                    await ordinary.completion
+                if ordinary.retried is not None:
+                    await ordinary.retried.wait_until_decided()
+            finally:  # also for a caller that was cancelled, because the write goes on
+                ordinary.end()
+            if ordinary.retried is None:
+                return WriteResult(ordinary.met, command.version, ordinary.outcomes.copy())
+            sending = ordinary.retried
+        else:
+            put = self._lanes.start_in_order if self._lanes.by_node else None
+            sending = RetriedWrite(self._sender, view, key, command, options, put=put)
+            try:
+                await sending.wait_until_decided()
+            finally:
+                sending.end()
         write = sending.attempt
         if write.unreachable:
             await self._store_in_gutter(view, write, sending.deadline)

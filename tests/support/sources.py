@@ -164,7 +164,7 @@ async def assert_nothing_left(*clients: EVCache) -> None:
     for client in clients:
         stats = client.stats()
         assert (stats.loads.running, stats.loads.waiting, stats.background_tasks) == (0, 0, 0)
-        assert not client._runtime.single_flight._by_key  # nothing else would show it before the next load
+        assert not client._runtime.single_flight.by_key  # nothing else would show it before the next load
         assert client._runtime.near is None or not client._runtime.near._fetches
         assert not len(client._runtime.write_through.turns)
 

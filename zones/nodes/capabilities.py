@@ -45,8 +45,12 @@ class Capabilities:
     """True if the server can choose one of all processes to load a key. Without a CAS, a stub looks like any other stub, and
     a store of the loaded value cannot name the stub that it replaces."""
 
+    versioned_bytes: int = field(init=False)
+    """Size limit of key and value together, for an item with a version. -1 if the server keeps no versions."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "versions", self.explicit_cas and self.cas)
+        object.__setattr__(self, "versioned_bytes", self.largest_value(b"") if self.versions else -1)
         object.__setattr__(self, "leases", self.transport == "meta" and self.cas)
 
     def largest_value(self, key: bytes) -> int:

@@ -16,10 +16,24 @@ from evcache.zones.transport.base import Transport
 class ConnectionSet:
     """The connections of one node."""
 
-    __slots__ = ("_all_retired", "_loop", "_requests_before", "_silent", "ready", "retiring", "suspended")
+    __slots__ = (
+        "_all_retired",
+        "_loop",
+        "_requests_before",
+        "_silent",
+        "may_be_sole",
+        "ready",
+        "retiring",
+        "sole",
+        "suspended",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.ready: list[Transport] = []
+        self.sole: Transport | None = None
+        """The ready connection, if there is one alone and `may_be_sole`. Most requests take it, without a call."""
+        self.may_be_sole = False
+        """True if the node needs one connection, and sends requests on it as it is."""
         self.suspended: list[Transport] = []
         self.retiring: set[Transport] = set()
         self._loop = loop
@@ -51,6 +65,7 @@ class ConnectionSet:
         """Use an open connection, if it is not in use yet."""
         if connection not in self.ready and connection.is_open:
             self.ready.append(connection)
+        self._find_sole()
 
     def count_without_handshake(self, opened: Transport) -> None:
         """Leave the requests of the handshake out of `requests`, because no caller made them."""
@@ -61,6 +76,7 @@ class ConnectionSet:
         self.suspended += self.ready
         self.ready.clear()
         self._silent.clear()
+        self._find_sole()
 
     def resume(self) -> None:
         """Use the suspended connections again, and restart the count of their timeouts."""
@@ -68,6 +84,7 @@ class ConnectionSet:
             connection.forgive()
         self.ready += (connection for connection in self.suspended if connection.is_open)
         self.suspended.clear()
+        self._find_sole()
 
     def retire(self, connections: Collection[Transport]) -> None:
         """Take these connections out of use, and let them deliver their outstanding replies."""
@@ -83,6 +100,7 @@ class ConnectionSet:
                 among.remove(connection)
                 self.retiring.add(connection)
         self._silent.discard(connection)
+        self._find_sole()
         return was_ready
 
     def forget(self, connection: Transport) -> bool:
@@ -94,6 +112,9 @@ class ConnectionSet:
         if not self.retiring and self._all_retired is not None and not self._all_retired.done():
             self._all_retired.set_result(None)
         return was_ready
+
+    def _find_sole(self) -> None:
+        self.sole = self.ready[0] if len(self.ready) == 1 and self.may_be_sole else None
 
     def silence(self, connection: Transport) -> None:
         """Note that reads wait on a connection, and no byte arrives."""

@@ -60,6 +60,8 @@ class Node:
         self.label = endpoint.label
         self.capabilities: Capabilities | None = None
         """Features that the server proved in the last handshake. None before the first one."""
+        self.versioned_bytes = -1
+        """`Capabilities.versioned_bytes`, -1 before the first handshake."""
         self.wanted = settings.connections
         """Number of connections that are to be ready."""
         self._settings = settings
@@ -69,12 +71,11 @@ class Node:
         self._on_handshake = on_handshake
         self._health = NodeHealth(self._loop, counters or HealthCounters(), partial(on_change, self))
         self._circuit = CircuitBreaker(settings.circuit, self._loop.time())
-        self._connections = ConnectionSet(self._loop)
-        self._ready = self._connections.ready  # always this one list. Each request looks at it
+        self.connections = ConnectionSet(self._loop)
+        """Connections of the node. Requests read `sole`."""
         self._turn = 0
-        self._usual = -1  # number of ready connections of which `connection` returns the first at once
         self._tasks: set[asyncio.Task[None]] = set()  # of the reconnector and the renewal
-        self._reconnector = Reconnector(self, settings, self._connections, self._circuit, self._health, self._tasks)
+        self._reconnector = Reconnector(self, settings, self.connections, self._circuit, self._health, self._tasks)
         self._renewal = Renewal(self, settings, self._tasks)
         self._waiters = ConnectionWaiters(self._loop, lag)
         self._connect_timeouts = 0  # calls in a row that timed out before they had a connection
@@ -83,7 +84,7 @@ class Node:
 
     def __repr__(self) -> str:
         classic = " classic" if self.transport == "classic" else ""
-        return f"<Node {self.endpoint} {self.state}{classic} connections={len(self._connections.ready)}>"
+        return f"<Node {self.endpoint} {self.state}{classic} connections={len(self.connections.ready)}>"
 
     @property
     def transport(self) -> TransportName | None:
@@ -95,7 +96,7 @@ class Node:
         """State for logs and tests. `idle`: no request was made yet. `down`: calls fail at once."""
         if self._closed:
             return "closed"
-        if self._connections.ready:
+        if self.connections.ready:
             return "ready"
         if self._health.failure is not None:
             return "down"
@@ -109,7 +110,7 @@ class Node:
     @property
     def is_down(self) -> bool:
         """True if a call to this node would fail at once."""
-        return not self._connections.ready and (self._health.failure is not None or self._closed)
+        return not self.connections.ready and (self._health.failure is not None or self._closed)
 
     @property
     def may_answer(self) -> bool:
@@ -118,7 +119,7 @@ class Node:
         A stalled node has an open connection. It may answer before the deadline of a call that no other zone can serve. A
         node that refuses connections is not stalled.
         """
-        return not self.is_down or (self._health.all_out and bool(self._connections.suspended) and not self._closed)
+        return not self.is_down or (self._health.all_out and bool(self.connections.suspended) and not self._closed)
 
     @property
     def is_silent(self) -> bool:
@@ -133,18 +134,16 @@ class Node:
     @property
     def pending(self) -> int:
         """Number of requests without a reply, on all connections."""
-        return self._connections.pending
+        return self.connections.pending
 
     @property
     def requests(self) -> int:
         """Number of requests ever sent."""
-        return self._connections.requests
+        return self.connections.requests
 
     def connection(self) -> Transport | None:
         """Return an open connection, round robin. None if there is none now, see `connected`."""
-        ready = self._ready
-        if len(ready) == self._usual:
-            return ready[0]
+        ready = self.connections.ready
         if len(ready) < self.wanted:
             if not ready:
                 return None
@@ -231,7 +230,7 @@ class Node:
         self._renewal.close()
         self._health.end()
         cancel_once(self._tasks)
-        self._connections.retire(self.in_use())
+        self.connections.retire(self.in_use())
 
     async def close(self, drain: float = 0.0) -> None:
         """Wait for outstanding requests, then end all connections. May be called again.
@@ -242,7 +241,7 @@ class Node:
         self.retire()
         try:
             await ended(self._tasks, lambda _: f"connecting to {self.endpoint}")
-            if drain > 0 and not await self._connections.drained(drain):
+            if drain > 0 and not await self.connections.drained(drain):
                 _log.info("node %s closed: %d requests had no reply", self.endpoint, self.pending)
         finally:
             self.abort()
@@ -250,7 +249,7 @@ class Node:
     def abort(self) -> None:
         """End all connections now, and cancel the background tasks. `close` waits for those."""
         self.retire()
-        for connection in list(self._connections.retiring):
+        for connection in list(self.connections.retiring):
             connection.abort()
 
     def abandon(self) -> None:
@@ -271,17 +270,17 @@ class Node:
 
     def in_use(self) -> list[Transport]:
         """Return the connections that are open and not retired."""
-        return self._connections.in_use()
+        return self.connections.in_use()
 
     def exchange(self, opened: Transport, capabilities: Capabilities, gone: list[Transport]) -> None:
         """Use `opened` in place of the connections in `gone`. Those still deliver their outstanding replies."""
-        self._connections.count_without_handshake(opened)
+        self.connections.count_without_handshake(opened)
         self.take_over(capabilities)
-        self._connections.ready.append(opened)
+        self.connections.add(opened)
         self._retire(gone)
         if self._health.failure is not None:
             self.recover()
-        if len(self._connections.ready) >= self.wanted:
+        if len(self.connections.ready) >= self.wanted:
             self._reconnector.cancel()
         self.connection_added()
 
@@ -291,7 +290,8 @@ class Node:
             self._retire(self.in_use())
         self.capabilities = capabilities  # a classic transport keeps the order of writes only among its own requests
         self.wanted = 1 if capabilities.transport == "classic" else self._settings.connections
-        self._usual = 1 if self.wanted == 1 and self._tap is None else -1
+        self.versioned_bytes = capabilities.versioned_bytes
+        self.connections.may_be_sole = self.wanted == 1 and self._tap is None
         self._on_handshake(self)
 
     def recover(self) -> None:
@@ -299,12 +299,12 @@ class Node:
         assert self.capabilities is not None
         _log.info("node %s recovered (memcached %s)", self.endpoint, self.capabilities.server)
         self._circuit.close(self._loop.time(), self.requests)
-        self._connections.resume()
+        self.connections.resume()
         self._health.recover(self._settings.circuit.slow_start)
 
     def connection_added(self) -> None:
         """Wake the waiting calls, and retire surplus connections."""
-        self._retire(self._connections.ready[self.wanted :])
+        self._retire(self.connections.ready[self.wanted :])
         self._last_error = None
         self._connect_timeouts = 0
         self._waiters.wake()
@@ -315,7 +315,7 @@ class Node:
             raise asyncio.CancelledError
         self._circuit.fail_probe()
         self._last_error = error if isinstance(error, Exception) else NodeUnavailable("no connection", self.label)
-        if not self._connections.ready:
+        if not self.connections.ready:
             self._go_down(self._last_error)
         self._waiters.wake()
 
@@ -327,11 +327,11 @@ class Node:
         self._waiters.wake()
 
     def _retire(self, connections: list[Transport]) -> None:
-        self._connections.retire(connections)
+        self.connections.retire(connections)
         self._update_silence()
 
     def _update_silence(self) -> None:
-        self._health.set_silent(silent=self._connections.is_silent)
+        self._health.set_silent(silent=self.connections.is_silent)
 
     def _go_down(self, why: Exception) -> None:
         if self._health.failure is None:  # once for each outage, not for each attempt
@@ -343,21 +343,21 @@ class Node:
 
     def on_draining(self, connection: Transport) -> None:
         """Open another connection in place of one that takes no more requests."""
-        if self._connections.leave(connection):
+        if self.connections.leave(connection):
             _log.debug("node %s: the server ends a connection; connecting again with a handshake", self.endpoint)
             self._reconnector.start()
 
     def on_silent(self, connection: Transport) -> bool:
         """Note that reads wait and no byte arrives. Return True if the waiting reads can move to another zone."""
-        self._connections.silence(connection)
+        self.connections.silence(connection)
         self._update_silence()
         return self._health.is_silent and self._health.elsewhere
 
     def on_bytes(self, connection: Transport) -> None:
         """Note the first byte after a silence or after timeouts. It may end the pause before the next probe."""
-        self._connections.hear(connection)
+        self.connections.hear(connection)
         self._update_silence()
-        if connection in self._connections.suspended and self._circuit.ends_early:
+        if connection in self.connections.suspended and self._circuit.ends_early:
             self._reconnector.end_pause()
 
     def on_timeouts(self, connection: Transport, timeouts: int, in_a_row: int) -> None:
@@ -367,8 +367,8 @@ class Node:
             connection.forgive()
             return
         # A draining connection reports the requests that it loses when the server ends it.
-        is_draining = connection in self._connections.retiring and not self._closed
-        if connection in self._connections.ready or (is_draining and in_a_row == 0):
+        is_draining = connection in self.connections.retiring and not self._closed
+        if connection in self.connections.ready or (is_draining and in_a_row == 0):
             self._renewal.doubt(connection)
             why = self._circuit.count_failures(self._loop.time(), timeouts, in_a_row, self.requests)
             if why is not None:
@@ -376,13 +376,13 @@ class Node:
 
     def on_closed(self, connection: Transport, why: NodeUnavailable) -> None:
         """Connect again if the connection was in use."""
-        was_ready = self._connections.forget(connection)
+        was_ready = self.connections.forget(connection)
         self._update_silence()
         # For a suspended connection the next probe connects. A failed handshake is reported by `open_transport`.
         if self._closed or not was_ready:
             return
         _log.debug("node %s: connection ended: %s", self.endpoint, why)
-        if not self._connections.ready and self._last_error is not None:
+        if not self.connections.ready and self._last_error is not None:
             self._go_down(self._last_error)  # the last connection, while attempts to open more are failing
         failing = self._circuit.count_failures(self._loop.time(), connection.unanswered, 0, self.requests)
         if failing is not None:
@@ -393,7 +393,7 @@ class Node:
 
     def _open_circuit(self, why: Exception) -> None:
         """Open the circuit. The connections and their waiting calls stay, because a stalled server answers on them later."""
-        self._connections.suspend()
+        self.connections.suspend()
         self._health.set_silent(silent=False)
         self._go_down(why)
         self._reconnector.cancel()  # an attempt for one more connection is no probe, and its pause may be a long one

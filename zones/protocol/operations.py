@@ -71,12 +71,7 @@ class GuardedStore:
         if size <= THREE_COPIES_MAX_BYTES:
             self.is_one_copy = False
             """False for the form of three stores, True for that of four commands with one copy of the value."""
-            head = b"ms %b %d T%d F%d" % (key, size, exptime, flags)
-            end = b"\r\n%b\r\n" % data
-            add = b"%b E%d ME " % (head, cas)
-            take_over = b"%b%b C%d E%d I " % (end, head, cas, cas)
-            confirm = b"%b%b C%d E%d " % (end, head, cas, cas)
-            self.packet = Packet(3, (add, take_over, confirm, end))
+            self.packet = three_copies(key, data, flags, exptime, cas)
             """Commands of the meta protocol."""
             return
         self.is_one_copy = True
@@ -90,3 +85,21 @@ class GuardedStore:
         else:
             rest = (memoryview(data), (set_ttl, unmark, b"\r\n\r\n"))
             self.packet = Packet(4, (make_stub, take_over, b"\r\n"), rest)
+
+
+def three_copies(key: bytes, data: bytes, flags: int, exptime: int, cas: int) -> Packet:
+    """Return the packet of a `GuardedStore` in the form of three stores. The compiled core has a twin."""
+    head = b"ms %b %d T%d F%d" % (key, len(data), exptime, flags)
+    end = b"\r\n%b\r\n" % data
+    add = b"%b E%d ME " % (head, cas)
+    take_over = b"%b%b C%d E%d I " % (end, head, cas, cas)
+    confirm = b"%b%b C%d E%d " % (end, head, cas, cas)
+    return Packet(3, (add, take_over, confirm, end))
+
+
+def plain_store(key: bytes, data: bytes, flags: int, exptime: int, cas: int) -> Packet:
+    """Return one command that stores a value, which gets this CAS."""
+    line = b"ms %b %d T%d F%d E%d " % (key, len(data), exptime, flags, cas)
+    if len(data) < LARGE_BYTES:
+        return Packet(1, (line, b"\r\n%b\r\n" % data))
+    return Packet(1, (line, b"\r\n"), (memoryview(data), (b"\r\n",)))

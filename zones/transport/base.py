@@ -13,6 +13,7 @@ from typing import Literal, Protocol, overload
 
 from evcache.zones.protocol.fields import NO_FLAGS, Fields
 from evcache.zones.protocol.operations import GuardedStore, StoreMode
+from evcache.zones.protocol.packet import Packet
 from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.transport.in_flight import Waiter
 
@@ -176,6 +177,10 @@ class Transport(Protocol):
 
     def guarded_store(self, store: GuardedStore, waiter: Waiter, deadline: float) -> None:
         """Store a version unless a newer one is there. The waiter gets the list of replies to its commands."""
+        ...
+
+    def send_packet(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
+        """Send the packet of a store to a server of the meta protocol. The waiter gets the list of replies."""
         ...
 
     def replace_older(self, key: bytes, data: bytes, flags: int, cas: int, waiter: Waiter, deadline: float) -> None:

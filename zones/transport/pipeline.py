@@ -74,10 +74,11 @@ class Pipeline(asyncio.BufferedProtocol):
         self._timeouts_in_a_row = 0
         self._transport: asyncio.Transport | None = None
         self._exchange = selected.SELECTED.new_exchange(name, loop, limits, lag, self._begin, self._wake_at)
-        # The reads of a `Transport`, without a method in between.
+        # Operations of a `Transport`, without a method in between.
         self.get = self._exchange.get
         self.read = self._exchange.read
         self.get_many = self._exchange.get_many
+        self.send_packet = self._exchange.send_packet
         self._buffer = read_buffer_of(loop)
         self._timer: asyncio.TimerHandle | None = None
         self._silence = SilenceDetector(self, loop, limits.patience, self._report_silence)

@@ -108,7 +108,7 @@ class SingleFlight:
     """Running loads of one client, at most one per key that callers can join."""
 
     def __init__(self) -> None:
-        self._by_key: dict[bytes, Call] = {}
+        self.by_key: dict[bytes, Call] = {}  # always this one dict
         self._by_task: dict[asyncio.Task[None], Sequence[Call]] = {}
         self._ended: OrderedDict[bytes, int] = OrderedDict()
         self.ended = 0
@@ -120,7 +120,7 @@ class SingleFlight:
 
     def get(self, key: bytes) -> Call | None:
         """Return the load of this key that a caller can join, or None."""
-        return self._by_key.get(key)
+        return self.by_key.get(key)
 
     def has_ended_since(self, key: bytes, ended: int) -> bool:
         """Return True if a load of this key has ended since the number `ended` was read.
@@ -132,7 +132,7 @@ class SingleFlight:
     def begin(self, keys: Iterable[bytes], *, background: bool = False) -> list[Call]:
         """Enter a load of each key. Each ends with `resolve` or `fail`, and then with `finish`."""
         calls = [Call(key, background=background) for key in keys]
-        self._by_key.update((call.key, call) for call in calls)
+        self.by_key.update((call.key, call) for call in calls)
         return calls
 
     def assign(self, calls: Sequence[Call], task: asyncio.Task[None]) -> None:
@@ -150,20 +150,20 @@ class SingleFlight:
             key: The key.
             version: Version of the write. None is an unknown version.
         """
-        call = self._by_key.pop(key, None)
+        call = self.by_key.pop(key, None)
         if call is not None:
             call.latest_write = max(call.latest_write, math.inf if version is None else version)
             call.is_forgotten = call.is_forgotten or version != NOTHING_NEWER
 
     def forget_all(self) -> None:
         """Let no further caller join any load, because each key may have been written."""
-        for call in self._by_key.values():
+        for call in self.by_key.values():
             call.is_forgotten = True
-        self._by_key.clear()
+        self.by_key.clear()
 
     def reopen(self) -> None:
         """Drop the loads of the last opening, whose tasks have ended."""
-        self._by_key.clear()
+        self.by_key.clear()
         self._by_task.clear()
 
     def resolve(self, call: Call, result: Result) -> None:
@@ -263,8 +263,8 @@ class SingleFlight:
                 task.cancel()
 
     def _remove(self, call: Call) -> None:
-        if self._by_key.get(call.key) is call:
-            del self._by_key[call.key]
+        if self.by_key.get(call.key) is call:
+            del self.by_key[call.key]
 
 
 def _wake(call: Call) -> None:

@@ -64,7 +64,8 @@ def ask_node(
     batch: Batch, fields: Fields, deadline: float, loop: asyncio.AbstractEventLoop, latest: float | None = None
 ) -> Awaitable[Replies]:
     """Send a batch to its node, and return the awaitable of its replies. An open connection needs no task."""
-    connection = batch.node.connection()
+    node = batch.node
+    connection = node.connections.sole or node.connection()
     if connection is None:
         return _connect_and_ask(batch, fields, deadline, loop)
     answer: asyncio.Future[Replies] = loop.create_future()

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-from evcache.replication.commands.command import Sent, Skipped
+from evcache.replication.commands.command import Interpret, Sent, Skipped
 from evcache.replication.commands.node_requests import peek, store
-from evcache.replication.hlc import GUARD_STUB_CAS, NOT_A_VERSION, HybridLogicalClock, cas_of
+from evcache.replication.hlc import GUARD_STUB_CAS, MAX_CAS, NOT_A_VERSION, HybridLogicalClock
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome
 from evcache.values.flags import FLAG_INT, FLAG_TOMBSTONE
 from evcache.zones.nodes.capabilities import FITS_ANYWHERE_BYTES, Capabilities
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES, GuardedStore, StoreMode
+from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES, GuardedStore, StoreMode, plain_store
+from evcache.zones.protocol.packet import Packet
 from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, unexpected
 from evcache.zones.transport.base import Transport
+from evcache.zones.transport.core import selected
 from evcache.zones.transport.in_flight import Waiter
 
 # A counter without a version is one that another client has just moved, and is about to give a version (`increment`).
@@ -94,8 +96,13 @@ class StoreCommand:
         self.unseen = 0
         """Highest version for which a zone refused this write, of those that this client has not made. 0 if there is none.
         The client had not seen it when it made its own version, which would be newer otherwise."""
-        self._cas = None if version is None else cas_of(version)
+        self._cas = None if version is None else MAX_CAS - version  # `cas_of`, without a call
         self._guarded: GuardedStore | None = None
+
+    @property
+    def is_versioned(self) -> bool:
+        """True if the store has a version, which servers may keep."""
+        return self._cas is not None
 
     @property
     def fence(self) -> int | None:
@@ -121,10 +128,15 @@ class StoreCommand:
         connection.guarded_store(guarded, waiter, deadline)
         return _SENT_GUARDED_ONCE if guarded.is_one_copy else _SENT_GUARDED
 
-    @property
-    def is_small_and_guarded(self) -> bool:
-        """True if a server with versions gets three copies, whose third reply alone proves that the store has succeeded."""
-        return self._cas is not None and self.newest_wins and len(self.data) <= THREE_COPIES_MAX_BYTES
+    def packet(self) -> tuple[Packet, PacketForm]:
+        """Return the packet of this store, which is about to be sent to servers with versions only."""
+        assert self._cas is not None
+        self.carried = True
+        if not self.newest_wins:
+            return plain_store(self.key, self.data, self.flags, self.ttl, self._cas), PLAIN
+        if len(self.data) > THREE_COPIES_MAX_BYTES:
+            return self.guarded().packet, GUARDED_ONCE
+        return selected.SELECTED.three_copies(self.key, self.data, self.flags, self.ttl, self._cas), GUARDED
 
     def guarded(self) -> GuardedStore:
         """Return the request of this store, which is about to be sent, for servers with versions. It is made once."""
@@ -222,23 +234,20 @@ class DeleteCommand(StoreCommand):
         return _SENT_DELETE
 
 
-DECIDING_REPLY = 2
-"""Index of the reply to a three-copy store that decides, see `interpret_guarded`."""
-
-
 def interpret_guarded(replies: list[Reply]) -> Outcome | None:
     """Return the outcome of the three-copy store.
 
     Its third command matches only the item that the first two have just stored, so its reply alone proves the outcome.
     """
-    status = replies[DECIDING_REPLY].status
+    decides = replies[2]
+    status = decides.status
     if status == b"HD":
         return Outcome.STORED
     # EX: the server holds an item that it takes for newer. It is a newer write, or an item whose CAS is not a version.
     # NF: the item was evicted, or expired, between the stores.
     if status in (b"EX", b"NF"):
         return None
-    return interpret_store(replies[DECIDING_REPLY])
+    return interpret_store(decides)
 
 
 # Replies that each command of a one-copy `GuardedStore` can have besides errors.
@@ -295,6 +304,21 @@ def interpret_delete(reply: Reply) -> Outcome | None:
         return Outcome.NOT_FOUND
     raise unexpected(reply)
 
+
+class PacketForm(NamedTuple):
+    """Form of a packet, by which its replies are read."""
+
+    usual: tuple[frozenset[bytes] | None, ...]
+    """Statuses of each reply to a store that has succeeded. Others may show that as well, and `interpret` knows. None if
+    the reply does not matter."""
+    interpret: Interpret
+    """Returns the outcome of any replies."""
+
+
+_DONE = frozenset({b"HD"})
+GUARDED = PacketForm((None, None, _DONE), interpret_guarded)
+GUARDED_ONCE = PacketForm((_ONCE_STATUSES[0], _DONE, _DONE, _DONE), interpret_guarded_once)
+PLAIN = PacketForm((_DONE,), lambda replies: interpret_store(replies[0]))
 
 # The results of `send`, made once: a write allocates none for each zone.
 _SENT_STORE = Sent(interpret_store)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from evcache import NearCache
 from evcache.errors import CacheError
 from evcache.replication.hlc import HybridLogicalClock, cas_of
-from evcache.replication.replicated_write import ReplicatedWrite
 from tests.support.memory_zones import Listener, MemoryZones, full, pass_time
 from tests.support.virtual_time import run
 
@@ -154,5 +153,5 @@ def test_the_ordinary_write_does_the_same_as_the_general_one(plan):
         mock.patch("evcache.zones.cluster.secrets.token_bytes", return_value=b"same"),
     ):
         ordinary = run(outcome(plan))
-        with mock.patch.object(ReplicatedWrite, "_ordinary_zones", lambda *_: None):
+        with mock.patch("evcache.writes.writer.ordinary_zones", return_value=None):
             assert ordinary == run(outcome(plan))

@@ -241,6 +241,36 @@ def test_both_cores_make_the_same_of_every_key(key):
     assert made[0][1]([key, "k"]) == made[1][1]([key, "k"])
 
 
+class Data(bytes):
+    """A subclass, which a codec may return."""
+
+    __slots__ = ()
+
+
+@compiled
+@settings(max_examples=500)
+@given(
+    st.tuples(
+        st.binary(max_size=250),
+        st.binary(max_size=200) | st.binary(max_size=200).map(Data),
+        st.integers(0, 2**32 - 1),
+        st.integers(0, 2**31),
+        st.integers(0, 2**64 - 1),
+    )
+)
+def test_both_cores_encode_a_guarded_store_alike(store):
+    assert COMPILED.three_copies(*store) == PURE.three_copies(*store)
+
+
+@compiled
+@pytest.mark.parametrize(
+    "store", [(b"k", "v", 0, 0, 1), (b"k", b"v", -1, 0, 1), (b"k", b"v", 0, -1, 1), (b"k", b"v", 0, 0, 2**64)]
+)
+def test_the_core_in_c_refuses_a_store_that_it_would_cut(store):
+    with pytest.raises((TypeError, OverflowError)):
+        COMPILED.three_copies(*store)
+
+
 class Item(NamedTuple):
     """Item as a reader of a zone makes it."""
 

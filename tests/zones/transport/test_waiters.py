@@ -12,6 +12,9 @@ STORED = [Reply(b"NS", [], None), Reply(b"HD", [], None), Reply(b"HD", [], None)
 REFUSED = [Reply(b"NS", [], None), Reply(b"EX", [], None), Reply(b"EX", [], None)]
 
 
+USUAL = (None, frozenset({b"HD", b"EN"}), frozenset({b"HD"}))
+
+
 class Node:
     """Connection that keeps the waiter of a packet, or refuses the packet."""
 
@@ -19,10 +22,10 @@ class Node:
         self.refusal = refusal
         self.sent = []
 
-    def guarded_store(self, store, waiter, deadline):
+    def send_packet(self, packet, waiter, deadline):
         if self.refusal is not None:
             raise self.refusal
-        self.sent.append((store, deadline))
+        self.sent.append((packet, deadline))
         self.waiter = waiter
 
 
@@ -33,8 +36,8 @@ class Owner:
     def advance(self):
         self.calls.append("advance")
 
-    def settle(self, zone, replies, error):
-        self.calls.append((zone, replies, error))
+    def settle(self, zone, answer):
+        self.calls.append((zone, answer))
 
 
 class Write:
@@ -42,9 +45,8 @@ class Write:
 
     def __init__(self, core, wanted, **refusals):
         self.owner = Owner()
-        self.outcomes = dict.fromkeys("abc", "pending")
         self.nodes = {name: Node(refusals.get(name)) for name in "abc"}
-        self.tally = core.tally(self.owner, self.outcomes, "stored", wanted, 2)
+        self.tally = core.tally(self.owner, wanted, USUAL, "pending", "stored")
         self.zones = [(name, name != "c", node) for name, node in self.nodes.items()]
         self.tally.send(self.zones, "packet", 5.0)
 
@@ -60,6 +62,7 @@ def test_each_zone_gets_the_packet(core):
     write = Write(core, 2)
     assert [node.sent for node in write.nodes.values()] == [[("packet", 5.0)]] * 3
     assert not any(node.waiter.done() for node in write.nodes.values())
+    assert write.tally.outcomes == dict.fromkeys("abc", "pending")
 
 
 @pytest.mark.parametrize(
@@ -69,9 +72,11 @@ def test_each_zone_gets_the_packet(core):
 def test_the_owner_is_called_when_enough_zones_that_count_have_it_and_at_the_end(core, wanted, order, advances):
     write = Write(core, wanted)
     called = []
-    for zone in order:
+    for number, zone in enumerate(order, 1):
         write.answer(zone)
-        assert write.outcomes[zone] == "stored"
+        assert write.tally.outcomes[zone] == "stored"
+        assert write.tally.left == 3 - number
+        assert write.tally.acknowledged == len(set(order[:number]) - {"c"})
         if write.owner.calls:
             assert write.owner.calls == ["advance"]
             write.owner.calls.clear()
@@ -85,15 +90,14 @@ def test_another_result_goes_to_the_owner_with_its_replies(core):
     write = Write(core, 2)
     write.answer("a")
     write.answer("b", REFUSED)
-    assert write.owner.calls == [("b", REFUSED, None)]
-    assert write.outcomes == {"a": "stored", "b": "pending", "c": "pending"}
+    assert write.owner.calls == [("b", REFUSED)]
+    assert write.tally.outcomes == {"a": "stored", "b": "pending", "c": "pending"}
     assert write.taken == ["a"]
-    write.answer("c")
-    assert write.owner.calls[1:] == ["advance"]
+    assert (write.tally.acknowledged, write.tally.left) == (1, 2)
 
 
 @pytest.mark.parametrize("how", ["another result", "an error"])
-def test_after_another_result_the_owner_is_called_for_each(core, how):
+def test_after_another_result_the_owner_gets_each(core, how):
     """Only the owner knows whether that zone will count."""
     write = Write(core, 2)
     if how == "an error":
@@ -103,22 +107,39 @@ def test_after_another_result_the_owner_is_called_for_each(core, how):
     write.owner.calls.clear()
     write.answer("c")
     write.answer("b")
-    assert write.owner.calls == ["advance", "advance"]
+    assert write.owner.calls == [("c", STORED), ("b", STORED)]
+    assert write.tally.outcomes == dict.fromkeys("abc", "pending")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "is_usual"),
+    [
+        ([b"NS", b"HD", b"HD"], True),
+        ([b"SERVER_ERROR", b"EN", b"HD"], True),  # the first does not matter
+        ([b"HD", b"NS", b"HD"], False),
+        ([b"HD", b"HD", b"EN"], False),
+    ],
+)
+def test_a_result_is_usual_if_each_reply_is(core, statuses, is_usual):
+    write = Write(core, 2)
+    write.answer("a", [Reply(status, [], None) for status in statuses])
+    assert write.tally.outcomes["a"] == ("stored" if is_usual else "pending")
 
 
 def test_an_error_goes_to_the_owner(core):
     write = Write(core, 2)
     late = NodeTimeout("late")
     write.nodes["a"].waiter.set_exception(late)
-    assert write.owner.calls == [("a", None, late)]
+    assert write.owner.calls == [("a", late)]
 
 
 @pytest.mark.parametrize("full", [QueueFull("full"), Unsupported("versions", "a")], ids=lambda error: type(error).__name__)
 def test_a_node_that_refuses_the_packet_is_settled_and_the_others_get_it(core, full):
     write = Write(core, 1, a=full)
-    assert write.owner.calls == [("a", None, full)]
+    assert write.owner.calls == [("a", full)]
     assert write.nodes["b"].sent
     assert write.nodes["c"].sent
+    assert list(write.tally.outcomes) == ["a", "b", "c"]
 
 
 def test_a_zone_has_one_result(core):
@@ -132,6 +153,7 @@ def test_a_zone_has_one_result(core):
     assert write.taken == ["a"]
 
 
-def test_too_few_replies_are_an_error(core):
+@pytest.mark.parametrize("replies", [STORED[:2], [*STORED, STORED[0]]], ids=["too few", "too many"])
+def test_another_number_of_replies_is_an_error(core, replies):
     with pytest.raises(IndexError):
-        Write(core, 1).answer("a", STORED[:2])
+        Write(core, 1).answer("a", replies)

@@ -178,9 +178,8 @@ class ClassicConnection:
 
     # Operations. One that has no classic form raises `Unsupported` with the name of the feature, and nothing is sent.
 
-    def get(self, key: bytes, fields: Fields, waiter: Waiter, deadline: float, latest: float | None = None) -> None:
+    def get(self, key: bytes, fields: Fields, waiter: Waiter, deadline: float, *_: object, **__: object) -> None:
         """Read an item. See `Transport.get`. A pool of connections detects no silence, so `latest` has no effect."""
-        del latest
         self._start(partial(operations.get, self._client, key, fields), (key,), waiter, deadline)
 
     def read(self, key: bytes, fields: Fields, deadline: float, *_: object, **__: object) -> Awaitable[AnyReply]:
@@ -220,6 +219,8 @@ class ClassicConnection:
     def guarded_store(self, *_: object, **__: object) -> None:
         """Raise `Unsupported`."""
         raise Unsupported("versions", self.name)
+
+    send_packet = guarded_store
 
     def replace_older(self, *_: object, **__: object) -> None:
         """Raise `Unsupported`."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, MutableMappi
 from typing import Any, TypeGuard, TypeVar
 
 from evcache.zones.protocol.fields import Fields
+from evcache.zones.protocol.packet import Packet
 from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
 from evcache.zones.transport.core import exchange, waiters
 from evcache.zones.transport.core.looks import Look
@@ -22,6 +23,7 @@ def qualifier(
     prefix: bytes, longest: int, mark: str, unusual: Callable[[Any], bytes]
 ) -> tuple[Callable[[Any], bytes], Callable[[Sequence[Any]], list[bytes]]]: ...
 def encode_reads(keys: Sequence[bytes], fields: Fields, first: int) -> tuple[bytes, list[bytes]]: ...
+def three_copies(key: bytes, data: bytes, flags: int, exptime: int, cas: int) -> Packet: ...
 def group_by_owner(
     keys: Sequence[bytes], given: Sequence[_T], points: array[int], owners: array[int]
 ) -> dict[int, tuple[list[bytes], list[_T]]]: ...

@@ -28,7 +28,7 @@ from evcache.zones.errors import CacheError, ConnectionLost, NodeUnavailable, Pr
 from evcache.zones.protocol.decoder import MAX_LINE_BYTES, MAX_SIZE_DIGITS, MAX_VALUE_BYTES, WITHOUT_VALUE
 from evcache.zones.protocol.fields import READ_FIELDS
 from evcache.zones.protocol.fields import NO_FLAGS as _NO_FLAGS
-from evcache.zones.protocol.packet import runs
+from evcache.zones.protocol.packet import Packet, runs
 from evcache.zones.protocol.replies import Hit, Keyed, Reply
 from evcache.zones.transport.in_flight import ExpectRead, ExpectReply, ExpectStore, check_ours, is_unserved, unexpected
 from evcache.zones.transport.batches import ExpectHits, ExpectValues

@@ -1,5 +1,8 @@
 # Bytes of keys and of reads. See `encoding.py`.
 
+cdef object _Packet = Packet
+
+
 cdef inline int _number(char *into, u64 number) noexcept nogil:
     """Write the digits of a number, and return their count. `into` has room for 20."""
     cdef char digits[20]
@@ -81,6 +84,70 @@ def encode_reads(keys, bytes fields not None, u64 first):
     memcpy(at, b"mn\r\n", 4)
     at += 4
     return request[: at - start], opaques
+
+
+cdef inline char *_copy(char *into, const char *text, Py_ssize_t size) noexcept nogil:
+    """Copy bytes, and return the position behind them."""
+    memcpy(into, text, size)
+    return into + size
+
+
+def three_copies(bytes key not None, data, unsigned int flags, u64 exptime, u64 cas):
+    """Return the packet of a guarded store with three copies. See `evcache.zones.protocol.operations.three_copies`."""
+    if not isinstance(data, bytes):  # a codec may return an instance of a subclass
+        raise TypeError("a value is not bytes")
+    cdef Py_ssize_t key_size = PyBytes_GET_SIZE(key)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(<bytes>data)
+    cdef char number[20]
+    cdef int digits = _number(number, cas)
+    cdef bytes head = PyBytes_FromStringAndSize(NULL, key_size + 68)  # three numbers of up to 20 digits
+    cdef char *start = PyBytes_AS_STRING(head)
+    cdef char *at = _copy(start, b"ms ", 3)
+    at = _copy(at, PyBytes_AS_STRING(key), key_size)
+    at = _copy(at, b" ", 1)
+    at += _number(at, size)
+    at = _copy(at, b" T", 2)
+    at += _number(at, exptime)
+    at = _copy(at, b" F", 2)
+    at += _number(at, flags)
+    cdef Py_ssize_t head_size = at - start
+    cdef Py_ssize_t end_size = size + 4
+
+    cdef bytes end = PyBytes_FromStringAndSize(NULL, end_size)
+    at = _copy(PyBytes_AS_STRING(end), b"\r\n", 2)
+    at = _copy(at, PyBytes_AS_STRING(<bytes>data), size)
+    _copy(at, b"\r\n", 2)
+
+    cdef bytes add = PyBytes_FromStringAndSize(NULL, head_size + 6 + digits)
+    at = _copy(PyBytes_AS_STRING(add), start, head_size)
+    at = _copy(at, b" E", 2)
+    at = _copy(at, number, digits)
+    _copy(at, b" ME ", 4)
+
+    cdef bytes take_over = PyBytes_FromStringAndSize(NULL, end_size + head_size + 7 + 2 * digits)
+    at = _copy_confirm(PyBytes_AS_STRING(take_over), end, start, head_size, number, digits)
+    _copy(at, b"I ", 2)
+
+    cdef bytes confirm = PyBytes_FromStringAndSize(NULL, end_size + head_size + 5 + 2 * digits)
+    _copy_confirm(PyBytes_AS_STRING(confirm), end, start, head_size, number, digits)
+
+    cdef object packet = _new_tuple(_Packet, 4)
+    _put(packet, 0, 3)
+    _put(packet, 1, (add, take_over, confirm, end))
+    _put(packet, 2, ())
+    _put(packet, 3, "ms")
+    return packet
+
+
+cdef char *_copy_confirm(char *into, bytes end, const char *head, Py_ssize_t head_size, const char *number, int digits) noexcept:
+    """Write the end of the value before, and a store with this CAS as condition and as result."""
+    into = _copy(into, PyBytes_AS_STRING(end), PyBytes_GET_SIZE(end))
+    into = _copy(into, head, head_size)
+    into = _copy(into, b" C", 2)
+    into = _copy(into, number, digits)
+    into = _copy(into, b" E", 2)
+    into = _copy(into, number, digits)
+    return _copy(into, b" ", 1)
 
 
 @cython.final

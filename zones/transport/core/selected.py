@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, TypeVar
 
 from evcache.zones.protocol import decoder as pure_decoder
 from evcache.zones.protocol.fields import Fields
+from evcache.zones.protocol.operations import three_copies
+from evcache.zones.protocol.packet import Packet
 from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
 from evcache.zones.transport.core import encoding, looks, matching, placement
 from evcache.zones.transport.core.exchange import Exchange
@@ -45,6 +47,8 @@ class Core(NamedTuple):
     """See `encoding.encode_reads`."""
     qualifier: Callable[..., tuple[Callable[[Any], bytes], Callable[[Sequence[Any]], list[bytes]]]]
     """See `encoding.qualifier`."""
+    three_copies: Callable[[bytes, bytes, int, int, int], Packet]
+    """See `evcache.zones.protocol.operations.three_copies`."""
     group_by_owner: Callable[[Sequence[bytes], Sequence[T], array[int], array[int]], dict[int, tuple[list[bytes], list[T]]]]
     """See `placement.group_by_owner`."""
     new_exchange: Callable[..., Exchange]
@@ -67,6 +71,7 @@ PURE = Core(
     matching.match,
     encoding.encode_reads,
     encoding.qualifier,
+    three_copies,
     placement.group_by_owner,
     Exchange,
     Tally,
@@ -89,6 +94,7 @@ else:
         _compiled.match,
         _compiled.encode_reads,
         _compiled.qualifier,
+        _compiled.three_copies,
         _compiled.group_by_owner,
         _compiled.Exchange,
         _compiled.Tally,

@@ -4,35 +4,40 @@
 cdef class Tally:
     """Tally of the usual results of one packet."""
 
+    cdef readonly Py_ssize_t acknowledged
+    cdef readonly Py_ssize_t left
     cdef object _owner
-    cdef dict _outcomes
+    cdef readonly dict outcomes
+    cdef object _pending
     cdef object _outcome
-    cdef Py_ssize_t _until
-    cdef Py_ssize_t _decides
-    cdef Py_ssize_t _left
-    cdef bint _is_eager
+    cdef Py_ssize_t _wanted
+    cdef tuple _usual
+    cdef bint _is_settled
     cdef list _stored
 
-    def __init__(self, owner, dict outcomes not None, outcome, Py_ssize_t wanted, Py_ssize_t decides):
+    def __init__(self, owner, Py_ssize_t wanted, tuple usual not None, pending, stored):
         self._owner = owner
-        self._outcomes = outcomes
-        self._outcome = outcome
-        self._until = wanted
-        self._decides = decides
+        self.outcomes = {}
+        self._pending = pending
+        self._outcome = stored
+        self._wanted = wanted
+        self._usual = usual
         self._stored = []
 
-    def send(self, list zones not None, store, double deadline):
-        """Send the packet of a store to each zone. See `waiters.Tally.send`."""
+    def send(self, list zones not None, packet, double deadline):
+        """Send the packet to each zone. See `waiters.Tally.send`."""
         cdef PacketWaiter waiter
-        self._left = len(zones)
+        self.left = len(zones)
         for zone in zones:
             if type(zone) is not tuple or len(<tuple>zone) != 3:
                 raise TypeError("a zone is a tuple of three")
+            self.outcomes[(<tuple>zone)[0]] = self._pending
+        for zone in zones:
             waiter = PacketWaiter.__new__(PacketWaiter)
             waiter._tally = self
             waiter._zone = zone
             try:
-                (<tuple>zone)[2].guarded_store(store, waiter, deadline)
+                (<tuple>zone)[2].send_packet(packet, waiter, deadline)
             except CacheError as error:  # `Unsupported` too: the zones after this one must still get the packet
                 waiter.set_exception(error)
 
@@ -42,20 +47,34 @@ cdef class Tally:
         self._stored = []
         return stored
 
-    cdef int _count(self, zone, replies) except -1:
+    cdef int _count(self, tuple zone, object replies) except -1:
         """Count the replies of a zone."""
-        self._left -= 1
-        if replies[self._decides].status != b"HD":
-            self._is_eager = True
-            self._owner.settle((<tuple>zone)[0], replies, None)
-            return 0
-        cdef bint counts = (<tuple>zone)[1]
-        self._outcomes[(<tuple>zone)[0]] = self._outcome
+        if self._is_settled or not self._is_usual(replies):
+            return self._settle(zone, replies)
+        self.left -= 1
+        cdef bint counts = zone[1]
+        self.outcomes[zone[0]] = self._outcome
         self._stored.append(zone)
         if counts:
-            self._until -= 1
-        if self._is_eager or not self._left or (counts and not self._until):
+            self.acknowledged += 1
+        if not self.left or (counts and self.acknowledged == self._wanted):
             self._owner.advance()
+        return 0
+
+    cdef bint _is_usual(self, object replies) except -1:
+        cdef Py_ssize_t index
+        if len(replies) != len(self._usual):
+            raise IndexError("a packet has another number of replies")
+        for index in range(len(self._usual)):
+            known = self._usual[index]
+            if known is not None and replies[index].status not in known:
+                return False
+        return True
+
+    cdef int _settle(self, tuple zone, object answer) except -1:
+        """Give the owner another result of a zone."""
+        self._is_settled = True
+        self._owner.settle(zone[0], answer)
         return 0
 
 
@@ -85,6 +104,4 @@ cdef class PacketWaiter:
         """Settle the zone."""
         if not self._done:
             self._done = True
-            self._tally._left -= 1
-            self._tally._is_eager = True
-            self._tally._owner.settle(self._zone[0], None, error)
+            self._tally._settle(self._zone, error)

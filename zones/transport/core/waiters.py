@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from evcache.zones.errors import CacheError
-from evcache.zones.protocol.operations import GuardedStore
+from evcache.zones.protocol.packet import Packet
 from evcache.zones.protocol.replies import Reply
 
 
 class Connection(Protocol):
     """Connection to one node, as a packet needs it."""
 
-    def guarded_store(self, store: GuardedStore, waiter: Any, deadline: float) -> None:
-        """Send the packet of a guarded store. Raises a `CacheError` if it cannot be sent."""
+    def send_packet(self, packet: Packet, waiter: Any, deadline: float) -> None:
+        """Send the packet. Raises a `CacheError` if it cannot be sent."""
         ...
 
 
@@ -22,49 +22,72 @@ class Owner(Protocol):
     """Owner of a tally."""
 
     def advance(self) -> None:
-        """Take the usual results: enough zones have one, the last zone has, or a zone was settled before."""
+        """Take the usual results: enough zones have one, or the last zone has."""
         ...
 
-    def settle(self, zone: str, replies: Any, error: CacheError | None) -> None:
-        """Receive the replies of another result, or the error of a packet without replies."""
+    def settle(self, zone: str, answer: Any) -> None:
+        """Receive the replies of another result, or the `CacheError` of a packet without replies.
+
+        The owner then receives the results of all zones that follow, because only the owner knows what is decided.
+        """
         ...
 
 
 Zone = tuple[str, bool, Connection]
 """Zone that gets the packet: its name, True if its result counts towards the decision, and the connection to its node."""
 
+Usual = Sequence[frozenset[bytes] | None]
+"""Statuses of each reply of the usual result. None if the reply does not matter."""
+
 
 class Tally:
     """Tally of the usual results of one packet. The owner takes them when they decide something."""
 
-    __slots__ = ("_decides", "_is_eager", "_left", "_outcome", "_outcomes", "_owner", "_stored", "_until")
+    __slots__ = (
+        "_is_settled",
+        "_outcome",
+        "_owner",
+        "_pending",
+        "_stored",
+        "_usual",
+        "_wanted",
+        "acknowledged",
+        "left",
+        "outcomes",
+    )
 
-    def __init__(self, owner: Owner, outcomes: dict[str, Any], outcome: Any, wanted: int, decides: int) -> None:
+    def __init__(self, owner: Owner, wanted: int, usual: Usual, pending: Any, stored: Any) -> None:
         """Make a tally.
 
         Args:
             owner: Receiver of what it decides.
-            outcomes: Outcomes by zone, which get the usual one at once.
-            outcome: The usual one.
             wanted: Number of zones whose usual results the owner waits for, of those that count.
-            decides: Index of the command whose reply `HD` is the usual result.
+            usual: Statuses of the usual result.
+            pending: Outcome of a zone without a result.
+            stored: Outcome of a zone with the usual result.
         """
+        self.outcomes: dict[str, Any] = {}
+        """Outcomes by zone."""
+        self.acknowledged = 0
+        """Number of zones with the usual result, of those that count."""
+        self.left = 0
+        """Number of zones without the usual result."""
         self._owner = owner
-        self._outcomes = outcomes
-        self._outcome = outcome
-        self._until = wanted
-        self._decides = decides
-        self._left = 0
-        self._is_eager = False  # True once a zone was settled: then only the owner knows what is decided
+        self._pending = pending
+        self._outcome = stored
+        self._wanted = wanted
+        self._usual = usual
+        self._is_settled = False  # True once the owner has received another result
         self._stored: list[Zone] = []
 
-    def send(self, zones: Sequence[Zone], store: GuardedStore, deadline: float) -> None:
-        """Send the packet of a store to each zone. A zone whose packet cannot be sent is settled."""
-        self._left = len(zones)
+    def send(self, zones: Sequence[Zone], packet: Packet, deadline: float) -> None:
+        """Send the packet to each zone. The owner settles a zone whose packet cannot be sent."""
+        self.left = len(zones)
+        self.outcomes.update((name, self._pending) for name, _, _ in zones)
         for zone in zones:
             waiter = PacketWaiter(self, zone)
             try:
-                zone[2].guarded_store(store, waiter, deadline)
+                zone[2].send_packet(packet, waiter, deadline)
             except CacheError as error:  # `Unsupported` too: the zones after this one must still get the packet
                 waiter.set_exception(error)
 
@@ -75,24 +98,27 @@ class Tally:
 
     def count(self, zone: Zone, replies: Sequence[Reply]) -> None:
         """Count the replies of a zone."""
-        name, counts, _ = zone
-        self._left -= 1
-        if replies[self._decides].status != b"HD":
-            self._is_eager = True
-            self._owner.settle(name, replies, None)
+        if self._is_settled or not self._is_usual(replies):
+            self.settle(zone, replies)
             return
-        self._outcomes[name] = self._outcome
+        self.left -= 1
+        name, counts, _ = zone
+        self.outcomes[name] = self._outcome
         self._stored.append(zone)
         if counts:
-            self._until -= 1
-        if self._is_eager or not self._left or (counts and not self._until):
+            self.acknowledged += 1
+        if not self.left or (counts and self.acknowledged == self._wanted):
             self._owner.advance()
 
-    def fail(self, zone: Zone, error: CacheError) -> None:
-        """Settle a zone whose node did not answer."""
-        self._left -= 1
-        self._is_eager = True
-        self._owner.settle(zone[0], None, error)
+    def _is_usual(self, replies: Sequence[Reply]) -> bool:
+        if len(replies) != len(self._usual):
+            raise IndexError("a packet has another number of replies")
+        return all(known is None or reply.status in known for reply, known in zip(replies, self._usual, strict=True))
+
+    def settle(self, zone: Zone, answer: Any) -> None:
+        """Give the owner another result of a zone."""
+        self._is_settled = True
+        self._owner.settle(zone[0], answer)
 
 
 class PacketWaiter:
@@ -119,4 +145,4 @@ class PacketWaiter:
         """Settle the zone."""
         if not self._done:
             self._done = True
-            self._tally.fail(self._zone, error)
+            self._tally.settle(self._zone, error)

@@ -443,7 +443,7 @@ async def test_connections_made_for_a_server_of_another_kind_are_not_used():
     async with Bench(FakeMemcached(), connections=2) as bench:
         await bench.connected()
         await settle()
-        first, second = bench.node._connections.ready
+        first, second = bench.node.connections.ready
         asked = bench.loop.create_future()
         bench.server.pause()
         get(b"k")(second, asked, bench.loop.time() + FAR)
@@ -454,7 +454,7 @@ async def test_connections_made_for_a_server_of_another_kind_are_not_used():
         bench.node.connection()  # which notices that one is missing
         await settle()
         assert bench.node.transport == "classic"
-        assert [type(connection) for connection in bench.node._connections.ready] == [ClassicConnection]
+        assert [type(connection) for connection in bench.node.connections.ready] == [ClassicConnection]
         assert not second.is_open
         bench.server.resume()
         assert (await asked).status == b"EN", "what was asked before is still answered"

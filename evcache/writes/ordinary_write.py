@@ -1,0 +1,199 @@
+"""The ordinary write: one packet to every zone, of which nearly all have the usual result.
+
+The connections count the usual result, and the write looks at them when enough zones have it, and when the last one has.
+Another result of a zone turns the write into a `RetriedWrite`, which knows all results.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evcache.options import Options
+from evcache.replication.commands.command import Command
+from evcache.replication.commands.guarded_store import StoreCommand
+from evcache.replication.replicated_write import ReplicatedWrite
+from evcache.replication.replicator import Replicator
+from evcache.results import Outcome
+from evcache.writes.sender import RetriedWrite, Sender
+from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.transport.core import selected
+from evcache.zones.transport.core.waiters import Tally, Zone
+
+
+def ordinary_zones(parts: Replicator, view: ClusterSnapshot, command: Command) -> list[Zone] | None:
+    """Return the zones of an ordinary write. None if the write takes the general way.
+
+    A write is ordinary if it is a store with a version, and neither hints nor listeners wait for the result of each zone.
+    Each node has an open connection, keeps versions and takes the value.
+
+    Args:
+        parts: Parts of the client.
+        view: Zones.
+        command: The write.
+    """
+    if not isinstance(command, StoreCommand) or not command.is_versioned or parts.hooks.of_writes:
+        return None
+    if parts.handoff is not None and parts.handoff.hints.count:
+        return None
+    place = view.ring_position(command.key) if view.sharded else 0
+    size = len(command.key) + len(command.data)
+    zones: list[Zone] = []
+    for pool in view.writers:
+        node = pool.only or pool.node(place)
+        connection = node.connections.sole or node.connection()
+        if connection is None or node.versioned_bytes < size:
+            return None
+        zones.append((pool.name, pool.readable, connection))
+    return zones
+
+
+class OrdinaryWrite:
+    """One ordinary write in flight."""
+
+    # Defaults in the class and not in `__init__`, because a write sets few of them.
+    retried: RetriedWrite | None = None
+    """The write from the first unusual result on, if its call had not ended."""
+    _attempt: ReplicatedWrite | None = None
+    _acknowledged = 0
+    _cause: object = None
+    _is_over = False
+
+    def __init__(
+        self, sender: Sender, view: ClusterSnapshot, command: StoreCommand, options: Options, zones: list[Zone]
+    ) -> None:
+        """Send a command to every zone. Returns at once and raises nothing.
+
+        Args:
+            sender: Parts of the client.
+            view: Zones.
+            command: Write to send.
+            options: Timeout, and the number of zones that must acknowledge.
+            zones: Result of `ordinary_zones`.
+        """
+        self.command = command
+        self._sender = sender
+        self._view = view
+        self._options = options
+        self._sent_at = view.time()
+        self._required = required = options.consistency.required(len(view.readers))
+        self._enough = required or 1  # see `ReplicatedWrite`
+        self._block = sender.dispatcher.begin(command.key, command.fence)
+        ask = sender.replicator.hooks.cause
+        if ask is not None:
+            self._cause = ask()
+        if command.newest_wins:
+            sender.latest[command.key] = self
+        self.completion = view.loop.create_future()
+        """Done when enough zones have acknowledged, or when that has become impossible. It has no result."""
+        if not required:
+            self.completion.set_result(None)
+        packet, (usual, self._interpret) = command.packet()
+        self._tally: Tally | None
+        self._tally = tally = selected.SELECTED.tally(self, self._enough, usual, Outcome.PENDING, Outcome.STORED)
+        self.outcomes: dict[str, Outcome] = tally.outcomes
+        """Outcome in each zone."""
+        tally.send(zones, packet, self._sent_at + options.timeout)
+
+    # What the dispatcher asks of a write that has ended, see `EndedWrite`.
+
+    @property
+    def fence(self) -> int | None:
+        """Lowest version that readers may observe after the write (see `Command.fence`)."""
+        return self.command.fence
+
+    @property
+    def met(self) -> bool:
+        """True if enough zones have acknowledged."""
+        return self._acknowledged >= self._required
+
+    @property
+    def stored(self) -> StoreCommand | None:
+        """The store, if enough zones hold it by its version."""
+        return self.command if self.met and self.command.fence is not None else None
+
+    @property
+    def everywhere(self) -> bool:
+        """True if every zone has acknowledged by now, write-only zones included."""
+        return all(outcome is Outcome.STORED for outcome in self.outcomes.values())
+
+    @property
+    def age(self) -> float:
+        """Seconds since the start of its TTL."""
+        return self._view.time() - self._sent_at
+
+    @property
+    def is_readable(self) -> bool:
+        """True if a readable zone holds the write."""
+        return self._acknowledged > 0
+
+    # Results of zones.
+
+    def advance(self) -> None:
+        """Take the usual results: enough zones have one, or the last zone has."""
+        tally = self._tally
+        assert tally is not None
+        self._take(tally)
+        if not tally.left:
+            self._tally = None  # it has a reference to this write, which would keep both until the garbage collector runs
+            handoff = self._sender.replicator.handoff
+            if handoff is not None:
+                handoff.check_new_zones(self._view.topology, self.command.key)
+        if (not tally.left or self._acknowledged >= self._required) and not self.completion.done():
+            self.completion.set_result(None)
+
+    def _take(self, tally: Tally) -> None:
+        """Take the usual results since the last call."""
+        parts, command = self._sender.replicator, self.command
+        before, self._acknowledged = self._acknowledged, tally.acknowledged
+        if before < self._enough <= tally.acknowledged and command.believed and command.version is not None:
+            parts.seen_versions.note(command.key, command.version)
+        stored = tally.take()
+        if parts.handoff is not None and parts.handoff.hints.count:  # kept since the write began
+            for name, _, _ in stored:
+                parts.handoff.end_superseded(name, command)
+        if parts.hooks.of_writes:  # a listener that was added since
+            for name, _, _ in stored:
+                parts.hooks.zone_wrote(name, Outcome.STORED, late=self.completion.done())
+
+    def settle(self, zone: str, answer: Any) -> None:
+        """Continue in a zone that has another result, or follows one that had.
+
+        Args:
+            zone: Name of the zone.
+            answer: Replies of its node, or the `CacheError` of a request without replies.
+        """
+        view, deadline = self._view, self._sent_at + self._options.timeout
+        (pool,) = (pool for pool in view.writers if pool.name == zone)
+        attempt = self._attempt or self._become_general()
+        attempt.resume(pool, view.ring_position(self.command.key), deadline, self._interpret, answer)
+
+    def _become_general(self) -> ReplicatedWrite:
+        """Return this write in the general form."""
+        view, sender, command = self._view, self._sender, self.command
+        tally, self._tally = self._tally, None
+        assert tally is not None
+        self._take(tally)
+        attempt = self._attempt = ReplicatedWrite(
+            sender.replicator, command, self._required, self.completion, view.topology, self._cause
+        )
+        attempt.adopt(self.outcomes, self._acknowledged, len(view.readers), self._sent_at)
+        if not self._is_over:
+            retried = self.retried = RetriedWrite.continuing(
+                sender, view, command.key, self._options, attempt, self._sent_at, self._block
+            )
+            if sender.latest.get(command.key) is self:
+                sender.latest[command.key] = retried
+        return attempt
+
+    def end(self) -> None:
+        """Report the change. Its caller has its result, or does not wait for it."""
+        if self.retried is not None:
+            self.retried.end()
+            return
+        self._is_over = True
+        sender, key = self._sender, self.command.key
+        if self._tally is not None:
+            self._take(self._tally)  # which a caller that was cancelled has not waited for
+        if sender.latest.get(key) is self:
+            del sender.latest[key]
+        sender.dispatcher.end(key, self, self._block)
