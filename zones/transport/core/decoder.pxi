@@ -177,6 +177,21 @@ cdef class Decoder:
         self._data = data
         return 0
 
+    cdef bytes _next_bare(self, bytes opaque):
+        """Return the status of the next reply if its line has this opaque and nothing else. Else None, and nothing is read."""
+        if self._is_whole:
+            return None
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(opaque)
+        cdef const char *line = PyBytes_AS_STRING(self._data) + self._position
+        if PyBytes_GET_SIZE(self._data) - self._position < size + 5 or line[2] != b" ":
+            return None
+        if memcmp(line + 3, PyBytes_AS_STRING(opaque), size) or line[size + 3] != b"\r" or line[size + 4] != b"\n":
+            return None
+        status = _bare_status(line)
+        if status is not None:
+            self._position += size + 5
+        return status
+
     cdef object _next(self, bytes expected):
         """Return the next reply of the chunk, or None."""
         reply = self._next_item(expected, 0, -1)

@@ -35,7 +35,7 @@ cdef class PacketEntry:
     cdef public double deadline
     cdef readonly bytes opaque
     cdef Py_ssize_t _wanted
-    cdef list _replies
+    cdef list _replies  # of a bare reply its status alone
     cdef object _unserved
 
     payload = True
@@ -55,7 +55,8 @@ cdef class PacketEntry:
 
     cdef bint _take(self, object reply) except -1:
         """Keep the reply. With the last one, give the waiter the list. See `ExpectAll.take`."""
-        if not _is_of(reply, self.opaque):
+        cdef PacketWaiter waiter
+        if type(reply) is not bytes and not _is_of(reply, self.opaque):
             check_ours(reply, self.opaque, payload=True)
             if is_unserved(reply):
                 self._unserved = reply
@@ -64,9 +65,24 @@ cdef class PacketEntry:
             return False
         if self._unserved is not None:
             raise unexpected(self._unserved)
-        if not self.waiter.done():
-            self.waiter.set_result(self._replies)
+        if type(self.waiter) is PacketWaiter:
+            waiter = self.waiter
+            if not waiter._done:
+                waiter._done = True
+                waiter._tally._count(waiter._zone, self._replies, self.opaque)
+        elif not self.waiter.done():
+            self.waiter.set_result(_whole_replies(self._replies, self.opaque))
         return True
+
+    cdef bint _is_over(self) except -1:
+        if type(self.waiter) is PacketWaiter:
+            return (<PacketWaiter>self.waiter)._done
+        return self.waiter.done()
+
+
+cdef list _whole_replies(list replies, bytes opaque):
+    """Return the replies to a packet, of which some are a status alone."""
+    return [_new_reply(reply, [opaque], None) if type(reply) is bytes else reply for reply in replies]
 
 
 cdef object _take_hits(Decoder decoder, object batch):
@@ -180,10 +196,12 @@ def match(Decoder decoder not None, waiting, bytes data not None, node, Py_ssize
                 popleft().fail(error)
             continue
         if kind is PacketEntry:
-            reply = decoder._next((<PacketEntry>expected).opaque)
+            reply = decoder._next_bare((<PacketEntry>expected).opaque)
+            if reply is None:
+                reply = decoder._next((<PacketEntry>expected).opaque)
             if reply is None:
                 return is_in_time
-            if timeouts and not is_in_time and not (<PacketEntry>expected).waiter.done():
+            if timeouts and not is_in_time and not (<PacketEntry>expected)._is_over():
                 is_in_time = True
             try:
                 if (<PacketEntry>expected)._take(reply):

@@ -47,10 +47,10 @@ cdef class Tally:
         self._stored = []
         return stored
 
-    cdef int _count(self, tuple zone, object replies) except -1:
-        """Count the replies of a zone."""
+    cdef int _count(self, tuple zone, list replies, bytes opaque) except -1:
+        """Count the replies of a zone. Of a bare reply, which has this opaque and nothing else, it is the status alone."""
         if self._is_settled or not self._is_usual(replies):
-            return self._settle(zone, replies)
+            return self._settle(zone, _whole_replies(replies, opaque))
         self.left -= 1
         cdef bint counts = zone[1]
         self.outcomes[zone[0]] = self._outcome
@@ -61,14 +61,16 @@ cdef class Tally:
             self._owner.advance()
         return 0
 
-    cdef bint _is_usual(self, object replies) except -1:
+    cdef bint _is_usual(self, list replies) except -1:
         cdef Py_ssize_t index
         if len(replies) != len(self._usual):
             raise IndexError("a packet has another number of replies")
         for index in range(len(self._usual)):
             known = self._usual[index]
-            if known is not None and replies[index].status not in known:
-                return False
+            if known is not None:
+                reply = replies[index]
+                if (reply if type(reply) is bytes else reply.status) not in known:
+                    return False
         return True
 
     cdef int _settle(self, tuple zone, object answer) except -1:
@@ -94,11 +96,11 @@ cdef class PacketWaiter:
         """Return True if there is a result."""
         return self._done
 
-    def set_result(self, replies):
+    def set_result(self, list replies not None):
         """Count the result of the packet."""
         if not self._done:
             self._done = True
-            self._tally._count(self._zone, replies)
+            self._tally._count(self._zone, replies, b"")
 
     def set_exception(self, error):
         """Settle the zone."""
