@@ -18,8 +18,13 @@ from evcache.zones.protocol.replies import STATUSES, Decoded, Hit, Keyed, Reply
 MAX_LINE_BYTES = 2048
 
 # Largest item that a memcached can be configured for (`-I`): 1 GiB. It bounds the wait for a value with a corrupt length.
-# The decoder allocates no memory before bytes arrive.
 MAX_VALUE_BYTES = 1024 * 1024 * 1024
+
+# Values of these sizes have memory of their own from their first line on, and the event loop writes the bytes there. The
+# parts of other values are collected, and joined once. A smaller value is seldom in several parts. The length of a larger
+# one may be corrupt.
+MIN_LANDING_BYTES = 64 * 1024
+MAX_LANDING_BYTES = 64 * 1024 * 1024
 
 MAX_SIZE_DIGITS = len(str(MAX_VALUE_BYTES))
 
@@ -45,17 +50,19 @@ def _keyed(value: bytes, key: bytes, flags: int, cas: int) -> Keyed:
 class Decoder:
     """Decoder of one connection."""
 
-    __slots__ = ("_chunks", "_have", "_make", "_max_line", "_max_value", "_rest", "awaited")
+    __slots__ = ("_chunks", "_have", "_make", "_max_line", "_max_value", "_rest", "_value", "awaited", "landing")
 
     def __init__(self, *, max_line: int = MAX_LINE_BYTES, max_value: int = MAX_VALUE_BYTES) -> None:
         self._max_line = max_line
         self._max_value = max_value
         self._rest = b""  # the beginning of a line
-        # The parts of an incomplete value are collected, and joined once. So a large value in many slices is copied once.
         self.awaited = 0
         """Bytes of the incomplete value, with its line end. 0 between replies."""
-        self._have = 0
-        self._chunks: list[bytes] = []
+        self.landing: memoryview | None = None
+        """Memory for the next bytes of a large value. None if the next bytes are not of one. See `landed`."""
+        self._have = 0  # bytes of the incomplete value that have arrived
+        self._chunks: list[bytes] = []  # its parts, or what has arrived behind a value in `_value`
+        self._value: bytearray | None = None  # a large one
         self._make: Callable[[bytes], Decoded] | None = None  # makes the reply of the value
 
     def feed(self, data: bytes) -> Iterator[Decoded]:
@@ -65,6 +72,14 @@ class Decoder:
             ProtocolError: A byte cannot belong to a reply. The complete replies before it are yielded first.
         """
         position = 0
+        if self.landing is not None:
+            position = min(len(data), len(self.landing))
+            self.landing[:position] = data[:position]
+            self.landed(position)
+            data = data[position:]
+            position = 0
+            if not data:
+                return
         if self.awaited:
             self._chunks.append(data)
             self._have += len(data)
@@ -134,17 +149,41 @@ class Decoder:
             if position > len(data):
                 self._make = make
                 self.awaited = size + _END_BYTES
-                self._chunks.append(data[start:])
                 self._have = len(data) - start
+                if MIN_LANDING_BYTES <= size <= MAX_LANDING_BYTES:
+                    self._begin_landing(size, data[start:])
+                else:
+                    self._chunks.append(data[start:])
                 return
             if not data.startswith(_END, start + size):
                 raise ProtocolError(f"a value of {size} bytes is not followed by a line end")
             yield make(data[start : start + size])
 
+    def landed(self, count: int) -> None:
+        """Take this number of bytes, which were written to the begin of `landing`."""
+        assert self.landing is not None
+        self._have += count
+        left = self.landing[count:]
+        self.landing = left or None
+
+    def _begin_landing(self, size: int, begin: bytes) -> None:
+        self._value = bytearray(size)
+        self._value[: min(size, len(begin))] = begin[:size]
+        if len(begin) < size:
+            self.landing = memoryview(self._value)[len(begin) :]
+        elif len(begin) > size:  # a part of the line end
+            self._chunks.append(begin[size:])
+
     def _whole_value(self) -> Decoded:
         """Return the reply whose value is complete. Its last part may contain later bytes."""
         chunks, self._chunks = self._chunks, []
         size, self.awaited = self.awaited - _END_BYTES, 0
+        if self._value is not None:
+            value, self._value = bytes(self._value), None
+            if not b"".join(chunks).startswith(_END):
+                raise ProtocolError(f"a value of {size} bytes is not followed by a line end")
+            assert self._make is not None
+            return self._make(value)
         last = chunks.pop()
         while (in_last := size - (self._have - len(last))) < 0:  # negative if the line end is in several parts
             last = chunks.pop() + last

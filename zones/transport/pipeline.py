@@ -134,18 +134,28 @@ class Pipeline(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the buffer for the next bytes. The event loop calls it."""
         del sizehint
-        return self._buffer
+        landing = self._exchange.landing
+        return self._buffer if landing is None else landing
 
     def buffer_updated(self, nbytes: int) -> None:
         """Read the buffer. The event loop calls it right after it has filled the buffer."""
-        self.data_received(bytes(self._buffer[:nbytes]))
+        if self._exchange.landing is None:
+            self.data_received(bytes(self._buffer[:nbytes]))
+        else:
+            self._lateness.mid_value_at = self._hear()
+            self._exchange.landed(nbytes)
 
-    def data_received(self, data: bytes) -> None:
-        """Match the replies in these bytes with the requests."""
+    def _hear(self) -> float:
+        """Note that bytes have arrived, and return the time."""
         now = self._loop.time()
         if self._awaits_byte:
             self._first_byte(now - self.quiet_since)
         self.heard_at = now
+        return now
+
+    def data_received(self, data: bytes) -> None:
+        """Match the replies in these bytes with the requests."""
+        now = self._hear()
         try:
             if self._exchange.receive(data, self._timeouts_in_a_row):
                 self._timeouts_in_a_row = 0  # only a reply in time counts

@@ -13,6 +13,7 @@ Each index into a list or tuple is checked, which costs next to nothing.
 
 cimport cython
 from cpython.array cimport array, clone
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.dict cimport PyDict_GetItemWithError
@@ -25,6 +26,8 @@ from collections import deque
 
 from evcache.zones._clock import clock_of
 from evcache.zones.errors import CacheError, ConnectionLost, NodeUnavailable, ProtocolError
+from evcache.zones.protocol.decoder import MAX_LANDING_BYTES as _MAX_LANDING_BYTES
+from evcache.zones.protocol.decoder import MIN_LANDING_BYTES as _MIN_LANDING_BYTES
 from evcache.zones.protocol.decoder import MAX_LINE_BYTES, MAX_SIZE_DIGITS, MAX_VALUE_BYTES, WITHOUT_VALUE
 from evcache.zones.protocol.fields import READ_FIELDS
 from evcache.zones.protocol.fields import NO_FLAGS as _NO_FLAGS
@@ -62,6 +65,8 @@ cdef extern from *:
 ctypedef unsigned long long u64
 
 cdef long long NO_FLAGS = _NO_FLAGS
+cdef Py_ssize_t MIN_LANDING_BYTES = _MIN_LANDING_BYTES
+cdef Py_ssize_t MAX_LANDING_BYTES = _MAX_LANDING_BYTES
 cdef Py_ssize_t GETS_LINE_BYTES = _GETS_LINE_BYTES
 cdef array _CAS = _new_array("Q")
 

@@ -114,6 +114,26 @@ cdef inline object _cas(const char *start, const char *stop, u64 value):
     return value
 
 
+@cython.final
+cdef class Landing:
+    """Memory of the bytes of a value that have not arrived. A view of it keeps the value.
+
+    No other code has the value until all of its bytes have arrived. The event loop writes to the view within one call.
+    """
+
+    cdef bytes _value
+    cdef Py_ssize_t _from
+
+    def __init__(self):
+        raise TypeError("a landing is made by its decoder")
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if self._value is None:
+            raise BufferError("a landing is made by its decoder")
+        cdef char *start = PyBytes_AS_STRING(self._value) + self._from
+        PyBuffer_FillInfo(buffer, self, start, PyBytes_GET_SIZE(self._value) - self._from, False, flags)
+
+
 cdef class Decoder:
     """Decoder of one connection. See `evcache.zones.protocol.decoder.Decoder`."""
 
@@ -133,6 +153,9 @@ cdef class Decoder:
     cdef bint _is_hit
     cdef bint _is_keyed
     cdef bytes _key  # of the last reply, if it is a `Keyed`
+    cdef readonly object landing
+    """Memory for the next bytes of a large value. None if the next bytes are not of one. See `landed`."""
+    cdef bytes _value  # a large one, whose first `_have` bytes have arrived
 
     def __cinit__(self, *, max_line=MAX_LINE_BYTES, max_value=MAX_VALUE_BYTES):
         self._max_line = max_line
@@ -161,9 +184,23 @@ cdef class Decoder:
         return reply
 
     cdef int _begin(self, bytes data) except -1:
+        cdef Py_ssize_t taken
         self._is_whole = False
         self._position = 0
-        if self.awaited:
+        if self.landing is not None:
+            taken = min(PyBytes_GET_SIZE(data), PyBytes_GET_SIZE(self._value) - self._have)
+            memcpy(PyBytes_AS_STRING(self._value) + self._have, PyBytes_AS_STRING(data), taken)
+            self.landed(taken)
+            data = data[taken:]
+        if self._value is not None:
+            data = self._rest + data
+            self._rest = b""
+            if self.landing is not None or PyBytes_GET_SIZE(data) < END_BYTES:
+                self._rest = data  # nothing, or a part of the line end
+                self._data = b""
+                return 0
+            self._is_whole = True
+        elif self.awaited:
             self._chunks.append(data)
             self._have += PyBytes_GET_SIZE(data)
             if self._have < self.awaited:
@@ -398,11 +435,37 @@ cdef class Decoder:
             at = found - base + 1
         return -1
 
+    def landed(self, Py_ssize_t count):
+        """Take this number of bytes, which were written to the begin of `landing`."""
+        if self._value is None or not 0 <= count <= PyBytes_GET_SIZE(self._value) - self._have:
+            raise ValueError("more bytes than there was memory for")
+        self._have += count
+        self._land()
+
+    cdef int _land(self) except -1:
+        """Lend the memory of the bytes that have not arrived."""
+        self.landing = None
+        cdef Landing landing
+        if self._have < PyBytes_GET_SIZE(self._value):
+            landing = Landing.__new__(Landing)
+            landing._value = self._value
+            landing._from = self._have
+            self.landing = memoryview(landing)
+        return 0
+
     cdef object _wait(self, Py_ssize_t start, Py_ssize_t size):
         """Keep the beginning of a value that is incomplete."""
         self.awaited = size + END_BYTES
-        self._chunks.append(self._data[start:])
         self._have = PyBytes_GET_SIZE(self._data) - start
+        if MIN_LANDING_BYTES <= size <= MAX_LANDING_BYTES:
+            if self._have > size:
+                self._rest = self._data[start + size :]  # a part of the line end
+                self._have = size
+            self._value = PyBytes_FromStringAndSize(NULL, size)
+            memcpy(PyBytes_AS_STRING(self._value), PyBytes_AS_STRING(self._data) + start, self._have)
+            self._land()
+        else:
+            self._chunks.append(self._data[start:])
         self._data = b""
         self._position = 0
         return None
@@ -412,18 +475,26 @@ cdef class Decoder:
         cdef list chunks = self._chunks
         cdef Py_ssize_t size = self.awaited - END_BYTES
         cdef Py_ssize_t in_last
-        self._chunks = []
+        cdef bytes last, value
         self.awaited = 0
-        cdef bytes last = chunks.pop()
-        while True:
-            in_last = size - (self._have - PyBytes_GET_SIZE(last))
-            if in_last >= 0:
-                break
-            last = chunks.pop() + last  # the line end is in several parts
-        if not last.startswith(b"\r\n", in_last):
-            raise self._no_line_end(size)
-        chunks.append(last[:in_last])
-        value = b"".join(chunks)
+        if self._value is not None:
+            value = self._value
+            self._value = None
+            if not self._data.startswith(b"\r\n"):
+                raise self._no_line_end(size)
+            self._position = END_BYTES
+        else:
+            self._chunks = []
+            last = chunks.pop()
+            while True:
+                in_last = size - (self._have - PyBytes_GET_SIZE(last))
+                if in_last >= 0:
+                    break
+                last = chunks.pop() + last  # the line end is in several parts
+            if not last.startswith(b"\r\n", in_last):
+                raise self._no_line_end(size)
+            chunks.append(last[:in_last])
+            value = b"".join(chunks)
         head = self._head
         self._head = None
         if self._is_hit:

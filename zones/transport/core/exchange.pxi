@@ -53,6 +53,15 @@ cdef class Exchange:
         """Bytes of the incomplete value. 0 between replies."""
         return self._decoder.awaited
 
+    @property
+    def landing(self):
+        """Memory for the next bytes. See `exchange.Exchange.landing`."""
+        return self._decoder.landing
+
+    def landed(self, count):
+        """Take bytes that were written to `landing`. See `exchange.Exchange.landed`."""
+        self._decoder.landed(count)
+
     def open(self, transport):
         """Take requests, and write them to this socket transport."""
         self._queue._transport = transport

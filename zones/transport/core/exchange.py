@@ -96,6 +96,15 @@ class Exchange:
         """Bytes of the incomplete value. 0 between replies."""
         return self._decoder.awaited
 
+    @property
+    def landing(self) -> memoryview | None:
+        """Memory for the next bytes. None if they are for `receive`, and not those of a large value."""
+        return self._decoder.landing
+
+    def landed(self, count: int) -> None:
+        """Take this number of bytes, which were written to the begin of `landing`. They complete no reply."""
+        self._decoder.landed(count)
+
     # The socket.
 
     def open(self, transport: asyncio.Transport) -> None:

@@ -31,6 +31,15 @@ class ReplyDecoder(Protocol):
         """Bytes of the incomplete value, with its line end. 0 between replies."""
         ...
 
+    @property
+    def landing(self) -> memoryview | None:
+        """Memory for the next bytes of a large value."""
+        ...
+
+    def landed(self, count: int) -> None:
+        """Take bytes that were written to `landing`."""
+        ...
+
     def feed(self, data: bytes) -> Iterable[Decoded]:
         """Iterate over the replies that `data` completes."""
         ...
