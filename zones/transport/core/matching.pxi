@@ -123,7 +123,7 @@ cdef object _take_values(Decoder decoder, object batch):
     cdef array known = batch.cas
     cdef long long plain = NO_FLAGS if known is None else batch.flags
     cdef u64 cas = 0
-    if ends and (ends[-1] > len(keys) or ends[-1] > len(replies)):
+    if ends and (ends[len(ends) - 1] > len(keys) or ends[len(ends) - 1] > len(replies)):
         raise IndexError("an end is behind the keys")
     if plain >= 0 and not _has_cas(known, len(keys)):  # again, because Python code may have changed it
         raise TypeError("cas has no CAS of each key")
