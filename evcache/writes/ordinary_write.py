@@ -34,7 +34,7 @@ def ordinary_zones(parts: Replicator, view: ClusterSnapshot, command: Command) -
         view: Zones.
         command: The write.
     """
-    if not isinstance(command, StoreCommand) or not command.is_versioned or parts.hooks.of_writes:
+    if not isinstance(command, StoreCommand) or command.version is None or parts.hooks.of_writes:
         return None
     if parts.handoff is not None and parts.handoff.hints.count:
         return None
@@ -80,7 +80,9 @@ class OrdinaryWrite:
         self._sent_at = view.time()
         self._required = required = options.consistency.required(len(view.readers))
         self._enough = required or 1  # see `ReplicatedWrite`
-        self._block = sender.dispatcher.begin(command.key, command.fence)
+        self.fence = fence = command.fence
+        """Lowest version that readers may observe after the write (see `Command.fence`)."""
+        self._block = sender.dispatcher.begin(command.key, fence)
         ask = sender.replicator.hooks.cause
         if ask is not None:
             self._cause = ask()
@@ -100,11 +102,6 @@ class OrdinaryWrite:
     # What the dispatcher asks of a write that has ended, see `EndedWrite`.
 
     @property
-    def fence(self) -> int | None:
-        """Lowest version that readers may observe after the write (see `Command.fence`)."""
-        return self.command.fence
-
-    @property
     def met(self) -> bool:
         """True if enough zones have acknowledged."""
         return self._acknowledged >= self._required
@@ -112,7 +109,7 @@ class OrdinaryWrite:
     @property
     def stored(self) -> StoreCommand | None:
         """The store, if enough zones hold it by its version."""
-        return self.command if self.met and self.command.fence is not None else None
+        return self.command if self.met and self.fence is not None else None
 
     @property
     def everywhere(self) -> bool:

@@ -100,11 +100,6 @@ class StoreCommand:
         self._guarded: GuardedStore | None = None
 
     @property
-    def is_versioned(self) -> bool:
-        """True if the store has a version, which servers may keep."""
-        return self._cas is not None
-
-    @property
     def fence(self) -> int | None:
         """Version of the write, if zones order it by version and readers believe it (see `Command`)."""
         return self.version if self.newest_wins and self.believed else None
