@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from evcache.options import Options
-from evcache.replication.commands.command import Command
 from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.replication.replicator import Replicator
@@ -23,18 +22,18 @@ from evcache.zones.transport.core.waiters import Tally, Zone
 _PENDING, _STORED = Outcome.PENDING, Outcome.STORED
 
 
-def ordinary_zones(parts: Replicator, view: ClusterSnapshot, command: Command) -> list[Zone] | None:
+def ordinary_zones(parts: Replicator, view: ClusterSnapshot, command: StoreCommand) -> list[Zone] | None:
     """Return the zones of an ordinary write. None if the write takes the general way.
 
-    A write is ordinary if it is a store with a version, and neither hints nor listeners wait for the result of each zone.
+    A store is ordinary if it has a version, and neither hints nor listeners wait for the result of each zone.
     Each node has an open connection, keeps versions and takes the value.
 
     Args:
         parts: Parts of the client.
         view: Zones.
-        command: The write.
+        command: The store.
     """
-    if not isinstance(command, StoreCommand) or command.version is None or parts.hooks.of_writes:
+    if command.version is None or parts.hooks.of_writes:
         return None
     if parts.handoff is not None and parts.handoff.hints.count:
         return None
@@ -128,10 +127,8 @@ class OrdinaryWrite:
 
     # Results of zones.
 
-    def advance(self) -> None:
+    def advance(self, tally: Tally) -> None:
         """Take the usual results: enough zones have one, or the last zone has."""
-        tally = self._tally
-        assert tally is not None
         self._take(tally)
         if not tally.left:
             self._tally = None  # it has a reference to this write, which would keep both until the garbage collector runs

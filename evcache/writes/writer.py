@@ -141,8 +141,11 @@ class Writer:
         Raises:
             CacheUnavailable: No zone could be reached. Not with `errors="miss"`.
         """
-        if not self._lanes.by_node and (zones := ordinary_zones(self._replicator, view, command)):
-            assert isinstance(command, StoreCommand)
+        if (
+            isinstance(command, StoreCommand)
+            and not self._lanes.by_node
+            and (zones := ordinary_zones(self._replicator, view, command))
+        ):
             ordinary = OrdinaryWrite(self._sender, view, command, options, zones)
             try:
                 if not ordinary.completion.done():

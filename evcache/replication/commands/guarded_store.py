@@ -124,14 +124,14 @@ class StoreCommand:
         return _SENT_GUARDED_ONCE if guarded.is_one_copy else _SENT_GUARDED
 
     def packet(self) -> tuple[Packet, PacketForm]:
-        """Return the packet of this store, which is about to be sent to servers with versions only."""
-        assert self._cas is not None
+        """Return the packet of this store, which has a version, and is about to be sent to servers with versions only."""
+        cas: int = self._cas  # type: ignore[assignment]  # an assert would cost every write
         self.carried = True
         if not self.newest_wins:
-            return plain_store(self.key, self.data, self.flags, self.ttl, self._cas), PLAIN
+            return plain_store(self.key, self.data, self.flags, self.ttl, cas), PLAIN
         if len(self.data) > THREE_COPIES_MAX_BYTES:
             return self.guarded().packet, GUARDED_ONCE
-        return selected.SELECTED.three_copies(self.key, self.data, self.flags, self.ttl, self._cas), GUARDED
+        return selected.SELECTED.three_copies(self.key, self.data, self.flags, self.ttl, cas), GUARDED
 
     def guarded(self) -> GuardedStore:
         """Return the request of this store, which is about to be sent, for servers with versions. It is made once."""

@@ -33,7 +33,7 @@ class Owner:
     def __init__(self):
         self.calls = []
 
-    def advance(self):
+    def advance(self, _):
         self.calls.append("advance")
 
     def settle(self, zone, answer):

@@ -58,7 +58,7 @@ cdef class Tally:
         if counts:
             self.acknowledged += 1
         if not self.left or (counts and self.acknowledged == self._wanted):
-            self._owner.advance()
+            self._owner.advance(self)
         return 0
 
     cdef bint _is_usual(self, list replies) except -1:

@@ -21,7 +21,7 @@ class Connection(Protocol):
 class Owner(Protocol):
     """Owner of a tally."""
 
-    def advance(self) -> None:
+    def advance(self, tally: Tally) -> None:
         """Take the usual results: enough zones have one, or the last zone has."""
         ...
 
@@ -108,7 +108,7 @@ class Tally:
         if counts:
             self.acknowledged += 1
         if not self.left or (counts and self.acknowledged == self._wanted):
-            self._owner.advance()
+            self._owner.advance(self)
 
     def _is_usual(self, replies: Sequence[Reply]) -> bool:
         if len(replies) != len(self._usual):
