@@ -35,9 +35,13 @@ class CoreBuildHook(BuildHookInterface):
         in_place = Path(self.root) / SOURCE.parent / MODULE_FILE
         if version == "editable":
             in_place.unlink(missing_ok=True)  # an earlier build. Without a new one, it would run with newer Python code
-        if os.environ.get("EVCACHE_PURE", "") not in {"", "0"}:
-            return
         is_required = os.environ.get("EVCACHE_REQUIRE_CORE", "") not in {"", "0"}
+        if os.environ.get("EVCACHE_PURE", "") not in {"", "0"}:
+            if is_required:
+                raise ValueError(
+                    "EVCACHE_PURE leaves the compiled core out, and EVCACHE_REQUIRE_CORE requires it: set one of them"
+                )
+            return
         self._scratch = tempfile.mkdtemp(prefix="evcache-core-")
         try:
             built = compile_core(Path(self.root), Path(self._scratch))

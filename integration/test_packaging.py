@@ -162,8 +162,9 @@ def test_an_editable_installation_without_a_compiler_keeps_no_earlier_core(build
     assert run(python, "-c", CORE, cwd=tmp_path).stdout == "pure\n"
 
 
-def test_a_required_core_that_cannot_be_built_is_an_error(builder, tmp_path):
-    variables = NO_COMPILER | {"EVCACHE_REQUIRE_CORE": "1"}
+@pytest.mark.parametrize("why_not", [NO_COMPILER, {"EVCACHE_PURE": "1"}], ids=["no compiler", "left out"])
+def test_a_required_core_that_is_not_built_is_an_error(builder, tmp_path, why_not):
+    variables = why_not | {"EVCACHE_REQUIRE_CORE": "1"}
     done = run(builder, "-m", "build", "--wheel", "--outdir", tmp_path, CHECKOUT, cwd=tmp_path, check=False, **variables)
     assert done.returncode != 0
     assert list(tmp_path.glob("*.whl")) == []

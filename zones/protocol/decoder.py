@@ -160,7 +160,7 @@ class Decoder:
             yield make(data[start : start + size])
 
     def landed(self, count: int) -> None:
-        """Take this number of bytes, which were written to the begin of `landing`."""
+        """Take this number of bytes, which were written to the beginning of `landing`."""
         assert self.landing is not None
         self._have += count
         left = self.landing[count:]

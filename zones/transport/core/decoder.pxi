@@ -436,7 +436,7 @@ cdef class Decoder:
         return -1
 
     def landed(self, Py_ssize_t count):
-        """Take this number of bytes, which were written to the begin of `landing`."""
+        """Take this number of bytes, which were written to the beginning of `landing`."""
         if self._value is None or not 0 <= count <= PyBytes_GET_SIZE(self._value) - self._have:
             raise ValueError("more bytes than there was memory for")
         self._have += count

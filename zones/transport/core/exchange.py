@@ -102,7 +102,7 @@ class Exchange:
         return self._decoder.landing
 
     def landed(self, count: int) -> None:
-        """Take this number of bytes, which were written to the begin of `landing`. They complete no reply."""
+        """Take this number of bytes, which were written to the beginning of `landing`. They complete no reply."""
         self._decoder.landed(count)
 
     # The socket.
