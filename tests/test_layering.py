@@ -126,7 +126,7 @@ ORDER = """
     zones.topology
     zones.protocol
     zones.validation
-    zones._tasks zones._pause zones._clock zones._live
+    zones._tasks zones._pause zones._live
     zones.errors
 """
 ORDER = [{f"evcache.{room}" for room in line.split()} for line in ORDER.strip().splitlines()]

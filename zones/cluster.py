@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from evcache.zones._clock import clock_of
 from evcache.zones._tasks import abandon, cancel_once, ended, unattended
 from evcache.zones.errors import InvalidTopology, UsageError
 from evcache.zones.health.loop_lag import LoopLag
@@ -59,8 +58,6 @@ class ClusterSnapshot:
     """Lag of this process's event loop."""
     loop: asyncio.AbstractEventLoop
     """Event loop that the nodes belong to."""
-    time: Callable[[], float]
-    """Clock of the event loop."""
 
     def ring_position(self, key: bytes) -> int:
         """Return the key's position on the rings of all zones. 0 if no zone has more than one node, without hashing."""
@@ -202,7 +199,6 @@ class Cluster:
             health=self._health,
             lag=self._lag,
             loop=asyncio.get_running_loop(),
-            time=clock_of(asyncio.get_running_loop()),
         )
         for removed in change.removed:
             self._retire(self._nodes.pop(removed))

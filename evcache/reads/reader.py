@@ -15,6 +15,7 @@ from evcache.hooks import HookDispatcher
 from evcache.near_cache.coherence import CoherentNearCache
 from evcache.near_cache.entry import UNDECODED, NearEntry
 from evcache.options import Defaults, Errors, Key, Level, Options, Seconds, check_keys
+from evcache.reads.bulk import portions
 from evcache.reads.context import PlainValues
 from evcache.reads.decoding import Decoder, Decoding
 from evcache.reads.results import SPECIAL_FLAGS, ReadResults, all_decoded
@@ -135,7 +136,7 @@ class Reader:
                 found = await zones.read_one(view, full, READ_FIELDS, options)
             else:
                 # Most reads. It is the way of `ZoneReader.read_one` without its coroutine.
-                now = view.time()
+                now = view.loop.time()
                 recent = self._recall(full)
                 known = recent or zones.known(full, recent)
                 answer: Answer
@@ -151,6 +152,8 @@ class Reader:
                     if isinstance(reply, bytes):
                         # A plain value of the version that this client saw last, which its clock has passed.
                         zones.count_served(view, full)
+                        if self._hooks.of_reads:  # a listener that was added since
+                            self._hooks.looked_up(view, full, view.readers[0].name, hit=True)
                         return reply
                     if self._is_same(reply, recent, MAX_CAS):
                         # There is nothing to judge.
@@ -282,12 +285,11 @@ class Reader:
         plain = PlainValues(given, self._plain, values) if is_plain else None
         found, failures, answered = await self._zones.get_many(view, wanted, options, plain=plain)
         if self._hooks.of_reads:
-            for number, full in enumerate(wanted, 1):
-                self._results.report(view, full, found.get(full))
-                if not number % STEP_KEYS:
-                    await asyncio.sleep(0)
+            await self._report(view, wanted, found, plain)
         if found:
             await self._decode(names, given, found, decoder, values, unreadable)
+        if found or view.sharded or len(given) > portions.PORTION_KEYS:
+            values = await _in_order(given, values)
         zones = len(view.readers)
         if answered < zones and answered < (required := options.consistency.required(zones)):
             problem: CacheError = ConsistencyError("get_many", answered, required, failures, values)
@@ -295,6 +297,19 @@ class Reader:
                 problem = CacheUnavailable("get_many", failures, values)
             self._unavailable(problem, options, None)
         return all_decoded(values, unreadable)
+
+    async def _report(
+        self, view: ClusterSnapshot, keys: Sequence[bytes], found: Mapping[bytes, ZoneHit], plain: PlainValues | None
+    ) -> None:
+        """Report a bulk read. A long one runs in steps."""
+        for index, full in enumerate(keys):
+            # A listener that was added since the read began receives plain values too.
+            if plain is not None and full not in found and plain.given[index] in plain.values:
+                self._hooks.looked_up(view, full, view.readers[0].name, hit=True)
+            else:
+                self._results.report(view, full, found.get(full))
+            if not (index + 1) % STEP_KEYS:
+                await asyncio.sleep(0)
 
     async def _decode(
         self,
@@ -359,3 +374,17 @@ class Reader:
             names += self._keys.qualify_all(given[first : first + _KEYS_CHECKED_AT_ONCE])
             await asyncio.sleep(0)
         return names
+
+
+async def _in_order(given: Sequence[Key], values: Mapping[Key, Any]) -> dict[Key, Any]:
+    """Return values in the order of the keys as given. A long call runs in steps."""
+    ordered: dict[Key, Any] = {}
+    is_complete = len(values) == len(given)
+    for first in range(0, len(given), _KEYS_CHECKED_AT_ONCE):
+        if first:
+            await asyncio.sleep(0)
+        some = given[first : first + _KEYS_CHECKED_AT_ONCE]
+        if not is_complete:
+            some = [key for key in some if key in values]
+        ordered.update(zip(some, map(values.__getitem__, some), strict=True))
+    return ordered

@@ -6,6 +6,7 @@ Another result of a zone turns the write into a `RetriedWrite`, which knows all 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from evcache.options import Options
@@ -17,6 +18,7 @@ from evcache.writes.sender import RetriedWrite, Sender
 from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.transport.core import selected
 from evcache.zones.transport.core.waiters import Tally, Zone
+from evcache.zones.zone_pool import ZonePool
 
 # A member of an enum is looked up by a descriptor before Python 3.12, which takes three times as long.
 _PENDING, _STORED = Outcome.PENDING, Outcome.STORED
@@ -42,8 +44,23 @@ def ordinary_zones(parts: Replicator, view: ClusterSnapshot, command: StoreComma
     zones: list[Zone] = []
     for pool in view.writers:
         node = pool.only or pool.node(place)
-        connection = node.connections.sole or node.connection()
+        connection = node.connections.sole
         if connection is None or node.versioned_bytes < size:
+            return _take_turns(view.writers, place, size)
+        zones.append((pool.name, pool.readable, connection))
+    return zones
+
+
+def _take_turns(pools: Sequence[ZonePool], place: int, size: int) -> list[Zone] | None:
+    """Return the zones of an ordinary write, if some nodes have several connections or none."""
+    nodes = [pool.node(place) for pool in pools]
+    # All are looked at before any connection is taken, because that moves the turn of the node's connections.
+    if any(not node.connections.ready or node.versioned_bytes < size for node in nodes):
+        return None
+    zones: list[Zone] = []
+    for pool, node in zip(pools, nodes, strict=True):
+        connection = node.connection()
+        if connection is None:
             return None
         zones.append((pool.name, pool.readable, connection))
     return zones
@@ -76,7 +93,7 @@ class OrdinaryWrite:
         self._sender = sender
         self._view = view
         self._options = options
-        self._sent_at = view.time()
+        self._sent_at = view.loop.time()
         self._required = required = options.consistency.required(len(view.readers))
         self._enough = required or 1  # see `ReplicatedWrite`
         self.fence = fence = command.fence
@@ -118,7 +135,7 @@ class OrdinaryWrite:
     @property
     def age(self) -> float:
         """Seconds since the start of its TTL."""
-        return self._view.time() - self._sent_at
+        return self._view.loop.time() - self._sent_at
 
     @property
     def is_readable(self) -> bool:

@@ -161,7 +161,8 @@ class Decoder:
 
     def landed(self, count: int) -> None:
         """Take this number of bytes, which were written to the beginning of `landing`."""
-        assert self.landing is not None
+        if self.landing is None or not 0 <= count <= len(self.landing):
+            raise ValueError("more bytes than there was memory for")
         self._have += count
         left = self.landing[count:]
         self.landing = left or None

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from evcache.zones.errors import ConnectionLost, ProtocolError
 from evcache.zones.protocol.decoder import MAX_LANDING_BYTES, MIN_LANDING_BYTES
 from evcache.zones.protocol.replies import Hit
-from evcache.zones.transport.core.selected import COMPILED
 from tests.support.cores import CORES
 from tests.support.scripted import Peer
 from tests.support.virtual_time import in_virtual_time
@@ -95,11 +94,10 @@ def test_a_value_of_another_size_takes_no_memory_beforehand(core, size):
     assert decoder.awaited == size + 2
 
 
-@pytest.mark.skipif(COMPILED is None, reason="evcache was built without a compiler")
+@each_core
 @pytest.mark.parametrize("count", [-1, 99_991])
-def test_the_core_in_c_takes_no_more_bytes_than_it_lent_memory_for(count):
-    """It would release memory without a value in it."""
-    decoder = COMPILED.new_decoder()
+def test_no_more_bytes_land_than_there_is_memory_for(core, count):
+    decoder = core.new_decoder()
     deliver(decoder, HEAD % 100_000 + b"x" * 10, lands=True)
     with pytest.raises(ValueError):
         decoder.landed(count)

@@ -24,7 +24,6 @@ from array import array as _new_array
 from asyncio import CancelledError, InvalidStateError
 from collections import deque
 
-from evcache.zones._clock import clock_of
 from evcache.zones.errors import CacheError, ConnectionLost, NodeUnavailable, ProtocolError
 from evcache.zones.protocol.decoder import MAX_LANDING_BYTES as _MAX_LANDING_BYTES
 from evcache.zones.protocol.decoder import MIN_LANDING_BYTES as _MIN_LANDING_BYTES

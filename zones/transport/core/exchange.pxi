@@ -30,7 +30,7 @@ cdef class Exchange:
         self.timer_at = float("inf")
         self._name = name
         self._loop = loop
-        self._time = clock_of(loop)
+        self._time = loop.time
         self._limits = limits
         self._lag = lag
         self._begin = begin
