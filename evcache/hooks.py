@@ -8,7 +8,7 @@ measuring must not break the client.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -90,6 +90,11 @@ class Hooks:
     def zone_changed(self, zone: str, *, out: bool) -> None:
         """Receive a zone that was ejected, because too many of its nodes are down, or that is read again."""
 
+    def _read_many(self, keys: Sequence[bytes], zone: str, source: Source, *, hit: bool) -> None:
+        """Receive several keys of one bulk read. Listeners of this package that need no keys override it."""
+        for key in keys:
+            self.read(key, zone, source, hit=hit)
+
 
 HOOKS = tuple(name for name in vars(Hooks) if not name.startswith("_"))
 
@@ -140,6 +145,15 @@ class HookDispatcher(Hooks):
         """Report a key that was read from the zones. The caller checks `of_reads` first. An empty `zone` means a miss."""
         source: Source = source_of(zone, view.local, view.preferred_zone) if zone else "none"
         self._dispatch("read", key, zone, source, hit=hit)
+
+    def looked_up_many(self, view: ClusterSnapshot, keys: Sequence[bytes], zone: str) -> None:
+        """Report keys that a zone served, as `looked_up` does for each."""
+        source = source_of(zone, view.local, view.preferred_zone)
+        for listener, _ in self._listeners["read"]:
+            try:
+                listener._read_many(keys, zone, source, hit=True)  # noqa: SLF001
+            except Exception:
+                self._drop(listener)
 
     def read(self, key: bytes, zone: str, source: Source, *, hit: bool) -> None:
         """Report the result of a read."""
@@ -237,8 +251,12 @@ class HookDispatcher(Hooks):
                 method(*arguments, **named)
             except Exception:
                 # Some calls come from a connection that has read a reply. An exception there would fail all its requests.
-                _log.exception("hook failed: unexpected exception; not called again: %r", listener)
-                self.remove(listener)
+                self._drop(listener)
+
+    def _drop(self, listener: Hooks) -> None:
+        """Remove a listener that has raised the exception which is handled."""
+        _log.exception("hook failed: unexpected exception; not called again: %r", listener)
+        self.remove(listener)
 
     def _update_flags(self) -> None:
         self.of_reads, self.of_writes = self.hears("read"), self.hears("zone_wrote")

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 from evcache._cluster_access import ClusterAccess
@@ -147,12 +148,12 @@ class Reader:
                         now + options.timeout / view.max_attempts,
                         now + options.timeout,
                         MAX_CAS - recent if recent else 0,
-                        self._plain if as_ is None and not self._hooks.of_reads else NO_FLAGS,
+                        self._plain if as_ is None else NO_FLAGS,
                     )
                     if isinstance(reply, bytes):
                         # A plain value of the version that this client saw last, which its clock has passed.
                         zones.count_served(view, full)
-                        if self._hooks.of_reads:  # a listener that was added since
+                        if self._hooks.of_reads:
                             self._hooks.looked_up(view, full, view.readers[0].name, hit=True)
                         return reply
                     if self._is_same(reply, recent, MAX_CAS):
@@ -281,7 +282,7 @@ class Reader:
         if not wanted:
             return all_decoded(values, unreadable)
         # `PlainValues` has one name for each key, so a key that was given twice takes the other way.
-        is_plain = decoder is self._codec and len(wanted) == len(given) and not self._hooks.of_reads
+        is_plain = decoder is self._codec and len(wanted) == len(given)
         plain = PlainValues(given, self._plain, values) if is_plain else None
         found, failures, answered = await self._zones.get_many(view, wanted, options, plain=plain)
         if self._hooks.of_reads:
@@ -302,13 +303,22 @@ class Reader:
         self, view: ClusterSnapshot, keys: Sequence[bytes], found: Mapping[bytes, ZoneHit], plain: PlainValues | None
     ) -> None:
         """Report a bulk read. A long one runs in steps."""
-        for index, full in enumerate(keys):
-            # A listener that was added since the read began receives plain values too.
-            if plain is not None and full not in found and plain.given[index] in plain.values:
-                self._hooks.looked_up(view, full, view.readers[0].name, hit=True)
+        others = keys
+        if plain is not None and plain.values:
+            served = keys
+            if found or len(plain.values) < len(keys):
+                is_served = [full not in found and key in plain.values for full, key in zip(keys, plain.given, strict=True)]
+                served = list(compress(keys, is_served))
+                others = [full for full, is_done in zip(keys, is_served, strict=True) if not is_done]
             else:
-                self._results.report(view, full, found.get(full))
-            if not (index + 1) % STEP_KEYS:
+                others = []
+            for first in range(0, len(served), STEP_KEYS):
+                self._hooks.looked_up_many(view, served[first : first + STEP_KEYS], view.readers[0].name)
+                if first:
+                    await asyncio.sleep(0)
+        for number, full in enumerate(others, 1):
+            self._results.report(view, full, found.get(full))
+            if not number % STEP_KEYS:
                 await asyncio.sleep(0)
 
     async def _decode(

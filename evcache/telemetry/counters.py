@@ -6,6 +6,7 @@ The counters are plain integers. An increment of an SDK's counter costs several 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from evcache.errors import DecodeError
 from evcache.hooks import HintEnd, Hooks
@@ -43,6 +44,10 @@ class Counters(Hooks):
     def read(self, key: bytes, zone: str, source: Source, *, hit: bool) -> None:
         del key, zone
         self.reads[source, hit] += 1
+
+    def _read_many(self, keys: Sequence[bytes], zone: str, source: Source, *, hit: bool) -> None:
+        del zone
+        self.reads[source, hit] += len(keys)
 
     def fell_back(self, zone: str, error: CacheError | None) -> None:
         self.fallbacks[zone, fallback_reason(error)] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from opentelemetry import context, trace
@@ -45,6 +45,9 @@ class SpanEvents(Hooks):
             if node is not None:
                 attributes |= _address(node.endpoint)
         call[0].set_attributes(attributes)
+
+    def _read_many(self, keys: Sequence[bytes], zone: str, source: Source, *, hit: bool) -> None:
+        """Do nothing: the span of a bulk call has no attributes of single keys."""
 
     def fell_back(self, zone: str, error: CacheError | None) -> None:
         attributes: Attributes = {"evcache.fallback.reason": fallback_reason(error)}

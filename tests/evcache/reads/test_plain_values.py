@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from evcache.telemetry.counters import Counters
 from tests.support.cores import CORES, running
 from tests.support.memory_zones import Listener, MemoryZones
 from tests.support.virtual_time import run
@@ -79,5 +80,48 @@ def test_a_listener_that_is_added_during_a_read_hears_of_its_hits(core, nodes, v
         heard = {(bytes(key).rpartition(b":")[2], source, hit) for key, _, source, hit in listener.reads}
         assert heard == {(b"k", "local", True), (b"l", "local", True), (b"none", "none", False)}
         assert len(listener.reads) == 4
+
+    run(scenario())
+
+
+@each_core
+@pytest.mark.parametrize("nodes", [1, 3])
+@pytest.mark.parametrize("values", [VALUES, PLAIN], ids=["mixed", "plain"])
+def test_listeners_receive_each_key_of_a_bulk_read_once(core, nodes, values):
+    """A listener of a service receives each key, and the metrics count as many."""
+
+    async def scenario():
+        listener = Reads()
+        zones, cache = await filled(core, nodes, values, hooks=listener)
+        counters = Counters()
+        cache._runtime.hooks.add(counters)  # noqa: SLF001
+        try:
+            await cache.get_many([*values, "none"])
+        finally:
+            await zones.close_clients()
+        heard = sorted((bytes(key).rpartition(b":")[2].decode(), source, hit) for key, _, source, hit in listener.reads)
+        assert heard == sorted([*((key, "local", True) for key in values), ("none", "none", False)])
+        assert counters.reads == {("local", True): len(values), ("none", False): 1}
+
+    run(scenario())
+
+
+@each_core
+def test_a_listener_that_raises_is_not_called_again(core, caplog):
+    class Raises(Reads):
+        def read(self, key, zone, source, *, hit):
+            super().read(key, zone, source, hit=hit)
+            raise ValueError("in a listener")
+
+    async def scenario():
+        listener = Raises()
+        zones, cache = await filled(core, 1, PLAIN, hooks=listener)
+        try:
+            assert await cache.get_many(PLAIN) == PLAIN
+            assert await cache.get_many(PLAIN) == PLAIN
+        finally:
+            await zones.close_clients()
+        assert len(listener.reads) == 1
+        assert "hook failed" in caplog.text
 
     run(scenario())
