@@ -43,8 +43,30 @@ def test_the_result_is_in_the_order_of_the_keys(core, nodes, values, portion, mo
     async def scenario():
         zones, cache = await filled(core, nodes, values)
         try:
-            keys = ["none", *reversed(values), b"none"]
+            keys = ["none", *reversed(values)]
             assert list((await cache.get_many(keys)).items()) == list(reversed(values.items()))
+        finally:
+            await zones.close_clients()
+
+    run(scenario())
+
+
+@each_core
+def test_portions_may_end_in_any_order(core, monkeypatch):
+    """On several connections, a later portion may be served first."""
+
+    async def in_reverse(items, work, limit):
+        del limit
+        for item in reversed(list(items)):
+            await work(item)
+
+    monkeypatch.setattr("evcache.reads.bulk.portions.PORTION_KEYS", 10)
+    monkeypatch.setattr("evcache.reads.bulk.portions.run_concurrently", in_reverse)
+
+    async def scenario():
+        zones, cache = await filled(core, 1, PLAIN)
+        try:
+            assert list(await cache.get_many(PLAIN)) == list(PLAIN)
         finally:
             await zones.close_clients()
 
