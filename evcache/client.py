@@ -503,7 +503,7 @@ class EVCache:
             near_cache: False to bypass the near cache.
 
         Returns:
-            The values by key, as given. Keys that are misses are not in it.
+            The values by key, as given and in their order. Keys that are misses are not in it.
 
         Raises:
             CacheUnavailable: No zone answered for any key.
