@@ -1,4 +1,4 @@
-"""The ordinary write: one packet to every zone, of which nearly all have the usual result.
+"""The ordinary write: one encoded store to every zone, of which nearly all have the usual result.
 
 The connections count the usual result, and the write looks at them when enough zones have it, and when the last one has.
 Another result of a zone turns the write into a `RetriedWrite`, which knows all results.
@@ -98,6 +98,7 @@ class OrdinaryWrite:
         self._enough = required or 1  # see `ReplicatedWrite`
         self.fence = fence = command.fence
         """Lowest version that readers may observe after the write (see `Command.fence`)."""
+        store, (usual, self._interpret) = command.encoded()
         self._block = sender.dispatcher.begin(command.key, fence)
         ask = sender.replicator.hooks.cause
         if ask is not None:
@@ -108,12 +109,11 @@ class OrdinaryWrite:
         """Done when enough zones have acknowledged, or when that has become impossible. It has no result."""
         if not required:
             self.completion.set_result(None)
-        packet, (usual, self._interpret) = command.packet()
         self._tally: Tally | None
         self._tally = tally = selected.SELECTED.tally(self, self._enough, usual, _PENDING, _STORED)
         self.outcomes: dict[str, Outcome] = tally.outcomes
         """Outcome in each zone."""
-        tally.send(zones, packet, self._sent_at + options.timeout)
+        tally.send(zones, store, self._sent_at + options.timeout)
 
     # What the dispatcher asks of a write that has ended, see `EndedWrite`.
 
@@ -130,7 +130,7 @@ class OrdinaryWrite:
     @property
     def everywhere(self) -> bool:
         """True if every zone has acknowledged by now, write-only zones included."""
-        return all(outcome is Outcome.STORED for outcome in self.outcomes.values())
+        return all(outcome is _STORED for outcome in self.outcomes.values())
 
     @property
     def age(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from typing import Any, TypeVar
 
@@ -23,7 +22,7 @@ from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.replication.replicator import Replicator
 from evcache.replication.seen_versions import SeenVersions
 from evcache.results import Outcome, WriteResult
-from evcache.values.ttl import MAX_RELATIVE_SECONDS, to_exptime
+from evcache.values.ttl import to_exptime
 from evcache.writes.bulk_write import BulkWrite
 from evcache.writes.conditional.atomic import ConditionalWrite, Renew
 from evcache.writes.conditional.coordinator import Coordinator
@@ -100,8 +99,7 @@ class Writer:
 
     def wire_ttl(self, ttl: float) -> int:
         """Return the exptime of an item that is to live `ttl` seconds."""
-        # Most TTLs need no clock.
-        return math.ceil(ttl) if ttl <= MAX_RELATIVE_SECONDS else to_exptime(ttl, self._now())
+        return to_exptime(ttl, self._now())
 
     def store(self, draft: Draft, *, newest_wins: bool) -> StoreCommand:
         """Return the store of a draft with a new version."""

@@ -101,7 +101,7 @@ class Peer:
     def ask_packet(self, commands, *, within=FAR):
         """Send these (line, payload) in one packet; a future of their replies."""
         waiter = self.loop.create_future()
-        self.connection.guarded_store(Encoded(packet_of(commands)), waiter, self.deadline(within))
+        self.connection.send_store(Encoded(packet_of(commands)), waiter, self.deadline(within))
         return waiter
 
     def ask_many(self, keys, *, within=FAR, fields=VALUE):

@@ -55,7 +55,7 @@ class Wire:
     def store(self, key, data, flags, exptime, waiter, deadline, **more):
         self.request(store_line(key, len(data), ttl=exptime, flags=flags, **more), waiter, deadline, data)
 
-    def guarded_store(self, store, waiter, deadline):
+    def send_store(self, store, waiter, deadline):
         self.request_all(store.packet, waiter, deadline)
 
     def request(self, line, waiter, deadline, data=None):

@@ -73,11 +73,10 @@ class Decoder:
         """
         position = 0
         if self.landing is not None:
-            position = min(len(data), len(self.landing))
-            self.landing[:position] = data[:position]
-            self.landed(position)
-            data = data[position:]
-            position = 0
+            count = min(len(data), len(self.landing))
+            self.landing[:count] = data[:count]
+            self.landed(count)
+            data = data[count:]
             if not data:
                 return
         if self.awaited:

@@ -1,12 +1,13 @@
 """Operations as values: the vocabulary that a node and its transport share.
 
-Most operations are methods of `Transport` with plain arguments. This module has the modes of a store, and the guarded store,
-which is encoded once and sent to several nodes. The fields of a read are in `fields`.
+Most operations are methods of `Transport` with plain arguments. This module has the modes of a store, and the stores that
+are encoded once and sent to several nodes. The fields of a read are in `fields`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Protocol
 
 from evcache.zones.protocol.packet import LARGE_BYTES, Packet
 
@@ -24,6 +25,52 @@ THREE_COPIES_MAX_BYTES = 128
 # stays and holds up leases of its key. Servers count in ticks of one second: 2 lives 1 to 2 seconds, 1 might live none. A
 # stub that ends while the value is on its way costs a second round trip.
 STUB_SECONDS = 2
+
+
+class EncodedStore(Protocol):
+    """A store that is encoded once, for all nodes of the meta protocol. Other transports take its fields."""
+
+    key: bytes
+    """Validated key."""
+    data: bytes
+    """Value."""
+    flags: int
+    """Client flags."""
+    exptime: int
+    """Expiry as memcached takes it. 0 is no expiry."""
+    cas: int
+    """CAS that the item gets."""
+    packet: Packet
+    """Commands of the meta protocol."""
+
+
+class PlainStore:
+    """A store that the server takes in the order of arrival."""
+
+    __slots__ = ("cas", "data", "exptime", "flags", "key", "packet")
+
+    def __init__(self, key: bytes, data: bytes, flags: int, exptime: int, *, cas: int) -> None:
+        """Create a store, and encode it. `EncodedStore` describes the arguments."""
+        self.key = key
+        self.data = data
+        self.flags = flags
+        self.exptime = exptime
+        self.cas = cas
+        line = b"ms %b %d T%d F%d E%d " % (key, len(data), exptime, flags, cas)
+        if len(data) < LARGE_BYTES:
+            self.packet = Packet(1, (line, b"\r\n%b\r\n" % data))
+        else:
+            self.packet = Packet(1, (line, b"\r\n"), (memoryview(data), (b"\r\n",)))
+
+
+def three_copies(key: bytes, data: bytes, flags: int, exptime: int, cas: int) -> Packet:
+    """Return the packet of a `GuardedStore` in the form of three stores. The compiled core has a twin."""
+    head = b"ms %b %d T%d F%d" % (key, len(data), exptime, flags)
+    end = b"\r\n%b\r\n" % data
+    add = b"%b E%d ME " % (head, cas)
+    take_over = b"%b%b C%d E%d I " % (end, head, cas, cas)
+    confirm = b"%b%b C%d E%d " % (end, head, cas, cas)
+    return Packet(3, (add, take_over, confirm, end))
 
 
 class GuardedStore:
@@ -50,7 +97,17 @@ class GuardedStore:
 
     __slots__ = ("cas", "data", "exptime", "flags", "is_one_copy", "key", "packet", "stub")
 
-    def __init__(self, key: bytes, data: bytes, flags: int, exptime: int, *, cas: int, stub: int) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        data: bytes,
+        flags: int,
+        exptime: int,
+        *,
+        cas: int,
+        stub: int,
+        encode: Callable[[bytes, bytes, int, int, int], Packet] = three_copies,
+    ) -> None:
         """Create a store, and encode it.
 
         Args:
@@ -60,6 +117,7 @@ class GuardedStore:
             exptime: Expiry as memcached takes it. 0 is no expiry.
             cas: CAS of the version, inverted: a newer version has a lower one.
             stub: CAS of the stub that is stored where nothing is. It is older than every version.
+            encode: `three_copies`, or its twin.
         """
         self.key = key
         self.data = data
@@ -71,7 +129,7 @@ class GuardedStore:
         if size <= THREE_COPIES_MAX_BYTES:
             self.is_one_copy = False
             """False for the form of three stores, True for that of four commands with one copy of the value."""
-            self.packet = three_copies(key, data, flags, exptime, cas)
+            self.packet = encode(key, data, flags, exptime, cas)
             """Commands of the meta protocol."""
             return
         self.is_one_copy = True
@@ -85,21 +143,3 @@ class GuardedStore:
         else:
             rest = (memoryview(data), (set_ttl, unmark, b"\r\n\r\n"))
             self.packet = Packet(4, (make_stub, take_over, b"\r\n"), rest)
-
-
-def three_copies(key: bytes, data: bytes, flags: int, exptime: int, cas: int) -> Packet:
-    """Return the packet of a `GuardedStore` in the form of three stores. The compiled core has a twin."""
-    head = b"ms %b %d T%d F%d" % (key, len(data), exptime, flags)
-    end = b"\r\n%b\r\n" % data
-    add = b"%b E%d ME " % (head, cas)
-    take_over = b"%b%b C%d E%d I " % (end, head, cas, cas)
-    confirm = b"%b%b C%d E%d " % (end, head, cas, cas)
-    return Packet(3, (add, take_over, confirm, end))
-
-
-def plain_store(key: bytes, data: bytes, flags: int, exptime: int, cas: int) -> Packet:
-    """Return one command that stores a value, which gets this CAS."""
-    line = b"ms %b %d T%d F%d E%d " % (key, len(data), exptime, flags, cas)
-    if len(data) < LARGE_BYTES:
-        return Packet(1, (line, b"\r\n%b\r\n" % data))
-    return Packet(1, (line, b"\r\n"), (memoryview(data), (b"\r\n",)))

@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Literal, Protocol, overload
 
 from evcache.zones.protocol.fields import NO_FLAGS, Fields
-from evcache.zones.protocol.operations import GuardedStore, StoreMode
-from evcache.zones.protocol.packet import Packet
+from evcache.zones.protocol.operations import EncodedStore, StoreMode
 from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.transport.in_flight import Waiter
 
@@ -175,12 +174,8 @@ class Transport(Protocol):
         """
         ...
 
-    def guarded_store(self, store: GuardedStore, waiter: Waiter, deadline: float) -> None:
-        """Store a version unless a newer one is there. The waiter gets the list of replies to its commands."""
-        ...
-
-    def send_packet(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
-        """Send the packet of a store to a server of the meta protocol. The waiter gets the list of replies."""
+    def send_store(self, store: EncodedStore, waiter: Waiter, deadline: float) -> None:
+        """Send a store that is sent to other nodes as well. The waiter gets the list of replies to its commands."""
         ...
 
     def replace_older(self, key: bytes, data: bytes, flags: int, cas: int, waiter: Waiter, deadline: float) -> None:

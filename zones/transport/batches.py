@@ -41,10 +41,8 @@ class ExpectHits(ExpectReply):
             send: Queues a request on the same connection. Raises a `NodeError` if it has no room.
             latest: See `ExpectRead`. If None, no other zone can serve the reads.
         """
-        # Without `super`, here and in `ExpectValues`: a bulk read sends one to each node.
-        self.waiter = waiter
-        self.deadline = self.share_ends = deadline
-        self.opaque = b""
+        super().__init__(waiter, deadline, b"")
+        self.share_ends = deadline
         self.latest = latest
         self.opaques = opaques
         self.keys = keys
@@ -152,17 +150,7 @@ class ExpectValues(ExpectHits):
             cas: See `Transport.get_many`. Only the compiled core uses it, and may add values alone to `replies`.
             flags: See `Transport.get_many`.
         """
-        self.waiter = waiter
-        self.deadline = self.share_ends = deadline
-        self.opaque = b""
-        self.latest = latest
-        self.opaques = [opaque]
-        self.keys = keys
-        self.fields = fields
-        self.send = send
-        self.following = 0
-        self.replies = [None] * len(keys)
-        self.has_error = False
+        super().__init__(waiter, deadline, [opaque], keys, fields, send, latest)
         self.ends = ends
         self.cas = cas
         self.flags = flags

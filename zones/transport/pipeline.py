@@ -78,7 +78,7 @@ class Pipeline(asyncio.BufferedProtocol):
         self.get = self._exchange.get
         self.read = self._exchange.read
         self.get_many = self._exchange.get_many
-        self.send_packet = self._exchange.send_packet
+        self.send_store = self._exchange.send_store
         self._buffer = read_buffer_of(loop)
         self._timer: asyncio.TimerHandle | None = None
         self._silence = SilenceDetector(self, loop, limits.patience, self._report_silence)

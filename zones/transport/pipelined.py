@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from evcache.zones.protocol import requests
-from evcache.zones.protocol.operations import GuardedStore, StoreMode
+from evcache.zones.protocol.operations import StoreMode
 from evcache.zones.protocol.packet import LARGE_BYTES
 from evcache.zones.transport.in_flight import ExpectReply, ExpectStore, ExpectText, Waiter
 from evcache.zones.transport.pipeline import Pipeline
@@ -57,10 +57,6 @@ class PipelinedConnection(Pipeline):
             self._exchange.send(b"%b %b\r\n%b\r\n" % (line, opaque, data), expected)
         else:
             self._exchange.send(b"%b %b\r\n" % (line, opaque), expected, (memoryview(data), b"\r\n"))
-
-    def guarded_store(self, store: GuardedStore, waiter: Waiter, deadline: float) -> None:
-        """Store a version unless a newer one is there. See `Transport.guarded_store`."""
-        self._exchange.send_packet(store.packet, waiter, deadline)
 
     def replace_older(self, key: bytes, data: bytes, flags: int, cas: int, waiter: Waiter, deadline: float) -> None:
         """Replace an item that is not newer. See `Transport.replace_older`."""

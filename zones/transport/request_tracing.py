@@ -12,8 +12,7 @@ from typing import Any
 
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.fields import Fields
-from evcache.zones.protocol.operations import GuardedStore, StoreMode
-from evcache.zones.protocol.packet import Packet
+from evcache.zones.protocol.operations import EncodedStore, StoreMode
 from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.base import Transport
@@ -113,13 +112,9 @@ class _TracedTransport:
             ),
         )
 
-    def guarded_store(self, store: GuardedStore, waiter: Waiter, deadline: float) -> None:
-        """Trace `Transport.guarded_store`."""
-        self._send("ms", waiter, lambda traced: self._connection.guarded_store(store, traced, deadline))
-
-    def send_packet(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
-        """Trace `Transport.send_packet`."""
-        self._send(packet.name, waiter, lambda traced: self._connection.send_packet(packet, traced, deadline))
+    def send_store(self, store: EncodedStore, waiter: Waiter, deadline: float) -> None:
+        """Trace `Transport.send_store`."""
+        self._send("ms", waiter, lambda traced: self._connection.send_store(store, traced, deadline))
 
     def replace_older(self, key: bytes, data: bytes, flags: int, cas: int, waiter: Waiter, deadline: float) -> None:
         """Trace `Transport.replace_older`."""

@@ -19,8 +19,7 @@ from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome
 from evcache.values.flags import FLAG_INT, FLAG_TOMBSTONE
 from evcache.zones.nodes.capabilities import FITS_ANYWHERE_BYTES, Capabilities
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES, GuardedStore, StoreMode, plain_store
-from evcache.zones.protocol.packet import Packet
+from evcache.zones.protocol.operations import EncodedStore, GuardedStore, PlainStore, StoreMode
 from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, unexpected
 from evcache.zones.transport.base import Transport
 from evcache.zones.transport.core import selected
@@ -120,27 +119,27 @@ class StoreCommand:
             connection.store(self.key, self.data, self.flags, self.ttl, waiter, deadline, cas=self._cas)
             return _SENT_STORE
         guarded = self.guarded()
-        connection.guarded_store(guarded, waiter, deadline)
+        connection.send_store(guarded, waiter, deadline)
         return _SENT_GUARDED_ONCE if guarded.is_one_copy else _SENT_GUARDED
 
-    def packet(self) -> tuple[Packet, PacketForm]:
-        """Return the packet of this store, which has a version, and is about to be sent to servers with versions only."""
-        cas: int = self._cas  # type: ignore[assignment]  # an assert would cost every write
+    def encoded(self) -> tuple[EncodedStore, ReplyForm]:
+        """Return the request of this store, which has a version, and is about to be sent to servers with versions only."""
+        if self.newest_wins:
+            guarded = self.guarded()
+            return guarded, GUARDED_ONCE if guarded.is_one_copy else GUARDED
         self.carried = True
-        if not self.newest_wins:
-            return plain_store(self.key, self.data, self.flags, self.ttl, cas), PLAIN
-        if len(self.data) > THREE_COPIES_MAX_BYTES:
-            return self.guarded().packet, GUARDED_ONCE
-        return selected.SELECTED.three_copies(self.key, self.data, self.flags, self.ttl, cas), GUARDED
+        cas: int = self._cas  # type: ignore[assignment]  # an assert would cost every write
+        return PlainStore(self.key, self.data, self.flags, self.ttl, cas=cas), PLAIN
 
     def guarded(self) -> GuardedStore:
         """Return the request of this store, which is about to be sent, for servers with versions. It is made once."""
         self.carried = True
         guarded = self._guarded
         if guarded is None:
-            assert self._cas is not None
+            cas: int = self._cas  # type: ignore[assignment]  # as above
+            encode = selected.SELECTED.three_copies
             guarded = self._guarded = GuardedStore(
-                self.key, self.data, self.flags, self.ttl, cas=self._cas, stub=GUARD_STUB_CAS
+                self.key, self.data, self.flags, self.ttl, cas=cas, stub=GUARD_STUB_CAS, encode=encode
             )
         return guarded
 
@@ -300,8 +299,8 @@ def interpret_delete(reply: Reply) -> Outcome | None:
     raise unexpected(reply)
 
 
-class PacketForm(NamedTuple):
-    """Form of a packet, by which its replies are read."""
+class ReplyForm(NamedTuple):
+    """Form of the replies to an encoded store."""
 
     usual: tuple[frozenset[bytes] | None, ...]
     """Statuses of each reply to a store that has succeeded. Others may show that as well, and `interpret` knows. None if
@@ -311,9 +310,9 @@ class PacketForm(NamedTuple):
 
 
 _DONE = frozenset({b"HD"})
-GUARDED = PacketForm((None, None, _DONE), interpret_guarded)
-GUARDED_ONCE = PacketForm((_ONCE_STATUSES[0], _DONE, _DONE, _DONE), interpret_guarded_once)
-PLAIN = PacketForm((_DONE,), lambda replies: interpret_store(replies[0]))
+GUARDED = ReplyForm((None, None, _DONE), interpret_guarded)
+GUARDED_ONCE = ReplyForm((_ONCE_STATUSES[0], _DONE, _DONE, _DONE), interpret_guarded_once)
+PLAIN = ReplyForm((_DONE,), lambda replies: interpret_store(replies[0]))
 
 # The results of `send`, made once: a write allocates none for each zone.
 _SENT_STORE = Sent(interpret_store)

@@ -57,7 +57,7 @@ async def test_one_packet_is_sent_on_many_connections_with_their_own_opaques():
     peers = [Peer(), Peer()]
     peers[1].ask()
     for peer in peers:
-        peer.connection.guarded_store(Encoded(packet), Notes(), peer.deadline(1))
+        peer.connection.send_store(Encoded(packet), Notes(), peer.deadline(1))
     await settle()
     assert peers[0].sent == b"mg k N2 O1\r\nms k 1 I O1\r\nv\r\n"
     assert peers[1].sent == b"mg k v O1\r\nmg k N2 O2\r\nms k 1 I O2\r\nv\r\n"
@@ -176,7 +176,7 @@ def test_tap_sees_a_packet_as_one_request_named_by_its_store(size):
         peer = Peer()
         tapped = tap.wrap(peer.connection, Endpoint.parse("a:11211"))
         answer = peer.loop.create_future()
-        tapped.guarded_store(GuardedStore(b"k", b"v" * size, 0, 60, cas=9, stub=99), answer, peer.deadline(1))
+        tapped.send_store(GuardedStore(b"k", b"v" * size, 0, 60, cas=9, stub=99), answer, peer.deadline(1))
         await settle()
         assert b"mg k" in peer.sent
         assert (seen, ended) == ([("ms", 1)], [])

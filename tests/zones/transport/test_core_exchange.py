@@ -359,7 +359,7 @@ class Pair:
     def packet(self, side, a, b):
         value = bytes(LARGE_BYTES) if a % 5 == 0 else b"x"
         commands = [(b"ms k %d" % len(value), value), (b"md k", None), (b"mt k", None)][: a % 3 + 1]
-        side.connection.guarded_store(Encoded(packet_of(commands)), *self.caller(side, a, b))
+        side.connection.send_store(Encoded(packet_of(commands)), *self.caller(side, a, b))
 
     def store(self, side, a, b):
         side.connection.store(b"k", bytes(LARGE_BYTES) if a % 5 == 0 else b"x", 0, 0, *self.caller(side, a, b))

@@ -22,10 +22,10 @@ class Node:
         self.refusal = refusal
         self.sent = []
 
-    def send_packet(self, packet, waiter, deadline):
+    def send_store(self, store, waiter, deadline):
         if self.refusal is not None:
             raise self.refusal
-        self.sent.append((packet, deadline))
+        self.sent.append((store, deadline))
         self.waiter = waiter
 
 
@@ -48,7 +48,7 @@ class Write:
         self.nodes = {name: Node(refusals.get(name)) for name in "abc"}
         self.tally = core.tally(self.owner, wanted, USUAL, "pending", "stored")
         self.zones = [(name, name != "c", node) for name, node in self.nodes.items()]
-        self.tally.send(self.zones, "packet", 5.0)
+        self.tally.send(self.zones, "store", 5.0)
 
     def answer(self, zone, replies=STORED):
         self.nodes[zone].waiter.set_result(list(replies))
@@ -60,7 +60,7 @@ class Write:
 
 def test_each_zone_gets_the_packet(core):
     write = Write(core, 2)
-    assert [node.sent for node in write.nodes.values()] == [[("packet", 5.0)]] * 3
+    assert [node.sent for node in write.nodes.values()] == [[("store", 5.0)]] * 3
     assert not any(node.waiter.done() for node in write.nodes.values())
     assert write.tally.outcomes == dict.fromkeys("abc", "pending")
 

@@ -216,11 +216,9 @@ class ClassicConnection:
         work = partial(operations.store, self._client, verb, key, data, flags, exptime, compare)
         self._start(work, (key,), waiter, deadline, size=len(data), writes=True)
 
-    def guarded_store(self, *_: object, **__: object) -> None:
+    def send_store(self, *_: object, **__: object) -> None:
         """Raise `Unsupported`."""
         raise Unsupported("versions", self.name)
-
-    send_packet = guarded_store
 
     def replace_older(self, *_: object, **__: object) -> None:
         """Raise `Unsupported`."""

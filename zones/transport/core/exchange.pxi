@@ -114,8 +114,15 @@ cdef class Exchange:
             self._wake_at(when)
         return 0
 
+    def send_store(self, store, waiter, double deadline):
+        """Send a store. See `Transport.send_store`."""
+        self._send_packet(store.packet, waiter, deadline)
+
     def send_packet(self, packet, waiter, double deadline):
         """Send the commands of a packet. See `exchange.Exchange.send_packet`."""
+        self._send_packet(packet, waiter, deadline)
+
+    cdef int _send_packet(self, object packet, object waiter, double deadline) except -1:
         self.opaque += 1
         cdef PacketEntry entry = PacketEntry.__new__(PacketEntry)
         cdef bytes opaque = _opaque(self.opaque)
@@ -127,7 +134,7 @@ cdef class Exchange:
         entry._replies = []
         if rest:
             rest = [part if isinstance(part, memoryview) else opaque.join(part) for part in rest]
-        self._enter(opaque.join(packet[1]), entry, deadline, rest)
+        return self._enter(opaque.join(packet[1]), entry, deadline, rest)
 
     def read(
         self, bytes key not None, bytes fields not None, double deadline, latest=None, u64 cas=0, long long flags=NO_FLAGS

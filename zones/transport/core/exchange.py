@@ -16,6 +16,7 @@ from evcache.zones.errors import ConnectionLost
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.protocol.decoder import Decoder
 from evcache.zones.protocol.fields import NO_FLAGS, READ_FIELDS, Fields
+from evcache.zones.protocol.operations import EncodedStore
 from evcache.zones.protocol.packet import Packet
 from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.transport.batches import ExpectHits, ExpectValues
@@ -165,6 +166,10 @@ class Exchange:
             self._lag.watch()  # a stall from now on delays what has not left yet
         if when < self.timer_at:
             self._wake_at(when)
+
+    def send_store(self, store: EncodedStore, waiter: Waiter, deadline: float) -> None:
+        """Send a store. See `Transport.send_store`."""
+        self.send_packet(store.packet, waiter, deadline)
 
     def send_packet(self, packet: Packet, waiter: Waiter, deadline: float) -> None:
         """Send the commands of a packet. The waiter gets the list of their replies."""

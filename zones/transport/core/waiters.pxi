@@ -24,8 +24,8 @@ cdef class Tally:
         self._usual = usual
         self._stored = []
 
-    def send(self, list zones not None, packet, double deadline):
-        """Send the packet to each zone. See `waiters.Tally.send`."""
+    def send(self, list zones not None, store, double deadline):
+        """Send the store to each zone. See `waiters.Tally.send`."""
         cdef PacketWaiter waiter
         self.left = len(zones)
         for zone in zones:
@@ -37,8 +37,8 @@ cdef class Tally:
             waiter._tally = self
             waiter._zone = zone
             try:
-                (<tuple>zone)[2].send_packet(packet, waiter, deadline)
-            except CacheError as error:  # `Unsupported` too: the zones after this one must still get the packet
+                (<tuple>zone)[2].send_store(store, waiter, deadline)
+            except CacheError as error:  # `Unsupported` too: the zones after this one must still get the store
                 waiter.set_exception(error)
 
     def take(self):

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from evcache.zones.errors import CacheError
-from evcache.zones.protocol.packet import Packet
+from evcache.zones.protocol.operations import EncodedStore
 from evcache.zones.protocol.replies import Reply
 
 
 class Connection(Protocol):
-    """Connection to one node, as a packet needs it."""
+    """Connection to one node, as a store needs it."""
 
-    def send_packet(self, packet: Packet, waiter: Any, deadline: float) -> None:
-        """Send the packet. Raises a `CacheError` if it cannot be sent."""
+    def send_store(self, store: EncodedStore, waiter: Any, deadline: float) -> None:
+        """Send the store. Raises a `CacheError` if it cannot be sent."""
         ...
 
 
@@ -80,15 +80,15 @@ class Tally:
         self._is_settled = False  # True once the owner has received another result
         self._stored: list[Zone] = []
 
-    def send(self, zones: Sequence[Zone], packet: Packet, deadline: float) -> None:
-        """Send the packet to each zone. The owner settles a zone whose packet cannot be sent."""
+    def send(self, zones: Sequence[Zone], store: EncodedStore, deadline: float) -> None:
+        """Send the store to each zone. The owner settles a zone to which it cannot be sent."""
         self.left = len(zones)
         self.outcomes.update((name, self._pending) for name, _, _ in zones)
         for zone in zones:
             waiter = PacketWaiter(self, zone)
             try:
-                zone[2].send_packet(packet, waiter, deadline)
-            except CacheError as error:  # `Unsupported` too: the zones after this one must still get the packet
+                zone[2].send_store(store, waiter, deadline)
+            except CacheError as error:  # `Unsupported` too: the zones after this one must still get the store
                 waiter.set_exception(error)
 
     def take(self) -> list[Zone]:

@@ -158,7 +158,7 @@ WITHOUT_CLASSIC_FORM = [
     count(cas=9),
     lease(),
     lease(cas=9),
-    lambda connection, *rest: connection.guarded_store(GuardedStore(b"k", b"x", 0, 0, cas=9, stub=10), *rest),
+    lambda connection, *rest: connection.send_store(GuardedStore(b"k", b"x", 0, 0, cas=9, stub=10), *rest),
     lambda connection, *rest: connection.guarded_touch(b"k", 60, 9, *rest),
     lambda connection, *rest: connection.replace_older(b"k", b"x", 0, 9, *rest),
 ]
