@@ -50,9 +50,11 @@ from evcache.values.codec import Codec, StandardCodec
 from evcache.write_behind.api import BufferFull, WriteBehind
 from evcache.write_behind.batch import Batch
 from evcache.write_behind.buffer import WriteBehindStats
+from evcache.zones.discovery.base import Discovery, StaticDiscovery
+from evcache.zones.discovery.environment import EnvironmentDiscovery
+from evcache.zones.discovery.file import FileDiscovery
 from evcache.zones.health.circuit_breaker import CircuitLimits
 from evcache.zones.nodes.settings import NodeSettings
-from evcache.zones.topology.discovery import Discovery, EnvironmentDiscovery, FileDiscovery, StaticDiscovery
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
 from evcache.zones.transport.classic.pool import PoolLimits
 from evcache.zones.transport.dialer import Dialer, SocketDialer

@@ -19,7 +19,7 @@ from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.telemetry import Activation
 from evcache.zones._tasks import abandon, cancel_once, ended, unattended
 from evcache.zones.cluster import Cluster, ClusterSnapshot
-from evcache.zones.topology.discovery import Discovery, StaticDiscovery
+from evcache.zones.discovery.base import Discovery, StaticDiscovery
 from evcache.zones.validation import zero_or_more
 
 # Seconds for invalidation messages of the last writes, if the writes have taken the whole drain time. It is one message,

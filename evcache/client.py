@@ -43,8 +43,8 @@ from evcache.values.codec import Codec
 from evcache.values.ttl import DEFAULT_TTL_SECONDS, TOMBSTONE_TTL_SECONDS
 from evcache.values.type_forms import TypeForm
 from evcache.zones._live import Live
+from evcache.zones.discovery.base import Discovery
 from evcache.zones.nodes.settings import NodeSettings
-from evcache.zones.topology.discovery import Discovery
 from evcache.zones.topology.model import Topology, Zone
 
 T = TypeVar("T")

@@ -26,9 +26,11 @@ from evcache.values.codec import Codec, StandardCodec
 from evcache.values.keys import Keys
 from evcache.values.ttl import DEFAULT_TTL_SECONDS, TOMBSTONE_TTL_SECONDS, seconds_to_live
 from evcache.zones.cluster import check_local_zone
+from evcache.zones.discovery.base import Discovery, StaticDiscovery
+from evcache.zones.discovery.environment import ZONE_VARIABLE
+from evcache.zones.discovery.file import FileDiscovery
 from evcache.zones.errors import InvalidArgument, InvalidTopology
 from evcache.zones.nodes.settings import NodeSettings
-from evcache.zones.topology.discovery import ZONE_VARIABLE, Discovery, FileDiscovery, StaticDiscovery
 from evcache.zones.topology.model import Topology, Zone
 from evcache.zones.transport.request_tracing import RequestTracer
 from evcache.zones.validation import an_instance, at_least_one, flag, fraction, has_methods, methods, not_negative

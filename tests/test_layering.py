@@ -118,6 +118,7 @@ ORDER = """
     zones.testing
     zones
     zones.cluster
+    zones.discovery
     zones.zone_pool
     zones.nodes
     zones.transport

@@ -11,6 +11,9 @@ from functools import partial
 from typing import Protocol
 
 from evcache.zones._tasks import abandon, cancel_once, ended, unattended
+from evcache.zones.discovery.base import Discovery
+from evcache.zones.discovery.gate import TopologyGate
+from evcache.zones.discovery.guard import TopologyGuard
 from evcache.zones.errors import InvalidTopology, UsageError
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.health.node_health import HealthCounters
@@ -18,7 +21,6 @@ from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.routing.ketama import Ring, ring_in_steps, ring_position
 from evcache.zones.routing.zone_order import coordinator_order, move_to_end, read_order
-from evcache.zones.topology.discovery import Discovery
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone, difference
 from evcache.zones.zone_pool import ZonePool
 
@@ -89,7 +91,13 @@ class Cluster:
     """Owner of the nodes. It belongs to one event loop, and connects to a node on the first request only."""
 
     def __init__(
-        self, settings: NodeSettings, local_zone: str | None, *, events: Events | None = None, gutter: Zone | None = None
+        self,
+        settings: NodeSettings,
+        local_zone: str | None,
+        *,
+        events: Events | None = None,
+        gutter: Zone | None = None,
+        guard: TopologyGuard | None = None,
     ) -> None:
         """Make a cluster without nodes.
 
@@ -98,7 +106,13 @@ class Cluster:
             local_zone: Zone of this process. If None, reads are spread over all zones.
             events: Receiver of changes.
             gutter: Nodes outside all zones, see `ClusterSnapshot.gutter`.
+            guard: Limits of a change of the source that is applied at once. If None, every change is.
         """
+        self.gate: TopologyGate | None = None
+        """Gate of the source that the cluster follows. None before the first topology."""
+        self.discovery: Discovery | None = None
+        """Source that the cluster follows."""
+        self._guard = guard
         self.view: ClusterSnapshot | None = None
         self._events = events
         self._gutter = gutter
@@ -113,7 +127,6 @@ class Cluster:
         self._nodes: dict[tuple[str, Endpoint], Node] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._opening = object()  # replaced by `close`, so that a late source has no effect on the next opening
-        self._followed = ""  # the name of the source, for the log
         self._retiring: dict[asyncio.Task[None], Node] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -139,7 +152,8 @@ class Cluster:
 
     def follow(self, discovery: Discovery) -> None:
         """Apply the changes that the source reports, in a background task that `close` ends."""
-        self._followed = type(discovery).__qualname__
+        self.discovery = discovery
+        self.gate = TopologyGate(self._guard, self._topology, self.apply)
         self._watcher = unattended(asyncio.get_running_loop().create_task(self._watch(discovery), name="evcache-discovery"))
 
     def apply(self, topology: Topology, rings: Mapping[str, Ring] | None = None) -> ClusterSnapshot:
@@ -282,6 +296,8 @@ class Cluster:
         self._opening = object()
         watching = [] if self._watcher is None else [self._watcher]
         cancel_once(watching)
+        if self.gate is not None:
+            self.gate.close()
         if self._lag is not None:
             self._lag.close()
         nodes = [*self._nodes.values(), *self._retiring.values()]
@@ -295,7 +311,7 @@ class Cluster:
         try:
             if waiting:
                 await asyncio.wait(waiting)
-            await ended(watching, lambda _: f"the discovery {self._followed}")
+            await ended(watching, lambda _: f"the discovery {type(self.discovery).__qualname__}")
         finally:  # also when cancelled, maybe before any of these tasks has begun
             for node in nodes:
                 node.abort()
@@ -310,7 +326,7 @@ class Cluster:
         if self._gutter_pool is not None:
             for node in self._gutter_pool.nodes:
                 node.abandon()
-        self.view = self._watcher = self._gutter_pool = self._lag = None
+        self.view = self._watcher = self._gutter_pool = self._lag = self.gate = self.discovery = None
         self._health = HealthCounters()
         self._nodes, self._retiring, self._closing = {}, {}, set()
 
@@ -321,16 +337,18 @@ class Cluster:
         self._retiring[task] = node
         task.add_done_callback(lambda task: self._retiring.pop(task, None))
 
+    def _topology(self) -> Topology:
+        assert self.view is not None
+        return self.view.topology
+
     async def _watch(self, discovery: Discovery) -> None:
         opening = self._opening
         try:
             async for topology in discovery.watch():
-                if opening is not self._opening:
+                rings = await make_rings(topology)
+                if opening is not self._opening or self.gate is None:
                     return
-                try:
-                    self.apply(topology, await make_rings(topology))
-                except InvalidTopology as error:
-                    _log.warning("topology update failed: %s; keeping the previous topology", error)
+                self.gate.offer(topology, rings)
         except Exception:
             # A source that fails must not stop the service. The last known zones are the best guess.
             _log.exception("discovery failed: unexpected exception; keeping the previous topology")

@@ -9,6 +9,7 @@ The tree is ordered by the action that the caller should take:
     |   `-- InvalidTopology        zones, nodes, labels, a node list or a TOML file
     |-- UsageError                 a client used after close(), from another loop, thread or process (also a RuntimeError)
     |-- Unsupported                the servers of this key lack a feature
+    |-- DiscoveryError             a source of the topology did not answer; the client raises CacheUnavailable for it
     `-- NodeError                  one node did not answer; another zone may
         |-- NodeUnavailable        no connection: refused, unreachable, down; or a proxy has none
         |   |-- ConnectionLost     it ended before the reply; the command may have been executed
@@ -83,6 +84,18 @@ class Unsupported(CacheError):
 
     def __str__(self) -> str:
         return f"{self.node} does not support {self.feature}"
+
+
+class DiscoveryError(CacheError):
+    """Failure of a `source` of the topology: it did not answer, or its answer names no zones."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__(source, problem)
+        self.source = source
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.problem}"
 
 
 class NodeError(CacheError):

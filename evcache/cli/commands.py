@@ -18,7 +18,7 @@ from evcache.cli.demo_stats import Record, find_problems
 from evcache.cli.demo_view import LiveScreen, PlainScreen, Screen, summary
 from evcache.cli.runner import Status, Stopped, run
 from evcache.testing.local_zones import BackendName, LocalZones
-from evcache.zones.topology.discovery import NODES_VARIABLE, ZONE_VARIABLE
+from evcache.zones.discovery.environment import NODES_VARIABLE, ZONE_VARIABLE
 from evcache.zones.transport.core import selected
 
 DEFAULT_UP_ZONES = 3

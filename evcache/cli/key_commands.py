@@ -14,8 +14,8 @@ from evcache.client import EVCache
 from evcache.consistency import Consistency
 from evcache.hooks import Hooks
 from evcache.results import Item
+from evcache.zones.discovery.environment import NODES_VARIABLE, ZONE_VARIABLE
 from evcache.zones.nodes.settings import NodeSettings
-from evcache.zones.topology.discovery import NODES_VARIABLE, ZONE_VARIABLE
 from evcache.zones.transport.base import TransportChoice
 
 T = TypeVar("T")

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
+from evcache.zones.discovery.base import StaticDiscovery
 from evcache.zones.errors import InvalidTopology
-from evcache.zones.topology.discovery import StaticDiscovery
 from tests.support.cluster_bench import Bench, ScriptedDiscovery, zones
 from tests.support.virtual_time import in_virtual_time, settle
 

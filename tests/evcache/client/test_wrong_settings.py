@@ -29,7 +29,9 @@ from evcache import (
 )
 from evcache.channels.redis import RedisChannel
 from evcache.zones import Endpoint, Topology, Zone
-from evcache.zones.topology.discovery import EnvironmentDiscovery, FileDiscovery, StaticDiscovery
+from evcache.zones.discovery.base import StaticDiscovery
+from evcache.zones.discovery.environment import EnvironmentDiscovery
+from evcache.zones.discovery.file import FileDiscovery
 from evcache.zones.transport.classic.pool import PoolLimits
 from evcache.zones.transport.dialer import SocketDialer
 from evcache.zones.transport.limits import ConnectionLimits

@@ -5,14 +5,10 @@ import os
 
 import pytest
 
+from evcache.zones.discovery.base import StaticDiscovery
+from evcache.zones.discovery.environment import NODES_VARIABLE, EnvironmentDiscovery
+from evcache.zones.discovery.file import FILE_POLL_SECONDS, FileDiscovery
 from evcache.zones.errors import InvalidTopology
-from evcache.zones.topology.discovery import (
-    FILE_POLL_SECONDS,
-    NODES_VARIABLE,
-    EnvironmentDiscovery,
-    FileDiscovery,
-    StaticDiscovery,
-)
 from evcache.zones.topology.model import Topology
 from tests.support import virtual_time
 from tests.support.virtual_time import now
@@ -208,7 +204,7 @@ def test_a_malformed_version_is_logged_once_and_the_next_good_one_is_taken(path,
         await asyncio.sleep(20)
         assert watching.seen == []
         (record,) = caplog.records
-        assert (record.name, record.levelname) == ("evcache.zones.topology", "WARNING")
+        assert (record.name, record.levelname) == ("evcache.zones.discovery", "WARNING")
         assert str(path) in record.getMessage()
         replace(path, toml(2))
         await asyncio.sleep(10)

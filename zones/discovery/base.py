@@ -1,0 +1,93 @@
+"""Interface of a source of topologies, and the freshness of what it has found."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Protocol, runtime_checkable
+
+from evcache.zones.topology.model import Topology
+from evcache.zones.validation import an_instance
+
+NO_TOPOLOGIES: tuple[Topology, ...] = ()
+
+_log = logging.getLogger("evcache.zones.discovery")
+
+
+class Discovery(Protocol):
+    """A source of topologies.
+
+    A source may also have the attribute `status`, a `SourceStatus`. The client then reports the age of its topology.
+    """
+
+    async def load(self) -> Topology:
+        """Return the present topology.
+
+        Raises:
+            InvalidTopology: The source has a topology that cannot be used.
+            DiscoveryError: The source did not answer.
+        """
+        ...
+
+    def watch(self) -> AsyncIterator[Topology]:
+        """Yield each topology after the one that `load` returned. The client cancels the iteration on close."""
+        ...
+
+
+class SourceStatus:
+    """Freshness of the topology of one source. The source calls `confirm` or `fail` after each look."""
+
+    def __init__(self, source: str) -> None:
+        """Make the status of a source that was not asked yet.
+
+        Args:
+            source: Name of the source, for logs.
+        """
+        self.source = source
+        self.confirmed_at: float | None = None
+        """Time on the event loop's clock at which the source last had the topology. None before the first time."""
+        self.error: str | None = None
+        """Reason for which the last look failed. None if it succeeded."""
+
+    def confirm(self) -> None:
+        """Note that the source has just answered. Log the end of a failure."""
+        self.confirmed_at = asyncio.get_running_loop().time()
+        if self.error is not None:
+            self.error = None
+            _log.info("topology source recovered: %s", self.source)
+
+    def fail(self, error: Exception) -> None:
+        """Note that the source has just failed. Log the first failure in a row."""
+        is_first = self.error is None
+        self.error = str(error) or type(error).__name__
+        if is_first:
+            _log.warning("topology update failed: %s; keeping the previous topology", self.error)
+
+    def reset(self) -> None:
+        """Forget the times of an event loop that has ended."""
+        self.confirmed_at = self.error = None
+
+
+@runtime_checkable
+class HasStatus(Protocol):
+    """A source that reports its freshness."""
+
+    status: SourceStatus
+
+
+class StaticDiscovery:
+    """A topology that never changes."""
+
+    def __init__(self, topology: Topology) -> None:
+        an_instance(topology, Topology, "topology", optional=False)
+        self.topology = topology
+
+    async def load(self) -> Topology:
+        """Return the topology of the constructor."""
+        return self.topology
+
+    async def watch(self) -> AsyncIterator[Topology]:
+        """Yield no topology, because it never changes."""
+        for topology in NO_TOPOLOGIES:
+            yield topology

@@ -1,0 +1,130 @@
+"""Zones whose nodes are looked up one zone at a time: in DNS, or at a configuration endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from evcache.zones.discovery.polling import Look, PolledDiscovery
+from evcache.zones.errors import DiscoveryError
+from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
+
+# Seconds between looks. Names in Kubernetes' CoreDNS live for 30 s. The time to live of an answer applies instead, if it is
+# known.
+LOOKUP_SECONDS = 30.0
+
+# Seconds for the lookup of one zone.
+LOOKUP_TIMEOUT_SECONDS = 5.0
+
+# Seconds until the next look while the lookup of a zone fails.
+RETRY_SECONDS = 5.0
+
+# Seconds between looks at least, for answers that live for a second or not at all.
+SHORTEST_PAUSE_SECONDS = 5.0
+
+
+class FoundNodes(NamedTuple):
+    """Result of one lookup."""
+
+    nodes: tuple[Endpoint, ...]
+    """Nodes, at least one."""
+    lifetime: float | None = None
+    """Seconds until the next lookup. If None, the interval of the discovery applies."""
+
+
+class NodeSource(Protocol):
+    """Source of the nodes of one zone."""
+
+    async def nodes(self) -> FoundNodes:
+        """Look the nodes up. Any exception counts as a failure, an empty answer too."""
+        ...
+
+
+@dataclass(frozen=True)
+class LookupZone:
+    """A zone whose nodes are looked up."""
+
+    name: str
+    sources: tuple[NodeSource | Endpoint, ...]
+    """Sources of its nodes, and nodes that never change."""
+    mode: Mode = Mode.READ_WRITE
+
+
+class LookupDiscovery(PolledDiscovery):
+    """Topology of zones whose nodes are looked up, all at once.
+
+    If the lookup of a zone fails, its last nodes stay, and the other zones change as found. A zone that has never been found
+    joins when its lookup first succeeds.
+    """
+
+    def __init__(
+        self,
+        zones: Sequence[LookupZone],
+        *,
+        interval: float = LOOKUP_SECONDS,
+        timeout: float = LOOKUP_TIMEOUT_SECONDS,
+    ) -> None:
+        """Make a source.
+
+        Args:
+            zones: Zones with the sources of their nodes.
+            interval: Seconds between lookups, for sources whose answers have no time to live.
+            timeout: Seconds for one lookup of all zones.
+
+        Raises:
+            InvalidArgument: An argument has a wrong type or value.
+            InvalidTopology: There are no zones, a zone is named twice, or no zone can be read.
+        """
+        # Each zone has the timeout for itself, because a zone that hangs must not hold up what is found for the others.
+        super().__init__("lookup of zones", interval=interval, timeout=2 * timeout)
+        self._zone_timeout = timeout
+        # A node of each zone stands for those that are not known yet, so that wrong zones are an error now.
+        Topology(tuple(Zone(zone.name, (Endpoint("host", 1, "", "host"),), zone.mode) for zone in zones))
+        self._zones = tuple(zones)
+        self._known: dict[str, tuple[Endpoint, ...]] = {}
+
+    async def look(self) -> Look:
+        """Look all zones up. A zone whose lookup fails keeps its last nodes.
+
+        Raises:
+            DiscoveryError: No zone that clients read is known.
+        """
+        found = await asyncio.gather(*(self._look_up(zone) for zone in self._zones))
+        problems: list[str] = []
+        lifetimes: list[float] = []
+        for zone, outcome in zip(self._zones, found, strict=True):
+            if isinstance(outcome, str):
+                problems.append(f"zone {zone.name}: {outcome}")
+            else:
+                self._known[zone.name] = outcome.nodes
+                if outcome.lifetime is not None:
+                    lifetimes.append(outcome.lifetime)
+        error = DiscoveryError(self.status.source, "; ".join(problems)) if problems else None
+        zones = tuple(Zone(zone.name, self._known[zone.name], zone.mode) for zone in self._zones if zone.name in self._known)
+        if error is not None and not any(zone.mode is Mode.READ_WRITE for zone in zones):
+            raise error
+        # A zone without an answer is asked again soon, also if the answers of the others live for long.
+        pause = RETRY_SECONDS if problems else max(SHORTEST_PAUSE_SECONDS, min(lifetimes)) if lifetimes else None
+        return Look(Topology(zones), pause, error)
+
+    async def _look_up(self, zone: LookupZone) -> FoundNodes | str:
+        """Return the nodes of a zone, sorted by label, or the reason for which they are not known."""
+        nodes: dict[str, Endpoint] = {}
+        lifetimes: list[float] = []
+        try:
+            async with asyncio.timeout(self._zone_timeout):
+                for source in zone.sources:
+                    found = FoundNodes((source,)) if isinstance(source, Endpoint) else await source.nodes()
+                    nodes |= {node.label: node for node in found.nodes}
+                    if found.lifetime is not None:
+                        lifetimes.append(found.lifetime)
+        except TimeoutError:
+            return f"no answer in {self._zone_timeout:g} s"
+        except Exception as error:  # of any library; the last nodes of the zone must outlive all
+            return str(error) or type(error).__name__
+        if not nodes:
+            return "the answer names no nodes"
+        # Name servers rotate their answers. Sorted, an answer in another order is no other topology.
+        return FoundNodes(tuple(nodes[label] for label in sorted(nodes)), min(lifetimes, default=None))
