@@ -92,7 +92,7 @@ class Zone:
     mode: Mode = Mode.READ_WRITE
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _ZONE_NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not is_zone_name(self.name):
             raise InvalidTopology("zones", f"zone name {self.name!r}: letters, digits, '.', '_' and '-', 63 at most")
         if not isinstance(self.mode, Mode):
             raise InvalidTopology("zones", f"zone {self.name!r}: mode is a Mode, not {self.mode!r}")
@@ -211,6 +211,11 @@ def difference(old: Topology | None, new: Topology) -> TopologyChange:
         added=tuple(node for node in after if node not in known),
         removed=tuple(node for node in before if node not in wanted),
     )
+
+
+def is_zone_name(text: str) -> bool:
+    """Return True if a zone may have this name: letters, digits, `.`, `_` and `-`, at most 63, the first no sign."""
+    return _ZONE_NAME.fullmatch(text) is not None
 
 
 def endpoint_of(zone: str, node: object) -> Endpoint:
