@@ -16,6 +16,7 @@ from evcache.errors import (
     ConnectionLost,
     ConsistencyError,
     DecodeError,
+    DiscoveryError,
     EncodeError,
     FailoverDenied,
     InvalidArgument,
@@ -53,6 +54,9 @@ from evcache.write_behind.buffer import WriteBehindStats
 from evcache.zones.discovery.base import Discovery, StaticDiscovery
 from evcache.zones.discovery.environment import EnvironmentDiscovery
 from evcache.zones.discovery.file import FileDiscovery
+from evcache.zones.discovery.guard import TopologyGuard
+from evcache.zones.discovery.local_zone import LocalZone
+from evcache.zones.discovery.lookup import LookupDiscovery, LookupZone
 from evcache.zones.health.circuit_breaker import CircuitLimits
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
@@ -80,6 +84,7 @@ __all__ = [
     "DecodeError",
     "Dialer",
     "Discovery",
+    "DiscoveryError",
     "EVCache",
     "EncodeError",
     "Endpoint",
@@ -103,6 +108,9 @@ __all__ = [
     "LoadTimeout",
     "Loaded",
     "LocalChannel",
+    "LocalZone",
+    "LookupDiscovery",
+    "LookupZone",
     "Mode",
     "NearCache",
     "NearStats",
@@ -126,6 +134,7 @@ __all__ = [
     "Subscription",
     "Telemetry",
     "Topology",
+    "TopologyGuard",
     "Unsupported",
     "UsageError",
     "ValueTooLarge",

@@ -9,8 +9,9 @@ from evcache._helpers.loop_affinity import LoopAffinity
 from evcache.errors import CacheUnavailable, UsageError
 from evcache.hooks import HookDispatcher
 from evcache.options import Defaults, Options
-from evcache.zones.cluster import Cluster, ClusterSnapshot
+from evcache.zones.cluster import Cluster
 from evcache.zones.errors import InvalidArgument
+from evcache.zones.snapshot import ClusterSnapshot
 
 Ready = tuple[ClusterSnapshot, Options]
 """The zones as a call uses them, and its options with the time that is left."""

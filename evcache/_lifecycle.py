@@ -18,13 +18,20 @@ from evcache.read_through.get_or_load import ReadThrough
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.telemetry import Activation
 from evcache.zones._tasks import abandon, cancel_once, ended, unattended
-from evcache.zones.cluster import Cluster, ClusterSnapshot
+from evcache.zones.cluster import Cluster
 from evcache.zones.discovery.base import Discovery, StaticDiscovery
+from evcache.zones.discovery.own_zone.search import LocalZoneSearch
+from evcache.zones.errors import DiscoveryError
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.validation import zero_or_more
 
 # Seconds for invalidation messages of the last writes, if the writes have taken the whole drain time. It is one message,
 # which takes a millisecond or two.
 _LAST_MESSAGES_SECONDS = 0.1
+
+# Seconds for finding the zones when a client is opened by `async with`. A name server or an API server needs more time for
+# its first answer than a read has.
+OPEN_SECONDS = 5.0
 
 # Seconds that `close` waits for writes that are under way.
 CLOSE_SECONDS = 2.0
@@ -53,6 +60,7 @@ class Lifecycle:
         bus: InvalidationBus | None,
         handoff: HintedHandoff | None,
         activation: Activation | None,
+        local_zone: LocalZoneSearch | None,
         others: Sequence[Reopened],
     ) -> None:
         """Make it for one client. The parts are those that begin or end with an opening.
@@ -67,6 +75,7 @@ class Lifecycle:
             bus: Invalidation channel, or None.
             handoff: Hinted handoff, or None.
             activation: Telemetry, or None.
+            local_zone: Search for the zone of this process, or None if it is known.
             others: Parts that only forget the state of the last opening.
         """
         self._affinity = affinity
@@ -78,7 +87,8 @@ class Lifecycle:
         self._bus = bus
         self._handoff = handoff
         self._activation = activation
-        present = [part for part in (near, bus, handoff) if part is not None]
+        self._local_zone = local_zone
+        present = [part for part in (near, bus, handoff, local_zone) if part is not None]
         self._reopened: tuple[Reopened, ...] = (background, cluster, read_through, *others, *present)
         self._loop_end: LoopEnd | None = None
         self._starting: asyncio.Task[ClusterSnapshot] | None = None
@@ -103,7 +113,9 @@ class Lifecycle:
                 await asyncio.wait(list(self._closers))
             if self._ended and not self._closers:
                 self._affinity.reopen()
-        await self.open(options)
+        await self.open(options._replace(timeout=max(OPEN_SECONDS, options.timeout)))
+        if self._local_zone is not None:
+            await self._local_zone.wait()
 
     async def open(self, options: Options) -> tuple[ClusterSnapshot, Options]:
         """Return the zones for a call that did not find them ready, and the call's options with the time that is left.
@@ -111,14 +123,14 @@ class Lifecycle:
         A cancelled call does not end the opening, because other calls may wait for it.
 
         Raises:
-            CacheUnavailable: The zones are not known in time.
+            CacheUnavailable: The zones are not known in time, or their source did not answer.
             UsageError: The client is closed, or open on another event loop or in another process.
-            Exception: The discovery raised it.
+            Exception: A discovery of the service raised it.
         """
         if self._affinity.enter():
             self._begin()
         view = self._cluster.view
-        if view is None and isinstance(self._discovery, StaticDiscovery) and not self._has_hint_file:
+        if view is None and isinstance(self._discovery, StaticDiscovery) and not self._waits_before_zones:
             view = self._cluster.apply(self._discovery.topology)
             self._start_companions()
         if view is not None:
@@ -150,7 +162,11 @@ class Lifecycle:
                 self._starting = None  # it failed; the next call tries again
         if starting.cancelled():  # the client was closed; the caller was not cancelled
             raise CacheUnavailable("finding the zones", {})
-        return starting.result(), options._replace(timeout=max(0.0, deadline - loop.time()))
+        try:
+            view = starting.result()
+        except DiscoveryError as error:
+            raise CacheUnavailable("finding the zones", {"discovery": error}) from error
+        return view, options._replace(timeout=max(0.0, deadline - loop.time()))
 
     def _begin(self) -> None:
         """Begin an opening on the running loop."""
@@ -160,6 +176,8 @@ class Lifecycle:
         self._ended = False
         self._loop_end = LoopEnd(self._loop_ends)
         self._loop_end.watch()
+        if self._local_zone is not None:
+            self._local_zone.begin()
 
     def _reset(self) -> None:
         """Forget the state of the last opening: its tasks, its nodes, and the content of the near cache."""
@@ -173,10 +191,13 @@ class Lifecycle:
             part.reopen()
 
     @property
-    def _has_hint_file(self) -> bool:
-        return self._handoff is not None and self._handoff.journal.is_wanted
+    def _waits_before_zones(self) -> bool:
+        has_hint_file = self._handoff is not None and self._handoff.journal.is_wanted
+        return has_hint_file or (self._local_zone is not None and self._local_zone.is_strict)
 
     async def _start(self) -> ClusterSnapshot:
+        if self._local_zone is not None and self._local_zone.is_strict:
+            await self._local_zone.wait()
         if self._handoff is not None:
             await self._handoff.journal.open()
         view = await self._cluster.start(self._discovery)
@@ -259,6 +280,8 @@ class Lifecycle:
         if self._near is not None:
             self._near.close()
         try:
+            if self._local_zone is not None:
+                await self._local_zone.close()
             if self._starting is not None:
                 await ended([self._starting], lambda _: f"the discovery {type(self._discovery).__qualname__}")
         except asyncio.CancelledError:

@@ -45,14 +45,17 @@ from evcache.replication.version_support import VersionSupport, zones_without_ve
 from evcache.stats import Stats
 from evcache.telemetry import Activation, Instrument, ObservedClient
 from evcache.telemetry.counters import Counters
-from evcache.telemetry.metric_table import ClientMetricsSource
+from evcache.telemetry.metric_source import ClientMetricsSource
 from evcache.writes.calls import WriteCalls
 from evcache.writes.conditional.compare_and_set import CompareAndSet
 from evcache.writes.conditional.coordinator import Coordinator
 from evcache.writes.conditional.for_update import read_for_update
 from evcache.writes.write_through import WriteThrough
 from evcache.writes.writer import Writer
-from evcache.zones.cluster import Cluster, ClusterSnapshot
+from evcache.zones.cluster import Cluster
+from evcache.zones.discovery.local_zone import AUTO
+from evcache.zones.discovery.own_zone.search import LocalZoneSearch
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.transport.core import selected
 
 
@@ -81,9 +84,11 @@ class Runtime:
         self.seen_versions = seen_versions = SeenVersions(config.remember_versions)
         self.cluster = Cluster(
             config.node_settings,
-            config.local_zone,
+            None if config.own_zone is None or config.own_zone.name == AUTO else config.own_zone.name,
             events=self.hooks,
             gutter=None if config.gutter is None else config.gutter.zone(),
+            guard=config.topology_guard,
+            strict=config.own_zone is not None and config.own_zone.strict,
         )
         self.cluster.on_handshake(VersionSupport(is_needed=config.ordering == "newest" and versions).check)
         self.access = access = ClusterAccess(self.cluster, self.affinity, self.open, config.defaults, self.hooks)
@@ -245,6 +250,7 @@ class Runtime:
             self.bus,
             self.handoff,
             self.activation,
+            self._local_zone_search(config),
             others=[self.repair, self.writer, self.write_through],
         )
 
@@ -259,6 +265,9 @@ class Runtime:
             core=selected.SELECTED.name,
             nodes_down=sum(node.is_down for node in self.cluster.nodes.values()),
             zones_out=() if view is None else tuple(sorted(view.ejected)),
+            topology_age=self.cluster.topology_age,
+            topology_error=self.cluster.topology_error,
+            topology_held=self.cluster.topology_held,
             zones_without_versions=zones_without_versions(self.cluster.nodes),
             writes_resent=self.writer.resent,
             versions_refused=self.hlc.refused,
@@ -290,6 +299,11 @@ class Runtime:
 
     def _snapshot(self) -> ClusterSnapshot | None:
         return self.cluster.view
+
+    def _local_zone_search(self, config: ClientConfig) -> LocalZoneSearch | None:
+        if config.own_zone is None or config.own_zone.name != AUTO:
+            return None
+        return LocalZoneSearch(config.own_zone, self.cluster.set_local_zone)
 
     def _observed(self, counts: Counters) -> ObservedClient:
         config = self._config

@@ -15,6 +15,7 @@ from evcache._runtime import Runtime
 from evcache.channels import InvalidationChannel
 from evcache.config import (
     DEFAULT_FAILOVER,
+    DEFAULT_GUARD,
     DEFAULT_HINTS,
     DEFAULT_LOADING,
     DEFAULT_TELEMETRY,
@@ -44,6 +45,8 @@ from evcache.values.ttl import DEFAULT_TTL_SECONDS, TOMBSTONE_TTL_SECONDS
 from evcache.values.type_forms import TypeForm
 from evcache.zones._live import Live
 from evcache.zones.discovery.base import Discovery
+from evcache.zones.discovery.guard import TopologyGuard
+from evcache.zones.discovery.local_zone import LocalZone
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.topology.model import Topology, Zone
 
@@ -79,7 +82,8 @@ class EVCache:
         namespace: str,
         zones: str | os.PathLike[str] | Mapping[str, Iterable[str] | Zone] | Topology | Discovery,
         *,
-        local_zone: str | None = None,
+        local_zone: str | LocalZone | None = None,
+        topology_guard: TopologyGuard | None = DEFAULT_GUARD,
         read_consistency: Consistency | Literal["none", "one", "quorum", "all_minus_one", "all"] = Consistency.ONE,
         write_consistency: Consistency
         | Literal["none", "one", "quorum", "all_minus_one", "all"] = Consistency.ALL_MINUS_ONE,
@@ -115,8 +119,11 @@ class EVCache:
             namespace: Prefix of every key, `namespace:key`.
             zones: Mapping of zone names to nodes, node list (`eu-1a=host:port,host:port;eu-1b=...`), path of a TOML file
                 (watched for changes), `Topology` or `Discovery`.
-            local_zone: Zone of this process, read first. If None, `EVCACHE_ZONE` names it. Without it, clients spread
+            local_zone: Zone of this process, read first. "auto" or `LocalZone(...)` finds it from the environment or the
+                metadata server of the cloud. If None, `EVCACHE_ZONE` names it. Without a local zone, clients spread
                 their reads over all zones.
+            topology_guard: Limits of a change of `zones` that is applied at once. A larger one is held back. If None, every
+                change is applied.
             read_consistency: Zones that must answer a read.
             write_consistency: Zones that must acknowledge a write.
             read_timeout: Seconds for a whole read.
@@ -158,6 +165,7 @@ class EVCache:
             namespace=namespace,
             zones=zones,
             local_zone=local_zone,
+            topology_guard=topology_guard,
             read_consistency=read_consistency,
             write_consistency=write_consistency,
             read_timeout=read_timeout,
@@ -1053,6 +1061,16 @@ class EVCache:
         """Zones as they are known now, or None before the first call."""
         view = self._runtime.cluster.view
         return None if view is None else view.topology
+
+    def confirm_topology(self) -> bool:
+        """Use the topology that the guard holds back now, without waiting for the end of its hold.
+
+        `stats().topology_held` has the reasons for which it is held back.
+
+        Returns:
+            True if a topology was held back and is in use now. False if there was none.
+        """
+        return self._runtime.cluster.confirm_topology()
 
     def stats(self) -> Stats:
         """Return the present state of the client and its counts, as plain numbers. No I/O happens here.

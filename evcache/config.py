@@ -25,10 +25,11 @@ from evcache.values.checked_codec import checked
 from evcache.values.codec import Codec, StandardCodec
 from evcache.values.keys import Keys
 from evcache.values.ttl import DEFAULT_TTL_SECONDS, TOMBSTONE_TTL_SECONDS, seconds_to_live
-from evcache.zones.cluster import check_local_zone
 from evcache.zones.discovery.base import Discovery, StaticDiscovery
 from evcache.zones.discovery.environment import ZONE_VARIABLE
 from evcache.zones.discovery.file import FileDiscovery
+from evcache.zones.discovery.guard import TopologyGuard
+from evcache.zones.discovery.local_zone import AUTO, LocalZone, LocalZonePlace
 from evcache.zones.errors import InvalidArgument, InvalidTopology
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.topology.model import Topology, Zone
@@ -53,6 +54,7 @@ DEFAULT_HINTS = Hints()
 DEFAULT_FAILOVER = Failover()
 DEFAULT_LOADING = LoadPolicy()
 DEFAULT_TELEMETRY = Telemetry()
+DEFAULT_GUARD = TopologyGuard()
 
 ZonesArgument = str | os.PathLike[str] | Mapping[str, object] | Topology | Discovery
 
@@ -68,8 +70,10 @@ class ClientConfig:
     """Prefix of every key, `namespace:key`."""
     zones: ZonesArgument
     """Zones and their nodes, or the discovery that finds them."""
-    local_zone: str | None = None
-    """Zone of this process. If None, `EVCACHE_ZONE` names it; without the variable there is no local zone."""
+    local_zone: str | LocalZone | None = None
+    """Zone of this process. "auto" finds it. If None, `EVCACHE_ZONE` names it; without the variable there is none."""
+    topology_guard: TopologyGuard | None = DEFAULT_GUARD
+    """Limits of a change of the topology that is applied at once. If None, every change is."""
     read_consistency: Level = Consistency.ONE
     """Zones that must answer a read. EVCache reads one copy, too."""
     write_consistency: Level = Consistency.ALL_MINUS_ONE
@@ -127,6 +131,8 @@ class ClientConfig:
 
     keys: Keys = field(init=False, repr=False)
     """Full names of keys."""
+    own_zone: LocalZone | None = field(init=False, repr=False)
+    """The zone of this process as a setting, or None if there is none."""
     discovery: Discovery = field(init=False, repr=False)
     """Source of the topology."""
     defaults: Defaults = field(init=False, repr=False)
@@ -143,7 +149,7 @@ class ClientConfig:
 
         Raises:
             InvalidArgument: An argument cannot be used. The error names it.
-            InvalidTopology: The zones cannot be used, the local zone is not one of them, or one is named "gutter" in a
+            InvalidTopology: The zones cannot be used, a strict local zone is not one of them, or one is named "gutter" in a
                 client that has a gutter.
         """
         flag(self.fallback_on_miss, "fallback_on_miss")
@@ -156,8 +162,8 @@ class ClientConfig:
             problem = f"a function that returns the unix time is required, not {self.unix_time!r}"
             raise InvalidArgument("wall_clock", problem)
         self._set("keys", Keys(self.namespace, may_hash=not self.interop))
-        self._set("local_zone", local_zone_from(self.local_zone))
-        self._set("discovery", discovery_from(self.zones, self.local_zone))
+        self._set("own_zone", local_zone_from(self.local_zone))
+        self._set("discovery", discovery_from(self.zones, self.own_zone))
         self._set(
             "defaults",
             Defaults(
@@ -173,6 +179,7 @@ class ClientConfig:
         )
         self._set("value_codec", _codec(self.codec, interop=self.interop))
         self._set("tombstone_seconds", seconds_to_live(self.tombstone_ttl, "tombstone_ttl"))
+        an_instance(self.topology_guard, TopologyGuard, "topology_guard")
         an_instance(self.hints, Hints, "hints")
         an_instance(self.failover, Failover, "failover", optional=False)
         an_instance(self.hedging, Hedging, "hedging")
@@ -209,14 +216,14 @@ def _codec(codec: Codec | None, *, interop: bool) -> Codec:
     return checked(chosen.with_packed_ints() if interop and isinstance(chosen, StandardCodec) else chosen)
 
 
-def discovery_from(zones: ZonesArgument, local_zone: str | None) -> Discovery:
+def discovery_from(zones: ZonesArgument, local_zone: LocalZone | None) -> Discovery:
     """Return the source of the topology for the argument `zones`. No I/O: a file is read with the first call.
 
     Raises:
-        InvalidTopology: The zones cannot be used, or the local zone is not one of them.
+        InvalidTopology: The zones cannot be used, or a strict local zone is not one of them.
     """
     if isinstance(zones, str) and "=" in zones:
-        topology = Topology.from_node_list(zones)
+        discovery: Discovery = StaticDiscovery(Topology.from_node_list(zones))
     elif isinstance(zones, str | os.PathLike):
         if not str(zones):
             raise InvalidTopology("zones", "it is empty")
@@ -224,29 +231,34 @@ def discovery_from(zones: ZonesArgument, local_zone: str | None) -> Discovery:
             raise InvalidTopology("zones", f"{str(zones)!r} is neither zone=host:port,... nor the path of a .toml file")
         return FileDiscovery(zones)
     elif isinstance(zones, Topology):
-        topology = zones
+        discovery = StaticDiscovery(zones)
     elif isinstance(zones, Mapping):
-        topology = Topology.from_mapping(_nodes_by_zone(zones))
+        discovery = StaticDiscovery(Topology.from_mapping(_nodes_by_zone(zones)))
     elif has_methods(zones, "load", "watch"):
         return zones
     else:
         raise InvalidTopology("zones", f"zones and their nodes are required, not {zones!r}")
-    check_local_zone(local_zone, topology)
-    return StaticDiscovery(topology)
+    is_known = local_zone is not None and local_zone.strict and local_zone.name != AUTO
+    if local_zone is not None and is_known and isinstance(discovery, StaticDiscovery):
+        LocalZonePlace((local_zone.name,), strict=True).check(discovery.topology, first=True)
+    return discovery
 
 
 def _nodes_by_zone(zones: Mapping[str, object]) -> Mapping[str, list[str] | Zone]:
     return zones  # type: ignore[return-value]  # the topology checks each zone
 
 
-def local_zone_from(local_zone: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
+def local_zone_from(local_zone: str | LocalZone | None, environment: Mapping[str, str] = os.environ) -> LocalZone | None:
     """Return the zone of this process: the argument, or that of `EVCACHE_ZONE`, or None if neither names one.
 
     Raises:
-        InvalidTopology: The argument is not the name of a zone.
+        InvalidTopology: The argument is neither a `LocalZone` nor the name of a zone.
     """
+    if isinstance(local_zone, LocalZone):
+        return local_zone
     if local_zone is None:
-        return environment.get(ZONE_VARIABLE) or None
+        local_zone = environment.get(ZONE_VARIABLE) or None
+        return None if local_zone is None else LocalZone(local_zone)
     if not isinstance(local_zone, str) or not local_zone:
         raise InvalidTopology("local_zone", f"the name of a zone is required, not {local_zone!r}")
-    return local_zone
+    return LocalZone(local_zone)

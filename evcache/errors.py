@@ -24,6 +24,7 @@ from typing import Any
 from evcache.zones.errors import (
     CacheError,
     ConnectionLost,
+    DiscoveryError,
     InvalidArgument,
     InvalidKey,
     InvalidTopology,
@@ -46,6 +47,7 @@ __all__ = [
     "ConnectionLost",
     "ConsistencyError",
     "DecodeError",
+    "DiscoveryError",
     "EncodeError",
     "FailoverDenied",
     "InvalidArgument",

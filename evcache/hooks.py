@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from evcache.errors import DecodeError
 from evcache.results import Outcome, RemovalCause, Source, source_of
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
+from evcache.zones.snapshot import ClusterSnapshot
 
 HintEnd = Literal["delivered", "superseded", "refused", "expired", "overflow", "closed"]
 """Outcome of a hint: the zone stored it; a newer write was there; the server refused it; it was too old to be sent; there

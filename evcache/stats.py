@@ -39,6 +39,12 @@ class Stats:
     """Number of nodes with an open circuit."""
     zones_out: tuple[str, ...]
     """Ejected zones. They are read last, because too many of their nodes are down."""
+    topology_age: float | None
+    """Seconds since the source of the topology last answered. None if the source does not report it, or never changes."""
+    topology_error: str | None
+    """Reason for which the source did not answer, or not for all zones. None if it did."""
+    topology_held: tuple[str, ...]
+    """Reasons for which the guard holds back the latest topology. Empty if the latest one is in use."""
     zones_without_versions: tuple[str, ...]
     """Zones with a server that keeps no versions: memcached before 1.6.27, a classic server, or one that runs with `-C`.
 

@@ -21,7 +21,7 @@ from evcache.telemetry.metric_table import DURATION, METRICS
 from evcache.zones import Endpoint
 from evcache.zones.testing import FakeMemcached
 from examples.grafana.dashboard import FILE, dashboard, text
-from tests.support.memory_zones import PATIENT, MemoryZones, pass_time
+from tests.support.memory_zones import PATIENT, MemoryZones, PolledZones, pass_time
 from tests.support.near import follow_loop
 from tests.support.promql import NotUnderstood, selectors
 from tests.support.virtual_time import run
@@ -94,6 +94,7 @@ async def _near_client(zones, channel, options):
 async def _ordinary_days(zones, options):
     """Two processes with a channel: hits, misses, a value of another type, and a cancelled caller."""
     channel = LocalChannel()
+    options = {"zones": PolledZones(zones.topology), **options}
     one, two = [await _near_client(zones, channel, options) for _ in range(2)]
     await pass_time(5)
     assert await one.set("k", "v")

@@ -30,6 +30,7 @@ EXAMPLES = [
     errors.LoadAborted("the client is closed"),
     BufferFull(10_000),
     errors.DecodeError("invalid MessagePack", b"users:42", "a", 7),
+    errors.DiscoveryError("lookup of zones", "zone eu-1a: the answer names no nodes"),
     REFUSED,
     errors.ConnectionLost("connection lost", "a1:11211"),
     errors.QueueFull("1000 requests are in flight", "a1:11211"),

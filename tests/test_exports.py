@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[1]
 NAMES = {
     "evcache": """
         Batch BufferFull BusStats CacheError CacheUnavailable Cached CachedDecorator CircuitLimits Codec
-        CodecError ConnectionLimits ConnectionLost Consistency ConsistencyError DecodeError Dialer Discovery EVCache
+        CodecError ConnectionLimits ConnectionLost Consistency ConsistencyError DecodeError Dialer Discovery DiscoveryError EVCache
         EncodeError Endpoint EnvironmentDiscovery Failover FailoverDenied FileDiscovery Gutter Hedging HintEnd Hints
         Hooks InvalidArgument InvalidKey InvalidTopology InvalidationChannel Item LoadAborted LoadPolicy LoadStats
-        LoadTimeout Loaded LocalChannel Mode NearCache NearStats NodeError NodeSettings NodeSilent NodeTimeout
+        LoadTimeout Loaded LocalChannel LocalZone LookupDiscovery LookupZone Mode NearCache NearStats NodeError NodeSettings NodeSilent NodeTimeout
         NodeUnavailable Outcome PoolLimits ProtocolError QueueFull RemovalCause ServerError SocketDialer Source
-        StaleReplica StandardCodec StaticDiscovery Stats Subscription Telemetry Topology Unsupported UsageError
+        StaleReplica StandardCodec StaticDiscovery Stats Subscription Telemetry Topology TopologyGuard Unsupported UsageError
         ValueTooLarge WriteBehind WriteBehindStats WriteResult Zone
     """,
     "evcache.zones": """
@@ -36,10 +36,11 @@ NAMES = {
 # Parameters by name; those after `*` by keyword only.
 SIGNATURES = {
     "__init__": """
-        namespace zones * local_zone read_consistency write_consistency read_timeout write_timeout ttl fallback_on_miss
+        namespace zones * local_zone topology_guard read_consistency write_consistency read_timeout write_timeout ttl fallback_on_miss
         errors ordering interop codec tombstone_ttl near_cache invalidation loading max_loads nodes transport
         repair read_repair_chance hints remember_versions failover hedging gutter hooks telemetry wall_clock
     """,
+    "confirm_topology": "",
     "get": "key default * as_ consistency timeout fallback_on_miss errors near_cache",
     "get_item": "key * as_ consistency timeout fallback_on_miss errors near_cache for_update",
     "get_many": "keys * as_ consistency timeout fallback_on_miss errors near_cache",
@@ -101,7 +102,7 @@ def test_no_other_operations():
 
 def test_every_operation_takes_consistency_and_timeout():
     """As the docs promise, by keyword and with a default. The decorator is none: it takes what `get_or_load` is called with."""
-    for method in set(SIGNATURES) - {"__init__", "close", "stats", "cached", "__aenter__", "__aexit__"}:
+    for method in set(SIGNATURES) - {"__init__", "close", "confirm_topology", "stats", "cached", "__aenter__", "__aexit__"}:
         parameters = inspect.signature(getattr(EVCache, method)).parameters
         for name in ("consistency", "timeout"):
             assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY

@@ -119,6 +119,7 @@ ORDER = """
     zones
     zones.cluster
     zones.discovery
+    zones.snapshot
     zones.zone_pool
     zones.nodes
     zones.transport

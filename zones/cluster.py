@@ -1,78 +1,35 @@
-"""Live zones of one client: the snapshot that calls see, and the change from one topology to the next."""
+"""Live zones of one client: their nodes, and the change from one topology to the next."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from evcache.zones._tasks import abandon, cancel_once, ended, unattended
-from evcache.zones.discovery.base import Discovery
+from evcache.zones.discovery.base import Discovery, SourceStatus
 from evcache.zones.discovery.gate import TopologyGate
 from evcache.zones.discovery.guard import TopologyGuard
+from evcache.zones.discovery.local_zone import LocalZonePlace
 from evcache.zones.errors import InvalidTopology, UsageError
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.health.node_health import HealthCounters
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
-from evcache.zones.routing.ketama import Ring, ring_in_steps, ring_position
-from evcache.zones.routing.zone_order import coordinator_order, move_to_end, read_order
+from evcache.zones.routing.ketama import Ring
+from evcache.zones.routing.zone_order import move_to_end, read_order
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone, difference
-from evcache.zones.zone_pool import ZonePool
+from evcache.zones.zone_pool import ZonePool, make_rings
 
 # Seconds in which a node that left the topology may answer earlier requests. Longer than any sensible write timeout.
 RETIRE_SECONDS = 5.0
 
-# Rings of fewer nodes are made without a pause, which takes at most 10 ms.
-YIELDING_NODES = 100
-
 _log = logging.getLogger("evcache.zones.cluster")
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterSnapshot:
-    """The zones as one call sees them. A call takes one snapshot and keeps it while the cluster changes."""
-
-    topology: Topology
-    local: str | None
-    """Zone that is read first. None if this process runs in none of the zones."""
-    writers: tuple[ZonePool, ...]
-    """All zones."""
-    readers: tuple[ZonePool, ...]
-    """Readable zones in this client's order of reads. Ejected zones come last."""
-    preferred_zone: str
-    """Zone of this client's reads while all nodes are healthy: the local zone, if there is one."""
-    ejected: frozenset[str]
-    """Readable zones of which too many nodes are down."""
-    gutter: ZonePool | None
-    """Nodes outside all zones, for keys that no zone can serve. None if there are none."""
-    max_attempts: int
-    """Number of places where a read may look: the readable zones, and the gutter if there is one."""
-    sharded: bool
-    """True if any zone has more than one node, so that the ring position of a key matters."""
-    health: HealthCounters
-    """Number of nodes that are not healthy, and the state of the zones."""
-    lag: LoopLag
-    """Lag of this process's event loop."""
-    loop: asyncio.AbstractEventLoop
-    """Event loop that the nodes belong to."""
-
-    def ring_position(self, key: bytes) -> int:
-        """Return the key's position on the rings of all zones. 0 if no zone has more than one node, without hashing."""
-        return ring_position(key) if self.sharded else 0
-
-    def gutter_position(self, key: bytes) -> int:
-        """Return the key's position on the ring of the gutter."""
-        return ring_position(key) if self.gutter is not None and len(self.gutter.nodes) > 1 else 0
-
-    def coordinators(self, key: bytes) -> list[ZonePool]:
-        """Return the readable zones in the order in which they may coordinate writes of this key, equal for all clients."""
-        by_name = {pool.name: pool for pool in self.readers}
-        return [by_name[name] for name in coordinator_order(key, tuple(by_name))]
 
 
 class Events(Protocol):
@@ -98,15 +55,17 @@ class Cluster:
         events: Events | None = None,
         gutter: Zone | None = None,
         guard: TopologyGuard | None = None,
+        strict: bool = False,
     ) -> None:
         """Make a cluster without nodes.
 
         Args:
             settings: Settings of all nodes.
-            local_zone: Zone of this process. If None, reads are spread over all zones.
+            local_zone: Zone of this process. If None, reads are spread over all zones until `set_local_zone`.
             events: Receiver of changes.
             gutter: Nodes outside all zones, see `ClusterSnapshot.gutter`.
             guard: Limits of a change of the source that is applied at once. If None, every change is.
+            strict: True if the first topology must have the local zone.
         """
         self.gate: TopologyGate | None = None
         """Gate of the source that the cluster follows. None before the first topology."""
@@ -121,7 +80,8 @@ class Cluster:
         self._recovery_callbacks: list[Callable[[], None]] = []
         self._handshake: Callable[[str, Node], None] = lambda _zone, _node: None
         self._settings = settings
-        self._local_zone = local_zone
+        self._strict = strict
+        self._local_zone = LocalZonePlace(() if local_zone is None else (local_zone,), strict=strict)
         self._seed = secrets.token_bytes(8)  # decides which zone follows the preferred one in this client's reads
         self._health = HealthCounters()
         self._nodes: dict[tuple[str, Endpoint], Node] = {}
@@ -134,6 +94,34 @@ class Cluster:
     def nodes(self) -> Mapping[tuple[str, Endpoint], Node]:
         """The live nodes, by zone and endpoint."""
         return self._nodes
+
+    @property
+    def topology_age(self) -> float | None:
+        """Seconds since the source last answered. None if the source does not report it."""
+        status, view = self._status, self.view
+        if status is None or status.confirmed_at is None or view is None:
+            return None
+        return view.loop.time() - status.confirmed_at
+
+    @property
+    def topology_error(self) -> str | None:
+        """Reason for which the source did not answer. None if it did, or does not report it."""
+        return None if self._status is None else self._status.error
+
+    @property
+    def topology_held(self) -> tuple[str, ...]:
+        """Reasons for which the latest topology of the source is held back. Empty if it is in use."""
+        held = None if self.gate is None else self.gate.held
+        return () if held is None else held.reasons
+
+    def confirm_topology(self) -> bool:
+        """Apply the topology that is held back. Return False if there is none."""
+        return self.gate is not None and self.gate.confirm()
+
+    @property
+    def _status(self) -> SourceStatus | None:
+        status = getattr(self.discovery, "status", None)
+        return status if isinstance(status, SourceStatus) else None
 
     async def start(self, discovery: Discovery) -> ClusterSnapshot:
         """Load the first topology and follow the source from then on.
@@ -169,9 +157,10 @@ class Cluster:
             The new snapshot.
 
         Raises:
-            InvalidTopology: The first topology lacks the local zone, or a zone has the name of the gutter.
+            InvalidTopology: The first topology lacks the local zone and the cluster is strict, or a zone has the name of the
+                gutter.
         """
-        check_local_zone(self._local_zone, topology, first=self.view is None)
+        self._local_zone.check(topology, first=self.view is None)
         if self._gutter is not None and topology.zone(self._gutter.name) is not None:
             raise InvalidTopology("zones", f"a zone is called {self._gutter.name!r}, which is the name of the gutter")
         if self._lag is None:
@@ -186,7 +175,7 @@ class Cluster:
             for zone in topology.zones
         }
         readable = [zone.name for zone in topology.readable]
-        local = self._local_zone if self._local_zone in readable else None
+        local = self._local_zone.readable(topology)
         if before is not None and topology != before.topology:
             names = ", ".join(
                 f"{zone.name} ({zone.mode})" if zone.mode is Mode.WRITE_ONLY else zone.name for zone in topology.zones
@@ -257,12 +246,26 @@ class Cluster:
             for callback in self._recovery_callbacks:
                 callback()
 
+    def set_local_zone(self, names: Sequence[str]) -> None:
+        """Read the zone with one of these names first from now on. The topology may have any of the names."""
+        self._local_zone = LocalZonePlace(names, strict=self._strict)
+        view = self.view
+        if view is not None:
+            self._local_zone.check(view.topology, first=False)
+            order = read_order(self._local_zone.readable(view.topology), [pool.name for pool in view.readers], self._seed)
+            self.view = self._reordered(view, order, view.ejected)
+
+    def _reordered(self, view: ClusterSnapshot, order: Sequence[str], ejected: frozenset[str]) -> ClusterSnapshot:
+        pools = {pool.name: pool for pool in view.readers}
+        readers = tuple(pools[name] for name in move_to_end(ejected, order))
+        local = self._local_zone.readable(view.topology)
+        return replace(view, local=local, readers=readers, preferred_zone=order[0], ejected=ejected)
+
     def _change_ejected(self, view: ClusterSnapshot, ejected: frozenset[str]) -> None:
         # Calls in progress keep their snapshot. The new order of zones applies to later calls.
-        pools = {pool.name: pool for pool in view.readers}
-        self._count_ejected(len(ejected), len(pools))
-        order = read_order(view.local, sorted(pools), self._seed)
-        self.view = replace(view, ejected=ejected, readers=tuple(pools[name] for name in move_to_end(ejected, order)))
+        self._count_ejected(len(ejected), len(view.readers))
+        order = read_order(view.local, sorted(pool.name for pool in view.readers), self._seed)
+        self.view = self._reordered(view, order, ejected)
         self._report_ejections(ejected ^ view.ejected)
 
     def _count_ejected(self, ejected: int, readable: int) -> None:
@@ -352,38 +355,3 @@ class Cluster:
         except Exception:
             # A source that fails must not stop the service. The last known zones are the best guess.
             _log.exception("discovery failed: unexpected exception; keeping the previous topology")
-
-
-async def make_rings(topology: Topology) -> dict[str, Ring]:
-    """Return the rings of all zones with more than one node, by zone.
-
-    The event loop runs other tasks every few milliseconds if a zone has `YIELDING_NODES` nodes or more.
-    """
-    rings: dict[str, Ring] = {}
-    for zone in topology.zones:
-        if len(zone.nodes) > 1:
-            for ring in ring_in_steps([node.label for node in zone.nodes]):
-                if ring is not None:
-                    rings[zone.name] = ring
-                if len(zone.nodes) >= YIELDING_NODES:
-                    await asyncio.sleep(0)
-    return rings
-
-
-def check_local_zone(local_zone: str | None, topology: Topology, *, first: bool = True) -> None:
-    """Check that the topology has the local zone.
-
-    Args:
-        local_zone: Name of the zone. None is always accepted.
-        topology: The topology.
-        first: True for the first topology of a client. For a later one the function logs and does not raise.
-
-    Raises:
-        InvalidTopology: The first topology lacks the zone.
-    """
-    if local_zone is None or topology.zone(local_zone) is not None:
-        return
-    names = ", ".join(zone.name for zone in topology.zones)
-    if first:
-        raise InvalidTopology("local_zone", f"{local_zone!r} is not one of the zones: {names}")
-    _log.warning("the local zone %s left the topology: reads are spread over %s", local_zone, names)

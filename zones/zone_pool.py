@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TypeVar
 
 from evcache.zones.nodes.node import Node
-from evcache.zones.routing.ketama import Ring, ring_of
+from evcache.zones.routing.ketama import Ring, ring_in_steps, ring_of
 from evcache.zones.routing.zone_order import is_ejected
-from evcache.zones.topology.model import Mode, Zone
+from evcache.zones.topology.model import Mode, Topology, Zone
 from evcache.zones.transport.core import selected
+
+# Rings of fewer nodes are made without a pause, which takes at most 10 ms.
+YIELDING_NODES = 100
 
 T = TypeVar("T")
 
@@ -60,3 +64,19 @@ class ZonePool:
     def nodes_down(self) -> str:
         """Return the number of nodes that are down, as a text for logs."""
         return f"{sum(node.is_down for node in self.nodes)} of {len(self.nodes)} nodes are down"
+
+
+async def make_rings(topology: Topology) -> dict[str, Ring]:
+    """Return the rings of all zones with more than one node, by zone.
+
+    The event loop runs other tasks every few milliseconds if a zone has `YIELDING_NODES` nodes or more.
+    """
+    rings: dict[str, Ring] = {}
+    for zone in topology.zones:
+        if len(zone.nodes) > 1:
+            for ring in ring_in_steps([node.label for node in zone.nodes]):
+                if ring is not None:
+                    rings[zone.name] = ring
+                if len(zone.nodes) >= YIELDING_NODES:
+                    await asyncio.sleep(0)
+    return rings

@@ -11,13 +11,15 @@ import click
 from evcache.cli.key_commands import Target, targeted, to_json
 from evcache.cli.runner import Status, Stopped, run
 from evcache.compatibility import supported
-from evcache.config import discovery_from, local_zone_from
+from evcache.config import discovery_from
 from evcache.values.keys import Keys
-from evcache.zones.cluster import Cluster, ClusterSnapshot
+from evcache.zones.cluster import Cluster
+from evcache.zones.discovery.own_zone.search import names_of
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.routing.ketama import ring_position
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.validation import positive_seconds
 from evcache.zones.zone_pool import ZonePool
 
@@ -109,10 +111,14 @@ def _list(features: dict[str, bool], *, has: bool) -> str:
 async def _explain(target: Target, key: str) -> Explanation:
     full = Keys(target.namespace).qualify(key)
     timeout = positive_seconds(target.timeout, "timeout")
-    local = local_zone_from(target.local_zone)
+    local = target.own_zone
     discovery = discovery_from(target.zones, local)
-    cluster = Cluster(NodeSettings(transport=target.transport, connect_timeout=timeout), local)
+    cluster = Cluster(
+        NodeSettings(transport=target.transport, connect_timeout=timeout), None, strict=local is not None and local.strict
+    )
     try:
+        if local is not None:
+            cluster.set_local_zone(await names_of(local))
         view = cluster.apply(await discovery.load())
         deadline = asyncio.get_running_loop().time() + timeout
         reports = await asyncio.gather(*(_report(view, pool, full, deadline) for pool in view.writers))

@@ -15,6 +15,7 @@ from evcache.consistency import Consistency
 from evcache.hooks import Hooks
 from evcache.results import Item
 from evcache.zones.discovery.environment import NODES_VARIABLE, ZONE_VARIABLE
+from evcache.zones.discovery.local_zone import AUTO, LocalZone
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.transport.base import TransportChoice
 
@@ -40,6 +41,11 @@ class Target:
     consistency: str | None
     timeout: float
     as_json: bool
+
+    @property
+    def own_zone(self) -> LocalZone | None:
+        """The local zone. A name that the topology lacks is an error, because it is probably a typing error."""
+        return None if self.local_zone is None else LocalZone(self.local_zone, strict=self.local_zone != AUTO)
 
 
 def targeted(command: Callable[..., None], *, levels: str | None = READ_LEVELS) -> Callable[..., None]:
@@ -75,7 +81,7 @@ def targeted(command: Callable[..., None], *, levels: str | None = READ_LEVELS) 
             "--local-zone",
             envvar=ZONE_VARIABLE,
             show_envvar=True,
-            help="Zone that is read first. Without it, the client chooses an order.",
+            help="Zone that is read first, or auto to find it. Without it, the client chooses an order.",
         ),
         click.option(
             "--namespace",
@@ -173,7 +179,7 @@ def make_client(target: Target, hooks: Hooks, nodes: NodeSettings | None = None)
     return EVCache(
         target.namespace,
         target.zones,
-        local_zone=target.local_zone,
+        local_zone=target.own_zone,
         transport=target.transport,
         hooks=hooks,
         nodes=nodes,

@@ -19,7 +19,7 @@ from evcache.reads.decoding import Decoding
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.reconcile import ZoneHit
 from evcache.writes.writer import Writer
-from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.snapshot import ClusterSnapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

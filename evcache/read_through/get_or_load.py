@@ -28,7 +28,8 @@ from evcache.stats import LoadStats
 from evcache.values.flags import FLAG_ABSENT
 from evcache.values.keys import Keys
 from evcache.values.lifetime import Content
-from evcache.zones.cluster import Cluster, ClusterSnapshot
+from evcache.zones.cluster import Cluster
+from evcache.zones.snapshot import ClusterSnapshot
 
 # Loads of a key whose value the caller cannot decode. One may not be enough. The caller may join a load that a caller of
 # another type began, or that ends with the value of another process.

@@ -22,8 +22,8 @@ from evcache.reads.near_values import NearValues
 from evcache.values.flags import FLAG_ABSENT
 from evcache.values.keys import Keys
 from evcache.values.lifetime import Content
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
+from evcache.zones.snapshot import ClusterSnapshot
 
 Contents = dict[bytes, Content | None]
 """Loaded or found values. None is an absence."""

@@ -18,8 +18,8 @@ from evcache.reads.zone_reader import ZoneReader
 from evcache.replication.reconcile import ZoneHit
 from evcache.values.flags import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.values.lifetime import Content, content_of
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.protocol.fields import COPY_FIELDS
+from evcache.zones.snapshot import ClusterSnapshot
 
 
 class Lookup:

@@ -15,10 +15,10 @@ from evcache.replication.reconcile import Answer, ZoneHit, stale_replicas
 from evcache.replication.repair.read_repair import ReadRepair
 from evcache.replication.repair.sampling import RepairSampler
 from evcache.replication.seen_versions import SeenVersions
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import AnyReply, read_hit
+from evcache.zones.snapshot import ClusterSnapshot
 
 
 class ReadCall(NamedTuple):

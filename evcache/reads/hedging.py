@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from evcache.hooks import Hooks
 from evcache.reads.failover.budget import TokenBucket
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.health.loop_lag import STALL_SECONDS
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.replies import Hit, Reply, read_hit
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.transport.in_flight import give_up
 from evcache.zones.validation import positive_fraction, positive_seconds
 from evcache.zones.zone_pool import ZonePool

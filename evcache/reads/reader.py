@@ -27,10 +27,10 @@ from evcache.results import Item
 from evcache.values.codec import StandardCodec
 from evcache.values.flags import FLAG_BYTES
 from evcache.values.keys import Keys
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.fields import COPY_FIELDS, NO_FLAGS, READ_FIELDS
 from evcache.zones.protocol.replies import read_hit
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.transport.core import selected
 
 # Keys that a long call checks before other tasks run: about a millisecond.

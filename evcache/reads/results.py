@@ -18,7 +18,7 @@ from evcache.replication.reconcile import ZoneHit
 from evcache.results import Item, source_of
 from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.values.lifetime import Content, content_of
-from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.snapshot import ClusterSnapshot
 
 # Flags of items that are not a value of the codec.
 SPECIAL_FLAGS = frozenset({FLAG_TOMBSTONE, FLAG_ABSENT, FLAG_ENVELOPE})

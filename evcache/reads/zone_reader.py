@@ -21,12 +21,12 @@ from evcache.reads.hedging import HedgedReader
 from evcache.reads.quorum_read import read_quorum
 from evcache.replication.commands.node_requests import get
 from evcache.replication.reconcile import Answer, ZoneHit
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.fields import COPY_FIELDS, READ_FIELDS, VERSION_FIELDS, Fields
 from evcache.zones.protocol.replies import Hit, number, read_hit
 from evcache.zones.routing.ketama import ring_position
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.transport.base import Transport
 from evcache.zones.zone_pool import ZonePool
 

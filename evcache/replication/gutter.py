@@ -16,10 +16,10 @@ from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.reconcile import ZoneHit
 from evcache.results import Outcome
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER, exptime_sent_again
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, InvalidArgument, InvalidTopology
 from evcache.zones.protocol.fields import COPY_FIELDS
 from evcache.zones.protocol.replies import read_hit
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.topology.model import Endpoint, Mode, Zone, endpoint_of
 from evcache.zones.validation import positive_seconds
 

@@ -13,7 +13,7 @@ from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.replication.seen_versions import SeenVersions
 from evcache.replication.zone_write import ZoneWrite
-from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.zone_pool import ZonePool
 
 

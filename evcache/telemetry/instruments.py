@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, NoOpMeter, Observation
 
-from evcache.telemetry.metric_table import DURATION, DURATION_BUCKETS, METRICS, ClientMetricsSource, Metric, measure
+from evcache.telemetry.metric_source import ClientMetricsSource
+from evcache.telemetry.metric_table import DURATION, DURATION_BUCKETS, METRICS, Metric, measure
 from evcache.telemetry.settings import SCOPE, Telemetry
 
 

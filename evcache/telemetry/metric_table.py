@@ -7,42 +7,35 @@ other metrics are read when an exporter collects them, from counters that the cl
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
-from evcache.stats import Stats
-from evcache.telemetry.counters import Counters
-from evcache.zones.nodes.node import Node
-from evcache.zones.topology.model import Endpoint
-
-NodePlace = tuple[str, Endpoint]
-"""Zone and address of a node."""
-
-K = TypeVar("K")
-V = TypeVar("V")
+from evcache.telemetry.metric_readers import (
+    HIT,
+    NODE,
+    Read,
+    copy,
+    leases,
+    near_removals,
+    of_bus,
+    of_near,
+    of_nodes,
+    of_stats,
+    retry_while_changing,
+    topology_age,
+    zones_of,
+    zones_without_versions,
+)
+from evcache.telemetry.metric_source import ClientMetricsSource
 
 Kind = Literal["counter", "gauge"]
-Value = tuple[float, tuple[str | bool | int, ...]]
-"""A number with the values of its attributes, in the order of `Metric.attributes`."""
 
 NAMESPACE = "db.namespace"
 """Attribute of all metrics: the namespace of the client."""
 
 DURATION = "db.client.operation.duration"
 DURATION_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)  # seconds, from the conventions
-
-
-class ClientMetricsSource:
-    """Numbers of one client."""
-
-    def __init__(
-        self, namespace: str, counters: Counters, stats: Callable[[], Stats], nodes: Callable[[], Mapping[NodePlace, Node]]
-    ) -> None:
-        self.namespace = namespace
-        self.counters = counters
-        self.stats = stats
-        self.nodes = nodes
 
 
 class Metric(NamedTuple):
@@ -54,79 +47,9 @@ class Metric(NamedTuple):
     attributes: tuple[str, ...]
     """Attributes besides `db.namespace`."""
     description: str
-    read: Callable[[ClientMetricsSource], Iterable[Value]]
+    read: Read
     merge: Callable[[float, float], float] = operator.add
     """Function that combines the numbers of several clients of one namespace in this process."""
-
-
-def _nodes(measure: Callable[[Node], float]) -> Callable[[ClientMetricsSource], Iterable[Value]]:
-    def read(source: ClientMetricsSource) -> Iterable[Value]:
-        for (zone, endpoint), node in _copy(source.nodes()):
-            yield measure(node), (zone, endpoint.path or endpoint.host, endpoint.port)
-
-    return read
-
-
-def _near(attribute: str) -> Callable[[ClientMetricsSource], Iterable[Value]]:
-    def read(source: ClientMetricsSource) -> Iterable[Value]:
-        near = source.stats().near
-        return [] if near is None else [(getattr(near, attribute), ())]
-
-    return read
-
-
-def _near_removals(source: ClientMetricsSource) -> Iterable[Value]:
-    near = source.stats().near
-    if near is not None:
-        for cause in ("expired", "evicted", "replaced", "invalidated", "cleared"):
-            yield getattr(near, cause), (cause,)
-
-
-def _bus(attribute: str) -> Callable[[ClientMetricsSource], Iterable[Value]]:
-    def read(source: ClientMetricsSource) -> Iterable[Value]:
-        bus = source.stats().invalidation
-        return [] if bus is None else [(getattr(bus, attribute), ())]
-
-    return read
-
-
-def _stat(measure: Callable[[Stats], float]) -> Callable[[ClientMetricsSource], Iterable[Value]]:
-    return lambda source: [(measure(source.stats()), ())]
-
-
-def _leases(source: ClientMetricsSource) -> Iterable[Value]:
-    loads = source.stats().loads
-    return [(loads.leases_won, ("won",)), (loads.leases_lost, ("lost",))]
-
-
-_HIT = {True: "hit", False: "miss"}
-_NODE = ("evcache.zone", "server.address", "server.port")
-
-# Exporters read from other threads while the event loop may change the dicts.
-_ATTEMPTS = 10
-
-
-def _retry_while_changing(read: Callable[[], Iterable[K]]) -> list[K]:
-    """Return the values of `read`. Read again if the event loop changed a dict during the iteration."""
-    for _ in range(_ATTEMPTS):
-        try:
-            return list(read())
-        except RuntimeError:  # the size of a dict changed during iteration
-            continue
-    return []
-
-
-def _copy(mapping: Mapping[K, V]) -> list[tuple[K, V]]:
-    return list(mapping.items())
-
-
-def _zones(source: ClientMetricsSource) -> list[str]:
-    return sorted({zone for (zone, _), _ in _copy(source.nodes())})
-
-
-def _zones_without_versions(source: ClientMetricsSource) -> Iterable[Value]:
-    without = source.stats().zones_without_versions
-    return [(zone in without, (zone,)) for zone in _zones(source)]
 
 
 METRICS = (
@@ -136,7 +59,7 @@ METRICS = (
         "{key}",
         ("evcache.source", "evcache.result"),
         "read keys, by origin (`near`, `local`, `preferred`, `fallback`, `none`) and result (`hit`, `miss`)",
-        lambda source: [(count, (source, _HIT[hit])) for (source, hit), count in _copy(source.counters.reads)],
+        lambda source: [(count, (source, HIT[hit])) for (source, hit), count in copy(source.counters.reads)],
     ),
     Metric(
         "evcache.read.fallbacks",
@@ -144,7 +67,7 @@ METRICS = (
         "{read}",
         ("evcache.zone", "evcache.fallback.reason"),
         "reads that left a zone for the next one, by reason: `miss`, or the class of the error",
-        lambda source: [(count, names) for names, count in _copy(source.counters.fallbacks)],
+        lambda source: [(count, names) for names, count in copy(source.counters.fallbacks)],
     ),
     Metric(
         "evcache.read.failovers_denied",
@@ -152,7 +75,7 @@ METRICS = (
         "{read}",
         ("evcache.zone",),
         "reads that did not ask another zone, because the failover budget was used up",
-        lambda source: [(count, (zone,)) for zone, count in _copy(source.counters.denied)],
+        lambda source: [(count, (zone,)) for zone, count in copy(source.counters.denied)],
     ),
     Metric(
         "evcache.read.hedges",
@@ -160,7 +83,7 @@ METRICS = (
         "{read}",
         ("evcache.zone", "evcache.result"),
         "hedged reads: `won` if the reply of the second zone came first, otherwise `lost`",
-        lambda source: [(count, (zone, "won" if won else "lost")) for (zone, won), count in _copy(source.counters.hedges)],
+        lambda source: [(count, (zone, "won" if won else "lost")) for (zone, won), count in copy(source.counters.hedges)],
     ),
     Metric(
         "evcache.read.gutter",
@@ -168,7 +91,7 @@ METRICS = (
         "{read}",
         ("evcache.result",),
         "reads that the gutter served because no zone answered",
-        lambda source: [(count, (_HIT[hit],)) for hit, count in _copy(source.counters.gutter)],
+        lambda source: [(count, (HIT[hit],)) for hit, count in copy(source.counters.gutter)],
     ),
     Metric(
         "evcache.errors_as_misses",
@@ -176,7 +99,7 @@ METRICS = (
         "{call}",
         ("error.type",),
         "errors that were returned as misses",
-        lambda source: [(count, (kind,)) for kind, count in _copy(source.counters.hidden)],
+        lambda source: [(count, (kind,)) for kind, count in copy(source.counters.hidden)],
     ),
     Metric(
         "evcache.decode_errors",
@@ -184,7 +107,7 @@ METRICS = (
         "{value}",
         ("evcache.zone",),
         "values that could not be decoded, by zone",
-        lambda source: [(count, (zone,)) for zone, count in _copy(source.counters.decode_errors)],
+        lambda source: [(count, (zone,)) for zone, count in copy(source.counters.decode_errors)],
     ),
     Metric(
         "evcache.writes",
@@ -192,7 +115,7 @@ METRICS = (
         "{write}",
         ("db.operation.name", "evcache.result"),
         "writes: `met` if the required number of zones have them, otherwise `unmet`",
-        lambda source: [(count, (name, "met" if met else "unmet")) for (name, met), count in _copy(source.counters.writes)],
+        lambda source: [(count, (name, "met" if met else "unmet")) for (name, met), count in copy(source.counters.writes)],
     ),
     Metric(
         "evcache.zone.writes",
@@ -201,7 +124,7 @@ METRICS = (
         ("evcache.zone", "evcache.outcome", "evcache.late"),
         "outcomes of writes in each zone; `evcache.late` is true after the return of the call",
         lambda source: [
-            (count, (zone, str(outcome), late)) for (zone, outcome, late), count in _copy(source.counters.zone_writes)
+            (count, (zone, str(outcome), late)) for (zone, outcome, late), count in copy(source.counters.zone_writes)
         ],
     ),
     Metric(
@@ -210,7 +133,7 @@ METRICS = (
         "{write}",
         (),
         "writes that were sent again, because a zone held a newer version that the client had not seen",
-        _stat(lambda stats: stats.writes_resent),
+        of_stats(lambda stats: stats.writes_resent),
     ),
     Metric(
         "evcache.versions.refused",
@@ -218,7 +141,7 @@ METRICS = (
         "{version}",
         (),
         "versions that were more than 60 s ahead of the client's clock",
-        _stat(lambda stats: stats.versions_refused),
+        of_stats(lambda stats: stats.versions_refused),
     ),
     Metric(
         "evcache.repairs",
@@ -226,7 +149,7 @@ METRICS = (
         "{key}",
         ("evcache.zone", "evcache.outcome"),
         "copies of the latest version to stale zones",
-        lambda source: [(count, (zone, str(outcome))) for (zone, outcome), count in _copy(source.counters.repairs)],
+        lambda source: [(count, (zone, str(outcome))) for (zone, outcome), count in copy(source.counters.repairs)],
     ),
     Metric(
         "evcache.hints.pending",
@@ -234,16 +157,16 @@ METRICS = (
         "{write}",
         (),
         "stored hints, which are writes that a zone missed",
-        _stat(lambda stats: stats.hints),
+        of_stats(lambda stats: stats.hints),
     ),
-    Metric("evcache.hints.size", "gauge", "By", (), "memory of stored hints", _stat(lambda stats: stats.hint_bytes)),
+    Metric("evcache.hints.size", "gauge", "By", (), "memory of stored hints", of_stats(lambda stats: stats.hint_bytes)),
     Metric(
         "evcache.hints.file_unusable",
         "gauge",
         "{file}",
         (),
         "1 if the hint file is unusable, so that hints are in memory only",
-        _stat(lambda stats: int(stats.hint_file_error is not None)),
+        of_stats(lambda stats: int(stats.hint_file_error is not None)),
     ),
     Metric(
         "evcache.hints.ended",
@@ -251,7 +174,25 @@ METRICS = (
         "{write}",
         ("evcache.zone", "evcache.hint.end"),
         "hints that ended: `delivered`, or the reason for which they were dropped",
-        lambda source: [(count, names) for names, count in _copy(source.counters.hints_ended)],
+        lambda source: [(count, names) for names, count in copy(source.counters.hints_ended)],
+    ),
+    Metric(
+        "evcache.topology.age",
+        "gauge",
+        "s",
+        (),
+        "seconds since the source of the topology last answered for all zones",
+        topology_age,
+        max,
+    ),
+    Metric(
+        "evcache.topology.held",
+        "gauge",
+        "{topology}",
+        (),
+        "1 while the guard holds back the latest topology",
+        of_stats(lambda stats: bool(stats.topology_held)),
+        max,
     ),
     Metric(
         "evcache.zone.out",
@@ -259,7 +200,7 @@ METRICS = (
         "{zone}",
         ("evcache.zone",),
         "1 for an ejected zone, which is read last because too many of its nodes are down",
-        lambda source: [(zone in source.stats().zones_out, (zone,)) for zone in _zones(source)],
+        lambda source: [(zone in source.stats().zones_out, (zone,)) for zone in zones_of(source)],
         max,
     ),
     Metric(
@@ -268,37 +209,42 @@ METRICS = (
         "{zone}",
         ("evcache.zone",),
         "1 for a zone in which at least one server keeps no versions",
-        _zones_without_versions,
+        zones_without_versions,
         max,
     ),
     Metric(
         "evcache.node.up",
         "gauge",
         "{node}",
-        _NODE,
+        NODE,
         "0 for a node that is down",
-        _nodes(lambda node: not node.is_down),
+        of_nodes(lambda node: not node.is_down),
         min,
     ),
     Metric(
         "evcache.node.circuit.open",
         "gauge",
         "{node}",
-        _NODE,
+        NODE,
         "1 for a node whose circuit is open or half-open",
-        _nodes(lambda node: node.circuit != "closed"),
+        of_nodes(lambda node: node.circuit != "closed"),
         max,
     ),
     Metric(
         "evcache.node.requests.pending",
         "gauge",
         "{request}",
-        _NODE,
+        NODE,
         "requests in flight",
-        _nodes(lambda node: node.pending),
+        of_nodes(lambda node: node.pending),
     ),
     Metric(
-        "evcache.node.requests", "counter", "{request}", _NODE, "requests that were sent", _nodes(lambda node: node.requests)
+        "evcache.node.requests",
+        "counter",
+        "{request}",
+        NODE,
+        "requests that were sent",
+        of_nodes(lambda node: node.requests),
     ),
     Metric(
         "evcache.near.entries",
@@ -316,15 +262,15 @@ METRICS = (
         "size of the near cache by its own estimate",
         lambda source: [] if source.stats().near is None else [(source.stats().near_bytes, ())],
     ),
-    Metric("evcache.near.hits", "counter", "{key}", (), "keys found in the near cache", _near("hits")),
-    Metric("evcache.near.misses", "counter", "{key}", (), "keys not found in the near cache", _near("misses")),
+    Metric("evcache.near.hits", "counter", "{key}", (), "keys found in the near cache", of_near("hits")),
+    Metric("evcache.near.misses", "counter", "{key}", (), "keys not found in the near cache", of_near("misses")),
     Metric(
         "evcache.near.removals",
         "counter",
         "{entry}",
         ("evcache.cause",),
         "removed entries: `expired`, `evicted`, `replaced`, `invalidated`, `cleared`",
-        _near_removals,
+        near_removals,
     ),
     Metric(
         "evcache.loads",
@@ -332,16 +278,16 @@ METRICS = (
         "{key}",
         ("error.type",),
         "keys that loaders were called for, by the class of the error; empty for success",
-        lambda source: [(count, (kind,)) for kind, count in _copy(source.counters.loads)],
+        lambda source: [(count, (kind,)) for kind, count in copy(source.counters.loads)],
     ),
-    Metric("evcache.loads.running", "gauge", "{load}", (), "running loaders", _stat(lambda stats: stats.loads.running)),
+    Metric("evcache.loads.running", "gauge", "{load}", (), "running loaders", of_stats(lambda stats: stats.loads.running)),
     Metric(
         "evcache.loads.waiting",
         "gauge",
         "{key}",
         (),
         "keys that are loaded or wait for a loader",
-        _stat(lambda stats: stats.loads.waiting),
+        of_stats(lambda stats: stats.loads.waiting),
     ),
     Metric(
         "evcache.leases",
@@ -349,7 +295,7 @@ METRICS = (
         "{lease}",
         ("evcache.result",),
         "leases: `won` if this process loads, `lost` if another process does",
-        _leases,
+        leases,
     ),
     Metric(
         "evcache.stale_served",
@@ -357,21 +303,26 @@ METRICS = (
         "{key}",
         ("evcache.stale.reason",),
         "stale values that were returned, during a `refresh` or because of an `error` of the load",
-        lambda source: [(count, (why,)) for why, count in _copy(source.counters.stale)],
+        lambda source: [(count, (why,)) for why, count in copy(source.counters.stale)],
     ),
-    Metric("evcache.invalidations.sent", "counter", "{key}", (), "keys in sent invalidation messages", _bus("published")),
+    Metric("evcache.invalidations.sent", "counter", "{key}", (), "keys in sent invalidation messages", of_bus("published")),
     Metric(
-        "evcache.invalidations.received", "counter", "{key}", (), "keys in received invalidation messages", _bus("received")
+        "evcache.invalidations.received",
+        "counter",
+        "{key}",
+        (),
+        "keys in received invalidation messages",
+        of_bus("received"),
     ),
-    Metric("evcache.invalidations.gaps", "counter", "{gap}", (), "gaps in the messages of another client", _bus("gaps")),
-    Metric("evcache.invalidations.losses", "counter", "{loss}", (), "losses of the invalidation channel", _bus("losses")),
+    Metric("evcache.invalidations.gaps", "counter", "{gap}", (), "gaps in the messages of another client", of_bus("gaps")),
+    Metric("evcache.invalidations.losses", "counter", "{loss}", (), "losses of the invalidation channel", of_bus("losses")),
     Metric(
         "evcache.background.tasks",
         "gauge",
         "{task}",
         (),
         "background tasks that outlive their calls",
-        _stat(lambda stats: stats.background_tasks),
+        of_stats(lambda stats: stats.background_tasks),
     ),
     Metric(
         "evcache.loop.lag",
@@ -379,7 +330,7 @@ METRICS = (
         "s",
         (),
         "latest delay of the event loop",
-        _stat(lambda stats: stats.loop_lag),
+        of_stats(lambda stats: stats.loop_lag),
         max,
     ),
 )
@@ -389,7 +340,7 @@ def measure(metric: Metric, sources: Iterable[ClientMetricsSource]) -> list[tupl
     """Return the present numbers of a metric with their attributes. Any thread may call it."""
     found: dict[tuple[str | bool | int, ...], float] = {}
     for source in sources:
-        for value, attributes in _retry_while_changing(partial(metric.read, source)):
+        for value, attributes in retry_while_changing(partial(metric.read, source)):
             row = (source.namespace, *attributes)
             number = value if isinstance(value, float) else int(value)
             found[row] = number if row not in found else metric.merge(found[row], number)

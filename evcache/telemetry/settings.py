@@ -10,7 +10,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from evcache.hooks import HookDispatcher
-from evcache.telemetry.metric_table import ClientMetricsSource
+from evcache.telemetry.metric_source import ClientMetricsSource
 from evcache.zones.cluster import Cluster
 from evcache.zones.errors import InvalidArgument
 from evcache.zones.transport.request_tracing import RequestTracer

@@ -22,8 +22,8 @@ from evcache.replication.lanes import STEP, Flow
 from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.results import ACKNOWLEDGED, Outcome, WriteResult
 from evcache.writes.sender import RetriedWrite, Sender
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
+from evcache.zones.snapshot import ClusterSnapshot
 
 AnyKey = TypeVar("AnyKey", bound=Hashable)
 Source = TypeVar("Source")

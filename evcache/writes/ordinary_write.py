@@ -15,7 +15,7 @@ from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.replication.replicator import Replicator
 from evcache.results import Outcome
 from evcache.writes.sender import RetriedWrite, Sender
-from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.transport.core import selected
 from evcache.zones.transport.core.waiters import Tally, Zone
 from evcache.zones.zone_pool import ZonePool

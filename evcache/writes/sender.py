@@ -35,7 +35,7 @@ from evcache.replication.replicator import Replicator
 from evcache.replication.zone_write import ZoneWrite
 from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER
-from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.snapshot import ClusterSnapshot
 
 # If the clocks of all clients differ, each zone may hold the latest write of another client. As many attempts as there are
 # zones, in most topologies, end above all of them.

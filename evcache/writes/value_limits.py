@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 from evcache.options import Options
 from evcache.writes.draft import Draft
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import NodeError, ValueTooLarge
 from evcache.zones.nodes.capabilities import DEFAULT_ITEM_BYTES, FITS_ANYWHERE_BYTES
 from evcache.zones.nodes.node import Node
+from evcache.zones.snapshot import ClusterSnapshot
 
 
 async def check_size(view: ClusterSnapshot, draft: Draft, options: Options) -> Options:

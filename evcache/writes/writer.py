@@ -30,7 +30,7 @@ from evcache.writes.conditional.writer import ConditionalWriter, Coordinated
 from evcache.writes.draft import Draft
 from evcache.writes.ordinary_write import OrdinaryWrite, ordinary_zones
 from evcache.writes.sender import RetriedWrite, Sender
-from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.snapshot import ClusterSnapshot
 
 AnyKey = TypeVar("AnyKey", bound=Hashable)
 Source = TypeVar("Source")

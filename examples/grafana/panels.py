@@ -274,6 +274,20 @@ ROWS = (
                 "none",
                 (gauge("max", "evcache_zone", "evcache_zone_without_versions"),),
             ),
+            Panel(
+                "Age of the topology",
+                "Time since the source of the zones last answered. It grows while the source fails.",
+                "s",
+                (gauge("max", "db_namespace", "evcache_topology_age_seconds"),),
+                12,
+            ),
+            Panel(
+                "Topologies held back",
+                "1: the source removes too much at once, and the client keeps the zones for a while.",
+                "none",
+                (gauge("max", "db_namespace", "evcache_topology_held"),),
+                12,
+            ),
         ),
     ),
     Row(

@@ -23,7 +23,7 @@ def zones(text):
 class Bench:
     """A cluster of fake servers h1 to h7, closed at the end."""
 
-    def __init__(self, text=None, local=None, *, gutter=None, **settings):
+    def __init__(self, text=None, local=None, *, gutter=None, guard=None, strict=False, **settings):
         self.servers = {host: FakeMemcached() for host in HOSTS}
         self.dialer = MemoryDialer(**self.servers)
         self.events = []  # (what, its name, whether it is down or out)
@@ -32,6 +32,8 @@ class Bench:
             local,
             events=self,
             gutter=None if gutter is None else zones(f"gutter={gutter}").zones[0],
+            guard=guard,
+            strict=strict,
         )
         if text is not None:
             self.cluster.apply(zones(text))

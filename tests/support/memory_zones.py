@@ -15,6 +15,7 @@ from evcache.hooks import HintEnd
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones import Endpoint, Mode, Topology, Zone
+from evcache.zones.discovery.polling import Look, PolledDiscovery
 from evcache.zones.errors import CacheError
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.testing.fake_memcached.store import Item as Stored
@@ -355,6 +356,24 @@ class ChangingTopology:
     async def watch(self) -> AsyncIterator[Topology]:
         while True:
             yield await self._changes.get()
+
+
+class PolledZones(PolledDiscovery):
+    """A source that is asked every ten seconds, and that a test changes or lets fail."""
+
+    def __init__(self, topology: Topology) -> None:
+        super().__init__("test", interval=10.0, timeout=1.0)
+        self.topology = topology
+        self.error: Exception | None = None
+        self.seconds = 0.0  # that it takes to answer
+        self.looks = 0
+
+    async def look(self) -> Look:
+        self.looks += 1
+        await asyncio.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+        return Look(self.topology)
 
 
 def on_zones(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., None]]:

@@ -50,7 +50,7 @@ def check_row(found):
         assert isinstance(point.value, int | float)
 
 
-async def measured_client(zones, bench, **options):
+async def measured_client(zones, bench, /, **options):
     settings = bench.settings(traces=False, **options.pop("telemetry", {}))
     cache = await zones.ready(telemetry=settings, **options)
     if options.get("near_cache") is not None:

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from evcache.zones.cluster import RETIRE_SECONDS, check_local_zone
-from evcache.zones.errors import ConnectionLost, InvalidTopology, NodeUnavailable
+from evcache.zones.cluster import RETIRE_SECONDS
+from evcache.zones.errors import ConnectionLost, NodeUnavailable
 from evcache.zones.routing.ketama import Ring, ring_position
 from evcache.zones.routing.zone_order import coordinator_order
 from tests.support.cluster_bench import Bench, ScriptedDiscovery, ask, zones
@@ -225,47 +225,6 @@ async def test_no_request_is_lost_while_the_topology_changes_under_load(seed):
         replies = {key: await answer for key, answer in asked}
         assert len(replies) == 1_200
         assert all(b"k" + key in reply.tokens for key, reply in replies.items())
-
-
-# The local zone.
-
-
-@in_virtual_time
-async def test_the_local_zone_must_be_there_at_first():
-    async with Bench(local="c") as bench:
-        with pytest.raises(InvalidTopology, match="^local_zone: 'c' is not one of the zones: a, b$") as caught:
-            bench.cluster.apply(zones("a=h1;b=h2"))
-        assert caught.value.argument == "local_zone"
-        assert bench.cluster.view is None
-        assert dict(bench.cluster.nodes) == {}
-
-
-@in_virtual_time
-async def test_a_local_zone_that_leaves_later_is_logged_and_reads_go_elsewhere(caplog):
-    async with Bench("a=h1;b=h2", local="a") as bench:
-        view = bench.cluster.apply(zones("b=h2;c=h3"))
-        assert view.local is None
-        assert sorted(pool.name for pool in view.readers) == ["b", "c"]
-        assert [record.levelname for record in caplog.records] == ["WARNING"]
-        assert "local zone a" in caplog.text
-        view = bench.cluster.apply(zones("b=h2;a=h1"))
-        assert view.local == view.readers[0].name == "a"
-
-
-@in_virtual_time
-async def test_a_local_zone_that_is_write_only_is_not_read():
-    async with Bench("a!=h1;b=h2", local="a") as bench:
-        assert bench.cluster.view.local is None
-        assert [pool.name for pool in bench.cluster.view.readers] == ["b"]
-        view = bench.cluster.apply(zones("a=h1;b=h2"))
-        assert [pool.name for pool in view.readers] == ["a", "b"]
-
-
-@pytest.mark.parametrize("local", [None, "a", "b"])
-def test_a_local_zone_that_is_there_is_fine(local, caplog):
-    check_local_zone(local, zones("a=h1;b!=h2"))
-    check_local_zone(local, zones("a=h1;b!=h2"), first=False)
-    assert caplog.records == []
 
 
 # The end.

@@ -59,7 +59,7 @@ async def test_a_source_that_fails_is_logged_and_takes_nothing_with_it(error, ca
 
 @in_virtual_time
 async def test_a_first_topology_that_can_not_be_used_is_raised_and_nothing_is_followed():
-    async with Bench(local="b") as bench:
+    async with Bench(local="b", strict=True) as bench:
         source = ScriptedDiscovery(zones("a=h1"))
         with pytest.raises(InvalidTopology, match="local_zone"):
             await bench.cluster.start(source)

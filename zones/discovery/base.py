@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from evcache.zones.topology.model import Topology
 from evcache.zones.validation import an_instance
@@ -67,13 +67,6 @@ class SourceStatus:
     def reset(self) -> None:
         """Forget the times of an event loop that has ended."""
         self.confirmed_at = self.error = None
-
-
-@runtime_checkable
-class HasStatus(Protocol):
-    """A source that reports its freshness."""
-
-    status: SourceStatus
 
 
 class StaticDiscovery:

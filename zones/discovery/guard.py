@@ -44,13 +44,21 @@ class Verdict(NamedTuple):
     """Time at which the decision may differ for the same topology, if it is held back."""
 
 
+class _Removal(NamedTuple):
+    """A node that left a topology, or got another address."""
+
+    at: float
+    zone: str
+    label: str
+
+
 class RemovalLimiter:
     """Decision about each topology of one source, with the removals that it remembers for it."""
 
     def __init__(self, limits: TopologyGuard) -> None:
         self._limits = limits
         self._absent_since: dict[tuple[str, Endpoint], float] = {}
-        self._removed: list[tuple[float, str]] = []  # time and zone of each removal in use
+        self._removed: list[_Removal] = []  # those in use that still count
 
     def judge(self, current: Topology, new: Topology, now: float) -> Verdict:
         """Return the decision about a topology.
@@ -63,7 +71,7 @@ class RemovalLimiter:
         hold = self._limits.hold
         missing = _missing(current, new)
         self._absent_since = {node: self._absent_since.get(node, now) for nodes in missing.values() for node in nodes}
-        self._removed = [(at, zone) for at, zone in self._removed if at + hold > now]
+        self._removed = [removal for removal in self._removed if removal.at + hold > now]
         reasons: list[str] = []
         again: list[float] = []
         for zone in current.zones:
@@ -75,18 +83,20 @@ class RemovalLimiter:
                 reasons.append(f"zone {zone.name} is missing")
                 again.append(confirmed_at)
                 continue
-            earlier = sorted(at for at, name in self._removed if name == zone.name)
-            total = len(zone.nodes)
-            allowed = max(1, int(total * self._limits.max_removed))
-            if len(nodes) + len(earlier) > allowed:
-                reasons.append(f"zone {zone.name} loses {len(nodes)} of {total} nodes")
-                again.append(min([confirmed_at, *(at + hold for at in earlier)]))
+            earlier = [removal for removal in self._removed if removal.zone == zone.name]
+            labels = {node.label for node in zone.nodes}
+            before = len(labels) + sum(removal.label not in labels for removal in earlier)
+            if len(nodes) + len(earlier) > max(1, int(before * self._limits.max_removed)):
+                reasons.append(f"zone {zone.name} loses {len(nodes) + len(earlier)} of {before} nodes")
+                again.append(min([confirmed_at, *(removal.at + hold for removal in earlier)]))
         return Verdict(tuple(reasons), min(again, default=now))
 
     def applied(self, current: Topology, new: Topology, now: float) -> None:
         """Note that `new` is in use from now on, in place of `current`. Removals that were held back count no more."""
         for zone, nodes in _missing(current, new).items():
-            self._removed += [(now, zone) for node in nodes if self._absent_since.get(node, now) == now]
+            self._removed += [
+                _Removal(now, zone, node[1].label) for node in nodes if self._absent_since.get(node, now) == now
+            ]
         self._absent_since.clear()
 
 

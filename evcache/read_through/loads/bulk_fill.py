@@ -17,7 +17,7 @@ from evcache.read_through.loads.single_flight import Call, Result
 from evcache.read_through.request import LoadRequest
 from evcache.replication.lanes import WINDOW_BYTES
 from evcache.writes.draft import Draft
-from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.snapshot import ClusterSnapshot
 
 # Keys of one load that ask for their lease, or are stored, at the same time. Each takes a task. More tasks would wait on
 # connections for longer than the timeout of one request.

@@ -35,9 +35,9 @@ from evcache.values.ttl import TTL_GRANULARITY_SECONDS
 from evcache.writes.draft import Draft
 from evcache.writes.value_limits import check_size
 from evcache.writes.writer import Writer
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, ServerError
 from evcache.zones.protocol.replies import Hit
+from evcache.zones.snapshot import ClusterSnapshot
 
 
 class Fill(NamedTuple):

@@ -31,10 +31,10 @@ from evcache.replication.hlc import MAX_CAS, NOT_A_VERSION, HybridLogicalClock, 
 from evcache.replication.reconcile import ZoneHit
 from evcache.values.keys import MAX_KEY_BYTES
 from evcache.values.ttl import TTL_GRANULARITY_SECONDS
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.replies import Hit, Reply, read_hit
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.zone_pool import ZonePool
 
 # Follows the key in the name of the stub beside it. No key contains a control character.

@@ -29,7 +29,7 @@ from evcache.values.flags import FLAG_ABSENT, FLAG_TOMBSTONE
 from evcache.values.lifetime import Content, content_of
 from evcache.writes.draft import Draft
 from evcache.zones._tasks import unattended
-from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.snapshot import ClusterSnapshot
 
 # Pauses between looks for the value of another process. mcrouter's look-aside route uses the same two limits.
 FIRST_LOOK_SECONDS = 0.002

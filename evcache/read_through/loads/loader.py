@@ -13,7 +13,7 @@ from evcache.read_through.loads.single_flight import Call
 from evcache.read_through.request import LoadRequest
 from evcache.stats import LoadStats
 from evcache.zones._tasks import name_of
-from evcache.zones.cluster import ClusterSnapshot
+from evcache.zones.snapshot import ClusterSnapshot
 
 # Keys that are refreshed in the background at the same time. A later reader refreshes further keys.
 MAX_REFRESHES = 64

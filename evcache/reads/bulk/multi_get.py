@@ -20,9 +20,9 @@ from evcache.replication.hlc import MAX_CAS, NOT_A_VERSION
 from evcache.replication.reconcile import ZoneHit, count_answered, stale_replicas
 from evcache.replication.seen_versions import known_version
 from evcache.values.flags import FLAG_TOMBSTONE
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.fields import NO_FLAGS
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.transport.core import selected
 from evcache.zones.transport.core.looks import Look
 

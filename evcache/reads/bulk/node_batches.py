@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from evcache.reads.context import ReadContext
 from evcache.replication.reconcile import Answer
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.fields import NO_FLAGS, Fields
 from evcache.zones.protocol.replies import AnyReply
+from evcache.zones.snapshot import ClusterSnapshot
 
 # Replies of one node in the order of the keys of a batch. None is a miss. See `Transport.get_many` for a value alone.
 Replies = list[AnyReply | bytes | None]

@@ -11,9 +11,9 @@ from evcache.options import Options
 from evcache.reads.bulk.multi_get import read_many
 from evcache.reads.context import ManyItems, PlainValues, ReadCall, ReadContext
 from evcache.replication.reconcile import ZoneHit
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeTimeout
 from evcache.zones.protocol.fields import Fields
+from evcache.zones.snapshot import ClusterSnapshot
 
 # Keys that are read together: the client takes some milliseconds for their replies. There are at least some for each node of
 # a zone, because a packet for one key costs twice as much as a key.

@@ -27,9 +27,9 @@ from evcache.reads.failover.policy import (
 )
 from evcache.replication.commands.node_requests import get
 from evcache.replication.reconcile import Answer, ZoneHit, failure_of, reject_if_older
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeSilent, NodeTimeout
 from evcache.zones.protocol.fields import COPY_FIELDS
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.zone_pool import ZonePool
 
 

@@ -30,9 +30,9 @@ from evcache.results import Outcome
 from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.values.ttl import TTL_GRANULARITY_SECONDS
 from evcache.zones._tasks import unattended
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, ServerError, Unsupported
 from evcache.zones.nodes.node import Node
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.topology.model import Topology
 
 # Concurrent deliveries.

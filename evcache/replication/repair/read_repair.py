@@ -35,11 +35,11 @@ from evcache.replication.reconcile import ZoneHit
 from evcache.replication.repair.comparison import Comparison, StaleCopy, compare_replicas, may_resurrect
 from evcache.results import Outcome
 from evcache.values.ttl import TOMBSTONE_TTL_SECONDS, exptime_of_copy, to_exptime
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, ServerError
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.fields import COPY_FIELDS
 from evcache.zones.protocol.replies import AnyReply, read_hit
+from evcache.zones.snapshot import ClusterSnapshot
 
 # Concurrent repairs, and repairs per second. A zone that comes back empty would otherwise receive all items within a second,
 # on top of its ordinary load. Later reads repair what is skipped now.

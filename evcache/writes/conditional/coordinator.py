@@ -16,9 +16,9 @@ from evcache.replication.commands.node_requests import Peeked, peek
 from evcache.replication.repair.read_repair import ReadRepair
 from evcache.replication.seen_versions import SeenVersions
 from evcache.writes.conditional.compare_and_set import CompareAndSet
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeError, NodeUnavailable
 from evcache.zones.nodes.node import Node
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.zone_pool import ZonePool
 
 

@@ -7,8 +7,8 @@ from evcache.options import Options
 from evcache.reads.zone_reader import ZoneReader
 from evcache.replication.reconcile import ZoneHit
 from evcache.writes.conditional.coordinator import Coordinator
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import NodeError
+from evcache.zones.snapshot import ClusterSnapshot
 
 
 async def read_for_update(

@@ -21,9 +21,9 @@ from evcache.writes.conditional.compare_and_set import Decision
 from evcache.writes.conditional.coordinator import Coordinator
 from evcache.writes.conditional.keyed_lock import KeyedLock
 from evcache.writes.value_limits import check_size
-from evcache.zones.cluster import ClusterSnapshot
 from evcache.zones.errors import CacheError, NodeError, NodeTimeout, NodeUnavailable, ServerError
 from evcache.zones.nodes.node import Node
+from evcache.zones.snapshot import ClusterSnapshot
 
 
 class Coordinated(NamedTuple):

@@ -217,8 +217,8 @@ def test_a_broken_installation_is_not_mistaken_for_a_missing_extra(monkeypatch):
     for name in list(sys.modules):
         if name.startswith("evcache.cli."):
             monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "evcache.zones.topology.discovery", None)
-    with pytest.raises(ModuleNotFoundError, match=r"topology\.discovery"):
+    monkeypatch.setitem(sys.modules, "evcache.zones.discovery.environment", None)
+    with pytest.raises(ModuleNotFoundError, match=r"discovery\.environment"):
         evcache.cli.main()
 
 

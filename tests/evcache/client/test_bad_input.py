@@ -15,6 +15,7 @@ from evcache import (
     InvalidArgument,
     InvalidKey,
     InvalidTopology,
+    LocalZone,
     ValueTooLarge,
 )
 from evcache.zones import Endpoint, Mode, Topology, Zone
@@ -285,7 +286,9 @@ ONE = {"a": ["one:11211"]}
         (("t", "one:11211,two:11211"), {}, "zones"),
         (("t", ""), {}, "zones"),
         (("t", None), {}, "zones"),
-        (("t", ONE), {"local_zone": "b"}, "local_zone"),
+        (("t", ONE), {"local_zone": LocalZone("b", strict=True)}, "local_zone"),
+        (("t", ONE), {"local_zone": 5}, "local_zone"),
+        (("t", ONE), {"topology_guard": 0.5}, "topology_guard"),
         (("t", ONE), {"local_zone": ""}, "local_zone"),
         (("t", ONE), {"read_timeout": 0}, "read_timeout"),
         (("t", ONE), {"read_timeout": math.nan}, "read_timeout"),
@@ -371,7 +374,7 @@ async def test_a_file_without_the_local_zone(zones, tmp_path):
     path = tmp_path / "zones.toml"
     path.write_text('[zones.b]\nnodes = ["one"]\n')
     with pytest.raises(InvalidTopology) as caught:
-        await zones.client(zones=path, local_zone="a").get("k")
+        await zones.client(zones=path, local_zone=LocalZone("a", strict=True)).get("k")
     assert caught.value.argument == "local_zone"
 
 

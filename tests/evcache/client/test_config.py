@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from evcache import InvalidArgument, InvalidTopology
+from evcache import InvalidArgument, InvalidTopology, LocalZone
 from evcache.config import Errors, discovery_from, local_zone_from
 from evcache.zones import Endpoint, FileDiscovery, Mode, StaticDiscovery, Topology, Zone
 from evcache.zones.validation import one_of, positive_seconds
@@ -37,7 +37,7 @@ class Source:
 )
 def test_every_form_gives_the_same_zones(zones):
     """A mapping, a node list, a Topology and a Discovery are ways to say the same."""
-    discovery = discovery_from(zones, "b")
+    discovery = discovery_from(zones, LocalZone("b"))
     assert asyncio.run(discovery.load()) == TOPOLOGY
 
 
@@ -45,7 +45,7 @@ def test_every_form_gives_the_same_zones(zones):
 def test_a_file_is_read_with_the_first_call_only(tmp_path, as_path):
     """Making a client does no I/O, so a file that is not there yet is no error then."""
     path = tmp_path / "zones.toml"
-    discovery = discovery_from(path if as_path else str(path), "a")
+    discovery = discovery_from(path if as_path else str(path), None)
     assert isinstance(discovery, FileDiscovery)
     path.write_text('[zones.a]\nnodes = ["one"]\n[zones.b]\nnodes = ["two:11212"]\n')
     assert asyncio.run(discovery.load()) == TOPOLOGY
@@ -94,10 +94,9 @@ def test_zones_that_cant_be_used(zones):
     assert caught.value.argument == "zones"
 
 
-def test_the_local_zone_is_one_of_the_zones():
-    """A typo in the local zone would otherwise cost every read a trip to another zone, unnoticed."""
+def test_strict_local_zone_is_one_of_the_zones():
     with pytest.raises(InvalidTopology, match="a, b") as caught:
-        discovery_from(TOPOLOGY, "c")
+        discovery_from(TOPOLOGY, LocalZone("c", strict=True))
     assert caught.value.argument == "local_zone"
 
 
@@ -109,11 +108,12 @@ def test_the_local_zone_is_one_of_the_zones():
         (None, {"EVCACHE_ZONE": "b"}, "b"),
         (None, {"EVCACHE_ZONE": ""}, None),
         (None, {}, None),
+        (None, {"EVCACHE_ZONE": "auto"}, "auto"),
     ],
 )
 def test_where_the_local_zone_comes_from(said, environment, zone):
     """The argument, else the environment, else nowhere."""
-    assert local_zone_from(said, environment) == zone
+    assert local_zone_from(said, environment) == (None if zone is None else LocalZone(zone))
 
 
 @pytest.mark.parametrize("zone", ["", 5, b"a", ["a"]])

@@ -13,12 +13,13 @@ from evcache import (
     LoadPolicy,
     LocalChannel,
     NearCache,
+    Topology,
 )
 from evcache.reads.hedging import SAMPLES
 from evcache.replication.handoff.journal import HintFile
 from evcache.telemetry.metric_table import METRICS
 from tests.evcache.replication.test_gutter import add_gutter
-from tests.support.memory_zones import PATIENT, on_zones, pass_time
+from tests.support.memory_zones import PATIENT, PolledZones, on_zones, pass_time
 from tests.support.metric_rows import PRODUCED, TABLE, measured_client, produces
 from tests.support.sources import Source, started
 from tests.support.telemetry import Bench
@@ -189,6 +190,25 @@ async def test_the_hint_file_is_unusable(zones, bench):
     assert bench.points("evcache.hints.file_unusable") == {(): 0}
     file.give_up("/no/such/hints: it is damaged")
     assert bench.points("evcache.hints.file_unusable") == {(): 1}
+
+
+@produces("evcache.topology.age", "evcache.topology.held", zones=2)
+async def test_the_source_of_the_topology_fails_and_the_guard_holds_a_change_back(zones, bench):
+    source = PolledZones(zones.topology)
+    await measured_client(zones, bench, zones=source)
+    await pass_time(35)
+    assert bench.points("evcache.topology.age")[()] < 12.1
+    assert bench.points("evcache.topology.held") == {(): 0}
+    source.error = OSError("refused")
+    await pass_time(100)
+    assert bench.points("evcache.topology.age")[()] > 99
+    source.error = None
+    source.topology = Topology(zones.topology.zones[:1])
+    await pass_time(15)
+    assert bench.points("evcache.topology.held") == {(): 1}
+    assert bench.points("evcache.topology.age")[()] < 12.1
+    await pass_time(65)
+    assert bench.points("evcache.topology.held") == {(): 0}
 
 
 @produces("evcache.writes.resent", "evcache.versions.refused", zones=2)

@@ -10,16 +10,13 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from evcache.zones.discovery.local_zone import FIND_SECONDS
 from evcache.zones.discovery.own_zone.http_client import Connect, MalformedReply, socket_opener
 from evcache.zones.discovery.own_zone.metadata import SERVICES
 from evcache.zones.discovery.own_zone.names import NoZone, UnusableSetting
 from evcache.zones.discovery.own_zone.settings import PODINFO, read_settings
 from evcache.zones.errors import InvalidArgument
 from evcache.zones.validation import positive_seconds
-
-# Seconds for all metadata services together. They are next to the machine and answer in milliseconds. A machine without one
-# often drops the packets, and then waits for this time when the client opens.
-TIMEOUT_SECONDS = 1.0
 
 _log = logging.getLogger("evcache.zones.discovery")
 
@@ -37,7 +34,7 @@ class OwnZone:
 async def find_own_zone(
     *,
     environment: Mapping[str, str] = os.environ,
-    timeout: float = TIMEOUT_SECONDS,
+    timeout: float = FIND_SECONDS,
     podinfo: str | os.PathLike[str] = PODINFO,
     connect: Connect | None = None,
 ) -> OwnZone | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from evcache.zones.discovery.environment import ZONE_VARIABLE
+from evcache.zones.discovery.local_zone import AUTO
 from evcache.zones.discovery.own_zone.names import NoZone, UnusableSetting, zone_name
 
 FILE_VARIABLE = "EVCACHE_ZONE_FILE"
@@ -53,6 +54,8 @@ def read_settings(
 
 def _of_variable(environment: Mapping[str, str]) -> str | NoZone:
     text = environment.get(ZONE_VARIABLE, "")
+    if text.strip() == AUTO:
+        return NoZone("it asks for this search")
     if not text.strip():
         # Kubernetes sets the variable to an empty text if it refers to a label that the pod does not have.
         return NoZone("not set")

@@ -28,7 +28,8 @@ def test_a_variable_with_a_zone_name_is_first(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "is_setting"), [(None, False), ("", False), ("  ", False), ("eu 1a", True), ("a" * 64, True), ("-a", True)]
+    ("text", "is_setting"),
+    [(None, False), ("", False), ("  ", False), ("auto", False), ("eu 1a", True), ("a" * 64, True), ("-a", True)],
 )
 def test_a_variable_without_a_zone_name_has_none(text, is_setting):
     """Kubernetes sets an empty text for a label that the pod lacks, which is no mistake of the operator."""

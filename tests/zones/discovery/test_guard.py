@@ -1,0 +1,281 @@
+"""The guard holds back a topology that removes too much at once: the decision, and the gate that acts on it."""
+
+import asyncio
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evcache.zones.discovery.guard import RemovalLimiter, TopologyGuard
+from evcache.zones.errors import InvalidArgument
+from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
+from tests.support.cluster_bench import Bench, ScriptedDiscovery, zones
+from tests.support.virtual_time import in_virtual_time, settle
+
+HOLD = TopologyGuard().hold
+
+
+def topology(**nodes):
+    """Zones by name. A node is `label` at a host of its own, or `label@host`."""
+    return Topology(tuple(Zone(name, tuple(node_of(text) for text in texts.split())) for name, texts in nodes.items()))
+
+
+def node_of(text):
+    label, _, host = text.partition("@")
+    return Endpoint(host or f"host-of-{label}", 11211, "", label)
+
+
+SIX = topology(a="1 2 3 4 5 6", b="1 2 3 4 5 6")
+PAIR = topology(a="1 2", b="1 2")
+SINGLE = topology(a="1", b="1")
+
+CASES = {
+    # What the source reports, and the reasons for holding it back.
+    "the same": (SIX, SIX, []),
+    "more nodes": (SIX, topology(a="1 2 3 4 5 6 7 8 9", b="1 2 3 4 5 6"), []),
+    "one more zone": (SIX, topology(a="1 2 3 4 5 6", b="1 2 3 4 5 6", c="1"), []),
+    "one node less": (SIX, topology(a="1 2 3 4 5", b="1 2 3 4 5 6"), []),
+    "a third of a zone": (SIX, topology(a="1 2 3 4", b="1 2 3 4 5 6"), []),
+    "a third of each zone": (SIX, topology(a="1 2 3 4", b="3 4 5 6"), []),
+    "half of a zone": (SIX, topology(a="1 2 3", b="1 2 3 4 5 6"), ["zone a loses 3 of 6 nodes"]),
+    "half of each zone": (SIX, topology(a="1 2 3", b="4 5 6"), ["zone a loses 3 of 6 nodes", "zone b loses 3 of 6 nodes"]),
+    "a zone less": (SIX, topology(a="1 2 3 4 5 6"), ["zone b is missing"]),
+    "another cluster": (SIX, topology(a="x y z", b="u v w"), ["zone a loses 6 of 6 nodes", "zone b loses 6 of 6 nodes"]),
+    "another cluster with the same labels": (
+        SIX,
+        topology(a="1@x 2@x 3@x 4@x 5@x 6@x", b="1 2 3 4 5 6"),
+        ["zone a loses 6 of 6 nodes"],
+    ),
+    "zones of other names": (SIX, topology(c="1 2 3 4 5 6"), ["zone a is missing", "zone b is missing"]),
+    "one node of two": (PAIR, topology(a="1", b="1 2"), []),
+    "both nodes of two": (PAIR, topology(a="3 4", b="1 2"), ["zone a loses 2 of 2 nodes"]),
+    "the only node moves": (SINGLE, topology(a="1@elsewhere", b="1"), []),
+    "the only node is another one": (SINGLE, topology(a="2", b="1"), []),
+}
+
+
+@pytest.mark.parametrize(("current", "new", "reasons"), CASES.values(), ids=CASES)
+def test_verdict_on_one_change(current, new, reasons):
+    verdict = RemovalLimiter(TopologyGuard()).judge(current, new, 0.0)
+    assert list(verdict.reasons) == reasons
+    assert verdict.again_at == (HOLD if reasons else 0.0)
+
+
+@pytest.mark.parametrize("row", [row for row, (_, _, reasons) in CASES.items() if reasons])
+def test_held_topology_is_accepted_when_its_nodes_were_absent_for_the_hold(row):
+    current, new, _ = CASES[row]
+    limiter = RemovalLimiter(TopologyGuard())
+    limiter.judge(current, new, 0.0)
+    assert limiter.judge(current, new, HOLD - 0.1).reasons
+    assert not limiter.judge(current, new, HOLD).reasons
+
+
+def test_hold_begins_again_for_a_node_that_was_there_between():
+    limiter = RemovalLimiter(TopologyGuard())
+    half = topology(a="1 2 3", b="1 2 3 4 5 6")
+    limiter.judge(SIX, half, 0.0)
+    limiter.judge(SIX, SIX, 50.0)
+    assert limiter.judge(SIX, half, 55.0).again_at == 55.0 + HOLD
+
+
+def test_node_that_leaves_later_has_a_hold_of_its_own():
+    limiter = RemovalLimiter(TopologyGuard())
+    limiter.judge(SIX, topology(a="1 2 3", b="1 2 3 4 5 6"), 0.0)
+    verdict = limiter.judge(SIX, topology(a="1 2", b="1 2 3 4 5 6"), 30.0)
+    assert verdict.again_at == 30.0 + HOLD
+
+
+def test_removals_one_by_one_count_together():
+    """A source that forgets a node at each look would empty a zone in small steps."""
+    limiter = RemovalLimiter(TopologyGuard())
+    current = SIX
+    for step, labels in enumerate(("1 2 3 4 5", "1 2 3 4"), 1):
+        new = topology(a=labels, b="1 2 3 4 5 6")
+        assert not limiter.judge(current, new, float(step)).reasons
+        limiter.applied(current, new, float(step))
+        current = new
+    verdict = limiter.judge(current, topology(a="1 2 3", b="1 2 3 4 5 6"), 3.0)
+    assert verdict.reasons == ("zone a loses 3 of 6 nodes",)
+    assert verdict.again_at == 1.0 + HOLD  # when the first removal counts no more
+
+
+def test_rolling_replacement_at_a_usual_pace_is_never_held_for_longer_than_the_hold():
+    """A StatefulSet replaces its pods one by one, each with a new address, every 30 s."""
+    limiter = RemovalLimiter(TopologyGuard())
+    hosts = ["old"] * 3
+    current = topology(a="0@old 1@old 2@old")
+    late = 0.0
+    for number in range(3):
+        hosts[number] = "new"
+        new = topology(a=" ".join(f"{label}@{host}" for label, host in enumerate(hosts)))
+        now = began = 30.0 * number
+        while (verdict := limiter.judge(current, new, now)).reasons:
+            assert verdict.again_at > now
+            now = verdict.again_at
+        late = max(late, now - began)
+        limiter.applied(current, new, now)
+        current = new
+    assert late == 30.0
+
+
+def test_removal_that_was_waited_for_does_not_count_against_the_next():
+    limiter = RemovalLimiter(TopologyGuard())
+    half = topology(a="1 2 3", b="1 2 3 4 5 6")
+    limiter.judge(SIX, half, 0.0)
+    limiter.judge(SIX, half, HOLD)
+    limiter.applied(SIX, half, HOLD)
+    assert not limiter.judge(half, topology(a="1 2", b="1 2 3 4 5 6"), HOLD + 1).reasons
+
+
+def test_write_only_zone_that_is_promoted_loses_nothing():
+    before = Topology((Zone("a", (node_of("1"),)), Zone("b", (node_of("1"), node_of("2")), Mode.WRITE_ONLY)))
+    after = Topology((Zone("a", (node_of("1"),), Mode.WRITE_ONLY), Zone("b", (node_of("1"), node_of("2")))))
+    assert not RemovalLimiter(TopologyGuard()).judge(before, after, 0.0).reasons
+
+
+LABELS = st.lists(st.sampled_from("123456"), min_size=1, max_size=6, unique=True).map(" ".join)
+TOPOLOGIES = st.dictionaries(st.sampled_from("abc"), LABELS, min_size=1).map(lambda nodes: topology(**nodes))
+
+
+@given(current=TOPOLOGIES, new=TOPOLOGIES, share=st.floats(0, 1))
+def test_verdict_follows_from_the_removed_share(current, new, share):
+    reasons = RemovalLimiter(TopologyGuard(max_removed=share)).judge(current, new, 0.0).reasons
+    expected = 0
+    for zone in current.zones:
+        after = new.zone(zone.name)
+        removed = len(zone.nodes) if after is None else len(set(zone.nodes) - set(after.nodes))
+        expected += after is None or removed > max(1, int(len(zone.nodes) * share))
+    assert len(reasons) == expected
+
+
+@given(reports=st.lists(st.tuples(st.floats(0, 100), TOPOLOGIES), min_size=1, max_size=8))
+def test_any_topology_that_stays_is_accepted_in_the_end(reports):
+    limiter = RemovalLimiter(TopologyGuard())
+    current, now = SIX, 0.0
+    for pause, new in reports:
+        now += pause
+        if not limiter.judge(current, new, now).reasons:
+            limiter.applied(current, new, now)
+            current = new
+    last = reports[-1][1]
+    looks = 0
+    while (verdict := limiter.judge(current, last, now)).reasons:
+        assert now < verdict.again_at <= now + HOLD
+        now, looks = verdict.again_at, looks + 1
+        assert looks < 100
+    assert not limiter.judge(current, last, now).reasons
+
+
+@pytest.mark.parametrize("options", [{"max_removed": -0.1}, {"max_removed": 1.1}, {"hold": 0}, {"hold": float("nan")}])
+def test_limits_that_cannot_be_used(options):
+    with pytest.raises(InvalidArgument) as caught:
+        TopologyGuard(**options)
+    assert caught.value.argument in options
+
+
+# The gate in a cluster.
+
+
+FULL = "a=h1,h2,h3;b=h4,h5,h6"
+REPORTS = {
+    # What the source suddenly reports, and its zones and nodes after the hold.
+    "half of a zone": "a=h1;b=h4,h5,h6",
+    "half of each zone": "a=h1;b=h4",
+    "a zone less": "b=h4,h5,h6",
+    "another cluster": "a=h4,h5,h6;b=h1,h2,h3",
+}
+
+
+class Guarded(Bench):
+    def __init__(self):
+        super().__init__(guard=TopologyGuard())
+
+    async def follow(self, text=FULL):
+        self.source = ScriptedDiscovery(zones(text))
+        await self.cluster.start(self.source)
+
+    async def report(self, text):
+        self.source.put(zones(text))
+        await settle()
+
+    @property
+    def topology(self):
+        return self.cluster.view.topology
+
+
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+@in_virtual_time
+async def test_suspicious_topology_is_held_back_logged_once_and_applied_after_the_hold(report, caplog):
+    async with Guarded() as bench:
+        await bench.follow()
+        await bench.report(report)
+        await bench.report(report)
+        assert bench.topology == zones(FULL)
+        assert bench.cluster.topology_held
+        (record,) = caplog.records
+        assert (record.name, record.levelno) == ("evcache.zones.discovery", logging.WARNING)
+        assert "topology held back" in record.getMessage()
+        await asyncio.sleep(HOLD - 1)
+        assert bench.topology == zones(FULL)
+        await asyncio.sleep(2)
+        assert bench.topology == zones(report)
+        assert bench.cluster.topology_held == ()
+
+
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+@in_virtual_time
+async def test_suspicious_topology_that_goes_away_was_never_in_use(report):
+    async with Guarded() as bench:
+        await bench.follow()
+        await bench.report(report)
+        await asyncio.sleep(HOLD / 2)
+        await bench.report(FULL)
+        assert bench.cluster.topology_held == ()
+        await asyncio.sleep(HOLD * 3)
+        assert bench.topology == zones(FULL)
+        assert len(bench.names) == 6
+
+
+@in_virtual_time
+async def test_confirmed_topology_is_applied_at_once():
+    async with Guarded() as bench:
+        await bench.follow()
+        assert bench.cluster.confirm_topology() is False
+        await bench.report("b=h4,h5,h6")
+        assert bench.cluster.confirm_topology() is True
+        assert bench.topology == zones("b=h4,h5,h6")
+        assert bench.cluster.confirm_topology() is False
+        await asyncio.sleep(HOLD * 2)
+        assert bench.topology == zones("b=h4,h5,h6")
+
+
+@in_virtual_time
+async def test_small_change_after_a_suspicious_one_is_applied_at_once():
+    async with Guarded() as bench:
+        await bench.follow()
+        await bench.report("a=h1;b=h4,h5,h6")
+        await bench.report("a=h1,h2;b=h4,h5,h6")
+        assert bench.topology == zones("a=h1,h2;b=h4,h5,h6")
+        assert bench.cluster.topology_held == ()
+
+
+@in_virtual_time
+async def test_close_drops_the_topology_that_is_held_back():
+    async with Guarded() as bench:
+        await bench.follow()
+        await bench.report("b=h4,h5,h6")
+        await bench.cluster.close(0)
+        assert bench.cluster.topology_held == ()
+        await asyncio.sleep(HOLD * 2)
+        assert bench.topology == zones(FULL)
+
+
+@in_virtual_time
+async def test_without_a_guard_every_change_is_applied():
+    async with Bench() as bench:
+        source = ScriptedDiscovery(zones(FULL))
+        await bench.cluster.start(source)
+        source.put(zones("b=h4"))
+        await settle()
+        assert bench.cluster.view.topology == zones("b=h4")

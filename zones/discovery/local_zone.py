@@ -1,0 +1,80 @@
+"""Zone of this process: its setting, and its place in a topology."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evcache.zones.errors import InvalidTopology
+from evcache.zones.topology.model import Topology
+from evcache.zones.validation import flag, positive_seconds, text
+
+AUTO = "auto"
+
+# Seconds for all metadata services together. They are next to the machine and answer in milliseconds. A machine without one
+# often drops the packets, and then waits for this time when the client opens.
+FIND_SECONDS = 1.0
+
+_log = logging.getLogger("evcache.zones.discovery")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalZone:
+    """Zone of this process, which is read first."""
+
+    name: str = AUTO
+    """Name of the zone. "auto" finds it from the environment, or from the metadata server of the cloud."""
+
+    strict: bool = False
+    """True if opening the client raises `InvalidTopology` when the zone is not found, or when the topology lacks it. If
+    False, the client logs a warning, and reads the other zones."""
+
+    timeout: float = FIND_SECONDS
+    """Seconds for finding the zone, all metadata servers included."""
+
+    def __post_init__(self) -> None:
+        text(self.name, "name")
+        flag(self.strict, "strict")
+        positive_seconds(self.timeout, "timeout")
+
+
+class LocalZonePlace:
+    """Place of the local zone in each topology of one client."""
+
+    def __init__(self, names: Sequence[str], *, strict: bool = False) -> None:
+        """Make it.
+
+        Args:
+            names: Names that a topology may have for the zone of this process. Empty if there is no local zone.
+            strict: True if the first topology must have the zone.
+        """
+        self.names = tuple(names)
+        self._strict = strict
+        self._reported: set[str] | None = None  # zones of the last topology without the local zone
+
+    def check(self, topology: Topology, *, first: bool) -> None:
+        """Check that the topology has the local zone. Log the lack of it once for each list of zones.
+
+        Args:
+            topology: The topology.
+            first: True for the first topology of a client.
+
+        Raises:
+            InvalidTopology: The first topology lacks the zone, and the setting is strict.
+        """
+        names = tuple(zone.name for zone in topology.zones)
+        if not self.names or not set(self.names).isdisjoint(names):
+            self._reported = None
+            return
+        wanted, present = " or ".join(self.names), ", ".join(names)
+        if self._strict and first:
+            raise InvalidTopology("local_zone", f"{wanted!r} is not one of the zones: {present}")
+        if self._reported != set(names):
+            self._reported = set(names)
+            _log.warning("the local zone %s is not in the topology: reads are spread over %s", wanted, present)
+
+    def readable(self, topology: Topology) -> str | None:
+        """Return the name of the local zone if clients may read it, or None."""
+        readable = {zone.name for zone in topology.readable}
+        return next((name for name in self.names if name in readable), None)
