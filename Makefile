@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test unit integration dependencies lint types bench bench-short chaos chaos-without coherence outage stampede telemetry-cost scale bulk work fuzz clean
+.PHONY: help install demo test unit integration dependencies lint types bench bench-short chaos chaos-without coherence live-changes outage stampede telemetry-cost scale bulk work fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -60,6 +60,9 @@ chaos-without: $(READY)  ## the chaos run with each fix switched off in turn, wh
 
 coherence: $(READY)  ## near hits under slow wires and lagging replicas, in virtual time; SECONDS=600, SEED= replays a run
 	$(BIN)/python -m integration.coherence --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+live-changes: $(READY)  ## nodes and zones are replaced, added and removed under 32 callers; ARGS='--seconds 5'
+	$(BIN)/python -m integration.live_changes $(ARGS)
 
 outage: $(READY)  ## what a dead, hanging, slow or empty zone costs, measured
 	$(BIN)/python -m benchmarks.outage
