@@ -154,5 +154,5 @@ async def _report(view: ClusterSnapshot, pool: ZonePool, full: bytes, deadline: 
         transport=node.transport,
         server=None if known is None else known.server,
         item_bytes=None if known is None else known.item_bytes,
-        features={} if known is None else {name.replace("`", ""): has for name, has in supported(known).items()},
+        features={} if known is None else supported(known),
     )

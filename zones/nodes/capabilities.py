@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 
 from evcache.zones.transport.base import TransportName
 
+# Name of a server that does not report its version.
+UNKNOWN_SERVER = "unknown"
+
 # memcached's default for the largest item (`-I`), used until a server reports its own.
 DEFAULT_ITEM_BYTES = 1024 * 1024
 

@@ -9,15 +9,12 @@ import asyncio
 import logging
 
 from evcache.zones.errors import ConnectionLost, NodeUnavailable, ProtocolError, Unsupported
-from evcache.zones.nodes.capabilities import DEFAULT_ITEM_BYTES, Capabilities
+from evcache.zones.nodes.capabilities import DEFAULT_ITEM_BYTES, UNKNOWN_SERVER, Capabilities
 from evcache.zones.protocol import requests
 from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, decimal, unexpected
 from evcache.zones.transport.classic.connection import ClassicConnection
 from evcache.zones.transport.in_flight import give_up
 from evcache.zones.transport.pipelined import PipelinedConnection
-
-# Name of a server that does not report its version.
-UNKNOWN_SERVER = "unknown"
 
 _UNAUTHENTICATED = b"CLIENT_ERROR unauthenticated"
 # The refusal of a memcached at its connection limit (`-c`). It says nothing about the protocol.

@@ -84,7 +84,7 @@ def test_state_and_features_of_each_node(mixed):
     assert (c["transport"], c["server"], c["node"], c["address"]) == ("meta", "1.6.18", "label", at["c"])
     assert (d["mode"], d["state"], d["transport"], d["server"], d["features"]) == ("write-only", "down", None, None, {})
     assert "Connect call failed" in d["problem"]
-    names = {feature.name.replace("`", "") for feature in FEATURES}
+    names = {feature.plain_name for feature in FEATURES}
     assert a["features"].keys() == b["features"].keys() == c["features"].keys() == names
     assert (a["features"]["versions"], b["features"]["versions"], c["features"]["versions"]) == (True, False, False)
     assert (b["features"]["CAS (not run with -C)"], b["features"]["meta protocol"]) == (True, False)
