@@ -40,6 +40,7 @@ from evcache.hooks import HintEnd, Hooks
 from evcache.invalidation.bus import BusStats
 from evcache.load_policy import Loaded, LoadPolicy
 from evcache.near_cache.settings import NearCache, NearStats
+from evcache.readiness.report import CheckResult, NodeCheck, ZoneCheck
 from evcache.reads.failover.budget import Failover
 from evcache.reads.hedging import Hedging
 from evcache.replication.gutter import Gutter
@@ -74,6 +75,7 @@ __all__ = [
     "CacheUnavailable",
     "Cached",
     "CachedDecorator",
+    "CheckResult",
     "CircuitLimits",
     "Codec",
     "CodecError",
@@ -114,6 +116,7 @@ __all__ = [
     "Mode",
     "NearCache",
     "NearStats",
+    "NodeCheck",
     "NodeError",
     "NodeSettings",
     "NodeSilent",
@@ -142,6 +145,7 @@ __all__ = [
     "WriteBehindStats",
     "WriteResult",
     "Zone",
+    "ZoneCheck",
 ]
 
 # The service configures logging. Without a handler of the library, Python would print warnings to stderr.

@@ -27,6 +27,7 @@ from evcache.read_through.loads.loader import Loader
 from evcache.read_through.loads.single_flight import SingleFlight
 from evcache.read_through.lookup import Lookup
 from evcache.read_through.request import LoadRequests
+from evcache.readiness.check import ReadinessCheck
 from evcache.reads.context import ReadContext
 from evcache.reads.decoding import Decoding
 from evcache.reads.failover.budget import TokenBucket
@@ -90,8 +91,16 @@ class Runtime:
             guard=config.topology_guard,
             strict=config.own_zone is not None and config.own_zone.strict,
         )
-        self.cluster.on_handshake(VersionSupport(is_needed=config.ordering == "newest" and versions).check)
+        needs_versions = config.ordering == "newest" and versions
+        self.cluster.on_handshake(VersionSupport(is_needed=needs_versions).check)
         self.access = access = ClusterAccess(self.cluster, self.affinity, self.open, config.defaults, self.hooks)
+        self.readiness = ReadinessCheck(
+            access,
+            config.defaults.reads,
+            local_zone=config.local_zone,
+            default_timeout=config.node_settings.connect_timeout + config.defaults.reads.timeout,
+            needs_versions=needs_versions,
+        )
 
         # Invalidation.
         self.near = None

@@ -32,6 +32,7 @@ from evcache.hooks import Hooks
 from evcache.load_policy import Loaded, LoadPolicy
 from evcache.near_cache.settings import NearCache
 from evcache.options import ItemOptions, Key, LoadOptions, ReadOptions, TouchOptions
+from evcache.readiness.report import CheckResult
 from evcache.reads.failover.budget import Failover
 from evcache.reads.hedging import Hedging
 from evcache.replication.gutter import Gutter
@@ -1071,6 +1072,29 @@ class EVCache:
             True if a topology was held back and is in use now. False if there was none.
         """
         return self._runtime.cluster.confirm_topology()
+
+    async def check(self, *, timeout: float | None = None) -> CheckResult:
+        """Ask every node of every zone at once, and return the state of each zone.
+
+        The check opens the client if necessary. It connects to nodes without a connection, and sends each node one
+        harmless request. A node with an open circuit is reported with its reason, without a request. Failures are part of
+        the result. They do not count against nodes. A cancelled check sends no further request.
+
+        The client is ready if it can read at least one zone: at most one node of the zone failed, or at most a third of
+        its nodes. It stays ready while other zones or nodes are down, because other zones serve their reads.
+
+        Args:
+            timeout: Seconds for the whole check. If None, the connect timeout of `nodes` plus the client's `read_timeout`.
+
+        Returns:
+            The zones with their nodes and missing features, and the problems. It is true if the client is ready. A topology
+            that is unknown or unusable makes it false, without zones.
+
+        Raises:
+            UsageError: The client is closed, or open on another event loop or in another process.
+            InvalidArgument: The timeout is no positive number.
+        """
+        return await self._runtime.readiness.check(timeout)
 
     def stats(self) -> Stats:
         """Return the present state of the client and its counts, as plain numbers. No I/O happens here.

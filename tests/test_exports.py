@@ -16,14 +16,16 @@ ROOT = Path(__file__).parents[1]
 
 NAMES = {
     "evcache": """
-        Batch BufferFull BusStats CacheError CacheUnavailable Cached CachedDecorator CircuitLimits Codec
-        CodecError ConnectionLimits ConnectionLost Consistency ConsistencyError DecodeError Dialer Discovery DiscoveryError EVCache
-        EncodeError Endpoint EnvironmentDiscovery Failover FailoverDenied FileDiscovery Gutter Hedging HintEnd Hints
-        Hooks InvalidArgument InvalidKey InvalidTopology InvalidationChannel Item LoadAborted LoadPolicy LoadStats
-        LoadTimeout Loaded LocalChannel LocalZone LookupDiscovery LookupZone Mode NearCache NearStats NodeError NodeSettings NodeSilent NodeTimeout
-        NodeUnavailable Outcome PoolLimits ProtocolError QueueFull RemovalCause ServerError SocketDialer Source
-        StaleReplica StandardCodec StaticDiscovery Stats Subscription Telemetry Topology TopologyGuard Unsupported UsageError
-        ValueTooLarge WriteBehind WriteBehindStats WriteResult Zone
+        Batch BufferFull BusStats CacheError CacheUnavailable Cached CachedDecorator CheckResult
+        CircuitLimits Codec CodecError ConnectionLimits ConnectionLost Consistency ConsistencyError
+        DecodeError Dialer Discovery DiscoveryError EVCache EncodeError Endpoint EnvironmentDiscovery
+        Failover FailoverDenied FileDiscovery Gutter Hedging HintEnd Hints Hooks InvalidArgument InvalidKey
+        InvalidTopology InvalidationChannel Item LoadAborted LoadPolicy LoadStats LoadTimeout Loaded
+        LocalChannel LocalZone LookupDiscovery LookupZone Mode NearCache NearStats NodeCheck NodeError
+        NodeSettings NodeSilent NodeTimeout NodeUnavailable Outcome PoolLimits ProtocolError QueueFull
+        RemovalCause ServerError SocketDialer Source StaleReplica StandardCodec StaticDiscovery Stats
+        Subscription Telemetry Topology TopologyGuard Unsupported UsageError ValueTooLarge WriteBehind
+        WriteBehindStats WriteResult Zone ZoneCheck
     """,
     "evcache.zones": """
         Discovery Endpoint EnvironmentDiscovery FileDiscovery Mode SocketDialer StaticDiscovery Topology Zone
@@ -63,6 +65,7 @@ SIGNATURES = {
     "invalidate": "key * stale_while_revalidate consistency timeout",
     "write_through": "key value writer * ttl consistency timeout",
     "close": "drain",
+    "check": "* timeout",
     "stats": "",
     "__aenter__": "",
     "__aexit__": "kind error traceback",
@@ -102,7 +105,7 @@ def test_no_other_operations():
 
 def test_every_operation_takes_consistency_and_timeout():
     """As the docs promise, by keyword and with a default. The decorator is none: it takes what `get_or_load` is called with."""
-    for method in set(SIGNATURES) - {"__init__", "close", "confirm_topology", "stats", "cached", "__aenter__", "__aexit__"}:
+    for method in set(SIGNATURES) - {"__init__", "check", "close", "confirm_topology", "stats", "cached", "__aenter__", "__aexit__"}:
         parameters = inspect.signature(getattr(EVCache, method)).parameters
         for name in ("consistency", "timeout"):
             assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY

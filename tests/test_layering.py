@@ -103,7 +103,7 @@ ORDER = """
     read_through
     writes
     reads
-    stats
+    stats readiness
     invalidation
     near_cache
     replication

@@ -20,7 +20,7 @@ OPERATIONS = [
     *("get_many", "set_many", "delete_many"),
     *("get_or_load", "get_or_load_many", "cached", "invalidate", "write_through"),
     *("add", "replace", "cas", "append", "prepend", "incr", "decr"),
-    *("confirm_topology", "stats", "close"),
+    *("confirm_topology", "check", "stats", "close"),
 ]
 AWAITED = [name for name in OPERATIONS if name not in ("cached", "confirm_topology", "stats")]
 NOT_RETURNED = {"__init__", "close"}  # they return None

@@ -6,22 +6,10 @@ from evcache import CacheUnavailable, EVCache, Gutter, InvalidArgument, InvalidT
 from evcache.replication.gutter import GUTTER
 from evcache.values.flags import FLAG_TOMBSTONE
 from evcache.zones import Endpoint, Topology, Zone
-from evcache.zones.testing import FakeMemcached
+from tests.support.gutter import add_gutter
 from tests.support.memory_zones import QUICK, Listener, Stopwatch, full, on_zones, pass_time
 from tests.support.near import entry_of
 from tests.support.read_calls import reads
-
-
-def add_gutter(zones, nodes=1):
-    """Add servers that belong to no zone. Return their endpoints."""
-    endpoints = [Endpoint.parse(f"gutter{number}:11211") for number in range(nodes)]
-    zones.sent[GUTTER] = []
-    zones.servers[GUTTER] = []
-    for endpoint in endpoints:
-        fake = FakeMemcached(clock=zones._loop.time, wall_clock=zones.wall_clock)
-        zones.servers[GUTTER].append(fake)
-        zones._by_label[endpoint.label] = (GUTTER, fake)
-    return endpoints
 
 
 async def with_gutter(zones, *, nodes=1, ttl=10.0, **options):
