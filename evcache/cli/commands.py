@@ -12,8 +12,8 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 
+from evcache.cli import check, explain, key_commands, write_commands
 from evcache.cli import demo as show
-from evcache.cli import explain, key_commands, write_commands
 from evcache.cli.demo_stats import Record, find_problems
 from evcache.cli.demo_view import LiveScreen, PlainScreen, Screen, summary
 from evcache.cli.runner import Status, Stopped, run
@@ -61,9 +61,9 @@ def evcache() -> None:
 
     \b
         0    success
-        1    negative result: a miss, or a write that too few zones have
+        1    negative result: a miss, a write that too few zones have, a problem that `check` found
         2    an argument cannot be used; nothing was sent
-        3    no zone answered
+        3    no zone answered, or none can be read
         128  plus the number of the signal that stopped the command
     """  # noqa: D301  # click reads a backspace as: do not wrap the next paragraph
     # Commands print the state of zones. Log lines of the library in between would break the table of the demo.
@@ -148,7 +148,7 @@ def up(backend: BackendName, count: int, nodes: int) -> None:
         click.echo("# stopped")
 
 
-for _command in (key_commands.get, write_commands.set_, write_commands.delete, explain.explain):
+for _command in (key_commands.get, write_commands.set_, write_commands.delete, explain.explain, check.check):
     evcache.add_command(_command)
 
 

@@ -27,6 +27,9 @@ NAMESPACE_VARIABLE = "EVCACHE_NAMESPACE"
 # may run far from the zones.
 TIMEOUT_SECONDS = 2.0
 
+NO_NAMESPACE = "none"
+"""Namespace of a client that uses no key."""
+
 READ_LEVELS = "Number of zones that must answer. By default one."
 
 
@@ -48,22 +51,34 @@ class Target:
         return None if self.local_zone is None else LocalZone(self.local_zone, strict=self.local_zone != AUTO)
 
 
-def targeted(command: Callable[..., None], *, levels: str | None = READ_LEVELS) -> Callable[..., None]:
+_NAMESPACE = click.option(
+    "--namespace",
+    required=True,
+    envvar=NAMESPACE_VARIABLE,
+    show_envvar=True,
+    help="Namespace of the cache, the prefix of its keys.",
+)
+
+
+def targeted(
+    command: Callable[..., None], *, levels: str | None = READ_LEVELS, has_keys: bool = True
+) -> Callable[..., None]:
     """Add the common options to a command. The command receives them as one argument, `target`.
 
     Args:
         command: The command's function.
         levels: The help text of `--consistency`. If None, the command has no such option.
+        has_keys: False for a command that uses no key. It has no option `--namespace`.
     """
 
     def gathered(
         *,
         zones: str,
         local_zone: str | None,
-        namespace: str,
         transport: TransportChoice,
         timeout: float,
         as_json: bool,
+        namespace: str = NO_NAMESPACE,
         consistency: str | None = None,
         **rest: Any,
     ) -> None:
@@ -83,13 +98,7 @@ def targeted(command: Callable[..., None], *, levels: str | None = READ_LEVELS) 
             show_envvar=True,
             help="Zone that is read first, or auto to find it. Without it, the client chooses an order.",
         ),
-        click.option(
-            "--namespace",
-            required=True,
-            envvar=NAMESPACE_VARIABLE,
-            show_envvar=True,
-            help="Namespace of the cache, the prefix of its keys.",
-        ),
+        *([_NAMESPACE] if has_keys else []),
         click.option(
             "--transport",
             type=click.Choice(get_args(TransportChoice)),

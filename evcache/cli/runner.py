@@ -26,7 +26,7 @@ class Status(enum.IntEnum):
 
     DONE = 0
     NO = 1
-    """Negative result: a miss, a write that too few zones have, a demo that lost a read."""
+    """Negative result: a miss, a write that too few zones have, a demo that lost a read, a problem that a check found."""
     USAGE = 2
     """An argument cannot be used. click uses this status too."""
     UNAVAILABLE = 3

@@ -1,38 +1,15 @@
 """Tests of `evcache explain`: nodes of a key, its coordinator, and features of servers."""
 
 import json
-from contextlib import contextmanager
 
 import pytest
 from click.testing import CliRunner
 
 from evcache.cli.commands import evcache as command_line
 from evcache.compatibility import FEATURES
-from evcache.testing.blocking import LoopThread
 from evcache.zones.routing.ketama import Ring, ring_position
 from evcache.zones.routing.zone_order import coordinator_order
-from evcache.zones.testing import FakeMemcached
-
-DEAD = "127.0.0.1:1"  # no server listens there
-
-
-@contextmanager
-def servers(**kinds):
-    """Run servers by name in another event loop, each with options of FakeMemcached."""
-    with LoopThread() as thread:
-
-        async def start():
-            made = {name: FakeMemcached(**options) for name, options in kinds.items()}
-            for server in made.values():
-                await server.start()
-            return made
-
-        started = thread.call(start())
-        try:
-            yield {name: server.address for name, server in started.items()}
-        finally:
-            for server in started.values():
-                thread.call(server.stop())
+from tests.support.cli_servers import DEAD, servers
 
 
 def explain(zones, *args, key="user:42", **environment):
