@@ -58,13 +58,15 @@ class Service(NamedTuple):
         return found
 
 
-def on_service(test):
+def on_service(test=None, **settings):
     """Make a test of a coroutine function: it gets the service, started on embedded zones."""
+    if test is None:
+        return functools.partial(on_service, **settings)
 
     @functools.wraps(test)
     def wrapper():
         async def main():
-            async with started() as service:
+            async with started(**settings) as service:
                 await test(service)
 
         asyncio.run(main())
@@ -74,12 +76,12 @@ def on_service(test):
 
 
 @asynccontextmanager
-async def started():
+async def started(**settings):
     exporter = InMemorySpanExporter()
     observing = Observing()
     observing.traces.add_span_processor(SimpleSpanProcessor(exporter))
     database = Database(observing.traces, seconds=0)
-    app = make_app(Settings(backend="embedded", **PATIENT), observing, database)
+    app = make_app(Settings(backend="embedded", **PATIENT, **settings), observing, database)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as http,
@@ -195,6 +197,7 @@ async def test_a_request_that_fails_shows_in_its_trace(service):
 @on_service
 async def test_nobody_looks_at_spans_of_health_and_metrics(service):
     await service.http.get("/health")
+    await service.http.get("/ready")
     await service.http.get("/metrics")
     await service.http.get("/nowhere")
     assert service.spans().keys() == {"GET"}  # no route, and so no name that would differ for each path
@@ -235,6 +238,45 @@ async def test_with_every_zone_dead_it_still_answers(service):
     likes = await service.http.post("/products/1/likes")
     assert (likes.status_code, likes.headers["retry-after"]) == (503, "1")
     assert (await service.http.get("/health")).status_code == 200
+
+
+async def readiness(service):
+    response = await service.http.get("/ready")
+    found = response.json()
+    assert len(found["problems"]) == list(found["zones"].values()).count(False)
+    return response.status_code, found["cache"], "".join(zone[-1] for zone, is_usable in found["zones"].items() if is_usable)
+
+
+@on_service(cache_patience=3600)
+async def test_service_is_ready_from_the_first_readable_zone_on(service):
+    """It waits for the cache once. Later it stays ready without any zone, as do all other processes of the service."""
+    await service.zones.kill("local-a")
+    await service.zones.kill("local-b")
+    await service.zones.kill("local-c")
+    assert await readiness(service) == (503, False, "")
+    await service.zones.restart("local-b")
+    async with asyncio.timeout(20):
+        while (found := await readiness(service))[0] == 503:
+            await asyncio.sleep(0)
+    assert found == (200, True, "b")
+    await service.zones.kill("local-b")
+    async with asyncio.timeout(20):
+        while (found := await readiness(service))[1]:
+            await asyncio.sleep(0)
+    assert found == (200, False, "")
+
+
+@on_service(cache_patience=0)
+async def test_service_that_has_waited_long_enough_is_ready_without_a_zone(service):
+    for zone in service.zones.zones:
+        await service.zones.kill(zone)
+    assert await readiness(service) == (200, False, "")
+
+
+@on_service
+async def test_service_is_ready_while_its_own_zone_is_dead(service):
+    await service.zones.kill("local-a")
+    assert await readiness(service) == (200, True, "bc")
 
 
 @on_service

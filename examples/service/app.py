@@ -18,6 +18,7 @@ from evcache import CacheError, EVCache, NearCache, Telemetry
 from evcache.channels import InvalidationChannel
 from evcache.testing import LocalZones
 from examples.service.products import Database, Product, Products
+from examples.service.readiness import Readiness
 from examples.service.settings import Settings
 from examples.service.telemetry import Observing, ServerSpans
 
@@ -48,6 +49,7 @@ def make_app(settings: Settings, observing: Observing, database: Database) -> St
                 )
             )
             app.state.products = Products(app.state.cache, database)
+            app.state.readiness = Readiness(app.state.cache, settings.cache_patience)
             yield
 
     async def prometheus(_: Request) -> Response:
@@ -62,10 +64,11 @@ def make_app(settings: Settings, observing: Observing, database: Database) -> St
             Route("/products/{id}/likes", like, methods=["POST"]),
             Route("/zones/{zone}/{what}", change_zone, methods=["POST"]),
             Route("/health", health),
+            Route("/ready", ready),
             Route("/metrics", prometheus),
         ],
         lifespan=lifespan,
-        middleware=[Middleware(ServerSpans, provider=observing.traces, but=("/health", "/metrics"))],
+        middleware=[Middleware(ServerSpans, provider=observing.traces, but=("/health", "/ready", "/metrics"))],
         # Errors of operations that cannot fall back to the database.
         exception_handlers={CacheError: try_later, ConnectionError: try_later},
     )
@@ -128,6 +131,13 @@ async def health(request: Request) -> Response:
     """Return 200 with the state of the cache. Without any zone the service is slower, and a restart would not help."""
     stats = request.app.state.cache.stats()
     return JSONResponse({"zones_out": stats.zones_out, "nodes_down": stats.nodes_down, "writes_kept": stats.hints})
+
+
+async def ready(request: Request) -> Response:
+    """Return 200 if the service takes requests, or 503, with the state of each zone and the problems."""
+    takes_requests, found = await request.app.state.readiness.check()
+    zones = {zone.name: zone.is_usable for zone in found.zones}
+    return JSONResponse({"cache": found.ready, "zones": zones, "problems": found.problems}, 200 if takes_requests else 503)
 
 
 async def try_later(_: Request, error: Exception) -> Response:

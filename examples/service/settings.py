@@ -24,6 +24,8 @@ class Settings:
     """Exporter of traces, from OTEL_TRACES_EXPORTER. The SDK reads other variables, such as OTEL_TRACES_SAMPLER."""
     read_timeout: float = 0.1
     write_timeout: float = 0.5
+    cache_patience: float = 30.0
+    """Seconds after the start for which the service waits for a zone that can be read before it is ready without one."""
     host: str = "127.0.0.1"
     port: int = 8000
 
