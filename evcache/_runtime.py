@@ -97,7 +97,6 @@ class Runtime:
         self.readiness = ReadinessCheck(
             access,
             config.defaults.reads,
-            local_zone=config.local_zone,
             default_timeout=config.node_settings.connect_timeout + config.defaults.reads.timeout,
             needs_versions=needs_versions,
         )

@@ -105,7 +105,16 @@ def test_no_other_operations():
 
 def test_every_operation_takes_consistency_and_timeout():
     """As the docs promise, by keyword and with a default. The decorator is none: it takes what `get_or_load` is called with."""
-    for method in set(SIGNATURES) - {"__init__", "check", "close", "confirm_topology", "stats", "cached", "__aenter__", "__aexit__"}:
+    for method in set(SIGNATURES) - {
+        "__init__",
+        "check",
+        "close",
+        "confirm_topology",
+        "stats",
+        "cached",
+        "__aenter__",
+        "__aexit__",
+    }:
         parameters = inspect.signature(getattr(EVCache, method)).parameters
         for name in ("consistency", "timeout"):
             assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY

@@ -81,7 +81,8 @@ class Cluster:
         self._handshake: Callable[[str, Node], None] = lambda _zone, _node: None
         self._settings = settings
         self._strict = strict
-        self._local_zone = LocalZonePlace(() if local_zone is None else (local_zone,), strict=strict)
+        self.local_zone = LocalZonePlace(() if local_zone is None else (local_zone,), strict=strict)
+        """Zone of this process, and its place in a topology."""
         self._seed = secrets.token_bytes(8)  # decides which zone follows the preferred one in this client's reads
         self._health = HealthCounters()
         self._nodes: dict[tuple[str, Endpoint], Node] = {}
@@ -160,7 +161,7 @@ class Cluster:
             InvalidTopology: The first topology lacks the local zone and the cluster is strict, or a zone has the name of the
                 gutter.
         """
-        self._local_zone.check(topology, first=self.view is None)
+        self.local_zone.check(topology, first=self.view is None)
         if self._gutter is not None and topology.zone(self._gutter.name) is not None:
             raise InvalidTopology("zones", f"a zone is called {self._gutter.name!r}, which is the name of the gutter")
         if self._lag is None:
@@ -175,7 +176,7 @@ class Cluster:
             for zone in topology.zones
         }
         readable = [zone.name for zone in topology.readable]
-        local = self._local_zone.readable(topology)
+        local = self.local_zone.readable(topology)
         if before is not None and topology != before.topology:
             names = ", ".join(
                 f"{zone.name} ({zone.mode})" if zone.mode is Mode.WRITE_ONLY else zone.name for zone in topology.zones
@@ -248,17 +249,17 @@ class Cluster:
 
     def set_local_zone(self, names: Sequence[str]) -> None:
         """Read the zone with one of these names first from now on. The topology may have any of the names."""
-        self._local_zone = LocalZonePlace(names, strict=self._strict)
+        self.local_zone = LocalZonePlace(names, strict=self._strict)
         view = self.view
         if view is not None:
-            self._local_zone.check(view.topology, first=False)
-            order = read_order(self._local_zone.readable(view.topology), [pool.name for pool in view.readers], self._seed)
+            self.local_zone.check(view.topology, first=False)
+            order = read_order(self.local_zone.readable(view.topology), [pool.name for pool in view.readers], self._seed)
             self.view = self._reordered(view, order, view.ejected)
 
     def _reordered(self, view: ClusterSnapshot, order: Sequence[str], ejected: frozenset[str]) -> ClusterSnapshot:
         pools = {pool.name: pool for pool in view.readers}
         readers = tuple(pools[name] for name in move_to_end(ejected, order))
-        local = self._local_zone.readable(view.topology)
+        local = self.local_zone.readable(view.topology)
         return replace(view, local=local, readers=readers, preferred_zone=order[0], ejected=ejected)
 
     def _change_ejected(self, view: ClusterSnapshot, ejected: frozenset[str]) -> None:

@@ -45,7 +45,7 @@ async def _check(target: Target, ordering: Literal["newest", "arrival"]) -> Chec
     cache = EVCache(
         target.namespace,
         target.zones,
-        local_zone=target.local_zone,
+        local_zone=target.own_zone,
         transport=target.transport,
         ordering=ordering,
         nodes=NodeSettings(connect_timeout=timeout),

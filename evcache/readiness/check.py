@@ -11,10 +11,9 @@ from evcache.errors import CacheUnavailable
 from evcache.options import Options
 from evcache.readiness.judgement import judge, judge_zone
 from evcache.readiness.report import CheckResult, NodeCheck
-from evcache.zones.cluster import ClusterSnapshot
-from evcache.zones.discovery.base import SourceStatus
 from evcache.zones.errors import CacheError, NodeError, UsageError
 from evcache.zones.nodes.node import Node
+from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.validation import positive_seconds
 
 # Seconds by which the deadline of a probe is later than that of its check. The check cancels its probes at the deadline.
@@ -30,7 +29,6 @@ class ReadinessCheck:
         access: ClusterAccess,
         options: Options,
         *,
-        local_zone: str | None,
         default_timeout: float,
         needs_versions: bool,
     ) -> None:
@@ -39,13 +37,11 @@ class ReadinessCheck:
         Args:
             access: The client's zones.
             options: Options of the call that opens the client. Their timeout is not used.
-            local_zone: Zone of this process. None without one.
             default_timeout: Seconds for a check that passes no timeout.
             needs_versions: True if the client orders writes by version.
         """
         self._access = access
         self._options = options
-        self._local_zone = local_zone
         self._default_timeout = default_timeout
         self._needs_versions = needs_versions
 
@@ -69,12 +65,13 @@ class ReadinessCheck:
         self, view: ClusterSnapshot, replies: Sequence[Sequence[NodeCheck]], gutter: Sequence[NodeCheck]
     ) -> CheckResult:
         current = self._access.cluster.view or view  # the connects may have begun or ended the outage of a zone
+        local_zone = self._access.cluster.local_zone.name_in(view.topology)
         zones = [
             judge_zone(
                 zone,
                 nodes,
                 [node.capabilities for node in pool.nodes if node.capabilities is not None],
-                local_zone=self._local_zone,
+                local_zone=local_zone,
                 ejected=current.ejected,
             )
             for zone, pool, nodes in zip(view.topology.zones, view.writers, replies, strict=True)
@@ -82,7 +79,7 @@ class ReadinessCheck:
         return judge(
             zones,
             gutter,
-            local_zone=self._local_zone,
+            local_zone=local_zone,
             needs_versions=self._needs_versions,
             topology_problems=self._source_problems(),
         )
@@ -94,7 +91,7 @@ class ReadinessCheck:
         return judge(
             (),
             (),
-            local_zone=self._local_zone,
+            local_zone=self._access.cluster.local_zone.name_in(None),
             needs_versions=self._needs_versions,
             topology_problems=[f"topology unknown: {cause}"],
         )
@@ -103,11 +100,10 @@ class ReadinessCheck:
         """Return the problems of a topology that is in use although its source has failed or reports another one."""
         cluster = self._access.cluster
         problems = []
-        status = getattr(cluster.discovery, "status", None)  # a discovery of the service may have another one
-        if isinstance(status, SourceStatus) and status.error is not None:
-            problems.append(f"topology update failed: {status.error}")
-        if cluster.gate is not None and cluster.gate.held is not None:
-            problems.append(f"topology held back: {'; '.join(cluster.gate.held.reasons)}")
+        if cluster.topology_error is not None:
+            problems.append(f"topology update failed: {cluster.topology_error}")
+        if cluster.topology_held:
+            problems.append(f"topology held back: {'; '.join(cluster.topology_held)}")
         return problems
 
 

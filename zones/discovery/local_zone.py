@@ -74,6 +74,11 @@ class LocalZonePlace:
             self._reported = set(names)
             _log.warning("the local zone %s is not in the topology: reads are spread over %s", wanted, present)
 
+    def name_in(self, topology: Topology | None) -> str | None:
+        """Return the name that the topology has for the local zone, or else the preferred one. None without a local zone."""
+        known = () if topology is None else [zone.name for zone in topology.zones]
+        return next((name for name in self.names if name in known), next(iter(self.names), None))
+
     def readable(self, topology: Topology) -> str | None:
         """Return the name of the local zone if clients may read it, or None."""
         readable = {zone.name for zone in topology.readable}

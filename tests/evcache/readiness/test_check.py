@@ -5,10 +5,9 @@ import math
 
 import pytest
 
-from evcache import CircuitLimits, EVCache, Gutter, InvalidArgument, InvalidTopology, Mode, NodeCheck, UsageError
+from evcache import CircuitLimits, EVCache, Gutter, InvalidArgument, InvalidTopology, LocalZone, Mode, NodeCheck, UsageError
 from evcache.zones import Topology
 from evcache.zones.discovery.base import SourceStatus
-from evcache.zones.discovery.guard import TopologyGuard
 from tests.support.gutter import add_gutter
 from tests.support.memory_zones import ChangingTopology, Stopwatch, cut_off, on_zones, pass_time
 from tests.support.readiness import errors, questions_under_way, usable
@@ -279,7 +278,7 @@ async def test_client_without_a_local_zone_has_no_local_zone_in_its_check(zones,
 @on_zones(**NEWEST)
 async def test_local_zone_that_left_the_topology_is_a_problem(zones):
     discovery = ChangingTopology(zones.topology)
-    cache = await zones.ready(zones=discovery)
+    cache = await zones.ready(zones=discovery, topology_guard=None)
     discovery.change(Topology(zones.topology.zones[1:]))
     await pass_time()
     result = await cache.check()
@@ -330,9 +329,12 @@ async def test_unknown_topology_is_a_result(zones, error, seconds, cause):
 
 
 @on_zones(**NEWEST)
-async def test_local_zone_that_the_first_topology_lacks_is_a_result(zones):
+async def test_local_zone_that_the_first_topology_lacks_is_a_problem(zones):
     discovery = ChangingTopology(Topology(zones.topology.zones[1:]))
     result = await zones.client(zones=discovery).check()
+    assert (result.ready, result.missing_zones) == (True, ("a",))
+    assert result.problems == ("zone a missing: the topology has b, c",)
+    result = await zones.client(zones=discovery, local_zone=LocalZone("a", strict=True)).check()
     assert not result.ready
     assert result.problems == ("topology unknown: local_zone: 'a' is not one of the zones: b, c",)
 
@@ -342,7 +344,6 @@ async def test_failing_source_and_held_topology_are_problems(zones):
     discovery = ChangingTopology(zones.topology)
     discovery.status = SourceStatus("a source")
     cache = zones.client(zones=discovery)
-    cache._runtime.cluster._guard = TopologyGuard()
     assert (await cache.check()).problems == ()
     discovery.status.fail(ConnectionRefusedError("no name server"))
     discovery.change(Topology(zones.topology.zones[:1]))
