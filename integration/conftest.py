@@ -1,6 +1,8 @@
 """Fixtures on real servers. Tests are plain functions that call asyncio.run(); the servers live in a thread."""
 
 import os
+import shutil
+import subprocess
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
@@ -104,3 +106,21 @@ def memcached_addresses(servers):
 def namespace():
     """A namespace that no other test uses: flush_all is no way to be alone, it misses items with a CAS of the client's."""
     return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 that signs itself, made with the openssl command."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl command")
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        [
+            *["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"],
+            *("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
+            *("-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return folder

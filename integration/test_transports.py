@@ -143,24 +143,6 @@ def test_a_server_of_the_binary_protocol_is_told_apart(tmp_path, transport, opti
         server.wait()
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A certificate for 127.0.0.1 that signs itself, made with the openssl command."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl command")
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [
-            *["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"],
-            *("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
-            *("-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return folder
-
-
 def test_tls(certificate, transport):
     """With its certificate trusted it works; the certificate is checked; plain text to a TLS port does not hang."""
     options = [f"ssl_chain_cert={certificate}/cert.pem", f"ssl_key={certificate}/key.pem"]

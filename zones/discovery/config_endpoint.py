@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from typing import cast
 
 from evcache.zones.discovery.cluster_config import ClusterConfig, NewestConfig, config_length, parse_config
 from evcache.zones.discovery.lookup import FoundNodes
@@ -155,8 +156,7 @@ class _Connection(asyncio.StreamReaderProtocol):
         super().__init__(self.reader)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's transports are no subclass
         super().connection_made(transport)
 
 

@@ -17,7 +17,7 @@ from evcache.zones.transport.dialer import SocketDialer
 from tests.support import virtual_time
 from tests.support.config_endpoints import COMMAND, OLD_COMMAND, ConfigServer, config, endpoint, reply
 from tests.support.scripted import MemoryDialer
-from tests.support.streams import ScriptedServer
+from tests.support.streams import ScriptedServer, cancelled, settled
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 NAMES = [f"cache.abc.000{n}.euw1.cache.amazonaws.com" for n in (1, 2, 3)]
@@ -263,23 +263,51 @@ async def test_endpoints_know_nothing_of_each_others_versions(server):
 # Sockets.
 
 
-def test_an_endpoint_on_a_socket_is_asked():
+@pytest.fixture(params=["asyncio", "uvloop"])
+def runner(request):
+    factory = asyncio.new_event_loop if request.param == "asyncio" else pytest.importorskip("uvloop").new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        yield runner
+
+
+def test_an_endpoint_on_a_socket_is_asked(runner):
     async def scenario():
         async with ScriptedServer(b"ERROR\r\n", reply(config(1, "h"), header=b"VALUE AmazonElastiCache:cluster")) as server:
             assert await labels(ConfigEndpoint(server.address)) == ["h:11211"]
             assert server.lines == [COMMAND, OLD_COMMAND]
 
-    asyncio.run(scenario())
+    runner.run(scenario())
 
 
-def test_an_endpoint_that_is_not_there_is_an_error():
+def test_a_socket_that_ends_in_the_middle_is_an_error(runner):
+    async def scenario():
+        async with ScriptedServer((reply(ONE_NODE)[:30], ScriptedServer.CLOSE)) as server:
+            with pytest.raises(DiscoveryError, match=f"^configuration endpoint {server.address}: the connection ended"):
+                await ConfigEndpoint(server.address).nodes()
+
+    runner.run(scenario())
+
+
+def test_a_cancelled_look_closes_its_socket(runner):
+    async def scenario():
+        async with ScriptedServer(None) as server:
+            looking = asyncio.create_task(ConfigEndpoint(server.address).nodes())
+            await server.heard.wait()
+            await cancelled(looking)
+            assert looking.cancelled()
+            await settled(lambda: not server.writers)
+
+    runner.run(scenario())
+
+
+def test_an_endpoint_that_is_not_there_is_an_error(runner):
     async def scenario():
         async with ScriptedServer() as server:
             address = server.address
         with pytest.raises(DiscoveryError, match=f"^configuration endpoint {address}: connection failed: .*111"):
             await ConfigEndpoint(address).nodes()
 
-    asyncio.run(scenario())
+    runner.run(scenario())
 
 
 # Arguments and text forms.
