@@ -71,7 +71,7 @@ class ConfigEndpoint:
             self._endpoint = Endpoint.parse(address)
         except InvalidTopology as error:
             raise InvalidArgument("address", error.problem) from error
-        if self._endpoint.path or self._endpoint.label != self._endpoint.address:
+        if self._endpoint.label != self._endpoint.address:  # a written label, or a path
             raise InvalidArgument("address", f"host:port is required, not {address!r}")
         self._timeout = positive_seconds(timeout, "timeout")
         self._dialer: Dialer = SocketDialer(tls) if dialer is None else dialer

@@ -244,6 +244,16 @@ async def test_a_lower_version_with_other_nodes_is_an_error_until_it_stays(serve
 
 
 @in_virtual_time
+async def test_a_lower_version_with_the_same_nodes_is_an_ordinary_answer(server, caplog):
+    caplog.set_level("INFO", "evcache.zones.discovery")
+    source = endpoint(server)
+    for version in (7, 6):
+        server.data = config(version, "h")
+        assert await labels(source) == ["h:11211"]
+    assert caplog.records == []
+
+
+@in_virtual_time
 async def test_a_higher_version_replaces_the_nodes(server):
     source = endpoint(server)
     await source.nodes()

@@ -7,7 +7,7 @@ import pytest
 
 from evcache.zones.discovery.cluster_config import CONTRADICTION_SECONDS
 from evcache.zones.discovery.config_endpoint import ConfigEndpoint
-from evcache.zones.discovery.lookup import LOOKUP_SECONDS, RETRY_SECONDS, LookupDiscovery, LookupZone
+from evcache.zones.discovery.lookup import LOOKUP_SECONDS, LOOKUP_TIMEOUT_SECONDS, RETRY_SECONDS, LookupDiscovery, LookupZone
 from evcache.zones.discovery.polling import JITTER
 from evcache.zones.errors import DiscoveryError
 from evcache.zones.topology.model import Topology
@@ -16,7 +16,8 @@ from tests.support.scripted import MemoryDialer
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 NEXT_LOOK = LOOKUP_SECONDS * (1 + JITTER)
-NEXT_RETRY = RETRY_SECONDS * (1 + JITTER) + 5  # and the time of the look itself
+# Two looks take time: one that has begun before a change, and the one after the pause.
+NEXT_RETRY = RETRY_SECONDS * (1 + JITTER) + 2 * LOOKUP_TIMEOUT_SECONDS
 
 
 class Clusters:
@@ -167,7 +168,7 @@ async def test_a_cluster_that_was_created_again_is_followed_after_a_while():
         clusters.a.data = config(1, "a4")
         await asyncio.sleep(CONTRADICTION_SECONDS - LOOKUP_SECONDS)
         assert clusters.reported[-1] == zones("a=a1,a2,a3;b=b1")
-        await asyncio.sleep(LOOKUP_SECONDS + NEXT_LOOK)
+        await asyncio.sleep(LOOKUP_SECONDS + NEXT_LOOK + NEXT_RETRY)
         assert clusters.reported[-1] == zones("a=a4;b=b1")
         assert clusters.status.error is None
 
