@@ -11,9 +11,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # May be missing at run time, so they may be imported where they are used.
-OPTIONAL = frozenset({"atheris", "click", "docker", "rich", "testcontainers", "uvloop", "zstandard"})
+OPTIONAL = frozenset({"atheris", "click", "dns", "docker", "rich", "testcontainers", "uvloop", "zstandard"})
 # Modules of ours that need one of those, and are themselves imported only when that is wanted.
-NEEDS_AN_EXTRA = frozenset({"evcache.cli.commands", "evcache.testing.backends.docker"})
+NEEDS_AN_EXTRA = frozenset(
+    {"evcache.cli.commands", "evcache.testing.backends.docker", "evcache.zones.discovery.dns_queries"}
+)
 
 MOST_LINES = 400
 MOST_MODULES = 13

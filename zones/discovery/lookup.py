@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from evcache.zones.discovery.polling import Look, PolledDiscovery
-from evcache.zones.errors import DiscoveryError
+from evcache.zones.errors import DiscoveryError, InvalidTopology
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
+from evcache.zones.validation import positive_seconds
 
 # Seconds between looks. Names in Kubernetes' CoreDNS live for 30 s. The time to live of an answer applies instead, if it is
 # known.
@@ -21,8 +22,12 @@ LOOKUP_TIMEOUT_SECONDS = 5.0
 # Seconds until the next look while the lookup of a zone fails.
 RETRY_SECONDS = 5.0
 
-# Seconds between looks at least, for answers that live for a second or not at all.
+# Limits in seconds of the pause that the lifetime of an answer sets. Some answers live for a second or not at all. A time to
+# live of a week, as of a name that was not meant to change, must not keep the client from a server that moved.
 SHORTEST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 300.0
+
+_PLACEHOLDER = Endpoint("host", 1, "", "host")
 
 
 class FoundNodes(NamedTuple):
@@ -31,7 +36,7 @@ class FoundNodes(NamedTuple):
     nodes: tuple[Endpoint, ...]
     """Nodes, at least one."""
     lifetime: float | None = None
-    """Seconds until the next lookup. If None, the interval of the discovery applies."""
+    """Seconds for which the answer may be used. If None, the interval of the discovery applies."""
 
 
 class NodeSource(Protocol):
@@ -71,17 +76,17 @@ class LookupDiscovery(PolledDiscovery):
         Args:
             zones: Zones with the sources of their nodes.
             interval: Seconds between lookups, for sources whose answers have no time to live.
-            timeout: Seconds for one lookup of all zones.
+            timeout: Seconds for the lookup of one zone. All zones are looked up at the same time.
 
         Raises:
             InvalidArgument: An argument has a wrong type or value.
-            InvalidTopology: There are no zones, a zone is named twice, or no zone can be read.
+            InvalidTopology: There are no zones, a zone is named twice or has no sources, or no zone can be read.
         """
+        self._zone_timeout = positive_seconds(timeout, "timeout")
         # Each zone has the timeout for itself, because a zone that hangs must not hold up what is found for the others.
-        super().__init__("lookup of zones", interval=interval, timeout=2 * timeout)
-        self._zone_timeout = timeout
-        # A node of each zone stands for those that are not known yet, so that wrong zones are an error now.
-        Topology(tuple(Zone(zone.name, (Endpoint("host", 1, "", "host"),), zone.mode) for zone in zones))
+        super().__init__("lookup of zones", interval=interval, timeout=2 * self._zone_timeout)
+        # Wrong zones are an error now, and not only once all lookups have succeeded.
+        Topology(tuple(Zone(zone.name, _fixed(zone), zone.mode) for zone in zones))
         self._zones = tuple(zones)
         self._known: dict[str, tuple[Endpoint, ...]] = {}
 
@@ -106,7 +111,7 @@ class LookupDiscovery(PolledDiscovery):
         if error is not None and not any(zone.mode is Mode.READ_WRITE for zone in zones):
             raise error
         # A zone without an answer is asked again soon, also if the answers of the others live for long.
-        pause = RETRY_SECONDS if problems else max(SHORTEST_PAUSE_SECONDS, min(lifetimes)) if lifetimes else None
+        pause = min(RETRY_SECONDS, self._interval) if problems else min(lifetimes, default=None)
         return Look(Topology(zones), pause, error)
 
     async def _look_up(self, zone: LookupZone) -> FoundNodes | str:
@@ -114,17 +119,31 @@ class LookupDiscovery(PolledDiscovery):
         nodes: dict[str, Endpoint] = {}
         lifetimes: list[float] = []
         try:
-            async with asyncio.timeout(self._zone_timeout):
+            async with asyncio.timeout(self._zone_timeout) as limit:
                 for source in zone.sources:
-                    found = FoundNodes((source,)) if isinstance(source, Endpoint) else await source.nodes()
+                    if isinstance(source, Endpoint):
+                        nodes[source.label] = source
+                        continue
+                    found = await source.nodes()
                     nodes |= {node.label: node for node in found.nodes}
-                    if found.lifetime is not None:
-                        lifetimes.append(found.lifetime)
-        except TimeoutError:
-            return f"no answer in {self._zone_timeout:g} s"
+                    lifetimes.append(self._pause_after(found))
         except Exception as error:  # of any library; the last nodes of the zone must outlive all
+            if limit.expired():
+                return f"no answer in {self._zone_timeout:g} s"
             return str(error) or type(error).__name__
         if not nodes:
             return "the answer names no nodes"
         # Name servers rotate their answers. Sorted, an answer in another order is no other topology.
         return FoundNodes(tuple(nodes[label] for label in sorted(nodes)), min(lifetimes, default=None))
+
+    def _pause_after(self, found: FoundNodes) -> float:
+        if found.lifetime is None:
+            return self._interval
+        return min(max(found.lifetime, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+
+
+def _fixed(zone: LookupZone) -> tuple[Endpoint, ...]:
+    """Return the nodes of a zone that never change, or a placeholder for those that are not known yet."""
+    if not zone.sources:
+        raise InvalidTopology("zones", f"zone {zone.name!r} has no nodes")
+    return tuple(source for source in zone.sources if isinstance(source, Endpoint)) or (_PLACEHOLDER,)

@@ -69,14 +69,17 @@ class PolledDiscovery:
             DiscoveryError: The source did not answer in time. For a moment, further calls raise the same error, because each
                 call of a service would ask the source again.
         """
-        now = asyncio.get_running_loop().time()
-        if self._failed is not None and self._retry_at - FIRST_RETRY_SECONDS <= now < self._retry_at:
-            raise self._failed
+        loop = asyncio.get_running_loop()
+        # The lower limit is for another event loop, whose clock may be behind.
+        if self._failed is not None and self._retry_at - FIRST_RETRY_SECONDS <= loop.time() < self._retry_at:
+            # A copy, because one error object would collect the tracebacks of all calls.
+            raise DiscoveryError(self._failed.source, self._failed.problem)
         self.status.reset()
         try:
             self._last = await self._look()
         except DiscoveryError as error:
-            self._failed, self._retry_at = error, now + FIRST_RETRY_SECONDS
+            # From the end of the look, because one that hangs takes longer than the pause.
+            self._failed, self._retry_at = error, loop.time() + FIRST_RETRY_SECONDS
             raise
         return self._last
 
@@ -98,13 +101,13 @@ class PolledDiscovery:
 
     async def _look(self) -> Topology:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout) as limit:
                 topology, pause, error = await self.look()
-        except TimeoutError:
-            raise DiscoveryError(self.status.source, f"no answer in {self._timeout:g} s") from None
         except DiscoveryError:
             raise
         except Exception as error:  # a library of the source may raise any error; the topology in use must outlive all
+            if limit.expired():
+                raise DiscoveryError(self.status.source, f"no answer in {self._timeout:g} s") from None
             raise DiscoveryError(self.status.source, str(error) or type(error).__name__) from error
         self._pause = self._interval if pause is None else pause
         if error is None:
