@@ -6,19 +6,23 @@ thread and no executor. An answer that cannot be meant for a client fails the wh
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
-from typing import NamedTuple
+from collections.abc import Coroutine
+from typing import Any, NamedTuple
 
 from dns.asyncbackend import get_backend
 from dns.asyncresolver import Resolver
 from dns.exception import DNSException, Timeout
+from dns.flags import TC
 from dns.name import Name, from_text, root
 from dns.rdataclass import IN
 from dns.rdatatype import AAAA, SRV, A, RdataType
 from dns.resolver import NXDOMAIN, Answer, LifetimeTimeout, NoNameservers
 from dns.rrset import RRset
 
+from evcache.zones._tasks import unattended
 from evcache.zones.errors import DiscoveryError
 from evcache.zones.validation import an_instance
 
@@ -146,9 +150,14 @@ class DnsQueries:
         # The backend is named, because dnspython would use the library of the first caller in the process.
         backend = get_backend("asyncio")
         try:
-            return await self._resolver.resolve(name, kind, search=True, raise_on_no_answer=False, backend=backend)
+            answer = await _end_with_caller(
+                self._resolver.resolve(name, kind, search=True, raise_on_no_answer=False, backend=backend)
+            )
         except DNSException as error:
             raise DiscoveryError(_described(name, kind), _problem(error)) from error
+        if answer.response.flags & TC:
+            raise DiscoveryError(_described(name, kind), "the answer is truncated over TCP too")
+        return answer
 
 
 def check_resolver(resolver: object) -> None:
@@ -164,6 +173,29 @@ def _system_resolver() -> Resolver:
     resolver.timeout = min(resolver.timeout, TRY_SECONDS)
     resolver.lifetime = QUERY_SECONDS
     return resolver
+
+
+async def _end_with_caller(query: Coroutine[Any, Any, Answer]) -> Answer:
+    """Return the answer to a query. Cancellation ends the query.
+
+    Before Python 3.12, `asyncio.wait_for` in dnspython loses a cancellation that arrives as its work ends. The query would
+    then go on for seconds. A second cancellation reaches it.
+    """
+    task = unattended(asyncio.create_task(query, name="evcache-dns-query"))
+    task.add_done_callback(_retrieve)
+    try:
+        await asyncio.wait([task])
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+    return task.result()
+
+
+def _retrieve(task: asyncio.Task[Answer]) -> None:
+    """Take the exception of a task, which asyncio would report if its caller was cancelled."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _described(name: str | Name, kind: RdataType) -> str:

@@ -11,7 +11,7 @@ from evcache.zones.discovery.file import FILE_POLL_SECONDS, FileDiscovery
 from evcache.zones.errors import InvalidTopology
 from evcache.zones.topology.model import Topology
 from tests.support import virtual_time
-from tests.support.virtual_time import now
+from tests.support.watching import Watching
 
 TOPOLOGY = Topology.from_node_list("a=h:1")
 
@@ -33,31 +33,6 @@ def replace(path, text):
 
 async def collect(discovery):
     return [topology async for topology in discovery.watch()]
-
-
-class Watching:
-    """A task that collects what `watch` reports, with the time of each."""
-
-    def __init__(self, discovery):
-        self.seen = []
-        self._discovery = discovery
-
-    async def __aenter__(self):
-        self._task = asyncio.create_task(self._collect())
-        return self
-
-    async def __aexit__(self, *_):
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        assert self._task.cancelled()
-
-    async def _collect(self):
-        async for found in self._discovery.watch():
-            self.seen.append((now(), found))
-
-    @property
-    def topologies(self):
-        return [found for _, found in self.seen]
 
 
 def test_a_static_topology_never_changes():
