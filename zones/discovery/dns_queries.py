@@ -95,7 +95,7 @@ class DnsQueries:
             answers.append(await self._ask(first.qname, AAAA))
         except DiscoveryError as error:
             # Some name servers deny a name that has addresses of the other family only.
-            if first.rrset is None or not isinstance(error.__cause__, NXDOMAIN):
+            if not isinstance(error.__cause__, NXDOMAIN):
                 raise
         used = [(answer.rrset, answer.chaining_result.minimum_ttl) for answer in answers if answer.rrset is not None]
         if not used:

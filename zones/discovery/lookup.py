@@ -22,8 +22,8 @@ LOOKUP_TIMEOUT_SECONDS = 5.0
 # Seconds until the next look while the lookup of a zone fails.
 RETRY_SECONDS = 5.0
 
-# Limits in seconds of the pause that the lifetime of an answer sets. Some answers live for a second or not at all. A time to
-# live of a week, as of a name that was not meant to change, must not keep the client from a server that moved.
+# Limits in seconds of the pause that the lifetime of an answer sets. Some answers live for a second or not at all. A
+# lifetime of a week must not keep the client from servers that moved.
 SHORTEST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 300.0
 

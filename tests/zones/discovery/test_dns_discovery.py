@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import dns.resolver
 import pytest
+from dns.asyncresolver import Resolver
 
 from evcache.zones.discovery import dns_queries, lookup
 from evcache.zones.discovery.dns_names import MAX_QUERIES, DnsLookup
@@ -253,6 +254,25 @@ def test_a_cancelled_lookup_leaves_no_task_and_no_socket(fault):
         assert {task.get_name() for task in asyncio.all_tasks() if "dns" in task.get_name()} == set()
 
     run(scenario)
+
+
+class FailingResolver(Resolver):
+    """A resolver whose query fails, while its caller is being cancelled."""
+
+    def __init__(self):
+        super().__init__(configure=False)
+
+    async def resolve(self, *arguments, **options):
+        asyncio.get_running_loop().call_soon(self.caller.cancel)
+        raise dns.resolver.NXDOMAIN
+
+
+@virtual_time.in_virtual_time
+async def test_a_lookup_that_is_cancelled_as_its_query_fails_leaves_no_error():
+    resolver = FailingResolver()
+    resolver.caller = asyncio.create_task(DnsLookup("dns+a.example", resolver=resolver).nodes())
+    await asyncio.wait([resolver.caller])
+    assert resolver.caller.cancelled()
 
 
 def test_a_target_that_fails_ends_the_other_queries():

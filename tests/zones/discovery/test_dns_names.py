@@ -148,11 +148,11 @@ def aliases(server):
 
 def one_of_each_family(server):
     server.put(SERVICE, "SRV", "0 0 1 v6.example.", "0 0 1 both.example.", "0 0 1 v4.example.")
-    server.put("v6.example", "AAAA", "2001:db8::1", "2001:db8::2", ttl=9)
+    server.put("v6.example", "AAAA", "2001:db8::2", "2001:db8::1", ttl=9)
     server.put("both.example", "AAAA", "2001:db8::3", ttl=1)
     server.put("both.example", "A", "10.0.0.20", "10.0.0.3", ttl=10)
     server.put("v4.example", "A", "10.0.0.4")
-    server.adds_addresses = False
+    server.adds_addresses = server.rotates = False
 
 
 def without_addition(server):
@@ -373,3 +373,15 @@ FAILURES = {
 def test_an_answer_without_nodes_is_an_error(row):
     with pytest.raises(DiscoveryError, match=row.problem):
         look_up(row.prepare, row.text, row.seconds)
+
+
+def test_repetitions_that_fail_for_one_reason_are_named_once():
+    async def scenario(server):
+        server.fail("hang")
+        resolver = server.resolver(seconds=0.25)
+        resolver.timeout = 0.01
+        with pytest.raises(DiscoveryError, match=NO_ANSWER + r"no reply\)$"):
+            await DnsLookup(DNS, resolver=resolver).nodes()
+        assert len(server.asked) > 1
+
+    run(scenario)
