@@ -11,10 +11,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # May be missing at run time, so they may be imported where they are used.
-OPTIONAL = frozenset({"atheris", "click", "dns", "docker", "rich", "testcontainers", "uvloop", "zstandard"})
+OPTIONAL = frozenset({"aiohttp", "atheris", "click", "dns", "docker", "rich", "testcontainers", "uvloop", "zstandard"})
 # Modules of ours that need one of those, and are themselves imported only when that is wanted.
 NEEDS_AN_EXTRA = frozenset(
-    {"evcache.cli.commands", "evcache.testing.backends.docker", "evcache.zones.discovery.dns_queries"}
+    {
+        "evcache.cli.commands",
+        "evcache.testing.backends.docker",
+        "evcache.zones.discovery.dns_queries",
+        "evcache.zones.discovery.kubernetes.api",
+    }
 )
 
 MOST_LINES = 400
