@@ -53,9 +53,12 @@ from evcache.write_behind.api import BufferFull, WriteBehind
 from evcache.write_behind.batch import Batch
 from evcache.write_behind.buffer import WriteBehindStats
 from evcache.zones.discovery.base import Discovery, StaticDiscovery
+from evcache.zones.discovery.config_endpoint import ConfigEndpoint
+from evcache.zones.discovery.dns_names import DnsLookup
 from evcache.zones.discovery.environment import EnvironmentDiscovery
 from evcache.zones.discovery.file import FileDiscovery
 from evcache.zones.discovery.guard import TopologyGuard
+from evcache.zones.discovery.kubernetes import KubernetesDiscovery
 from evcache.zones.discovery.local_zone import LocalZone
 from evcache.zones.discovery.lookup import LookupDiscovery, LookupZone
 from evcache.zones.health.circuit_breaker import CircuitLimits
@@ -79,6 +82,7 @@ __all__ = [
     "CircuitLimits",
     "Codec",
     "CodecError",
+    "ConfigEndpoint",
     "ConnectionLimits",
     "ConnectionLost",
     "Consistency",
@@ -87,6 +91,7 @@ __all__ = [
     "Dialer",
     "Discovery",
     "DiscoveryError",
+    "DnsLookup",
     "EVCache",
     "EncodeError",
     "Endpoint",
@@ -104,6 +109,7 @@ __all__ = [
     "InvalidTopology",
     "InvalidationChannel",
     "Item",
+    "KubernetesDiscovery",
     "LoadAborted",
     "LoadPolicy",
     "LoadStats",

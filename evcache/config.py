@@ -28,11 +28,12 @@ from evcache.values.ttl import DEFAULT_TTL_SECONDS, TOMBSTONE_TTL_SECONDS, secon
 from evcache.zones.discovery.base import Discovery, StaticDiscovery
 from evcache.zones.discovery.environment import ZONE_VARIABLE
 from evcache.zones.discovery.file import FileDiscovery
+from evcache.zones.discovery.forms import KUBERNETES, discovery_of_mapping, discovery_of_text
 from evcache.zones.discovery.guard import TopologyGuard
 from evcache.zones.discovery.local_zone import AUTO, LocalZone, LocalZonePlace
 from evcache.zones.errors import InvalidArgument, InvalidTopology
 from evcache.zones.nodes.settings import NodeSettings
-from evcache.zones.topology.model import Topology, Zone
+from evcache.zones.topology.model import Topology
 from evcache.zones.transport.request_tracing import RequestTracer
 from evcache.zones.validation import an_instance, at_least_one, flag, fraction, has_methods, methods, not_negative
 
@@ -222,8 +223,8 @@ def discovery_from(zones: ZonesArgument, local_zone: LocalZone | None) -> Discov
     Raises:
         InvalidTopology: The zones cannot be used, or a strict local zone is not one of them.
     """
-    if isinstance(zones, str) and "=" in zones:
-        discovery: Discovery = StaticDiscovery(Topology.from_node_list(zones))
+    if isinstance(zones, str) and ("=" in zones or zones.strip().startswith(KUBERNETES)):
+        discovery = discovery_of_text(zones)
     elif isinstance(zones, str | os.PathLike):
         if not str(zones):
             raise InvalidTopology("zones", "it is empty")
@@ -233,7 +234,7 @@ def discovery_from(zones: ZonesArgument, local_zone: LocalZone | None) -> Discov
     elif isinstance(zones, Topology):
         discovery = StaticDiscovery(zones)
     elif isinstance(zones, Mapping):
-        discovery = StaticDiscovery(Topology.from_mapping(_nodes_by_zone(zones)))
+        discovery = discovery_of_mapping(zones)
     elif has_methods(zones, "load", "watch"):
         return zones
     else:
@@ -242,10 +243,6 @@ def discovery_from(zones: ZonesArgument, local_zone: LocalZone | None) -> Discov
     if local_zone is not None and is_known and isinstance(discovery, StaticDiscovery):
         LocalZonePlace((local_zone.name,), strict=True).check(discovery.topology, first=True)
     return discovery
-
-
-def _nodes_by_zone(zones: Mapping[str, object]) -> Mapping[str, list[str] | Zone]:
-    return zones  # type: ignore[return-value]  # the topology checks each zone
 
 
 def local_zone_from(local_zone: str | LocalZone | None, environment: Mapping[str, str] = os.environ) -> LocalZone | None:

@@ -248,15 +248,28 @@ def test_the_page_on_telemetry_names_what_spans_and_events_have():
     assert len(documented) > 25
 
 
-TESTS_OF_FAILURES = re.findall(
-    r"^\|.*\| `(\S+)::(\w+)` \|$", (ROOT / "docs" / "failure-modes.md").read_text("utf-8"), re.MULTILINE
-)
+PAGES_OF_FAILURES = {"failure-modes.md": 20, "discovery.md": 40}
 
 
-def test_every_failure_mode_names_a_test():
-    tables = (ROOT / "docs" / "failure-modes.md").read_text("utf-8").partition("\n## ")[0].split("\n### ")[1:]
-    rows = sum(table.count("\n| ") - 2 for table in tables)  # less the head
-    assert rows == len(TESTS_OF_FAILURES) > 20
+def tables_with_tests(page):
+    """Return the rows of each table whose last column is `Test`."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    return re.findall(r"^\|.* Test \|\n\|[-| ]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+
+
+TESTS_OF_FAILURES = [
+    found
+    for page in PAGES_OF_FAILURES
+    for table in tables_with_tests(page)
+    for found in re.findall(r"\| `(\S+)::(\w+)` \|$", table, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("page", "least"), PAGES_OF_FAILURES.items())
+def test_every_failure_mode_names_a_test(page, least):
+    rows = [row for table in tables_with_tests(page) for row in table.splitlines()]
+    assert len(rows) > least
+    assert [row for row in rows if not re.search(r"\| `\S+::\w+` \|$", row)] == []
 
 
 @pytest.mark.parametrize(("file", "test"), TESTS_OF_FAILURES)

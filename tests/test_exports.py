@@ -16,19 +16,19 @@ ROOT = Path(__file__).parents[1]
 
 NAMES = {
     "evcache": """
-        Batch BufferFull BusStats CacheError CacheUnavailable Cached CachedDecorator CheckResult
-        CircuitLimits Codec CodecError ConnectionLimits ConnectionLost Consistency ConsistencyError
-        DecodeError Dialer Discovery DiscoveryError EVCache EncodeError Endpoint EnvironmentDiscovery
-        Failover FailoverDenied FileDiscovery Gutter Hedging HintEnd Hints Hooks InvalidArgument InvalidKey
-        InvalidTopology InvalidationChannel Item LoadAborted LoadPolicy LoadStats LoadTimeout Loaded
-        LocalChannel LocalZone LookupDiscovery LookupZone Mode NearCache NearStats NodeCheck NodeError
-        NodeSettings NodeSilent NodeTimeout NodeUnavailable Outcome PoolLimits ProtocolError QueueFull
-        RemovalCause ServerError SocketDialer Source StaleReplica StandardCodec StaticDiscovery Stats
-        Subscription Telemetry Topology TopologyGuard Unsupported UsageError ValueTooLarge WriteBehind
-        WriteBehindStats WriteResult Zone ZoneCheck
+        Batch BufferFull BusStats CacheError CacheUnavailable Cached CachedDecorator CheckResult CircuitLimits Codec
+        CodecError ConfigEndpoint ConnectionLimits ConnectionLost Consistency ConsistencyError DecodeError Dialer
+        Discovery DiscoveryError DnsLookup EVCache EncodeError Endpoint EnvironmentDiscovery Failover FailoverDenied
+        FileDiscovery Gutter Hedging HintEnd Hints Hooks InvalidArgument InvalidKey InvalidTopology
+        InvalidationChannel Item KubernetesDiscovery LoadAborted LoadPolicy LoadStats LoadTimeout Loaded
+        LocalChannel LocalZone LookupDiscovery LookupZone Mode NearCache NearStats NodeCheck NodeError NodeSettings
+        NodeSilent NodeTimeout NodeUnavailable Outcome PoolLimits ProtocolError QueueFull RemovalCause ServerError
+        SocketDialer Source StaleReplica StandardCodec StaticDiscovery Stats Subscription Telemetry Topology
+        TopologyGuard Unsupported UsageError ValueTooLarge WriteBehind WriteBehindStats WriteResult Zone ZoneCheck
     """,
     "evcache.zones": """
-        Discovery Endpoint EnvironmentDiscovery FileDiscovery Mode SocketDialer StaticDiscovery Topology Zone
+        Discovery Endpoint EnvironmentDiscovery FileDiscovery FoundNodes Look LookupDiscovery LookupZone Mode
+        NodeSource PolledDiscovery SocketDialer SourceStatus StaticDiscovery Topology Zone
     """,
     "evcache.testing": """
         BackendUnavailable FakeMemcached FaultProxy LocalZones RunningZones
@@ -144,6 +144,7 @@ INSIDE = {"architecture.md", "glossary.md", "style.md"}
 NOT_OURS = {
     *("CancelledError", "RuntimeError", "TimeoutError", "TypeError", "ValueError"),
     *("InitVar", "IntEnum", "NamedTuple", "OrderedDict", "RootModel", "StrEnum", "TypedDict"),
+    *("AmazonElastiCache", "AvailabilityZone", "HttpPutResponseHopLimit"),
     *("MessagePack", "OpenTelemetry", "ParentBased", "TestClient", "TraceIdRatioBased", "TracerProvider"),
 }
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from evcache.zones.discovery.polling import Look, PolledDiscovery
 from evcache.zones.errors import DiscoveryError, InvalidTopology
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
-from evcache.zones.validation import positive_seconds
+from evcache.zones.validation import has_methods, positive_seconds
 
 # Seconds between looks. Names in Kubernetes' CoreDNS live for 30 s. The time to live of an answer applies instead, if it is
 # known.
@@ -56,6 +56,14 @@ class LookupZone:
     """Sources of its nodes, and nodes that never change."""
     mode: Mode = Mode.READ_WRITE
 
+    def __post_init__(self) -> None:
+        known = isinstance(self.sources, tuple) and all(
+            isinstance(source, Endpoint) or has_methods(source, "nodes") for source in self.sources
+        )
+        if not known:
+            problem = f"zone {self.name!r}: a tuple of Endpoint or NodeSource is required, not {self.sources!r}"
+            raise InvalidTopology("zones", problem)
+
 
 class LookupDiscovery(PolledDiscovery):
     """Topology of zones whose nodes are looked up, all at once.
@@ -82,6 +90,8 @@ class LookupDiscovery(PolledDiscovery):
             InvalidArgument: An argument has a wrong type or value.
             InvalidTopology: There are no zones, a zone is named twice or has no sources, or no zone can be read.
         """
+        if not isinstance(zones, list | tuple) or not all(isinstance(zone, LookupZone) for zone in zones):
+            raise InvalidTopology("zones", f"a list of LookupZone is required, not {zones!r}")
         self._zone_timeout = positive_seconds(timeout, "timeout")
         # Each zone has the timeout for itself, because a zone that hangs must not hold up what is found for the others.
         super().__init__("lookup of zones", interval=interval, timeout=2 * self._zone_timeout)

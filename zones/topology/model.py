@@ -135,19 +135,7 @@ class Topology:
         Raises:
             InvalidTopology: A name or a node has another form.
         """
-        made: list[Zone] = []
-        for name, nodes in zones.items():
-            if not isinstance(name, str):
-                raise InvalidTopology("zones", f"a zone's name is a str, not {name!r}")
-            if isinstance(nodes, Zone):
-                if nodes.name != name:
-                    raise InvalidTopology("zones", f"zone {name!r} has a Zone with the name {nodes.name!r}")
-                made.append(nodes)
-                continue
-            if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
-                raise InvalidTopology("zones", f"zone {name!r}: a list of nodes is required, not {nodes!r}")
-            made.append(Zone(name, tuple(endpoint_of(name, node) for node in nodes)))
-        return cls(tuple(made))
+        return cls(tuple(zone_of(name, nodes) for name, nodes in zones.items()))
 
     @classmethod
     def from_node_list(cls, text: str) -> Topology:
@@ -216,6 +204,23 @@ def difference(old: Topology | None, new: Topology) -> TopologyChange:
 def is_zone_name(text: str) -> bool:
     """Return True if a zone may have this name: letters, digits, `.`, `_` and `-`, at most 63, the first no sign."""
     return _ZONE_NAME.fullmatch(text) is not None
+
+
+def zone_of(name: object, nodes: object) -> Zone:
+    """Return the zone of an item of a mapping, see `Topology.from_mapping`.
+
+    Raises:
+        InvalidTopology: The name or a node has another form.
+    """
+    if not isinstance(name, str):
+        raise InvalidTopology("zones", f"a zone's name is a str, not {name!r}")
+    if isinstance(nodes, Zone):
+        if nodes.name != name:
+            raise InvalidTopology("zones", f"zone {name!r} has a Zone with the name {nodes.name!r}")
+        return nodes
+    if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
+        raise InvalidTopology("zones", f"zone {name!r}: a list of nodes is required, not {nodes!r}")
+    return Zone(name, tuple(endpoint_of(name, node) for node in nodes))
 
 
 def endpoint_of(zone: str, node: object) -> Endpoint:

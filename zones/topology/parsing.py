@@ -69,6 +69,8 @@ def parse_address(text: str) -> Address:
         port = port if colon else str(DEFAULT_PORT)
     if not host or any(character.isspace() or character in ",;=/" for character in host):
         raise InvalidTopology("zones", f"node {text!r} has no host")
+    if "+" in host:
+        raise InvalidTopology("zones", f"node {text!r}: a host has no '+', and lookups are for node lists and mappings")
     if not (port.isascii() and port.isdigit() and len(port) <= len(str(MAX_PORT)) and 0 < int(port) <= MAX_PORT):
         raise InvalidTopology("zones", f"node {text!r}: a port is a number from 1 to {MAX_PORT}")
     return Address(host, int(port), "", label)

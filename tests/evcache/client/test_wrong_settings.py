@@ -12,16 +12,21 @@ import pytest
 
 from evcache import (
     CircuitLimits,
+    ConfigEndpoint,
+    DnsLookup,
     EVCache,
     Failover,
     Gutter,
     Hedging,
     Hints,
     InvalidArgument,
+    KubernetesDiscovery,
     Loaded,
     LoadPolicy,
     LocalChannel,
     LocalZone,
+    LookupDiscovery,
+    LookupZone,
     NearCache,
     NodeSettings,
     StandardCodec,
@@ -72,17 +77,21 @@ WRONG = {
 CLASSES = {
     EVCache: {"namespace": "t", "zones": ZONES},
     CircuitLimits: {},
+    ConfigEndpoint: {"address": "127.0.0.1:1"},
     ConnectionLimits: {},
+    DnsLookup: {"text": "dns+cache.example"},
     EnvironmentDiscovery: {},
     Failover: {},
     FileDiscovery: {"path": "zones.toml"},
     Gutter: {"nodes": ["127.0.0.1:1"]},
     Hedging: {},
     Hints: {},
+    KubernetesDiscovery: {"service": "cache"},
     LoadPolicy: {},
     Loaded: {"value": 1},
     LocalChannel: {},
     LocalZone: {},
+    LookupDiscovery: {"zones": [LookupZone("a", (ENDPOINT,))]},
     NearCache: {},
     NodeSettings: {},
     PoolLimits: {},
@@ -106,6 +115,10 @@ ACCEPTED = {
     (CircuitLimits, "jitter"): {"0"},
     (CircuitLimits, "probe_timeout"): {"None"},
     (CircuitLimits, "slow_start"): {"0"},
+    (ConfigEndpoint, "address"): {"'x'", "'1'"},
+    (ConfigEndpoint, "dialer"): {"None"},
+    (ConfigEndpoint, "tls"): {"None"},
+    (DnsLookup, "resolver"): {"None"},
     (EVCache, "read_repair_chance"): {"0"},
     (EVCache, "codec"): {"None"},
     (EVCache, "fallback_on_miss"): {"True"},
@@ -135,6 +148,15 @@ ACCEPTED = {
     (Failover, "ratio"): {"0"},
     (FileDiscovery, "path"): {"'x'", "'1'"},
     (Hints, "path"): {"None", "'x'", "'1'"},
+    (KubernetesDiscovery, "api_server"): {"None"},
+    (KubernetesDiscovery, "ca_path"): {"None", "'x'", "'1'"},
+    (KubernetesDiscovery, "default_zone"): {"None", "'x'", "'1'"},
+    (KubernetesDiscovery, "linger"): {"0"},
+    (KubernetesDiscovery, "modes"): {"None", "{}"},
+    (KubernetesDiscovery, "namespace"): {"None", "'x'", "'1'"},
+    (KubernetesDiscovery, "port"): {"None", "'x'", "'1'"},
+    (KubernetesDiscovery, "service"): {"'x'", "'1'"},
+    (KubernetesDiscovery, "token_path"): {"None", "'x'", "'1'"},
     (LoadPolicy, "xfetch_beta"): {"0"},
     (LoadPolicy, "stale_if_error"): {"0"},
     (LoadPolicy, "jitter"): {"0"},
@@ -178,7 +200,7 @@ ACCEPTED = {
 }
 
 # Parts of the `zones` argument of a client: errors name that one.
-PARTS_OF_ZONES = (Topology, Zone, Endpoint)
+PARTS_OF_ZONES = (DnsLookup, Topology, Zone, Endpoint)
 
 
 def cases():
@@ -196,7 +218,8 @@ def test_wrong_values_are_refused(kind, name):
         try:
             kind(**CLASSES[kind] | {name: value})
         except InvalidArgument as error:
-            assert error.argument == ("zones" if kind in PARTS_OF_ZONES else name), f"{label}: {error}"
+            expected = "zones" if kind in PARTS_OF_ZONES and name != "resolver" else name
+            assert error.argument == expected, f"{label}: {error}"
             assert str(error).startswith(error.argument)
         else:
             accepted.add(label)

@@ -88,6 +88,8 @@ class KubernetesDiscovery:
         one_of(labels, Labels, "labels")
         one_of(family, Family, "family")
         text(default_zone, "default_zone", optional=True)
+        if not callable(draw):
+            raise InvalidArgument("draw", f"a function that returns a number from 0 to 1 is required, not {draw!r}")
         number(linger, "linger", minimum=0, unit="seconds")
         an_instance(timing, Timing, "timing", optional=False)
         self.status = SourceStatus(f"Service {service}" if namespace is None else f"Service {service}.{namespace}")
