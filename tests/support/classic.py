@@ -4,13 +4,20 @@ import asyncio
 import functools
 import gc
 
+from evcache.zones.transport.byte_counter import ByteCounter
 from evcache.zones.transport.classic.client import ClassicClient
 from evcache.zones.transport.classic.pool import PoolLimits
 from tests.support.streams import SOON, settled
 
 
 def client_of(dial, *, connect_timeout=SOON, on_server_end=None, **limits):
-    return ClassicClient(dial, PoolLimits(**limits), connect_timeout=connect_timeout, on_server_end=on_server_end)
+    return ClassicClient(
+        dial,
+        PoolLimits(**limits),
+        connect_timeout=connect_timeout,
+        traffic=ByteCounter(),
+        on_server_end=on_server_end,
+    )
 
 
 def scenario(test):

@@ -14,6 +14,7 @@ from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.protocol.fields import READ_FIELDS
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.topology.model import Endpoint
+from evcache.zones.transport.byte_counter import ByteCounter
 from evcache.zones.transport.classic.connection import ClassicConnection
 from evcache.zones.transport.limits import ConnectionLimits
 from tests.support.scripted import FAR, MemoryDialer, Notes
@@ -37,6 +38,7 @@ class Bench:
         self.dialer = MemoryDialer(host=self.server)
         self.loop = asyncio.get_running_loop()
         self.health = HealthCounters()
+        self.traffic = ByteCounter()
         self.changes = []  # (state, whether it is down, time) at each call of `on_change`
         self.node = Node(
             ENDPOINT,
@@ -44,6 +46,7 @@ class Bench:
             self.health,
             lag=LoopLag(self.loop),
             on_change=self._on_change,
+            traffic=self.traffic,
         )
 
     def _on_change(self, node):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.packet import Packet
+from evcache.zones.transport.byte_counter import ByteCounter
 from evcache.zones.transport.limits import ConnectionLimits
 from evcache.zones.transport.pipelined import PipelinedConnection
 from tests.support.operations import Get, get
@@ -57,8 +58,9 @@ class Peer:
         self.loop = asyncio.get_running_loop()
         self.lost = []
         self.late = []  # (timeouts, in a row)
+        self.traffic = ByteCounter()
         self.connection = PipelinedConnection(
-            "node-1", self.loop, ConnectionLimits(**limits), self._on_lost, self._on_late, lag
+            "node-1", self.loop, ConnectionLimits(**limits), self._on_lost, self._on_late, lag, traffic=self.traffic
         )
         self.transport = ScriptedTransport(self.connection)
         if open_it:

@@ -14,6 +14,7 @@ from evcache.zones.nodes.handshake import HungUp, SpeaksNoMeta, handshake_classi
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.base import Transport
+from evcache.zones.transport.byte_counter import ByteCounter
 from evcache.zones.transport.classic.connection import ClassicConnection
 from evcache.zones.transport.pipelined import PipelinedConnection
 
@@ -49,7 +50,7 @@ class Listener(Protocol):
 
 
 async def open_transport(
-    endpoint: Endpoint, settings: NodeSettings, listener: Listener, lag: LoopLag | None
+    endpoint: Endpoint, settings: NodeSettings, listener: Listener, lag: LoopLag | None, traffic: ByteCounter
 ) -> tuple[Transport, Capabilities]:
     """Open a connection and do the handshake. A failure or a cancellation leaves no socket open.
 
@@ -58,6 +59,7 @@ async def open_transport(
         settings: Its settings. `connect_timeout` covers all steps.
         listener: Receiver of the connection's reports.
         lag: Lag of the event loop, or None.
+        traffic: Counter of the bytes of all connections, also of those that fail.
 
     Returns:
         The connection and the capabilities of its server.
@@ -73,9 +75,9 @@ async def open_transport(
     try:
         async with asyncio.timeout(timeout):
             try:
-                capabilities = await _connect(endpoint, settings, listener, lag, made)
+                capabilities = await _connect(endpoint, settings, listener, lag, traffic, made)
             except HungUp as error:
-                remedy = await _remedy(endpoint, settings, began)
+                remedy = await _remedy(endpoint, settings, traffic, began)
                 if remedy is None:
                     raise
                 raise NodeUnavailable(remedy, endpoint.label) from error
@@ -91,17 +93,22 @@ async def open_transport(
     return opened, capabilities
 
 
-async def _remedy(endpoint: Endpoint, settings: NodeSettings, began: float) -> str | None:
+async def _remedy(endpoint: Endpoint, settings: NodeSettings, traffic: ByteCounter, began: float) -> str | None:
     """Return a remedy for a server that closed at the first question, or None if there is none."""
     # At most a quarter of the connect timeout, because calls wait for the result. It also ends well before that timeout.
     now, timeout = asyncio.get_running_loop().time(), settings.connect_timeout
     deadline = min(now + timeout / 4, began + 0.9 * timeout)
-    remedy = await diagnose(endpoint, settings.dialer, deadline)
+    remedy = await diagnose(endpoint, settings.dialer, traffic, deadline)
     return None if remedy == CLOSES_ON_UNKNOWN and settings.transport == "classic" else remedy
 
 
 async def _connect(
-    endpoint: Endpoint, settings: NodeSettings, listener: Listener, lag: LoopLag | None, made: list[Transport]
+    endpoint: Endpoint,
+    settings: NodeSettings,
+    listener: Listener,
+    lag: LoopLag | None,
+    traffic: ByteCounter,
+    made: list[Transport],
 ) -> Capabilities:
     """Connect and do the handshake. `made` gets each connection, also on an error. The last one is the result."""
     loop = asyncio.get_running_loop()
@@ -117,6 +124,7 @@ async def _connect(
             lag,
             on_silent=listener.on_silent,
             on_bytes=listener.on_bytes,
+            traffic=traffic,
         )
         made.append(connection)
         return connection
@@ -140,6 +148,7 @@ async def _connect(
         on_closed=listener.on_closed,
         on_timeouts=listener.on_timeouts,
         lag=lag,
+        traffic=traffic,
     )
     made.append(classic)
     return await handshake_classic(classic, settings.auth)

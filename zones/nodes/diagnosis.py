@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 
 from evcache.zones.protocol import requests
 from evcache.zones.topology.model import Endpoint
+from evcache.zones.transport.byte_counter import ByteCounter
 from evcache.zones.transport.classic.wire import PooledSocket
 from evcache.zones.transport.dialer import Dialer
 
@@ -29,7 +30,7 @@ _VERSION, _SASL_LIST = 0x0B, 0x20
 _SUCCESS = 0
 
 
-async def diagnose(endpoint: Endpoint, dialer: Dialer, deadline: float) -> str | None:
+async def diagnose(endpoint: Endpoint, dialer: Dialer, traffic: ByteCounter, deadline: float) -> str | None:
     """Find out why a server closes at the first question, on two connections of its own.
 
     Cancellation closes both.
@@ -37,13 +38,15 @@ async def diagnose(endpoint: Endpoint, dialer: Dialer, deadline: float) -> str |
     Args:
         endpoint: The node.
         dialer: Function that opens the connections.
+        traffic: Counter of their bytes.
         deadline: End of the diagnosis, on the loop's clock.
 
     Returns:
         The finding with its remedy, or None if the server gives no sign of what it is.
     """
     binary, closes = await asyncio.gather(
-        _in_time(_speaks_binary(endpoint, dialer), deadline), _in_time(_closes_on_unknown(endpoint, dialer), deadline)
+        _in_time(_speaks_binary(endpoint, dialer, traffic), deadline),
+        _in_time(_closes_on_unknown(endpoint, dialer, traffic), deadline),
     )
     if binary is not None:
         return binary
@@ -58,8 +61,8 @@ async def _in_time(question: Awaitable[str | None], deadline: float) -> str | No
         return None
 
 
-async def _speaks_binary(endpoint: Endpoint, dialer: Dialer) -> str | None:
-    wire = await _open(endpoint, dialer)
+async def _speaks_binary(endpoint: Endpoint, dialer: Dialer, traffic: ByteCounter) -> str | None:
+    wire = await _open(endpoint, dialer, traffic)
     try:
         _write(wire, b"".join(_HEADER.pack(_REQUEST, opcode, 0, 0, 0, 0, 0, 0, 0) for opcode in (_VERSION, _SASL_LIST)))
         if await _status(wire) is None:
@@ -78,8 +81,8 @@ async def _status(wire: PooledSocket) -> int | None:
     return int(status)
 
 
-async def _closes_on_unknown(endpoint: Endpoint, dialer: Dialer) -> str | None:
-    wire = await _open(endpoint, dialer)
+async def _closes_on_unknown(endpoint: Endpoint, dialer: Dialer, traffic: ByteCounter) -> str | None:
+    wire = await _open(endpoint, dialer, traffic)
     try:
         _write(wire, b"get %b\r\n" % requests.PROBE_KEY)
         if await wire.reader.readline() != b"END\r\n":
@@ -93,11 +96,11 @@ async def _closes_on_unknown(endpoint: Endpoint, dialer: Dialer) -> str | None:
         _close(wire)
 
 
-async def _open(endpoint: Endpoint, dialer: Dialer) -> PooledSocket:
+async def _open(endpoint: Endpoint, dialer: Dialer, traffic: ByteCounter) -> PooledSocket:
     made: list[PooledSocket] = []
 
     def make() -> PooledSocket:
-        made.append(PooledSocket(asyncio.get_running_loop(), lambda _: None))
+        made.append(PooledSocket(asyncio.get_running_loop(), lambda _: None, traffic))
         return made[-1]
 
     try:

@@ -27,6 +27,7 @@ from evcache.zones.nodes.renewal import Renewal
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.base import Transport, TransportName
+from evcache.zones.transport.byte_counter import ByteCounter
 
 State = Literal["idle", "connecting", "ready", "down", "closed"]
 
@@ -45,6 +46,7 @@ class Node:
         lag: LoopLag | None = None,
         on_change: Callable[[Node], None] = lambda _: None,
         on_handshake: Callable[[Node], None] = lambda _: None,
+        traffic: ByteCounter | None = None,
     ) -> None:
         """Make a node without connections.
 
@@ -55,6 +57,7 @@ class Node:
             lag: Lag of the event loop. If None, stalls of the loop are blamed on the node.
             on_change: Called with the node after it went down, and after it recovered.
             on_handshake: Called with the node after each handshake.
+            traffic: Counter of the bytes of its zone. If None, the node has its own.
         """
         self.endpoint = endpoint
         self.label = endpoint.label
@@ -68,6 +71,7 @@ class Node:
         self._tap = settings.tap
         self._loop = asyncio.get_running_loop()
         self._lag = lag
+        self._traffic = traffic or ByteCounter()
         self._on_handshake = on_handshake
         self._health = NodeHealth(self._loop, counters or HealthCounters(), partial(on_change, self))
         self._circuit = CircuitBreaker(settings.circuit, self._loop.time())
@@ -233,11 +237,7 @@ class Node:
         self.connections.retire(self.in_use())
 
     async def close(self, drain: float = 0.0) -> None:
-        """Wait for outstanding requests, then end all connections. May be called again.
-
-        Args:
-            drain: Longest wait in seconds.
-        """
+        """Wait at most `drain` seconds for outstanding requests, then end all connections. May be called again."""
         self.retire()
         try:
             await ended(self._tasks, lambda _: f"connecting to {self.endpoint}")
@@ -262,7 +262,7 @@ class Node:
     async def open(self) -> tuple[Transport, Capabilities]:
         """Open a connection, which belongs to the caller. See `open_transport` for the errors."""
         self._renewal.follow()
-        opened = await open_transport(self.endpoint, self._settings, self, self._lag)
+        opened = await open_transport(self.endpoint, self._settings, self, self._lag, self._traffic)
         if self._closed:  # the dialer has caught its cancellation
             opened[0].abort()
             raise asyncio.CancelledError

@@ -22,6 +22,7 @@ from typing import Any, cast
 from evcache.zones.errors import ConnectionLost, NodeError, NodeTimeout, NodeUnavailable, ProtocolError
 from evcache.zones.health.loop_lag import LoopLag
 from evcache.zones.transport.base import peers_of
+from evcache.zones.transport.byte_counter import ByteCounter
 from evcache.zones.transport.core import selected
 from evcache.zones.transport.in_flight import ExpectReply
 from evcache.zones.transport.lateness import Lateness
@@ -44,6 +45,7 @@ class Pipeline(asyncio.BufferedProtocol):
         *,
         on_silent: Callable[[Any], bool] | None = None,
         on_bytes: Callable[[Any], None] | None = None,
+        traffic: ByteCounter | None = None,
     ) -> None:
         """Make a pipeline that has no socket.
 
@@ -59,6 +61,7 @@ class Pipeline(asyncio.BufferedProtocol):
             on_silent: Called when reads wait and no byte arrives (see `silence`). If it returns True, the reads fail with
                 `NodeSilent`, so that their callers can read another zone.
             on_bytes: Called with the first byte after a silence, and after reported timeouts.
+            traffic: Counter of its bytes. If None, the pipeline has its own.
         """
         self.name = name
         self.heard_at = 0.0
@@ -73,7 +76,9 @@ class Pipeline(asyncio.BufferedProtocol):
         self._lateness = Lateness(lag)
         self._timeouts_in_a_row = 0
         self._transport: asyncio.Transport | None = None
-        self._exchange = selected.SELECTED.new_exchange(name, loop, limits, lag, self._begin, self._wake_at)
+        self._exchange = selected.SELECTED.new_exchange(
+            name, loop, limits, lag, self._begin, self._wake_at, traffic or ByteCounter()
+        )
         # Operations of a `Transport`, without a method in between.
         self.get = self._exchange.get
         self.read = self._exchange.read

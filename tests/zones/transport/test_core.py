@@ -14,6 +14,7 @@ from evcache.zones.errors import NodeError
 from evcache.zones.protocol.fields import NO_FLAGS, Fields
 from evcache.zones.protocol.replies import STATUSES, Hit, Reply
 from evcache.zones.transport.batches import ExpectEach, ExpectHits, ExpectValues
+from evcache.zones.transport.byte_counter import ByteCounter
 from evcache.zones.transport.core.looks import Look
 from evcache.zones.transport.core.selected import COMPILED, PURE, select
 from evcache.zones.transport.in_flight import (
@@ -292,7 +293,7 @@ def test_replies_and_items_have_the_hash_of_their_fields(core):
 
 def exchange_and_read():
     loop = asyncio.new_event_loop()
-    exchange = COMPILED.new_exchange("node-1", loop, ConnectionLimits(), None, lambda: None, lambda _: None)
+    exchange = COMPILED.new_exchange("node-1", loop, ConnectionLimits(), None, lambda: None, lambda _: None, ByteCounter())
     exchange.room = 1
     read = exchange.read(b"k", Fields(b"v"), 1.0)
     loop.close()

@@ -25,6 +25,7 @@ from aiomcache.pool import Connection
 from evcache.zones.protocol.decoder import MAX_VALUE_BYTES
 from evcache.zones.protocol.replies import Reply, leaves_connection_in_sync
 from evcache.zones.protocol.requests import PROBE_KEY
+from evcache.zones.transport.byte_counter import ByteCounter
 from evcache.zones.transport.classic.pool import ClassicPool, Dial, PoolLimits
 from evcache.zones.transport.classic.replies import Fetched, refusal
 from evcache.zones.transport.classic.wire import OutOfStep
@@ -65,12 +66,19 @@ class ClassicClient:
         limits: PoolLimits,
         *,
         connect_timeout: float,
+        traffic: ByteCounter,
         on_server_end: Callable[[], None] | None = None,
         name: str = "a server",
     ) -> None:
         """Make a client inside a running event loop. It has no connection. The arguments are those of `ClassicPool`."""
         self._pool = ClassicPool(
-            dial, limits, connect_timeout=connect_timeout, greet=_greet, on_server_end=on_server_end, name=name
+            dial,
+            limits,
+            connect_timeout=connect_timeout,
+            greet=_greet,
+            traffic=traffic,
+            on_server_end=on_server_end,
+            name=name,
         )
 
     @property

@@ -1,8 +1,7 @@
 """Transport for servers that speak only the classic text protocol.
 
 Each request is a task on the classic client, with the deadline of the request. A cancelled caller does not cancel the task:
-the task reads the reply, and drops it. At the deadline the task ends together with its
-connection, which the pool replaces.
+the task reads the reply, and drops it. At the deadline the task ends together with its connection, which the pool replaces.
 
 On one pipelined connection, a server sees the requests of a client in the order of the calls. Here they travel on several
 connections, so a request waits for earlier writes to its own keys. Otherwise the older of two writes could arrive last.
@@ -29,6 +28,7 @@ from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.operations import StoreMode
 from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.protocol.requests import PROBE_KEY
+from evcache.zones.transport.byte_counter import ByteCounter
 from evcache.zones.transport.classic import operations
 from evcache.zones.transport.classic.client import ClassicClient, Refused
 from evcache.zones.transport.classic.failures import node_error
@@ -52,6 +52,7 @@ class ClassicConnection:
         limits: ConnectionLimits,
         pool: PoolLimits,
         connect_timeout: float,
+        traffic: ByteCounter,
         on_draining: Callable[[ClassicConnection], None],
         on_closed: Callable[[ClassicConnection, NodeUnavailable], None],
         on_timeouts: Callable[[ClassicConnection, int, int], None] | None = None,
@@ -66,6 +67,7 @@ class ClassicConnection:
             limits: Limits on waiting requests.
             pool: Limits of the pool.
             connect_timeout: Seconds for opening a socket.
+            traffic: Counter of the bytes of all sockets.
             on_draining: Called when the transport takes no more requests, and some have no answer yet.
             on_closed: Called once with the reason, when the transport has ended.
             on_timeouts: See `PipelinedConnection`. It also gets requests that were lost with one of several connections,
@@ -85,7 +87,7 @@ class ClassicConnection:
         # One timer for each request, instead of one for each of its steps.
         self._longest = pool.acquire + (pool.operation or math.inf)
         self._client = ClassicClient(
-            dial, pool, connect_timeout=connect_timeout, on_server_end=self._server_ended, name=name
+            dial, pool, connect_timeout=connect_timeout, traffic=traffic, on_server_end=self._server_ended, name=name
         )
         self._turns = asyncio.Semaphore(pool.connections)  # a task that holds one finds a connection in the pool
         self._table = RequestTable()

@@ -26,6 +26,7 @@ from functools import partial
 from aiomcache.pool import Connection
 
 from evcache.zones.transport.base import peers_of
+from evcache.zones.transport.byte_counter import ByteCounter
 from evcache.zones.transport.classic.wire import PooledSocket, exchange
 from evcache.zones.validation import at_least_one, positive_seconds
 
@@ -83,6 +84,7 @@ class ClassicPool:
         *,
         connect_timeout: float,
         greet: Greet,
+        traffic: ByteCounter,
         on_server_end: Callable[[], None] | None = None,
         name: str = "a server",
     ) -> None:
@@ -94,6 +96,7 @@ class ClassicPool:
             connect_timeout: Seconds for opening a connection, `greet` included.
             greet: Checks that a new connection answers. The first connection of a pool is not greeted, because no other
                 connection could serve the caller that waits for it.
+            traffic: Counter of the bytes of all connections.
             on_server_end: Called when the server has ended a connection that the pool has lent, or could lend.
             name: The server's name in the log.
         """
@@ -103,6 +106,7 @@ class ClassicPool:
         self._on_server_end = on_server_end
         self._loop = asyncio.get_running_loop()
         self._greet = greet
+        self._traffic = traffic
         self._name = name
         self._idle: deque[tuple[PooledSocket, float]] = deque()  # the one used last is at the right, and is used next
         self._used: set[PooledSocket] = set()
@@ -276,7 +280,7 @@ class ClassicPool:
         made: list[PooledSocket] = []
 
         def make() -> PooledSocket:
-            made.append(PooledSocket(self._loop, self._ended))
+            made.append(PooledSocket(self._loop, self._ended, self._traffic))
             return made[-1]
 
         try:

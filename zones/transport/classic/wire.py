@@ -13,20 +13,45 @@ from typing import cast
 from aiomcache.exceptions import ClientException
 from aiomcache.pool import Connection
 
+from evcache.zones.transport.byte_counter import ByteCounter
+
 
 class OutOfStep(ClientException):
     """The server sent bytes that are not the reply to the request."""
 
 
+class _CountingWriter(asyncio.StreamWriter):
+    """Writer that counts its bytes. The classic transport sends with `write` only."""
+
+    def __init__(
+        self,
+        transport: asyncio.WriteTransport,
+        protocol: asyncio.StreamReaderProtocol,
+        reader: asyncio.StreamReader,
+        loop: asyncio.AbstractEventLoop,
+        traffic: ByteCounter,
+    ) -> None:
+        super().__init__(transport, protocol, reader, loop)
+        self._traffic = traffic
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write bytes."""
+        self._traffic.sent += len(data)
+        super().write(data)
+
+
 class PooledSocket(asyncio.StreamReaderProtocol):
     """Socket with a reader and a writer. It notices bytes and ends that come while no request is in flight."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[PooledSocket], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_end: Callable[[PooledSocket], None], traffic: ByteCounter
+    ) -> None:
         """Make a socket that is not connected.
 
         Args:
             loop: Event loop of the socket.
             on_end: Called with the socket when the server closes it, or sends bytes without a request.
+            traffic: Counter of the bytes that are written and received.
         """
         self.reader = asyncio.StreamReader(loop=loop)
         super().__init__(self.reader, loop=loop)
@@ -39,16 +64,19 @@ class PooledSocket(asyncio.StreamReaderProtocol):
         """True once the pool has lent it, or could."""
         self._loop_of_writer = loop
         self._on_end = on_end
+        self._traffic = traffic
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Handle an event of the loop."""
         super().connection_made(transport)
         # By its kind, not by its class: uvloop's transports are not asyncio's.
-        writer = asyncio.StreamWriter(cast("asyncio.Transport", transport), self, self.reader, self._loop_of_writer)
+        socket = cast("asyncio.Transport", transport)
+        writer = _CountingWriter(socket, self, self.reader, self._loop_of_writer, self._traffic)
         self.streams = Connection(self.reader, writer)
 
     def data_received(self, data: bytes) -> None:
         """Handle an event of the loop."""
+        self._traffic.received += len(data)
         super().data_received(data)
         if not self.busy:
             self._ended()

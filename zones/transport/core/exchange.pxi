@@ -17,6 +17,7 @@ cdef class Exchange:
     cdef object _lag
     cdef object _begin
     cdef object _wake_at
+    cdef object _traffic
     cdef Py_ssize_t _max_queued_bytes
     cdef double _silence
     cdef WriteQueue _queue
@@ -25,7 +26,7 @@ cdef class Exchange:
     cdef list _ready  # reads with an outcome whose callers are woken soon
     cdef object _wake_ready
 
-    def __init__(self, name, loop, limits, lag, begin, wake_at):
+    def __init__(self, name, loop, limits, lag, begin, wake_at, traffic):
         self.waiting = deque()
         self.timer_at = float("inf")
         self._name = name
@@ -37,7 +38,8 @@ cdef class Exchange:
         self._wake_at = wake_at
         self._max_queued_bytes = limits.max_queued_bytes
         self._silence = limits.silence
-        self._queue = WriteQueue(loop, self.waiting)
+        self._traffic = traffic
+        self._queue = WriteQueue(loop, self.waiting, traffic)
         self._decoder = Decoder()
         self._send = self.send
         self._ready = []
@@ -60,6 +62,7 @@ cdef class Exchange:
 
     def landed(self, count):
         """Take bytes that were written to `landing`. See `exchange.Exchange.landed`."""
+        self._traffic.received += count
         self._decoder.landed(count)
 
     def open(self, transport):
@@ -186,6 +189,7 @@ cdef class Exchange:
 
     def receive(self, bytes data not None, Py_ssize_t timeouts):
         """Give each waiter the replies that these bytes complete. See `matching.match`."""
+        self._traffic.received += PyBytes_GET_SIZE(data)
         return match(self._decoder, self.waiting, data, self._name, timeouts)
 
     cdef int _wake_soon(self, Read read) except -1:

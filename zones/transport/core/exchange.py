@@ -20,6 +20,7 @@ from evcache.zones.protocol.operations import EncodedStore
 from evcache.zones.protocol.packet import Packet
 from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.transport.batches import ExpectHits, ExpectValues
+from evcache.zones.transport.byte_counter import ByteCounter
 from evcache.zones.transport.core.encoding import encode_gets, encode_reads
 from evcache.zones.transport.core.matching import match
 from evcache.zones.transport.core.write_queue import WriteQueue
@@ -38,6 +39,7 @@ class Exchange:
         "_loop",
         "_name",
         "_queue",
+        "_traffic",
         "_wake_at",
         "batched",
         "opaque",
@@ -55,6 +57,7 @@ class Exchange:
         lag: LoopLag | None,
         begin: Callable[[], None],
         wake_at: Callable[[float], None],
+        traffic: ByteCounter,
     ) -> None:
         """Make the exchange of a connection that has no socket.
 
@@ -65,6 +68,7 @@ class Exchange:
             lag: Lag of the event loop. It is watched while requests wait for the end of an iteration.
             begin: Called when a request is sent and no other waits, before the request is added.
             wake_at: Called with the nearest time at which the connection must look at the requests.
+            traffic: Counter of the bytes that are written and received.
         """
         self.waiting: deque[ExpectReply] = deque()
         """Requests whose reply has not been read, the oldest first."""
@@ -84,7 +88,8 @@ class Exchange:
         self._lag = lag
         self._begin = begin
         self._wake_at = wake_at
-        self._queue = WriteQueue(loop, self.waiting)
+        self._traffic = traffic
+        self._queue = WriteQueue(loop, self.waiting, traffic)
         self._decoder = Decoder()
 
     @property
@@ -104,6 +109,7 @@ class Exchange:
 
     def landed(self, count: int) -> None:
         """Take this number of bytes, which were written to the beginning of `landing`. They complete no reply."""
+        self._traffic.received += count
         self._decoder.landed(count)
 
     # The socket.
@@ -243,4 +249,5 @@ class Exchange:
         Raises:
             ProtocolError: The connection is out of sync.
         """
+        self._traffic.received += len(data)
         return match(self._decoder, self.waiting, data, self._name, timeouts)

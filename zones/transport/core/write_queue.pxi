@@ -16,11 +16,13 @@ cdef class WriteQueue:
     cdef bint _flush_is_due
     cdef bint _is_alone
     cdef bint _is_paused
+    cdef object _traffic
     cdef object _transport
 
-    def __init__(self, loop, in_flight):
+    def __init__(self, loop, in_flight, traffic):
         self._loop = loop
         self._in_flight = in_flight
+        self._traffic = traffic
         self._parts = []
         self._flush = self.flush
 
@@ -41,6 +43,7 @@ cdef class WriteQueue:
                 self._write()
             return False
         if self._is_alone and not rest and self._transport is not None and len(self._in_flight) == 1:
+            self._traffic.sent += PyBytes_GET_SIZE(data)
             self._transport.write(data)
             return True
         self._parts.append(data)
@@ -66,6 +69,7 @@ cdef class WriteQueue:
 
     cdef int _write(self) except -1:
         cdef list parts = self._parts
+        cdef Py_ssize_t size = self.bytes_queued
         if not parts or self._is_paused or self._transport is None:
             return 0
         self._parts = []
@@ -73,6 +77,7 @@ cdef class WriteQueue:
         if self._has_large:
             self._write_in_parts(self._transport, parts)
         else:
+            self._traffic.sent += size
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
         return 0
 
@@ -80,6 +85,7 @@ cdef class WriteQueue:
         """Write until the transport pauses the queue. Keep the rest."""
         cdef Py_ssize_t following = 0
         for following, run in runs(parts):
+            self._traffic.sent += len(run)
             transport.write(run)
             if self._is_paused:
                 break
