@@ -25,6 +25,7 @@ from evcache.zones.routing.zone_order import move_to_end, read_order
 from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone, difference
 from evcache.zones.zone_pool import ZonePool, make_rings
+from evcache.zones.zone_traffic import TrafficCounters
 
 # Seconds in which a node that left the topology may answer earlier requests. Longer than any sensible write timeout.
 RETIRE_SECONDS = 5.0
@@ -73,6 +74,8 @@ class Cluster:
         """Source that the cluster follows."""
         self._guard = guard
         self.view: ClusterSnapshot | None = None
+        self.traffic = TrafficCounters()
+        """Bytes by zone, since the cluster was made. Those of the gutter have its name."""
         self._events = events
         self._gutter = gutter
         self._gutter_pool: ZonePool | None = None
@@ -218,11 +221,13 @@ class Cluster:
             lag=self._lag,
             on_change=partial(self._node_changed, zone),
             on_handshake=partial(self._handshake, zone),
+            traffic=self.traffic.of(zone),
         )
 
     def _gutter_nodes(self) -> ZonePool | None:
         if self._gutter is not None and self._gutter_pool is None:
-            nodes = [Node(endpoint, self._settings, lag=self._lag) for endpoint in self._gutter.nodes]
+            traffic = self.traffic.of(self._gutter.name)
+            nodes = [Node(endpoint, self._settings, lag=self._lag, traffic=traffic) for endpoint in self._gutter.nodes]
             self._gutter_pool = ZonePool(self._gutter, nodes)
         return self._gutter_pool
 
