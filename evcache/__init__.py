@@ -46,7 +46,7 @@ from evcache.reads.hedging import Hedging
 from evcache.replication.gutter import Gutter
 from evcache.replication.handoff.hints import Hints
 from evcache.results import Item, Outcome, RemovalCause, Source, WriteResult
-from evcache.stats import LoadStats, Stats
+from evcache.stats import LoadStats, Stats, ZoneTraffic
 from evcache.telemetry import Telemetry
 from evcache.values.codec import Codec, StandardCodec
 from evcache.write_behind.api import BufferFull, WriteBehind
@@ -152,6 +152,7 @@ __all__ = [
     "WriteResult",
     "Zone",
     "ZoneCheck",
+    "ZoneTraffic",
 ]
 
 # The service configures logging. Without a handler of the library, Python would print warnings to stderr.

@@ -43,7 +43,7 @@ from evcache.replication.repair.read_repair import ReadRepair
 from evcache.replication.repair.sampling import RepairSampler
 from evcache.replication.seen_versions import SeenVersions
 from evcache.replication.version_support import VersionSupport, zones_without_versions
-from evcache.stats import Stats
+from evcache.stats import Stats, ZoneTraffic
 from evcache.telemetry import Activation, Instrument, ObservedClient
 from evcache.telemetry.counters import Counters
 from evcache.telemetry.metric_source import ClientMetricsSource
@@ -277,6 +277,10 @@ class Runtime:
             topology_error=self.cluster.topology_error,
             topology_held=self.cluster.topology_held,
             zones_without_versions=zones_without_versions(self.cluster.nodes),
+            traffic={
+                zone: ZoneTraffic(counter.sent, counter.received, is_local=zone == self._config.local_zone)
+                for zone, counter in self.cluster.traffic.by_zone().items()
+            },
             writes_resent=self.writer.resent,
             versions_refused=self.hlc.refused,
             hints=0 if handoff is None else len(handoff.hints),

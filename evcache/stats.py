@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evcache.invalidation.bus import BusStats
@@ -30,6 +31,22 @@ class LoadStats:
 
 
 @dataclass(frozen=True, slots=True)
+class ZoneTraffic:
+    """Bytes on the connections to the nodes of one zone, those of handshakes and probes included.
+
+    They are the bytes of the memcached protocol. TLS and TCP add their own, which the client does not see. Bytes that the
+    client handed to a socket are sent, also if the connection then ended.
+    """
+
+    sent: int
+    """Bytes of requests."""
+    received: int
+    """Bytes of replies."""
+    is_local: bool
+    """True for the zone of `local_zone`. False for all zones of a client that has none, and for the gutter."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """State of a client at one moment. Counts begin with the creation of the client."""
 
@@ -49,6 +66,12 @@ class Stats:
     """Zones with a server that keeps no versions: memcached before 1.6.27, a classic server, or one that runs with `-C`.
 
     These zones order writes by arrival. Tombstones, repair, hints and monotonic reads are off there.
+    """
+    traffic: Mapping[str, ZoneTraffic]
+    """Bytes to and from each zone, by its name. The gutter has the name `gutter`.
+
+    A zone has an entry from the first topology with it on, also after it left the topology. The counts never fall: they
+    continue when the zone returns, and after the client is closed and opened again.
     """
     writes_resent: int
     """Number of writes that were sent again, because a zone held a newer version that this client had not seen."""

@@ -25,6 +25,7 @@ NAMES = {
         NodeSilent NodeTimeout NodeUnavailable Outcome PoolLimits ProtocolError QueueFull RemovalCause ServerError
         SocketDialer Source StaleReplica StandardCodec StaticDiscovery Stats Subscription Telemetry Topology
         TopologyGuard Unsupported UsageError ValueTooLarge WriteBehind WriteBehindStats WriteResult Zone ZoneCheck
+        ZoneTraffic
     """,
     "evcache.zones": """
         Discovery Endpoint EnvironmentDiscovery FileDiscovery FoundNodes Look LookupDiscovery LookupZone Mode

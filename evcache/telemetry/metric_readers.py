@@ -74,6 +74,13 @@ def leases(source: ClientMetricsSource) -> Iterable[Value]:
     return [(loads.leases_won, ("won",)), (loads.leases_lost, ("lost",))]
 
 
+def traffic(source: ClientMetricsSource) -> Iterable[Value]:
+    """Yield the bytes sent to each zone and received from it."""
+    for zone, of_zone in source.stats().traffic.items():
+        yield of_zone.sent, (zone, of_zone.is_local, "transmit")
+        yield of_zone.received, (zone, of_zone.is_local, "receive")
+
+
 HIT = {True: "hit", False: "miss"}
 """Values of `evcache.result`."""
 

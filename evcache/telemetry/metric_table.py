@@ -24,6 +24,7 @@ from evcache.telemetry.metric_readers import (
     of_stats,
     retry_while_changing,
     topology_age,
+    traffic,
     zones_of,
     zones_without_versions,
 )
@@ -193,6 +194,14 @@ METRICS = (
         "1 while the guard holds back the latest topology",
         of_stats(lambda stats: bool(stats.topology_held)),
         max,
+    ),
+    Metric(
+        "evcache.zone.io",
+        "counter",
+        "By",
+        ("evcache.zone", "evcache.zone.local", "network.io.direction"),
+        "bytes to a zone (`transmit`) and from it (`receive`); `evcache.zone.local` is true for the local zone",
+        traffic,
     ),
     Metric(
         "evcache.zone.out",

@@ -9,6 +9,7 @@ NODE = "evcache_zone, server_address, server_port"
 NODE_LEGEND = "{{evcache_zone}} {{server_address}}:{{server_port}}"
 
 PER_SECOND = "cps"
+BYTES_PER_SECOND = "Bps"
 HIT = 'evcache_result="hit"'
 UP = (("down", "red"), ("up", "green"))
 READ = (("read", "green"), ("out", "red"))
@@ -287,6 +288,22 @@ ROWS = (
                 "none",
                 (gauge("max", "db_namespace", "evcache_topology_held"),),
                 12,
+            ),
+            Panel(
+                "Bytes per zone",
+                "transmit: to the nodes of the zone. receive: from them. TLS and TCP add their own bytes.",
+                BYTES_PER_SECOND,
+                (by("evcache_zone, network_io_direction", "evcache_zone_io_bytes_total"),),
+                12,
+                stacked=True,
+            ),
+            Panel(
+                "Bytes across zones",
+                "All zones but the local one, and the gutter. A process without a local zone counts all of its bytes.",
+                BYTES_PER_SECOND,
+                (by("network_io_direction", "evcache_zone_io_bytes_total", 'evcache_zone_local="false"'),),
+                12,
+                stacked=True,
             ),
         ),
     ),

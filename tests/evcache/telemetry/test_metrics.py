@@ -78,6 +78,23 @@ async def test_zone_is_down(zones, bench):
     assert bench.points("evcache.zone.out") == {("a",): 0, ("b",): 0}
 
 
+@produces("evcache.zone.io", zones=2)
+async def test_bytes_by_zone(zones, bench):
+    """By direction, and by True for the local zone."""
+    cache = await measured_client(zones, bench, gutter=Gutter(add_gutter(zones)))
+    await cache.set("k", b"v", consistency="all")
+    traffic = cache.stats().traffic
+    assert min(traffic["a"].sent, traffic["a"].received, traffic["b"].sent, traffic["b"].received) > 0
+    assert bench.points("evcache.zone.io") == {
+        ("a", True, "transmit"): traffic["a"].sent,
+        ("a", True, "receive"): traffic["a"].received,
+        ("b", False, "transmit"): traffic["b"].sent,
+        ("b", False, "receive"): traffic["b"].received,
+        ("gutter", False, "transmit"): 0,
+        ("gutter", False, "receive"): 0,
+    }
+
+
 @produces("evcache.zone.without_versions", zones=2, versions={"a": "1.6.18", "b": "1.6.38"})
 async def test_zone_that_keeps_no_versions(zones, bench):
     await measured_client(zones, bench)
@@ -379,4 +396,4 @@ def test_names_and_units_follow_the_conventions(metric):
     assert metric.unit in ("s", "By") or (metric.unit[0] == "{" and (metric.unit[-2:] != "s}" or metric.unit == "{loss}"))
     assert metric.description
     for attribute in metric.attributes:
-        assert attribute.startswith(("evcache.", "db.", "server.", "error."))
+        assert attribute.startswith(("evcache.", "db.", "server.", "error.", "network."))

@@ -168,10 +168,12 @@ def test_exporters_read_from_other_threads(caplog):
     bench = Bench()
     stop = threading.Event()
     seen = []
+    traffic = []
 
     def collect():
         while not stop.is_set():
             seen.append(sum(bench.points("evcache.reads").values()))
+            traffic.append(bench.points("evcache.zone.io").get(("a", True, "receive"), 0))
             assert bench.points("evcache.node.up")
 
     async def main():
@@ -199,4 +201,6 @@ def test_exporters_read_from_other_threads(caplog):
     asyncio.run(main())
     assert len(seen) > 5
     assert seen == sorted(seen)
+    assert traffic == sorted(traffic)
+    assert traffic[-1] > traffic[0] > 0
     assert [record.getMessage() for record in caplog.records if "opentelemetry" in record.name] == []
