@@ -172,12 +172,14 @@ class Runtime:
 
         # Reads.
         self.failover_budget = TokenBucket(config.failover.ratio, config.failover.burst)
+        self.standby_budget = TokenBucket(config.failover.ratio, config.failover.burst)
         self.hedged_reader = None if config.hedging is None else HedgedReader(config.hedging, self.hooks)
         context = ReadContext(
             clock=hlc,
             seen=seen_versions,
             repair=self.repair,
             budget=self.failover_budget,
+            standby_budget=self.standby_budget,
             gutter=gutter,
             hooks=self.hooks,
             sampler=RepairSampler(config.read_repair_chance if self.repair.enabled else 0.0),
@@ -291,8 +293,8 @@ class Runtime:
             repairs_running=self.repair.running,
             repairs=self.repair.done,
             repairs_skipped=self.repair.skipped,
-            failovers=self.failover_budget.taken,
-            failovers_denied=self.failover_budget.denied,
+            failovers=self.failover_budget.taken + self.standby_budget.taken,
+            failovers_denied=self.failover_budget.denied + self.standby_budget.denied,
             decode_errors=self.decoding.errors,
             hedges=0 if self.hedged_reader is None else self.hedged_reader.budget.taken,
             background_tasks=len(self.background),

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
+from evcache.zones.topology.model import Mode
+
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
@@ -91,6 +93,8 @@ class WriteResult:
     """Version of the write. None on servers without versions."""
     zones: Mapping[str, Outcome]
     """Outcome by zone. A zone that was still under way when the call returned is `pending`, and continues."""
+    fell_short: tuple[Mode, ...] = ()
+    """Sets of zones in which too few acknowledged, while there are standby zones: read-write, standby, or both."""
 
     def __bool__(self) -> bool:
         return self.met

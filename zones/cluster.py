@@ -23,7 +23,7 @@ from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.routing.ketama import Ring
 from evcache.zones.routing.zone_order import move_to_end, read_order
 from evcache.zones.snapshot import ClusterSnapshot
-from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone, difference
+from evcache.zones.topology.model import Endpoint, Topology, Zone, difference
 from evcache.zones.zone_pool import ZonePool, make_rings
 from evcache.zones.zone_traffic import TrafficCounters
 
@@ -181,27 +181,29 @@ class Cluster:
         readable = [zone.name for zone in topology.readable]
         local = self.local_zone.readable(topology)
         if before is not None and topology != before.topology:
-            names = ", ".join(
-                f"{zone.name} ({zone.mode})" if zone.mode is Mode.WRITE_ONLY else zone.name for zone in topology.zones
-            )
             _log.info(
                 "topology changed: %d nodes added, %d removed; the zones are %s",
                 len(change.added),
                 len(change.removed),
-                names,
+                topology.names_and_modes,
             )
         order = read_order(local, readable, self._seed)
+        standby_names = [zone.name for zone in topology.standby]
+        standby = tuple(pools[name] for name in read_order(self.local_zone.name_in(topology), standby_names, self._seed))
         ejected = frozenset(name for name in readable if pools[name].is_ejected)
         self._count_ejected(len(ejected), len(readable))
+        readers = tuple(pools[name] for name in move_to_end(ejected, order))
         self.view = ClusterSnapshot(
             topology=topology,
             local=local,
             writers=tuple(pools.values()),
-            readers=tuple(pools[name] for name in move_to_end(ejected, order)),
+            readers=readers,
+            standby=standby,
+            read_order=readers + standby,
             preferred_zone=order[0],
             ejected=ejected,
             gutter=self._gutter_nodes(),
-            max_attempts=len(order) + (self._gutter is not None),
+            max_attempts=len(readers + standby) + (self._gutter is not None),
             sharded=any(len(pool.nodes) > 1 for pool in pools.values()),
             health=self._health,
             lag=self._lag,
@@ -265,7 +267,14 @@ class Cluster:
         pools = {pool.name: pool for pool in view.readers}
         readers = tuple(pools[name] for name in move_to_end(ejected, order))
         local = self.local_zone.readable(view.topology)
-        return replace(view, local=local, readers=readers, preferred_zone=order[0], ejected=ejected)
+        return replace(
+            view,
+            local=local,
+            readers=readers,
+            read_order=readers + view.standby,
+            preferred_zone=order[0],
+            ejected=ejected,
+        )
 
     def _change_ejected(self, view: ClusterSnapshot, ejected: frozenset[str]) -> None:
         # Calls in progress keep their snapshot. The new order of zones applies to later calls.

@@ -23,7 +23,11 @@ class ClusterSnapshot:
     writers: tuple[ZonePool, ...]
     """All zones."""
     readers: tuple[ZonePool, ...]
-    """Readable zones in this client's order of reads. Ejected zones come last."""
+    """Readable zones in this client's order of reads. Ejected zones come last. Consistency levels count these."""
+    standby: tuple[ZonePool, ...]
+    """Standby zones (see `Mode.STANDBY`) in this client's order of reads."""
+    read_order: tuple[ZonePool, ...]
+    """Zones that a read may ask: the readable zones, then the standby zones."""
     preferred_zone: str
     """Zone of this client's reads while all nodes are healthy: the local zone, if there is one."""
     ejected: frozenset[str]
@@ -31,7 +35,7 @@ class ClusterSnapshot:
     gutter: ZonePool | None
     """Nodes outside all zones, for keys that no zone can serve. None if there are none."""
     max_attempts: int
-    """Number of places where a read may look: the readable zones, and the gutter if there is one."""
+    """Number of places where a read may look: the zones of `read_order`, and the gutter if there is one."""
     sharded: bool
     """True if any zone has more than one node, so that the ring position of a key matters."""
     health: HealthCounters

@@ -31,6 +31,7 @@ class ZonePool:
         """
         self.name = zone.name
         self.readable = zone.mode is Mode.READ_WRITE
+        self.standby = zone.mode is Mode.STANDBY
         self.nodes = tuple(nodes)
         self.only = self.nodes[0] if len(self.nodes) == 1 else None
         """The node, if there is one alone."""

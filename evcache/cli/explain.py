@@ -127,7 +127,7 @@ async def _explain(target: Target, key: str) -> Explanation:
     return Explanation(
         key=full.decode("ascii", "backslashreplace"),
         position=ring_position(full),
-        read_order=[pool.name for pool in view.readers],
+        read_order=[pool.name for pool in view.read_order],
         coordinator_order=[pool.name for pool in view.coordinators(full)],
         zones={pool.name: report for pool, report in zip(view.writers, reports, strict=True)},
     )

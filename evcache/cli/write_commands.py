@@ -22,7 +22,7 @@ from evcache.hooks import HintEnd, Hooks
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, WriteResult
 from evcache.zones.health.circuit_breaker import CircuitLimits
 from evcache.zones.nodes.settings import NodeSettings
-from evcache.zones.topology.model import Topology
+from evcache.zones.topology.model import Mode, Topology
 from evcache.zones.validation import zero_or_more
 
 # A service probes a dead node up to 30 s apart, because many processes probe it. A command is one process that waits for
@@ -48,6 +48,8 @@ class Report:
     zones: Mapping[str, Outcome]
     missed: list[str]
     """Zones that may not have the write. The command does not deliver it after its end."""
+    fell_short: tuple[Mode, ...] = ()
+    """Modes of the sets of zones in which too few have the write."""
 
 
 class ZoneProgress(Hooks):
@@ -105,15 +107,21 @@ def report(
         if zones.get(zone) in MAY_BE_DELIVERED and end in DELIVERED:
             zones[zone] = DELIVERED[end]
     having = {zone for zone, outcome in zones.items() if outcome in acknowledged}
-    readable = [zone.name for zone in topology.readable]
-    met = len(having.intersection(readable)) >= level.required(len(readable))
-    return Report(met, None if result is None else result.version, zones, [zone for zone in zones if zone not in having])
+    sets = {Mode.READ_WRITE: topology.readable, Mode.STANDBY: topology.standby}
+    fell_short = tuple(
+        mode
+        for mode, members in sets.items()
+        if members and len(having.intersection(zone.name for zone in members)) < level.required(len(members))
+    )
+    missed = [zone for zone in zones if zone not in having]
+    return Report(not fell_short, None if result is None else result.version, zones, missed, fell_short)
 
 
 def lines(found: Report, wait: float) -> list[str]:
     """Return the lines of a report. `wait`: seconds for which the command waits for zones."""
     version = "" if found.version is None else f", version {found.version}"
-    text = [f"done{version}" if found.met else "not done: too few zones acknowledged"]
+    standby = "standby " if found.fell_short == (Mode.STANDBY,) else ""
+    text = [f"done{version}" if found.met else f"not done: too few {standby}zones acknowledged"]
     width = max(map(len, found.zones))
     text += [f"  {zone:<{width}}  {outcome.value}" for zone, outcome in found.zones.items()]
     if found.missed:

@@ -127,7 +127,7 @@ class Lookup:
             for key in keys:
                 self._report_read(zones, key, found.get(key))
         required = request.reads.consistency.required(len(zones.readers))
-        is_unavailable = not answered and len(failures) == len(zones.readers)  # otherwise a zone was not waited for
+        is_unavailable = not answered and len(failures) >= len(zones.readers)  # otherwise a zone was not waited for
         if is_unavailable:
             self._hooks.error_as_miss(CacheUnavailable("get_or_load_many", failures))
         elif answered < required:

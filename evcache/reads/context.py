@@ -64,6 +64,8 @@ class ReadContext:
     repair: ReadRepair
     budget: TokenBucket
     """Budget of requests to remote zones."""
+    standby_budget: TokenBucket
+    """Budget of requests to standby zones. Each read that comes to them adds its tokens."""
     gutter: GutterPool | None
     hooks: Hooks
     sampler: RepairSampler
@@ -89,15 +91,21 @@ class ReadContext:
     ) -> None:
         """Start to copy the winner to the zones that answered with nothing or with an older version. Returns at once.
 
+        A hit of a standby zone is compared in all zones first. The readable zones may hold nothing, and a copy of an older
+        version would then be the latest version there.
+
         Args:
             view: Zones of the read.
             key: Key with its namespace.
-            winner: The item that the read returns, from a readable zone.
+            winner: The item that the read returns, from a zone.
             answers: Answers of the zones.
             asked_at: Time at which the client asked for the winner, on the event loop's clock.
         """
+        if view.standby and any(pool.name == winner.zone for pool in view.standby):
+            self.repair.start_comparison(view, key)
+            return
         position = view.ring_position(key)
-        nodes = {pool.name: pool.node(position) for pool in view.readers}
+        nodes = {pool.name: pool.node(position) for pool in view.read_order}
         missed, stale = stale_replicas(winner, answers)
         self.repair.repair(
             view,

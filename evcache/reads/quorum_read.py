@@ -1,37 +1,67 @@
-"""Reads of one key at `QUORUM`, `ALL_MINUS_ONE` and `ALL`: several zones are asked at once, and the latest version wins."""
+"""Reads of one key at `QUORUM`, `ALL_MINUS_ONE` and `ALL`: several zones are asked at once, and the latest version wins.
+
+If enough zones answered and none has the key, the standby zones are asked at the same level. A value that too few of them
+confirm may be out of date, so it is not returned: the read is the miss that the other zones reported.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from evcache.errors import StaleReplica
 from evcache.reads.context import ReadCall, ReadContext
 from evcache.replication.commands.node_requests import get
-from evcache.replication.reconcile import Answer, ZoneHit, check_answered, is_decided, latest_of, reject_if_older
+from evcache.replication.reconcile import (
+    Answer,
+    ZoneHit,
+    check_answered,
+    count_answered,
+    is_decided,
+    latest_of,
+    reject_if_older,
+)
 from evcache.zones._tasks import unattended
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
+from evcache.zones.zone_pool import ZonePool
 
 T = TypeVar("T")
 
 
 async def read_quorum(context: ReadContext, call: ReadCall, key: bytes) -> ZoneHit | None:
-    """Ask every zone for a key, and return the item that wins among enough answers. None is a miss.
+    """Ask every readable zone for a key, and return the item that wins among enough answers. None is a miss.
 
     Raises:
         CacheUnavailable: No zone answered.
         ConsistencyError: Fewer zones answered than the level requires.
     """
     view = call.view
-    zones = len(view.readers)
-    required = call.options.consistency.required(zones)
-    position = view.ring_position(key)
     known = context.seen.latest(key)
+    winner, answers = await _ask_all(context, call, key, view.readers, known)
+    zones = len(view.readers)
+    check_answered("get", answers, call.options.consistency.required(zones), zones)
+    if winner is None and view.standby:
+        winner, answers = await _ask_all(context, call, key, view.standby, known)
+        if count_answered(answers, len(view.standby)) < call.options.consistency.required(len(view.standby)):
+            return None
+    if winner is not None:
+        context.note(key, winner)
+        context.repair_others(view, key, winner, answers, call.began_at)
+    return winner
+
+
+async def _ask_all(
+    context: ReadContext, call: ReadCall, key: bytes, pools: Sequence[ZonePool], known: int
+) -> tuple[ZoneHit | None, Mapping[str, Answer]]:
+    """Ask these zones for a key, until enough have answered. Return the item that wins, and the answers."""
+    zones = len(pools)
+    required = call.options.consistency.required(zones)
+    position = call.view.ring_position(key)
     asked: dict[asyncio.Future[Answer], str] = {
         unattended(asyncio.ensure_future(_ask(context, call, key, pool.name, pool.node(position)))): pool.name
-        for pool in view.readers
+        for pool in pools
     }
     arrived: dict[str, Answer] = {}
 
@@ -40,16 +70,11 @@ async def read_quorum(context: ReadContext, call: ReadCall, key: bytes) -> ZoneH
         return is_decided(arrived, required, zones, known)
 
     await wait_until(asked, enter)
-    answers: Mapping[str, Answer] = in_order((pool.name for pool in view.readers), arrived)
+    answers: Mapping[str, Answer] = in_order((pool.name for pool in pools), arrived)
     for zone, answer in answers.items():
         if isinstance(reject_if_older(answer, known), StaleReplica):
             context.hooks.zone_behind(zone)
-    winner, answers = winner_of(answers, known)
-    check_answered("get", answers, required, zones)
-    if winner is not None:
-        context.note(key, winner)
-        context.repair_others(view, key, winner, answers, call.began_at)
-    return winner
+    return winner_of(answers, known)
 
 
 async def _ask(context: ReadContext, call: ReadCall, key: bytes, zone: str, node: Node) -> Answer:

@@ -294,7 +294,7 @@ class Reader:
         zones = len(view.readers)
         if answered < zones and answered < (required := options.consistency.required(zones)):
             problem: CacheError = ConsistencyError("get_many", answered, required, failures, values)
-            if not answered and len(failures) == zones:  # otherwise the call did not wait for some zone
+            if not answered and len(failures) >= zones:  # otherwise the call did not wait for some zone
                 problem = CacheUnavailable("get_many", failures, values)
             self._unavailable(problem, options, None)
         return all_decoded(values, unreadable)

@@ -258,7 +258,7 @@ class ZoneReader:
         self._count_reads()
         attempt = ReadAttempt(known)
         attempt.record(first.name, answer, is_remote=first.name != view.preferred_zone)
-        order = view.readers if first is view.readers[0] else _with_first(first, view.readers)
+        order = view.read_order if first is view.read_order[0] else _with_first(first, view.read_order)
         call = ReadCall(view, fields, options, began_at, began_at + options.timeout)
         return await read_on(self._context, call, key, order, 1, attempt)
 

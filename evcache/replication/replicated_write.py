@@ -17,10 +17,11 @@ from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.commands.touch import TouchCommand
 from evcache.replication.gutter import GUTTER
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
+from evcache.replication.standby_tally import StandbyTally
 from evcache.replication.zone_write import ZoneWrite
 from evcache.results import ACKNOWLEDGED, Outcome
 from evcache.zones.errors import CacheError, NodeError, NodeTimeout, ServerError
-from evcache.zones.topology.model import Topology
+from evcache.zones.topology.model import Mode, Topology
 from evcache.zones.zone_pool import ZonePool
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class ReplicatedWrite:
         "_parts",
         "_send_again",
         "_sent_at",
+        "_standby",
         "_topology",
         "_undecided",
         "acknowledgements",
@@ -58,8 +60,9 @@ class ReplicatedWrite:
         completion: asyncio.Future[None],
         topology: Topology | None = None,
         cause: object = None,
+        standby: StandbyTally | None = None,
     ) -> None:
-        """Make a write. `Replicator.begin` describes the arguments."""
+        """Make a write. `Replicator.begin` describes the arguments. `standby` is None if there are no standby zones."""
         self.command = command
         self.required = required
         """Number of readable zones that must acknowledge."""
@@ -70,6 +73,8 @@ class ReplicatedWrite:
         self.failures: dict[str, CacheError] = {}
         """Error of each zone that did not answer."""
         # Only readable zones count: those of the write, those that may still acknowledge, and those that failed to answer.
+        # Standby zones have their own count.
+        self._standby = standby
         self._counted = 0
         self._undecided = 0
         self._failed = 0
@@ -94,8 +99,17 @@ class ReplicatedWrite:
 
     @property
     def met(self) -> bool:
-        """True if enough zones have acknowledged."""
-        return self.acknowledgements >= self.required
+        """True if enough zones have acknowledged, and enough standby zones, if there are any."""
+        return self.acknowledgements >= self.required and (self._standby is None or self._standby.met)
+
+    @property
+    def fell_short(self) -> tuple[Mode, ...]:
+        """Modes of the sets in which too few zones have acknowledged. Empty if there are no standby zones."""
+        standby = self._standby
+        if standby is None:
+            return ()
+        sets = ((Mode.READ_WRITE, self.acknowledgements >= self.required), (Mode.STANDBY, standby.met))
+        return tuple(mode for mode, is_met in sets if not is_met)
 
     @property
     def everywhere(self) -> bool:
@@ -184,6 +198,8 @@ class ReplicatedWrite:
         self._open += len(writes)
         self._counted += counted
         self._undecided += counted
+        if self._standby is not None:
+            self._standby.add(sum(write.standby for write in writes))
         put = put or ZoneWrite.start
         for write in writes:
             put(write)
@@ -260,6 +276,8 @@ class ReplicatedWrite:
                     self._note_version()
             elif error is not None:
                 self._failed += 1
+        elif write.standby and self._standby is not None:
+            self._standby.report(acknowledged=acknowledged)
         handoff = self._parts.handoff
         if handoff is not None and (not acknowledged or handoff.hints.count):
             self._update_hints(handoff, write.zone, error, acknowledged=acknowledged)
@@ -314,8 +332,11 @@ class ReplicatedWrite:
                     handoff.record_touch(zone, command.key, command.version, command.ttl, self.age)
 
     def _complete_if_decided(self) -> None:
-        acknowledgements, required = self.acknowledgements, self.required
-        if acknowledgements >= required or acknowledgements + self._undecided < required:
+        acknowledgements, required, standby = self.acknowledgements, self.required, self._standby
+        is_decided = acknowledgements >= required or acknowledgements + self._undecided < required
+        if standby is not None:  # both sets are met, or one of them is out of reach
+            is_decided = self.met or acknowledgements + self._undecided < required or standby.is_out_of_reach
+        if is_decided:
             completion = self.completion
             if not completion.done():
                 completion.set_result(None)

@@ -12,6 +12,7 @@ from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.replication.seen_versions import SeenVersions
+from evcache.replication.standby_tally import StandbyTally
 from evcache.replication.zone_write import ZoneWrite
 from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.zone_pool import ZonePool
@@ -42,7 +43,7 @@ class Replicator:
 
         Args:
             view: Zones.
-            options: Names the number of readable zones that must acknowledge.
+            options: Names the number of readable zones that must acknowledge, and with the same rule of standby zones.
             command: Command that the zones get.
             follows: Earlier write of the same call, which this one repeats with a newer version.
         """
@@ -51,7 +52,8 @@ class Replicator:
         if follows is not None:
             cause = follows.cause  # the current span is not that of the call
         required = options.consistency.required(len(view.readers))
-        return ReplicatedWrite(self, command, required, view.loop.create_future(), view.topology, cause)
+        standby = StandbyTally(options.consistency.required(len(view.standby))) if view.standby else None
+        return ReplicatedWrite(self, command, required, view.loop.create_future(), view.topology, cause, standby)
 
     def replicate(
         self,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class ZoneWrite:
     """Write in one zone. It is the waiter that the connection answers, so that the usual case needs no task."""
 
-    __slots__ = ("_done", "_interpret", "_write", "command", "counts", "deadline", "lane", "node", "size", "zone")
+    __slots__ = ("_done", "_interpret", "_write", "command", "counts", "deadline", "lane", "node", "size", "standby", "zone")
 
     size: int
     """Bytes that it takes in its lane."""
@@ -29,6 +29,7 @@ class ZoneWrite:
     def __init__(self, write: ReplicatedWrite, pool: ZonePool, node: Node, deadline: float) -> None:
         self.zone = pool.name
         self.counts = pool.readable
+        self.standby = pool.standby
         self._write = write
         self.node = node
         self.command = write.command

@@ -153,7 +153,7 @@ class BulkWrite(Generic[AnyKey]):
                 self._unanswered.append((sending, outcomes))
             else:
                 self._answered = True
-            self._results[name] = WriteResult(write.met, sending.version, outcomes)
+            self._results[name] = WriteResult(write.met, sending.version, outcomes, write.fell_short)
             step += 1
             if not step % STEP:
                 await asyncio.sleep(0)

@@ -28,14 +28,14 @@ def ordinary_zones(parts: Replicator, view: ClusterSnapshot, command: StoreComma
     """Return the zones of an ordinary write. None if the write takes the general way.
 
     A store is ordinary if it has a version, and neither hints nor listeners wait for the result of each zone.
-    Each node has an open connection, keeps versions and takes the value.
+    Each node has an open connection, keeps versions and takes the value. There are no standby zones, which count separately.
 
     Args:
         parts: Parts of the client.
         view: Zones.
         command: The store.
     """
-    if command.version is None or parts.hooks.of_writes:
+    if command.version is None or parts.hooks.of_writes or view.standby:
         return None
     if parts.handoff is not None and parts.handoff.hints.count:
         return None

@@ -70,6 +70,7 @@ class Writer:
             changes: Receives the start and the end of each write.
         """
         self._hlc = hlc
+        self._coordinator = coordinator
         self._versions = versions
         self._tombstone_ttl = tombstone_ttl
         self._now = now
@@ -167,7 +168,7 @@ class Writer:
             await self._store_in_gutter(view, write, sending.deadline)
             if write.is_lost and options.errors == "raise":
                 raise CacheUnavailable(operation, dict(write.failures))
-        return WriteResult(write.met, sending.version, dict(write.outcomes))
+        return WriteResult(write.met, sending.version, dict(write.outcomes), write.fell_short)
 
     async def write_many(
         self,
@@ -197,6 +198,10 @@ class Writer:
             self.touch_in_background(view, key, ttl, options)
             return WriteResult(met=True, version=None, zones={pool.name: Outcome.PENDING for pool in view.writers})
         deadline = view.loop.time() + options.timeout
+        if view.standby:
+            # The set that is being filled may lack the value. It would answer that there is nothing to touch.
+            await self._coordinator.copy_latest(view, key, deadline)
+            options = options._replace(timeout=max(0.0, deadline - view.loop.time()))
         command = TouchCommand(self._hlc, key, ttl=self.wire_ttl(ttl), known=self._seen_versions.latest(key))
         result = await self.write("touch", view, key, command, options)
         if not result:  # a zone that is down may complete the write before another zone has answered the look

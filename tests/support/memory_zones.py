@@ -110,6 +110,7 @@ class MemoryZones:
 
     versions: the release that the servers imitate, or one for each zone.
     write_only: zones that take writes and are never read.
+    standby: zones of the second set.
     ticking: the servers' clocks tick once a second, as memcached's do, each zone's at another moment.
     The other options are those of `FakeMemcached`.
     """
@@ -121,6 +122,7 @@ class MemoryZones:
         *,
         versions: str | Mapping[str, str] = "1.6.38",
         write_only: Iterable[str] = (),
+        standby: Iterable[str] = (),
         ticking: bool = False,
         **server: Any,
     ) -> None:
@@ -144,7 +146,8 @@ class MemoryZones:
             ]
             for endpoint, fake in zip(endpoints, self.servers[name], strict=True):
                 self._by_label[endpoint.label] = (name, fake)
-            made.append(Zone(name, endpoints, Mode.WRITE_ONLY if name in write_only else Mode.READ_WRITE))
+            mode = Mode.WRITE_ONLY if name in write_only else Mode.STANDBY if name in standby else Mode.READ_WRITE
+            made.append(Zone(name, endpoints, mode))
         self.topology = Topology(tuple(made))
 
     # Time and clients.

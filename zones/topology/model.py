@@ -25,6 +25,13 @@ class Mode(enum.StrEnum):
     READ_WRITE = parsing.READ_WRITE
     WRITE_ONLY = parsing.WRITE_ONLY
     """The zone receives all writes, serves no reads, and never counts. A zone that is being filled has this mode."""
+    STANDBY = parsing.STANDBY
+    """The zone belongs to the second of two sets of zones, between which a cache migrates.
+
+    It receives all writes. A write is acknowledged only if enough read-write zones and, counted separately, enough standby
+    zones have it. So it survives when the two sets exchange their modes. Reads ask standby zones if no read-write zone has
+    the key.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +129,9 @@ class Topology:
         names = [zone.name for zone in self.zones]
         if len(set(names)) < len(names):
             raise InvalidTopology("zones", f"a zone is named twice: {', '.join(sorted(names))}")
-        if all(zone.mode is Mode.WRITE_ONLY for zone in self.zones):
-            raise InvalidTopology("zones", "all zones are write-only, so none can be read")
+        if not self.readable:
+            modes = " or ".join(sorted({str(zone.mode) for zone in self.zones}, reverse=True))
+            raise InvalidTopology("zones", f"all zones are {modes}, so none can be read")
 
     @classmethod
     def from_mapping(cls, zones: Mapping[str, Iterable[str | Endpoint] | Zone]) -> Topology:
@@ -142,7 +150,8 @@ class Topology:
         """Return the topology of a node list, the form for environment variables.
 
         Args:
-            text: `eu-1a=host:port,host:port;eu-1b=host:port`. A `!` behind a zone name marks a write-only zone.
+            text: `eu-1a=host:port,host:port;eu-1b=host:port`. A `!` behind a zone name marks a write-only zone, and a `?` a
+                standby zone.
 
         Raises:
             InvalidTopology: The text has another form.
@@ -178,8 +187,18 @@ class Topology:
 
     @property
     def readable(self) -> tuple[Zone, ...]:
-        """Zones that clients read, and whose acknowledgements count."""
+        """Zones that clients read first, and that consistency levels count: the read-write zones."""
         return tuple(zone for zone in self.zones if zone.mode is Mode.READ_WRITE)
+
+    @property
+    def standby(self) -> tuple[Zone, ...]:
+        """Zones of the second set (see `Mode.STANDBY`)."""
+        return tuple(zone for zone in self.zones if zone.mode is Mode.STANDBY)
+
+    @property
+    def names_and_modes(self) -> str:
+        """Names of the zones as a text for logs, with the mode of each zone that is not read-write."""
+        return ", ".join(zone.name if zone.mode is Mode.READ_WRITE else f"{zone.name} ({zone.mode})" for zone in self.zones)
 
 
 @dataclass(frozen=True, slots=True)

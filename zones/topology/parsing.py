@@ -17,6 +17,10 @@ MAX_PORT = 65535
 
 READ_WRITE = "read-write"
 WRITE_ONLY = "write-only"
+STANDBY = "standby"
+
+# Marks behind the name of a zone in a node list.
+_MARKS = {"!": WRITE_ONLY, "?": STANDBY}
 
 IPV6_FORM = "an IPv6 address is written [address]:port"
 
@@ -77,7 +81,9 @@ def parse_address(text: str) -> Address:
 
 
 def parse_node_list(text: str) -> Iterator[ZoneText]:
-    """Yield the zones of `eu-1a=host:port,host:port;eu-1b!=host:port`. A `!` behind the name marks a write-only zone.
+    """Yield the zones of `eu-1a=host:port,host:port;eu-1b!=host:port`.
+
+    A `!` behind the name marks a write-only zone, and a `?` a standby zone.
 
     Raises:
         InvalidTopology: A part of the list has another form.
@@ -87,9 +93,9 @@ def parse_node_list(text: str) -> Iterator[ZoneText]:
         name = name.strip()
         if not equals or not name:
             raise InvalidTopology("zones", f"node list, zone {number}: {part.strip()!r} is not zone=host:port,...")
-        mode = READ_WRITE
-        if name.endswith("!"):
-            name, mode = name[:-1].strip(), WRITE_ONLY
+        mode = _MARKS.get(name[-1], READ_WRITE)
+        if mode != READ_WRITE:
+            name = name[:-1].strip()
         yield ZoneText(name, mode, [NodeText(address) for address in nodes.split(",") if address.strip()])
 
 
@@ -122,8 +128,9 @@ def parse_toml(text: str, source: str) -> Iterator[ZoneText]:
         if not isinstance(nodes, list):
             raise toml_error(text, source, name, f"zone {name!r}: nodes is a list of 'host:port'")
         mode = table.get("mode", READ_WRITE)
-        if mode not in (READ_WRITE, WRITE_ONLY):
-            raise toml_error(text, source, "mode", f"zone {name!r}: mode is {READ_WRITE!r} or {WRITE_ONLY!r}")
+        if mode not in (READ_WRITE, WRITE_ONLY, STANDBY):
+            known = f"{READ_WRITE!r}, {WRITE_ONLY!r} or {STANDBY!r}"
+            raise toml_error(text, source, "mode", f"zone {name!r}: mode is {known}")
         parsed = [_node_of_toml(node) for node in nodes]
         if None in parsed:
             wrong = nodes[parsed.index(None)]

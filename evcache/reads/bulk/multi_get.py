@@ -43,7 +43,7 @@ async def read_many(
     view, fields, options, began_at, deadline = call
     readers = view.readers
     required = 1 if options.one_answer else options.consistency.required(len(readers))
-    if required > 1:
+    if required > 1 or (view.standby and not options.one_answer):
         return await read_many_quorum(context, call, keys, context.seen.latest_of_each(keys), required)
     context.budget.add_reads(len(keys))
     given, flags, values = plain or PlainValues(keys, NO_FLAGS, {})
@@ -58,7 +58,7 @@ async def read_many(
         await read_many_from_first(context, call, attempts)
         return _conclude(context, call, attempts)
     # The first zone serves nearly all keys, and those are done.
-    until = end_of_attempt(began_at, deadline, len(readers) - 1, has_gutter=view.gutter is not None)
+    until = end_of_attempt(began_at, deadline, len(view.read_order) - 1, has_gutter=view.gutter is not None)
     outcomes = await ask_nodes(view, batches, fields, until, deadline)
     found, attempts = _sort_out(context, view, batches, outcomes, values)
     if not attempts:
@@ -142,7 +142,7 @@ def _add_hits(
 def _conclude(context: ReadContext, call: ReadCall, attempts: Mapping[bytes, ReadAttempt]) -> ManyItems:
     """Return the items that other zones served, and repair the zones that hold less."""
     view = call.view
-    zones = len(view.readers)
+    zones = len(view.read_order)
     found: dict[bytes, ZoneHit] = {}
     failures: dict[str, CacheError] = {}
     served: list[bytes] = []

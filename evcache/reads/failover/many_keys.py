@@ -15,6 +15,7 @@ from evcache.reads.failover.one_key import draw_first
 from evcache.reads.failover.policy import (
     Cost,
     ReadAttempt,
+    come_to_standby,
     cost_of,
     end_of_attempt,
     may_ask_gutter,
@@ -46,7 +47,7 @@ async def read_many_from_first(context: ReadContext, call: ReadCall, attempts: A
         order = draw_first(silent_last(readers, position) if has_silent else readers, readers[0], position)
         if reason is None and order[0] is not readers[0]:
             reason = reason_not_first(readers[0].node(position))
-        plans.setdefault(tuple(order), []).append(key)
+        plans.setdefault((*order, *view.standby), []).append(key)
     if reason is not None:
         context.hooks.fell_back(readers[0].name, reason)
     await _follow(context, call, plans, None, attempts, frozenset())
@@ -55,7 +56,7 @@ async def read_many_from_first(context: ReadContext, call: ReadCall, attempts: A
 
 async def read_many_on(context: ReadContext, call: ReadCall, attempts: Attempts) -> None:
     """Read keys that the first zone did not serve. Record the answers of the other zones."""
-    first, *others = call.view.readers
+    first, *others = call.view.read_order
     keys = _still_wanted(context, call, first.name, list(attempts), attempts)
     plans = _plans_after(first, tuple(others), keys, attempts)
     await _follow(context, call, plans, first, attempts, frozenset({first.name}))
@@ -162,6 +163,10 @@ def _admit(context: ReadContext, call: ReadCall, pool: ZonePool, keys: list[byte
     """Take what requests for keys to a zone cost. Return the keys to ask for, and record the reason for the others."""
     view = call.view
     is_remote = pool.name != view.preferred_zone
+    budget = context.budget
+    if pool.standby:
+        budget = context.standby_budget
+        come_to_standby((attempts[key] for key in keys), budget)
     is_healthy = not view.health.unhealthy  # so every node may answer
     if is_healthy and not is_remote:
         return keys
@@ -184,7 +189,6 @@ def _admit(context: ReadContext, call: ReadCall, pool: ZonePool, keys: list[byte
             attempt.record(pool.name, cost)
     if free:
         return free
-    budget = context.budget
     granted, granted_spare = budget.try_take(len(first)), budget.try_take(len(spare), spare=True)
     refused = first[granted:] + spare[granted_spare:]
     if refused:
@@ -210,7 +214,7 @@ async def _ask_gutter(context: ReadContext, call: ReadCall, attempts: Attempts) 
     view, gutter = call.view, context.gutter
     if gutter is None:
         return
-    zones = len(view.readers)
+    zones = len(view.read_order)
     keys = [key for key, attempt in attempts.items() if may_ask_gutter(attempt, zones)]
     found = await asyncio.gather(*(gutter.get(view, key, call.deadline) for key in keys), return_exceptions=True)
     for key, answer in zip(keys, found, strict=True):

@@ -15,6 +15,7 @@ from evcache.reads.failover.budget import TokenBucket
 from evcache.reads.failover.policy import (
     Cost,
     ReadAttempt,
+    come_to_standby,
     cost_of,
     end_of_attempt,
     first_to_end,
@@ -52,6 +53,8 @@ async def read_from_first(context: ReadContext, call: ReadCall, key: bytes) -> Z
     order = draw_first(silent_last(readers, position), readers[0], position)
     if order[0] is not readers[0]:
         context.hooks.fell_back(readers[0].name, reason_not_first(readers[0].node(position)))
+    if call.view.standby:
+        order = (*order, *call.view.standby)
     return await read_on(context, call, key, order, 0, ReadAttempt(context.seen.latest(key)))
 
 
@@ -79,7 +82,11 @@ async def read_on(
             answer = await _ask_in_turn(context, call._replace(deadline=now + lost), key, late[:1], None, attempt)
             if isinstance(answer, ZoneHit):
                 return answer
-    if attempt.has_missed or call.options.consistency is Consistency.NONE or not is_unanswered(attempt, len(view.readers)):
+    if (
+        attempt.has_missed
+        or call.options.consistency is Consistency.NONE
+        or not is_unanswered(attempt, len(view.read_order))
+    ):
         return None
     return await _ask_gutter(context, call, key, attempt)
 
@@ -106,7 +113,11 @@ async def _ask_in_turn(
             hooks.fell_back(left.name, failure_of(answer))
         left = pool
         is_remote = zone != view.preferred_zone
-        refusal = _pay(context, zone, cost_of(node, attempt, is_remote=is_remote))
+        budget = context.budget
+        if pool.standby:
+            budget = context.standby_budget
+            come_to_standby((attempt,), budget)
+        refusal = _pay(context, budget, zone, cost_of(node, attempt, is_remote=is_remote))
         if refusal is not None:
             answer = attempt.record(zone, refusal)
             continue
@@ -140,13 +151,13 @@ async def _ask_in_turn(
     return answer
 
 
-def _pay(context: ReadContext, zone: str, cost: Cost | CacheError) -> CacheError | None:
+def _pay(context: ReadContext, budget: TokenBucket, zone: str, cost: Cost | CacheError) -> CacheError | None:
     """Take what a request to a zone costs. Return the reason if the request must not be sent."""
     if cost is Cost.FREE:
         return None
     if isinstance(cost, CacheError):
         return cost
-    if context.budget.try_take(spare=cost is Cost.ONE_SPARE):
+    if budget.try_take(spare=cost is Cost.ONE_SPARE):
         return None
     context.hooks.failover_denied(zone)
     return FailoverDenied()
@@ -155,7 +166,7 @@ def _pay(context: ReadContext, zone: str, cost: Cost | CacheError) -> CacheError
 async def _ask_gutter(context: ReadContext, call: ReadCall, key: bytes, attempt: ReadAttempt) -> ZoneHit | None:
     """Read a key that no zone answered for from the gutter. Raises `CacheUnavailable`."""
     failures = {zone: answer for zone, answer in attempt.answers.items() if isinstance(answer, CacheError)}
-    if context.gutter is None or not may_ask_gutter(attempt, len(call.view.readers)):
+    if context.gutter is None or not may_ask_gutter(attempt, len(call.view.read_order)):
         raise CacheUnavailable("get", failures)
     try:
         item = await context.gutter.get(call.view, key, call.deadline)

@@ -10,15 +10,18 @@ A read of one key and a read of many keys follow the same rule:
 5. An item that is older than the version known counts as no answer.
 6. A failure leads to the next zone. A miss does so too, unless `fallback_on_miss` is False.
 7. A zone that became silent is asked again at the end, because it may resume before the deadline.
-8. The gutter is asked if every zone failed.
+8. Standby zones are asked after all others, by the same rules. They have a budget of their own, because each read comes to
+   them while the other set of zones is empty. Rules 2 to 4 would refuse those reads.
+9. The gutter is asked if every zone failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
 from evcache.errors import FailoverDenied, StaleReplica
+from evcache.reads.failover.budget import TokenBucket
 from evcache.replication.reconcile import Answer, ZoneHit, count_answered, reject_if_older
 from evcache.zones.errors import CacheError, NodeSilent, NodeUnavailable
 from evcache.zones.nodes.node import Node
@@ -48,6 +51,8 @@ class ReadAttempt:
     """True if the failover budget refused a request of this read."""
     remote_requests = 0
     """Number of requests to remote zones."""
+    is_on_standby = False
+    """True if the read has come to the standby zones. `is_denied` and `remote_requests` are about those then."""
 
     def __init__(self, known: int) -> None:
         """Make an attempt without answers. `known` is the latest version that the client knew when the read began."""
@@ -82,6 +87,16 @@ class ReadAttempt:
         if is_remote:
             self.remote_requests += 1
         return answer
+
+
+def come_to_standby(attempts: Iterable[ReadAttempt], budget: TokenBucket) -> None:
+    """Begin the part of reads that asks standby zones. `budget` is that of the standby zones. May be called again."""
+    for attempt in attempts:
+        if not attempt.is_on_standby:
+            attempt.is_on_standby = True
+            attempt.is_denied = False
+            attempt.remote_requests = 0
+            budget.add_reads()
 
 
 def is_settled(node: Node) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from evcache.consistency import Consistency
 from evcache.replication.commands.node_requests import Peeked
 from evcache.replication.hlc import HybridLogicalClock, milliseconds_of
 from evcache.zones.errors import CacheError
@@ -47,6 +48,8 @@ class Comparison(NamedTuple):
     """Latest version. None if no item has a version, or if the only one may be a deleted value."""
     stale: list[StaleCopy]
     """Zones that answered, and hold nothing or an older version."""
+    is_uncertain: bool = False
+    """True if a later version than those seen may exist in standby zones that did not answer (see `needs_more_standby`)."""
 
     def item_of(self, version: int, hlc: HybridLogicalClock) -> Peeked | None:
         """Return the item of this version, from any zone."""
@@ -77,6 +80,29 @@ def compare_replicas(
         for zone, item in seen.items()
         if item is None or (zone in versions and versions[zone] < latest)
     ]
+
+
+def needs_more_standby(
+    seen: Mapping[str, Peeked | None], readable: Collection[str], standby: Collection[str], versions: Mapping[str, int]
+) -> bool:
+    """Return True if the standby zones decide what a key holds, and fewer than a quorum of them answered.
+
+    They decide if no readable zone has an item of the key. That is usual after the two sets of zones have exchanged their
+    modes, until the key was copied. A decision or a copy must not come from one standby zone that missed the last write.
+
+    Args:
+        seen: Item of each zone that answered, or None.
+        readable: Names of the readable zones.
+        standby: Names of the standby zones.
+        versions: Version of each item that has one, by zone.
+    """
+    if not standby:
+        return False
+    for zone in readable:
+        item = seen.get(zone)
+        if zone in versions or (item is not None and not item.absent):
+            return False
+    return sum(zone in seen for zone in standby) < Consistency.QUORUM.required(len(standby))
 
 
 def may_resurrect(

@@ -32,7 +32,13 @@ from evcache.replication.commands.node_requests import (
 from evcache.replication.commands.touch import remove_version
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.reconcile import ZoneHit
-from evcache.replication.repair.comparison import Comparison, StaleCopy, compare_replicas, may_resurrect
+from evcache.replication.repair.comparison import (
+    Comparison,
+    StaleCopy,
+    compare_replicas,
+    may_resurrect,
+    needs_more_standby,
+)
 from evcache.results import Outcome
 from evcache.values.ttl import TOMBSTONE_TTL_SECONDS, exptime_of_copy, to_exptime
 from evcache.zones.errors import CacheError, ServerError
@@ -157,14 +163,14 @@ class ReadRepair:
             key: The key.
             deadline: Time on the loop's clock at which zones without an answer count as failed.
             decider: Readable zone that decides about the key. Write-only zones are then left out, and the other zones
-                have a share of the time.
+                have a share of the time. Standby zones are compared as well.
             value: Read the value of the decider, too.
 
         Returns:
             The comparison. Failures of zones are part of it.
         """
         position = view.ring_position(key)
-        nodes = {pool.name: pool.node(position) for pool in (view.writers if decider is None else view.readers)}
+        nodes = {pool.name: pool.node(position) for pool in (view.writers if decider is None else view.read_order)}
         now = view.loop.time()
         until = deadline if decider is None else now + (deadline - now) * COMPARE_SHARE
         asked: dict[str, asyncio.Future[AnyReply]] = {}
@@ -192,6 +198,10 @@ class ReadRepair:
             for zone, item in seen.items()
             if item is not None and (version := self._hlc.observe(item.cas)) is not None
         }
+        if view.standby:
+            readable, standby = ({pool.name for pool in pools} for pools in (view.readers, view.standby))
+            if needs_more_standby(seen, readable, standby, versions):
+                return Comparison(seen, failures, None, [], is_uncertain=True)
         compared = compare_replicas(key, nodes, seen, versions)
         if compared is None:
             return Comparison(seen, failures, None, [])

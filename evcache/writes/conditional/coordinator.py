@@ -13,7 +13,7 @@ import asyncio
 
 from evcache.errors import CacheUnavailable
 from evcache.replication.commands.node_requests import Peeked, peek
-from evcache.replication.repair.read_repair import ReadRepair
+from evcache.replication.repair.read_repair import COMPARE_SHARE, ReadRepair
 from evcache.replication.seen_versions import SeenVersions
 from evcache.writes.conditional.compare_and_set import CompareAndSet
 from evcache.zones.errors import CacheError, NodeError, NodeUnavailable
@@ -81,13 +81,16 @@ class Coordinator:
 
         Raises:
             NodeError: The coordinator's zone did not answer, or refused the latest version. Or it holds an older version
-                than this client has seen, and a zone that may hold the newer one did not answer.
+                than this client has seen, and a zone that may hold the newer one did not answer. Or no readable zone holds
+                the key, and too few standby zones answered.
         """
         if not self.stores.is_versioned(node):
             return await peek(node, key, deadline, value=value)
         # Read before the look, because a concurrent call of this client may write a newer version while the zones answer.
         known = self._seen_versions.latest(key)
         seen, compared = await self._repair.catch_up(view, key, pool.name, node, deadline, value=value)
+        if compared.is_uncertain:
+            raise NodeUnavailable("no read-write zone holds the key, and too few standby zones answer", node.label)
         latest = compared.latest or 0
         if latest:
             self._seen_versions.note(key, latest)  # so that a read that follows is not older
@@ -100,3 +103,11 @@ class Coordinator:
             raise NodeUnavailable("a newer version is known, and a zone that may have it does not answer", node.label)
         # This client has seen a newer version, which is gone from every zone. The key counts as absent, as in a read.
         return seen._replace(absent=True)
+
+    async def copy_latest(self, view: ClusterSnapshot, key: bytes, deadline: float) -> None:
+        """Copy the latest version of a key to the zones without it, within a share of the time until the deadline.
+
+        Zones that do not answer are left out.
+        """
+        now = view.loop.time()
+        await self._repair.compare_and_repair(view, key, now + (deadline - now) * COMPARE_SHARE)

@@ -127,7 +127,8 @@ class ConditionalWriter:
             await replicated.wait_until_decided()
         finally:  # also for a caller that was cancelled, because the write goes on
             dispatcher.end(key, replicated, block)
-        return Coordinated(WriteResult(replicated.met, store.version, dict(replicated.outcomes)), decision.value)
+        result = WriteResult(replicated.met, store.version, dict(replicated.outcomes), replicated.fell_short)
+        return Coordinated(result, decision.value)
 
     async def _look(
         self, operation: str, key: bytes, zone: str, look: Awaitable[Peeked | None], block: Block
