@@ -94,7 +94,7 @@ class WriteResult:
     zones: Mapping[str, Outcome]
     """Outcome by zone. A zone that was still under way when the call returned is `pending`, and continues."""
     fell_short: tuple[Mode, ...] = ()
-    """Sets of zones in which too few acknowledged, while there are standby zones: read-write, standby, or both."""
+    """Sets of zones in which too few acknowledged: read-write, standby, or both. Empty if there are no standby zones."""
 
     def __bool__(self) -> bool:
         return self.met

@@ -104,12 +104,19 @@ class ReplicatedWrite:
 
     @property
     def fell_short(self) -> tuple[Mode, ...]:
-        """Modes of the sets in which too few zones have acknowledged. Empty if there are no standby zones."""
+        """Modes of the sets in which too few zones have acknowledged. Empty if there are no standby zones.
+
+        If the level is out of reach in one set, the write is decided, and the zones of the other set may be under way.
+        """
         standby = self._standby
-        if standby is None:
+        if standby is None or self.met:
             return ()
-        sets = ((Mode.READ_WRITE, self.acknowledgements >= self.required), (Mode.STANDBY, standby.met))
-        return tuple(mode for mode, is_met in sets if not is_met)
+        is_out_of_reach = self.acknowledgements + self._undecided < self.required
+        if is_out_of_reach or standby.is_out_of_reach:
+            sets = ((Mode.READ_WRITE, is_out_of_reach), (Mode.STANDBY, standby.is_out_of_reach))
+        else:
+            sets = ((Mode.READ_WRITE, self.acknowledgements < self.required), (Mode.STANDBY, not standby.met))
+        return tuple(mode for mode, is_short in sets if is_short)
 
     @property
     def everywhere(self) -> bool:

@@ -1,0 +1,306 @@
+"""Reads that find nothing in the read-write zones, and ask the standby zones."""
+
+import asyncio
+
+import pytest
+
+from evcache import CacheUnavailable, CircuitLimits, ConsistencyError, Failover, NearCache
+from tests.support.memory_zones import QUICK, TOMBSTONE, Listener, cut_off, on_zones, pass_time
+from tests.support.standby import NEW, OLD, in_modes, migrating
+
+
+async def never():
+    raise AssertionError("the value was loaded")
+
+
+READS = {
+    "get": lambda cache, **options: cache.get("k", **options),
+    "get_item": lambda cache, **options: _value(cache.get_item("k", **options)),
+    "get_many": lambda cache, **options: _of_many(cache.get_many(["k", "nothing"], **options)),
+    "get_or_load": lambda cache, **options: cache.get_or_load("k", never, **options),
+}
+each_read = pytest.mark.parametrize("read", READS)
+
+
+async def _value(reading):
+    item = await reading
+    return None if item is None else item.value
+
+
+async def _of_many(reading):
+    return (await reading).get("k")
+
+
+async def in_standby(zones, value="value", **options):
+    """Return a client whose standby zones alone hold a value."""
+    client = await migrating(zones, **options)
+    await client.cache.set("k", value, ttl=100, consistency="all")
+    zones.evict("k", *OLD)
+    return client.cache
+
+
+@each_read
+@pytest.mark.parametrize("options", [{}, {"consistency": "quorum"}, {"consistency": "all"}])
+@on_zones(zones=6)
+async def test_a_miss_of_all_read_write_zones_asks_standby_zones_and_copies_the_hit(zones, read, options):
+    cache = await in_standby(zones)
+    assert await READS[read](cache, **options) == "value"
+    await pass_time()
+    assert zones.values("k") == dict.fromkeys(OLD + NEW, "value")
+    assert len(set(zones.stored_versions("k").values())) == 1
+
+
+@each_read
+@on_zones(zones=6)
+async def test_a_failure_of_all_read_write_zones_asks_standby_zones(zones, read):
+    cache = await in_standby(zones, circuit=QUICK)
+    await zones.kill(*OLD)
+    for _ in range(3):  # the first read finds out, the others know
+        assert await READS[read](cache) == "value"
+        await pass_time()
+
+
+@pytest.mark.parametrize("how", ["kill", "pause"])
+@on_zones(zones=6)
+async def test_a_read_without_any_zone_is_unavailable(zones, how):
+    cache = await in_standby(zones)
+    if how == "kill":
+        await zones.kill(*OLD, *NEW)
+    else:
+        zones.pause(*OLD, *NEW)
+    for read in ("get", "get_many"):
+        with pytest.raises(CacheUnavailable) as caught:
+            await READS[read](cache)
+        assert caught.value.failures.keys() == set(OLD + NEW)
+    zones.resume(*OLD, *NEW)
+
+
+@on_zones(zones=6)
+async def test_a_miss_of_every_zone_is_a_miss(zones):
+    cache = (await migrating(zones)).cache
+    for options in ({}, {"consistency": "quorum"}):
+        assert await cache.get("k", **options) is None
+        assert await cache.get_many(["k"], **options) == {}
+        assert await cache.get_or_load("k", _nothing, **options) is None
+
+
+async def _nothing():
+    return None
+
+
+@pytest.mark.parametrize(
+    ("held_by", "options"),
+    [
+        ("a", {}),
+        ("b", {}),
+        ("c", {}),
+        ("abc", {}),
+        ("abc", {"consistency": "quorum"}),
+        ("abc", {"consistency": "all"}),
+        ("c", {"consistency": "all"}),
+    ],
+)
+@on_zones(zones=6)
+async def test_a_tombstone_of_a_read_write_zone_hides_the_value_of_standby_zones(zones, held_by, options):
+    """The delete has not reached the standby zones. It must not come back from there."""
+    client = await migrating(zones)
+    cache = client.cache
+    await cache.set("k", "value", consistency="all")
+    value = zones.held("k", "d")
+    await cache.delete("k", consistency="all")
+    zones.put_back("k", value, *NEW)
+    zones.evict("k", *(zone for zone in OLD if zone not in held_by))
+    reader = await zones.ready(zones=in_modes(zones.topology, OLD, NEW))  # it has not seen the delete
+    assert await reader.get("k", **options) is None
+    assert await reader.get_many(["k"], **options) == {}
+    await pass_time()
+    assert set(zones.values("k").values()) <= {TOMBSTONE, None, "value"}
+    assert all(zones.values("k")[zone] != "value" for zone in OLD)
+
+
+@on_zones(zones=6)
+async def test_fallback_on_miss_applies_to_standby_zones(zones):
+    cache = await in_standby(zones)
+    assert await cache.get("k", fallback_on_miss=False) is None
+    await zones.kill(*OLD)
+    assert await cache.get("k", fallback_on_miss=False) == "value"  # a failure is no miss
+
+
+@on_zones(zones=6)
+async def test_an_empty_set_takes_no_budget_from_the_standby_zones(zones):
+    """Every read of a new set comes to the standby zones. The budget of other zones would end after some of them."""
+    listener = Listener()
+    client = await migrating(zones, failover=Failover(ratio=1.0, burst=4), repair=False, hooks=listener)
+    cache = client.cache
+    await cache.set_many({f"k{number}": number for number in range(200)}, consistency="all")
+    for number in range(200):
+        zones.evict(f"k{number}", *OLD)
+    for number in range(100):
+        assert await cache.get(f"k{number}") == number
+    found = await cache.get_many([f"k{number}" for number in range(100, 200)])
+    assert len(found) == 100
+    assert listener.denied  # by the budget of the read-write zones
+    assert set(listener.denied) <= set(OLD)
+
+
+@on_zones(zones=6)
+async def test_the_budget_limits_requests_to_further_standby_zones(zones):
+    listener = Listener()
+    client = await migrating(zones, failover=Failover(ratio=1.0, burst=0), hooks=listener)
+    for _ in range(10):
+        assert await client.cache.get("nothing") is None
+    asked = sum(zones.commands(zone).get("mg", 0) for zone in NEW)
+    assert asked <= 11
+    assert client.cache.stats().failovers <= 22
+
+
+def stale_in(zones, older, *names):
+    zones.put_back("k", older, *names)
+
+
+@each_read
+@pytest.mark.parametrize("stale", NEW)
+@on_zones(zones=6)
+async def test_a_quorum_read_returns_the_latest_version_of_the_standby_zones(zones, read, stale):
+    writer = (await migrating(zones)).cache
+    await writer.set("k", "old", ttl=100, consistency="all")
+    older = zones.held("k", "d")
+    await writer.set("k", "new", ttl=100, consistency="all")
+    stale_in(zones, older, stale)
+    zones.evict("k", *OLD)
+    cache = await zones.ready(zones=in_modes(zones.topology, OLD, NEW))
+    assert await READS[read](cache, consistency="quorum") == "new"
+    await pass_time()
+    assert zones.values("k") == dict.fromkeys(OLD + NEW, "new")
+
+
+@pytest.mark.parametrize("stale", NEW)
+@on_zones(zones=6)
+async def test_an_older_hit_at_one_is_not_copied(zones, stale):
+    """A copy of it would be the latest version in the read-write zones, and quorum reads would return it."""
+    writer = (await migrating(zones)).cache
+    await writer.set("k", "old", ttl=100, consistency="all")
+    older = zones.held("k", "d")
+    await writer.set("k", "new", ttl=100, consistency="all")
+    stale_in(zones, older, stale)
+    zones.evict("k", *OLD)
+    cache = await zones.ready(zones=in_modes(zones.topology, OLD, NEW))
+    await cache.get("k")
+    await pass_time()
+    assert zones.values("k") == dict.fromkeys(OLD + NEW, "new")
+    assert await cache.get("k", consistency="quorum") == "new"
+
+
+@on_zones(zones=6)
+async def test_a_hit_that_too_few_standby_zones_confirm_is_served_at_one_and_copied_nowhere(zones):
+    writer = (await migrating(zones)).cache
+    await writer.set("k", "old", ttl=100, consistency="all")
+    older = zones.held("k", "d")
+    await writer.set("k", "new", ttl=100, consistency="all")
+    stale_in(zones, older, "d")
+    zones.evict("k", *OLD)
+    cache = await zones.ready(zones=in_modes(zones.topology, OLD, NEW))
+    zones.pause("e", "f")
+    assert await cache.get("k", consistency="quorum", timeout=0.2) is None
+    assert await cache.get_many(["k"], consistency="quorum", timeout=0.2) == {}
+    assert await cache.get("k") == "old"  # as a stale zone serves it at this level
+    await pass_time(3)
+    assert all(zones.values("k")[zone] is None for zone in OLD)
+    zones.resume("e", "f")
+
+
+@each_read
+@on_zones(zones=6)
+async def test_standby_zones_do_not_count_for_the_level_of_a_read(zones, read):
+    cache = await in_standby(zones)
+    await zones.kill("b", "c")
+    if read == "get_or_load":
+        assert await cache.get_or_load("k", _loaded, consistency="quorum") == "loaded"
+        return
+    with pytest.raises(ConsistencyError):
+        await READS[read](cache, consistency="quorum")
+
+
+async def _loaded():
+    return "loaded"
+
+
+@on_zones(zones=6)
+async def test_one_read_write_zone_has_quorum_reads_of_all_standby_zones(zones):
+    writer = (await migrating(zones)).cache
+    await writer.set("k", "old", ttl=100, consistency="all")
+    older = zones.held("k", "d")
+    await writer.set("k", "new", ttl=100, consistency="all")
+    stale_in(zones, older, "b")
+    zones.evict("k", "d")
+    cache = await zones.ready(zones=in_modes(zones.topology, "d", OLD))
+    assert await cache.get_many(["k"], consistency="quorum") == {"k": "new"}
+    await pass_time()
+    zones.evict("k", "d")
+    assert await cache.get("k", consistency="quorum") == "new"
+
+
+@on_zones(zones=6)
+async def test_read_write_zones_are_read_first(zones):
+    cache = (await migrating(zones)).cache
+    await cache.set("k", "value", consistency="all")
+    zones.forget()
+    await cache.get("k")
+    await cache.get_many(["k"])
+    await cache.get("k", consistency="all")
+    assert all("mg" not in zones.commands(zone) for zone in NEW)
+    assert (await cache.get_item("k")).source == "local"
+    zones.evict("k", *OLD)
+    item = await cache.get_item("k")
+    assert (item.zone in NEW, item.source) == (True, "fallback")
+
+
+@pytest.mark.parametrize("how", ["silent", "warming"])
+@on_zones(zones=6)
+async def test_a_node_that_is_not_settled_is_followed_by_read_write_zones(zones, how):
+    """Reads of its keys begin with another order of zones, in which standby zones are still the last."""
+    circuit = QUICK if how == "silent" else CircuitLimits(slow_start=60, longest_pause=1.0)
+    cache = (await migrating(zones, circuit=circuit)).cache
+    await cache.set("k", "value", consistency="all")
+    if how == "warming":
+        await cut_off(zones, cache, "a")
+        zones.resume("a")
+        await pass_time(3)  # the client finds out, and begins to send some reads
+    else:
+        zones.pause("a")
+    zones.forget()
+    for _ in range(20):
+        assert await cache.get("k") == "value"
+        assert await cache.get_many(["k"]) == {"k": "value"}
+    zones.resume("a")
+    assert all("mg" not in zones.commands(zone) for zone in NEW)
+
+
+@on_zones(zones=6)
+async def test_the_near_cache_serves_and_forgets_as_before_while_modes_change(zones):
+    client = await migrating(zones, near_cache=NearCache(ttl=60))
+    cache = client.cache
+    await cache.set("k", 1, consistency="all")
+    assert await cache.get("k") == 1
+    await client.use(NEW, OLD)
+    zones.forget()
+    assert await cache.get("k") == 1
+    assert all(not zones.commands(zone) for zone in OLD + NEW)  # a near hit
+    await cache.set("k", 2, consistency="all")
+    assert await cache.get("k") == 2
+    await cache.delete("k", consistency="all")
+    assert await cache.get("k") is None
+
+
+@on_zones(zones=6)
+async def test_a_call_keeps_the_modes_of_its_begin(zones):
+    client = await migrating(zones)
+    await client.cache.set("k", "value", consistency="all")
+    zones.pause("a")
+    reading = asyncio.ensure_future(client.cache.get("k", consistency="all", timeout=1))
+    await pass_time(0.1)
+    await client.use(NEW, OLD)
+    zones.resume("a")
+    zones.forget()
+    assert await reading == "value"
+    assert all("mg" not in zones.commands(zone) for zone in NEW)
