@@ -1,7 +1,7 @@
 """Reads of one key at `QUORUM`, `ALL_MINUS_ONE` and `ALL`: several zones are asked at once, and the latest version wins.
 
 If enough zones answered and none has the key, the standby zones are asked at the same level. A value that too few of them
-confirm may be out of date, so it is not returned: the read is the miss that the other zones reported.
+confirm may be out of date. The read is then the miss that the other zones reported.
 """
 
 from __future__ import annotations

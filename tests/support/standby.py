@@ -7,6 +7,7 @@ from typing import Any
 from evcache import EVCache
 from evcache.zones import Mode, Topology, Zone
 from tests.support.memory_zones import ChangingTopology, MemoryZones, pass_time
+from tests.support.wires import Wires
 
 OLD, NEW = "abc", "def"
 
@@ -22,12 +23,17 @@ def in_modes(topology: Topology, active: str, standby: str = "", write_only: str
 
 
 class MigratingClient:
-    """A client, and the source of its topology."""
+    """A client, the source of its topology, and its wires."""
 
     def __init__(self, zones: MemoryZones, **options: Any) -> None:
         self._zones = zones
         self.source = ChangingTopology(in_modes(zones.topology, OLD, NEW))
-        self.cache: EVCache = zones.client(zones=self.source, **options)
+        self.wires = Wires(zones.dial, zones.names)
+        zones.dial = self.wires.dial  # type: ignore[method-assign]
+        try:
+            self.cache: EVCache = zones.client(zones=self.source, **options)
+        finally:
+            del zones.dial  # the method again
 
     async def use(self, active: str, standby: str = "", write_only: str = "") -> None:
         """Change the modes, and return when the client uses them."""

@@ -92,6 +92,39 @@ async def test_coordinators_are_the_readable_zones_in_the_order_of_the_key():
             assert tuple(found) == coordinator_order(key, ("a", "b", "c"))
 
 
+@in_virtual_time
+async def test_standby_zones_are_read_last_and_decide_nothing():
+    async with Bench("a=h1;b=h2;c?=h3;d?=h4;e!=h5", local="d") as bench:
+        view = bench.cluster.view
+        assert [(pool.readable, pool.standby) for pool in view.writers] == [
+            (True, False),
+            (True, False),
+            (False, True),
+            (False, True),
+            (False, False),
+        ]
+        assert {pool.name for pool in view.readers} == {"a", "b"}
+        assert [pool.name for pool in view.standby] == ["d", "c"]  # the zone of this process first
+        assert view.read_order == (*view.readers, *view.standby)
+        assert view.local is None
+        assert view.preferred_zone == view.readers[0].name
+        assert view.max_attempts == 4
+        assert {pool.name for pool in view.coordinators(b"key")} == {"a", "b"}
+
+
+@in_virtual_time
+async def test_two_sets_of_zones_exchange_their_modes():
+    async with Bench("a=h1;b?=h2", local="a") as bench:
+        await bench.connect()
+        before = bench.cluster.view
+        bench.cluster.apply(zones("a?=h1;b=h2"))
+        await settle()
+        view = bench.cluster.view
+        assert [pool.name for pool in view.read_order] == ["b", "a"]
+        assert [pool.name for pool in before.read_order] == ["a", "b"]
+        assert bench.attempts == ["h1", "h2"]  # nodes keep their connections
+
+
 # Changes.
 
 

@@ -110,6 +110,19 @@ async def test_a_node_that_is_down_in_a_zone_that_is_not_out_changes_no_view():
 
 
 @in_virtual_time
+async def test_an_ejected_zone_is_read_before_standby_zones_and_those_are_never_ejected():
+    async with Bench("a=h1;b=h2;c?=h3", local="a") as bench:
+        await bench.connect()
+        await bench.die("h1", "h3")
+        view = bench.cluster.view
+        assert [pool.name for pool in view.read_order] == ["b", "a", "c"]
+        assert view.ejected == {"a"}
+        assert not view.health.all_out
+        await bench.live("h1")
+        assert [pool.name for pool in bench.cluster.view.read_order] == ["a", "b", "c"]
+
+
+@in_virtual_time
 async def test_events_come_in_order_once_for_each_change(caplog):
     caplog.set_level(logging.INFO, "evcache.zones.cluster")
 

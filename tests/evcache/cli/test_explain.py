@@ -67,6 +67,13 @@ def test_state_and_features_of_each_node(mixed):
     assert (b["features"]["CAS (not run with -C)"], b["features"]["meta protocol"]) == (True, False)
 
 
+def test_a_standby_zone_is_read_last_and_is_no_coordinator():
+    done = explain(f"eu-1a={DEAD};eu-1b?={DEAD}", "--json")
+    found = json.loads(done.stdout)
+    assert (found["read_order"], found["coordinator_order"]) == (["eu-1a", "eu-1b"], ["eu-1a"])
+    assert found["zones"]["eu-1b"]["mode"] == "standby"
+
+
 def test_text_output(mixed):
     at, zones = mixed
     done = explain(zones)

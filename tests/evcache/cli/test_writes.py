@@ -93,6 +93,23 @@ def test_report(result, late, ends, level, met, zones):
     assert found.missed == [zone for zone, outcome in found.zones.items() if outcome not in ACKNOWLEDGED]
 
 
+@pytest.mark.parametrize(
+    ("having", "met", "first_line"),
+    [
+        ("abcd", True, "done, version 7"),
+        ("ac", True, "done, version 7"),
+        ("ab", False, "not done: too few standby zones acknowledged"),
+        ("cd", False, "not done: too few zones acknowledged"),
+        ("", False, "not done: too few zones acknowledged"),
+    ],
+)
+def test_a_report_with_standby_zones_counts_both_sets(having, met, first_line):
+    topology = Topology.from_node_list("a=h1;b=h2;c?=h3;d?=h4")
+    outcomes = {zone: STORED if zone in having else TIMEOUT for zone in "abcd"}
+    found = report(WriteResult(met=met, version=7, zones=outcomes), ZoneProgress(), topology, ONE, ACKNOWLEDGED)
+    assert (found.met, lines(found, 0)[0]) == (met, first_line)
+
+
 def test_a_deleted_key_that_was_not_there_is_absent():
     returned = WriteResult(met=True, version=None, zones=dict.fromkeys("abcd", NOT_FOUND))
     found = report(returned, ZoneProgress(), TOPOLOGY, ALL, ACKNOWLEDGED_DELETE)

@@ -31,7 +31,7 @@ class Plan(NamedTuple):
     cancelled: bool  # the first call is cancelled after its requests have been sent
     changes: tuple  # (zone, change)
     fault: tuple | None  # (zone, fault)
-    write_only: bool
+    modes: dict  # of zones that are not read-write
     client: dict
     options: dict
     listens: bool
@@ -63,7 +63,7 @@ def change(zones, zone, how):
 
 async def outcome(plan):
     """Return all that can be seen of some writes."""
-    zones = MemoryZones(3, plan.nodes, write_only="c" if plan.write_only else "")
+    zones = MemoryZones(3, plan.nodes, **plan.modes)
     listener = Listener()
     try:
         hooks = {"hooks": listener} if plan.listens else {}
@@ -116,7 +116,7 @@ plans = st.builds(
     cancelled=st.sampled_from([False, False, True]),
     changes=st.lists(changes, min_size=1, max_size=3).map(tuple) | st.just(()),
     fault=faults | faults | st.none(),
-    write_only=st.booleans(),
+    modes=st.sampled_from([{}, {}, {"write_only": "c"}, {"standby": "c"}, {"standby": "bc"}]),
     client=st.sampled_from(
         [{}, {}, {}, {"hints": None}, {"near_cache": NearCache()}, {"ordering": "arrival"}, {"errors": "miss"}]
     ),
@@ -129,7 +129,7 @@ plans = st.builds(
 
 
 def plan_of(*calls, changes=(), fault=None, cancelled=False, **options):
-    return Plan(1, calls, cancelled, changes, fault, write_only=False, client={}, options=options, listens=False)
+    return Plan(1, calls, cancelled, changes, fault, modes={}, client={}, options=options, listens=False)
 
 
 @settings(max_examples=200)

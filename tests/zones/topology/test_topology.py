@@ -108,6 +108,22 @@ def test_any_text_is_an_endpoint_that_can_be_written_and_read_or_an_invalid_topo
 A, B, C = tcp("10.0.1.4"), tcp("10.0.1.5"), tcp("10.0.2.4")
 TWO_ZONES = Topology((Zone("eu-1a", (A, B)), Zone("eu-1b", (C,), Mode.WRITE_ONLY)))
 
+STANDBY_FORMS = {
+    "mapping": lambda: Topology.from_mapping({"a": ["h:1"], "b": Zone("b", (tcp("h", 2),), Mode.STANDBY)}),
+    "node list": lambda: Topology.from_node_list("a=h:1; b ? = h:2"),
+    "TOML": lambda: Topology.from_toml('[zones]\na = {nodes = ["h:1"]}\nb = {nodes = ["h:2"], mode = "standby"}'),
+}
+
+
+@pytest.mark.parametrize("form", STANDBY_FORMS)
+def test_a_topology_can_have_standby_zones(form):
+    topology = STANDBY_FORMS[form]()
+    assert [zone.mode for zone in topology.zones] == [Mode.READ_WRITE, Mode.STANDBY]
+    assert [zone.name for zone in topology.readable] == ["a"]
+    assert [zone.name for zone in topology.standby] == ["b"]
+    assert topology.names_and_modes == "a, b (standby)"
+
+
 FORMS = {
     "mapping": lambda: Topology.from_mapping(
         {"eu-1a": ["10.0.1.4:11211", "10.0.1.5"], "eu-1b": Zone("eu-1b", (C,), Mode.WRITE_ONLY)}
@@ -210,7 +226,11 @@ MALFORMED = {
     "a zone twice": (lambda: Topology((Zone("a", (A,)), Zone("a", (B,)))), "a zone is named twice: a"),
     "a zone twice in a node list": (lambda: Topology.from_node_list("a=h:1;a=h:2"), "named twice"),
     "a zone twice, once write-only": (lambda: Topology.from_node_list("a=h:1;a!=h:2"), "named twice"),
-    "nothing to read": (lambda: Topology.from_node_list("a!=h:1;b!=h:2"), "write-only"),
+    "nothing to read": (lambda: Topology.from_node_list("a!=h:1;b!=h:2"), "all zones are write-only, so none can be read"),
+    "only standby zones": (lambda: Topology.from_node_list("a?=h:1"), "all zones are standby, so none can be read"),
+    "no read-write zone": (lambda: Topology.from_node_list("a?=h:1;b!=h:2"), "are write-only or standby, so none"),
+    "two marks": (lambda: Topology.from_node_list("a=h:1;b?!=h:2"), "zone name 'b?'"),
+    "only a standby mark for a name": (lambda: Topology.from_node_list("?=h:1"), "zone name ''"),
     "an empty node list": (lambda: Topology.from_node_list(""), "zone 1"),
     "a node list of ends": (lambda: Topology.from_node_list(";;"), "zone 1"),
     "a zone without =": (lambda: Topology.from_node_list("a=h:1;h:2"), "zone 2"),
@@ -262,6 +282,7 @@ TOML = {
     "a zone whose name begins another's": '[zones.eu-10]\nnodes = ["h:1"]\n[zones.eu-1]  # here\nnodes = []\n',
     "a zone whose name is in a comment": '# zones: eu-1\n[zones.a]\nnodes = ["h:1"]\n[zones.eu-1]  # here\nnodes = []\n',
     "nothing to read": '[zones.a]\nnodes = ["h:1"]\nmode = "write-only"\n',
+    "standby alone": '[zones.a]\nnodes = ["h:1"]\nmode = "standby"\n',
 }
 
 
@@ -322,6 +343,7 @@ def toml(value):
         ("a=x@h:1", "a=x@h:2", ["a x@h:2"], ["a x@h:1"]),
         ("a=x@h:1", "a=y@h:1", ["a y@h:1"], ["a x@h:1"]),
         ("a=h:1;b=h:2", "a=h:1;b!=h:2", [], []),
+        ("a=h:1;b?=h:2", "a?=h:1;b=h:2", [], []),
         ("a=h:1;b=h:2", "b=h:2;a=h:1", [], []),
     ],
 )
