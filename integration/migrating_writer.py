@@ -1,7 +1,8 @@
 """A process that writes and reads until it ends, and reports each write. Arguments: namespace, number, topology file.
 
-Lines on stdout: `try KEY VALUE` before a write, `ack KEY VALUE` after it was acknowledged (a VALUE of `-` is a delete),
-`count VALUE` after a step of the counter, `wrong ...` after a read that lost a write, and `status MODES HINTS`.
+The process writes a line `try KEY VALUE` before a write, and `ack KEY VALUE` after it was acknowledged. A VALUE of `-` is a
+delete. `count VALUE` follows a step of the counter, and `wrong` a read that lost a write. `status MODES HINTS` comes from time
+to time.
 """
 
 import asyncio
