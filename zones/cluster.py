@@ -179,7 +179,7 @@ class Cluster:
             for zone in topology.zones
         }
         readable = [zone.name for zone in topology.readable]
-        local = self.local_zone.readable(topology)
+        local = self.local_zone.find(topology.readable)
         if before is not None and topology != before.topology:
             _log.info(
                 "topology changed: %d nodes added, %d removed; the zones are %s",
@@ -189,7 +189,9 @@ class Cluster:
             )
         order = read_order(local, readable, self._seed)
         standby_names = [zone.name for zone in topology.standby]
-        standby = tuple(pools[name] for name in read_order(self.local_zone.name_in(topology), standby_names, self._seed))
+        standby = tuple(
+            pools[name] for name in read_order(self.local_zone.find(topology.standby), standby_names, self._seed)
+        )
         ejected = frozenset(name for name in readable if pools[name].is_ejected)
         self._count_ejected(len(ejected), len(readable))
         readers = tuple(pools[name] for name in move_to_end(ejected, order))
@@ -257,30 +259,17 @@ class Cluster:
     def set_local_zone(self, names: Sequence[str]) -> None:
         """Read the zone with one of these names first from now on. The topology may have any of the names."""
         self.local_zone = LocalZonePlace(names, strict=self._strict)
-        view = self.view
-        if view is not None:
-            self.local_zone.check(view.topology, first=False)
-            order = read_order(self.local_zone.readable(view.topology), [pool.name for pool in view.readers], self._seed)
-            self.view = self._reordered(view, order, view.ejected)
-
-    def _reordered(self, view: ClusterSnapshot, order: Sequence[str], ejected: frozenset[str]) -> ClusterSnapshot:
-        pools = {pool.name: pool for pool in view.readers}
-        readers = tuple(pools[name] for name in move_to_end(ejected, order))
-        local = self.local_zone.readable(view.topology)
-        return replace(
-            view,
-            local=local,
-            readers=readers,
-            read_order=readers + view.standby,
-            preferred_zone=order[0],
-            ejected=ejected,
-        )
+        if self.view is not None:
+            rings = {pool.name: pool.ring for pool in self.view.writers if pool.ring is not None}
+            self.apply(self.view.topology, rings)
 
     def _change_ejected(self, view: ClusterSnapshot, ejected: frozenset[str]) -> None:
         # Calls in progress keep their snapshot. The new order of zones applies to later calls.
-        self._count_ejected(len(ejected), len(view.readers))
-        order = read_order(view.local, sorted(pool.name for pool in view.readers), self._seed)
-        self.view = self._reordered(view, order, ejected)
+        pools = {pool.name: pool for pool in view.readers}
+        self._count_ejected(len(ejected), len(pools))
+        order = read_order(view.local, sorted(pools), self._seed)
+        readers = tuple(pools[name] for name in move_to_end(ejected, order))
+        self.view = replace(view, ejected=ejected, readers=readers, read_order=readers + view.standby)
         self._report_ejections(ejected ^ view.ejected)
 
     def _count_ejected(self, ejected: int, readable: int) -> None:

@@ -37,7 +37,8 @@ class ZonePool:
         """The node, if there is one alone."""
         if ring is None and len(nodes) > 1:
             ring = ring_of([node.label for node in nodes])
-        self._ring = ring
+        self.ring = ring
+        """Ring of the labels. None if there is one node."""
 
     def __repr__(self) -> str:
         nodes = (f"{node.label} {node.state}{' classic' if node.transport == 'classic' else ''}" for node in self.nodes)
@@ -45,16 +46,16 @@ class ZonePool:
 
     def node(self, position: int) -> Node:
         """Return the node that holds the keys at this position, see `evcache.zones.routing.ketama.ring_position`."""
-        return self.nodes[0] if self._ring is None else self.nodes[self._ring.owner(position)]
+        return self.nodes[0] if self.ring is None else self.nodes[self.ring.owner(position)]
 
     def batches(self, keys: Sequence[bytes], given: Sequence[T]) -> list[tuple[Node, Sequence[bytes], Sequence[T]]]:
         """Return the keys grouped by the node that holds them, with the items of `given` at the same places.
 
         Each node has at least one key.
         """
-        if self._ring is None:
+        if self.ring is None:
             return [(self.nodes[0], keys, given)] if keys else []
-        groups = selected.SELECTED.group_by_owner(keys, given, *self._ring.arrays())
+        groups = selected.SELECTED.group_by_owner(keys, given, *self.ring.arrays())
         return [(self.nodes[index], some, of_some) for index, (some, of_some) in groups.items()]
 
     @property

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evcache.zones.errors import InvalidTopology
-from evcache.zones.topology.model import Topology
+from evcache.zones.topology.model import Topology, Zone
 from evcache.zones.validation import flag, positive_seconds, text
 
 AUTO = "auto"
@@ -64,7 +64,7 @@ class LocalZonePlace:
             InvalidTopology: The first topology lacks the zone, and the setting is strict.
         """
         names = tuple(zone.name for zone in topology.zones)
-        if not self.names or not set(self.names).isdisjoint(names):
+        if not self.names or self.find(topology.zones) is not None:
             self._reported = None
             return
         wanted, present = " or ".join(self.names), ", ".join(names)
@@ -74,12 +74,12 @@ class LocalZonePlace:
             self._reported = set(names)
             _log.warning("the local zone %s is not in the topology: reads are spread over %s", wanted, present)
 
+    def find(self, zones: Iterable[Zone]) -> str | None:
+        """Return the name of the zone that is, or lies in, the zone of this process. None if there is none."""
+        places = {zone.location or zone.name: zone.name for zone in zones}
+        return next((places[name] for name in self.names if name in places), None)
+
     def name_in(self, topology: Topology | None) -> str | None:
         """Return the name that the topology has for the local zone, or else the preferred one. None without a local zone."""
-        known = () if topology is None else [zone.name for zone in topology.zones]
-        return next((name for name in self.names if name in known), next(iter(self.names), None))
-
-    def readable(self, topology: Topology) -> str | None:
-        """Return the name of the local zone if clients may read it, or None."""
-        readable = {zone.name for zone in topology.readable}
-        return next((name for name in self.names if name in readable), None)
+        found = None if topology is None else self.find((*topology.standby, *topology.zones, *topology.readable))
+        return found or next(iter(self.names), None)

@@ -97,10 +97,14 @@ class Zone:
     name: str
     nodes: tuple[Endpoint, ...]
     mode: Mode = Mode.READ_WRITE
+    location: str | None = None
+    """Name of the availability zone, if the zone has another name. Two sets of zones in the same places need two names."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not is_zone_name(self.name):
             raise InvalidTopology("zones", f"zone name {self.name!r}: letters, digits, '.', '_' and '-', 63 at most")
+        if self.location is not None and not (isinstance(self.location, str) and is_zone_name(self.location)):
+            raise InvalidTopology("zones", f"zone {self.name!r}: location is the name of a zone, not {self.location!r}")
         if not isinstance(self.mode, Mode):
             raise InvalidTopology("zones", f"zone {self.name!r}: mode is a Mode, not {self.mode!r}")
         if not isinstance(self.nodes, tuple) or not all(isinstance(node, Endpoint) for node in self.nodes):
@@ -163,8 +167,8 @@ class Topology:
         """Return the topology of a TOML document.
 
         Args:
-            text: A table `[zones.NAME]` for each zone, with `nodes` and an optional `mode`. A node is a string, as
-                `Endpoint.parse` reads it, or a table with `address` and `label`.
+            text: A table `[zones.NAME]` for each zone, with `nodes` and an optional `mode` and `location`. A node is a
+                string, as `Endpoint.parse` reads it, or a table with `address` and `label`.
             source: Name of the text, for errors.
 
         Raises:
@@ -257,7 +261,7 @@ def endpoint_of(zone: str, node: object) -> Endpoint:
 
 def _zone_of(parsed: ZoneText) -> Zone:
     nodes = tuple(Endpoint.parse(node.address, node.label) for node in parsed.nodes)
-    return Zone(parsed.name, nodes, Mode(parsed.mode))
+    return Zone(parsed.name, nodes, Mode(parsed.mode), parsed.location)
 
 
 def _is_label(label: str, path: str) -> bool:

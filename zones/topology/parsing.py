@@ -47,6 +47,7 @@ class ZoneText(NamedTuple):
     name: str
     mode: str
     nodes: list[NodeText]
+    location: str | None = None
 
 
 def parse_address(text: str) -> Address:
@@ -100,7 +101,7 @@ def parse_node_list(text: str) -> Iterator[ZoneText]:
 
 
 def parse_toml(text: str, source: str) -> Iterator[ZoneText]:
-    """Yield the zones of a TOML document: a table `[zones.NAME]` for each, with `nodes` and an optional `mode`.
+    """Yield the zones of a TOML document: a table `[zones.NAME]` for each, with `nodes`, optional `mode` and `location`.
 
     A node is an address, or a table with `address` and `label`.
 
@@ -121,7 +122,7 @@ def parse_toml(text: str, source: str) -> Iterator[ZoneText]:
     for name, table in zones.items():
         if not isinstance(table, dict):
             raise toml_error(text, source, name, f"zone {name!r} is not a table")
-        unknown = table.keys() - {"nodes", "mode"}
+        unknown = table.keys() - {"nodes", "mode", "location"}
         if unknown:
             raise toml_error(text, source, min(unknown), f"zone {name!r} has no setting {min(unknown)!r}")
         nodes = table.get("nodes")
@@ -136,7 +137,10 @@ def parse_toml(text: str, source: str) -> Iterator[ZoneText]:
             wrong = nodes[parsed.index(None)]
             problem = f"zone {name!r}: a node is 'host:port' or {{address=..., label=...}}, not {wrong!r}"
             raise toml_error(text, source, name, problem)
-        yield ZoneText(name, mode, [node for node in parsed if node is not None])
+        location = table.get("location")
+        if not isinstance(location, str | None):
+            raise toml_error(text, source, "location", f"zone {name!r}: location is the name of an availability zone")
+        yield ZoneText(name, mode, [node for node in parsed if node is not None], location)
 
 
 def toml_error(text: str, source: str, near: str, problem: str) -> InvalidTopology:
