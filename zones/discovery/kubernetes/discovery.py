@@ -104,7 +104,7 @@ class KubernetesDiscovery:
         self._timing = timing
         self._draw = draw
         self._make_requests = _requests_of_aiohttp()
-        self._listed: tuple[asyncio.AbstractEventLoop, SliceSet] | None = None
+        self._listed: SliceSet | None = None
         self._failed: DiscoveryError | None = None
         self._failed_at = float("-inf")
 
@@ -128,10 +128,9 @@ class KubernetesDiscovery:
 
     async def watch(self) -> AsyncIterator[Topology]:
         """Yield each topology that differs from the last one."""
-        loop = asyncio.get_running_loop()
         watch = SliceWatch(self._open, self._nodes(), self.status, self._timing, self._draw)
-        if self._listed is not None and self._listed[0] is loop:
-            watch.start(self._listed[1].copy())
+        if self._listed is not None:
+            watch.start(self._listed.copy())
         try:
             while True:
                 yield await watch.next_topology()
@@ -147,15 +146,14 @@ class KubernetesDiscovery:
             raise ApiProblem(f"no answer in {self._timing.timeout:g} s") from None
         finally:
             await requests.close()  # the watch has a session of its own, because it may never begin
-        loop = asyncio.get_running_loop()
-        view = self._nodes().update(slices.slices, loop.time())
+        view = self._nodes().update(slices.slices, asyncio.get_running_loop().time())
         if view.topology is None:
             raise ApiProblem(view.problem or "there are no endpoints")
         if view.problem is None:
             self.status.confirm()
         else:
             self.status.fail(DiscoveryError(self.status.source, view.problem))
-        self._listed = loop, slices
+        self._listed = slices
         return view.topology
 
     def _nodes(self) -> ServiceNodes:

@@ -240,6 +240,17 @@ async def test_a_server_that_is_down_is_named(server):
 
 
 @against_a_server(slice_of(1))
+async def test_a_load_that_fails_has_no_age(server):
+    discovery = source(server)
+    await discovery.load()
+    assert discovery.status.confirmed_at is not None
+    await server.stop()
+    with pytest.raises(DiscoveryError):
+        await discovery.load()
+    assert discovery.status.confirmed_at is None
+
+
+@against_a_server(slice_of(1))
 async def test_a_load_after_a_failed_one_fails_without_a_request_for_a_second(server):
     discovery = source(server)
     server.refusals.append((500, "InternalError", "down"))

@@ -4,7 +4,7 @@ import pytest
 
 from evcache.zones.discovery.kubernetes import KubernetesDiscovery, Timing, kubernetes_discovery
 from evcache.zones.discovery.kubernetes import discovery as module
-from evcache.zones.discovery.kubernetes.server import ApiServer
+from evcache.zones.discovery.kubernetes.server import ApiServer, checked_address
 from evcache.zones.discovery.kubernetes.slices import ApiProblem
 from evcache.zones.errors import InvalidArgument, InvalidTopology
 from evcache.zones.topology.model import Mode
@@ -133,6 +133,10 @@ def test_the_environment_of_a_pod_has_the_address_of_the_server(environment, add
 
 def test_a_given_address_replaces_the_one_of_the_environment():
     assert ApiServer("https://k8s", None, None).address({"KUBERNETES_SERVICE_HOST": "10.96.0.1"}) == "https://k8s"
+
+
+def test_a_final_slash_of_a_given_address_is_dropped():
+    assert checked_address("https://k8s/clusters/one/") == "https://k8s/clusters/one"
 
 
 def test_the_error_outside_a_cluster_names_the_argument():
