@@ -53,14 +53,15 @@ from evcache.write_behind.api import BufferFull, WriteBehind
 from evcache.write_behind.batch import Batch
 from evcache.write_behind.buffer import WriteBehindStats
 from evcache.zones.discovery.base import Discovery, StaticDiscovery
-from evcache.zones.discovery.config_endpoint import ConfigEndpoint
-from evcache.zones.discovery.dns_names import DnsLookup
 from evcache.zones.discovery.environment import EnvironmentDiscovery
 from evcache.zones.discovery.file import FileDiscovery
 from evcache.zones.discovery.guard import TopologyGuard
 from evcache.zones.discovery.kubernetes import KubernetesDiscovery
 from evcache.zones.discovery.local_zone import LocalZone
 from evcache.zones.discovery.lookup import LookupDiscovery, LookupZone
+from evcache.zones.discovery.lookups.config_endpoint import ConfigEndpoint
+from evcache.zones.discovery.lookups.dns_names import DnsLookup
+from evcache.zones.discovery.migration import Migration, MigrationStep
 from evcache.zones.health.circuit_breaker import CircuitLimits
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
@@ -119,6 +120,8 @@ __all__ = [
     "LocalZone",
     "LookupDiscovery",
     "LookupZone",
+    "Migration",
+    "MigrationStep",
     "Mode",
     "NearCache",
     "NearStats",

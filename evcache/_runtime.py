@@ -280,7 +280,7 @@ class Runtime:
             topology_held=self.cluster.topology_held,
             zones_without_versions=zones_without_versions(self.cluster.nodes),
             traffic={
-                zone: ZoneTraffic(counter.sent, counter.received, is_local=zone == self._config.local_zone)
+                zone: ZoneTraffic(counter.sent, counter.received, is_local=self.cluster.local_zone.contains(zone))
                 for zone, counter in self.cluster.traffic.by_zone().items()
             },
             writes_resent=self.writer.resent,

@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from evcache.zones.discovery.config_endpoint import ConfigEndpoint
+from evcache.zones.discovery.lookups.config_endpoint import ConfigEndpoint
 from evcache.zones.errors import DiscoveryError
 from integration.raw import ask
 from tests.support.config_endpoints import COMMAND, KEY, OLD_COMMAND, ConfigServer, config

@@ -21,11 +21,11 @@ NAMES = {
         Discovery DiscoveryError DnsLookup EVCache EncodeError Endpoint EnvironmentDiscovery Failover FailoverDenied
         FileDiscovery Gutter Hedging HintEnd Hints Hooks InvalidArgument InvalidKey InvalidTopology
         InvalidationChannel Item KubernetesDiscovery LoadAborted LoadPolicy LoadStats LoadTimeout Loaded
-        LocalChannel LocalZone LookupDiscovery LookupZone Mode NearCache NearStats NodeCheck NodeError NodeSettings
-        NodeSilent NodeTimeout NodeUnavailable Outcome PoolLimits ProtocolError QueueFull RemovalCause ServerError
-        SocketDialer Source StaleReplica StandardCodec StaticDiscovery Stats Subscription Telemetry Topology
-        TopologyGuard Unsupported UsageError ValueTooLarge WriteBehind WriteBehindStats WriteResult Zone ZoneCheck
-        ZoneTraffic
+        LocalChannel LocalZone LookupDiscovery LookupZone Migration MigrationStep Mode NearCache NearStats NodeCheck
+        NodeError NodeSettings NodeSilent NodeTimeout NodeUnavailable Outcome PoolLimits ProtocolError QueueFull
+        RemovalCause ServerError SocketDialer Source StaleReplica StandardCodec StaticDiscovery Stats Subscription
+        Telemetry Topology TopologyGuard Unsupported UsageError ValueTooLarge WriteBehind WriteBehindStats
+        WriteResult Zone ZoneCheck ZoneTraffic
     """,
     "evcache.zones": """
         Discovery Endpoint EnvironmentDiscovery FileDiscovery FoundNodes Look LookupDiscovery LookupZone Mode

@@ -17,7 +17,7 @@ NEEDS_AN_EXTRA = frozenset(
     {
         "evcache.cli.commands",
         "evcache.testing.backends.docker",
-        "evcache.zones.discovery.dns_queries",
+        "evcache.zones.discovery.lookups.dns_queries",
         "evcache.zones.discovery.kubernetes.api",
     }
 )

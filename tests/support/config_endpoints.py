@@ -1,6 +1,6 @@
 """Configuration endpoints in memory: a memcached that has the node list of its cluster, as a node of ElastiCache has it."""
 
-from evcache.zones.discovery.config_endpoint import ConfigEndpoint
+from evcache.zones.discovery.lookups.config_endpoint import ConfigEndpoint
 from evcache.zones.testing import FakeMemcached
 from tests.support.scripted import MemoryDialer
 

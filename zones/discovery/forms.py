@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from evcache.zones.discovery.base import Discovery, StaticDiscovery
-from evcache.zones.discovery.config_endpoint import config_endpoint_of
-from evcache.zones.discovery.dns_names import dns_lookup_of
 from evcache.zones.discovery.kubernetes.text import kubernetes_discovery
 from evcache.zones.discovery.lookup import LookupDiscovery, LookupZone, NodeSource
+from evcache.zones.discovery.lookups.config_endpoint import config_endpoint_of
+from evcache.zones.discovery.lookups.dns_names import dns_lookup_of
 from evcache.zones.topology.model import Endpoint, Mode, Topology, endpoint_of, zone_of
 from evcache.zones.topology.parsing import NodeText, parse_node_list
 from evcache.zones.validation import has_methods

@@ -51,6 +51,7 @@ class LocalZonePlace:
         """
         self.names = tuple(names)
         self._strict = strict
+        self._located: set[str] = set()  # names of zones that lie in the local zone and have another name
         self._reported: set[str] | None = None  # zones of the last topology without the local zone
 
     def check(self, topology: Topology, *, first: bool) -> None:
@@ -63,6 +64,7 @@ class LocalZonePlace:
         Raises:
             InvalidTopology: The first topology lacks the zone, and the setting is strict.
         """
+        self._located |= {zone.name for zone in topology.zones if zone.location in self.names}
         names = tuple(zone.name for zone in topology.zones)
         if not self.names or self.find(topology.zones) is not None:
             self._reported = None
@@ -73,6 +75,10 @@ class LocalZonePlace:
         if self._reported != set(names):
             self._reported = set(names)
             _log.warning("the local zone %s is not in the topology: reads are spread over %s", wanted, present)
+
+    def contains(self, zone: str) -> bool:
+        """Return True if the zone of this name is, or lies in, the zone of this process. It may have left the topology."""
+        return zone in self.names or zone in self._located
 
     def find(self, zones: Iterable[Zone]) -> str | None:
         """Return the name of the zone that is, or lies in, the zone of this process. None if there is none."""

@@ -27,6 +27,7 @@ from evcache import (
     LocalZone,
     LookupDiscovery,
     LookupZone,
+    Migration,
     NearCache,
     NodeSettings,
     StandardCodec,
@@ -92,6 +93,7 @@ CLASSES = {
     LocalChannel: {},
     LocalZone: {},
     LookupDiscovery: {"zones": [LookupZone("a", (ENDPOINT,))]},
+    Migration: {"old": "a=h1", "new": "a=h2"},
     NearCache: {},
     NodeSettings: {},
     PoolLimits: {},
@@ -171,6 +173,7 @@ ACCEPTED = {
     (Loaded, "value"): ANYTHING,
     (LocalZone, "name"): {"'x'", "'1'"},
     (LocalZone, "strict"): {"True"},
+    (Migration, "suffix"): {"'x'", "'1'"},
     (NearCache, "hot_reads"): {"None"},
     (NearCache, "negative_share"): {"0"},
     (NearCache, "revalidate_over"): {"None", "0"},
@@ -196,6 +199,7 @@ ACCEPTED = {
     (WriteBehind, "on_lost"): {"None"},
     (WriteBehind, "path"): {"None", "'x'", "'1'"},
     (WriteBehind, "timeout"): {"None", "0"},
+    (Zone, "location"): {"None", "'x'", "'1'"},
     (Zone, "name"): {"'x'", "'1'"},
 }
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from evcache import NearCache, UsageError
+from evcache import LocalZone, NearCache, UsageError
 from evcache.errors import CacheUnavailable
 from evcache.zones import Endpoint, Topology, Zone
 from evcache.zones.errors import InvalidTopology
@@ -145,7 +145,9 @@ async def test_zones_that_are_not_known_are_no_reason_not_to_load(zones, error):
     [
         (lambda zones: zones.client(zones=Lost(InvalidTopology("zones", "none are configured"))), InvalidTopology),
         (
-            lambda zones: zones.client(zones=Found(Topology((Zone("x", (Endpoint.parse("x:1"),)),))), local_zone="a"),
+            lambda zones: zones.client(
+                zones=Found(Topology((Zone("x", (Endpoint.parse("x:1"),)),))), local_zone=LocalZone("a", strict=True)
+            ),
             InvalidTopology,
         ),
     ],

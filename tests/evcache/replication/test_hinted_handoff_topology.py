@@ -22,7 +22,7 @@ async def test_a_zone_that_leaves_takes_its_hints_with_it(zones):
     """When it is added again it is to be empty; until then nothing is kept for it."""
     listener = Listener()
     discovery = ChangingTopology(zones.topology)
-    cache = await zones.ready(zones=discovery, circuit=QUICK, hooks=listener)
+    cache = await zones.ready(zones=discovery, circuit=QUICK, hooks=listener, topology_guard=None)
     await cut_off(zones, cache, "c")
     await cache.set("k", "value")
     await pass_time(10)

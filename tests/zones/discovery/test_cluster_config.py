@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evcache.zones.discovery.cluster_config import (
+from evcache.zones.discovery.lookups.cluster_config import (
     CONTRADICTION_SECONDS,
     MAX_CONFIG_BYTES,
     ClusterConfig,

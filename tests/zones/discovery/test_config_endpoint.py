@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evcache.zones.discovery.cluster_config import CONTRADICTION_SECONDS, MAX_CONFIG_BYTES
-from evcache.zones.discovery.config_endpoint import REPLY_TIMEOUT_SECONDS, ConfigEndpoint
+from evcache.zones.discovery.lookups.cluster_config import CONTRADICTION_SECONDS, MAX_CONFIG_BYTES
+from evcache.zones.discovery.lookups.config_endpoint import REPLY_TIMEOUT_SECONDS, ConfigEndpoint
 from evcache.zones.errors import DiscoveryError
 from evcache.zones.testing.fake_memcached import memory_transport
 from tests.support import virtual_time

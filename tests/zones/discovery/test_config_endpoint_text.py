@@ -4,7 +4,7 @@ import ssl
 
 import pytest
 
-from evcache.zones.discovery.config_endpoint import ConfigEndpoint, config_endpoint_of
+from evcache.zones.discovery.lookups.config_endpoint import ConfigEndpoint, config_endpoint_of
 from evcache.zones.errors import InvalidArgument, InvalidTopology
 from evcache.zones.topology.model import Topology
 from evcache.zones.transport.dialer import SocketDialer

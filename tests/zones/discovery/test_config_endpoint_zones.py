@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from evcache.zones.discovery.cluster_config import CONTRADICTION_SECONDS
-from evcache.zones.discovery.config_endpoint import ConfigEndpoint
 from evcache.zones.discovery.lookup import LOOKUP_SECONDS, LOOKUP_TIMEOUT_SECONDS, RETRY_SECONDS, LookupDiscovery, LookupZone
+from evcache.zones.discovery.lookups.cluster_config import CONTRADICTION_SECONDS
+from evcache.zones.discovery.lookups.config_endpoint import ConfigEndpoint
 from evcache.zones.discovery.polling import JITTER
 from evcache.zones.errors import DiscoveryError
 from evcache.zones.topology.model import Topology

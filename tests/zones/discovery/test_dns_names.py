@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from evcache.zones.discovery.dns_names import DnsLookup, dns_lookup_of
+from evcache.zones.discovery.lookups.dns_names import DnsLookup, dns_lookup_of
 from evcache.zones.errors import DiscoveryError, InvalidArgument, InvalidTopology
 from tests.support.fake_dns import FakeDns
 
@@ -89,7 +89,7 @@ def test_a_resolver_of_another_type_is_refused(resolver):
 
 
 def test_a_lookup_without_dnspython_names_the_extra(monkeypatch):
-    monkeypatch.delitem(sys.modules, "evcache.zones.discovery.dns_queries", raising=False)
+    monkeypatch.delitem(sys.modules, "evcache.zones.discovery.lookups.dns_queries", raising=False)
     for module in [module for module in sys.modules if module.partition(".")[0] == "dns"]:
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InvalidArgument, match=r"^zones: 'dns\+cache' .*pip install 'evcache\[dns\]'"):

@@ -3,12 +3,12 @@
 import pytest
 
 from evcache.zones.discovery.base import SourceStatus, StaticDiscovery
-from evcache.zones.discovery.config_endpoint import ConfigEndpoint
-from evcache.zones.discovery.dns_names import DnsLookup
 from evcache.zones.discovery.environment import EnvironmentDiscovery
 from evcache.zones.discovery.forms import discovery_of_mapping, discovery_of_text
 from evcache.zones.discovery.kubernetes import KubernetesDiscovery
 from evcache.zones.discovery.lookup import FoundNodes, LookupDiscovery
+from evcache.zones.discovery.lookups.config_endpoint import ConfigEndpoint
+from evcache.zones.discovery.lookups.dns_names import DnsLookup
 from evcache.zones.errors import DiscoveryError, InvalidTopology
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
 from tests.support.virtual_time import in_virtual_time

@@ -144,7 +144,9 @@ async def test_step_in_a_file_is_followed_and_a_wrong_one_is_logged_once(tmp_pat
         file.write_text("switched")
         await asyncio.sleep(5)
         assert migration.status is None
-        assert [shape(found) for found in watching.topologies] == [shape(zones(STEPS[step])) for step in ("dual", "switched")]
+        assert [shape(found) for found in watching.topologies] == [
+            shape(zones(STEPS[step])) for step in ("dual", "switched")
+        ]
 
 
 @in_virtual_time
@@ -197,6 +199,10 @@ async def test_local_zone_is_that_of_the_set_that_is_read():
         assert bench.cluster.view.local == "b-new"
         assert bench.readers == ["b-new", "a-new"]
         assert [pool.name for pool in bench.cluster.view.standby] == ["b", "a"]
+        for step in ("drain", "new"):
+            migration.move_to(step)
+            await settle()
+        assert [name for name in ("a", "b", "a-new", "b-new") if bench.cluster.local_zone.contains(name)] == ["b", "b-new"]
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import logging
 import ssl
 from typing import cast
 
-from evcache.zones.discovery.cluster_config import ClusterConfig, NewestConfig, config_length, parse_config
 from evcache.zones.discovery.lookup import FoundNodes
+from evcache.zones.discovery.lookups.cluster_config import ClusterConfig, NewestConfig, config_length, parse_config
 from evcache.zones.errors import DiscoveryError, InvalidArgument, InvalidTopology
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.dialer import Dialer, SocketDialer

@@ -20,7 +20,7 @@ from evcache.zones.topology.parsing import DEFAULT_PORT, MAX_PORT
 if TYPE_CHECKING:
     from dns.asyncresolver import Resolver
 
-    from evcache.zones.discovery.dns_queries import DnsQueries, FoundAddresses, Target
+    from evcache.zones.discovery.lookups.dns_queries import DnsQueries, FoundAddresses, Target
 
 # Concurrent queries of one lookup. Name servers and firewalls drop bursts of datagrams.
 MAX_QUERIES = 10
@@ -72,7 +72,7 @@ class DnsLookup:
         self.text = text
         self._form = _parse(text)
         try:
-            from evcache.zones.discovery.dns_queries import DnsQueries, check_resolver  # noqa: PLC0415  # the extra `dns`
+            from evcache.zones.discovery.lookups.dns_queries import DnsQueries, check_resolver  # noqa: PLC0415  # the extra `dns`
         except ImportError as error:
             raise InvalidArgument("zones", f"{text!r} needs the package dnspython: pip install 'evcache[dns]'") from error
         check_resolver(resolver)

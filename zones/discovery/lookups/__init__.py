@@ -1,0 +1,1 @@
+"""Sources of the nodes of one zone: DNS, and configuration endpoints of managed services."""
