@@ -11,8 +11,8 @@ import pytest
 from dns.asyncresolver import Resolver
 
 from evcache.zones.discovery import lookup
-from evcache.zones.discovery.lookups import dns_queries
 from evcache.zones.discovery.lookup import LookupDiscovery, LookupZone
+from evcache.zones.discovery.lookups import dns_queries
 from evcache.zones.discovery.lookups.dns_names import MAX_QUERIES, DnsLookup
 from evcache.zones.errors import DiscoveryError
 from evcache.zones.topology.model import Topology
