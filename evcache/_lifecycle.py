@@ -113,14 +113,18 @@ class Lifecycle:
                 await asyncio.wait(list(self._closers))
             if self._ended and not self._closers:
                 self._affinity.reopen()
-        await self.open(options._replace(timeout=max(OPEN_SECONDS, options.timeout)))
+        await self.open(options, OPEN_SECONDS)
         if self._local_zone is not None:
             await self._local_zone.wait()
 
-    async def open(self, options: Options) -> tuple[ClusterSnapshot, Options]:
+    async def open(self, options: Options, patience: float = 0.0) -> tuple[ClusterSnapshot, Options]:
         """Return the zones for a call that did not find them ready, and the call's options with the time that is left.
 
         A cancelled call does not end the opening, because other calls may wait for it.
+
+        Args:
+            options: Options of the call.
+            patience: Seconds to wait for the zones, if they are more than the call's timeout.
 
         Raises:
             CacheUnavailable: The zones are not known in time, or their source did not answer.
@@ -142,13 +146,9 @@ class Lifecycle:
             self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
         starting = self._starting
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + options.timeout
+        deadline = loop.time() + max(patience, options.timeout)
         # A call waits for the hint file for at most half of its time. With a slow disk the client goes on without the file.
-        timer = (
-            None
-            if self._handoff is None
-            else loop.call_at(deadline - options.timeout / 2, self._handoff.journal.wait_no_longer)
-        )
+        timer = None if self._handoff is None else loop.call_later(options.timeout / 2, self._handoff.journal.wait_no_longer)
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.wait([starting])  # a cancelled caller does not cancel `starting`
