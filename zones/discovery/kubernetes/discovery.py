@@ -115,15 +115,17 @@ class KubernetesDiscovery:
             DiscoveryError: The API server did not answer, or the Service has no endpoints. For a second, further calls raise
                 the same error, because each call of a service would ask the server again.
         """
-        now = asyncio.get_running_loop().time()
-        if self._failed is not None and 0 <= now - self._failed_at < FIRST_RETRY_SECONDS:
-            raise self._failed
+        loop = asyncio.get_running_loop()
+        if self._failed is not None and 0 <= loop.time() - self._failed_at < FIRST_RETRY_SECONDS:
+            # A copy, because one error object would collect the tracebacks of all calls.
+            raise DiscoveryError(self._failed.source, self._failed.problem)
         self.status.reset()
         self._failed = None
         try:
             return await self._load()
         except ApiProblem as problem:
-            self._failed, self._failed_at = DiscoveryError(self.status.source, str(problem)), now
+            # From the end of the look, because one that hangs takes longer than the pause.
+            self._failed, self._failed_at = DiscoveryError(self.status.source, str(problem)), loop.time()
             raise self._failed from problem
 
     async def watch(self) -> AsyncIterator[Topology]:
