@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -90,6 +90,7 @@ class Cluster:
         self._health = HealthCounters()
         self._nodes: dict[tuple[str, Endpoint], Node] = {}
         self._watcher: asyncio.Task[None] | None = None
+        self._watch_error: str | None = None  # of a source that raised an error, and is not followed any more
         self._opening = object()  # replaced by `close`, so that a late source has no effect on the next opening
         self._retiring: dict[asyncio.Task[None], Node] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -110,7 +111,7 @@ class Cluster:
     @property
     def topology_error(self) -> str | None:
         """Reason for which the source did not answer. None if it did, or does not report it."""
-        return None if self._status is None else self._status.error
+        return self._watch_error or (None if self._status is None else self._status.error)
 
     @property
     def topology_held(self) -> tuple[str, ...]:
@@ -145,7 +146,9 @@ class Cluster:
     def follow(self, discovery: Discovery) -> None:
         """Apply the changes that the source reports, in a background task that `close` ends."""
         self.discovery = discovery
-        self.gate = TopologyGate(self._guard, self._topology, self.apply)
+        self.gate = TopologyGate(
+            self._guard, self._topology, self.apply, is_fresh=lambda: self.topology_error is None, is_down=self._is_down
+        )
         self._watcher = unattended(asyncio.get_running_loop().create_task(self._watch(discovery), name="evcache-discovery"))
 
     def apply(self, topology: Topology, rings: Mapping[str, Ring] | None = None) -> ClusterSnapshot:
@@ -174,10 +177,11 @@ class Cluster:
         for zone_name, endpoint in change.added:
             self._nodes[zone_name, endpoint] = self._new_node(zone_name, endpoint)
         known = rings or {}
-        pools = {
-            zone.name: ZonePool(zone, [self._nodes[zone.name, endpoint] for endpoint in zone.nodes], known.get(zone.name))
-            for zone in topology.zones
-        }
+        of_nodes = {} if before is None else {pool.nodes: pool.ring for pool in before.writers}  # of zones that stay
+        pools: dict[str, ZonePool] = {}
+        for zone in topology.zones:
+            nodes = tuple(self._nodes[zone.name, endpoint] for endpoint in zone.nodes)
+            pools[zone.name] = ZonePool(zone, nodes, known.get(zone.name) or of_nodes.get(nodes))
         readable = [zone.name for zone in topology.readable]
         local = self.local_zone.find(topology.readable)
         if before is not None and topology != before.topology:
@@ -252,6 +256,8 @@ class Cluster:
             ejected = frozenset(pool.name for pool in view.readers if pool.is_ejected)
             if ejected != view.ejected:
                 self._change_ejected(view, ejected)
+        if down and self.gate is not None and self.gate.held is not None:
+            asyncio.get_running_loop().call_soon(self.gate.reconsider)  # a node that is down may leave at once
         if not down:
             for callback in self._recovery_callbacks:
                 callback()
@@ -260,8 +266,7 @@ class Cluster:
         """Read the zone with one of these names first from now on. The topology may have any of the names."""
         self.local_zone = LocalZonePlace(names, strict=self._strict)
         if self.view is not None:
-            rings = {pool.name: pool.ring for pool in self.view.writers if pool.ring is not None}
-            self.apply(self.view.topology, rings)
+            self.apply(self.view.topology)
 
     def _change_ejected(self, view: ClusterSnapshot, ejected: frozenset[str]) -> None:
         # Calls in progress keep their snapshot. The new order of zones applies to later calls.
@@ -334,6 +339,7 @@ class Cluster:
             for node in self._gutter_pool.nodes:
                 node.abandon()
         self.view = self._watcher = self._gutter_pool = self._lag = self.gate = self.discovery = None
+        self._watch_error = None
         self._health = HealthCounters()
         self._nodes, self._retiring, self._closing = {}, {}, set()
 
@@ -348,14 +354,24 @@ class Cluster:
         assert self.view is not None
         return self.view.topology
 
+    def _is_down(self, zone: str, endpoint: Endpoint) -> bool:
+        node = self._nodes.get((zone, endpoint))
+        return node is not None and node.is_down
+
     async def _watch(self, discovery: Discovery) -> None:
         opening = self._opening
+        topologies = discovery.watch()
         try:
-            async for topology in discovery.watch():
+            async for topology in topologies:
                 rings = await make_rings(topology)
                 if opening is not self._opening or self.gate is None:
                     return
-                self.gate.offer(topology, rings)
-        except Exception:
+                if topology != self._topology() or self.gate.held is not None:
+                    self.gate.offer(topology, rings)
+        except Exception as error:
             # A source that fails must not stop the service. The last known zones are the best guess.
+            self._watch_error = str(error) or type(error).__name__
             _log.exception("discovery failed: unexpected exception; keeping the previous topology")
+        finally:
+            if isinstance(topologies, AsyncGenerator):
+                await topologies.aclose()  # ends the tasks of a source that has some

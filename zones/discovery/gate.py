@@ -7,18 +7,22 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from evcache.zones.discovery.guard import RemovalLimiter, TopologyGuard
+from evcache.zones.discovery.guard import RemovalLimiter, TopologyGuard, restrained
 from evcache.zones.errors import InvalidTopology
 from evcache.zones.routing.ketama import Ring
-from evcache.zones.topology.model import Topology
+from evcache.zones.topology.model import Endpoint, Topology
 
 Rings = Mapping[str, Ring]
 
 _log = logging.getLogger("evcache.zones.discovery")
 
 
+# Seconds until a topology that is held back is looked at again while its source fails.
+RECHECK_SECONDS = 5.0
+
+
 class HeldTopology(NamedTuple):
-    """A topology that is held back."""
+    """A topology of which a part is held back."""
 
     topology: Topology
     rings: Rings
@@ -33,6 +37,9 @@ class TopologyGate:
         limits: TopologyGuard | None,
         current: Callable[[], Topology],
         apply: Callable[[Topology, Rings], object],
+        *,
+        is_fresh: Callable[[], bool] = lambda: True,
+        is_down: Callable[[str, Endpoint], bool] = lambda _zone, _node: False,
     ) -> None:
         """Make an open gate.
 
@@ -40,26 +47,28 @@ class TopologyGate:
             limits: Limits of a change that is applied at once. If None, every change is.
             current: Return the topology in use.
             apply: Use a topology from now on. It raises `InvalidTopology` for one that cannot be used.
+            is_fresh: Return False if the source fails, so that its last report says nothing about the present.
+            is_down: Return True if a node of a zone is down.
         """
         self.held: HeldTopology | None = None
-        """The topology that is held back, or None."""
-        self._limiter = None if limits is None else RemovalLimiter(limits)
+        """The topology of which a part is held back, or None."""
+        self._limiter = None if limits is None else RemovalLimiter(limits, is_down)
         self._current = current
         self._apply = apply
+        self._is_fresh = is_fresh
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
     def offer(self, topology: Topology, rings: Rings) -> None:
-        """Apply a topology of the source, or hold it back. It replaces one that is held back."""
+        """Apply a topology of the source, or hold a part of it back. It replaces one that is held back."""
         self._cancel_timer()
         current, now = self._current(), self._loop.time()
-        if self._limiter is None:
+        held, again_at = ({}, now) if self._limiter is None else self._limiter.judge(current, topology, now)
+        if not held:
+            self.held = None
             self._use(topology, rings)
             return
-        reasons, again_at = self._limiter.judge(current, topology, now)
-        if not reasons:
-            self._use(topology, rings)
-            return
+        reasons = tuple(held.values())
         if self.held is None or self.held.reasons != reasons:
             _log.warning(
                 "topology held back: %s; the client applies it in %.0f s if it stays, or when it is confirmed",
@@ -67,30 +76,47 @@ class TopologyGate:
                 again_at - now,
             )
         self.held = HeldTopology(topology, rings, reasons)
-        self._timer = self._loop.call_at(again_at, self.offer, topology, rings)
+        self._timer = self._loop.call_at(again_at, self.reconsider)
+        try:
+            rest = restrained(current, topology, held)
+        except InvalidTopology:  # the zones that are held back are the only ones that can be read
+            return
+        if rest != current:
+            self._use(rest, {zone: ring for zone, ring in rings.items() if zone not in held})
+
+    def reconsider(self) -> None:
+        """Look at the topology that is held back again. Has no effect if there is none."""
+        if self.held is None:
+            return
+        if self._is_fresh():
+            self.offer(self.held.topology, self.held.rings)
+        else:
+            self._cancel_timer()
+            self._timer = self._loop.call_later(RECHECK_SECONDS, self.reconsider)
 
     def confirm(self) -> bool:
-        """Apply the topology that is held back now. Return False if there is none."""
+        """Apply the topology that is held back now. Return False if there is none, or if it cannot be used."""
         if self.held is None:
             return False
         self._cancel_timer()
-        self._use(self.held.topology, self.held.rings)
-        return True
+        held, self.held = self.held, None
+        return self._use(held.topology, held.rings)
 
     def close(self) -> None:
         """Drop the topology that is held back."""
         self._cancel_timer()
         self.held = None
 
-    def _use(self, topology: Topology, rings: Rings) -> None:
-        current, self.held = self._current(), None
+    def _use(self, topology: Topology, rings: Rings) -> bool:
+        current = self._current()
         try:
             self._apply(topology, rings)
         except InvalidTopology as error:
             _log.warning("topology update failed: %s; keeping the previous topology", error)
-            return
+            return False
         if self._limiter is not None:
             self._limiter.applied(current, topology, self._loop.time())
+        return True
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -7,10 +7,11 @@ holds such a topology back until the removed nodes were absent for long enough, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from evcache.zones.topology.model import Endpoint, Topology
+from evcache.zones.topology.model import Endpoint, Topology, Zone
 from evcache.zones.validation import fraction, positive_seconds
 
 # The share of a zone's nodes that may be down before the zone is ejected, see `evcache.zones.routing.zone_order`.
@@ -25,7 +26,8 @@ class TopologyGuard:
     """Limits of a change that the client applies at once."""
 
     max_removed: float = MAX_REMOVED_SHARE
-    """Largest fraction of a zone's nodes that may leave or move within `hold` seconds. One node always may."""
+    """Largest fraction of the nodes of a zone, and of all zones, that may leave or move within `hold` seconds. One node may
+    always leave, and nodes that are down may."""
 
     hold: float = HOLD_SECONDS
     """Seconds for which a larger change is held back. The client then applies it, if its nodes are still absent."""
@@ -38,26 +40,37 @@ class TopologyGuard:
 class Verdict(NamedTuple):
     """Decision about one topology."""
 
-    reasons: tuple[str, ...]
-    """Reasons for holding the topology back. Empty if it may be used."""
+    held: dict[str, str]
+    """Zones whose nodes are held back, with the reasons. Empty if the topology may be used as it is."""
     again_at: float
-    """Time at which the decision may differ for the same topology, if it is held back."""
+    """Time at which the decision may differ for the same topology, if a zone is held back."""
 
 
 class _Removal(NamedTuple):
-    """A node that left a topology, or got another address."""
+    """A node with data that left a topology, or got another address."""
 
     at: float
     zone: str
-    label: str
+
+
+Place = tuple[str, Endpoint]
+"""Zone and address of a node."""
 
 
 class RemovalLimiter:
     """Decision about each topology of one source, with the removals that it remembers for it."""
 
-    def __init__(self, limits: TopologyGuard) -> None:
+    def __init__(self, limits: TopologyGuard, is_down: Callable[[str, Endpoint], bool] = lambda _zone, _node: False) -> None:
+        """Make a limiter that has seen no topology.
+
+        Args:
+            limits: Limits of a change.
+            is_down: Return True if a node of a zone is down. Its data is lost for now in any case.
+        """
         self._limits = limits
-        self._absent_since: dict[tuple[str, Endpoint], float] = {}
+        self._is_down = is_down
+        self._absent_since: dict[Place, float] = {}
+        self._added_at: dict[Place, float] = {}  # nodes that have no data yet
         self._removed: list[_Removal] = []  # those in use that still count
 
     def judge(self, current: Topology, new: Topology, now: float) -> Verdict:
@@ -69,44 +82,81 @@ class RemovalLimiter:
             now: Time in seconds, on any clock that does not go backwards.
         """
         hold = self._limits.hold
-        missing = _missing(current, new)
-        self._absent_since = {node: self._absent_since.get(node, now) for nodes in missing.values() for node in nodes}
+        missing = {zone.name: self._missing(zone, new.zone(zone.name), now) for zone in current.zones}
+        self._absent_since = {place: self._absent_since.get(place, now) for places in missing.values() for place in places}
+        self._added_at = {place: at for place, at in self._added_at.items() if at + hold > now}
         self._removed = [removal for removal in self._removed if removal.at + hold > now]
-        reasons: list[str] = []
-        again: list[float] = []
+        # Nodes that have been absent for long enough leave in any case.
+        waiting = {
+            name: [place for place in places if self._absent_since[place] + hold > now] for name, places in missing.items()
+        }
+        held: dict[str, str] = {}
+        lost, total = len(self._removed) + sum(map(len, waiting.values())), 0
         for zone in current.zones:
-            nodes = missing.get(zone.name, [])
-            confirmed_at = max((self._absent_since[node] + hold for node in nodes), default=now)
-            if not nodes or confirmed_at <= now:
-                continue
-            if new.zone(zone.name) is None:
-                reasons.append(f"zone {zone.name} is missing")
-                again.append(confirmed_at)
-                continue
-            earlier = [removal for removal in self._removed if removal.zone == zone.name]
-            labels = {node.label for node in zone.nodes}
-            before = len(labels) + sum(removal.label not in labels for removal in earlier)
-            if len(nodes) + len(earlier) > max(1, int(before * self._limits.max_removed)):
-                reasons.append(f"zone {zone.name} loses {len(nodes) + len(earlier)} of {before} nodes")
-                again.append(min([confirmed_at, *(removal.at + hold for removal in earlier)]))
-        return Verdict(tuple(reasons), min(again, default=now))
+            leaving = len(waiting[zone.name])
+            left = sum(removal.zone == zone.name for removal in self._removed)
+            before = left + sum((zone.name, node) not in self._added_at for node in zone.nodes)
+            total += before
+            if leaving and new.zone(zone.name) is None:
+                held[zone.name] = f"zone {zone.name} is missing"
+            elif leaving and leaving + left > self._allowed(before):
+                held[zone.name] = f"zone {zone.name} loses {leaving + left} of {before} nodes"
+        if lost > self._allowed(total):
+            for name, places in waiting.items():
+                if places:
+                    held.setdefault(name, f"zone {name} is one of several that lose {lost} of {total} nodes")
+        ends = [max(self._absent_since[place] for place in waiting[name]) + hold for name in held]
+        return Verdict(held, min([*ends, *(removal.at + hold for removal in self._removed)]) if held else now)
 
     def applied(self, current: Topology, new: Topology, now: float) -> None:
         """Note that `new` is in use from now on, in place of `current`. Removals that were held back count no more."""
-        for zone, nodes in _missing(current, new).items():
-            self._removed += [
-                _Removal(now, zone, node[1].label) for node in nodes if self._absent_since.get(node, now) == now
-            ]
-        self._absent_since.clear()
+        for zone in current.zones:
+            places = self._missing(zone, new.zone(zone.name), now)
+            self._removed += [_Removal(now, zone.name) for place in places if self._absent_since.get(place, now) == now]
+            self._absent_since = {place: at for place, at in self._absent_since.items() if place not in places}
+        before = {(zone.name, node) for zone in current.zones for node in zone.nodes}
+        after = {(zone.name, node) for zone in new.zones for node in zone.nodes}
+        self._added_at = {place: at for place, at in self._added_at.items() if place in after} | dict.fromkeys(
+            after - before, now
+        )
+
+    def _missing(self, zone: Zone, after: Zone | None, now: float) -> list[Place]:
+        """Return the nodes with data that a zone loses. A node with another address is lost, because its data is."""
+        kept = () if after is None else set(after.nodes)
+        # A zone that leaves is kept for a while in any case: another process may reach it.
+        return [
+            (zone.name, node)
+            for node in zone.nodes
+            if node not in kept
+            and (after is None or not self._is_down(zone.name, node))
+            and now - self._added_at.get((zone.name, node), float("-inf")) >= self._limits.hold
+        ]
+
+    def _allowed(self, nodes: int) -> int:
+        return max(1, int(nodes * self._limits.max_removed))
 
 
-def _missing(current: Topology, new: Topology) -> dict[str, list[tuple[str, Endpoint]]]:
-    """Return the nodes that `new` lacks, by zone. A node with another address is missing, because its data is."""
-    missing: dict[str, list[tuple[str, Endpoint]]] = {}
+def restrained(current: Topology, new: Topology, held: Collection[str]) -> Topology:
+    """Return the topology that is used while some zones are held back.
+
+    Zones that are held back keep their nodes, and get their new modes. Zones that are not known yet do not join, because
+    they may belong to another cluster.
+
+    Args:
+        current: Topology in use.
+        new: Topology that the source reports.
+        held: Names of the zones that are held back.
+
+    Raises:
+        InvalidTopology: No zone could be read.
+    """
+    zones: list[Zone] = []
     for zone in current.zones:
         after = new.zone(zone.name)
-        kept = () if after is None else set(after.nodes)
-        gone = [(zone.name, node) for node in zone.nodes if node not in kept]
-        if gone:
-            missing[zone.name] = gone
-    return missing
+        if zone.name not in held:
+            zones += [] if after is None else [after]
+        elif after is None:
+            zones.append(zone)
+        else:
+            zones.append(replace(after, nodes=zone.nodes))
+    return Topology(tuple(zones))

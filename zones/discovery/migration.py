@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 
 from evcache.zones._tasks import ended, unattended
 from evcache.zones.discovery.base import Discovery, SourceStatus
 from evcache.zones.discovery.forms import discovery_of_mapping, discovery_of_text
-from evcache.zones.errors import DiscoveryError, InvalidArgument, InvalidTopology
+from evcache.zones.errors import DiscoveryError, InvalidArgument, InvalidTopology, UsageError
 from evcache.zones.topology.model import Mode, Topology, Zone, is_zone_name
 from evcache.zones.validation import has_methods, positive_seconds
 
@@ -20,6 +21,9 @@ NEW_SUFFIX = "-new"
 
 # Seconds between looks at the file with the step. A step takes minutes.
 STEP_POLL_SECONDS = 2.0
+
+# Loads without a watch that are remembered. More clients than these do not open at the same moment.
+MOST_LOADED = 16
 
 # Seconds until a set whose source did not answer is asked again.
 RETRY_SECONDS = 5.0
@@ -45,7 +49,7 @@ class MigrationStep(enum.StrEnum):
 
 
 # Modes of the old and of the new set. None if the set is not used.
-_MODES: dict[MigrationStep, tuple[Mode | None, Mode | None]] = {
+MODES: dict[MigrationStep, tuple[Mode | None, Mode | None]] = {
     MigrationStep.OLD: (Mode.READ_WRITE, None),
     MigrationStep.FILL: (Mode.READ_WRITE, Mode.WRITE_ONLY),
     MigrationStep.DUAL: (Mode.READ_WRITE, Mode.STANDBY),
@@ -65,13 +69,21 @@ def join(old: Topology | None, new: Topology | None, step: MigrationStep, suffix
         new: Topology of the new set. None if it is unknown.
         step: The step.
         suffix: Suffix of the names of the new zones. They keep their names as locations.
+
+    Raises:
+        InvalidTopology: Both sets have a node or a name, or a set has standby zones.
     """
     zones: list[Zone] = []
-    for topology, mode, ending in zip((old, new), _MODES[step], ("", suffix), strict=True):
+    for topology, mode, ending in zip((old, new), MODES[step], ("", suffix), strict=True):
         if mode is None or (topology is None and mode is Mode.WRITE_ONLY):
             continue
         if topology is None:
             return None
+        if topology.standby:
+            # It would count in the other set, whose zones then need not acknowledge.
+            raise InvalidTopology(
+                "zones", f"zone {topology.standby[0].name} of a set is standby, which only a migration may be"
+            )
         # A zone that its own source does not want to be read stays write-only.
         zones += [
             Zone(
@@ -82,6 +94,11 @@ def join(old: Topology | None, new: Topology | None, step: MigrationStep, suffix
             )
             for zone in topology.zones
         ]
+    if old is not None and new is not None:
+        shared = {node.address for zone in old.zones for node in zone.nodes if node.host}
+        shared &= {node.address for zone in new.zones for node in zone.nodes}
+        if shared:
+            raise InvalidTopology("zones", f"both sets have the node {min(shared)}")
     return Topology(tuple(zones))
 
 
@@ -95,7 +112,7 @@ class Migration:
         self,
         old: str | Mapping[str, object] | Discovery,
         new: str | Mapping[str, object] | Discovery,
-        step: MigrationStep | str | Path = MigrationStep.DUAL,
+        step: MigrationStep | str | Path = MigrationStep.OLD,
         *,
         suffix: str = NEW_SUFFIX,
         poll: float = STEP_POLL_SECONDS,
@@ -105,7 +122,7 @@ class Migration:
         Args:
             old: Zones that are in use: a node list, a mapping or a source.
             new: Zones that the cache moves to, in the same forms.
-            step: Step of the migration, or the path of a file with its name.
+            step: Step of the migration, or the `Path` of a file with its name.
             suffix: Suffix of the names of the new zones. It must be the same in all processes.
             poll: Seconds between looks at the file.
 
@@ -119,21 +136,21 @@ class Migration:
         self._step = MigrationStep.OLD if isinstance(step, Path) else step_of(step)
         self._suffix = suffix
         self._poll = positive_seconds(poll, "poll")
-        self._known: list[Topology | None] = [None, None]
-        self._last: Topology | None = None
-        self._changed: asyncio.Event | None = None
+        self._loaded: deque[_Sets] = deque(maxlen=MOST_LOADED)  # what `load` found, for the `watch` that follows it
+        self._watching: set[_Sets] = set()
+        self._status = SourceStatus("migration")
         self._file_status = SourceStatus(str(self._file))
 
     @property
     def step(self) -> MigrationStep:
-        """Step of the migration."""
+        """Step that is wanted. It is in use when the client has logged the topology with its modes."""
         return self._step
 
     @property
     def status(self) -> SourceStatus | None:
-        """Freshness of the set that failed, or else of the one that answered least recently. None if no set reports it."""
-        found = [self._file_status] if self._file_status.error is not None else []
-        for source, mode in zip(self._sources, _MODES[self._step], strict=True):
+        """Freshness of the part that fails, or else of the set that answered least recently. None if no set reports it."""
+        found = [status for status in (self._status, self._file_status) if status.error is not None]
+        for source, mode in zip(self._sources, MODES[self._step], strict=True):
             status = getattr(source, "status", None)
             if mode is not None and isinstance(status, SourceStatus):
                 found.append(status)
@@ -146,76 +163,112 @@ class Migration:
             step: The step before or after the present one.
 
         Raises:
-            InvalidArgument: There is no such step, or it is further away. A step must reach all processes before the next.
+            InvalidArgument: There is no such step, or it is further away: a step must reach all processes before the next.
+                After `new` there is no way back, because the old set has missed writes.
+            UsageError: The step is in a file.
         """
-        wanted, steps = step_of(step), list(MigrationStep)
-        if abs(steps.index(wanted) - steps.index(self._step)) > 1:
+        wanted = step_of(step)
+        if self._file is not None:
+            raise UsageError(f"the step of this migration is in the file {self._file}")
+        if _distance(self._step, wanted) > 1:
             raise InvalidArgument("step", f"{wanted} is more than one step from {self._step}")
+        if self._step is MigrationStep.NEW and wanted is not self._step:
+            raise InvalidArgument("step", "the old set has missed writes: begin a migration in the other direction")
         self._set_step(wanted)
 
     async def load(self) -> Topology:
         """Return the present topology of both sets.
 
         Raises:
-            InvalidTopology: A set cannot be used, or the file does not have a step.
-            DiscoveryError: The source of a set did not answer, and the step needs the set.
+            InvalidTopology: A set that counts in the step cannot be used, or both sets have a node or a name.
+            DiscoveryError: A set that counts in the step is unknown, or the file does not have a step.
         """
         if self._file is not None:
             self._step = self._read_step()
             self._file_status.confirm()
-        self._known = [None, None]
-        results = await asyncio.gather(*(self._load(side) for side in (0, 1)))
-        joined = join(self._known[0], self._known[1], self._step, self._suffix)
-        if joined is None:
-            raise next(error for error in results if error is not None)
-        self._last = joined
+        self._status.reset()
+        sets = _Sets()
+        # A set that does not count must not keep a service from starting. `watch` loads it.
+        counting = [side for side, mode in enumerate(MODES[self._step]) if mode not in (None, Mode.WRITE_ONLY)]
+        async with asyncio.TaskGroup() as group:
+            for side in counting:
+                group.create_task(self._load(sets, side))
+        for side in counting:
+            error = sets.errors[side]
+            if error is not None:
+                raise error
+        joined = self._join(sets)
+        assert joined is not None
+        sets.last = joined
+        self._loaded.append(sets)
         return joined
 
     async def watch(self) -> AsyncIterator[Topology]:
         """Yield each topology after a change of a set or of the step."""
-        self._changed = changed = asyncio.Event()
+        sets = self._loaded.popleft() if self._loaded else _Sets()
+        self._watching.add(sets)
         loop = asyncio.get_running_loop()
-        work = [self._follow(0, changed), self._follow(1, changed), self._follow_file()]
+        work = [self._follow(sets, 0), self._follow(sets, 1), self._follow_file()]
         tasks = [unattended(loop.create_task(each, name="evcache-migration")) for each in work]
-        for task in tasks:
-            task.add_done_callback(lambda _: changed.set())
         try:
             while True:
-                await changed.wait()
-                changed.clear()
-                for task in tasks:
-                    if task.done():
-                        task.result()  # raises the error of a source of the service, which the client logs
+                await sets.changed.wait()
+                sets.changed.clear()
                 try:
-                    joined = join(self._known[0], self._known[1], self._step, self._suffix)
+                    joined = self._join(sets)
                 except InvalidTopology as error:
-                    _log.warning("topology update failed: %s; keeping the previous topology", error)
+                    self._status.fail(error)
                     continue
-                if joined is not None and joined != self._last:
-                    self._last = joined
+                if joined is not None and joined != sets.last:
+                    sets.last = joined
                     yield joined
         finally:
-            self._changed = None
+            self._watching.discard(sets)
             for task in tasks:
                 task.cancel()
             await ended(tasks, lambda _: "the source of a migration")
 
-    async def _load(self, side: int) -> DiscoveryError | None:
-        try:
-            self._known[side] = await self._sources[side].load()
-        except DiscoveryError as error:
-            return error
-        return None
+    def _join(self, sets: _Sets) -> Topology | None:
+        """Return the topology of the step, and note whether a set is missing that the step uses."""
+        joined = join(sets.known[0], sets.known[1], self._step, self._suffix)
+        missing = [
+            f"the {name} set is unknown{f': {error}' if error else ''}"
+            for name, mode, topology, error in zip(("old", "new"), MODES[self._step], sets.known, sets.errors, strict=True)
+            if mode is not None and topology is None and (error is not None or joined is None)
+        ]
+        if missing:
+            effect = f"step {self._step} is not in use: " if joined is None else ""
+            self._status.fail(DiscoveryError("migration", effect + "; ".join(missing)))
+        else:
+            self._status.confirm()
+        return joined
 
-    async def _follow(self, side: int, changed: asyncio.Event) -> None:
-        """Follow one of the sources. One that did not answer yet is asked until it does."""
-        while self._known[side] is None:
+    async def _load(self, sets: _Sets, side: int) -> None:
+        try:
+            sets.known[side], sets.errors[side] = await self._sources[side].load(), None
+        except Exception as error:  # a source of the service may raise any error; the other set must outlive all
+            sets.errors[side] = error
+
+    async def _follow(self, sets: _Sets, side: int) -> None:
+        """Follow one of the sources. One that failed is asked again until it answers."""
+        while True:
+            if sets.known[side] is None or sets.errors[side] is not None:
+                await self._load(sets, side)
+                sets.changed.set()
+            if sets.errors[side] is None:
+                topologies = self._sources[side].watch()
+                try:
+                    async for topology in topologies:
+                        sets.known[side] = topology
+                        sets.changed.set()
+                    return  # a source that never changes
+                except Exception as error:
+                    sets.errors[side] = error
+                    _log.exception("discovery failed: unexpected exception; keeping the previous topology")
+                finally:
+                    if isinstance(topologies, AsyncGenerator):
+                        await topologies.aclose()
             await asyncio.sleep(RETRY_SECONDS)
-            if await self._load(side) is None:
-                changed.set()
-        async for topology in self._sources[side].watch():
-            self._known[side] = topology
-            changed.set()
 
     async def _follow_file(self) -> None:
         while self._file is not None:
@@ -237,10 +290,27 @@ class Migration:
             raise DiscoveryError(str(self._file), str(error)) from error
 
     def _set_step(self, step: MigrationStep) -> None:
-        _log.info("migration step changed: from %s to %s", self._step, step)
+        if _distance(self._step, step) > 1 or self._step is MigrationStep.NEW:
+            _log.warning("migration step is not safe: from %s to %s; acknowledged writes may be lost", self._step, step)
+        _log.info("migration step wanted: %s, after %s", step, self._step)
         self._step = step
-        if self._changed is not None:
-            self._changed.set()
+        for sets in self._watching:
+            sets.changed.set()
+
+
+class _Sets:
+    """Both sets as one client follows them."""
+
+    def __init__(self) -> None:
+        self.known: list[Topology | None] = [None, None]
+        self.errors: list[Exception | None] = [None, None]
+        self.last: Topology | None = None
+        self.changed = asyncio.Event()
+
+
+def _distance(step: MigrationStep, other: MigrationStep) -> int:
+    steps = list(MigrationStep)
+    return abs(steps.index(step) - steps.index(other))
 
 
 def step_of(step: MigrationStep | str) -> MigrationStep:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evcache.zones.discovery.guard import RemovalLimiter, TopologyGuard
+from evcache.zones.discovery.base import SourceStatus
+from evcache.zones.discovery.guard import RemovalLimiter, TopologyGuard, restrained
 from evcache.zones.errors import InvalidArgument
 from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
 from tests.support.cluster_bench import Bench, ScriptedDiscovery, zones
@@ -40,6 +41,16 @@ CASES = {
     "a third of each zone": (SIX, topology(a="1 2 3 4", b="3 4 5 6"), []),
     "half of a zone": (SIX, topology(a="1 2 3", b="1 2 3 4 5 6"), ["zone a loses 3 of 6 nodes"]),
     "half of each zone": (SIX, topology(a="1 2 3", b="4 5 6"), ["zone a loses 3 of 6 nodes", "zone b loses 3 of 6 nodes"]),
+    "half of each small zone": (
+        topology(a="1 2", b="1 2", c="1 2"),
+        topology(a="1", b="1", c="1"),
+        [f"zone {zone} is one of several that lose 3 of 6 nodes" for zone in "abc"],
+    ),
+    "every only node moves": (
+        topology(a="1", b="1", c="1"),
+        topology(a="1@x", b="1@x", c="1@x"),
+        [f"zone {zone} is one of several that lose 3 of 3 nodes" for zone in "abc"],
+    ),
     "a zone less": (SIX, topology(a="1 2 3 4 5 6"), ["zone b is missing"]),
     "another cluster": (SIX, topology(a="x y z", b="u v w"), ["zone a loses 6 of 6 nodes", "zone b loses 6 of 6 nodes"]),
     "another cluster with the same labels": (
@@ -58,7 +69,7 @@ CASES = {
 @pytest.mark.parametrize(("current", "new", "reasons"), CASES.values(), ids=CASES)
 def test_verdict_on_one_change(current, new, reasons):
     verdict = RemovalLimiter(TopologyGuard()).judge(current, new, 0.0)
-    assert list(verdict.reasons) == reasons
+    assert list(verdict.held.values()) == reasons
     assert verdict.again_at == (HOLD if reasons else 0.0)
 
 
@@ -67,8 +78,8 @@ def test_held_topology_is_accepted_when_its_nodes_were_absent_for_the_hold(row):
     current, new, _ = CASES[row]
     limiter = RemovalLimiter(TopologyGuard())
     limiter.judge(current, new, 0.0)
-    assert limiter.judge(current, new, HOLD - 0.1).reasons
-    assert not limiter.judge(current, new, HOLD).reasons
+    assert limiter.judge(current, new, HOLD - 0.1).held
+    assert not limiter.judge(current, new, HOLD).held
 
 
 def test_hold_begins_again_for_a_node_that_was_there_between():
@@ -92,11 +103,11 @@ def test_removals_one_by_one_count_together():
     current = SIX
     for step, labels in enumerate(("1 2 3 4 5", "1 2 3 4"), 1):
         new = topology(a=labels, b="1 2 3 4 5 6")
-        assert not limiter.judge(current, new, float(step)).reasons
+        assert not limiter.judge(current, new, float(step)).held
         limiter.applied(current, new, float(step))
         current = new
     verdict = limiter.judge(current, topology(a="1 2 3", b="1 2 3 4 5 6"), 3.0)
-    assert verdict.reasons == ("zone a loses 3 of 6 nodes",)
+    assert verdict.held == {"a": "zone a loses 3 of 6 nodes"}
     assert verdict.again_at == 1.0 + HOLD  # when the first removal counts no more
 
 
@@ -110,7 +121,7 @@ def test_rolling_replacement_at_a_usual_pace_is_never_held_for_longer_than_the_h
         hosts[number] = "new"
         new = topology(a=" ".join(f"{label}@{host}" for label, host in enumerate(hosts)))
         now = began = 30.0 * number
-        while (verdict := limiter.judge(current, new, now)).reasons:
+        while (verdict := limiter.judge(current, new, now)).held:
             assert verdict.again_at > now
             now = verdict.again_at
         late = max(late, now - began)
@@ -125,13 +136,13 @@ def test_removal_that_was_waited_for_does_not_count_against_the_next():
     limiter.judge(SIX, half, 0.0)
     limiter.judge(SIX, half, HOLD)
     limiter.applied(SIX, half, HOLD)
-    assert not limiter.judge(half, topology(a="1 2", b="1 2 3 4 5 6"), HOLD + 1).reasons
+    assert not limiter.judge(half, topology(a="1 2", b="1 2 3 4 5 6"), HOLD + 1).held
 
 
 def test_write_only_zone_that_is_promoted_loses_nothing():
     before = Topology((Zone("a", (node_of("1"),)), Zone("b", (node_of("1"), node_of("2")), Mode.WRITE_ONLY)))
     after = Topology((Zone("a", (node_of("1"),), Mode.WRITE_ONLY), Zone("b", (node_of("1"), node_of("2")))))
-    assert not RemovalLimiter(TopologyGuard()).judge(before, after, 0.0).reasons
+    assert not RemovalLimiter(TopologyGuard()).judge(before, after, 0.0).held
 
 
 LABELS = st.lists(st.sampled_from("123456"), min_size=1, max_size=6, unique=True).map(" ".join)
@@ -140,13 +151,60 @@ TOPOLOGIES = st.dictionaries(st.sampled_from("abc"), LABELS, min_size=1).map(lam
 
 @given(current=TOPOLOGIES, new=TOPOLOGIES, share=st.floats(0, 1))
 def test_verdict_follows_from_the_removed_share(current, new, share):
-    reasons = RemovalLimiter(TopologyGuard(max_removed=share)).judge(current, new, 0.0).reasons
-    expected = 0
-    for zone in current.zones:
-        after = new.zone(zone.name)
-        removed = len(zone.nodes) if after is None else len(set(zone.nodes) - set(after.nodes))
-        expected += after is None or removed > max(1, int(len(zone.nodes) * share))
-    assert len(reasons) == expected
+    held = RemovalLimiter(TopologyGuard(max_removed=share)).judge(current, new, 0.0).held
+    removed = {zone.name: len(set(zone.nodes) - set(nodes_of(new, zone.name))) for zone in current.zones}
+    total = sum(len(zone.nodes) for zone in current.zones)
+    expected = {
+        zone.name
+        for zone in current.zones
+        if new.zone(zone.name) is None or removed[zone.name] > max(1, int(len(zone.nodes) * share))
+    }
+    if sum(removed.values()) > max(1, int(total * share)):
+        expected = {zone for zone, number in removed.items() if number}
+    assert held.keys() == expected
+
+
+def nodes_of(topology, name):
+    zone = topology.zone(name)
+    return () if zone is None else zone.nodes
+
+
+def test_nodes_that_are_down_may_leave():
+    """Their data is lost for now in any case, and the new nodes of a cluster that restarts must not wait."""
+    after = topology(a="1@x 2@x 3@x 4@x 5@x 6", b="1 2 3 4 5 6")
+    down = {("a", node) for node in SIX.zone("a").nodes[:4]}
+    assert RemovalLimiter(TopologyGuard()).judge(SIX, after, 0.0).held
+    assert not RemovalLimiter(TopologyGuard(), lambda zone, node: (zone, node) in down).judge(SIX, after, 0.0).held
+
+
+def test_zone_that_is_down_does_not_leave_at_once():
+    """Another process may reach it, and what it missed is kept for it."""
+    assert RemovalLimiter(TopologyGuard(), lambda *_: True).judge(SIX, topology(a="1 2 3 4 5 6"), 0.0).held
+
+
+def test_nodes_that_have_just_come_have_no_data_and_do_not_count():
+    limiter = RemovalLimiter(TopologyGuard())
+    three, nine = topology(a="1 2 3"), topology(a="1 2 3 4 5 6 7 8 9")
+    assert not limiter.judge(three, nine, 0.0).held
+    limiter.applied(three, nine, 0.0)
+    assert limiter.judge(nine, topology(a="4 5 6 7 8 9"), 1.0).held == {"a": "zone a loses 3 of 3 nodes"}
+    assert not limiter.judge(nine, topology(a="1 2 3 4 5 6"), 1.0).held
+    assert limiter.judge(nine, topology(a="1 2 3 4 5"), HOLD).held == {"a": "zone a loses 4 of 9 nodes"}
+
+
+def test_zones_that_are_held_back_keep_their_nodes_and_get_their_modes():
+    new = Topology(
+        (
+            Zone("a", (node_of("1"),), Mode.WRITE_ONLY),
+            Zone("b", (*SIX.zone("b").nodes, node_of("7"))),
+            Zone("x", (node_of("1"),)),
+        )
+    )
+    assert restrained(SIX, new, {"a"}) == Topology(
+        (Zone("a", SIX.zone("a").nodes, Mode.WRITE_ONLY), Zone("b", (*SIX.zone("b").nodes, node_of("7"))))
+    )
+    gone = topology(a="1 2 3 4 5 6")
+    assert restrained(SIX, gone, {"b"}) == SIX
 
 
 @given(reports=st.lists(st.tuples(st.floats(0, 100), TOPOLOGIES), min_size=1, max_size=8))
@@ -155,16 +213,16 @@ def test_any_topology_that_stays_is_accepted_in_the_end(reports):
     current, now = SIX, 0.0
     for pause, new in reports:
         now += pause
-        if not limiter.judge(current, new, now).reasons:
+        if not limiter.judge(current, new, now).held:
             limiter.applied(current, new, now)
             current = new
     last = reports[-1][1]
     looks = 0
-    while (verdict := limiter.judge(current, last, now)).reasons:
+    while (verdict := limiter.judge(current, last, now)).held:
         assert now < verdict.again_at <= now + HOLD
         now, looks = verdict.again_at, looks + 1
         assert looks < 100
-    assert not limiter.judge(current, last, now).reasons
+    assert not limiter.judge(current, last, now).held
 
 
 @pytest.mark.parametrize("options", [{"max_removed": -0.1}, {"max_removed": 1.1}, {"hold": 0}, {"hold": float("nan")}])
@@ -188,8 +246,8 @@ REPORTS = {
 
 
 class Guarded(Bench):
-    def __init__(self):
-        super().__init__(guard=TopologyGuard())
+    def __init__(self, **options):
+        super().__init__(guard=TopologyGuard(), **options)
 
     async def follow(self, text=FULL):
         self.source = ScriptedDiscovery(zones(text))
@@ -258,6 +316,56 @@ async def test_small_change_after_a_suspicious_one_is_applied_at_once():
         await bench.report("a=h1,h2;b=h4,h5,h6")
         assert bench.topology == zones("a=h1,h2;b=h4,h5,h6")
         assert bench.cluster.topology_held == ()
+
+
+@in_virtual_time
+async def test_other_changes_of_a_suspicious_topology_are_applied_at_once():
+    """Such as the step of a migration, which other processes take too."""
+    async with Guarded() as bench:
+        await bench.follow()
+        await bench.report("a!=h1;b=h4,h5,h6,h7;c=h2")
+        assert bench.topology == zones("a!=h1,h2,h3;b=h4,h5,h6,h7")
+        assert bench.cluster.topology_held == ("zone a loses 2 of 3 nodes",)
+        await bench.report("a=h1;b=h4,h5,h6,h7;c=h2")
+        assert bench.topology == zones("a=h1,h2,h3;b=h4,h5,h6,h7")
+        await asyncio.sleep(HOLD + 1)
+        assert bench.topology == zones("a=h1;b=h4,h5,h6,h7;c=h2")
+
+
+@in_virtual_time
+async def test_nodes_that_go_down_while_they_are_held_back_leave_at_once():
+    async with Guarded() as bench:
+        await bench.follow()
+        await bench.report("a=h3,h7;b=h4,h5,h6")
+        assert bench.cluster.topology_held
+        await bench.die("h1")
+        await settle()
+        assert bench.topology == zones("a=h3,h7;b=h4,h5,h6")
+        assert bench.cluster.topology_held == ()
+
+
+@in_virtual_time
+async def test_report_of_a_source_that_has_failed_since_is_not_applied(caplog):
+    """A source that loses most of its entries, and then answers nothing, has not confirmed them."""
+    async with Guarded() as bench:
+        await bench.follow()
+        bench.source.status = SourceStatus("a source")
+        await bench.report("a=h1;b=h4,h5,h6")
+        bench.source.status.fail(OSError("refused"))
+        await asyncio.sleep(HOLD * 10)
+        assert bench.topology == zones(FULL)
+        bench.source.status.confirm()
+        await asyncio.sleep(HOLD)
+        assert bench.topology == zones("a=h1;b=h4,h5,h6")
+
+
+@in_virtual_time
+async def test_confirmed_topology_that_cannot_be_used_is_not_in_use():
+    async with Guarded(gutter="h7") as bench:
+        await bench.follow()
+        await bench.report("a=h1;gutter=h2")
+        assert bench.cluster.confirm_topology() is False
+        assert bench.topology == zones(FULL)
 
 
 @in_virtual_time

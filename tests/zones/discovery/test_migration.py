@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from evcache.zones.discovery.migration import Migration, MigrationStep, join
-from evcache.zones.errors import DiscoveryError, InvalidArgument, InvalidTopology
+from evcache.zones.errors import DiscoveryError, InvalidArgument, InvalidTopology, UsageError
 from evcache.zones.topology.model import Mode, Topology
 from tests.support.cluster_bench import Bench, ScriptedDiscovery, zones
 from tests.support.memory_zones import PolledZones
@@ -55,12 +55,16 @@ async def test_set_that_must_acknowledge_must_be_known(step, lacking, known):
     migration = Migration(sources["old"], sources["new"], step)
     if known:
         assert len((await migration.load()).zones) == 2
+        assert migration.status.error is None or "set is unknown" in migration.status.error
         return
     with pytest.raises(DiscoveryError, match="refused"):
         await migration.load()
     sources[lacking].error = None
     await asyncio.sleep(2)
-    assert shape(await migration.load()) == shape(zones(STEPS[step]))
+    first = await migration.load()
+    async with Watching(migration) as watching:
+        await settle()
+        assert shape([first, *watching.topologies][-1]) == shape(zones(STEPS[step]))
 
 
 def test_zone_that_its_own_source_does_not_want_to_be_read_is_not_read():
@@ -111,7 +115,7 @@ async def test_step_moves_one_at_a_time_in_both_directions():
     migration = Migration("a=h1;b=h2", zones_of("a=h4;b=h5"), "old")
     await migration.load()
     async with Watching(migration) as watching:
-        path = [*list(STEPS)[1:], *list(STEPS)[-2::-1]]
+        path = [*list(STEPS)[1:-1], *list(STEPS)[-3::-1]]
         for step in path:
             migration.move_to(step)
             await settle()
@@ -124,13 +128,31 @@ async def test_step_moves_one_at_a_time_in_both_directions():
     assert migration.step is MigrationStep.OLD
 
 
+def test_step_does_not_go_back_to_a_set_that_has_missed_writes():
+    migration = Migration("a=h1", "a=h2", "new")
+    with pytest.raises(InvalidArgument, match="the old set has missed writes"):
+        migration.move_to("drain")
+    migration.move_to("new")
+    assert migration.step is MigrationStep.NEW
+
+
+def test_migration_begins_with_the_old_set():
+    assert Migration("a=h1", "a=h2").step is MigrationStep.OLD
+
+
+def test_step_in_a_file_is_not_changed_by_a_call(tmp_path):
+    with pytest.raises(UsageError, match="is in the file"):
+        Migration("a=h1", "a=h2", tmp_path / "step").move_to("fill")
+
+
 @in_virtual_time
 async def test_step_in_a_file_is_followed_and_a_wrong_one_is_logged_once(tmp_path, caplog):
     file = tmp_path / "step"
     file.write_text("fill\n")
     migration = Migration("a=h1;b=h2", "a=h4;b=h5", file)
-    assert shape(await migration.load()) == shape(zones(STEPS["fill"]))
+    assert shape(await migration.load()) == shape(zones(STEPS["old"]))
     async with Watching(migration) as watching:
+        await settle()
         file.write_text("dual")
         await asyncio.sleep(5)
         assert migration.step is MigrationStep.DUAL
@@ -144,9 +166,23 @@ async def test_step_in_a_file_is_followed_and_a_wrong_one_is_logged_once(tmp_pat
         file.write_text("switched")
         await asyncio.sleep(5)
         assert migration.status is None
-        assert [shape(found) for found in watching.topologies] == [
-            shape(zones(STEPS[step])) for step in ("dual", "switched")
-        ]
+        steps = ("fill", "dual", "switched")
+        assert [shape(found) for found in watching.topologies] == [shape(zones(STEPS[step])) for step in steps]
+
+
+@pytest.mark.parametrize(("before", "after"), [("old", "dual"), ("dual", "old"), ("new", "drain")])
+@in_virtual_time
+async def test_step_in_a_file_that_is_not_safe_is_followed_with_a_warning(tmp_path, caplog, before, after):
+    """The other processes follow it, and one that stays behind would be further away."""
+    file = tmp_path / "step"
+    file.write_text(before)
+    migration = Migration("a=h1;b=h2", "a=h4;b=h5", file)
+    await migration.load()
+    async with Watching(migration) as watching:
+        file.write_text(after)
+        await asyncio.sleep(5)
+        assert shape(watching.topologies[-1]) == shape(zones(STEPS[after]))
+        assert "migration step is not safe" in caplog.text
 
 
 @in_virtual_time
@@ -174,16 +210,107 @@ async def test_status_is_that_of_the_set_that_fails():
 
 
 @in_virtual_time
-async def test_source_with_a_bug_ends_the_iteration_with_its_error():
-    old = ScriptedDiscovery(OLD)
-    migration = Migration(old, "a=h4;b=h5", "dual")
+async def test_source_that_raises_is_followed_again_and_the_other_set_and_the_step_go_on():
+    old, new = ScriptedDiscovery(OLD), ScriptedDiscovery(NEW)
+    migration = Migration(old, new, "dual")
     await migration.load()
-    old.put(RuntimeError("a bug"))
-    with pytest.raises(RuntimeError, match="a bug"):
-        async for _ in migration.watch():
-            pass
-    await settle()
+    async with Watching(migration) as watching:
+        old.put(RuntimeError("a bug"))
+        await settle()
+        new.put(zones("a=h6;b=h5"))
+        await settle()
+        migration.move_to("switched")
+        await settle()
+        assert shape(watching.topologies[-1]) == shape(zones("a?=h1;b?=h2;a-new=h6;b-new=h5"))
+        await asyncio.sleep(10)
+        old.put(zones("a=h1;b=h3"))
+        await settle()
+        assert shape(watching.topologies[-1]) == shape(zones("a?=h1;b?=h3;a-new=h6;b-new=h5"))
+
+
+@pytest.mark.parametrize("steps", [("fill", "dual"), ("fill", "dual", "switched")])
+@in_virtual_time
+async def test_step_that_needs_an_unknown_set_is_not_in_use_and_reported(steps, caplog):
+    new = PolledZones(NEW)
+    new.error = OSError("refused")
+    migration = Migration(PolledZones(OLD), new, "old")
+    await migration.load()
+    async with Watching(migration) as watching:
+        for step in steps:
+            migration.move_to(step)
+            await asyncio.sleep(10)
+        assert watching.topologies == []
+        assert migration.status.error == f"migration: step {steps[-1]} is not in use: the new set is unknown: test: refused"
+        assert "the new set is unknown: test: refused" in caplog.text
+        new.error = None
+        await asyncio.sleep(10)
+        assert shape(watching.topologies[-1]) == shape(zones(STEPS[steps[-1]]))
+        assert migration.status.error is None
+
+
+@pytest.mark.parametrize("step", ["old", "fill", "drain", "new"])
+@in_virtual_time
+async def test_set_that_does_not_count_does_not_delay_the_opening(step):
+    idle = PolledZones(NEW if step in ("old", "fill") else OLD)
+    idle.seconds = 3600.0
+    sets = (PolledZones(OLD), idle) if step in ("old", "fill") else (idle, PolledZones(NEW))
+    async with asyncio.timeout(0.1):
+        assert len((await Migration(*sets, step).load()).zones) == 2
+
+
+@pytest.mark.parametrize("error", [OSError("refused"), InvalidTopology("zones", "malformed")], ids=str)
+@in_virtual_time
+async def test_set_that_does_not_count_may_fail_in_any_way(error):
+    class Broken:
+        async def load(self):
+            raise error
+
+        async def watch(self):
+            raise error
+            yield
+
+    migration = Migration(PolledZones(OLD), Broken(), "old")
+    assert await migration.load() == OLD
+    async with Watching(migration) as watching:
+        await asyncio.sleep(60)
+        assert watching.topologies == []
+        assert migration.status.error is None
+
+
+@in_virtual_time
+async def test_two_clients_follow_one_migration():
+    migration = Migration(PolledZones(OLD), "a=h4;b=h5", "old")
+    async with Bench() as one, Bench() as two:
+        await one.cluster.start(migration)
+        await two.cluster.start(migration)
+        for step in ("fill", "dual", "switched"):
+            migration.move_to(step)
+            await settle()
+            for bench in (one, two):
+                assert shape(bench.cluster.view.topology) == shape(zones(STEPS[step]))
+
+
+@in_virtual_time
+async def test_failed_load_leaves_no_task():
+    old, new = PolledZones(OLD), PolledZones(NEW)
+    old.error, new.seconds = OSError("refused"), 0.9
+    with pytest.raises(DiscoveryError):
+        await Migration(old, new, "dual").load()
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("a=h1;b=h2", "a=h3;b=h2", "both sets have the node h2:11211"),
+        ("a=h1;b?=h2", "a=h3", "zone b of a set is standby"),
+        ("a=h1", "a=h3;b?=h2", "zone b of a set is standby"),
+    ],
+)
+@in_virtual_time
+async def test_sets_that_cannot_be_joined(old, new, problem):
+    with pytest.raises(InvalidTopology, match=problem):
+        await Migration(old, new, "dual").load()
 
 
 @in_virtual_time
@@ -192,6 +319,7 @@ async def test_local_zone_is_that_of_the_set_that_is_read():
     async with Bench(local="b") as bench:
         migration = Migration("a=h1;b=h2", "a=h4;b=h5", "dual")
         await bench.cluster.start(migration)
+        await settle()
         assert bench.cluster.view.local == "b"
         assert [pool.name for pool in bench.cluster.view.standby] == ["b-new", "a-new"]
         migration.move_to("switched")
