@@ -19,7 +19,7 @@ from evcache.replication.handoff.hinted_handoff import HintedHandoff
 from evcache.telemetry import Activation
 from evcache.zones._tasks import abandon, cancel_once, ended, unattended
 from evcache.zones.cluster import Cluster
-from evcache.zones.discovery.base import Discovery, StaticDiscovery
+from evcache.zones.discovery.base import Discovery, StaticDiscovery, name_of_source
 from evcache.zones.discovery.own_zone.search import LocalZoneSearch
 from evcache.zones.errors import DiscoveryError
 from evcache.zones.snapshot import ClusterSnapshot
@@ -30,8 +30,11 @@ from evcache.zones.validation import zero_or_more
 _LAST_MESSAGES_SECONDS = 0.1
 
 # Seconds for finding the zones when a client is opened by `async with`. A name server or an API server needs more time for
-# its first answer than a read has.
-OPEN_SECONDS = 5.0
+# its first answer than a read has, and the lookup of a zone that hangs takes 5 s.
+OPEN_SECONDS = 8.0
+
+# Seconds between attempts within that time, if the source of the zones fails at once.
+RETRY_SECONDS = 1.0
 
 # Seconds that `close` waits for writes that are under way.
 CLOSE_SECONDS = 2.0
@@ -113,9 +116,28 @@ class Lifecycle:
                 await asyncio.wait(list(self._closers))
             if self._ended and not self._closers:
                 self._affinity.reopen()
-        await self.open(options, OPEN_SECONDS)
-        if self._local_zone is not None:
-            await self._local_zone.wait()
+        begins = self._affinity.open_in is None
+        try:
+            await self._open_patiently(options)
+            if self._local_zone is not None:
+                await self._local_zone.wait()
+        except BaseException:
+            if begins:  # `async with` does not close what it could not open
+                await self.close(0.0)
+            raise
+
+    async def _open_patiently(self, options: Options) -> None:
+        """Open the client, and try again for a while if the source of the zones fails."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + max(OPEN_SECONDS, options.timeout)
+        while True:
+            try:
+                await self.open(options, deadline - loop.time())
+                return
+            except CacheUnavailable:
+                if loop.time() + RETRY_SECONDS >= deadline:
+                    raise
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def open(self, options: Options, patience: float = 0.0) -> tuple[ClusterSnapshot, Options]:
         """Return the zones for a call that did not find them ready, and the call's options with the time that is left.
@@ -153,8 +175,11 @@ class Lifecycle:
             async with asyncio.timeout_at(deadline):
                 await asyncio.wait([starting])  # a cancelled caller does not cancel `starting`
         except TimeoutError:
-            is_opening = self._handoff is not None and self._handoff.journal.is_opening and self._cluster.view is None
-            raise CacheUnavailable("opening the hint file" if is_opening else "finding the zones", {}) from None
+            if self._handoff is not None and self._handoff.journal.is_opening and self._cluster.view is None:
+                raise CacheUnavailable("opening the hint file", {}) from None
+            source = name_of_source(self._discovery)
+            error = DiscoveryError(source, f"no answer in {max(patience, options.timeout):.3g} s")
+            raise CacheUnavailable("finding the zones", {"discovery": error}) from None
         finally:
             if timer is not None:
                 timer.cancel()

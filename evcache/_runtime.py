@@ -94,9 +94,11 @@ class Runtime:
         needs_versions = config.ordering == "newest" and versions
         self.cluster.on_handshake(VersionSupport(is_needed=needs_versions).check)
         self.access = access = ClusterAccess(self.cluster, self.affinity, self.open, config.defaults, self.hooks)
+        self._search = self._local_zone_search(config)
         self.readiness = ReadinessCheck(
             access,
             config.defaults.reads,
+            search=self._search,
             default_timeout=config.node_settings.connect_timeout + config.defaults.reads.timeout,
             needs_versions=needs_versions,
         )
@@ -260,7 +262,7 @@ class Runtime:
             self.bus,
             self.handoff,
             self.activation,
-            self._local_zone_search(config),
+            self._search,
             others=[self.repair, self.writer, self.write_through],
         )
 

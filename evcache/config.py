@@ -229,7 +229,10 @@ def discovery_from(zones: ZonesArgument, local_zone: LocalZone | None) -> Discov
         if not str(zones):
             raise InvalidTopology("zones", "it is empty")
         if Path(zones).suffix != ".toml":
-            raise InvalidTopology("zones", f"{str(zones)!r} is neither zone=host:port,... nor the path of a .toml file")
+            raise InvalidTopology(
+                "zones",
+                f"{str(zones)!r} is neither zone=host:port,... nor kubernetes+SERVICE.NAMESPACE nor the path of a .toml",
+            )
         return FileDiscovery(zones)
     elif isinstance(zones, Topology):
         discovery = StaticDiscovery(zones)

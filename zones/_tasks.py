@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 _log = logging.getLogger("evcache.client")
 
+T = TypeVar("T")
 AnyTask = TypeVar("AnyTask", bound=asyncio.Future[Any])
 
 # Not `Task.cancelling()`: before Python 3.13 a TaskGroup leaves that counted up when one of its tasks has failed.
@@ -59,6 +60,24 @@ async def ended(tasks: Collection[asyncio.Task[Any]], describe: Callable[[asynci
         return  # `asyncio.wait` would take a turn of the loop, in which a cancelled `close` could be cut off
     for task in (await asyncio.wait(running, timeout=PATIENCE_SECONDS))[1]:
         _log.warning("closed, but %s goes on after its cancellation", describe(task))
+
+
+class closing(Generic[T]):  # noqa: N801  # as `contextlib.aclosing`
+    """Context that closes an asynchronous iterator, if it is a generator.
+
+    A generator that is left at a `yield` would keep its tasks until the garbage collector runs. `contextlib.aclosing` fails
+    for other iterators, and where a coroutine is collected because its event loop is closed: nothing can be awaited then.
+    """
+
+    def __init__(self, iterator: AsyncIterator[T]) -> None:
+        self._iterator = iterator
+
+    async def __aenter__(self) -> AsyncIterator[T]:
+        return self._iterator
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if isinstance(self._iterator, AsyncGenerator) and kind is not GeneratorExit:
+            await self._iterator.aclose()
 
 
 # `finally` blocks of one coroutine that may try to wait. More than any function of this project has.

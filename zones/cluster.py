@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from evcache.zones._tasks import abandon, cancel_once, ended, unattended
+from evcache.zones._tasks import abandon, cancel_once, closing, ended, unattended
 from evcache.zones.discovery.base import Discovery, SourceStatus
 from evcache.zones.discovery.gate import TopologyGate
 from evcache.zones.discovery.guard import TopologyGuard
@@ -360,18 +360,15 @@ class Cluster:
 
     async def _watch(self, discovery: Discovery) -> None:
         opening = self._opening
-        topologies = discovery.watch()
         try:
-            async for topology in topologies:
-                rings = await make_rings(topology)
-                if opening is not self._opening or self.gate is None:
-                    return
-                if topology != self._topology() or self.gate.held is not None:
-                    self.gate.offer(topology, rings)
+            async with closing(discovery.watch()) as topologies:
+                async for topology in topologies:
+                    rings = await make_rings(topology)
+                    if opening is not self._opening or self.gate is None:
+                        return
+                    if topology != self._topology() or self.gate.held is not None:
+                        self.gate.offer(topology, rings)
         except Exception as error:
             # A source that fails must not stop the service. The last known zones are the best guess.
             self._watch_error = str(error) or type(error).__name__
             _log.exception("discovery failed: unexpected exception; keeping the previous topology")
-        finally:
-            if isinstance(topologies, AsyncGenerator):
-                await topologies.aclose()  # ends the tasks of a source that has some

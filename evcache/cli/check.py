@@ -12,6 +12,7 @@ from evcache.cli.runner import Status
 from evcache.client import EVCache
 from evcache.options import Ordering
 from evcache.readiness.report import CheckResult, NodeCheck, ZoneCheck
+from evcache.zones.discovery.local_zone import LocalZone
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.topology.model import Mode
 from evcache.zones.validation import positive_seconds
@@ -45,7 +46,9 @@ async def _check(target: Target, ordering: Literal["newest", "arrival"]) -> Chec
     cache = EVCache(
         target.namespace,
         target.zones,
-        local_zone=target.own_zone,
+        local_zone=None
+        if target.local_zone is None
+        else LocalZone(target.local_zone),  # the check reports one that is missing
         transport=target.transport,
         ordering=ordering,
         nodes=NodeSettings(connect_timeout=timeout),

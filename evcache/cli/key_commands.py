@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from evcache.cli.runner import Status, Stopped, run
 from evcache.client import EVCache
@@ -44,11 +45,14 @@ class Target:
     consistency: str | None
     timeout: float
     as_json: bool
+    is_local_zone_typed: bool
+    """True if the local zone is an option of the command, and not from the environment."""
 
     @property
     def own_zone(self) -> LocalZone | None:
-        """The local zone. A name that the topology lacks is an error, because it is probably a typing error."""
-        return None if self.local_zone is None else LocalZone(self.local_zone, strict=self.local_zone != AUTO)
+        """The local zone. A name of the command line that the topology lacks is probably a typing error."""
+        strict = self.is_local_zone_typed and self.local_zone != AUTO
+        return None if self.local_zone is None else LocalZone(self.local_zone, strict=strict)
 
 
 _NAMESPACE = click.option(
@@ -82,7 +86,13 @@ def targeted(
         consistency: str | None = None,
         **rest: Any,
     ) -> None:
-        command(target=Target(zones, local_zone, namespace, transport, consistency, timeout, as_json), **rest)
+        typed = click.get_current_context().get_parameter_source("local_zone") is ParameterSource.COMMANDLINE
+        command(
+            target=Target(
+                zones, local_zone, namespace, transport, consistency, timeout, as_json=as_json, is_local_zone_typed=typed
+            ),
+            **rest,
+        )
 
     options = [
         click.option(
@@ -90,7 +100,8 @@ def targeted(
             required=True,
             envvar=NODES_VARIABLE,
             show_envvar=True,
-            help="Node list 'eu-1a=host:port,host:port;eu-1b=...', or the path of a TOML file.",
+            help="Node list 'eu-1a=host:port,host:port;eu-1b=...', whose nodes may be lookups such as dns+host:port, "
+            "kubernetes+SERVICE.NAMESPACE, or the path of a TOML file.",
         ),
         click.option(
             "--local-zone",

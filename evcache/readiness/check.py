@@ -11,6 +11,8 @@ from evcache.errors import CacheUnavailable
 from evcache.options import Options
 from evcache.readiness.judgement import judge, judge_zone
 from evcache.readiness.report import CheckResult, NodeCheck
+from evcache.zones._tasks import unattended
+from evcache.zones.discovery.own_zone.search import LocalZoneSearch
 from evcache.zones.errors import CacheError, NodeError, UsageError
 from evcache.zones.nodes.node import Node
 from evcache.zones.snapshot import ClusterSnapshot
@@ -29,6 +31,7 @@ class ReadinessCheck:
         access: ClusterAccess,
         options: Options,
         *,
+        search: LocalZoneSearch | None,
         default_timeout: float,
         needs_versions: bool,
     ) -> None:
@@ -37,11 +40,13 @@ class ReadinessCheck:
         Args:
             access: The client's zones.
             options: Options of the call that opens the client. Their timeout is not used.
+            search: Search for the zone of this process. None if the zone is known, or there is none.
             default_timeout: Seconds for a check that passes no timeout.
             needs_versions: True if the client orders writes by version.
         """
         self._access = access
         self._options = options
+        self._search = search
         self._default_timeout = default_timeout
         self._needs_versions = needs_versions
 
@@ -56,10 +61,16 @@ class ReadinessCheck:
         except Exception as error:  # the discovery of the service may raise any error while its source is down
             return self._unknown(error)
         async with asyncio.TaskGroup() as group:  # a cancelled check ends all its questions before it returns
-            of_zones = [[group.create_task(ask(node, deadline)) for node in pool.nodes] for pool in view.writers]
-            of_gutter = [group.create_task(ask(node, deadline)) for node in view.gutter.nodes] if view.gutter else []
+            of_zones = [[self._begin(group, node, deadline) for node in pool.nodes] for pool in view.writers]
+            of_gutter = [self._begin(group, node, deadline) for node in view.gutter.nodes] if view.gutter else []
+        if self._search is not None:
+            await self._search.end_by(deadline)
         replies = [[task.result() for task in tasks] for tasks in of_zones]
         return self._judged(view, replies, [task.result() for task in of_gutter])
+
+    @staticmethod
+    def _begin(group: asyncio.TaskGroup, node: Node, deadline: float) -> asyncio.Task[NodeCheck]:
+        return unattended(group.create_task(ask(node, deadline)))
 
     def _judged(
         self, view: ClusterSnapshot, replies: Sequence[Sequence[NodeCheck]], gutter: Sequence[NodeCheck]
@@ -86,8 +97,9 @@ class ReadinessCheck:
 
     def _unknown(self, error: Exception) -> CheckResult:
         cause = cause_of(error)
-        if isinstance(error, CacheUnavailable) and not error.failures:  # its text lists zones, and there are none yet
-            cause = f"{error.operation} took too long"
+        if isinstance(error, CacheUnavailable):  # its text is about zones, and there are none yet
+            failures = [str(failure) for failure in error.failures.values()]
+            cause = "; ".join(failures) or f"{error.operation} took too long"
         return judge(
             (),
             (),
@@ -104,6 +116,8 @@ class ReadinessCheck:
             problems.append(f"topology update failed: {cluster.topology_error}")
         if cluster.topology_held:
             problems.append(f"topology held back: {'; '.join(cluster.topology_held)}")
+        if self._search is not None and not cluster.local_zone.names:
+            problems.append("own zone not found" if self._search.has_missed else "own zone not found yet")
         return problems
 
 

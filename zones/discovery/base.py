@@ -69,6 +69,12 @@ class SourceStatus:
         self.confirmed_at = self.error = None
 
 
+def name_of_source(discovery: Discovery) -> str:
+    """Return the name of a source, for errors."""
+    status = getattr(discovery, "status", None)
+    return status.source if isinstance(status, SourceStatus) else type(discovery).__qualname__
+
+
 class StaticDiscovery:
     """A topology that never changes."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping
 
+from evcache.zones._tasks import closing
 from evcache.zones.discovery.base import Discovery, SourceStatus
 from evcache.zones.discovery.forms import discovery_of_text
 from evcache.zones.errors import InvalidArgument, InvalidTopology
@@ -53,5 +54,6 @@ class EnvironmentDiscovery:
     async def watch(self) -> AsyncIterator[Topology]:
         """Yield each topology after the first that the source finds."""
         if self._named is not None:
-            async for topology in self._named.watch():
-                yield topology
+            async with closing(self._named.watch()) as topologies:
+                async for topology in topologies:
+                    yield topology

@@ -10,6 +10,7 @@ from evcache.zones.discovery.kubernetes.text import kubernetes_discovery
 from evcache.zones.discovery.lookup import LookupDiscovery, LookupZone, NodeSource
 from evcache.zones.discovery.lookups.config_endpoint import config_endpoint_of
 from evcache.zones.discovery.lookups.dns_names import dns_lookup_of
+from evcache.zones.errors import InvalidTopology
 from evcache.zones.topology.model import Endpoint, Mode, Topology, endpoint_of, zone_of
 from evcache.zones.topology.parsing import NodeText, parse_node_list
 from evcache.zones.validation import has_methods
@@ -70,6 +71,8 @@ def lookup_of(node: str) -> NodeSource | None:
         InvalidTopology: The text after the prefix has another form.
         InvalidArgument: The source needs a package that is not installed.
     """
+    if node.strip().startswith(KUBERNETES):
+        raise InvalidTopology("zones", f"{node!r} is no node: a service of Kubernetes has its zones, so write it alone")
     return dns_lookup_of(node) or config_endpoint_of(node)
 
 

@@ -6,10 +6,10 @@ import asyncio
 import enum
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-from evcache.zones._tasks import ended, unattended
+from evcache.zones._tasks import closing, ended, unattended
 from evcache.zones.discovery.base import Discovery, SourceStatus
 from evcache.zones.discovery.forms import discovery_of_mapping, discovery_of_text
 from evcache.zones.errors import DiscoveryError, InvalidArgument, InvalidTopology, UsageError
@@ -256,18 +256,15 @@ class Migration:
                 await self._load(sets, side)
                 sets.changed.set()
             if sets.errors[side] is None:
-                topologies = self._sources[side].watch()
                 try:
-                    async for topology in topologies:
-                        sets.known[side] = topology
-                        sets.changed.set()
+                    async with closing(self._sources[side].watch()) as topologies:
+                        async for topology in topologies:
+                            sets.known[side] = topology
+                            sets.changed.set()
                     return  # a source that never changes
                 except Exception as error:
                     sets.errors[side] = error
                     _log.exception("discovery failed: unexpected exception; keeping the previous topology")
-                finally:
-                    if isinstance(topologies, AsyncGenerator):
-                        await topologies.aclose()
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _follow_file(self) -> None:

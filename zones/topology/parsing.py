@@ -75,7 +75,7 @@ def parse_address(text: str) -> Address:
     if not host or any(character.isspace() or character in ",;=/" for character in host):
         raise InvalidTopology("zones", f"node {text!r} has no host")
     if "+" in host:
-        raise InvalidTopology("zones", f"node {text!r}: a host has no '+', and lookups are for node lists and mappings")
+        raise InvalidTopology("zones", f"node {text!r}: unknown lookup, or one that belongs in a node list or a mapping")
     if not (port.isascii() and port.isdigit() and len(port) <= len(str(MAX_PORT)) and 0 < int(port) <= MAX_PORT):
         raise InvalidTopology("zones", f"node {text!r}: a port is a number from 1 to {MAX_PORT}")
     return Address(host, int(port), "", label)

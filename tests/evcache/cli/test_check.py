@@ -139,7 +139,6 @@ def test_labels_are_shown_with_their_address_in_columns(at):
         (["--timeout", "0"], "timeout"),
         (["--timeout", "nan"], "timeout"),
         (["--ordering", "oldest"], "--ordering"),
-        (["--local-zone", "eu-9z"], "local_zone"),
         (["--zones", "nonsense"], "zones"),
         (["--namespace", "n"], "--namespace"),
     ],

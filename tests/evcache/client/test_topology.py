@@ -66,8 +66,12 @@ async def test_strict_zone_that_is_not_found_is_an_error(zones, monkeypatch):
     with pytest.raises(InvalidTopology, match="local_zone"):
         async with cache:
             pass
+    cache = zones.client(local_zone=LocalZone(strict=True))
     with pytest.raises(InvalidTopology, match="local_zone"):
         await cache.set("k", 1)
+    finds(monkeypatch)  # the next call searches again
+    await cache.set("k", 1, consistency="all")
+    assert (await cache.get_item("k")).zone == "b"
 
 
 @on_zones()
@@ -156,6 +160,57 @@ async def test_source_that_is_down_at_the_start_makes_the_cache_unavailable(zone
     source.error = None
     await pass_time(1)
     assert await cache.set("k", 1)
+
+
+@on_zones()
+async def test_opening_by_async_with_survives_a_source_that_refuses_for_a_moment(zones):
+    source = PolledZones(zones.topology)
+    source.error = OSError("refused")
+    asyncio.get_running_loop().call_later(5, setattr, source, "error", None)
+    began = now()
+    async with zones.client(zones=source) as cache:
+        assert await cache.set("k", 1)
+    assert 5 <= now() - began < 8
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.9])
+@on_zones()
+async def test_opening_by_async_with_that_fails_leaves_nothing_and_may_be_repeated(zones, seconds):
+    source = PolledZones(zones.topology)
+    source.error, source.seconds = OSError("refused"), seconds
+    cache = zones.client(zones=source)
+    for _ in range(2):
+        with pytest.raises(CacheUnavailable):
+            async with cache:
+                pass
+        assert [task for task in asyncio.all_tasks() if task.get_name().startswith("evcache")] == []
+    source.error = None
+    async with cache:
+        assert await cache.set("k", 1)
+
+
+@on_zones()
+async def test_cancelled_opening_leaves_nothing(zones, monkeypatch):
+    finds(monkeypatch, seconds=0.9)
+    for seconds in (0.1, 0.6):
+        source = PolledZones(zones.topology)
+        source.seconds = 0.5
+        opening = asyncio.create_task(zones.client(zones=source, local_zone="auto").__aenter__())
+        await asyncio.sleep(seconds)
+        opening.cancel()
+        await asyncio.wait([opening])
+        assert opening.cancelled()
+        assert [task for task in asyncio.all_tasks() if task.get_name().startswith("evcache")] == []
+
+
+@on_zones()
+async def test_call_that_does_not_find_the_zones_in_time_names_their_source(zones):
+    source = PolledZones(zones.topology)
+    source.seconds = 0.9
+    with pytest.raises(
+        CacheUnavailable, match="finding the zones: no zone could answer .discovery: test: no answer in 0.1 s"
+    ):
+        await zones.client(zones=source).get("k")
 
 
 @on_zones()

@@ -311,7 +311,7 @@ class FailingDiscovery:
         (ConnectionRefusedError("no API server"), 0.0, "no API server"),
         (InvalidTopology("zones", "there are none"), 0.0, "zones: there are none"),
         (RuntimeError(), 0.0, "RuntimeError"),
-        (None, 0.3, "finding the zones took too long"),
+        (None, 0.3, "FailingDiscovery: no answer in 0.3 s"),
     ],
 )
 @on_zones(**NEWEST)

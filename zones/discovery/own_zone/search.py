@@ -51,12 +51,24 @@ class LocalZoneSearch:
         else:
             self._found(self._own.names)
 
+    @property
+    def has_missed(self) -> bool:
+        """True if the search has ended, and has not found the zone."""
+        return self._task is not None and self._task.done() and self._own is None
+
+    async def end_by(self, deadline: float) -> None:
+        """Wait for the end of the search until a time on the event loop's clock."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+
     async def wait(self) -> None:
         """Wait for the end of the search. A cancelled caller does not end it.
 
         Raises:
             InvalidTopology: The zone was not found, and the setting is strict.
         """
+        if self.is_strict and self.has_missed:
+            self.begin()  # an earlier call has failed for that reason, and the metadata service may answer now
         if self._task is not None:
             await asyncio.wait([self._task])
         if self.is_strict and self._own is None:
