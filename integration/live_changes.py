@@ -24,6 +24,8 @@ KEYS = 3_000
 ZONES = ("eu-1a", "eu-1b", "eu-1c")
 NODES = 2  # in each zone
 WRITES_OF_OWN_KEYS = 0.7
+FILLED = 0.98  # share of reads that the local zones serve
+LONGEST_FILL_SECONDS = 15.0
 
 # Callers, servers and clients share few processors here. A pause of a process must not look like a dead server.
 SETTINGS = NodeSettings(connect_timeout=2.0, limits=ConnectionLimits(patience=1.0))
@@ -132,7 +134,7 @@ class Run:
         self._moved: list[tuple[str, float, float]] = []
 
     async def run(self, kind: ServerKind) -> Report:
-        """Run all changes. `seconds` is the time after each."""
+        """Run all changes. `seconds` is the time of one measurement after each."""
         async with AsyncExitStack() as stack:
             old = await stack.enter_async_context(kind.local_zones(dict.fromkeys(ZONES, NODES)))
             new = await stack.enter_async_context(kind.local_zones({**dict.fromkeys(ZONES, NODES + 1), "eu-1d": NODES}))
@@ -218,14 +220,18 @@ class Run:
         if then is not None:
             await then()
         self._count_moved(name, before, cache._runtime.cluster.view)
-        await asyncio.sleep(self._seconds / 2)
-        middle = self._traffic.snapshot()
-        await asyncio.sleep(self._seconds / 2)
+        began, shares = asyncio.get_running_loop().time(), []
+        while True:
+            slot = self._traffic.snapshot()
+            await asyncio.sleep(self._seconds)
+            _, hits, local = self._traffic.since(slot)
+            shares.append(f"{local:.0%}")
+            took = asyncio.get_running_loop().time() - began
+            # The next change waits until reads have filled the node, as an operator does.
+            if local > FILLED or took > LONGEST_FILL_SECONDS:
+                break
         _, hits, local = self._traffic.since(earlier)
-        _, later_hits, later_local = self._traffic.since(middle)
-        self._lines.append(
-            f"{name:32} hits {hits:8.3%}, later {later_hits:8.3%}; local {local:7.2%}, later {later_local:7.2%}"
-        )
+        self._lines.append(f"{name:32} hits {hits:8.3%}, local {local:7.2%}: {' '.join(shares)} in {took:.1f} s")
 
     def _count_moved(self, name: str, before, after) -> None:
         old = {pool.name: pool for pool in before.writers}
@@ -256,7 +262,7 @@ def with_zone(topology: Topology, zone: Zone) -> Topology:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=2.0, help="time after each change")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time of one measurement after each change")
     arguments = parser.parse_args()
     report = asyncio.run(Run(arguments.seconds).run(find_servers().best))
     print("\n".join(report.lines))

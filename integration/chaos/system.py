@@ -137,6 +137,7 @@ class System:
             read_timeout=READ_TIMEOUT_SECONDS,
             write_timeout=WRITE_TIMEOUT_SECONDS,
             ttl=TTL_SECONDS,
+            topology_guard=None,  # nodes and zones leave for seconds
             hooks=Views(name, self.now, self.views),
             wall_clock=lambda: time.time() + skew,
             **self.options,
