@@ -10,7 +10,7 @@ class Watching:
 
     def __init__(self, discovery):
         self.seen = []
-        self._discovery = discovery
+        self.discovery = discovery
         self._changed = asyncio.Event()
 
     async def __aenter__(self):
@@ -23,7 +23,7 @@ class Watching:
         assert self._task.cancelled()
 
     async def _collect(self):
-        async for found in self._discovery.watch():
+        async for found in self.discovery.watch():
             self.seen.append((now(), found))
             self._changed.set()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from evcache.zones.topology.model import Topology
 from evcache.zones.validation import an_instance
+
+T = TypeVar("T")
 
 NO_TOPOLOGIES: tuple[Topology, ...] = ()
 
@@ -73,6 +75,33 @@ def name_of_source(discovery: Discovery) -> str:
     """Return the name of a source, for errors."""
     status = getattr(discovery, "status", None)
     return status.source if isinstance(status, SourceStatus) else type(discovery).__qualname__
+
+
+class Handover(Generic[T]):
+    """Results of `load` for the watches that follow, because several clients may share one source.
+
+    A watch does not know which of several loads was its own. So it gets a result only if all of them returned the same
+    topology. Otherwise it begins without a result, and reports the first topology that it finds. A client ignores a topology
+    that it uses already.
+    """
+
+    def __init__(self) -> None:
+        self._waiting = 0  # loads whose watch has not begun
+        self._loaded: tuple[Topology, T] | None = None  # None if these loads differ
+
+    def put(self, topology: Topology, state: T) -> None:
+        """Store what a load returned, and what its watch needs to continue from there."""
+        is_same = self._waiting == 0 or (self._loaded is not None and self._loaded[0] == topology)
+        self._loaded = (topology, state) if is_same else None
+        self._waiting += 1
+
+    def take(self) -> tuple[Topology, T] | None:
+        """Return the result for a watch that begins. None if it is unknown."""
+        loaded = self._loaded
+        self._waiting = max(0, self._waiting - 1)
+        if self._waiting == 0:
+            self._loaded = None
+        return loaded
 
 
 class StaticDiscovery:

@@ -7,10 +7,13 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from evcache.zones.discovery.base import SourceStatus
+from evcache.zones.discovery.base import Handover, SourceStatus
 from evcache.zones.errors import InvalidArgument, InvalidTopology
 from evcache.zones.topology.model import Topology
 from evcache.zones.validation import positive_seconds
+
+# Time of the last change, inode and size of a file.
+Stamp = tuple[int, int, int]
 
 # Seconds between looks at a watched file. A stat() costs microseconds, and zones change far less often.
 FILE_POLL_SECONDS = 2.0
@@ -19,7 +22,8 @@ FILE_POLL_SECONDS = 2.0
 class FileDiscovery:
     """TOML file, see `Topology.from_toml`.
 
-    If the file cannot be read or parsed, the source logs that once, and the topology in use stays.
+    Several clients may share it. If the file cannot be read or parsed, the source logs that once, and the topology in use
+    stays.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, poll: float = FILE_POLL_SECONDS) -> None:
@@ -38,47 +42,52 @@ class FileDiscovery:
         self.status = SourceStatus(str(self.path))
         """Freshness of the topology. Its age begins when the file cannot be read or parsed."""
         self._poll = positive_seconds(poll, "poll")
-        self._seen: tuple[int, int, int] | None = None
-        self._malformed = False  # the content of the last read
-        self._last: Topology | None = None
+        self._malformed: Stamp | None = None  # of the last content that could not be used
+        self._loads: Handover[Stamp] = Handover()
 
     async def load(self) -> Topology:
         """Read the file. Raises `InvalidTopology` if the file cannot be read, or is malformed, and then names the line."""
         self.status.reset()
-        self._last = self._read(self._stamp())
+        stamp = self._stamp()
+        topology = self._read(stamp)
         self.status.confirm()
-        return self._last
+        self._loads.put(topology, stamp)
+        return topology
 
     async def watch(self) -> AsyncIterator[Topology]:
         """Yield each topology that differs from the last one."""
+        last, seen = self._loads.take() or (None, None)
         while True:
             await asyncio.sleep(self._poll)
-            before, seen = self._last, self._seen
             try:
                 stamp = self._stamp()
-                if stamp != seen:
-                    self._last = self._read(stamp)
+                topology = last if stamp == seen else self._read(stamp)
             except InvalidTopology as error:
-                if self._seen != seen:
-                    self.status.error = None  # another content with another error, which the log shows too
                 self.status.fail(error)
-                continue
-            if stamp == seen and self.status.error is not None and self._malformed:
+                seen = None  # read again at the next look, because the permission to read it changes no part of the stamp
                 continue
             self.status.confirm()
-            if self._last is not None and self._last != before:
-                yield self._last
+            seen = stamp
+            if topology is not None and topology != last:
+                last = topology
+                yield topology
 
-    def _read(self, stamp: tuple[int, int, int]) -> Topology:
-        self._seen, self._malformed = stamp, True
+    def _read(self, stamp: Stamp) -> Topology:
         try:
-            topology = Topology.from_toml(self.path.read_text("utf-8"), str(self.path))
+            return self._parse()
+        except InvalidTopology:
+            if stamp != self._malformed:
+                self._malformed = stamp
+                self.status.error = None  # another content with another error, which the log shows too
+            raise
+
+    def _parse(self) -> Topology:
+        try:
+            return Topology.from_toml(self.path.read_text("utf-8"), str(self.path))
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidTopology("zones", f"{self.path}: {error}") from error
-        self._malformed = False
-        return topology
 
-    def _stamp(self) -> tuple[int, int, int]:
+    def _stamp(self) -> Stamp:
         try:
             status = self.path.stat()
         except OSError as error:

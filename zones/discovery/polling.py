@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
-from evcache.zones.discovery.base import SourceStatus
+from evcache.zones.discovery.base import Handover, SourceStatus
 from evcache.zones.errors import DiscoveryError
 from evcache.zones.topology.model import Topology
 from evcache.zones.validation import positive_seconds
@@ -33,7 +33,7 @@ class Look(NamedTuple):
 class PolledDiscovery:
     """Source that is asked again at an interval. A subclass defines `look`.
 
-    If a look fails, the source logs the first failure in a row, and the topology in use stays.
+    Several clients may share it. If a look fails, the source logs the first failure in a row, and the topology in use stays.
     """
 
     def __init__(self, source: str, *, interval: float, timeout: float, draw: Callable[[], float] = random.random) -> None:
@@ -53,10 +53,9 @@ class PolledDiscovery:
         self._interval = positive_seconds(interval, "interval")
         self._timeout = positive_seconds(timeout, "timeout")
         self._draw = draw
-        self._pause = self._interval  # before jitter
         self._retry_at = float("-inf")
         self._failed: DiscoveryError | None = None
-        self._last: Topology | None = None
+        self._loads: Handover[float] = Handover()  # with the pause until the next look
 
     async def look(self) -> Look:
         """Ask the source. Any exception counts as a failure of the source."""
@@ -76,30 +75,33 @@ class PolledDiscovery:
             raise DiscoveryError(self._failed.source, self._failed.problem)
         self.status.reset()
         try:
-            self._last = await self._look()
+            topology, pause = await self._look()
         except DiscoveryError as error:
             # From the end of the look, because one that hangs takes longer than the pause.
             self._failed, self._retry_at = error, loop.time() + FIRST_RETRY_SECONDS
             raise
-        return self._last
+        self._loads.put(topology, pause)
+        return topology
 
     async def watch(self) -> AsyncIterator[Topology]:
         """Yield each topology that differs from the last one."""
+        last, pause = self._loads.take() or (None, min(FIRST_RETRY_SECONDS, self._interval))
         retry = FIRST_RETRY_SECONDS
         while True:
-            await asyncio.sleep(self._pause * (1 + JITTER * (2 * self._draw() - 1)))
-            before = self._last
+            await asyncio.sleep(pause * (1 + JITTER * (2 * self._draw() - 1)))
             try:
-                self._last = topology = await self._look()
+                topology, pause = await self._look()
             except DiscoveryError as error:
                 self.status.fail(error)
-                self._pause, retry = min(retry, self._interval), retry * 2
+                pause, retry = min(retry, self._interval), retry * 2
                 continue
             retry = FIRST_RETRY_SECONDS
-            if topology != before:
+            if topology != last:
+                last = topology
                 yield topology
 
-    async def _look(self) -> Topology:
+    async def _look(self) -> tuple[Topology, float]:
+        """Return the topology, and the seconds until the next look before jitter."""
         try:
             async with asyncio.timeout(self._timeout) as limit:
                 topology, pause, error = await self.look()
@@ -109,9 +111,8 @@ class PolledDiscovery:
             if limit.expired():
                 raise DiscoveryError(self.status.source, f"no answer in {self._timeout:g} s") from None
             raise DiscoveryError(self.status.source, str(error) or type(error).__name__) from error
-        self._pause = self._interval if pause is None else pause
         if error is None:
             self.status.confirm()
         else:
             self.status.fail(error)
-        return topology
+        return topology, self._interval if pause is None else pause

@@ -225,6 +225,16 @@ async def test_opening_by_async_with_waits_for_a_slow_source(zones):
         await cache.get("k")
 
 
+@on_zones()
+async def test_clients_that_share_a_source_follow_all_of_its_changes(zones):
+    source = PolledZones(Topology(zones.topology.zones[:1]))
+    first, second = zones.client(zones=source), zones.client(zones=source)
+    async with first, second:
+        source.topology = zones.topology
+        await pass_time(60)
+        assert first.topology == second.topology == zones.topology
+
+
 # The guard.
 
 

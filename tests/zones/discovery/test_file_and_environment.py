@@ -189,6 +189,48 @@ def test_a_malformed_version_is_logged_once_and_the_next_good_one_is_taken(path,
     watch(path, scenario)
 
 
+def test_a_malformed_version_is_logged_once_for_all_watches(path, caplog):
+    async def scenario(watching):
+        async with Watching(watching.discovery) as other:
+            path.write_text("x = [", "utf-8")
+            await asyncio.sleep(10)
+            assert len(caplog.records) == 1
+            replace(path, toml(2))
+            await asyncio.sleep(10)
+            assert watching.topologies == other.topologies == [topology(2)]
+
+    watch(path, scenario)
+
+
+def test_a_load_of_a_malformed_version_does_not_end_the_failure_of_a_watch(path):
+    async def scenario(watching):
+        path.write_text("x = [", "utf-8")
+        await asyncio.sleep(10)
+        with pytest.raises(InvalidTopology):
+            await watching.discovery.load()
+        await asyncio.sleep(10)
+        assert watching.discovery.status.error is not None
+        assert watching.discovery.status.confirmed_at is None
+
+    watch(path, scenario)
+
+
+def test_a_file_that_becomes_readable_is_taken_without_another_change(path, monkeypatch):
+    async def scenario(watching):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(path), "read_text", refuse)
+            path.write_text(toml(22), "utf-8")
+            await asyncio.sleep(10)
+            assert watching.seen == []
+        await asyncio.sleep(10)
+        assert watching.topologies == [topology(22)]
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    watch(path, scenario)
+
+
 def test_each_malformed_version_is_logged(path, caplog):
     async def scenario(watching):
         for text in ("x = [", "y = 1"):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from os import PathLike
 from pathlib import Path
 
-from evcache.zones.discovery.base import SourceStatus
+from evcache.zones.discovery.base import Handover, SourceStatus
 from evcache.zones.discovery.kubernetes.nodes import Family, Labels, NodeRules, ServiceNodes
 from evcache.zones.discovery.kubernetes.server import (
     CA_PATH,
@@ -38,7 +38,8 @@ class KubernetesDiscovery:
 
     The zone of a node is the label `topology.kubernetes.io/zone` of the machine that its pod runs on. A node keeps its
     place while its endpoint exists, also if the pod is not ready. A pod of a StatefulSet keeps its keys when it restarts
-    with another address. While the API server does not answer, the topology in use stays.
+    with another address. While the API server does not answer, the topology in use stays. Several clients may share the
+    source.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class KubernetesDiscovery:
         self._timing = timing
         self._draw = draw
         self._make_requests = _requests_of_aiohttp()
-        self._listed: SliceSet | None = None
+        self._loads: Handover[SliceSet] = Handover()
         self._failed: DiscoveryError | None = None
         self._failed_at = float("-inf")
 
@@ -131,8 +132,10 @@ class KubernetesDiscovery:
     async def watch(self) -> AsyncIterator[Topology]:
         """Yield each topology that differs from the last one."""
         watch = SliceWatch(self._open, self._nodes(), self.status, self._timing, self._draw)
-        if self._listed is not None:
-            watch.start(self._listed.copy())
+        loaded = self._loads.take()
+        if loaded is not None:
+            _, slices = loaded
+            watch.start(slices.copy())
         try:
             while True:
                 yield await watch.next_topology()
@@ -155,7 +158,7 @@ class KubernetesDiscovery:
             self.status.confirm()
         else:
             self.status.fail(DiscoveryError(self.status.source, view.problem))
-        self._listed = slices
+        self._loads.put(view.topology, slices)
         return view.topology
 
     def _nodes(self) -> ServiceNodes:
