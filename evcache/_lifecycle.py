@@ -30,7 +30,8 @@ from evcache.zones.validation import zero_or_more
 _LAST_MESSAGES_SECONDS = 0.1
 
 # Seconds for finding the zones when a client is opened by `async with`. A name server or an API server needs more time for
-# its first answer than a read has, and the lookup of a zone that hangs takes 5 s.
+# its first answer than a read has. Longer than the lookup of one zone (5 s), because the client opens without a zone that
+# hangs.
 OPEN_SECONDS = 8.0
 
 # Seconds between attempts within that time, if the source of the zones fails at once.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import math
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from functools import partial
@@ -161,6 +163,8 @@ class MemoryZones:
 
     async def dial(self, endpoint: Endpoint, factory: Callable[[], PipelinedConnection]) -> PipelinedConnection:
         """Connect in memory: a `evcache.zones.transport.dialer.Dialer`."""
+        if endpoint.path:  # of a zone that was not found; no server of these zones has one
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         zone, fake = self._by_label[endpoint.label]
         transport, connection = await fake.connect(partial(self._made_late, factory) if self.latency else factory)
         write = transport.write

@@ -27,7 +27,9 @@ RETRY_SECONDS = 5.0
 SHORTEST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 300.0
 
-_PLACEHOLDER = Endpoint("host", 1, "", "host")
+# Node of a zone that was not found yet. Its path cannot exist, because `/dev/null` is no directory. So the zone is down, and
+# each connect fails without traffic.
+NOT_FOUND = Endpoint("", 0, "/dev/null/zone-not-found", "not-found")
 
 
 class FoundNodes(NamedTuple):
@@ -69,7 +71,7 @@ class LookupDiscovery(PolledDiscovery):
     """Topology of zones whose nodes are looked up, all at once.
 
     If the lookup of a zone fails, its last nodes stay, and the other zones change as found. A zone that has never been found
-    joins when its lookup first succeeds.
+    has the node `NOT_FOUND` until its lookup first succeeds. Without it, consistency levels would count fewer zones.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class LookupDiscovery(PolledDiscovery):
         self._known: dict[str, tuple[Endpoint, ...]] = {}
 
     async def look(self) -> Look:
-        """Look all zones up. A zone whose lookup fails keeps its last nodes.
+        """Look all zones up. A zone whose lookup fails keeps its last nodes, or is down if it has none.
 
         Raises:
             DiscoveryError: No zone that clients read is known.
@@ -117,9 +119,9 @@ class LookupDiscovery(PolledDiscovery):
                 if outcome.lifetime is not None:
                     lifetimes.append(outcome.lifetime)
         error = DiscoveryError(self.status.source, "; ".join(problems)) if problems else None
-        zones = tuple(Zone(zone.name, self._known[zone.name], zone.mode) for zone in self._zones if zone.name in self._known)
-        if error is not None and not any(zone.mode is Mode.READ_WRITE for zone in zones):
+        if error is not None and not any(zone.mode is Mode.READ_WRITE and zone.name in self._known for zone in self._zones):
             raise error
+        zones = tuple(Zone(zone.name, self._known.get(zone.name, (NOT_FOUND,)), zone.mode) for zone in self._zones)
         # A zone without an answer is asked again soon, also if the answers of the others live for long.
         pause = min(RETRY_SECONDS, self._interval) if problems else min(lifetimes, default=None)
         return Look(Topology(zones), pause, error)
@@ -156,4 +158,4 @@ def _fixed(zone: LookupZone) -> tuple[Endpoint, ...]:
     """Return the nodes of a zone that never change, or a placeholder for those that are not known yet."""
     if not zone.sources:
         raise InvalidTopology("zones", f"zone {zone.name!r} has no nodes")
-    return tuple(source for source in zone.sources if isinstance(source, Endpoint)) or (_PLACEHOLDER,)
+    return tuple(source for source in zone.sources if isinstance(source, Endpoint)) or (NOT_FOUND,)

@@ -5,7 +5,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from evcache.zones.discovery.lookup import LOOKUP_SECONDS, LOOKUP_TIMEOUT_SECONDS, RETRY_SECONDS, LookupDiscovery, LookupZone
+from evcache.zones.discovery.lookup import (
+    LOOKUP_SECONDS,
+    LOOKUP_TIMEOUT_SECONDS,
+    NOT_FOUND,
+    RETRY_SECONDS,
+    LookupDiscovery,
+    LookupZone,
+)
 from evcache.zones.discovery.lookups.cluster_config import CONTRADICTION_SECONDS
 from evcache.zones.discovery.lookups.config_endpoint import ConfigEndpoint
 from evcache.zones.discovery.polling import JITTER
@@ -174,15 +181,16 @@ async def test_a_cluster_that_was_created_again_is_followed_after_a_while():
 
 
 @in_virtual_time
-async def test_a_zone_joins_when_its_endpoint_first_answers():
+async def test_a_zone_is_down_until_its_endpoint_first_answers():
     clusters = Clusters()
     hang(clusters.a)
+    without_a = zones(f"a={NOT_FOUND};b=b1")
     async with clusters.watched():
         assert now() < 5
-        assert clusters.reported == [zones("b=b1")]
+        assert clusters.reported == [without_a]
         clusters.a.resume()
         await asyncio.sleep(NEXT_RETRY)
-        assert clusters.reported == [zones("b=b1"), FIRST]
+        assert clusters.reported == [without_a, FIRST]
 
 
 @in_virtual_time

@@ -10,6 +10,7 @@ from evcache.zones.discovery.lookup import (
     LONGEST_PAUSE_SECONDS,
     LOOKUP_SECONDS,
     LOOKUP_TIMEOUT_SECONDS,
+    NOT_FOUND,
     RETRY_SECONDS,
     SHORTEST_PAUSE_SECONDS,
     LookupDiscovery,
@@ -73,11 +74,11 @@ async def test_zones_are_looked_up_at_the_same_time():
 
 @pytest.mark.parametrize("failure", [DOWN, HANG, found("")], ids=["error", "hang", "no nodes"])
 @in_virtual_time
-async def test_a_first_load_without_one_zone_has_the_others_and_the_zone_joins_later(failure, caplog):
+async def test_a_zone_that_was_never_found_is_a_zone_that_is_down_until_its_lookup_succeeds(failure, caplog):
     source = discovery(
         zone("a", ScriptedNodes(found("h1", 60))), zone("b", ScriptedNodes(failure, failure, found("h2", 60)))
     )
-    assert await source.load() == topology("a=h1")
+    assert await source.load() == topology(f"a=h1;b={NOT_FOUND}")
     assert source.status.error.startswith("lookup of zones: zone b: ")
     assert source.status.confirmed_at is None
     async with Watching(source) as watching:
@@ -107,10 +108,10 @@ async def test_a_first_load_without_a_zone_to_read_is_an_error():
 
 
 @in_virtual_time
-async def test_a_zone_with_fixed_nodes_is_unknown_until_its_lookup_succeeds():
+async def test_a_zone_with_fixed_nodes_is_not_found_until_its_lookup_succeeds():
     """With a part of its nodes, all keys of the zone would be at other nodes."""
     source = discovery(zone("a", "fixed", ScriptedNodes(DOWN, found("h1"))), zone("b", "h2"))
-    assert await source.load() == topology("b=h2")
+    assert await source.load() == topology(f"a={NOT_FOUND};b=h2")
     async with Watching(source) as watching:
         await asyncio.sleep(6)
         assert watching.topologies == [topology("a=fixed,h1;b=h2")]
@@ -165,7 +166,7 @@ async def test_all_zones_that_fail_keep_the_topology(caplog):
 @in_virtual_time
 async def test_a_zone_that_hangs_delays_the_others_for_its_timeout_only():
     source = discovery(zone("a", ScriptedNodes(HANG)), zone("b", ScriptedNodes(found("h2"))), timeout=2)
-    assert await source.load() == topology("b=h2")
+    assert await source.load() == topology(f"a={NOT_FOUND};b=h2")
     assert now() == 2
 
 
@@ -177,7 +178,7 @@ async def test_sources_of_a_zone_share_its_timeout():
             return found("h1")
 
     source = discovery(zone("a", Slow(), Slow()), zone("b", "h2"))
-    assert await source.load() == topology("b=h2")
+    assert await source.load() == topology(f"a={NOT_FOUND};b=h2")
     assert now() == 5
 
 
