@@ -64,10 +64,9 @@ class FileDiscovery:
                 topology = last if stamp == seen else self._read(stamp)
             except InvalidTopology as error:
                 self.status.fail(error)
-                seen = None  # read again at the next look, because the permission to read it changes no part of the stamp
                 continue
             self.status.confirm()
-            seen = stamp
+            seen = stamp  # not after a failure, because the permission to read the file changes no part of the stamp
             if topology is not None and topology != last:
                 last = topology
                 yield topology

@@ -189,6 +189,21 @@ def test_a_malformed_version_is_logged_once_and_the_next_good_one_is_taken(path,
     watch(path, scenario)
 
 
+def test_a_version_is_read_once(path, monkeypatch):
+    reads = []
+    read_text = type(path).read_text
+    monkeypatch.setattr(type(path), "read_text", lambda *arguments: reads.append(1) or read_text(*arguments))
+
+    async def scenario(watching):
+        await asyncio.sleep(10)
+        assert len(reads) == 1
+        replace(path, toml(2))
+        await asyncio.sleep(10)
+        assert len(reads) == 2
+
+    watch(path, scenario)
+
+
 def test_a_malformed_version_is_logged_once_for_all_watches(path, caplog):
     async def scenario(watching):
         async with Watching(watching.discovery) as other:

@@ -158,10 +158,13 @@ def test_a_source_follows_changes_on_event_loops_one_after_another(kind, tmp_pat
 def test_a_watch_without_a_load_reports_the_present_topology(kind, tmp_path):
     async def main():
         source = CHANGING_SOURCES[kind](tmp_path)
-        client = Client(source)
-        client.watch()
-        await asyncio.sleep(LOOK)
-        assert (client.topology, client.changes) == (source.topology(1), 1)
-        await client.close()
+        for loads_first, changes in ((False, 1), (True, 0), (False, 1)):
+            client = Client(source)
+            if loads_first:
+                await client.load()
+            client.watch()
+            await asyncio.sleep(LOOK)
+            assert (client.topology, client.changes) == (source.topology(1), changes)
+            await client.close()
 
     virtual_time.run(main())
