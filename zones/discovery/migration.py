@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from evcache.zones._tasks import closing, ended, unattended
-from evcache.zones.discovery.base import Discovery, SourceStatus
+from evcache.zones.discovery.base import Discovery, Handover, SourceStatus
 from evcache.zones.discovery.forms import discovery_of_mapping, discovery_of_text
 from evcache.zones.errors import DiscoveryError, InvalidArgument, InvalidTopology, UsageError
 from evcache.zones.topology.model import Mode, Topology, Zone, is_zone_name
@@ -21,9 +20,6 @@ NEW_SUFFIX = "-new"
 
 # Seconds between looks at the file with the step. A step takes minutes.
 STEP_POLL_SECONDS = 2.0
-
-# Loads without a watch that are remembered. More clients than these do not open at the same moment.
-MOST_LOADED = 16
 
 # Seconds until a set whose source did not answer is asked again.
 RETRY_SECONDS = 5.0
@@ -136,7 +132,7 @@ class Migration:
         self._step = MigrationStep.OLD if isinstance(step, Path) else step_of(step)
         self._suffix = suffix
         self._poll = positive_seconds(poll, "poll")
-        self._loaded: deque[_Sets] = deque(maxlen=MOST_LOADED)  # what `load` found, for the `watch` that follows it
+        self._loaded = Handover[list[Topology | None]]()
         self._watching: set[_Sets] = set()
         self._status = SourceStatus("migration")
         self._file_status = SourceStatus(str(self._file))
@@ -199,13 +195,14 @@ class Migration:
                 raise error
         joined = self._join(sets)
         assert joined is not None
-        sets.last = joined
-        self._loaded.append(sets)
+        self._loaded.put(joined, sets.known)
         return joined
 
     async def watch(self) -> AsyncIterator[Topology]:
         """Yield each topology after a change of a set or of the step."""
-        sets = self._loaded.popleft() if self._loaded else _Sets()
+        sets, loaded = _Sets(), self._loaded.take()
+        if loaded is not None:
+            sets.last, sets.known = loaded[0], list(loaded[1])
         self._watching.add(sets)
         loop = asyncio.get_running_loop()
         work = [self._follow(sets, 0), self._follow(sets, 1), self._follow_file()]
