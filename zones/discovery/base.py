@@ -59,12 +59,20 @@ class SourceStatus:
             self.error = None
             _log.info("topology source recovered: %s", self.source)
 
-    def fail(self, error: Exception) -> None:
-        """Note that the source has just failed. Log the first failure in a row."""
+    def fail(self, error: Exception, *, in_part: bool = False) -> None:
+        """Note that the source has just failed. Log the first failure in a row.
+
+        Args:
+            error: The failure.
+            in_part: True if the source has a topology that lacks something.
+        """
         is_first = self.error is None
         self.error = str(error) or type(error).__name__
         if is_first:
-            _log.warning("topology update failed: %s; keeping the previous topology", self.error)
+            if in_part:
+                _log.warning("topology incomplete: %s", self.error)
+            else:
+                _log.warning("topology update failed: %s; keeping the previous topology", self.error)
 
     def reset(self) -> None:
         """Forget the times of an event loop that has ended."""

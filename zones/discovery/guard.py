@@ -82,10 +82,10 @@ class RemovalLimiter:
             now: Time in seconds, on any clock that does not go backwards.
         """
         hold = self._limits.hold
-        missing = {zone.name: self._missing(zone, new.zone(zone.name), now) for zone in current.zones}
-        self._absent_since = {place: self._absent_since.get(place, now) for places in missing.values() for place in places}
         self._added_at = {place: at for place, at in self._added_at.items() if at + hold > now}
         self._removed = [removal for removal in self._removed if removal.at + hold > now]
+        missing = {zone.name: self._missing(zone, new.zone(zone.name)) for zone in current.zones}
+        self._absent_since = {place: self._absent_since.get(place, now) for places in missing.values() for place in places}
         # Nodes that have been absent for long enough leave in any case.
         waiting = {
             name: [place for place in places if self._absent_since[place] + hold > now] for name, places in missing.items()
@@ -111,7 +111,7 @@ class RemovalLimiter:
     def applied(self, current: Topology, new: Topology, now: float) -> None:
         """Note that `new` is in use from now on, in place of `current`. Removals that were held back count no more."""
         for zone in current.zones:
-            places = self._missing(zone, new.zone(zone.name), now)
+            places = self._missing(zone, new.zone(zone.name))
             self._removed += [_Removal(now, zone.name) for place in places if self._absent_since.get(place, now) == now]
             self._absent_since = {place: at for place, at in self._absent_since.items() if place not in places}
         before = {(zone.name, node) for zone in current.zones for node in zone.nodes}
@@ -120,7 +120,7 @@ class RemovalLimiter:
             after - before, now
         )
 
-    def _missing(self, zone: Zone, after: Zone | None, now: float) -> list[Place]:
+    def _missing(self, zone: Zone, after: Zone | None) -> list[Place]:
         """Return the nodes with data that a zone loses. A node with another address is lost, because its data is."""
         kept = () if after is None else set(after.nodes)
         # A zone that leaves is kept for a while in any case: another process may reach it.
@@ -129,7 +129,7 @@ class RemovalLimiter:
             for node in zone.nodes
             if node not in kept
             and (after is None or not self._is_down(zone.name, node))
-            and now - self._added_at.get((zone.name, node), float("-inf")) >= self._limits.hold
+            and (zone.name, node) not in self._added_at
         ]
 
     def _allowed(self, nodes: int) -> int:

@@ -235,7 +235,7 @@ class Migration:
         ]
         if missing:
             effect = f"step {self._step} is not in use: " if joined is None else ""
-            self._status.fail(DiscoveryError("migration", effect + "; ".join(missing)))
+            self._status.fail(DiscoveryError("migration", effect + "; ".join(missing)), in_part=joined is not None)
         else:
             self._status.confirm()
         return joined

@@ -110,6 +110,7 @@ class SliceWatch:
         self._burst: float | None = None  # time of the first event that is not in use
         self._due = self._again_at = float("inf")
         self._problem: str | None = None
+        self._has_nodes = False
         self._failures = 0
         self._last: Topology | None = None
 
@@ -206,6 +207,7 @@ class SliceWatch:
         view = self._nodes.update(self._slices.slices, self._loop.time())
         self._again_at = float("inf") if view.again_at is None else view.again_at
         self._problem = view.problem
+        self._has_nodes = view.topology is not None
         self._report()
         if view.topology is None or view.topology == self._last:
             return None
@@ -217,7 +219,7 @@ class SliceWatch:
         if self._problem is None:
             self._status.confirm()
         else:
-            self._status.fail(DiscoveryError(self._status.source, self._problem))
+            self._status.fail(DiscoveryError(self._status.source, self._problem), in_part=self._has_nodes)
 
     async def _recover(self, problem: ApiProblem) -> None:
         """Close the connections, report the failure, and wait for the time of the next attempt."""
