@@ -65,7 +65,7 @@ class ReadContext:
     budget: TokenBucket
     """Budget of requests to remote zones."""
     standby_budget: TokenBucket
-    """Budget of requests to standby zones. Each read that comes to them adds its tokens."""
+    """Budget of requests to standby zones. Each read that comes to them adds its tokens, and counts its exempt request."""
     gutter: GutterPool | None
     hooks: Hooks
     sampler: RepairSampler

@@ -13,7 +13,11 @@ from evcache.zones.validation import zero_or_more
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """Limit on the requests of reads to remote zones."""
+    """Limit on the requests of reads to remote zones.
+
+    Standby zones have a limit of their own with the same settings. A read that missed in the read-write zones may always ask
+    one standby zone.
+    """
 
     ratio: float = 1.0
     """Average number of requests to remote zones for each read. With 1, one remote zone can serve every read of a failed
@@ -70,6 +74,10 @@ class TokenBucket:
         # One token over the limit: the fraction that a ratio such as 0.25 adds must not be lost each time.
         self._tokens = min(self._burst + 1.0, self._tokens - granted)
         return granted
+
+    def count_exempt(self, count: int = 1) -> None:
+        """Count requests as allowed that take no token."""
+        self.taken += count
 
     def try_take_all(self, wanted: int = 1) -> bool:
         """Take `wanted` tokens, or none. Return False if there are too few, which does not count as a refusal."""

@@ -171,31 +171,36 @@ def _admit(context: ReadContext, call: ReadCall, pool: ZonePool, keys: list[byte
     if is_healthy and not is_remote:
         return keys
     free: list[bytes] = []
+    exempt: list[bytes] = []
     first: list[bytes] = []
     spare: list[bytes] = []
     for key in keys:
         attempt = attempts[key]
         if is_healthy:
-            cost: Cost | CacheError = remote_cost(attempt)
+            cost: Cost | CacheError = remote_cost(attempt, is_standby=pool.standby)
         else:
-            cost = cost_of(pool.node(view.ring_position(key)), attempt, is_remote=is_remote)
+            node = pool.node(view.ring_position(key))
+            cost = cost_of(node, attempt, is_remote=is_remote, is_standby=pool.standby)
         if cost is Cost.ONE:
             first.append(key)
         elif cost is Cost.ONE_SPARE:
             spare.append(key)
+        elif cost is Cost.EXEMPT:
+            exempt.append(key)
         elif cost is Cost.FREE:
             free.append(key)
         else:
             attempt.record(pool.name, cost)
-    if free:
-        return free
-    granted, granted_spare = budget.try_take(len(first)), budget.try_take(len(spare), spare=True)
+    budget.count_exempt(len(exempt))
+    # Not for 0: that would limit the tokens that these keys have added, before they take them.
+    granted = budget.try_take(len(first)) if first else 0
+    granted_spare = budget.try_take(len(spare), spare=True) if spare else 0
     refused = first[granted:] + spare[granted_spare:]
     if refused:
         context.hooks.failover_denied(pool.name)
         for key in refused:
             attempts[key].record(pool.name, FailoverDenied())
-    return first[:granted] + spare[:granted_spare]
+    return free + exempt + first[:granted] + spare[:granted_spare]
 
 
 def _still_wanted(context: ReadContext, call: ReadCall, zone: str, keys: list[bytes], attempts: Attempts) -> list[bytes]:

@@ -117,7 +117,8 @@ async def _ask_in_turn(
         if pool.standby:
             budget = context.standby_budget
             come_to_standby((attempt,), budget)
-        refusal = _pay(context, budget, zone, cost_of(node, attempt, is_remote=is_remote))
+        cost = cost_of(node, attempt, is_remote=is_remote, is_standby=pool.standby)
+        refusal = _pay(context, budget, zone, cost)
         if refusal is not None:
             answer = attempt.record(zone, refusal)
             continue
@@ -157,6 +158,9 @@ def _pay(context: ReadContext, budget: TokenBucket, zone: str, cost: Cost | Cach
         return None
     if isinstance(cost, CacheError):
         return cost
+    if cost is Cost.EXEMPT:
+        budget.count_exempt()
+        return None
     if budget.try_take(spare=cost is Cost.ONE_SPARE):
         return None
     context.hooks.failover_denied(zone)

@@ -10,8 +10,9 @@ A read of one key and a read of many keys follow the same rule:
 5. An item that is older than the version known counts as no answer.
 6. A failure leads to the next zone. A miss does so too, unless `fallback_on_miss` is False.
 7. A zone that became silent is asked again at the end, because it may resume before the deadline.
-8. Standby zones are asked after all others, by the same rules. They have a budget of their own, because each read comes to
-   them while the other set of zones is empty. Rules 2 to 4 would refuse those reads.
+8. Standby zones are asked after all others, by the same rules. After a miss, the first request to them takes no token,
+   because a refusal would be a miss that hides an acknowledged write. Further requests have a budget of their own,
+   because reads of an empty set use up that of the read-write zones.
 9. The gutter is asked if every zone failed.
 """
 
@@ -35,6 +36,8 @@ class Cost(Enum):
     ONE = 1
     ONE_SPARE = 2
     """A token that can be spared, see `TokenBucket.try_take`."""
+    EXEMPT = 3
+    """No token, although the zone is remote. It is for the first request to a standby zone after a miss."""
 
 
 class ReadAttempt:
@@ -131,18 +134,27 @@ def zones_to_ask(order: Sequence[ZonePool], start: int, answers: Mapping[str, An
     return zones
 
 
-def cost_of(node: Node, attempt: ReadAttempt, *, is_remote: bool) -> Cost | CacheError:
-    """Return the price of a request to a node, or the reason not to send it. `is_remote` for a node of a remote zone."""
+def cost_of(node: Node, attempt: ReadAttempt, *, is_remote: bool, is_standby: bool = False) -> Cost | CacheError:
+    """Return the price of a request to a node, or the reason not to send it.
+
+    Args:
+        node: Node for the key.
+        attempt: Answers so far.
+        is_remote: True for a node of a remote zone. Standby zones are remote.
+        is_standby: True for a node of a standby zone. The read has come to the standby zones (see `come_to_standby`).
+    """
     if not node.may_answer:
         return node.unavailable()
-    return remote_cost(attempt) if is_remote else Cost.FREE
+    return remote_cost(attempt, is_standby=is_standby) if is_remote else Cost.FREE
 
 
-def remote_cost(attempt: ReadAttempt) -> Cost | FailoverDenied:
-    """Return the price of a request to a remote zone, or the reason not to send it."""
+def remote_cost(attempt: ReadAttempt, *, is_standby: bool = False) -> Cost | FailoverDenied:
+    """Return the price of a request to a remote zone, or the reason not to send it. The arguments are those of `cost_of`."""
     if attempt.is_denied:
         return FailoverDenied()
-    return Cost.ONE_SPARE if attempt.remote_requests else Cost.ONE
+    if attempt.remote_requests:
+        return Cost.ONE_SPARE
+    return Cost.EXEMPT if is_standby and attempt.has_missed else Cost.ONE
 
 
 def end_of_attempt(now: float, deadline: float, later: int, *, has_gutter: bool) -> float:

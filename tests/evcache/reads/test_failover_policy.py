@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from evcache.errors import FailoverDenied, StaleReplica
+from evcache.reads.failover.budget import TokenBucket
 from evcache.reads.failover.policy import (
     Cost,
     ReadAttempt,
+    come_to_standby,
     cost_of,
     end_of_attempt,
     first_to_end,
@@ -145,6 +147,42 @@ def test_after_a_refusal_no_other_remote_zone_is_asked():
     refusal = cost_of(Node(), attempt_of(DOWN, DENIED), is_remote=True)
     assert isinstance(refusal, FailoverDenied)
     assert cost_of(Node(is_down=True), attempt_of(DOWN, DENIED), is_remote=True) is DOWN
+
+
+def on_standby(*answers, asked=()):
+    """Return an attempt that has come to the standby zones after these answers. They answered `asked`."""
+    attempt = attempt_of(*answers, remote_requests=2)
+    come_to_standby([attempt], TokenBucket(1.0, 0.0))
+    for zone, answer in zip("def", asked, strict=False):
+        attempt.record(zone, answer, is_remote=answer is not DOWN and answer is not DENIED)
+    return attempt
+
+
+@pytest.mark.parametrize(
+    ("attempt", "cost"),
+    [
+        pytest.param(on_standby(None, None, None), Cost.EXEMPT, id="all missed"),
+        pytest.param(on_standby(LATE, None, DENIED), Cost.EXEMPT, id="one missed"),
+        pytest.param(on_standby(None, DENIED, DENIED, asked=[DOWN]), Cost.EXEMPT, id="a zone that is down was not asked"),
+        pytest.param(on_standby(None, None, None, asked=[None]), Cost.ONE_SPARE, id="a further zone after a miss"),
+        pytest.param(on_standby(None, None, None, asked=[LATE]), Cost.ONE_SPARE, id="a further zone after a failure"),
+        pytest.param(on_standby(DOWN, LATE, DENIED), Cost.ONE, id="all failed"),
+        pytest.param(on_standby(DOWN, LATE, DENIED, asked=[None]), Cost.ONE_SPARE, id="all failed, a further zone"),
+        pytest.param(on_standby(STALE, DOWN, DOWN), Cost.ONE, id="one is stale"),
+    ],
+)
+def test_cost_of_a_request_to_a_standby_zone(attempt, cost):
+    assert cost_of(Node(), attempt, is_remote=True, is_standby=True) is cost
+    assert cost_of(Node(is_down=True), attempt, is_remote=True, is_standby=True) is DOWN
+
+
+def test_a_silent_zone_that_is_asked_again_after_standby_zones_is_not_exempt():
+    assert cost_of(Node(), on_standby(None, SILENT, asked=[DOWN]), is_remote=True) is Cost.ONE
+
+
+def test_after_a_refusal_no_further_standby_zone_is_asked():
+    refusal = cost_of(Node(), on_standby(None, asked=[None, DENIED]), is_remote=True, is_standby=True)
+    assert isinstance(refusal, FailoverDenied)
 
 
 @pytest.mark.parametrize(

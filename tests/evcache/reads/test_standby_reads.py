@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from evcache import CacheUnavailable, CircuitLimits, ConsistencyError, Failover, NearCache
-from tests.support.memory_zones import QUICK, TOMBSTONE, Listener, cut_off, on_zones, pass_time
+from evcache import CacheUnavailable, CircuitLimits, ConsistencyError, Failover, Hedging, NearCache
+from tests.support.memory_zones import QUICK, TOMBSTONE, Listener, cut_off, keys_read, on_zones, pass_time
 from tests.support.standby import NEW, OLD, in_modes, migrating
 
 
@@ -143,15 +143,88 @@ async def test_an_empty_set_takes_no_budget_from_the_standby_zones(zones):
     assert set(listener.denied) <= set(OLD)
 
 
+def keys_asked(zones, *names):
+    """Return how often the zones were asked for a key."""
+    return sum(keys_read(packet) for zone in names for packet in zones.sent[zone])
+
+
+NO_BUDGET = Failover(ratio=0, burst=0)
+
+
+@each_read
+@pytest.mark.parametrize("hedging", [None, Hedging()], ids=["", "hedged"])
+@pytest.mark.parametrize("down", ["", "b", "first standby"])
 @on_zones(zones=6)
-async def test_the_budget_limits_requests_to_further_standby_zones(zones):
-    listener = Listener()
-    client = await migrating(zones, failover=Failover(ratio=1.0, burst=0), hooks=listener)
-    for _ in range(10):
-        assert await client.cache.get("nothing") is None
-    asked = sum(zones.commands(zone).get("mg", 0) for zone in NEW)
-    assert asked <= 11
-    assert client.cache.stats().failovers <= 22
+async def test_a_read_that_missed_asks_one_standby_zone_without_budget(zones, read, hedging, down):
+    """The miss would hide an acknowledged write."""
+    cache = await in_standby(zones, failover=NO_BUDGET, hedging=hedging, repair=False, circuit=QUICK)
+    first, second, _ = (pool.name for pool in cache._runtime.cluster.view.standby)
+    if down:
+        await cut_off(zones, cache, "b" if down == "b" else first)
+    zones.forget()
+    for _ in range(5):
+        assert await READS[read](cache) == "value"
+    asked = second if down == "first standby" else first
+    assert [zone for zone in NEW if keys_asked(zones, zone)] == [asked]
+    zones.resume(*OLD, *NEW)
+
+
+@pytest.mark.parametrize("read", ["get", "get_item", "get_many"])
+@on_zones(zones=6)
+async def test_a_read_that_failed_asks_no_standby_zone_without_budget(zones, read):
+    """It raises, and hides nothing."""
+    cache = await in_standby(zones, failover=NO_BUDGET, circuit=QUICK)
+    await zones.kill(*OLD)
+    for _ in range(3):
+        with pytest.raises(CacheUnavailable):
+            await READS[read](cache)
+    assert cache.stats().failovers_denied
+
+
+@pytest.mark.parametrize(("ratio", "asked_each"), [(0, 1), (1, 2)])
+@on_zones(zones=6)
+async def test_the_budget_limits_requests_to_further_standby_zones(zones, ratio, asked_each):
+    cache = (await migrating(zones, failover=Failover(ratio=ratio, burst=0), repair=False)).cache
+    for number in range(10):
+        assert await cache.get(f"one{number}") is None
+        assert await cache.get_many([f"many{number}", f"other{number}"]) == {}
+    asked = keys_asked(zones, *NEW)
+    assert asked in (30 * asked_each, 30 * asked_each + 1)  # one for the rounding
+    assert cache.stats().failovers == asked + keys_asked(zones, "b", "c")
+
+
+@on_zones(zones=6)
+async def test_an_empty_set_leaves_tokens_for_a_second_standby_zone(zones):
+    """An empty standby zone would hide what the others hold, if other reads took the tokens for read-write zones."""
+    zones.latency = 0.01
+    cache = (await migrating(zones, failover=Failover(ratio=1.0, burst=4), repair=False)).cache
+    names = [f"k{number}" for number in range(200)]
+    await cache.set_many(dict.fromkeys(names, "value"), consistency="all")
+    first = cache._runtime.cluster.view.standby[0].name
+    for name in names:
+        zones.evict(name, *OLD, first)
+    reads = []
+    for name in names[:100]:
+        reads.append(asyncio.ensure_future(cache.get(name)))
+        await pass_time(0.005)  # a part of the time in which a zone answers, so that the next read is in between
+    assert await asyncio.gather(*reads) == ["value"] * 100
+    assert len(await cache.get_many(names[100:])) == 100
+
+
+@on_zones(zones=6, nodes=2)
+async def test_keys_that_missed_and_keys_that_failed_are_read_together_from_a_standby_zone(zones):
+    """The keys that failed take tokens, the others do not."""
+    client = await migrating(zones, failover=Failover(ratio=1.0, burst=0), repair=False, circuit=QUICK)
+    cache = client.cache
+    values = {f"k{number}": number for number in range(20)}
+    await cache.set_many(values, consistency="all")
+    for name in values:
+        zones.evict(name, *OLD)
+    for zone in OLD:
+        await zones.servers[zone][0].kill()
+    for _ in range(3):  # the first read finds out, the others know
+        assert await cache.get_many(list(values)) == values
+        await pass_time()
 
 
 def stale_in(zones, older, *names):
