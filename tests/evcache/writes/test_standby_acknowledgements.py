@@ -191,3 +191,30 @@ async def test_a_value_that_only_one_set_holds_can_be_touched(zones, active):
     assert await client.cache.touch("k", 500, consistency="all")
     assert {zones.held("k", zone).ttl for zone in OLD + NEW} == {500}
     assert not await client.cache.touch("nothing", 500)
+
+
+@pytest.mark.parametrize("active", [OLD, NEW])
+@on_zones(zones=6)
+async def test_a_touch_with_interop_copies_nothing_and_is_not_met(zones, active):
+    await _touch_without_versions(zones, active, interop=True)
+
+
+@pytest.mark.parametrize("active", [OLD, NEW])
+@on_zones(zones=6, versions="1.6.20")
+async def test_a_touch_on_servers_without_versions_copies_nothing_and_is_not_met(zones, active):
+    await _touch_without_versions(zones, active)
+
+
+async def _touch_without_versions(zones, active, **options):
+    """The TTL changes in the set that holds the value."""
+    client = await migrating(zones, **options)
+    await client.cache.set("k", b"v", ttl=100, consistency="all")
+    await pass_time()
+    zones.evict("k", *NEW)
+    await client.use(active, OLD if active == NEW else NEW)
+    result = await client.cache.touch("k", 500, consistency="all")
+    assert result.fell_short == (Mode.READ_WRITE if active == NEW else Mode.STANDBY,)
+    assert {result.zones[zone] for zone in NEW} == {Outcome.NOT_FOUND}
+    await pass_time()
+    assert [zones.held("k", zone) for zone in NEW] == [None] * 3
+    assert {zones.held("k", zone).ttl for zone in OLD} == {499}
