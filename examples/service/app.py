@@ -36,20 +36,21 @@ def make_app(settings: Settings, observing: Observing, database: Database) -> St
             if zones is None:
                 local = app.state.local_zones = await stack.enter_async_context(LocalZones(backend=settings.backend))
                 zones, local_zone = local.zones, next(iter(local.zones))
-            app.state.cache = await stack.enter_async_context(
-                EVCache(
-                    "shop",
-                    zones,
-                    local_zone=local_zone,
-                    read_timeout=settings.read_timeout,
-                    write_timeout=settings.write_timeout,
-                    near_cache=NearCache(max_bytes=16 * 1024 * 1024),
-                    invalidation=await _channel(settings, stack),
-                    telemetry=Telemetry(tracer_provider=observing.traces, meter_provider=observing.metrics, keys="hashed"),
-                )
+            # Not `async with`, which raises if the zones are not found. The service starts without them: see `Readiness`.
+            app.state.cache = EVCache(
+                "shop",
+                zones,
+                local_zone=local_zone,
+                read_timeout=settings.read_timeout,
+                write_timeout=settings.write_timeout,
+                near_cache=NearCache(max_bytes=16 * 1024 * 1024),
+                invalidation=await _channel(settings, stack),
+                telemetry=Telemetry(tracer_provider=observing.traces, meter_provider=observing.metrics, keys="hashed"),
             )
+            stack.push_async_callback(app.state.cache.close)
             app.state.products = Products(app.state.cache, database)
             app.state.readiness = Readiness(app.state.cache, settings.cache_patience)
+            await app.state.cache.check()  # opens the client, if the zones are found
             yield
 
     async def prometheus(_: Request) -> Response:
