@@ -208,7 +208,8 @@ class SliceWatch:
         self._again_at = float("inf") if view.again_at is None else view.again_at
         self._problem = view.problem
         self._has_nodes = view.topology is not None
-        self._report()
+        if self._proven or not self._failures:  # after a failure, a list alone does not show that watches work
+            self._report()
         if view.topology is None or view.topology == self._last:
             return None
         self._last = view.topology

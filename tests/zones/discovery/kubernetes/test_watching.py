@@ -1,6 +1,7 @@
 """Times of a watch, in virtual time: debounce, pauses between attempts, hanging watches and nodes that left."""
 
 import asyncio
+import logging
 
 import pytest
 
@@ -393,6 +394,26 @@ def test_an_event_that_cannot_be_used_leads_to_a_list_after_a_pause(line):
             await asyncio.sleep(1.5)
             assert server.calls[-2:] == [(21.0, "list"), (21.0, "watch", "99", pytest.approx(288.0))]
             assert watching.seen[1:] == [(21.0, topology(1, 2))]
+
+    scenario()
+
+
+def test_watches_that_fail_after_good_lists_are_one_failure(caplog):
+    """A list shows that the server answers, and not that changes arrive."""
+    caplog.set_level(logging.INFO)
+
+    @in_virtual_time
+    async def scenario():
+        server = Server(slice_of(1))
+        async with Watching(server) as watching:
+            await asyncio.sleep(20)
+            for _ in range(4):
+                server.send(error_event(500, "InternalError", "etcd"))
+                await asyncio.sleep(0.9)
+            assert logged(caplog) == [FAILED]
+            await asyncio.sleep(5)
+            assert logged(caplog) == [FAILED, RECOVERED]
+            assert watching.status.error is None
 
     scenario()
 
