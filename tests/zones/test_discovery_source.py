@@ -110,3 +110,60 @@ async def test_a_change_that_is_being_prepared_when_the_cluster_is_closed_does_n
         await settle()
         assert bench.cluster.view is view
         assert bench.names == []
+
+
+@in_virtual_time
+async def test_close_while_rings_are_made_closes_the_source():
+    """The task of the client is then outside of the source, whose generator waits at a `yield`."""
+    async with Bench() as bench:
+        source = ScriptedDiscovery(many(1, 1))
+        await bench.cluster.start(source)
+        await settle()
+        source.put(many(150, 150))
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert bench.cluster.view.topology == many(1, 1)
+        await bench.cluster.close(0)
+        assert source.closed
+
+
+@in_virtual_time
+async def test_source_that_raises_is_in_the_state_of_the_topology():
+    async with Bench() as bench:
+        source = ScriptedDiscovery(zones("a=h1"))
+        await bench.cluster.start(source)
+        assert bench.cluster.topology_error is None
+        source.put(RuntimeError("a bug"))
+        await settle()
+        assert bench.cluster.topology_error == "a bug"
+
+
+class PlainIterator:
+    """A source whose `watch` is no generator."""
+
+    def __init__(self, topologies):
+        self._topologies = iter(topologies)
+
+    async def load(self):
+        return next(self._topologies)
+
+    def watch(self):
+        return self
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await asyncio.sleep(0)
+        try:
+            return next(self._topologies)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
+@in_virtual_time
+async def test_source_may_return_any_iterator():
+    async with Bench() as bench:
+        await bench.cluster.start(PlainIterator([zones("a=h1"), zones("a=h1;b=h2")]))
+        await settle()
+        assert bench.names == ["a h1", "b h2"]
