@@ -125,6 +125,7 @@ class Lifecycle:
         except BaseException:
             if begins:  # `async with` does not close what it could not open
                 await self.close(0.0)
+                self._affinity.reopen()  # the service has not closed the client, so later calls open it
             raise
 
     async def _open_patiently(self, options: Options) -> None:

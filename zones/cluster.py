@@ -30,6 +30,10 @@ from evcache.zones.zone_traffic import TrafficCounters
 # Seconds in which a node that left the topology may answer earlier requests. Longer than any sensible write timeout.
 RETIRE_SECONDS = 5.0
 
+# Seconds for which a node is down before a topology may remove it without a hold. A network that fails for a moment, or this
+# process, must not let a wrong topology through.
+DOWN_SECONDS = 10.0
+
 _log = logging.getLogger("evcache.zones.cluster")
 
 
@@ -89,6 +93,7 @@ class Cluster:
         self._seed = secrets.token_bytes(8)  # decides which zone follows the preferred one in this client's reads
         self._health = HealthCounters()
         self._nodes: dict[tuple[str, Endpoint], Node] = {}
+        self._down_at: dict[Node, float] = {}  # time at which a node went down
         self._watcher: asyncio.Task[None] | None = None
         self._watch_error: str | None = None  # of a source that raised an error, and is not followed any more
         self._opening = object()  # replaced by `close`, so that a late source has no effect on the next opening
@@ -136,7 +141,14 @@ class Cluster:
             UsageError: The cluster was closed during the load, and the source caught its cancellation.
         """
         opening = self._opening
-        topology = await discovery.load()
+        try:
+            topology = await discovery.load()
+        except Exception as error:
+            if self._watch_error is None:  # once, not for each call that tries
+                _log.warning("topology unknown: %s", error)
+            self._watch_error = str(error) or type(error).__name__
+            raise
+        self._watch_error = None
         if opening is not self._opening:
             raise UsageError("the client is closed")
         view = self.apply(topology, await make_rings(topology))
@@ -146,9 +158,7 @@ class Cluster:
     def follow(self, discovery: Discovery) -> None:
         """Apply the changes that the source reports, in a background task that `close` ends."""
         self.discovery = discovery
-        self.gate = TopologyGate(
-            self._guard, self._topology, self.apply, is_fresh=lambda: self.topology_error is None, is_down=self._is_down
-        )
+        self.gate = TopologyGate(self._guard, self._topology, self.apply, stale=self._stale_zones, is_down=self._is_down)
         self._watcher = unattended(asyncio.get_running_loop().create_task(self._watch(discovery), name="evcache-discovery"))
 
     def apply(self, topology: Topology, rings: Mapping[str, Ring] | None = None) -> ClusterSnapshot:
@@ -256,8 +266,10 @@ class Cluster:
             ejected = frozenset(pool.name for pool in view.readers if pool.is_ejected)
             if ejected != view.ejected:
                 self._change_ejected(view, ejected)
-        if down and self.gate is not None and self.gate.held is not None:
-            asyncio.get_running_loop().call_soon(self.gate.reconsider)  # a node that is down may leave at once
+        if down:
+            self._down_at.setdefault(node, asyncio.get_running_loop().time())
+        else:
+            self._down_at.pop(node, None)
         if not down:
             for callback in self._recovery_callbacks:
                 callback()
@@ -341,10 +353,11 @@ class Cluster:
         self.view = self._watcher = self._gutter_pool = self._lag = self.gate = self.discovery = None
         self._watch_error = None
         self._health = HealthCounters()
-        self._nodes, self._retiring, self._closing = {}, {}, set()
+        self._nodes, self._down_at, self._retiring, self._closing = {}, {}, {}, set()
 
     def _retire(self, node: Node) -> None:
         node.retire()
+        self._down_at.pop(node, None)
         work = node.close(RETIRE_SECONDS)
         task = unattended(asyncio.get_running_loop().create_task(work, name=f"evcache-retire-{node.label}"))
         self._retiring[task] = node
@@ -356,7 +369,18 @@ class Cluster:
 
     def _is_down(self, zone: str, endpoint: Endpoint) -> bool:
         node = self._nodes.get((zone, endpoint))
-        return node is not None and node.is_down
+        at = None if node is None else self._down_at.get(node)
+        return at is not None and asyncio.get_running_loop().time() - at >= DOWN_SECONDS
+
+    def _stale_zones(self) -> Collection[str] | None:
+        """Return the zones whose source fails. None for all."""
+        ask = getattr(self.discovery, "stale_zones", None)
+        if self._watch_error is not None:
+            return None
+        if callable(ask):  # of a source that has several
+            found: Collection[str] | None = ask()
+            return found
+        return frozenset() if self._status is None else self._status.stale
 
     async def _watch(self, discovery: Discovery) -> None:
         opening = self._opening

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from evcache.zones.topology.model import Topology
@@ -51,32 +51,40 @@ class SourceStatus:
         """Time on the event loop's clock at which the source last had the topology. None before the first time."""
         self.error: str | None = None
         """Reason for which the last look failed. None if it succeeded."""
+        self.stale: frozenset[str] | None = frozenset()
+        """Zones whose nodes the last look did not find. None if it found none at all."""
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def confirm(self) -> None:
         """Note that the source has just answered. Log the end of a failure."""
         self.confirmed_at = asyncio.get_running_loop().time()
+        self.stale = frozenset()
         if self.error is not None:
             self.error = None
             _log.info("topology source recovered: %s", self.source)
 
-    def fail(self, error: Exception, *, in_part: bool = False) -> None:
+    def fail(self, error: Exception, zones: Iterable[str] | None = None) -> None:
         """Note that the source has just failed. Log the first failure in a row.
 
         Args:
             error: The failure.
-            in_part: True if the source has a topology that lacks something.
+            zones: Zones whose nodes were not found, if the source has answered for the others. Empty if the source lacks
+                something else. If None, it has not answered.
         """
         is_first = self.error is None
         self.error = str(error) or type(error).__name__
+        self.stale = None if zones is None else frozenset(zones)
         if is_first:
-            if in_part:
+            if zones is not None and not self.stale:
                 _log.warning("topology incomplete: %s", self.error)
             else:
                 _log.warning("topology update failed: %s; keeping the previous topology", self.error)
 
     def reset(self) -> None:
-        """Forget the times of an event loop that has ended."""
-        self.confirmed_at = self.error = None
+        """Forget the times of an event loop that has ended. On the same loop, another client may use the source."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self.confirmed_at, self.error, self.stale = loop, None, None, frozenset()
 
 
 def name_of_source(discovery: Discovery) -> str:

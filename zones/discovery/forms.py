@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from evcache.zones.discovery.base import Discovery, StaticDiscovery
+from evcache.zones.discovery.file import FileDiscovery
 from evcache.zones.discovery.kubernetes.text import kubernetes_discovery
 from evcache.zones.discovery.lookup import LookupDiscovery, LookupZone, NodeSource
 from evcache.zones.discovery.lookups.config_endpoint import config_endpoint_of
@@ -22,9 +24,9 @@ def discovery_of_text(text: str) -> Discovery:
     """Return the source of a node list, or of a Kubernetes service.
 
     Args:
-        text: `eu-1a=NODE,NODE;eu-1b=NODE` or `kubernetes+SERVICE.NAMESPACE:PORT`. A node is an address, as `Endpoint.parse`
-            reads it, or a lookup: `dns+HOST:PORT`, `dnssrv+NAME`, `dnssrvnoa+NAME`, `elasticache+HOST:PORT` or
-            `memorystore+HOST:PORT`.
+        text: `eu-1a=NODE,NODE;eu-1b=NODE`, `kubernetes+SERVICE.NAMESPACE:PORT`, or the path of a .toml file. A node is an
+            address, as `Endpoint.parse` reads it, or a lookup: `dns+HOST:PORT`, `dnssrv+NAME`, `dnssrvnoa+NAME`,
+            `elasticache+HOST:PORT` or `memorystore+HOST:PORT`.
 
     Raises:
         InvalidTopology: The text has another form.
@@ -33,6 +35,8 @@ def discovery_of_text(text: str) -> Discovery:
     kubernetes = kubernetes_discovery(text.strip())
     if kubernetes is not None:
         return kubernetes
+    if "=" not in text and Path(text.strip()).suffix == ".toml":
+        return FileDiscovery(text.strip())
     zones = list(parse_node_list(text))
     if not any(lookup_of(node.address) for zone in zones for node in zone.nodes):
         return StaticDiscovery(Topology.from_node_list(text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from evcache.zones.discovery.guard import RemovalLimiter, TopologyGuard, restrained
@@ -17,7 +17,7 @@ Rings = Mapping[str, Ring]
 _log = logging.getLogger("evcache.zones.discovery")
 
 
-# Seconds until a topology that is held back is looked at again while its source fails.
+# Seconds between looks at a topology that is held back: nodes may be down by then, and the source may work again.
 RECHECK_SECONDS = 5.0
 
 
@@ -26,7 +26,13 @@ class HeldTopology(NamedTuple):
 
     topology: Topology
     rings: Rings
-    reasons: tuple[str, ...]
+    zones: Mapping[str, str]
+    """Zones that are held back, with the reasons."""
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The reasons alone."""
+        return tuple(self.zones.values())
 
 
 class TopologyGate:
@@ -38,7 +44,7 @@ class TopologyGate:
         current: Callable[[], Topology],
         apply: Callable[[Topology, Rings], object],
         *,
-        is_fresh: Callable[[], bool] = lambda: True,
+        stale: Callable[[], Collection[str] | None] = frozenset,
         is_down: Callable[[str, Endpoint], bool] = lambda _zone, _node: False,
     ) -> None:
         """Make an open gate.
@@ -47,15 +53,16 @@ class TopologyGate:
             limits: Limits of a change that is applied at once. If None, every change is.
             current: Return the topology in use.
             apply: Use a topology from now on. It raises `InvalidTopology` for one that cannot be used.
-            is_fresh: Return False if the source fails, so that its last report says nothing about the present.
-            is_down: Return True if a node of a zone is down.
+            stale: Return the zones whose last report says nothing about the present, because their source fails. None for
+                all.
+            is_down: Return True if a node of a zone has been down for a while.
         """
         self.held: HeldTopology | None = None
         """The topology of which a part is held back, or None."""
         self._limiter = None if limits is None else RemovalLimiter(limits, is_down)
         self._current = current
         self._apply = apply
-        self._is_fresh = is_fresh
+        self._stale = stale
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -75,8 +82,8 @@ class TopologyGate:
                 "; ".join(reasons),
                 again_at - now,
             )
-        self.held = HeldTopology(topology, rings, reasons)
-        self._timer = self._loop.call_at(again_at, self.reconsider)
+        self.held = HeldTopology(topology, rings, held)
+        self._timer = self._loop.call_at(min(again_at, now + RECHECK_SECONDS), self.reconsider)
         try:
             rest = restrained(current, topology, held)
         except InvalidTopology:  # the zones that are held back are the only ones that can be read
@@ -88,7 +95,8 @@ class TopologyGate:
         """Look at the topology that is held back again. Has no effect if there is none."""
         if self.held is None:
             return
-        if self._is_fresh():
+        stale = self._stale()
+        if stale is not None and not self.held.zones.keys() & set(stale):
             self.offer(self.held.topology, self.held.rings)
         else:
             self._cancel_timer()
@@ -100,22 +108,24 @@ class TopologyGate:
             return False
         self._cancel_timer()
         held, self.held = self.held, None
-        return self._use(held.topology, held.rings)
+        return self._use(held.topology, held.rings, confirmed=True)
 
     def close(self) -> None:
         """Drop the topology that is held back."""
         self._cancel_timer()
         self.held = None
 
-    def _use(self, topology: Topology, rings: Rings) -> bool:
-        current = self._current()
+    def _use(self, topology: Topology, rings: Rings, *, confirmed: bool = False) -> bool:
+        current, now = self._current(), self._loop.time()
+        limiter = self._limiter
+        removals = [] if limiter is None or confirmed else limiter.removals(current, topology, now)
         try:
             self._apply(topology, rings)
         except InvalidTopology as error:
             _log.warning("topology update failed: %s; keeping the previous topology", error)
             return False
-        if self._limiter is not None:
-            self._limiter.applied(current, topology, self._loop.time())
+        if limiter is not None:
+            limiter.applied(current, topology, now, removals)
         return True
 
     def _cancel_timer(self) -> None:

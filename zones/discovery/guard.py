@@ -7,11 +7,11 @@ holds such a topology back until the removed nodes were absent for long enough, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from evcache.zones.topology.model import Endpoint, Topology, Zone
+from evcache.zones.topology.model import NOT_FOUND, Endpoint, Topology, Zone
 from evcache.zones.validation import fraction, positive_seconds
 
 # The share of a zone's nodes that may be down before the zone is ejected, see `evcache.zones.routing.zone_order`.
@@ -46,7 +46,7 @@ class Verdict(NamedTuple):
     """Time at which the decision may differ for the same topology, if a zone is held back."""
 
 
-class _Removal(NamedTuple):
+class Removal(NamedTuple):
     """A node with data that left a topology, or got another address."""
 
     at: float
@@ -65,13 +65,13 @@ class RemovalLimiter:
 
         Args:
             limits: Limits of a change.
-            is_down: Return True if a node of a zone is down. Its data is lost for now in any case.
+            is_down: Return True if a node of a zone has been down for a while. Its data is lost for now in any case.
         """
         self._limits = limits
         self._is_down = is_down
         self._absent_since: dict[Place, float] = {}
         self._added_at: dict[Place, float] = {}  # nodes that have no data yet
-        self._removed: list[_Removal] = []  # those in use that still count
+        self._removed: list[Removal] = []  # those in use that still count
 
     def judge(self, current: Topology, new: Topology, now: float) -> Verdict:
         """Return the decision about a topology.
@@ -85,7 +85,8 @@ class RemovalLimiter:
         self._added_at = {place: at for place, at in self._added_at.items() if at + hold > now}
         self._removed = [removal for removal in self._removed if removal.at + hold > now]
         missing = {zone.name: self._missing(zone, new.zone(zone.name)) for zone in current.zones}
-        self._absent_since = {place: self._absent_since.get(place, now) for places in missing.values() for place in places}
+        absent = _places(current) - _places(new)
+        self._absent_since = {place: self._absent_since.get(place, now) for place in absent}
         # Nodes that have been absent for long enough leave in any case.
         waiting = {
             name: [place for place in places if self._absent_since[place] + hold > now] for name, places in missing.items()
@@ -95,7 +96,7 @@ class RemovalLimiter:
         for zone in current.zones:
             leaving = len(waiting[zone.name])
             left = sum(removal.zone == zone.name for removal in self._removed)
-            before = left + sum((zone.name, node) not in self._added_at for node in zone.nodes)
+            before = left + sum(self._has_data(zone.name, node) for node in zone.nodes)
             total += before
             if leaving and new.zone(zone.name) is None:
                 held[zone.name] = f"zone {zone.name} is missing"
@@ -105,20 +106,22 @@ class RemovalLimiter:
             for name, places in waiting.items():
                 if places:
                     held.setdefault(name, f"zone {name} is one of several that lose {lost} of {total} nodes")
-        ends = [max(self._absent_since[place] for place in waiting[name]) + hold for name in held]
+        ends = [self._absent_since[place] + hold for name in held for place in waiting[name]]
         return Verdict(held, min([*ends, *(removal.at + hold for removal in self._removed)]) if held else now)
 
-    def applied(self, current: Topology, new: Topology, now: float) -> None:
-        """Note that `new` is in use from now on, in place of `current`. Removals that were held back count no more."""
-        for zone in current.zones:
-            places = self._missing(zone, new.zone(zone.name))
-            self._removed += [_Removal(now, zone.name) for place in places if self._absent_since.get(place, now) == now]
-            self._absent_since = {place: at for place, at in self._absent_since.items() if place not in places}
-        before = {(zone.name, node) for zone in current.zones for node in zone.nodes}
-        after = {(zone.name, node) for zone in new.zones for node in zone.nodes}
-        self._added_at = {place: at for place, at in self._added_at.items() if place in after} | dict.fromkeys(
-            after - before, now
-        )
+    def removals(self, current: Topology, new: Topology, now: float) -> list[Removal]:
+        """Return the removals of a change that count against later ones: those that have not waited for the whole hold."""
+        places = [place for zone in current.zones for place in self._missing(zone, new.zone(zone.name))]
+        found = [Removal(self._absent_since.get(place, now), place[0]) for place in places]
+        return [removal for removal in found if removal.at + self._limits.hold > now]
+
+    def applied(self, current: Topology, new: Topology, now: float, removals: Sequence[Removal] = ()) -> None:
+        """Note that `new` is in use from now on, in place of `current`, with removals that count from now on."""
+        self._removed += removals
+        before, after = _places(current), _places(new)
+        self._absent_since = {place: at for place, at in self._absent_since.items() if place in after}
+        added = dict.fromkeys(after - before, now)
+        self._added_at = {place: at for place, at in self._added_at.items() if place in after} | added
 
     def _missing(self, zone: Zone, after: Zone | None) -> list[Place]:
         """Return the nodes with data that a zone loses. A node with another address is lost, because its data is."""
@@ -127,10 +130,11 @@ class RemovalLimiter:
         return [
             (zone.name, node)
             for node in zone.nodes
-            if node not in kept
-            and (after is None or not self._is_down(zone.name, node))
-            and (zone.name, node) not in self._added_at
+            if node not in kept and (after is None or not self._is_down(zone.name, node)) and self._has_data(zone.name, node)
         ]
+
+    def _has_data(self, zone: str, node: Endpoint) -> bool:
+        return (zone, node) not in self._added_at and node != NOT_FOUND
 
     def _allowed(self, nodes: int) -> int:
         return max(1, int(nodes * self._limits.max_removed))
@@ -150,13 +154,33 @@ def restrained(current: Topology, new: Topology, held: Collection[str]) -> Topol
     Raises:
         InvalidTopology: No zone could be read.
     """
+    keeping = set(held)
+    while True:
+        kept = {address for zone in current.zones if zone.name in keeping for address in _addresses(zone)}
+        # A server that moves from a zone that is held back to another one would count in both.
+        gaining = {
+            zone.name
+            for zone in current.zones
+            if zone.name not in keeping and kept & (_addresses(new.zone(zone.name)) - _addresses(zone))
+        }
+        if not gaining:
+            break
+        keeping |= gaining
     zones: list[Zone] = []
     for zone in current.zones:
         after = new.zone(zone.name)
-        if zone.name not in held:
+        if zone.name not in keeping:
             zones += [] if after is None else [after]
         elif after is None:
             zones.append(zone)
         else:
             zones.append(replace(after, nodes=zone.nodes))
     return Topology(tuple(zones))
+
+
+def _addresses(zone: Zone | None) -> set[str]:
+    return set() if zone is None else {node.address for node in zone.nodes if node.host}
+
+
+def _places(topology: Topology) -> set[Place]:
+    return {(zone.name, node) for zone in topology.zones for node in zone.nodes}

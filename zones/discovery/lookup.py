@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from evcache.zones.discovery.polling import Look, PolledDiscovery
 from evcache.zones.errors import DiscoveryError, InvalidTopology
-from evcache.zones.topology.model import Endpoint, Mode, Topology, Zone
+from evcache.zones.topology.model import NOT_FOUND, Endpoint, Mode, Topology, Zone
 from evcache.zones.validation import has_methods, positive_seconds
 
 # Seconds between looks. Names in Kubernetes' CoreDNS live for 30 s. The time to live of an answer applies instead, if it is
@@ -26,10 +26,6 @@ RETRY_SECONDS = 5.0
 # lifetime of a week must not keep the client from servers that moved.
 SHORTEST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 300.0
-
-# Node of a zone that was not found yet. Its path cannot exist, because `/dev/null` is no directory. So the zone is down, and
-# each connect fails without traffic.
-NOT_FOUND = Endpoint("", 0, "/dev/null/zone-not-found", "not-found")
 
 
 class FoundNodes(NamedTuple):
@@ -109,22 +105,22 @@ class LookupDiscovery(PolledDiscovery):
             DiscoveryError: No zone that clients read is known.
         """
         found = await asyncio.gather(*(self._look_up(zone) for zone in self._zones))
-        problems: list[str] = []
+        problems: dict[str, str] = {}
         lifetimes: list[float] = []
         for zone, outcome in zip(self._zones, found, strict=True):
             if isinstance(outcome, str):
-                problems.append(f"zone {zone.name}: {outcome}")
+                problems[zone.name] = f"zone {zone.name}: {outcome}"
             else:
                 self._known[zone.name] = outcome.nodes
                 if outcome.lifetime is not None:
                     lifetimes.append(outcome.lifetime)
-        error = DiscoveryError(self.status.source, "; ".join(problems)) if problems else None
+        error = DiscoveryError(self.status.source, "; ".join(problems.values())) if problems else None
         if error is not None and not any(zone.mode is Mode.READ_WRITE and zone.name in self._known for zone in self._zones):
             raise error
         zones = tuple(Zone(zone.name, self._known.get(zone.name, (NOT_FOUND,)), zone.mode) for zone in self._zones)
         # A zone without an answer is asked again soon, also if the answers of the others live for long.
         pause = min(RETRY_SECONDS, self._interval) if problems else min(lifetimes, default=None)
-        return Look(Topology(zones), pause, error)
+        return Look(Topology(zones), pause, error, tuple(problems))
 
     async def _look_up(self, zone: LookupZone) -> FoundNodes | str:
         """Return the nodes of a zone, sorted by label, or the reason for which they are not known."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from evcache.zones._tasks import closing, ended, unattended
-from evcache.zones.discovery.base import Discovery, Handover, SourceStatus
+from evcache.zones.discovery.base import Discovery, Handover, SourceStatus, name_of_source
 from evcache.zones.discovery.forms import discovery_of_mapping, discovery_of_text
 from evcache.zones.errors import DiscoveryError, InvalidArgument, InvalidTopology, UsageError
 from evcache.zones.topology.model import Mode, Topology, Zone, is_zone_name
@@ -20,6 +20,9 @@ NEW_SUFFIX = "-new"
 
 # Seconds between looks at the file with the step. A step takes minutes.
 STEP_POLL_SECONDS = 2.0
+
+# Seconds for a set that does not count when a client opens.
+IDLE_LOAD_SECONDS = 2.0
 
 # Seconds until a set whose source did not answer is asked again.
 RETRY_SECONDS = 5.0
@@ -90,7 +93,7 @@ def join(old: Topology | None, new: Topology | None, step: MigrationStep, suffix
             )
             for zone in topology.zones
         ]
-    if old is not None and new is not None:
+    if old is not None and new is not None and None not in MODES[step]:
         shared = {node.address for zone in old.zones for node in zone.nodes if node.host}
         shared &= {node.address for zone in new.zones for node in zone.nodes}
         if shared:
@@ -180,18 +183,23 @@ class Migration:
             DiscoveryError: A set that counts in the step is unknown, or the file does not have a step.
         """
         if self._file is not None:
-            self._step = self._read_step()
+            step = self._read_step()
             self._file_status.confirm()
+            if self._watching and step is not self._step:
+                self._set_step(step)
+            self._step = step
         self._status.reset()
         sets = _Sets()
-        # A set that does not count must not keep a service from starting. `watch` loads it.
-        counting = [side for side, mode in enumerate(MODES[self._step]) if mode not in (None, Mode.WRITE_ONLY)]
         async with asyncio.TaskGroup() as group:
-            for side in counting:
-                group.create_task(self._load(sets, side))
-        for side in counting:
-            error = sets.errors[side]
-            if error is not None:
+            for side, mode in enumerate(MODES[self._step]):
+                if mode is Mode.WRITE_ONLY:
+                    # Writes before the set is known would not reach it, nor leave a hint. But a set that does not count must
+                    # not keep a service from starting.
+                    group.create_task(self._load(sets, side, IDLE_LOAD_SECONDS))
+                elif mode is not None:
+                    group.create_task(self._load(sets, side))
+        for error, mode in zip(sets.errors, MODES[self._step], strict=True):
+            if error is not None and mode is not Mode.WRITE_ONLY:
                 raise error
         joined = self._join(sets)
         assert joined is not None
@@ -228,21 +236,41 @@ class Migration:
     def _join(self, sets: _Sets) -> Topology | None:
         """Return the topology of the step, and note whether a set is missing that the step uses."""
         joined = join(sets.known[0], sets.known[1], self._step, self._suffix)
-        missing = [
-            f"the {name} set is unknown{f': {error}' if error else ''}"
+        problems = [
+            f"the {name} set {'is unknown' if topology is None else 'fails'}{f': {error}' if error else ''}"
             for name, mode, topology, error in zip(("old", "new"), MODES[self._step], sets.known, sets.errors, strict=True)
-            if mode is not None and topology is None and (error is not None or joined is None)
+            if mode is not None and (topology is None or error is not None)
         ]
-        if missing:
+        if problems:
             effect = f"step {self._step} is not in use: " if joined is None else ""
-            self._status.fail(DiscoveryError("migration", effect + "; ".join(missing)), in_part=joined is not None)
+            self._status.fail(DiscoveryError("migration", effect + "; ".join(problems)), None if joined is None else ())
+            if any(sets.errors):
+                self._status.stale = None
         else:
             self._status.confirm()
         return joined
 
-    async def _load(self, sets: _Sets, side: int) -> None:
+    def stale_zones(self) -> frozenset[str] | None:
+        """Return the zones whose source fails. None for all."""
+        found: set[str] = set()
+        parts = [(self._status, "")]
+        for source, mode, ending in zip(self._sources, MODES[self._step], ("", self._suffix), strict=True):
+            status = getattr(source, "status", None)
+            if mode is not None and isinstance(status, SourceStatus):
+                parts.append((status, ending))
+        for status, ending in parts:
+            if status.stale is None:
+                return None
+            found |= {zone + ending for zone in status.stale}
+        return frozenset(found)
+
+    async def _load(self, sets: _Sets, side: int, timeout: float | None = None) -> None:
         try:
-            sets.known[side], sets.errors[side] = await self._sources[side].load(), None
+            async with asyncio.timeout(timeout):
+                sets.known[side], sets.errors[side] = await self._sources[side].load(), None
+        except TimeoutError as error:
+            late = DiscoveryError(name_of_source(self._sources[side]), f"no answer in {timeout or 0:g} s")
+            sets.errors[side] = error if timeout is None else late
         except Exception as error:  # a source of the service may raise any error; the other set must outlive all
             sets.errors[side] = error
 

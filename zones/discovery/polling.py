@@ -28,6 +28,8 @@ class Look(NamedTuple):
     """Seconds until the next look. If None, the interval of the source applies."""
     error: DiscoveryError | None = None
     """Failure of a part of the source. The topology then has the last known nodes of that part."""
+    stale: tuple[str, ...] = ()
+    """Zones whose nodes were not found, if there is an error."""
 
 
 class PolledDiscovery:
@@ -104,7 +106,7 @@ class PolledDiscovery:
         """Return the topology, and the seconds until the next look before jitter."""
         try:
             async with asyncio.timeout(self._timeout) as limit:
-                topology, pause, error = await self.look()
+                topology, pause, error, stale = await self.look()
         except DiscoveryError:
             raise
         except Exception as error:  # a library of the source may raise any error; the topology in use must outlive all
@@ -114,5 +116,5 @@ class PolledDiscovery:
         if error is None:
             self.status.confirm()
         else:
-            self.status.fail(error)
+            self.status.fail(error, stale)
         return topology, self._interval if pause is None else pause

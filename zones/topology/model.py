@@ -271,3 +271,8 @@ def _is_label(label: str, path: str) -> bool:
 
 def _host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+# Node of a zone that was not found yet. Its path cannot exist, because `/dev/null` is no directory. So the zone is down, and
+# each connect fails without traffic.
+NOT_FOUND = Endpoint("", 0, "/dev/null/zone-not-found", "not-found")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from evcache.zones._tasks import unattended
-from evcache.zones.topology.model import Endpoint
+from evcache.zones.topology.model import NOT_FOUND, Endpoint
 from evcache.zones.transport.resolver import Address, Resolver
 from evcache.zones.validation import an_instance, text
 
@@ -56,6 +56,8 @@ class SocketDialer:
 
         Raises `OSError`, `ssl.SSLError` among them.
         """
+        if endpoint == NOT_FOUND:
+            raise OSError("the zone was not found yet")
         loop = asyncio.get_running_loop()
         name = None if self._tls is None else self._server_hostname or endpoint.host or "localhost"
         if endpoint.path:

@@ -1,15 +1,16 @@
 """Two sources of zones as one topology: each step, the sources' failures, and the change of the step."""
 
 import asyncio
+from unittest.mock import AsyncMock
 
 import pytest
 
-from evcache.zones.discovery.migration import Migration, MigrationStep, join
+from evcache.zones.discovery.migration import IDLE_LOAD_SECONDS, Migration, MigrationStep, join
 from evcache.zones.errors import DiscoveryError, InvalidArgument, InvalidTopology, UsageError
 from evcache.zones.topology.model import Mode, Topology
 from tests.support.cluster_bench import Bench, ScriptedDiscovery, zones
 from tests.support.memory_zones import PolledZones
-from tests.support.virtual_time import in_virtual_time, settle
+from tests.support.virtual_time import in_virtual_time, now, settle
 from tests.support.watching import Watching
 
 OLD, NEW = zones("a=h1;b=h2"), zones("a=h4;b=h5")
@@ -150,7 +151,7 @@ async def test_step_in_a_file_is_followed_and_a_wrong_one_is_logged_once(tmp_pat
     file = tmp_path / "step"
     file.write_text("fill\n")
     migration = Migration("a=h1;b=h2", "a=h4;b=h5", file)
-    assert shape(await migration.load()) == shape(zones(STEPS["old"]))
+    assert shape(await migration.load()) == shape(zones(STEPS["fill"]))
     async with Watching(migration) as watching:
         await settle()
         file.write_text("dual")
@@ -166,7 +167,7 @@ async def test_step_in_a_file_is_followed_and_a_wrong_one_is_logged_once(tmp_pat
         file.write_text("switched")
         await asyncio.sleep(5)
         assert migration.status is None
-        steps = ("fill", "dual", "switched")
+        steps = ("dual", "switched")
         assert [shape(found) for found in watching.topologies] == [shape(zones(STEPS[step])) for step in steps]
 
 
@@ -254,8 +255,70 @@ async def test_set_that_does_not_count_does_not_delay_the_opening(step):
     idle = PolledZones(NEW if step in ("old", "fill") else OLD)
     idle.seconds = 3600.0
     sets = (PolledZones(OLD), idle) if step in ("old", "fill") else (idle, PolledZones(NEW))
-    async with asyncio.timeout(0.1):
-        assert len((await Migration(*sets, step).load()).zones) == 2
+    began = now()
+    migration = Migration(*sets, step)
+    assert len((await migration.load()).zones) == 2
+    is_used = step in ("fill", "drain")
+    assert now() - began <= (IDLE_LOAD_SECONDS if is_used else 0)
+    assert (migration.status.error is not None) is is_used
+
+
+@in_virtual_time
+async def test_client_that_opens_while_a_set_is_filled_has_that_set_from_the_first_write_on():
+    """A write before would reach the other set alone, and leave no hint."""
+    new = PolledZones(NEW)
+    new.seconds = 0.5
+    migration = Migration(PolledZones(OLD), new, "fill")
+    assert shape(await migration.load()) == shape(zones(STEPS["fill"]))
+
+
+@in_virtual_time
+async def test_client_that_opens_wakes_the_others_for_a_new_step_in_the_file(tmp_path):
+    file = tmp_path / "step"
+    file.write_text("fill")
+    migration = Migration("a=h1;b=h2", "a=h4;b=h5", file)
+    await migration.load()
+    async with Watching(migration) as watching:
+        await settle()
+        file.write_text("dual")
+        await migration.load()
+        await settle()
+        assert shape(watching.topologies[-1]) == shape(zones(STEPS["dual"]))
+
+
+@in_virtual_time
+async def test_failure_of_a_set_without_a_status_is_reported():
+    old = ScriptedDiscovery(OLD)
+    migration = Migration(old, "a=h4;b=h5", "dual")
+    await migration.load()
+    async with Watching(migration):
+        old.load = AsyncMock(side_effect=OSError("still broken"))
+        old.put(RuntimeError("a bug"))
+        await asyncio.sleep(20)
+        assert migration.status.error == "migration: the old set fails: still broken"
+        assert migration.stale_zones() is None
+
+
+@in_virtual_time
+async def test_zones_that_were_not_found_have_the_names_of_their_set():
+    new = PolledZones(NEW)
+    migration = Migration(PolledZones(OLD), new, "dual")
+    await migration.load()
+    assert migration.stale_zones() == frozenset()
+    new.status.fail(OSError("refused"), ("b",))
+    assert migration.stale_zones() == {"b-new"}
+
+
+@in_virtual_time
+async def test_set_that_is_not_used_does_not_hinder_the_other_one():
+    """A pod of the new set may get an address that a pod of the old set once had."""
+    new = ScriptedDiscovery(NEW)
+    migration = Migration("a=h1;b=h2", new, "new")
+    await migration.load()
+    async with Watching(migration) as watching:
+        new.put(zones("a=h1;b=h5"))
+        await settle()
+        assert shape(watching.topologies[-1]) == shape(zones("a-new=h1;b-new=h5"))
 
 
 @pytest.mark.parametrize("error", [OSError("refused"), InvalidTopology("zones", "malformed")], ids=str)

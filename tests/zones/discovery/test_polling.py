@@ -232,13 +232,23 @@ async def test_a_look_that_fails_in_part_changes_the_topology_and_is_a_failure(c
         assert messages(caplog)[1:] == [("INFO", "topology source recovered: script")]
 
 
+def test_a_load_forgets_the_times_of_an_earlier_event_loop():
+    source = ScriptedSource(Look(ONE), DOWN)
+    virtual_time.run(source.load())
+    assert source.status.confirmed_at is not None
+    with pytest.raises(DiscoveryError):
+        virtual_time.run(source.load())
+    assert source.status.confirmed_at is None
+
+
 @in_virtual_time
-async def test_a_load_forgets_the_times_of_an_earlier_event_loop():
+async def test_a_load_that_fails_keeps_the_failure_that_another_client_has_seen():
     source = ScriptedSource(Look(ONE), DOWN)
     await source.load()
+    source.status.fail(OSError("refused"))
     with pytest.raises(DiscoveryError):
         await source.load()
-    assert source.status.confirmed_at is None
+    assert (source.status.error, source.status.stale) == ("refused", None)
 
 
 @in_virtual_time

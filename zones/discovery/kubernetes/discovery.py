@@ -157,7 +157,7 @@ class KubernetesDiscovery:
         if view.problem is None:
             self.status.confirm()
         else:
-            self.status.fail(DiscoveryError(self.status.source, view.problem), in_part=True)
+            self.status.fail(DiscoveryError(self.status.source, view.problem), zones=())
         self._loads.put(view.topology, slices)
         return view.topology
 

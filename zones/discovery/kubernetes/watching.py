@@ -220,7 +220,7 @@ class SliceWatch:
         if self._problem is None:
             self._status.confirm()
         else:
-            self._status.fail(DiscoveryError(self._status.source, self._problem), in_part=self._has_nodes)
+            self._status.fail(DiscoveryError(self._status.source, self._problem), () if self._has_nodes else None)
 
     async def _recover(self, problem: ApiProblem) -> None:
         """Close the connections, report the failure, and wait for the time of the next attempt."""
