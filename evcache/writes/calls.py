@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any
 
-from evcache._cluster_access import ClusterAccess
+from evcache._cluster_access import ClusterAccess, Ready
 from evcache._helpers.steps import Steps
-from evcache.options import Defaults, Errors, Key, Level, Ordering, Seconds, check_keys
+from evcache.errors import CacheUnavailable
+from evcache.options import Defaults, Errors, Key, Level, Options, Ordering, Seconds, check_keys
 from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.results import Item, WriteResult
 from evcache.values.codec import Codec
@@ -74,7 +75,10 @@ class WriteCalls:
         newest_wins = self._defaults.orders_by_version if ordering is None else self._defaults.newest_wins(ordering)
         view = self._cluster.view
         if view is None or self._affinity.open_in is not asyncio.get_running_loop():
-            view, options = await self._access.open(options)
+            ready = await self._open(self._access.open(options), options)
+            if ready is None:
+                return _not_sent()
+            view, options = ready
         if len(draft.data) > FITS_ANYWHERE_BYTES:
             options = await check_size(view, draft, options)
         store = self._writer.store(draft, newest_wins=newest_wins)
@@ -101,7 +105,10 @@ class WriteCalls:
             draft = drafts[key] = self.draft(key, value, ttl)
             if steps.count(len(draft.data)):
                 await asyncio.sleep(0)
-        view, options = await self._access.ready_by(options, deadline)
+        ready = await self._open(self._access.ready_by(options, deadline), options)
+        if ready is None:
+            return {key: _not_sent() for key in drafts}
+        view, options = ready
         await check_sizes(view, drafts.values(), deadline)
 
         def store(draft: Draft) -> tuple[bytes, StoreCommand]:
@@ -120,7 +127,10 @@ class WriteCalls:
             options = self._defaults.write(consistency, timeout, errors)
         view = self._cluster.view
         if view is None or self._affinity.open_in is not asyncio.get_running_loop():
-            view, options = await self._access.open(options)
+            ready = await self._open(self._access.open(options), options)
+            if ready is None:
+                return _not_sent()
+            view, options = ready
         return await self._writer.write("delete", view, full, self._writer.delete(full), options)
 
     async def delete_many(
@@ -135,7 +145,10 @@ class WriteCalls:
             names[key] = self._keys.qualify(key)
             if steps.count(0):
                 await asyncio.sleep(0)
-        view, options = await self._access.ready_by(options, deadline)
+        ready = await self._open(self._access.ready_by(options, deadline), options)
+        if ready is None:
+            return {key: _not_sent() for key in names}
+        view, options = ready
 
         def delete(full: bytes) -> tuple[bytes, StoreCommand]:
             return full, self._writer.delete(full)
@@ -154,8 +167,19 @@ class WriteCalls:
         full = self._keys.qualify(key)
         seconds = self._defaults.ttl(ttl)
         options = self._defaults.write(consistency, timeout, errors)
-        view, options = self._access.ready(options) or await self._access.open(options)
-        return await self._writer.touch(view, full, seconds, options)
+        ready = self._access.ready(options) or await self._open(self._access.open(options), options)
+        if ready is None:
+            return _not_sent()
+        return await self._writer.touch(ready[0], full, seconds, ready[1])
+
+    async def _open(self, opening: Awaitable[Ready], options: Options) -> Ready | None:
+        """Return the zones. None if they are unknown, and the call returns a false result in place of the error."""
+        try:
+            return await opening
+        except CacheUnavailable:
+            if options.errors == "raise":
+                raise
+            return None
 
     # Conditional writes.
 
@@ -221,3 +245,7 @@ class WriteCalls:
         options = self._defaults.write(consistency, timeout, None)
         view, options = self._access.ready(options) or await self._access.open(options)
         return (await self._writer.coordinate(operation, view, write, options)).result
+
+
+def _not_sent() -> WriteResult:
+    return WriteResult(met=False, version=None, zones={})

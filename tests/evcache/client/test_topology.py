@@ -162,6 +162,49 @@ async def test_source_that_is_down_at_the_start_makes_the_cache_unavailable(zone
     assert await cache.set("k", 1)
 
 
+WRITES = {
+    "set": lambda cache, **options: cache.set("k", 1, **options),
+    "delete": lambda cache, **options: cache.delete("k", **options),
+    "touch": lambda cache, **options: cache.touch("k", 60, **options),
+    "set_many": lambda cache, **options: cache.set_many({"k": 1}, **options),
+    "delete_many": lambda cache, **options: cache.delete_many(["k"], **options),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+@on_zones()
+async def test_write_while_the_zones_are_unknown_is_an_error_or_a_false_result(zones, write):
+    source = PolledZones(zones.topology)
+    source.error = OSError("refused")
+    with pytest.raises(CacheUnavailable, match="refused"):
+        await write(zones.client(zones=source))
+    for cache, options in (
+        (zones.client(zones=source), {"errors": "miss"}),
+        (zones.client(zones=source, errors="miss"), {}),
+    ):
+        result = await write(cache, **options)
+        if isinstance(result, dict):
+            (result,) = result.values()
+        assert not result
+        assert result.zones == {}
+
+
+@on_zones()
+async def test_source_that_is_down_at_the_start_is_logged_once_and_in_the_stats(zones, caplog):
+    source = PolledZones(zones.topology)
+    source.error = OSError("refused")
+    cache = zones.client(zones=source)
+    for _ in range(5):
+        assert await cache.get("k", errors="miss") is None
+        await pass_time(2)
+    assert [record.getMessage() for record in caplog.records] == ["topology unknown: test: refused"]
+    assert cache.stats().topology_error == "test: refused"
+    source.error = None
+    await pass_time(2)
+    assert await cache.set("k", 1)
+    assert cache.stats().topology_error is None
+
+
 @on_zones()
 async def test_opening_by_async_with_survives_a_source_that_refuses_for_a_moment(zones):
     source = PolledZones(zones.topology)
