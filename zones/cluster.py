@@ -270,7 +270,6 @@ class Cluster:
             self._down_at.setdefault(node, asyncio.get_running_loop().time())
         else:
             self._down_at.pop(node, None)
-        if not down:
             for callback in self._recovery_callbacks:
                 callback()
 

@@ -16,7 +16,6 @@ Rings = Mapping[str, Ring]
 
 _log = logging.getLogger("evcache.zones.discovery")
 
-
 # Seconds between looks at a topology that is held back: nodes may be down by then, and the source may work again.
 RECHECK_SECONDS = 5.0
 

@@ -30,7 +30,8 @@ class TopologyGuard:
     always leave, and nodes that are down may."""
 
     hold: float = HOLD_SECONDS
-    """Seconds for which a larger change is held back. The client then applies it, if its nodes are still absent."""
+    """Seconds for which a larger change is held back. The client then applies it, if its nodes are still absent and its
+    source works."""
 
     def __post_init__(self) -> None:
         fraction(self.max_removed, "max_removed")

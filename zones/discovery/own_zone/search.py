@@ -28,7 +28,7 @@ class LocalZoneSearch:
         self,
         setting: LocalZone,
         found: Callable[[Sequence[str]], object],
-        find: Find = lambda seconds: find_own_zone(timeout=seconds),
+        find: Find | None = None,
     ) -> None:
         """Make a search that has not begun.
 
