@@ -40,8 +40,8 @@ def run(*command, cwd, check=True, **variables):
     return done
 
 
-def pip(python, *arguments, cwd):
-    return run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments, cwd=cwd)
+def pip(python, *arguments, cwd, **variables):
+    return run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments, cwd=cwd, **variables)
 
 
 def new_environment(folder):
@@ -72,8 +72,9 @@ def python(request, wheel, tmp_path_factory):
     """The interpreter of a fresh environment that has evcache and pytest, and nothing else that was asked for."""
     folder = tmp_path_factory.mktemp(request.param)
     python = new_environment(folder / "venv")
+    required = {} if COMPILED is None else {"EVCACHE_REQUIRE_CORE": "1"}  # a compile error fails here, with its reason
     package = ["--editable", CHECKOUT] if request.param == "editable" else [wheel]
-    pip(python, *package, "pytest", cwd=folder)
+    pip(python, *package, "pytest", cwd=folder, **required)
     return python
 
 
