@@ -22,7 +22,7 @@ install: $(READY)  ## the development environment, in .venv
 demo: $(READY)  ## three zones under traffic, one is killed and comes back
 	$(BIN)/evcache demo
 
-# Integration tests share the servers, so all of them run in one worker. Unit tests fill the other workers.
+# The integration tests of one file run in one worker, see integration/conftest.py.
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 test: lint types $(READY)  ## everything: style, types, unit and integration tests

@@ -28,12 +28,13 @@ def pytest_configure(config):
         pytest.exit(f"integration tests: {reason}", returncode=1)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this same hook
 def pytest_collection_modifyitems(items):
-    """Keep these tests in one worker: they share servers, and two of them at once would measure each other."""
+    """Keep the tests of a file in one worker: its module fixtures (a wheel, an environment, servers) are made once."""
     folder = Path(__file__).parent
     for item in items:
         if folder in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("servers"))
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def pytest_report_header(config):
