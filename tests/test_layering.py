@@ -127,7 +127,7 @@ ORDER = """
     zones.cluster
     zones.discovery
     zones.snapshot
-    zones.zone_pool zones.zone_traffic
+    zones.zone_pool zones.zone_traffic zones.admin
     zones.nodes
     zones.transport
     zones.health
