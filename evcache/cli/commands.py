@@ -7,6 +7,8 @@ import logging
 import click
 
 from evcache.cli import check, explain, get, up, write_commands
+from evcache.cli.copying.compare import compare
+from evcache.cli.copying.warm import warm
 from evcache.cli.demo.command import demo
 from evcache.zones.transport.core import selected
 
@@ -33,5 +35,9 @@ def evcache() -> None:
         logger.addHandler(logging.NullHandler())
 
 
-for _command in (get.get, write_commands.set_, write_commands.delete, explain.explain, check.check, up.up, demo):
+_OF_KEYS = (get.get, write_commands.set_, write_commands.delete, explain.explain)
+_OF_ZONES = (check.check, compare, warm)
+_OF_THIS_MACHINE = (up.up, demo)
+
+for _command in (*_OF_KEYS, *_OF_ZONES, *_OF_THIS_MACHINE):
     evcache.add_command(_command)
