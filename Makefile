@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test unit integration dependencies lint types bench bench-short chaos chaos-without coherence live-changes outage stampede telemetry-cost scale bulk work fuzz clean
+.PHONY: help install demo test unit integration dependencies lint types bench bench-short chaos chaos-without coherence live-changes warm-up outage stampede telemetry-cost scale bulk work fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -63,6 +63,9 @@ coherence: $(READY)  ## near hits under slow wires and lagging replicas, in virt
 
 live-changes: $(READY)  ## nodes and zones are replaced, added and removed under 32 callers; ARGS='--seconds 5'
 	$(BIN)/python -m integration.live_changes $(ARGS)
+
+warm-up: $(READY)  ## a zone is filled with a million keys under traffic, killed in the middle and resumed; ARGS='--keys 100000'
+	$(BIN)/python -m integration.warm_up $(ARGS)
 
 outage: $(READY)  ## what a dead, hanging, slow or empty zone costs, measured
 	$(BIN)/python -m benchmarks.outage

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import tempfile
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -33,12 +33,17 @@ class KeySource(Protocol):
         """True if the keys are those that the zone holds."""
         ...
 
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """Reasons for which nodes did not list their keys, by label. Their keys are missing."""
+        ...
+
     def batches(self, pool: ZonePool, size: int) -> AsyncGenerator[Sequence[bytes], None]:
         """Yield the keys of a zone, in batches of at most `size` keys.
 
         Raises:
             Unsupported: A server refuses to list its keys.
-            NodeError: A server did not answer.
+            NodeError: No server of the zone answered.
         """
         ...
 
@@ -64,8 +69,8 @@ class ListedKeys:
         self._prefix = b"" if namespace is None else namespace.encode() + b":"
         self._sample = sample
         self._random = random.Random(seed)  # noqa: S311  # a sample, not a secret
-        self.listed = 0
-        """Number of keys in the lists so far, those of other namespaces excluded."""
+        self.failures: dict[str, str] = {}
+        """See `KeySource`."""
 
     @property
     def depends_on_zone(self) -> bool:
@@ -74,9 +79,17 @@ class ListedKeys:
 
     async def batches(self, pool: ZonePool, size: int) -> AsyncGenerator[Sequence[bytes], None]:
         """Yield the keys of a zone. See `KeySource`."""
+        failed = 0
         for node in pool.nodes:
             with tempfile.TemporaryFile(prefix="evcache-keys-") as file:
-                await list_to_file(node, self._settings, file)
+                try:
+                    await list_to_file(node, self._settings, file)
+                except NodeError as error:
+                    failed += 1
+                    if failed == len(pool.nodes):
+                        raise
+                    self.failures[node.label] = error.problem
+                    continue
                 file.seek(0)
                 keys: Iterator[bytes] = self._keys(file)
                 if self._sample is not None:
@@ -89,7 +102,6 @@ class ListedKeys:
             text = line.rstrip()
             item = None if text == END_OF_LIST else parse_metadump(text)
             if item is not None and item.key.startswith(self._prefix):
-                self.listed += 1
                 yield item.key
 
 
@@ -106,6 +118,8 @@ class KeysOfFile:
             path: The file.
             namespace: Namespace that is put in front of each key. If None, the lines have it.
         """
+        self.failures: dict[str, str] = {}
+        """Always empty. See `KeySource`."""
         self._path = path
         self._prefix = b"" if namespace is None else namespace.encode() + b":"
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from evcache.admin.copying.compare import Comparer, CompareTally
 from evcache.admin.copying.difference import Kind
-from evcache.cli.copying.options import REFUSED, copying_options, key_source, shown_progress, zone_of
+from evcache.cli.copying.options import REFUSED, copying_options, key_source, shown_progress, unlisted_lines, zone_of
 from evcache.cli.open_cluster import open_cluster
 from evcache.cli.output import to_json
 from evcache.cli.runner import BadUse, Status, run_command
@@ -65,10 +66,14 @@ def compare(
     found = run_command(
         _compare(target, (first, second), None if is_whole else sample, rate, only, keys_file, repair=repair, values=values)
     )
-    click.echo(to_json(fields(found)) if target.as_json else "\n".join(lines(found, repair=repair)))
-    if not found.compared and found.unanswered:
+    tally, unlisted = found
+    if target.as_json:
+        click.echo(to_json(fields(tally) | {"unlisted_nodes": unlisted}))
+    else:
+        click.echo("\n".join(lines(tally, repair=repair) + unlisted_lines(unlisted)))
+    if not tally.compared and tally.unanswered:
         raise SystemExit(Status.UNAVAILABLE)
-    raise SystemExit(Status.NO if found.remaining or found.unanswered else Status.DONE)
+    raise SystemExit(Status.NO if tally.remaining or tally.unanswered or unlisted else Status.DONE)
 
 
 async def _compare(
@@ -81,7 +86,7 @@ async def _compare(
     *,
     repair: bool,
     values: bool,
-) -> CompareTally:
+) -> tuple[CompareTally, Mapping[str, str]]:
     settings = target.node_settings(connect_timeout=target.timeout)
     async with open_cluster(target, connect_timeout=target.timeout) as view:
         pools = zone_of(view, zones[0], "ZONE"), zone_of(view, zones[1], "ZONE")
@@ -93,7 +98,7 @@ async def _compare(
                 await run.run()
         except Unsupported as error:
             raise BadUse(f"{error}. {REFUSED}") from None
-        return run.tally
+        return run.tally, keys.failures
 
 
 def fields(found: CompareTally) -> dict[str, object]:

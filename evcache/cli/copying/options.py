@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,11 @@ def zone_of(view: ClusterSnapshot, name: str, option: str) -> ZonePool:
         if pool.name == name:
             return pool
     raise BadUse(f"{option}: there is no zone {name!r}, the topology has {', '.join(pool.name for pool in view.writers)}")
+
+
+def unlisted_lines(unlisted: Mapping[str, str]) -> list[str]:
+    """Return a line for each node that did not list its keys."""
+    return [f"  node {label} listed no keys: {problem}" for label, problem in unlisted.items()]
 
 
 async def count_items(pool: ZonePool, settings: NodeSettings) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,16 @@ import click
 from evcache.admin.copying.copier import CopyTally
 from evcache.admin.copying.decision import Skip
 from evcache.admin.copying.warm import SampleCheck, WarmLimits, WarmUp
-from evcache.cli.copying.options import REFUSED, copying_options, count_items, key_source, positive, shown_progress, zone_of
+from evcache.cli.copying.options import (
+    REFUSED,
+    copying_options,
+    count_items,
+    key_source,
+    positive,
+    shown_progress,
+    unlisted_lines,
+    zone_of,
+)
 from evcache.cli.open_cluster import open_cluster
 from evcache.cli.output import to_json
 from evcache.cli.runner import BadUse, Status, run_command
@@ -34,12 +44,14 @@ class WarmReport:
     source_items: int | None
     """Number of items of the source after the run, as its servers report it. None if one does not."""
     target_items: int | None
+    unlisted: Mapping[str, str]
+    """Reasons for which nodes of the source did not list their keys, by label."""
 
     @property
     def is_complete(self) -> bool:
         """True if the target has every key that can be copied."""
         failed = self.tally.failed + self.tally.refused + self.tally.skipped[Skip.UNKNOWN_LIFETIME]
-        return not failed and self.check is not None and self.check.in_place == self.check.keys
+        return not failed and not self.unlisted and self.check is not None and self.check.in_place == self.check.keys
 
 
 @click.command()
@@ -86,7 +98,8 @@ async def _warm(
     settings = target.node_settings(connect_timeout=target.timeout)
     async with open_cluster(target, connect_timeout=target.timeout) as view:
         pools = zone_of(view, source, "--from"), zone_of(view, target_zone, "--to")
-        run = WarmUp(*pools, key_source(settings, only, keys_file), limits)
+        keys = key_source(settings, only, keys_file)
+        run = WarmUp(*pools, keys, limits)
         began = loop.time()
         total = None if only or keys_file else await count_items(pools[0], settings)
         try:
@@ -101,8 +114,8 @@ async def _warm(
             raise
         seconds = loop.time() - began
         check = await run.check()
-        items = await asyncio.gather(*(count_items(pool, settings) for pool in pools))
-        return WarmReport(source, target_zone, seconds, run.tally, check, *items)
+        of_source, of_target = [await count_items(pool, settings) for pool in pools]
+        return WarmReport(source, target_zone, seconds, run.tally, check, of_source, of_target, keys.failures)
 
 
 def fields(found: WarmReport) -> dict[str, object]:
@@ -119,6 +132,7 @@ def fields(found: WarmReport) -> dict[str, object]:
         "superseded": tally.superseded,
         "refused": tally.refused,
         "failed": tally.failed,
+        "unlisted_nodes": dict(found.unlisted),
         "skipped": {reason.value: number for reason, number in tally.skipped.items()},
         "sample": None if found.check is None else {"keys": found.check.keys, "in_place": found.check.in_place},
         "items": {found.source: found.source_items, found.target: found.target_items},
@@ -145,6 +159,7 @@ def lines(found: WarmReport) -> list[str]:
         "failed: a node did not answer; run the command again": tally.failed,
     }
     text += [f"  {what}: {number:,}" for what, number in numbers.items() if number]
+    text += unlisted_lines(found.unlisted)
     if found.check is not None:
         text.append(f"  sample: {found.check.in_place:,} of {found.check.keys:,} keys in place")
     if found.source_items is not None and found.target_items is not None:

@@ -84,6 +84,7 @@ def test_compare_finds_and_repairs(zones):
         "repaired": 0,
         "unanswered": 0,
         "differences": [],
+        "unlisted_nodes": {},
     }
 
 

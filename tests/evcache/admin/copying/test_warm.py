@@ -220,9 +220,24 @@ class FixedKeys:
 )
 def test_a_server_that_lists_no_keys_ends_the_run(options, error):
     async def main():
-        async with fake_zones(a=[{}, options], b=[{}]) as zones:
+        async with fake_zones(a=[options], b=[{}]) as zones:
             with pytest.raises(error):
                 await warm(zones)
+
+    asyncio.run(main())
+
+
+def test_a_node_that_lists_no_keys_is_named_and_the_other_nodes_are_copied():
+    async def main():
+        async with fake_zones(a=[{}, {}], b=[{}]) as zones:
+            await write(zones, "a", values(200))
+            dead, alive = zones.servers["a"]
+            number = len(list(alive.store))
+            await dead.stop()
+            keys = zones.listed()
+            run = await warm(zones, keys)
+            assert (run.tally.copied, run.tally.keys) == (number, number)
+            assert list(keys.failures) == [dead.address]
 
     asyncio.run(main())
 
