@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from evcache import EVCache
 from evcache.cli.commands import evcache as command_line
-from integration.warm_up import Run
+from integration.warm_up import SETTINGS, Run
 
 KEYS = 10_000
 
@@ -34,9 +34,9 @@ def test_zones_are_compared_and_repaired_on_each_kind_of_server(zones_of_each_ki
     names = {f"k{number}": f"value {number}" for number in range(500)}
 
     async def write():
-        async with EVCache("ns", {"eu-1a": zones["eu-1a"]}) as cache:
+        async with EVCache("ns", {"eu-1a": zones["eu-1a"]}, nodes=SETTINGS) as cache:
             await cache.set_many(names, ttl=1000, timeout=10)
-        async with EVCache("ns", {name: zones[name] for name in ("eu-1a", "eu-1b")}) as cache:
+        async with EVCache("ns", {name: zones[name] for name in ("eu-1a", "eu-1b")}, nodes=SETTINGS) as cache:
             await cache.set_many({"both": 1, "gone": 2}, ttl=1000)
             await cache.delete("gone")
 
@@ -49,7 +49,7 @@ def test_zones_are_compared_and_repaired_on_each_kind_of_server(zones_of_each_ki
     assert command(zones, "compare", "eu-1a", "eu-1b", "--all").exit_code == 0
 
     async def read():
-        async with EVCache("ns", {"eu-1b": zones["eu-1b"]}) as cache:
+        async with EVCache("ns", {"eu-1b": zones["eu-1b"]}, nodes=SETTINGS) as cache:
             assert await cache.get_many([*names, "gone"], timeout=10) == names
             item = await cache.get_item("k1")
             assert 0 < item.ttl <= 1000
@@ -76,7 +76,7 @@ def test_a_node_that_dies_in_the_run_is_reported(servers, command_name):
     with zones.running() as running:
 
         async def write():
-            async with EVCache("ns", {"a": running.zones["a"]}) as cache:
+            async with EVCache("ns", {"a": running.zones["a"]}, nodes=SETTINGS) as cache:
                 await cache.set_many({f"k{number}": number for number in range(2_000)}, ttl=1000, timeout=10)
 
         asyncio.run(write())

@@ -1,7 +1,7 @@
 """Warm-up of a zone under traffic: many keys, one interruption by SIGKILL, and clients that write all the time.
 
-The program prints keys per second, peak memory, the share of keys that the new zone has, the latency of the traffic before and
-during the copy, and the number of newer values that a copy has overwritten, which must be 0. Run it with `make warm-up`.
+The program prints keys per second, peak memory and the share of keys that the new zone has. It prints the latency of the
+traffic before and during the copy. A copy must overwrite no newer value. Run it with `make warm-up`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from evcache.admin.copying.decision import is_held
 from evcache.admin.copying.difference import Difference, Kind, difference, needs_values
 from evcache.admin.copying.key_files import KeySource
 from evcache.admin.copying.pace import Pace
-from evcache.admin.copying.warm import BATCH_KEYS, SETTLE_SECONDS
+from evcache.admin.copying.warm import BATCH_KEYS, SETTLE_SECONDS, batch_size
 from evcache.replication.commands.node_requests import Peeked
 from evcache.zones.protocol.fields import INSPECT_FIELDS, INSPECT_VALUE_FIELDS
 from evcache.zones.zone_pool import ZonePool
@@ -82,6 +82,7 @@ class Comparer:
         self._zones = zones
         self._keys = keys
         self._pace = Pace(keys_per_second)
+        self._batch_size = batch_size(keys_per_second)
         self._repair = repair
         self._fields = INSPECT_VALUE_FIELDS if values else INSPECT_FIELDS
         self._sleep = sleep
@@ -96,7 +97,7 @@ class Comparer:
             NodeError: A server did not list its keys.
         """
         for place in (0, 1) if self._keys.depends_on_zone else (0,):
-            async with aclosing(self._keys.batches(self._zones[place], BATCH_KEYS)) as batches:
+            async with aclosing(self._keys.batches(self._zones[place], self._batch_size)) as batches:
                 async for batch in batches:
                     await self._compare(batch, skip_first=place == 1)
                     await self._sleep(self._pace.pause_after(len(batch), asyncio.get_running_loop().time()))

@@ -21,8 +21,10 @@ from evcache.admin.copying.pace import Pace
 from evcache.zones.protocol.fields import INSPECT_FIELDS
 from evcache.zones.zone_pool import ZonePool
 
-# Keys of one batch. A batch is one request to each node, and its values are in memory.
+# Most keys of one batch. A batch is one request to each node, and its values are in memory. At a low rate, a batch has the
+# keys of a short time, so that the load is even.
 BATCH_KEYS = 200
+BATCH_SECONDS = 0.2
 # Batches in flight. They hide the round trips between the zones.
 BATCHES_IN_FLIGHT = 4
 
@@ -58,6 +60,11 @@ class SampleCheck:
     """Number of keys that the target holds in the source's version or a newer one, or that the source does not hold."""
 
 
+def batch_size(rate: float) -> int:
+    """Return the number of keys of one batch at this rate, in keys per second."""
+    return max(1, int(min(BATCH_KEYS, rate * BATCH_SECONDS)))
+
+
 class WarmUp:
     """One warm-up."""
 
@@ -86,6 +93,7 @@ class WarmUp:
         self._keys = keys
         self._sleep = sleep
         self._copier = Copier(self.tally)
+        self._rate = limits.keys_per_second
         self._of_keys = Pace(limits.keys_per_second)
         self._of_bytes = Pace(limits.bytes_per_second)
         self._sample: list[bytes] = []
@@ -101,7 +109,10 @@ class WarmUp:
         """
         turn = asyncio.Lock()
         try:
-            async with aclosing(self._keys.batches(self._source, BATCH_KEYS)) as batches, asyncio.TaskGroup() as group:
+            async with (
+                aclosing(self._keys.batches(self._source, batch_size(self._rate))) as batches,
+                asyncio.TaskGroup() as group,
+            ):
                 for _ in range(BATCHES_IN_FLIGHT):
                     group.create_task(self._work(batches, turn))
         except BaseExceptionGroup as errors:  # the first one has cancelled the other tasks

@@ -100,20 +100,19 @@ async def _warm(
         pools = zone_of(view, source, "--from"), zone_of(view, target_zone, "--to")
         keys = key_source(settings, only, keys_file)
         run = WarmUp(*pools, keys, limits)
-        began = loop.time()
         total = None if only or keys_file else await count_items(pools[0], settings)
+        began = loop.time()
         try:
             async with shown_progress(f"{source} to {target_zone}", lambda: run.tally.keys, total):
                 await run.run()
+            seconds = loop.time() - began
+            check = await run.check()
         except Unsupported as error:
             raise BadUse(f"{error}. {REFUSED}") from None
         except asyncio.CancelledError:
-            click.echo(
-                f"interrupted: {run.tally.copied:,} keys copied; run the same command again to copy the others", err=True
-            )
+            copied = f"{run.tally.copied:,} keys copied"
+            click.echo(f"interrupted: {copied}; run the same command again to copy the others", err=True)
             raise
-        seconds = loop.time() - began
-        check = await run.check()
         of_source, of_target = [await count_items(pool, settings) for pool in pools]
         return WarmReport(source, target_zone, seconds, run.tally, check, of_source, of_target, keys.failures)
 

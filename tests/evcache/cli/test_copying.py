@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from evcache import EVCache
 from evcache.cli.commands import evcache as command_line
 from tests.support.cli_servers import DEAD, servers
+from tests.support.zones_of_fakes import SETTINGS
 
 
 def run(zones, *args, **environment):
@@ -22,7 +23,7 @@ def run(zones, *args, **environment):
 
 def fill(zones, number, **options):
     async def main():
-        async with EVCache("ns", zones) as cache:
+        async with EVCache("ns", zones, nodes=SETTINGS) as cache:
             await cache.set_many({f"k{place}": place for place in range(number)}, ttl=1000, timeout=10, **options)
 
     asyncio.run(main())
@@ -126,7 +127,7 @@ def test_a_dead_source_is_no_answer(args):
 def test_an_interrupted_warm_up_says_how_to_go_on(zones):
     process = subprocess.Popen(
         [sys.executable, "-c", "from evcache.cli import main; main()"]
-        + ["warm", "--zones", zones, "--from", "a", "--to", "b", "--rate", "100"],
+        + ["warm", "--zones", zones, "--from", "a", "--to", "b", "--rate", "20"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -9,7 +9,7 @@ from evcache import EVCache
 from evcache.admin.copying.compare import EXAMPLES, Comparer
 from evcache.admin.copying.difference import Kind
 from evcache.admin.copying.key_files import reservoir
-from tests.support.zones_of_fakes import fake_zones
+from tests.support.zones_of_fakes import SETTINGS, fake_zones
 
 
 async def no_sleep(_):
@@ -31,12 +31,12 @@ async def compare(zones, *, keys=None, repair=False, values=False, sleep=no_slee
 
 async def planted(zones):
     """Write to both zones, and plant one difference of each kind that has an order."""
-    async with EVCache("ns", {name: zones.nodes[name] for name in "ab"}) as both:
+    async with EVCache("ns", {name: zones.nodes[name] for name in "ab"}, nodes=SETTINGS) as both:
         await both.set_many({f"k{place}": place for place in range(100)}, ttl=1000, timeout=10)
-    async with EVCache("ns", {"a": zones.nodes["a"]}) as cache:
+    async with EVCache("ns", {"a": zones.nodes["a"]}, nodes=SETTINGS) as cache:
         await cache.set("only-in-a", 1, ttl=1000)
         await cache.set("k1", "newer in a", ttl=1000)
-    async with EVCache("ns", {"b": zones.nodes["b"]}) as cache:
+    async with EVCache("ns", {"b": zones.nodes["b"]}, nodes=SETTINGS) as cache:
         await cache.set("only-in-b", 1, ttl=1000)
         await cache.set("k2", "newer in b", ttl=1000)
         await cache.delete("k3")
@@ -71,7 +71,7 @@ def test_a_repair_makes_the_zones_equal_and_keeps_the_newer_values():
             assert (found.differences, found.repaired, found.remaining) == (EXPECTED, 5, 0)
             assert (await compare(zones)).different == 0
             for name in "ab":
-                async with EVCache("ns", {name: zones.nodes[name]}) as cache:
+                async with EVCache("ns", {name: zones.nodes[name]}, nodes=SETTINGS) as cache:
                     read = await cache.get_many(["only-in-a", "only-in-b", "k1", "k2", "k3"])
                     assert read == {"only-in-a": 1, "only-in-b": 1, "k1": "newer in a", "k2": "newer in b"}
 
@@ -81,7 +81,7 @@ def test_a_repair_makes_the_zones_equal_and_keeps_the_newer_values():
 def test_a_difference_that_a_write_in_flight_explains_is_not_counted():
     async def main():
         async with fake_zones(a=[{}], b=[{}]) as zones:
-            async with EVCache("ns", {"a": zones.nodes["a"]}) as cache:
+            async with EVCache("ns", {"a": zones.nodes["a"]}, nodes=SETTINGS) as cache:
                 await cache.set("k", "v", ttl=1000)
             item = zones.items("a")[b"ns:k"]
 
@@ -101,7 +101,7 @@ def test_a_difference_that_a_write_in_flight_explains_is_not_counted():
 def test_values_of_equal_versions_are_compared_on_request(values, different):
     async def main():
         async with fake_zones(a=[{}], b=[{}]) as zones:
-            async with EVCache("ns", {name: zones.nodes[name] for name in "ab"}) as cache:
+            async with EVCache("ns", {name: zones.nodes[name] for name in "ab"}, nodes=SETTINGS) as cache:
                 await cache.set_many({"k1": "x", "k2": "y"}, ttl=1000)
             zones.servers["b"][0].store.get(b"ns:k2").value = b"damaged"
             found = await compare(zones, values=values, repair=True)
@@ -114,9 +114,11 @@ def test_values_of_equal_versions_are_compared_on_request(values, different):
 def test_items_without_versions_are_compared_by_value():
     async def main():
         async with fake_zones(a=[{"version": "1.6.18"}], b=[{"version": "1.6.18"}]) as zones:
-            async with EVCache("ns", {name: zones.nodes[name] for name in "ab"}, ordering="arrival") as cache:
+            async with EVCache(
+                "ns", {name: zones.nodes[name] for name in "ab"}, ordering="arrival", nodes=SETTINGS
+            ) as cache:
                 await cache.set_many({"k1": "x", "k2": "y"}, ttl=1000)
-            async with EVCache("ns", {"b": zones.nodes["b"]}, ordering="arrival") as cache:
+            async with EVCache("ns", {"b": zones.nodes["b"]}, ordering="arrival", nodes=SETTINGS) as cache:
                 await cache.set("k2", "z", ttl=1000)
             found = await compare(zones, repair=True)
             assert found.differences == {(Kind.VALUE, None): 1}
@@ -128,7 +130,7 @@ def test_items_without_versions_are_compared_by_value():
 def test_keys_of_a_dead_node_are_unanswered():
     async def main():
         async with fake_zones(a=[{}], b=[{}, {}]) as zones:
-            async with EVCache("ns", {"a": zones.nodes["a"]}) as cache:
+            async with EVCache("ns", {"a": zones.nodes["a"]}, nodes=SETTINGS) as cache:
                 await cache.set_many({f"k{place}": place for place in range(100)}, ttl=1000)
             keys = list(zones.items("a"))
             await zones.servers["b"][0].stop()
@@ -151,7 +153,7 @@ def test_keys_of_a_dead_node_are_unanswered():
 def test_a_sample_has_as_many_keys_as_asked_for():
     async def main():
         async with fake_zones(a=[{}, {}], b=[{}]) as zones:
-            async with EVCache("ns", {name: zones.nodes[name] for name in "ab"}) as cache:
+            async with EVCache("ns", {name: zones.nodes[name] for name in "ab"}, nodes=SETTINGS) as cache:
                 await cache.set_many({f"k{place}": place for place in range(1_000)}, ttl=1000, timeout=10)
             found = await compare(zones, keys=zones.listed(sample=100))
             assert (found.compared, found.different) == (100, 0)

@@ -10,13 +10,13 @@ from evcache.admin.copying.decision import Skip
 from evcache.admin.copying.key_files import KeysOfFile
 from evcache.admin.copying.warm import ATTEMPTS, SampleCheck, WarmLimits, WarmUp
 from evcache.zones.errors import InvalidArgument, NodeUnavailable, Unsupported
-from tests.support.zones_of_fakes import fake_zones
+from tests.support.zones_of_fakes import SETTINGS, fake_zones
 
 NO_LIMITS = WarmLimits(keys_per_second=1e9)
 
 
 async def write(zones, name, values, **options):
-    async with EVCache("ns", {name: zones.nodes[name]}) as cache:
+    async with EVCache("ns", {name: zones.nodes[name]}, nodes=SETTINGS) as cache:
         await cache.set_many(values, timeout=10, **{"ttl": 1000, **options})
 
 
@@ -51,7 +51,7 @@ def test_items_are_copied_as_they_are_and_a_second_run_copies_nothing():
             again = await warm(zones)
             assert (again.tally.copied, again.tally.skipped[Skip.PRESENT]) == (0, 1_002)
             assert again.tally.value_bytes == 0
-            async with EVCache("ns", {"b": zones.nodes["b"]}) as cache:
+            async with EVCache("ns", {"b": zones.nodes["b"]}, nodes=SETTINGS) as cache:
                 assert await cache.get_many(values(1_000)) == values(1_000)
 
     asyncio.run(main())
@@ -61,12 +61,12 @@ def test_newer_values_and_deletes_of_the_target_are_kept():
     async def main():
         async with fake_zones(a=[{}], b=[{}]) as zones:
             await write(zones, "a", values(10))
-            async with EVCache("ns", {"b": zones.nodes["b"]}) as cache:
+            async with EVCache("ns", {"b": zones.nodes["b"]}, nodes=SETTINGS) as cache:
                 await cache.set("k1", "newer", ttl=1000)
                 await cache.delete("k2")
             run = await warm(zones)
             assert (run.tally.copied, run.tally.skipped[Skip.PRESENT]) == (8, 2)
-            async with EVCache("ns", {"b": zones.nodes["b"]}) as cache:
+            async with EVCache("ns", {"b": zones.nodes["b"]}, nodes=SETTINGS) as cache:
                 assert await cache.get_many(["k0", "k1", "k2"]) == {"k0": "value 0", "k1": "newer"}
             assert await run.check() == SampleCheck(10, 10)
 
@@ -96,10 +96,10 @@ def test_a_deleted_key_stays_deleted():
         async with fake_zones(a=[{}], b=[{}]) as zones:
             await write(zones, "a", {"k": "old"})
             await warm(zones)
-            async with EVCache("ns", {"a": zones.nodes["a"]}) as cache:
+            async with EVCache("ns", {"a": zones.nodes["a"]}, nodes=SETTINGS) as cache:
                 await cache.delete("k")
             await warm(zones)
-            async with EVCache("ns", {"b": zones.nodes["b"]}) as cache:
+            async with EVCache("ns", {"b": zones.nodes["b"]}, nodes=SETTINGS) as cache:
                 assert await cache.get("k") is None
 
     asyncio.run(main())
@@ -136,7 +136,7 @@ def test_only_keys_of_the_namespace_are_copied():
     async def main():
         async with fake_zones(a=[{}], b=[{}]) as zones:
             await write(zones, "a", values(5))
-            async with EVCache("ns2", {"a": zones.nodes["a"]}) as cache:
+            async with EVCache("ns2", {"a": zones.nodes["a"]}, nodes=SETTINGS) as cache:
                 await cache.set("other", "x", ttl=1000)
             run = await warm(zones, zones.listed("ns"))
             assert run.tally.keys == run.tally.copied == 5
