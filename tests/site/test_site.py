@@ -104,6 +104,17 @@ def test_operations_are_shown_as_async_functions(texts):
     assert "Coroutine" not in page
 
 
+def test_defaults_are_shown_as_values(texts):
+    """A reader of the reference has no use for the name of a constant."""
+    signatures = {
+        path: html.unescape(re.sub(r"<[^>]+>", "", text)) for path, text in texts.items() if path.startswith("reference/")
+    }
+    assert "read_timeout: float = 0.1," in signatures["reference/api/client/index.html"]
+    for path, text in signatures.items():
+        assert re.findall(r"\w+: [^=\n]+ = (?:[a-z]\w*\.)?[A-Z][A-Z_]+\b", text) == [], path
+        assert "field(" not in text, path
+
+
 def test_pages_load_nothing_from_other_hosts(texts):
     """Scripts, styles, fonts and images are files of the site. Links are followed by the reader only."""
     for path, text in texts.items():
