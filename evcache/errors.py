@@ -81,7 +81,7 @@ class CacheUnavailable(CacheError):
         """Name of the operation, such as "get"."""
         self.failures = failures
         """Cause by zone. `discovery` is the name for the source of the topology."""
-        self.found = {} if found is None else found
+        self.found: Mapping[Any, Any] = {} if found is None else found
         """Values that a bulk read got, by key. Empty for other calls."""
 
     def __str__(self) -> str:
@@ -111,7 +111,7 @@ class ConsistencyError(CacheError):
         """Number of zones that the consistency level of the call requires."""
         self.failures = failures
         """Cause by zone."""
-        self.found = {} if found is None else found
+        self.found: Mapping[Any, Any] = {} if found is None else found
         """Values that a bulk read got from enough zones, by key. Empty for other calls."""
 
     def __str__(self) -> str:
@@ -193,7 +193,7 @@ class DecodeError(CodecError):
         """Zone that returned the value."""
         self.flags = flags
         """Client flags of the value, which name its form."""
-        self.found = {} if found is None else found
+        self.found: Mapping[Any, Any] = {} if found is None else found
         """Values of a bulk read that could be decoded, by key as given."""
         self.unreadable = unreadable
         """Keys of a bulk read whose values could not be decoded, as given."""

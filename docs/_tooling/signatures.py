@@ -26,9 +26,17 @@ class Signatures(griffe.Extension):
 
     def on_attribute(self, *, attr: griffe.Attribute, loader: griffe.GriffeLoader, **_: Any) -> None:
         """Change one field of a class. Its labels say no more than its place does."""
-        attr.labels -= {"class-attribute", "instance-attribute"}
-        if attr.parent is not None and attr.parent.is_class:
+        if attr.parent is None or not attr.parent.is_class:
+            return
+        if "class-attribute" in attr.labels:
             attr.value = _value(_default_of_field(attr.value), loader)
+        else:
+            # A constructor sets it. Its type is that of the argument of this name, and the expression is of no interest.
+            attr.value = None
+            constructor = attr.parent.members.get("__init__")
+            if attr.annotation is None and constructor is not None and attr.name in constructor.parameters:
+                attr.annotation = constructor.parameters[attr.name].annotation
+        attr.labels -= {"class-attribute", "instance-attribute"}
 
 
 def _default_of_field(value: Any) -> Any:
