@@ -26,7 +26,7 @@ _log = logging.getLogger("mkdocs.hooks.evcache")
 def on_config(config: Any) -> None:
     """Set the address of the repository, and expand the entries `folder/*` of the navigation."""
     config.repo_url = repository(config.repo_url)
-    pages = sorted(path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md"))
+    pages = [path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md")]
     config.nav = expanded(config.nav, pages)
 
 
@@ -42,13 +42,16 @@ def repository(default: str, root: Path = ROOT) -> str:
 
 
 def expanded(nav: list[Any], pages: list[str]) -> list[Any]:
-    """Return the navigation with the pages that each entry `folder/*` stands for. Sections without pages are left out.
+    """Return the navigation with the pages that each entry `folder/*` stands for, by file name, the index first.
+
+    Sections without pages are left out.
 
     Args:
         nav: Entries as in mkdocs.yml.
-        pages: Paths of all pages, in the order in which they are inserted.
+        pages: Paths of all pages.
     """
     named = set(_entries(nav))
+    pages = sorted(pages, key=lambda page: (posixpath.basename(page) != "index.md", page))
 
     def expand(entry: Any) -> list[Any]:
         if isinstance(entry, dict):

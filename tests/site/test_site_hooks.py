@@ -66,12 +66,17 @@ def test_an_entry_of_a_folder_stands_for_the_pages_that_no_other_entry_names():
         {"Guides": ["values.md", "guides/*"]},
         {"Reference": [{"API": ["reference/api/*"]}, "reference/*"]},
     ]
-    pages = ["guides/a.md", "guides/b.md", "guides/c.md", "guides/deep/d.md", "index.md", "reference/api/e.md", "values.md"]
+    pages = ["guides/c.md", "guides/a.md", "guides/b.md", "guides/deep/d.md", "index.md", "reference/api/e.md", "values.md"]
     assert expanded(nav, pages) == [
         {"Start": ["index.md", {"First": "guides/b.md"}]},
         {"Guides": ["values.md", "guides/a.md", "guides/c.md"]},
         {"Reference": [{"API": ["reference/api/e.md"]}]},
     ]
+
+
+def test_the_index_of_a_folder_is_its_first_page():
+    pages = ["concepts/absence.md", "concepts/index.md", "concepts/zones.md"]
+    assert expanded(["concepts/*"], pages) == ["concepts/index.md", "concepts/absence.md", "concepts/zones.md"]
 
 
 def test_a_section_without_pages_is_left_out():
