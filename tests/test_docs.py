@@ -32,6 +32,13 @@ def test_links_lead_to_files_that_exist(page):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=path_of)
+def test_a_list_in_a_list_is_indented_by_four_spaces(page):
+    """The site shows one with fewer as a part of the outer list."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r"^ {1,3}(?:[-*+]|\d+\.) .*", text, re.MULTILINE) == []
+
+
 def test_the_table_of_capabilities_is_the_codes_own():
     assert features_table() in (ROOT / "docs" / "capabilities.md").read_text("utf-8")
 
