@@ -1,5 +1,10 @@
-"""Hooks of the site's build: the address of the repository, the pages of a folder in the navigation, links to sources."""
+"""Hooks of the site's build.
 
+They find the address of the repository and the pages of a folder, and turn links to sources into addresses. They link
+public names to the reference.
+"""
+
+import ast
 import logging
 import posixpath
 import re
@@ -19,6 +24,10 @@ LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 ADDRESS = re.compile(r"[a-z]+:|#|/")
 REST_OF_FOLDER = "/*"
 
+# Inline code that is a name, and elements in which a name stays as it is.
+NAME = re.compile(r"<(?P<kept>a|pre|h[1-6]|autoref)\b.*?</(?P=kept)>|<code>(?P<name>[A-Z]\w+)</code>", re.DOTALL)
+REFERENCE = ("reference/", "index.md")
+
 # Below the logger of mkdocs: a warning makes a strict build fail.
 _log = logging.getLogger("mkdocs.hooks.evcache")
 
@@ -33,6 +42,35 @@ def on_config(config: Any) -> None:
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     """Return the text of a page with links to sources as addresses in the repository."""
     return with_addresses(markdown, page.file.src_uri, config.repo_url)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Return a page with links to the reference."""
+    return html if page.file.src_uri.startswith(REFERENCE) else with_entries(html, public_names())
+
+
+def public_names(root: Path = ROOT) -> frozenset[str]:
+    """Return the names in `__all__` of the package, which is not imported for that."""
+    tree = ast.parse((root / "evcache" / "__init__.py").read_text("utf-8"))
+    lists = [node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"]
+    return frozenset(name for each in lists for name in ast.literal_eval(each))
+
+
+def with_entries(html: str, names: frozenset[str]) -> str:
+    """Return the HTML of a page with the first occurrence of each name linked to its entry in the reference.
+
+    mkdocstrings resolves the element `autoref`, and reports one without an entry as a warning.
+    """
+    linked = set()
+
+    def link(found: re.Match[str]) -> str:
+        name = found["name"]
+        if name not in names or name in linked:
+            return found[0]
+        linked.add(name)
+        return f'<autoref identifier="evcache.{name}">{found[0]}</autoref>'
+
+    return NAME.sub(link, html)
 
 
 def repository(default: str, root: Path = ROOT) -> str:

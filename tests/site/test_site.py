@@ -95,6 +95,12 @@ def fields_of(kind):
     return [name for name, annotation in vars(kind).get("__annotations__", {}).items() if "ClassVar" not in str(annotation)]
 
 
+def test_pages_link_public_names_to_their_entries(texts):
+    entry = 'href="../reference/api/errors/#evcache.CacheUnavailable"><code>CacheUnavailable</code>'
+    assert texts["errors/index.html"].count(entry) == 1
+    assert not [path for path, text in texts.items() if "<autoref" in text]
+
+
 def test_operations_are_shown_as_async_functions(texts):
     page = texts["reference/api/client/index.html"]
     headings = dict(re.findall(r'id="evcache\.EVCache\.(\w+)" class="doc doc-heading">(.*?)</h\d>', page, re.DOTALL))
@@ -126,8 +132,7 @@ def test_pages_load_nothing_from_other_hosts(texts):
 
 
 def test_links_to_sources_lead_to_files(texts):
-    repository = re.escape("https://github.com/evcache/evcache")
-    found = {link for text in texts.values() for link in re.findall(rf'href="{repository}/(\w+)/main/([^"#]+)', text)}
+    found = {link for text in texts.values() for link in re.findall(r'href="https://[^"]+/(blob|tree)/main/([^"#]+)', text)}
     assert len(found) > 10
     for kind, path in found:
         target = ROOT / path

@@ -4,7 +4,8 @@ import logging
 
 import pytest
 
-from docs._tooling.site_hooks import expanded, repository, with_addresses
+import evcache
+from docs._tooling.site_hooks import expanded, public_names, repository, with_addresses, with_entries
 
 URL = "https://example.org/repo"
 
@@ -83,6 +84,27 @@ def test_a_section_without_pages_is_left_out():
     assert expanded([{"Start": ["index.md"]}, {"Concepts": [{"Inner": ["concepts/*"]}]}], ["index.md"]) == [
         {"Start": ["index.md"]}
     ]
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        (
+            "<p><code>Hints</code>, <code>Hints</code> and <code>Other</code></p>",
+            '<p><autoref identifier="evcache.Hints"><code>Hints</code></autoref>, <code>Hints</code> and <code>Other</code></p>',
+        ),
+        ("<p><code>Hints(path)</code></p>", "<p><code>Hints(path)</code></p>"),
+        ('<h2 id="a"><code>Hints</code></h2>', '<h2 id="a"><code>Hints</code></h2>'),
+        ('<a href="b">the <code>Hints</code></a>', '<a href="b">the <code>Hints</code></a>'),
+        ("<pre><code>Hints</code></pre>", "<pre><code>Hints</code></pre>"),
+    ],
+)
+def test_the_first_occurrence_of_a_public_name_is_linked_to_its_entry(html, expected):
+    assert with_entries(html, frozenset({"Hints"})) == expected
+
+
+def test_public_names_are_those_of_the_package():
+    assert public_names() == set(evcache.__all__)
 
 
 @pytest.mark.parametrize(
