@@ -78,7 +78,8 @@ def compile_core(root: Path, scratch: Path) -> Path:
 
     # Without debug information the module has a tenth of the size.
     extension = Extension(MODULE, [str(root / SOURCE)], extra_compile_args=["-g0"])
-    modules = cythonize([extension], build_dir=str(scratch / "c"), include_path=[str(root)], quiet=True)
+    cache = os.environ.get("CYTHON_CACHE_DIR") or False  # Cython reads the variable only if its caller enables the cache
+    modules = cythonize([extension], build_dir=str(scratch / "c"), include_path=[str(root)], cache=cache, quiet=True)
     distribution = Distribution({"name": "evcache", "ext_modules": modules})
     command = distribution.get_command_obj("build_ext")
     command.build_lib = str(scratch / "lib")
