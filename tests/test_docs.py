@@ -21,7 +21,7 @@ from evcache.telemetry.metric_table import DURATION, METRICS
 from evcache.testing import LocalZones
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 ZONES = {"eu-1a": 1, "eu-1b": 1, "eu-1c": 1}
@@ -90,7 +90,15 @@ def test_the_readmes_code_runs_and_prints_what_it_says(readme_says):
     assert readme_says == said
 
 
-@pytest.mark.parametrize("name", ["loading.md", "near-cache.md", "values.md", "write-behind.md"])
+# Each page of these folders runs, beside those named.
+FOLDERS_THAT_RUN = (ROOT / "docs" / "concepts", ROOT / "docs" / "guides")
+PAGES_THAT_RUN = [
+    *("loading.md", "near-cache.md", "values.md", "write-behind.md"),
+    *(page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.parent in FOLDERS_THAT_RUN),
+]
+
+
+@pytest.mark.parametrize("name", PAGES_THAT_RUN)
 def test_the_code_of_a_page_runs_and_prints_what_its_comments_say(name):
     """From top to bottom, as if typed into one session, on embedded servers and without a Redis."""
     blocks = python_blocks(ROOT / "docs" / name)

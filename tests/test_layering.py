@@ -102,6 +102,7 @@ def test_the_sources_are_found():
 ORDER = """
     __main__
     cli testing
+    admin
     client
     _runtime
     _lifecycle
@@ -128,7 +129,7 @@ ORDER = """
     zones.cluster
     zones.discovery
     zones.snapshot
-    zones.zone_pool zones.zone_traffic
+    zones.zone_pool zones.zone_traffic zones.admin
     zones.nodes
     zones.transport
     zones.health

@@ -7,13 +7,13 @@ from typing import Any, Literal, get_args
 
 import click
 
-from evcache.cli.key_commands import Target, run_command, targeted, to_json
-from evcache.cli.runner import Status
+from evcache.cli.output import to_json
+from evcache.cli.runner import Status, run_command
+from evcache.cli.target import Target, targeted
 from evcache.client import EVCache
 from evcache.options import Ordering
 from evcache.readiness.report import CheckResult, NodeCheck, ZoneCheck
 from evcache.zones.discovery.local_zone import LocalZone
-from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.topology.model import Mode
 from evcache.zones.validation import positive_seconds
 
@@ -49,9 +49,8 @@ async def _check(target: Target, ordering: Literal["newest", "arrival"]) -> Chec
         local_zone=None
         if target.local_zone is None
         else LocalZone(target.local_zone),  # the check reports one that is missing
-        transport=target.transport,
         ordering=ordering,
-        nodes=NodeSettings(connect_timeout=timeout),
+        nodes=target.node_settings(connect_timeout=timeout),
     )
     try:
         # Not `async with`, which raises if the topology is unknown. The check reports that.

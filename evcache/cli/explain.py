@@ -8,16 +8,14 @@ from typing import Any
 
 import click
 
-from evcache.cli.key_commands import Target, targeted, to_json
-from evcache.cli.runner import Status, Stopped, run
+from evcache.cli.open_cluster import open_cluster
+from evcache.cli.output import to_json
+from evcache.cli.runner import Status, run_command
+from evcache.cli.target import Target, targeted
 from evcache.compatibility import supported
-from evcache.config import discovery_from
 from evcache.values.keys import Keys
-from evcache.zones.cluster import Cluster
-from evcache.zones.discovery.own_zone.search import names_of
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node
-from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.routing.ketama import ring_position
 from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.validation import positive_seconds
@@ -75,10 +73,7 @@ def explain(target: Target, key: str) -> None:
 
     Exit status 0: at least one zone answered; 3: no zone could be reached.
     """
-    try:
-        found = run(_explain(target, key))
-    except Stopped as stopped:
-        raise SystemExit(stopped.status) from None
+    found = run_command(_explain(target, key))
     click.echo(to_json(found) if target.as_json else "\n".join(lines(found)))
     raise SystemExit(Status.DONE if found.reachable else Status.UNAVAILABLE)
 
@@ -111,19 +106,9 @@ def _list(features: dict[str, bool], *, has: bool) -> str:
 async def _explain(target: Target, key: str) -> Explanation:
     full = Keys(target.namespace).qualify(key)
     timeout = positive_seconds(target.timeout, "timeout")
-    local = target.own_zone
-    discovery = discovery_from(target.zones, local)
-    cluster = Cluster(
-        NodeSettings(transport=target.transport, connect_timeout=timeout), None, strict=local is not None and local.strict
-    )
-    try:
-        if local is not None:
-            cluster.set_local_zone(await names_of(local))
-        view = cluster.apply(await discovery.load())
+    async with open_cluster(target, connect_timeout=timeout) as view:
         deadline = asyncio.get_running_loop().time() + timeout
         reports = await asyncio.gather(*(_report(view, pool, full, deadline) for pool in view.writers))
-    finally:
-        await cluster.close(0)
     return Explanation(
         key=full.decode("ascii", "backslashreplace"),
         position=ring_position(full),

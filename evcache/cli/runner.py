@@ -74,6 +74,14 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise Stopped(received[0]) from None
 
 
+def run_command(work: Coroutine[Any, Any, T]) -> T:
+    """Run the work of a command and return its result. A stop signal exits with the status that shells expect."""
+    try:
+        return run(work)
+    except Stopped as stopped:
+        raise SystemExit(stopped.status) from None
+
+
 @contextmanager
 def translate_errors() -> Iterator[None]:
     """Translate documented errors to `BadUse` or `NoAnswer`. Other errors are bugs and keep their traceback."""

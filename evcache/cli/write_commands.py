@@ -13,15 +13,15 @@ from dataclasses import dataclass
 
 import click
 
-from evcache.cli.key_commands import Target, make_client, parse_json, run_command, targeted, to_json
-from evcache.cli.runner import Status
+from evcache.cli.output import parse_json, to_json
+from evcache.cli.runner import Status, run_command
+from evcache.cli.target import Target, make_client, targeted
 from evcache.client import EVCache
 from evcache.consistency import Consistency
 from evcache.errors import CacheUnavailable
 from evcache.hooks import HintEnd, Hooks
 from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome, WriteResult
 from evcache.zones.health.circuit_breaker import CircuitLimits
-from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.topology.model import Mode, Topology
 from evcache.zones.validation import zero_or_more
 
@@ -184,7 +184,7 @@ def _write(target: Target, write: Write, wait: float, acknowledged: frozenset[Ou
     async def work() -> Report:
         zero_or_more(wait, "wait")
         progress = ZoneProgress()
-        cache = make_client(target, progress, NodeSettings(circuit=WAITING) if wait else None)
+        cache = make_client(target, progress, **({"circuit": WAITING} if wait else {}))
         return await write_and_wait(cache, progress, write, level, wait, acknowledged)
 
     found = run_command(work())

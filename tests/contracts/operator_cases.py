@@ -45,6 +45,12 @@ SETTINGS = """
     ssl_wbuf_size ssl_session_cache=no ssl_kernel_tls=no ssl_min_version=tlsv1.2
     proxy_enabled=no proxy_uring_enabled=no num_napi_ids=(null) memory_file=(null) client_flags_size
 """
+ITEMS = b"""
+    number number_hot number_warm number_cold age_hot age_warm age mem_requested evicted evicted_nonzero evicted_time
+    outofmemory tailrepairs reclaimed expired_unfetched evicted_unfetched evicted_active crawler_reclaimed
+    crawler_items_checked lrutail_reflocked moves_to_cold moves_to_warm moves_within_lru direct_reclaims hits_to_hot
+    hits_to_warm hits_to_cold hits_to_temp
+""".split()  # every line of `stats items` for a class, in order
 SETTINGS_OF_1_6_18 = re.sub(r"proxy_enabled=no proxy_uring_enabled=no|client_flags_size", "", SETTINGS)
 
 
@@ -123,6 +129,34 @@ OPERATOR_CASES: list[Case] = [
         (b"stats cachedump x 1\r\nstats cachedump 1 -1\r\nstats cachedump -1 1\r\n", BAD_FORMAT * 3),
         (b"stats cachedump 64 1\r\n", b"CLIENT_ERROR Illegal slab id\r\n"),
         (b"stats cachedump 63 1\r\nstats cachedump 0 1\r\n", b"END\r\n" * 2),
+    ),
+    case(
+        "stats items",
+        (b"set @ 7 500 2\r\nab\r\n", b"STORED\r\n"),
+        (b"stats items\r\n", b"<any>" + b"".join(b"STAT items:<n>:%b <n>\r\n" % name for name in ITEMS) + b"<any>END\r\n"),
+    ),
+    case(
+        "lru_crawler metadump",
+        (b"set @ 7 500 2\r\nab\r\n", b"STORED\r\n"),
+        (
+            b"lru_crawler metadump hash\r\n",
+            b"<any>key=@ exp=<n> la=<n> cas=<n> fetch=no cls=<n> size=<n> flags=7\n<any>END\r\n",
+        ),
+        (b"lru_crawler metadump all\r\n", b"<any>key=@ <any>END\r\n"),
+        since=(1, 6, 24),
+    ),
+    case(
+        "lru_crawler metadump without flags",
+        (b"set @ 7 0 2\r\nab\r\n", b"STORED\r\n"),
+        (b"lru_crawler metadump hash\r\n", b"<any>key=@ exp=-1 la=<n> cas=<n> fetch=no cls=<n> size=<n>\n<any>END\r\n"),
+        until=(1, 6, 23),
+    ),
+    case(
+        "lru_crawler metadump of nothing",
+        (b"lru_crawler metadump\r\n", ERROR),
+        # One at a time: a server refuses a list behind another command in one packet.
+        (b"lru_crawler metadump x\r\n", b"BADCLASS invalid class id\r\n"),
+        (b"lru_crawler metadump 99\r\n", b"BADCLASS invalid class id\r\n"),
     ),
     case(
         "slabs automove",

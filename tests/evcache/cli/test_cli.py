@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 import evcache.cli
-from evcache.cli import key_commands, runner
-from evcache.cli.commands import directions
+from evcache.cli import output, runner
 from evcache.cli.commands import evcache as command_line
+from evcache.cli.up import directions
 from evcache.errors import CacheUnavailable, ConsistencyError, DecodeError, InvalidKey
 from evcache.testing import BackendUnavailable, LocalZones
 from evcache.zones.topology.model import Topology
@@ -105,9 +105,9 @@ def test_without_expiry(call):
 
 
 def test_bytes_are_printed_unchanged():
-    assert key_commands.format_value(b"\x00\xff") == b"\x00\xff"
-    assert key_commands.to_json({"value": b"\x00\xff"}) == '{"value":"AP8="}'
-    assert key_commands.to_json({"value": object}) == json.dumps({"value": repr(object)}, separators=(",", ":"))
+    assert output.format_value(b"\x00\xff") == b"\x00\xff"
+    assert output.to_json({"value": b"\x00\xff"}) == '{"value":"AP8="}'
+    assert output.to_json({"value": object}) == json.dumps({"value": repr(object)}, separators=(",", ":"))
 
 
 def test_the_zones_can_come_from_a_file(call, cluster, tmp_path):
@@ -224,8 +224,8 @@ def test_a_broken_installation_is_not_mistaken_for_a_missing_extra(monkeypatch):
     for name in list(sys.modules):
         if name.startswith("evcache.cli."):
             monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "evcache.zones.discovery.environment", None)
-    with pytest.raises(ModuleNotFoundError, match=r"discovery\.environment"):
+    monkeypatch.setitem(sys.modules, "evcache.zones.transport.core", None)
+    with pytest.raises(ModuleNotFoundError, match=r"transport\.core"):
         evcache.cli.main()
 
 

@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from evcache.cli import demo, demo_stats
 from evcache.cli.commands import evcache as command_line
-from evcache.cli.demo_stats import Latencies, Phase, Record, Recovery, Tally, find_problems, value_of, write_number
-from evcache.cli.demo_view import LiveScreen, PlainScreen, summary
+from evcache.cli.demo import scenario as demo
+from evcache.cli.demo import stats as demo_stats
+from evcache.cli.demo.stats import Latencies, Phase, Record, Recovery, Tally, find_problems, value_of, write_number
+from evcache.cli.demo.view import LiveScreen, PlainScreen, summary
 from evcache.errors import CacheUnavailable, NodeUnavailable
 
 ZONES = ["eu-1a", "eu-1b", "eu-1c"]

@@ -26,6 +26,7 @@ class Dialect:
     conditional_get: bool  # 1.6.40: `mg C` leaves the value out when the CAS is equal
     signed_me_expiry: bool  # 1.6.24: before it, `me` printed exp with the wrong sign
     newer_stats: bool  # the lines of `stats` are those of 1.6.38, else those of 1.6.18; it is not known which release began
+    dump_shows_flags: bool  # 1.6.24: `lru_crawler metadump` shows the client flags
     cas_taken_with_line: bool  # 1.6.27: an `ms` line takes its CAS number, stored or not; before it, only a store does
 
     @classmethod
@@ -46,6 +47,7 @@ class Dialect:
             conditional_get=number >= (1, 6, 40),
             signed_me_expiry=number >= (1, 6, 24),
             newer_stats=number >= (1, 6, 27),
+            dump_shows_flags=number >= (1, 6, 24),
             cas_taken_with_line=number >= (1, 6, 27),
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from evcache.zones.testing.fake_memcached import key_lists
 from evcache.zones.testing.fake_memcached.dialect import read_int32, read_uint32, read_uint64
 from evcache.zones.testing.fake_memcached.state import BAD_FORMAT, ERROR, ServerState
 
@@ -20,8 +21,6 @@ _END = b"END\r\n"
 _OK = b"OK\r\n"
 _THREADS = 4
 _MAX_CONNECTIONS = 1024
-_SLAB_CLASSES = 64
-_THE_CLASS = 1  # slab class of every item, as `me` shows it
 _MEGABYTE = 1024 * 1024
 _LEAST_MEGABYTES = 8
 _MOST_MEGABYTES = 1_000_000_000
@@ -65,7 +64,7 @@ _SETTINGS = _table(
     detail_enabled reqs_per_event=20 cas_enabled tcp_backlog=1024 binding_protocol=ascii
     auth_enabled_sasl=no auth_enabled_ascii item_size_max maxconns_fast=yes hashpower_init=0
     slab_reassign=yes slab_automove slab_automove_ratio=0.80 slab_automove_window=10 slab_chunk_max=524288
-    lru_crawler=yes lru_crawler_sleep=100 lru_crawler_tocrawl=0 tail_repair_time=0 flush_enabled=yes dump_enabled=no
+    lru_crawler=yes lru_crawler_sleep=100 lru_crawler_tocrawl=0 tail_repair_time=0 flush_enabled=yes dump_enabled
     hash_algorithm=murmur3 lru_maintainer_thread=yes lru_segmented=yes hot_lru_pct=20 warm_lru_pct=40
     hot_max_factor=0.20 warm_max_factor=2.00 temp_lru=no temporary_ttl=61 idle_timeout=0
     watcher_logbuf_size=262144 worker_logbuf_size=65536 read_buf_mem_limit=0 track_sizes=no inline_ascii_response=no
@@ -96,12 +95,14 @@ def stats(caller: Caller, tokens: list[bytes]) -> bytes:
             return b"RESET\r\n"
         case [b"sizes"]:
             return b"STAT sizes_status disabled\r\n" + _END
-        case [b"items" | b"slabs" | b"conns" | b"extstore"]:
+        case [b"items"]:
+            return key_lists.stats_items(server)
+        case [b"slabs" | b"conns" | b"extstore"]:
             return _END
         case [b"detail"]:
             return _detail(server, tokens)
         case [b"cachedump"]:
-            return _cachedump(server, tokens)
+            return key_lists.cachedump(server, tokens)
         case _:
             return ERROR
 
@@ -115,26 +116,6 @@ def _detail(server: ServerState, tokens: list[bytes]) -> bytes:
             return _END
         case _:
             return b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"
-
-
-def _cachedump(server: ServerState, tokens: list[bytes]) -> bytes:
-    if len(tokens) < 4:
-        return b"CLIENT_ERROR bad command line\r\n"
-    slab_class, limit = read_uint32(tokens[2]), read_uint32(tokens[3])
-    if slab_class is None or limit is None:
-        return BAD_FORMAT
-    if slab_class >= _SLAB_CLASSES:
-        return b"CLIENT_ERROR Illegal slab id\r\n"
-    store = server.store
-    keys = list(store)[::-1] if slab_class == _THE_CLASS else []
-    reply = bytearray()
-    for key in keys[: limit or None]:
-        item = store.get(key)
-        if item is not None:
-            left = store.ttl_left(item)
-            expires = 0 if left is None else int(server.wall_clock()) + left
-            reply += b"ITEM %b [%d b; %d s]\r\n" % (key, len(item.value), expires)
-    return bytes(reply) + _END
 
 
 def _general(server: ServerState) -> dict[str, object]:
@@ -167,6 +148,7 @@ def _settings(server: ServerState) -> dict[str, object]:
         "maxconns": server.max_connections or _MAX_CONNECTIONS,
         "num_threads": _THREADS,
         "detail_enabled": _yes(server.detail),
+        "dump_enabled": _yes(server.may_list_keys),
         "cas_enabled": _yes(store.cas_enabled),
         "auth_enabled_ascii": _yes(server.auth is not None),
         "item_size_max": store.item_size_max,
@@ -237,7 +219,9 @@ def _slabs(caller: Caller, tokens: list[bytes]) -> bytes:
 
 
 def lru_crawler(caller: Caller, tokens: list[bytes]) -> bytes:
-    """Answer `lru_crawler crawl <classes|all>`: reclaim expired items. The fake has no other part of the crawler."""
+    """Answer `lru_crawler crawl <classes|all>`, which reclaims expired items, and `lru_crawler metadump`."""
+    if tokens[1:2] == [b"metadump"]:
+        return key_lists.metadump(caller.server, tokens)
     if len(tokens) < 3 or tokens[1] != b"crawl":
         return ERROR
     if tokens[2] != b"all":

@@ -45,15 +45,16 @@ class FakeMemcached:
         max_connections: Limit of connections, as `-c`, and exact. A connection above it gets `ERROR Too many open
             connections` and is closed. None is no limit. Also an attribute.
         max_bytes: Memory for items. Above it, the least recently used items are evicted. None is no limit.
+        may_list_keys: False to refuse `lru_crawler metadump` and `stats cachedump`, as with `-X`.
         clock: Function that returns seconds, for TTLs. They are exact here; memcached's own clock ticks once per second.
         wall_clock: Function that returns unix time, for TTLs above 30 days.
 
     Not imitated:
 
-    - `watch`, `lru`, `extstore`, `refresh_certs`, and `lru_crawler` without `crawl`. They answer ERROR.
+    - `watch`, `lru`, `extstore`, `refresh_certs`, and `lru_crawler` without `crawl` or `metadump`. They answer ERROR.
     - The binary protocol. The fake closes such a connection, and memcached answers.
     - Slab classes. `me` always shows cls=1, and `stats cachedump` lists every item in class 1. A class never runs out of
-      memory. `slabs reassign` moves nothing. `stats items`, `slabs`, `conns` and `extstore` are empty.
+      memory. `slabs reassign` moves nothing. `stats slabs`, `conns` and `extstore` are empty.
     - The counts of `stats detail dump`.
     - Figures of missing parts in `stats` and `stats settings`: threads, buffers, hash table, slab pages, LRU moves, log,
       extstore, TLS, proxy. They are those of an idle server. `get_flushed` is 0, because a flush removes items at once.
@@ -80,6 +81,7 @@ class FakeMemcached:
         dead_backend: Callable[[bytes], bool] | None = None,
         max_connections: int | None = None,
         max_bytes: int | None = None,
+        may_list_keys: bool = True,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -94,6 +96,7 @@ class FakeMemcached:
         self._state = ServerState(self.store, dialect, auth, refuse or {}, wall_clock=wall_clock)
         self._state.dead_backend = dead_backend
         self._state.max_connections = max_connections
+        self._state.may_list_keys = may_list_keys
         self._paused = False
         self._alive = True
         self._address: str | None = None

@@ -36,6 +36,8 @@ class ServerState:
     commands: Counter[str] = field(default_factory=Counter)
     dead_backend: Callable[[bytes], bool] | None = None
     max_connections: int | None = None
+    may_list_keys: bool = True
+    """False as with the option `-X`."""
     detail: bool = False
     """Setting of `stats detail`."""
     slab_automove: int = 1

@@ -9,8 +9,8 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evcache.cli.demo_stats import Phase, Record, value_of
-from evcache.cli.demo_view import Screen
+from evcache.cli.demo.stats import Phase, Record, value_of
+from evcache.cli.demo.view import Screen
 from evcache.client import EVCache
 from evcache.errors import CacheError
 from evcache.testing.local_zones import BackendName, LocalZones

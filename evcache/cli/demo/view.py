@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from evcache.cli.demo_stats import Phase, Record, Second, Tally, find_problems, format_states
+from evcache.cli.demo.stats import Phase, Record, Second, Tally, find_problems, format_states
 
 # Lines of the terminal that show no second: title, borders, heading, footer and the next prompt.
 TABLE_FRAME_LINES = 12

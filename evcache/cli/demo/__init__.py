@@ -1,0 +1,1 @@
+"""Command `evcache demo`: an outage of the local zone under traffic."""

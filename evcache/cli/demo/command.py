@@ -1,0 +1,64 @@
+"""The command itself: its options, its screen and its exit status."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+
+from evcache.cli.backend import backend_option
+from evcache.cli.demo import scenario as show
+from evcache.cli.demo.stats import Record, find_problems
+from evcache.cli.demo.view import LiveScreen, PlainScreen, Screen, summary
+from evcache.cli.runner import Status, Stopped, run
+from evcache.testing.local_zones import BackendName
+
+
+@click.command()
+@backend_option
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=show.DEFAULT_SECONDS,
+    show_default=True,
+    help="Duration in seconds: a third each before, during and after the outage. It is extended by up to 8 s until the "
+    "local zone serves reads again.",
+)
+@click.option(
+    "--callers",
+    type=click.IntRange(min=1),
+    default=show.DEFAULT_CALLERS,
+    show_default=True,
+    help="Number of concurrent readers.",
+)
+@click.option(
+    "--keys", type=click.IntRange(min=1), default=show.DEFAULT_KEYS, show_default=True, help="Number of keys in the cache."
+)
+@click.option("--pause", is_flag=True, help="Suspend the local zone instead of killing it.")
+@click.option("--seed", type=int, default=show.DEFAULT_SEED, show_default=True, help="Seed for the order of reads.")
+@click.option("--plain", is_flag=True, help="Print one line each second, without control characters.")
+def demo(backend: BackendName, seconds: float, callers: int, keys: int, seed: int, *, pause: bool, plain: bool) -> None:
+    """Show an outage: three zones serve traffic, the local zone is killed, and returns empty.
+
+    Exit status 0 if no read failed, no acknowledged key was missing, and no value was wrong; otherwise 1.
+    """
+    plan = show.Plan(backend=backend, seconds=seconds, callers=callers, keys=keys, pause=pause, seed=seed)
+    record = Record(show.ZONES, show.LOCAL_ZONE)
+    console = Console()
+    screen: Screen = LiveScreen(console) if _is_live(console, plain=plain) else PlainScreen(click.echo)
+    stopped: Stopped | None = None
+    with screen:
+        try:
+            run(show.run_demo(plan, record, screen))
+        except Stopped as error:
+            stopped = error
+    if stopped is None or record.total.reads:
+        for line in summary(record):
+            click.echo(line)
+    if stopped is not None:
+        click.echo("stopped early by a signal")
+        raise SystemExit(stopped.status)
+    raise SystemExit(Status.NO if find_problems(record.total) else Status.DONE)
+
+
+def _is_live(console: Console, *, plain: bool) -> bool:
+    return not plain and console.is_terminal and not console.is_dumb_terminal

@@ -1,0 +1,199 @@
+"""Administration of a server over a connection of its own, on servers of the tests."""
+
+import asyncio
+import time
+
+import pytest
+
+from evcache.zones.admin.key_list import ListedKey, parse_metadump
+from evcache.zones.admin.session import open_session
+from evcache.zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable, ServerError, Unsupported
+from evcache.zones.nodes.settings import NodeSettings
+from evcache.zones.testing import FakeMemcached
+from evcache.zones.topology.model import Endpoint
+
+SETTINGS = NodeSettings(connect_timeout=5.0)
+
+
+def run(work, *, settings=SETTINGS, **options):
+    """Run `work(session, server)` on a session with a server of these options, and return its result."""
+
+    async def main():
+        server = FakeMemcached(**options)
+        await server.start()
+        try:
+            async with open_session(Endpoint.parse(server.address), settings) as session:
+                return await work(session, server)
+        finally:
+            await server.stop()
+
+    return asyncio.run(main())
+
+
+def items(server, number, *, size=1):
+    for place in range(number):
+        server.session().receive(b"set ns:%d 5 100 %d\r\n%b\r\n" % (place, size, b"x" * size))
+
+
+async def keys_of(session):
+    chunks = []
+    await session.list_keys(chunks.append)
+    lines = b"".join(chunks).split(b"\n")
+    assert lines.pop().rstrip() in (b"", b"END")
+    return [parse_metadump(line) for line in lines if line.rstrip() != b"END"]
+
+
+def test_statistics_and_settings_are_numbers():
+    async def work(session, server):
+        items(server, 3)
+        return await session.version(), await session.statistics(), await session.settings()
+
+    version, statistics, settings = run(work, item_size_max=4096, max_connections=77, max_bytes=64 << 20)
+    assert version == "1.6.38"
+    assert (statistics.curr_items, statistics.max_connections, statistics.limit_maxbytes) == (3, 77, 64 << 20)
+    assert abs(statistics.time - time.time()) < 60
+    assert (settings.item_size_max, settings.maxconns, settings.dump_enabled, settings.ssl_enabled) == (
+        4096,
+        77,
+        True,
+        False,
+    )
+
+
+def test_statistics_that_a_server_lacks_are_none():
+    async def work(session, _):
+        return await session.settings(), (await session.statistics()).hit_ratio
+
+    settings, ratio = run(work, version="1.6.18")
+    assert settings.proxy_enabled is None
+    assert ratio is None
+
+
+@pytest.mark.parametrize("number", [0, 1, 5_000])
+def test_the_list_of_keys_has_each_key_once(number):
+    async def work(session, server):
+        items(server, number)
+        return await keys_of(session), await session.version()
+
+    found, version = run(work)
+    assert sorted(item.key for item in found) == sorted(b"ns:%d" % place for place in range(number))
+    assert all(item.flags == 5 and 0 <= item.expires_at - time.time() <= 101 for item in found)
+    assert version == "1.6.38", "the session answers after a list"
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"may_list_keys": False}, Unsupported),
+        ({"serverless": True}, Unsupported),
+        ({"refuse": {"lru_crawler": "BUSY currently processing crawler request"}}, ServerError),
+    ],
+    ids=["option -X", "serverless", "busy"],
+)
+def test_a_refused_list_of_keys_raises_and_passes_nothing_on(options, error):
+    passed = []
+
+    async def work(session, _):
+        with pytest.raises(error):
+            await session.list_keys(passed.append)
+
+    run(work, **options)
+    assert passed == []
+
+
+def test_a_sample_has_the_keys_used_last():
+    async def work(session, server):
+        items(server, 100)
+        return await session.sample_keys(10), await session.sample_keys(1000)
+
+    some, every = run(work)
+    assert some == [b"ns:%d" % place for place in range(99, 89, -1)]
+    assert len(every) == 100
+
+
+def test_a_login_is_sent_to_a_server_that_asks_for_it():
+    async def work(session, _):
+        return (await session.statistics()).curr_items
+
+    assert run(work, auth=("ada", "secret"), settings=NodeSettings(auth=("ada", "secret"))) == 0
+
+
+def test_a_login_is_not_sent_to_a_server_that_asks_for_none():
+    async def work(session, server):
+        return await session.version(), list(server.commands)
+
+    assert run(work, settings=NodeSettings(auth=("ada", "secret"))) == ("1.6.38", ["version"])
+
+
+@pytest.mark.parametrize("auth", [None, ("ada", "wrong")])
+def test_a_missing_or_wrong_login_is_an_error(auth):
+    async def work(_session, _server):
+        raise AssertionError("the session must not open")
+
+    with pytest.raises(NodeUnavailable, match="login"):
+        run(work, auth=("ada", "secret"), settings=NodeSettings(auth=auth))
+
+
+def test_nothing_listens_is_an_error_of_the_node():
+    async def main():
+        async with open_session(Endpoint.parse("127.0.0.1:1"), SETTINGS):
+            raise AssertionError("the session must not open")
+
+    with pytest.raises(NodeUnavailable):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("reply", [b"", b"STAT pid 1\r\nSTAT upt"])
+def test_a_server_that_closes_in_a_reply_is_an_error(reply):
+    async def main():
+        async def serve(reader, writer):
+            await reader.readline()
+            writer.write(b"VERSION 1.6.38\r\n")
+            await reader.readline()
+            writer.write(reply)
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            async with open_session(Endpoint.parse(f"127.0.0.1:{port}"), SETTINGS) as session:
+                with pytest.raises(ConnectionLost):
+                    await session.stats()
+        finally:
+            server.close()
+
+    asyncio.run(main())
+
+
+def test_a_server_without_a_reply_times_out_and_the_connection_is_closed():
+    async def main():
+        ended = asyncio.Event()
+
+        async def serve(reader, writer):
+            await reader.read()
+            writer.close()
+            ended.set()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            with pytest.raises(NodeTimeout):
+                async with open_session(Endpoint.parse(f"127.0.0.1:{port}"), NodeSettings(connect_timeout=0.05)):
+                    raise AssertionError("the session must not open")
+            await asyncio.wait_for(ended.wait(), 5)
+        finally:
+            server.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("line", "item"),
+    [
+        (b"key=a%3Ab exp=-1 la=5 cas=7 fetch=no cls=1 size=64", ListedKey(b"a:b", None, 7, 64, None)),
+        (b"key=a exp=1795984489 la=5 cas=2 fetch=no cls=1 size=68 flags=7 \r", ListedKey(b"a", 1795984489, 2, 68, 7)),
+        (b"OK", None),
+    ],
+)
+def test_a_line_of_each_release_is_read(line, item):
+    assert parse_metadump(line) == item

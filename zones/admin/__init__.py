@@ -1,0 +1,1 @@
+"""Administration of one server: its statistics, its settings, and the list of its keys. No operation of the cache."""
