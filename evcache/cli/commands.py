@@ -6,7 +6,7 @@ import logging
 
 import click
 
-from evcache.cli import check, explain, get, up, write_commands
+from evcache.cli import check, doctor, explain, get, up, write_commands
 from evcache.cli.demo.command import demo
 from evcache.zones.transport.core import selected
 
@@ -22,7 +22,7 @@ def evcache() -> None:
 
     \b
         0    success
-        1    negative result: a miss, a write that too few zones have, a problem that `check` found
+        1    negative result: a miss, a write that too few zones have, a fault that `check` or `doctor` found
         2    an argument cannot be used; nothing was sent
         3    no zone answered, or none can be read
         128  plus the number of the signal that stopped the command
@@ -33,5 +33,14 @@ def evcache() -> None:
         logger.addHandler(logging.NullHandler())
 
 
-for _command in (get.get, write_commands.set_, write_commands.delete, explain.explain, check.check, up.up, demo):
+for _command in (
+    get.get,
+    write_commands.set_,
+    write_commands.delete,
+    explain.explain,
+    check.check,
+    doctor.doctor,
+    up.up,
+    demo,
+):
     evcache.add_command(_command)

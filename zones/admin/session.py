@@ -26,6 +26,7 @@ CHUNK_BYTES = 256 * 1024
 LIST_SILENCE_SECONDS = 10.0
 
 _UNAUTHENTICATED = "CLIENT_ERROR unauthenticated"
+_TOO_MANY = "ERROR Too many open connections"
 _ERRORS = ("ERROR", "CLIENT_ERROR", "SERVER_ERROR")
 _CAS = re.compile(r"^ME .* cas=(\d+)")
 
@@ -64,10 +65,14 @@ class AdminSession:
         """Log in if the server asks for it.
 
         Raises:
-            NodeUnavailable: The server asks for a login and there is none, or the login was refused.
+            NodeUnavailable: The server asks for a login and there is none, or the login was refused. Or it has too many
+                connections.
             NodeError: The server did not answer.
         """
-        if not (await self._question(requests.VERSION)).startswith(_UNAUTHENTICATED):
+        first = await self._question(requests.VERSION)
+        if first.startswith(_TOO_MANY):
+            raise NodeUnavailable(f"the server refuses connections: {first}", self._node)
+        if not first.startswith(_UNAUTHENTICATED):
             return
         if auth is None:
             raise NodeUnavailable("the server asks for a login (unauthenticated)", self._node)
@@ -234,6 +239,23 @@ async def open_session(endpoint: Endpoint, settings: NodeSettings) -> AsyncItera
         NodeUnavailable: The server cannot be connected to, or refuses the login.
         NodeError: The server did not answer.
     """
+    async with connect_session(endpoint, settings) as session:
+        await session.log_in(settings.auth)
+        yield session
+
+
+@asynccontextmanager
+async def connect_session(endpoint: Endpoint, settings: NodeSettings) -> AsyncIterator[AdminSession]:
+    """Open a connection without a login, and close it at the end of the block. Nothing is sent.
+
+    Args:
+        endpoint: The node.
+        settings: Dialer and `connect_timeout`, which also limits each reply.
+
+    Raises:
+        NodeTimeout: The server cannot be connected to in time.
+        NodeUnavailable: The server cannot be connected to.
+    """
     loop = asyncio.get_running_loop()
     made: list[tuple[asyncio.StreamReader, asyncio.StreamReaderProtocol]] = []
     transports: list[asyncio.WriteTransport] = []
@@ -252,9 +274,7 @@ async def open_session(endpoint: Endpoint, settings: NodeSettings) -> AsyncItera
             raise NodeTimeout(f"no connection in {settings.connect_timeout:g} s", endpoint.label) from None
         except OSError as error:
             raise NodeUnavailable(str(error) or type(error).__name__, endpoint.label) from error
-        session = AdminSession(endpoint.label, made[-1][0], transports[-1], settings.connect_timeout)
-        await session.log_in(settings.auth)
-        yield session
+        yield AdminSession(endpoint.label, made[-1][0], transports[-1], settings.connect_timeout)
     finally:
         for transport in transports:  # the dialer may have connected it, and been cancelled before it returned
             transport.abort()

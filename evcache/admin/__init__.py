@@ -1,0 +1,1 @@
+"""Tools of operators that work on whole zones, below the client: examination of their state."""
