@@ -67,6 +67,8 @@ class NodeFacts:
     """Address of this end of the connection. Empty for a unix socket."""
     clients: tuple[str, ...] | None = None
     """Addresses of the server's clients, by its own list. None if it has no such list."""
+    own_descriptors: int | None = None
+    """Number of file descriptors that the server opened before its first client. None if unknown."""
     identities: tuple[Identity, ...] = ()
     """Server process of each of several connections."""
     sample: tuple[SampledKey, ...] = ()

@@ -71,20 +71,23 @@ class NodeExamination:
         """Ask all questions until the deadline. Cancellation closes the connections of the examination."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._questioning.deadline):
-                await self._ask_all()
-                self._store(is_complete=True)
+                self._store(is_complete=await self._ask_all())
 
-    async def _ask_all(self) -> None:
+    async def _ask_all(self) -> bool:
+        """Ask all questions. Return False if the server stopped answering after some of them."""
         check = await ask(self._node, self._questioning.connect_deadline)
         self._store(error=check.error, capabilities=self._node.capabilities)
         if check.error is not None:
             await self._try_other_kinds()
-            return
+            return True
         try:
             async with open_session(self._node.endpoint, self._questioning.settings) as session:
                 await self._ask_session(session)
         except CacheError as error:
+            if self.facts.statistics is not None:
+                return False
             self._store(refusal=cause_of(error))
+        return True
 
     async def _ask_session(self, session: AdminSession) -> None:
         self._store(local_address=session.local_address, peers=session.peers)
@@ -98,7 +101,8 @@ class NodeExamination:
             self._store(settings=await session.settings())
         if (statistics.curr_connections or 0) <= MOST_LISTED_CLIENTS:
             with suppress(ServerError):
-                self._store(clients=clients_of(await session.stats("conns")))
+                connections = await session.stats("conns")
+                self._store(clients=clients_of(connections), own_descriptors=own_descriptors(connections))
         await self._sample(session)
         await self._compare(statistics)
 
@@ -169,6 +173,15 @@ def clients_of(connections: dict[str, str]) -> tuple[str, ...] | None:
         if name.endswith(":addr") and f"{name.removesuffix('addr')}listen_addr" in connections
     )
     return found or None
+
+
+def own_descriptors(connections: dict[str, str]) -> int | None:
+    """Return the number of descriptors of the server's own in a reply to `stats conns`. None without a listener.
+
+    Each line begins with a descriptor. Listeners are the last ones that a server opens before its first client.
+    """
+    listeners = [int(name.partition(":")[0]) for name, value in connections.items() if value == "conn_listening"]
+    return max(listeners) + 1 if listeners else None
 
 
 def _any_certificate() -> ssl.SSLContext:

@@ -30,6 +30,9 @@ LEAST_SECONDS_TO_EVICT_ALL = 3_600
 # Share of evicted items that no client has read.
 UNREAD_SHARE = 0.5
 
+# Descriptors beside the reserved ones: standard streams, listeners and the event loop take 4 to 8 of them.
+OTHER_DESCRIPTORS = 8
+
 # The reply of memcached to a connection above its limit.
 _TOO_MANY = "Too many open connections"
 
@@ -46,7 +49,7 @@ def judge_connections(facts: Facts) -> list[Finding]:
     highest = 0.0
     examined = 0
     for node, statistics in facts.with_statistics():
-        free = usable_connections(statistics)
+        free = usable_connections(node)
         if free is None or statistics.curr_connections is None:
             continue
         examined += 1
@@ -58,41 +61,39 @@ def judge_connections(facts: Facts) -> list[Finding]:
     return [ok(Subject.CONNECTIONS, f"at most {highest:.0%} of the limit in use on {count(examined, 'node')}")]
 
 
-def usable_connections(statistics: ServerStatistics) -> int | None:
+def usable_connections(node: NodeFacts) -> int | None:
     """Return the number of connections that a server accepts, or None if it reports no limit.
 
-    memcached refuses a client if open connections and its own descriptors reach the limit less one. Its listener counts.
+    memcached refuses a connection whose descriptor reaches the limit less one (measured on 1.6.18 and 1.6.38).
     """
-    if statistics.max_connections is None:
+    if node.statistics is None or node.statistics.max_connections is None:
         return None
-    return max(1, statistics.max_connections - (statistics.reserved_fds or 0) - 2)
+    return max(1, node.statistics.max_connections - 1 - _own(node))
+
+
+def _own(node: NodeFacts) -> int:
+    """Return the number of the server's own descriptors, which is an estimate if the server does not list them."""
+    if node.own_descriptors is not None:
+        return node.own_descriptors
+    reserved = 0 if node.statistics is None else node.statistics.reserved_fds or 0
+    return reserved + OTHER_DESCRIPTORS
 
 
 def _judge_connections(node: NodeFacts, statistics: ServerStatistics, free: int, share: float) -> list[Finding]:
     place = {"zone": node.zone, "node": node.label}
-    limit = f"{statistics.max_connections} less {statistics.reserved_fds or 0} of its own"
+    limit = f"-c {statistics.max_connections} less {_own(node)} descriptors of its own"
     found = []
     if share >= NEAR_LIMIT:
-        found.append(
-            CONNECTIONS_NEAR_LIMIT.found(
-                f"connections near limit: {node.name} has {statistics.curr_connections} of {free} (-c {limit})", **place
-            )
-        )
+        text = f"connections near limit: {node.name} has {statistics.curr_connections} of {free} ({limit})"
+        found.append(CONNECTIONS_NEAR_LIMIT.found(text, **place))
     refused = max(statistics.rejected_connections or 0, statistics.listen_disabled_num or 0)
     if refused:
         since = "" if statistics.uptime is None else f" in {duration(statistics.uptime)} since its start"
-        found.append(
-            CONNECTIONS_REFUSED.found(
-                f"connections refused: {node.name} refused {count(refused, 'connection')}{since}", **place
-            )
-        )
+        text = f"connections refused: {node.name} refused {count(refused, 'connection')}{since}"
+        found.append(CONNECTIONS_REFUSED.found(text, **place))
     if statistics.max_connections is not None and statistics.max_connections < DEFAULT_CONNECTIONS:
-        found.append(
-            CONNECTION_LIMIT_LOW.found(
-                f"connection limit low: {node.name} accepts {free} (-c {limit}), the default is {DEFAULT_CONNECTIONS}",
-                **place,
-            )
-        )
+        text = f"connection limit low: {node.name} accepts {free} ({limit}), the default of -c is {DEFAULT_CONNECTIONS}"
+        found.append(CONNECTION_LIMIT_LOW.found(text, **place))
     return found
 
 

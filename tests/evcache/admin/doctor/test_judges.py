@@ -158,10 +158,10 @@ def test_a_translation_before_all_nodes_is_one_finding():
     ("stats", "expected"),
     [
         ({}, []),
-        ({"curr_connections": 800}, []),
-        ({"curr_connections": 802}, ["connections-near-limit"]),
-        ({"curr_connections": 30, "max_connections": 64}, ["connection-limit-low"]),
-        ({"curr_connections": 40, "max_connections": 64}, ["connections-near-limit", "connection-limit-low"]),
+        ({"curr_connections": 799}, []),
+        ({"curr_connections": 800}, ["connections-near-limit"]),
+        ({"curr_connections": 31, "max_connections": 64}, ["connection-limit-low"]),
+        ({"curr_connections": 32, "max_connections": 64}, ["connections-near-limit", "connection-limit-low"]),
         ({"rejected_connections": 3}, ["connections-refused"]),
         ({"listen_disabled_num": 3}, ["connections-refused"]),
         ({"max_connections": None}, []),
@@ -169,7 +169,12 @@ def test_a_translation_before_all_nodes_is_one_finding():
     ],
 )
 def test_connections(stats, expected):
-    assert names(capacity.judge_connections(facts(node(stats=stats)))) == expected
+    assert names(capacity.judge_connections(facts(node(stats=stats, own_descriptors=24)))) == expected
+
+
+@pytest.mark.parametrize(("own", "expected"), [(24, 39), (28, 35), (None, 35)])
+def test_usable_connections_are_those_behind_the_descriptors_of_the_server(own, expected):
+    assert capacity.usable_connections(node(stats={"max_connections": 64}, own_descriptors=own)) == expected
 
 
 @pytest.mark.parametrize(
