@@ -6,7 +6,7 @@ import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, get_args
 
 import click
@@ -131,7 +131,7 @@ async def _examine(
             hints_path=hints,
         )
     return Examined(
-        client=version("evcache"),
+        client=_client_version(),
         core=selected.SELECTED.name,
         python=platform.python_version(),
         zones=len(facts.zones),
@@ -140,6 +140,14 @@ async def _examine(
         readable=can_be_read(facts),
         findings=tuple(without(judge_all(facts), ignore)),
     )
+
+
+def _client_version() -> str:
+    """Return the version of this package, also for a source tree that is not installed."""
+    try:
+        return version("evcache")
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 def status(found: Examined) -> Status:

@@ -30,6 +30,7 @@ KINDS = {
     "serverless": {"serverless": True},
     "login": {"auth": ("ada", "secret")},
     "full": {"max_connections": 0},
+    "twemproxy": {"twemproxy": True},
 }
 
 
@@ -102,6 +103,12 @@ def found_by(zones, *args, **environment):
         ("a={a}", ["--transport", "classic"], ["no-versions", "classic-protocol"]),
         ("a={a};b={full}", [], ["zone-down", "connections-near-limit"]),
         ("a={a};b={serverless}", [], ["lists-disabled"]),
+        ("a={a};b={twemproxy}", [], ["zone-down"]),
+        (
+            "a={twemproxy}",
+            ["--transport", "classic"],
+            ["no-versions", "classic-protocol", "statistics-refused"],
+        ),
         ("a={a};b={dead}", ["--ignore", "zone-down"], []),
         ("a={a};b={b}", ["--namespace", "s"], []),
     ],

@@ -1,6 +1,8 @@
 """Judges of `evcache doctor`: tables of facts and the findings that they give."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evcache.admin.doctor.examination import can_be_read, judge_all
 from evcache.admin.doctor.facts import HintsDisk, Identity, TlsProbe
@@ -41,7 +43,7 @@ def test_findings_come_in_the_order_of_the_subjects():
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("known", "expected"),
     [
         (facts(*THREE), []),
         (facts(node("a"), node("b", address="a-n1:11211")), ["address-shared"]),
@@ -56,12 +58,12 @@ def test_findings_come_in_the_order_of_the_subjects():
         (facts(*THREE, local_zone="z"), ["local-zone-missing"]),
     ],
 )
-def test_topology(given, expected):
-    assert names(topology.judge(given)) == expected
+def test_topology(known, expected):
+    assert names(topology.judge(known)) == expected
 
 
 @pytest.mark.parametrize(
-    ("given", "expected", "text"),
+    ("known", "expected", "text"),
     [
         (facts(*THREE), [], "3 of 3 nodes answer"),
         (facts(node("a"), down("b")), ["zone-down"], "b: 1 of 1 nodes failed, the first is n1: refused"),
@@ -80,8 +82,8 @@ def test_topology(given, expected):
         (facts(node("a", is_complete=False)), ["examination-incomplete"], "did not answer all questions in 2 s"),
     ],
 )
-def test_reachability(given, expected, text):
-    found = reachability.judge(given)
+def test_reachability(known, expected, text):
+    found = reachability.judge(known)
     assert names(found) == expected
     assert text in found[0].text
 
@@ -147,6 +149,11 @@ def test_features_that_are_off_are_shown_with_their_reason():
 )
 def test_proxies(one, expected):
     assert names(proxies.judge(facts(one, node("b")))) == expected
+
+
+@given(st.text())
+def test_any_text_of_a_server_is_compared_as_an_address(text):
+    assert proxies.plain_address(text) == proxies.plain_address(proxies.plain_address(text))
 
 
 def test_a_translation_before_all_nodes_is_one_finding():
@@ -323,7 +330,7 @@ def test_hints(disk, expected):
 
 
 @pytest.mark.parametrize(
-    ("given", "readable"),
+    ("known", "readable"),
     [
         (facts(node("a"), down("b")), True),
         (facts(down("a"), down("b")), False),
@@ -332,8 +339,8 @@ def test_hints(disk, expected):
         (facts(node("a", "x"), down("a", "y"), down("a", "z")), False),
     ],
 )
-def test_zones_can_be_read_by_the_rule_of_the_client(given, readable):
-    assert can_be_read(given) is readable
+def test_zones_can_be_read_by_the_rule_of_the_client(known, readable):
+    assert can_be_read(known) is readable
 
 
 def test_an_ignored_fault_is_ok_and_keeps_its_text():
