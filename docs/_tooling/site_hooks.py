@@ -34,7 +34,7 @@ _log = logging.getLogger("mkdocs.hooks.evcache")
 
 def on_config(config: Any) -> None:
     """Set the address of the repository, and expand the entries `folder/*` of the navigation."""
-    config.repo_url = repository(config.repo_url)
+    config.repo_url = repository()
     pages = [path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md")]
     config.nav = expanded(config.nav, pages)
 
@@ -73,10 +73,10 @@ def with_entries(html: str, names: frozenset[str]) -> str:
     return NAME.sub(link, html)
 
 
-def repository(default: str, root: Path = ROOT) -> str:
-    """Return the address of the repository in `[project.urls]`, or `default` if the project names none."""
+def repository(root: Path = ROOT) -> str:
+    """Return the address of the repository in `[project.urls]`."""
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
-    return str(project.get("urls", {}).get("Repository", default)).rstrip("/")
+    return str(project["urls"]["Repository"]).rstrip("/")
 
 
 def expanded(nav: list[Any], pages: list[str]) -> list[Any]:

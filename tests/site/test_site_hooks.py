@@ -107,13 +107,7 @@ def test_public_names_are_those_of_the_package():
     assert public_names() == set(evcache.__all__)
 
 
-@pytest.mark.parametrize(
-    ("urls", "expected"),
-    [
-        ("", "https://example.org/default"),
-        ('[project.urls]\nRepository = "https://example.org/r/"\n', "https://example.org/r"),
-    ],
-)
-def test_the_address_of_the_repository_is_that_of_the_project(tmp_path, urls, expected):
+def test_the_address_of_the_repository_is_that_of_the_project(tmp_path):
+    urls = '[project.urls]\nRepository = "https://example.org/r/"\n'
     (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "evcache"\n{urls}', "utf-8")
-    assert repository("https://example.org/default", tmp_path) == expected
+    assert repository(tmp_path) == "https://example.org/r"
