@@ -7,6 +7,7 @@ import logging
 import click
 
 from evcache.cli import check, explain, get, up, write_commands
+from evcache.cli.bench.command import bench
 from evcache.cli.demo.command import demo
 from evcache.zones.transport.core import selected
 
@@ -33,5 +34,5 @@ def evcache() -> None:
         logger.addHandler(logging.NullHandler())
 
 
-for _command in (get.get, write_commands.set_, write_commands.delete, explain.explain, check.check, up.up, demo):
+for _command in (get.get, write_commands.set_, write_commands.delete, explain.explain, check.check, bench, up.up, demo):
     evcache.add_command(_command)

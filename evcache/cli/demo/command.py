@@ -9,6 +9,7 @@ from evcache.cli.backend import backend_option
 from evcache.cli.demo import scenario as show
 from evcache.cli.demo.stats import Record, find_problems
 from evcache.cli.demo.view import LiveScreen, PlainScreen, Screen, summary
+from evcache.cli.output import is_live
 from evcache.cli.runner import Status, Stopped, run
 from evcache.testing.local_zones import BackendName
 
@@ -44,7 +45,7 @@ def demo(backend: BackendName, seconds: float, callers: int, keys: int, seed: in
     plan = show.Plan(backend=backend, seconds=seconds, callers=callers, keys=keys, pause=pause, seed=seed)
     record = Record(show.ZONES, show.LOCAL_ZONE)
     console = Console()
-    screen: Screen = LiveScreen(console) if _is_live(console, plain=plain) else PlainScreen(click.echo)
+    screen: Screen = LiveScreen(console) if is_live(console, plain=plain) else PlainScreen(click.echo)
     stopped: Stopped | None = None
     with screen:
         try:
@@ -58,7 +59,3 @@ def demo(backend: BackendName, seconds: float, callers: int, keys: int, seed: in
         click.echo("stopped early by a signal")
         raise SystemExit(stopped.status)
     raise SystemExit(Status.NO if find_problems(record.total) else Status.DONE)
-
-
-def _is_live(console: Console, *, plain: bool) -> bool:
-    return not plain and console.is_terminal and not console.is_dumb_terminal
