@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test unit integration dependencies lint types bench bench-short chaos chaos-without coherence live-changes outage stampede telemetry-cost scale bulk work fuzz clean
+.PHONY: help install demo docs docs-serve test unit integration dependencies lint types bench bench-short chaos chaos-without coherence live-changes warm-up outage stampede telemetry-cost scale bulk work fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -44,6 +44,13 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# The warning is about a later release of the builder, and would hide those about pages.
+docs: $(READY)  ## the site of the documentation, in site/; a warning is a failure
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+docs-serve: $(READY)  ## the same on a local port, built again when a page changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --no-strict
+
 bench: $(READY)  ## side by side with other clients, a quarter of an hour; ARGS='--only "get hit" --json FILE'
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -63,6 +70,9 @@ coherence: $(READY)  ## near hits under slow wires and lagging replicas, in virt
 
 live-changes: $(READY)  ## nodes and zones are replaced, added and removed under 32 callers; ARGS='--seconds 5'
 	$(BIN)/python -m integration.live_changes $(ARGS)
+
+warm-up: $(READY)  ## a zone is filled with a million keys under traffic, killed in the middle and resumed; ARGS='--keys 100000'
+	$(BIN)/python -m integration.warm_up $(ARGS)
 
 outage: $(READY)  ## what a dead, hanging, slow or empty zone costs, measured
 	$(BIN)/python -m benchmarks.outage
@@ -86,4 +96,4 @@ fuzz: $(READY)  ## a minute of mutated replies against the decoder
 	$(BIN)/python -m fuzz.fuzz_decoder --seconds 60
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis site

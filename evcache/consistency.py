@@ -23,12 +23,20 @@ class Consistency(enum.StrEnum):
     """Every zone."""
 
     def required(self, zones: int) -> int:
-        """Return the number of `zones` readable zones that must answer."""
+        """Return the number of zones that must answer.
+
+        Args:
+            zones: Number of readable zones of the topology.
+        """
         return _REQUIRED[self](zones)
 
     @classmethod
     def parse(cls, value: Consistency | str, argument: str = "consistency") -> Consistency:
         """Return the level of a member, or of its name in any case.
+
+        Args:
+            value: Level, or its name.
+            argument: Name of the argument, for the error.
 
         Raises:
             InvalidArgument: There is no such level. The error names `argument`.

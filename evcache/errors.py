@@ -78,8 +78,11 @@ class CacheUnavailable(CacheError):
     def __init__(self, operation: str, failures: Mapping[str, CacheError], found: Mapping[Any, Any] | None = None) -> None:
         super().__init__(operation, failures, found)
         self.operation = operation
+        """Name of the operation, such as "get"."""
         self.failures = failures
-        self.found = {} if found is None else found
+        """Cause by zone. `discovery` is the name for the source of the topology."""
+        self.found: Mapping[Any, Any] = {} if found is None else found
+        """Values that a bulk read got, by key. Empty for other calls."""
 
     def __str__(self) -> str:
         return f"{self.operation}: no zone could answer ({_reasons(self.failures)})"
@@ -101,10 +104,15 @@ class ConsistencyError(CacheError):
     ) -> None:
         super().__init__(operation, answered, required, failures, found)
         self.operation = operation
+        """Name of the operation, such as "get"."""
         self.answered = answered
+        """Number of zones that answered."""
         self.required = required
+        """Number of zones that the consistency level of the call requires."""
         self.failures = failures
-        self.found = {} if found is None else found
+        """Cause by zone."""
+        self.found: Mapping[Any, Any] = {} if found is None else found
+        """Values that a bulk read got from enough zones, by key. Empty for other calls."""
 
     def __str__(self) -> str:
         return f"{self.operation}: {self.answered} of {self.required} zones that must answer did ({_reasons(self.failures)})"
@@ -116,7 +124,9 @@ class StaleReplica(CacheError):
     def __init__(self, held: int, known: int) -> None:
         super().__init__(held, known)
         self.held = held
+        """Version that the zone holds."""
         self.known = known
+        """Latest version of the key that this client has written or read."""
 
     def __str__(self) -> str:
         return f"its version {self.held} is older than {self.known}, which this client wrote or read"
@@ -138,7 +148,9 @@ class LoadTimeout(CacheError, TimeoutError):
     def __init__(self, key: bytes, seconds: float) -> None:
         super().__init__(key, seconds)
         self.key = key
+        """Key as servers store it."""
         self.seconds = seconds
+        """Seconds that the caller waited."""
 
     def __str__(self) -> str:
         return f"loading {self.key!r} takes longer than {self.seconds:g} s"
@@ -174,14 +186,26 @@ class DecodeError(CodecError):
     ) -> None:
         super().__init__(problem, key, zone, flags, found, unreadable)
         self.problem = problem
+        """Reason for which the value cannot be decoded."""
         self.key = key
+        """Key as servers store it. In a bulk read, that of the first such value."""
         self.zone = zone
+        """Zone that returned the value."""
         self.flags = flags
-        self.found = {} if found is None else found
+        """Client flags of the value, which name its form."""
+        self.found: Mapping[Any, Any] = {} if found is None else found
+        """Values of a bulk read that could be decoded, by key as given."""
         self.unreadable = unreadable
+        """Keys of a bulk read whose values could not be decoded, as given."""
 
     def located(self, key: bytes, zone: str, flags: int) -> DecodeError:
-        """Return this error with the place of the value: its key, zone and flags."""
+        """Return this error with the place of the value.
+
+        Args:
+            key: Key as servers store it.
+            zone: Zone that returned the value.
+            flags: Client flags of the value.
+        """
         return DecodeError(self.problem, key=key, zone=zone, flags=flags)
 
     def __str__(self) -> str:

@@ -40,55 +40,139 @@ class Hooks:
         """
 
     def zone_wrote(self, zone: str, outcome: Outcome, *, late: bool) -> None:
-        """Receive the outcome of a write in one zone. `late` is True after the return of the call."""
+        """Receive the outcome of a write in one zone.
+
+        Args:
+            zone: Name of the zone.
+            outcome: Outcome in this zone.
+            late: True if the call returned before.
+        """
 
     def fell_back(self, zone: str, error: CacheError | None) -> None:
-        """Receive a read that left this zone for the next one, after an error, or after a miss if `error` is None."""
+        """Receive a read that left a zone for the next one.
+
+        Args:
+            zone: Zone that the read left.
+            error: Error of this zone. None after a miss.
+        """
 
     def zone_behind(self, zone: str) -> None:
-        """Receive a zone whose reply was older than a version that this client has written or seen. It was not used."""
+        """Receive a reply that was older than a version that this client has written or seen. It was not used.
+
+        Args:
+            zone: Zone of the reply.
+        """
 
     def failover_denied(self, zone: str) -> None:
-        """Receive a read that did not ask this zone, because the failover budget was used up."""
+        """Receive a read that did not ask a zone, because the failover budget was used up.
+
+        Args:
+            zone: Zone that was not asked.
+        """
 
     def hedged(self, zone: str, *, won: bool) -> None:
-        """Receive a read that asked this zone because the first was slow. `won` is True if its reply came first."""
+        """Receive a read that asked a second zone because the first was slow.
+
+        Args:
+            zone: The second zone.
+            won: True if its reply came first.
+        """
 
     def gutter_used(self, *, hit: bool) -> None:
-        """Receive a read that the gutter served because no zone answered, with a value or with a miss."""
+        """Receive a read that the gutter served because no zone answered.
+
+        Args:
+            hit: True if the gutter had the value.
+        """
 
     def repaired(self, zone: str, outcome: Outcome) -> None:
-        """Receive the outcome of a copy of the latest version to a stale zone."""
+        """Receive the outcome of a repair: a copy of the latest version to a stale zone.
+
+        Args:
+            zone: Zone that receives the copy.
+            outcome: Outcome of the copy.
+        """
 
     def hinted(self, zone: str) -> None:
-        """Receive a write that a zone missed and that is stored as a hint."""
+        """Receive a write that a zone missed and that is stored as a hint.
+
+        Args:
+            zone: Zone that missed the write.
+        """
 
     def hint_ended(self, zone: str, end: HintEnd) -> None:
-        """Receive the end of a hint."""
+        """Receive the end of a hint.
+
+        Args:
+            zone: Zone of the hint.
+            end: Reason of the end.
+        """
 
     def replayed(self, zone: str, end: HintEnd, cause: object) -> None:
-        """Receive the end of a hint with the tracing context of its write. Not called for hints restored from a file."""
+        """Receive the end of a hint with the tracing context of its write. Not called for hints restored from a file.
+
+        Args:
+            zone: Zone of the hint.
+            end: Reason of the end.
+            cause: Context of OpenTelemetry. None without tracing.
+        """
 
     def near_removed(self, key: bytes, cause: RemovalCause) -> None:
-        """Receive a key that the near cache removed, as servers store it. Not called unless it is overridden."""
+        """Receive a key that the near cache removed. Not called unless it is overridden.
+
+        Args:
+            key: Key as servers store it.
+            cause: Reason of the removal.
+        """
 
     def loaded(self, keys: int, seconds: float, error: Exception | None) -> None:
-        """Receive the end of a loader: its number of keys, its duration, and its error, if it failed."""
+        """Receive the end of a loader.
+
+        Args:
+            keys: Number of keys that it was called with.
+            seconds: Duration of the call.
+            error: Its error. None if it returned.
+        """
 
     def stale_served(self, error: BaseException | None) -> None:
-        """Receive a stale value that was returned because its load failed, or during a refresh if `error` is None."""
+        """Receive a stale value that was returned.
+
+        Args:
+            error: Error of the load. None during a refresh.
+        """
 
     def error_as_miss(self, error: CacheError) -> None:
-        """Receive an error that was returned as a miss, as `errors="miss"` demands."""
+        """Receive an error that was returned as a miss, as `errors="miss"` demands.
+
+        Args:
+            error: The error.
+        """
 
     def decode_failed(self, zone: str, error: DecodeError) -> None:
-        """Receive a value that could not be decoded. A read raises the error; `get_or_load` loads the value again."""
+        """Receive a value that could not be decoded. A read raises the error; `get_or_load` loads the value again.
+
+        Args:
+            zone: Zone of the value.
+            error: The error, with the key.
+        """
 
     def node_changed(self, zone: str, node: str, *, down: bool, why: Exception | None) -> None:
-        """Receive a node (its label) that went down, with its cause, or that recovered."""
+        """Receive a node that went down or recovered.
+
+        Args:
+            zone: Zone of the node.
+            node: Label of the node.
+            down: True if it went down.
+            why: Cause of the failure. None after a recovery.
+        """
 
     def zone_changed(self, zone: str, *, out: bool) -> None:
-        """Receive a zone that was ejected, because too many of its nodes are down, or that is read again."""
+        """Receive a zone that was ejected, because too many of its nodes are down, or that is read again.
+
+        Args:
+            zone: Name of the zone.
+            out: True if it was ejected.
+        """
 
     def _read_many(self, keys: Sequence[bytes], zone: str, source: Source, *, hit: bool) -> None:
         """Receive several keys of one bulk read. Listeners of this package that need no keys override it."""

@@ -23,6 +23,7 @@ class Outcome(enum.StrEnum):
     """Outcome of a write in one zone."""
 
     STORED = "stored"
+    """The zone has the write."""
     SUPERSEDED = "superseded"
     """The zone holds a newer write, which would have replaced this one. It counts as stored."""
     NOT_STORED = "not_stored"
@@ -69,6 +70,7 @@ class Item(Generic[V_co]):
     """Value of a key with its version and origin."""
 
     value: V_co
+    """The decoded value."""
     version: int | None
     """Version of the write. None for an item of another kind of client, and on servers without versions."""
     ttl: int | None

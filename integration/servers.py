@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,11 +37,11 @@ class ServerKind:
     backend: BackendName
     source: str = ""  # the image, or the binary
 
-    def local_zones(self, zones: Mapping[str, int] = THREE_ZONES) -> LocalZones:
-        """Zones of this kind, not started."""
+    def local_zones(self, zones: Mapping[str, int] = THREE_ZONES, extra_args: Sequence[str] = ()) -> LocalZones:
+        """Return zones of this kind, not started. `extra_args`: command line options of the servers."""
         if self.backend == "docker":
-            return LocalZones(zones, backend="docker", image=self.source)
-        return LocalZones(zones, backend=self.backend, binary=self.source or None)
+            return LocalZones(zones, backend="docker", image=self.source, extra_args=extra_args)
+        return LocalZones(zones, backend=self.backend, binary=self.source or None, extra_args=extra_args)
 
     def __str__(self) -> str:
         return f"{self.backend}-{self.source.rpartition('/')[2]}" if self.source else self.backend

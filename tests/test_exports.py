@@ -157,7 +157,7 @@ def names_in(page):
     return set(re.findall(r"(?<![\w.])(?:[A-Z]+[a-z0-9]+){2,}(?!\w)", spans))
 
 
-PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in INSIDE)]
+PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name not in INSIDE)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -52,7 +52,9 @@ class InvalidArgument(CacheError, ValueError):
     def __init__(self, argument: str, problem: str) -> None:
         super().__init__(argument, problem)
         self.argument = argument
+        """Name of the argument or setting."""
         self.problem = problem
+        """Reason for which it cannot be used."""
 
     def __str__(self) -> str:
         return f"{self.argument}: {self.problem}"
@@ -80,7 +82,9 @@ class Unsupported(CacheError):
     def __init__(self, feature: str, node: str) -> None:
         super().__init__(feature, node)
         self.feature = feature
+        """Feature that the call needs."""
         self.node = node
+        """Label of the node that lacks it."""
 
     def __str__(self) -> str:
         return f"{self.node} does not support {self.feature}"
@@ -92,7 +96,9 @@ class DiscoveryError(CacheError):
     def __init__(self, source: str, problem: str) -> None:
         super().__init__(source, problem)
         self.source = source
+        """Name of the source."""
         self.problem = problem
+        """Reason for which there is no topology."""
 
     def __str__(self) -> str:
         return f"{self.source}: {self.problem}"
@@ -104,7 +110,9 @@ class NodeError(CacheError):
     def __init__(self, problem: str, node: str = "") -> None:
         super().__init__(problem, node)
         self.problem = problem
+        """Cause of the failure."""
         self.node = node
+        """Label of the node. Empty until a connection sets it."""
 
     def __str__(self) -> str:
         return f"{self.node}: {self.problem}" if self.node else self.problem

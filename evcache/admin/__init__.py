@@ -1,1 +1,1 @@
-"""Tools of operators, on top of the client: what a command of the command line does, without its options and its output."""
+"""Tools for operators. They know nothing of terminals. Most work on zones and nodes, below the client; `bench` uses a client."""

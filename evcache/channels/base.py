@@ -50,7 +50,10 @@ class InvalidationChannel(Protocol):
         """
 
     async def subscribe(self, topic: str) -> Subscription:
-        """Subscribe to a topic. Returns when the subscription is active. Cancellation leaves nothing behind.
+        """Subscribe to a topic, and return the subscription when it is active. Cancellation leaves nothing behind.
+
+        Args:
+            topic: Topic of the messages.
 
         Raises:
             ChannelError: The subscription failed. Raised within a bounded time.

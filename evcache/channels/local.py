@@ -27,7 +27,15 @@ class LocalChannel(Live):
         self._closed = False
 
     async def publish(self, topic: str, message: bytes) -> None:
-        """Deliver a message to the subscriptions of the topic. Raises `ChannelError` if the channel is closed."""
+        """Deliver a message to the subscriptions of the topic.
+
+        Args:
+            topic: Topic of the message.
+            message: Bytes of the message.
+
+        Raises:
+            ChannelError: The channel is closed.
+        """
         with self._lock:  # held during the loop, so that all subscriptions get messages in one order
             self._check_open()
             inboxes = self._topics.get(topic, {})
@@ -36,7 +44,14 @@ class LocalChannel(Live):
                 del inboxes[inbox]
 
     async def subscribe(self, topic: str) -> Inbox:
-        """Subscribe on the running event loop. Raises `ChannelError` if the channel is closed."""
+        """Subscribe on the running event loop, and return the subscription.
+
+        Args:
+            topic: Topic of the messages.
+
+        Raises:
+            ChannelError: The channel is closed.
+        """
 
         async def leave(inbox: Inbox) -> None:
             with self._lock:

@@ -109,7 +109,15 @@ class RedisChannel(Live):
         self._closed = False
 
     async def publish(self, topic: str, message: bytes) -> None:
-        """Publish a message. Raises `ChannelError` if the server may not have accepted it."""
+        """Publish a message.
+
+        Args:
+            topic: Topic of the message.
+            message: Bytes of the message.
+
+        Raises:
+            ChannelError: The server may not have accepted the message.
+        """
         self._check_usable()
         try:
             async with asyncio.timeout(self._timeout):
@@ -120,7 +128,14 @@ class RedisChannel(Live):
             raise ChannelError(f"publish failed: {error}") from error
 
     async def subscribe(self, topic: str) -> Inbox:
-        """Subscribe on a connection of its own. Raises `ChannelError` if the server does not confirm in time."""
+        """Subscribe on a connection of its own, and return the subscription.
+
+        Args:
+            topic: Topic of the messages.
+
+        Raises:
+            ChannelError: The server did not confirm in time.
+        """
         self._check_usable()
         connection: Any = self._connection_class(**self._options)
         try:

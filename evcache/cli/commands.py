@@ -8,6 +8,8 @@ import click
 
 from evcache.cli import check, explain, get, up, write_commands
 from evcache.cli.bench.command import bench
+from evcache.cli.copying.compare import compare
+from evcache.cli.copying.warm import warm
 from evcache.cli.demo.command import demo
 from evcache.zones.transport.core import selected
 
@@ -34,5 +36,9 @@ def evcache() -> None:
         logger.addHandler(logging.NullHandler())
 
 
-for _command in (get.get, write_commands.set_, write_commands.delete, explain.explain, check.check, bench, up.up, demo):
+_OF_KEYS = (get.get, write_commands.set_, write_commands.delete, explain.explain)
+_OF_ZONES = (check.check, compare, warm, bench)
+_OF_THIS_MACHINE = (up.up, demo)
+
+for _command in (*_OF_KEYS, *_OF_ZONES, *_OF_THIS_MACHINE):
     evcache.add_command(_command)

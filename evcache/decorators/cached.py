@@ -103,6 +103,10 @@ class Cached(Generic[P, R]):
 
         None is the absence of a value. Cancellation has the effect that it has for `get_or_load`.
 
+        Args:
+            args: Arguments of the function by position.
+            kwargs: Arguments of the function by name.
+
         Raises:
             InvalidArgument: An argument has no canonical text.
             TypeError: The function does not take these arguments.
@@ -115,7 +119,16 @@ class Cached(Generic[P, R]):
         return value
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str | bytes:
-        """Return the key of a call with these arguments, without the namespace. Raises the errors of the call."""
+        """Return the key of a call, without the namespace.
+
+        Args:
+            args: Arguments of the function by position.
+            kwargs: Arguments of the function by name.
+
+        Raises:
+            InvalidArgument: An argument has no canonical text.
+            TypeError: The function does not take these arguments.
+        """
         return self._make_key(self._all(args, kwargs), kwargs)
 
     async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> WriteResult:
@@ -123,6 +136,10 @@ class Cached(Generic[P, R]):
 
         All arguments are those of the function. To pass options, call the cache's own methods with `key(...)`. Cancellation
         has the effect that it has for the cache's `delete` or `invalidate`.
+
+        Args:
+            args: Arguments of the function by position.
+            kwargs: Arguments of the function by name.
 
         Returns:
             The outcome in each zone.

@@ -82,9 +82,11 @@ class NearStats:
     """Counters since the near cache was created. An inserted entry is still there, or was removed for one of five causes."""
 
     hits: int = 0
+    """Lookups that found an entry."""
     misses: int = 0
     """Lookups that found no entry, or an expired one."""
     insertions: int = 0
+    """Entries that were stored."""
     renewed: int = 0
     """Entries that were revalidated."""
     rejected: int = 0
@@ -92,10 +94,15 @@ class NearStats:
 
     # One counter for each `RemovalCause`.
     expired: int = 0
+    """Entries that were removed after their TTL."""
     evicted: int = 0
+    """Entries that were removed because the near cache was full."""
     replaced: int = 0
+    """Entries that a newer value replaced."""
     invalidated: int = 0
+    """Entries that an invalidation or a write removed."""
     cleared: int = 0
+    """Entries that were removed with all others, for example after a gap of the channel."""
 
     @property
     def removals(self) -> int:

@@ -34,7 +34,9 @@ class ZoneCheck:
     """State of one zone, with the replies of its nodes."""
 
     name: str
+    """Name of the zone."""
     mode: Mode
+    """Use of the zone."""
     is_local: bool
     """True if this process runs in the zone."""
     is_ejected: bool
@@ -45,6 +47,7 @@ class ZoneCheck:
     The client ejects zones by this rule.
     """
     nodes: tuple[NodeCheck, ...]
+    """Replies of its nodes."""
     missing: Mapping[str, str]
     """Features that at least one node lacks, by name, with the reason. Nodes without a handshake have no part in it."""
 

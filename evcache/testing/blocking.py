@@ -44,23 +44,48 @@ class RunningZones:
         return self._zones.version
 
     def is_up(self, zone: str, *, node: int | None = None) -> bool:
-        """Return True if the zone, or one of its nodes, runs and is not paused."""
+        """Return True if the zone, or one of its nodes, runs and is not paused.
+
+        Args:
+            zone: Name of the zone.
+            node: Index of the node in its zone. If None, all nodes of the zone.
+        """
         return self._zones.is_up(zone, node=node)
 
     def kill(self, zone: str, *, node: int | None = None) -> None:
-        """Kill the zone, or one of its nodes."""
+        """Kill the zone, or one of its nodes.
+
+        Args:
+            zone: Name of the zone.
+            node: Index of the node in its zone. If None, all nodes of the zone.
+        """
         self._thread.call(self._zones.kill(zone, node=node))
 
     def restart(self, zone: str, *, node: int | None = None) -> None:
-        """Restart the zone, or one of its nodes, empty and on the same addresses."""
+        """Restart the zone, or one of its nodes, empty and on the same addresses.
+
+        Args:
+            zone: Name of the zone.
+            node: Index of the node in its zone. If None, all nodes of the zone.
+        """
         self._thread.call(self._zones.restart(zone, node=node))
 
     def pause(self, zone: str, *, node: int | None = None) -> None:
-        """Suspend the zone, or one of its nodes."""
+        """Suspend the zone, or one of its nodes.
+
+        Args:
+            zone: Name of the zone.
+            node: Index of the node in its zone. If None, all nodes of the zone.
+        """
         self._thread.call(self._zones.pause(zone, node=node))
 
     def resume(self, zone: str, *, node: int | None = None) -> None:
-        """Resume a paused zone, or one of its nodes."""
+        """Resume a paused zone, or one of its nodes.
+
+        Args:
+            zone: Name of the zone.
+            node: Index of the node in its zone. If None, all nodes of the zone.
+        """
         self._thread.call(self._zones.resume(zone, node=node))
 
 

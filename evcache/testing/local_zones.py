@@ -102,7 +102,12 @@ class LocalZones:
         return self._version
 
     def is_up(self, zone: str, *, node: int | None = None) -> bool:
-        """Return True if the zone runs and is not paused. If `node` is an index, only that node counts."""
+        """Return True if the zone, or one of its nodes, runs and is not paused.
+
+        Args:
+            zone: Name of the zone.
+            node: Index of the node in its zone. If None, all nodes of the zone.
+        """
         return all(each.is_up for each in self._select(zone, node))
 
     async def start(self) -> None:
@@ -138,13 +143,22 @@ class LocalZones:
             await uninterrupted(self._remove_all())
 
     async def kill(self, zone: str, *, node: int | None = None) -> None:
-        """Kill the zone, or its node with this index. Connections are lost, and new ones are refused."""
+        """Kill the zone, or one of its nodes. Connections are lost, and new ones are refused.
+
+        Args:
+            zone: Name of the zone.
+            node: Index of the node in its zone. If None, all nodes of the zone.
+        """
         await _gather_all([each.kill() for each in self._select(zone, node)])
 
     async def restart(self, zone: str, *, node: int | None = None) -> None:
         """Restart the zone, or one node, empty and on the same addresses, and wait until it answers.
 
         A node that runs or is paused is killed first.
+
+        Args:
+            zone: Name of the zone.
+            node: Index of the node in its zone. If None, all nodes of the zone.
 
         Raises:
             BackendUnavailable: A server cannot be started.
@@ -153,7 +167,11 @@ class LocalZones:
         await _gather_all([each.restart() for each in self._select(zone, node)])
 
     async def pause(self, zone: str, *, node: int | None = None) -> None:
-        """Suspend the zone, or one node. It accepts connections, keeps its data, and does not answer.
+        """Suspend the zone, or one of its nodes. It accepts connections, keeps its data, and does not answer.
+
+        Args:
+            zone: Name of the zone.
+            node: Index of the node in its zone. If None, all nodes of the zone.
 
         Raises:
             RuntimeError: A node is dead.
@@ -161,7 +179,12 @@ class LocalZones:
         await _gather_all([each.pause() for each in self._select(zone, node)])
 
     async def resume(self, zone: str, *, node: int | None = None) -> None:
-        """Resume a paused zone, or one node. It first answers the requests that arrived during the pause."""
+        """Resume a paused zone, or one of its nodes. It first answers the requests that arrived during the pause.
+
+        Args:
+            zone: Name of the zone.
+            node: Index of the node in its zone. If None, all nodes of the zone.
+        """
         await _gather_all([each.resume() for each in self._select(zone, node)])
 
     @contextmanager
@@ -172,7 +195,8 @@ class LocalZones:
                 asyncio.run(main(zones.zones))
                 zones.kill("a")
 
-        Yields the zones with blocking operations.
+        Yields:
+            The zones with blocking operations.
 
         Raises:
             BackendUnavailable: The servers cannot be started.

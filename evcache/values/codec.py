@@ -56,11 +56,26 @@ class Codec(Protocol):
     """
 
     def encode(self, value: Any) -> tuple[bytes, int]:
-        """Return the bytes and the client flags (32 bits) of a value. Raises `EncodeError`."""
+        """Return the bytes and the client flags (32 bits) of a value.
+
+        Args:
+            value: Value to store.
+
+        Raises:
+            EncodeError: The value has no stored form.
+        """
         ...
 
     def decode(self, data: bytes, flags: int) -> Any:
-        """Return the value. Raises `DecodeError`."""
+        """Return the value.
+
+        Args:
+            data: Bytes as stored.
+            flags: Client flags as stored.
+
+        Raises:
+            DecodeError: The bytes do not have the form that the flags name.
+        """
         ...
 
 
@@ -111,13 +126,20 @@ class StandardCodec:
         return packing
 
     def unpacking_with(self, decode: Callable[[bytes], Any]) -> Self:
-        """Return a copy of this codec that decodes MessagePack by a function."""
+        """Return a copy of this codec that decodes MessagePack by a function.
+
+        Args:
+            decode: Function that returns the value of bytes in MessagePack.
+        """
         unpacking = copy.copy(self)
         unpacking._msgpack_decode = decode  # noqa: SLF001
         return unpacking
 
     def encode(self, value: Any) -> tuple[bytes, int]:
         """Return the bytes and flags of a value.
+
+        Args:
+            value: Value to store.
 
         Raises:
             EncodeError: The value has no stored form.
@@ -158,6 +180,10 @@ class StandardCodec:
 
     def decode(self, data: bytes, flags: int) -> Any:
         """Return the value.
+
+        Args:
+            data: Bytes as stored.
+            flags: Client flags as stored.
 
         Raises:
             DecodeError: The bytes do not have the form that the flags name. The caller adds key and zone.

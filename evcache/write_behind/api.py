@@ -46,7 +46,13 @@ class Cache(Protocol):
     """Cache that a `WriteBehind` stores values in. `EVCache` satisfies it."""
 
     async def set(self, key: str, value: Any, *, ttl: Seconds | None = None) -> WriteResult:
-        """Store a value."""
+        """Store a value, and return its result, which the buffer passes on.
+
+        Args:
+            key: Key of the value.
+            value: The value.
+            ttl: Seconds that the cache keeps the value. If None, the cache's default.
+        """
         ...
 
 
@@ -56,6 +62,7 @@ class BufferFull(CacheError):
     def __init__(self, max_keys: int) -> None:
         super().__init__(max_keys)
         self.max_keys = max_keys
+        """Limit on pending keys, as the setting of the buffer."""
 
     def __str__(self) -> str:
         return f"write-behind buffer full: {self.max_keys} keys are pending, and none was written in time"

@@ -24,6 +24,7 @@ CHUNK_BYTES = 256 * 1024
 # Longest silence in the middle of a list of keys. A server lists about a million keys per second.
 LIST_SILENCE_SECONDS = 10.0
 
+_ENDS_OF_LIST = (b"\n%b\r\n" % END_OF_LIST, b"\n%b\n" % END_OF_LIST)
 _UNAUTHENTICATED = "CLIENT_ERROR unauthenticated"
 _ERRORS = ("ERROR", "CLIENT_ERROR", "SERVER_ERROR")
 
@@ -147,28 +148,23 @@ class AdminSession:
             NodeError: The server did not answer, or stopped in the middle.
         """
         self._send(METADUMP)
-        end = b""
-        first = True
-        while end != b"\n%b" % END_OF_LIST:
+        first = await self._in_time(self._reader.readline(), LIST_SILENCE_SECONDS)
+        self._raise_refusal(first.decode("latin-1").strip())
+        write(first)
+        tail = b"\n" + first  # so that an empty list ends like any other
+        while not tail.endswith(_ENDS_OF_LIST):
             chunk = await self._in_time(self._reader.read(CHUNK_BYTES), LIST_SILENCE_SECONDS)
             if not chunk:
                 raise ConnectionLost("the server closed the connection in the middle of the list of keys", self._node)
-            if first:
-                chunk = b"\n" + chunk  # so that an empty list ends like any other
-                self._raise_refusal(chunk)
-                first = False
-                write(chunk[1:])
-            else:
-                write(chunk)
-            end = (end + chunk)[-8:].rstrip(b"\r\n")[-4:]
+            write(chunk)
+            tail = tail[-len(_ENDS_OF_LIST[0]) :] + chunk
 
-    def _raise_refusal(self, first: bytes) -> None:
-        """Raise the error that the first bytes of a list are, if they are one."""
-        text = first[1:200].split(b"\r\n")[0].decode("latin-1")
-        if text.startswith("BUSY"):
-            raise ServerError(f"the crawler is in use: {text}", self._node)
-        if text.startswith(_ERRORS):
-            raise Unsupported(f"lists of keys ({text})", self._node)
+    def _raise_refusal(self, first: str) -> None:
+        """Raise the error that the first line of a list is, if it is one."""
+        if first.startswith("BUSY"):
+            raise ServerError(f"the crawler is in use: {first}", self._node)
+        if first.startswith(_ERRORS):
+            raise Unsupported(f"lists of keys ({first})", self._node)
 
     async def _lines(self, request: bytes) -> list[str]:
         """Send a request and return the lines of its reply without the last one, `END`."""

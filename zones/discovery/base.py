@@ -47,6 +47,7 @@ class SourceStatus:
             source: Name of the source, for logs.
         """
         self.source = source
+        """Name of the source, for logs."""
         self.confirmed_at: float | None = None
         """Time on the event loop's clock at which the source last had the topology. None before the first time."""
         self.error: str | None = None
@@ -124,8 +125,17 @@ class StaticDiscovery:
     """A topology that never changes."""
 
     def __init__(self, topology: Topology) -> None:
+        """Make a source of one topology.
+
+        Args:
+            topology: Zones and their nodes.
+
+        Raises:
+            InvalidArgument: The argument is no `Topology`.
+        """
         an_instance(topology, Topology, "topology", optional=False)
         self.topology = topology
+        """The topology of the constructor."""
 
     async def load(self) -> Topology:
         """Return the topology of the constructor."""

@@ -24,6 +24,15 @@ class EnvironmentDiscovery:
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None, variable: str = NODES_VARIABLE) -> None:
+        """Make a source. The variable is read when the client opens.
+
+        Args:
+            environment: Environment variables. If None, those of the process.
+            variable: Name of the variable.
+
+        Raises:
+            InvalidArgument: An argument has a wrong type.
+        """
         if environment is not None and not isinstance(environment, Mapping):
             raise InvalidArgument("environment", f"a mapping or None is required, not {environment!r}")
         text(variable, "variable")
@@ -38,7 +47,7 @@ class EnvironmentDiscovery:
         return getattr(self._named, "status", None)
 
     async def load(self) -> Topology:
-        """Parse the variable, and ask the source that it names.
+        """Return the topology of the variable, or of the source that it names.
 
         Raises:
             InvalidTopology: The variable is missing or malformed.

@@ -39,6 +39,7 @@ class FileDiscovery:
         if not isinstance(path, str | os.PathLike) or not str(path):
             raise InvalidArgument("path", f"the path of a file is required, not {path!r}")
         self.path = Path(path)
+        """Path of the file."""
         self.status = SourceStatus(str(self.path))
         """Freshness of the topology. Its age begins when the file cannot be read or parsed."""
         self._poll = positive_seconds(poll, "poll")
@@ -46,7 +47,11 @@ class FileDiscovery:
         self._loads: Handover[Stamp] = Handover()
 
     async def load(self) -> Topology:
-        """Read the file. Raises `InvalidTopology` if the file cannot be read, or is malformed, and then names the line."""
+        """Return the topology of the file.
+
+        Raises:
+            InvalidTopology: The file cannot be read, or is malformed. The error names the line then.
+        """
         self.status.reset()
         stamp = self._stamp()
         topology = self._read(stamp)

@@ -41,7 +41,7 @@ class NodeSource(Protocol):
     """Source of the nodes of one zone."""
 
     async def nodes(self) -> FoundNodes:
-        """Look the nodes up. Any exception counts as a failure, an empty answer too."""
+        """Return the nodes of the zone. Any exception counts as a failure, and so does an answer without nodes."""
         ...
 
 
@@ -50,9 +50,11 @@ class LookupZone:
     """A zone whose nodes are looked up."""
 
     name: str
+    """Name of the zone."""
     sources: tuple[NodeSource | Endpoint, ...]
     """Sources of its nodes, and nodes that never change."""
     mode: Mode = Mode.READ_WRITE
+    """Use of the zone."""
 
     def __post_init__(self) -> None:
         known = isinstance(self.sources, tuple) and all(
@@ -99,7 +101,7 @@ class LookupDiscovery(PolledDiscovery):
         self._known: dict[str, tuple[Endpoint, ...]] = {}
 
     async def look(self) -> Look:
-        """Look all zones up. A zone whose lookup fails keeps its last nodes, or is down if it has none.
+        """Return all zones, looked up now. A zone whose lookup fails keeps its last nodes, or is down if it has none.
 
         Raises:
             DiscoveryError: No zone that clients read is known.

@@ -24,6 +24,7 @@ class Look(NamedTuple):
     """Result of one look at a source."""
 
     topology: Topology
+    """Zones and nodes that the source has now."""
     pause: float | None = None
     """Seconds until the next look. If None, the interval of the source applies."""
     error: DiscoveryError | None = None
@@ -60,7 +61,7 @@ class PolledDiscovery:
         self._loads: Handover[float] = Handover()  # with the pause until the next look
 
     async def look(self) -> Look:
-        """Ask the source. Any exception counts as a failure of the source."""
+        """Return what the source has now. Any exception counts as a failure of the source."""
         raise NotImplementedError
 
     async def load(self) -> Topology:

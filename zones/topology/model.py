@@ -23,6 +23,7 @@ class Mode(enum.StrEnum):
     """Use of a zone."""
 
     READ_WRITE = parsing.READ_WRITE
+    """The zone receives all writes and serves reads."""
     WRITE_ONLY = parsing.WRITE_ONLY
     """The zone receives all writes, serves no reads, and never counts. A zone that is being filled has this mode."""
     STANDBY = parsing.STANDBY
@@ -44,9 +45,11 @@ class Endpoint:
     host: str
     """Host name, IPv4 or IPv6 address. Empty for a unix socket."""
     port: int
+    """Port. 0 for a unix socket."""
     path: str
     """Path of a unix socket. Empty otherwise."""
     label: str
+    """Name that places the keys of the node on the ring. Unique within its zone."""
 
     def __post_init__(self) -> None:
         if not all(isinstance(part, str) for part in (self.host, self.path, self.label)):
@@ -95,8 +98,11 @@ class Zone:
     """A failure domain with one full copy of the data, spread over its nodes."""
 
     name: str
+    """Name of the zone. Clients of one cache use the same names."""
     nodes: tuple[Endpoint, ...]
+    """Nodes that share the keys, at least one."""
     mode: Mode = Mode.READ_WRITE
+    """Use of the zone."""
     location: str | None = None
     """Name of the availability zone, if the zone has another name. Two sets of zones in the same places need two names."""
 
@@ -124,6 +130,7 @@ class Topology:
     """All zones of a cache. Clients can read at least one of them."""
 
     zones: tuple[Zone, ...]
+    """Zones, at least one of which is read-write."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.zones, tuple) or not all(isinstance(zone, Zone) for zone in self.zones):
@@ -186,7 +193,11 @@ class Topology:
             raise InvalidTopology("zones", f"{source}: {error.problem}") from error
 
     def zone(self, name: str) -> Zone | None:
-        """Return the zone of this name, or None."""
+        """Return the zone of a name, or None if there is none.
+
+        Args:
+            name: Name of the zone.
+        """
         return next((zone for zone in self.zones if zone.name == name), None)
 
     @property

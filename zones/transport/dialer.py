@@ -31,7 +31,15 @@ class Dialer(Protocol):
     """
 
     async def __call__(self, endpoint: Endpoint, factory: Callable[[], AnyProtocol]) -> AnyProtocol:
-        """Connect `factory()` to the endpoint, and return it. Raises `OSError`."""
+        """Connect a protocol to the endpoint, and return it.
+
+        Args:
+            endpoint: Node to connect to.
+            factory: Function that makes the protocol of asyncio.
+
+        Raises:
+            OSError: The connect failed.
+        """
         ...
 
 
@@ -52,9 +60,16 @@ class SocketDialer:
         self._resolver = Resolver()
 
     async def __call__(self, endpoint: Endpoint, factory: Callable[[], AnyProtocol]) -> AnyProtocol:
-        """Connect over TCP or a unix socket. A host name is looked up on each connect, and all of its addresses are tried.
+        """Connect a protocol over TCP or a unix socket, and return it.
 
-        Raises `OSError`, `ssl.SSLError` among them.
+        A host name is looked up on each connect, and all of its addresses are tried.
+
+        Args:
+            endpoint: Node to connect to.
+            factory: Function that makes the protocol of asyncio.
+
+        Raises:
+            OSError: The connect failed. `ssl.SSLError` is among them.
         """
         if endpoint == NOT_FOUND:
             raise OSError("the zone was not found yet")
@@ -70,7 +85,14 @@ class SocketDialer:
         return connection
 
     async def addresses(self, endpoint: Endpoint) -> frozenset[tuple[str, int]]:
-        """Look up the addresses that the endpoint's host has now, with the port. Raises `OSError`."""
+        """Return the addresses that the endpoint's host has now, with the port.
+
+        Args:
+            endpoint: Node with a host name.
+
+        Raises:
+            OSError: The lookup failed.
+        """
         return frozenset((address[0], address[1]) for _, address in await self._resolver(endpoint.host, endpoint.port))
 
 

@@ -33,7 +33,13 @@ class ConnectionLimits:
     EVCache moves reads once five wait on a node, whatever their age. A pipeline often has more than five."""
 
     def refusal(self, pending: int, queued_bytes: int, node: str) -> QueueFull:
-        """Return the error for a request behind this number of requests and bytes."""
+        """Return the error for a request that may not wait.
+
+        Args:
+            pending: Number of requests that wait already.
+            queued_bytes: Number of bytes that wait to be sent.
+            node: Label of the node.
+        """
         if queued_bytes >= self.max_queued_bytes:
             return QueueFull(f"{queued_bytes} bytes are waiting to be sent already", node)
         return QueueFull(f"{pending} requests are waiting already", node)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from evcache.zones.admin.key_list import ListedKey, parse_metadump
-from evcache.zones.admin.session import open_session
+from evcache.zones.admin.session import AdminSession, open_session
 from evcache.zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable, ServerError, Unsupported
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.testing import FakeMemcached
@@ -79,6 +79,34 @@ def test_the_list_of_keys_has_each_key_once(number):
     assert sorted(item.key for item in found) == sorted(b"ns:%d" % place for place in range(number))
     assert all(item.flags == 5 and 0 <= item.expires_at - time.time() <= 101 for item in found)
     assert version == "1.6.38", "the session answers after a list"
+
+
+LIST = b"key=a exp=-1 la=1 cas=1 fetch=no cls=1 size=64\nkey=b exp=-1 la=1 cas=2 fetch=no cls=1 size=64\nEND\r\n"
+
+
+class Wire:
+    """Transport that drops what is written."""
+
+    def write(self, data):
+        pass
+
+
+@pytest.mark.parametrize("place", range(len(LIST)))
+def test_the_list_of_keys_may_arrive_in_any_pieces(place):
+    async def main():
+        reader = asyncio.StreamReader()
+        session = AdminSession("node", reader, Wire(), 5.0)
+        pieces = []
+        listing = asyncio.create_task(session.list_keys(pieces.append))
+        reader.feed_data(LIST[:place])
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not listing.done()
+        reader.feed_data(LIST[place:])
+        await listing
+        assert b"".join(pieces) == LIST
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

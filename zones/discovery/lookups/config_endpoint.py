@@ -82,7 +82,7 @@ class ConfigEndpoint:
         return f"ConfigEndpoint({self._endpoint.address!r})"
 
     async def nodes(self) -> FoundNodes:
-        """Ask the endpoint for the nodes.
+        """Return the nodes that the endpoint names.
 
         A node has its host name as address and label, because names stay the same while nodes are replaced. If a node has no
         name, its IP address stands in. Cancellation closes the connection.

@@ -70,6 +70,7 @@ class DnsLookup:
             InvalidArgument: dnspython is not installed, or the resolver has a wrong type.
         """
         self.text = text
+        """The text of the constructor."""
         self._form = _parse(text)
         try:
             from evcache.zones.discovery.lookups.dns_queries import DnsQueries, check_resolver  # noqa: PLC0415  # the extra `dns`

@@ -189,7 +189,11 @@ class FakeMemcached:
         self._alive = True
 
     async def start_unix(self, path: str) -> None:
-        """Listen on a unix socket, which stop() and kill() remove."""
+        """Listen on a unix socket, which stop() and kill() remove.
+
+        Args:
+            path: Path of the socket.
+        """
         self._check_not_listening()
         loop = asyncio.get_running_loop()
         serial = self._serial
@@ -223,7 +227,14 @@ class FakeMemcached:
     # --- in memory -------------------------------------------------------------------------------------------------
 
     async def connect(self, protocol_factory: Callable[[], _AnyProtocol]) -> tuple[asyncio.Transport, _AnyProtocol]:
-        """Connect like loop.create_connection, without a socket. ConnectionRefusedError after stop()."""
+        """Connect like loop.create_connection, without a socket, and return the transport and the protocol.
+
+        Args:
+            protocol_factory: Function that makes the protocol of the client.
+
+        Raises:
+            ConnectionRefusedError: The server was stopped.
+        """
         loop = asyncio.get_running_loop()
         if not self._alive:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "the server is not running")
@@ -248,7 +259,11 @@ class FakeMemcached:
         self._alive = True
 
     def forget(self, connection: MemoryTransport | SocketConnection) -> None:
-        """Remove a connection that has ended. Called by the connection."""
+        """Remove a connection that has ended. Called by the connection.
+
+        Args:
+            connection: The connection.
+        """
         if isinstance(connection, MemoryTransport):
             self._memory.discard(connection)
         else:
@@ -267,7 +282,11 @@ class FakeMemcached:
     # --- inside ----------------------------------------------------------------------------------------------------
 
     def adopt(self, connection: SocketConnection) -> None:
-        """Add a new connection. Called by the connection."""
+        """Add a new connection. Called by the connection.
+
+        Args:
+            connection: The connection.
+        """
         full = self._is_full()
         self._sockets.add(connection)
         self._count_connection()

@@ -24,6 +24,14 @@ class FaultProxy:
     """
 
     def __init__(self, target: str) -> None:
+        """Make a proxy without a socket.
+
+        Args:
+            target: Address of the server, "host:port".
+
+        Raises:
+            ValueError: The target has another form.
+        """
         host, _, port = target.rpartition(":")
         if not host or not port.isdecimal():
             raise ValueError(f"target {target!r} is not host:port")
@@ -144,26 +152,44 @@ class FaultProxy:
 
         Bytes are counted over all connections, and the one that gets the last byte is closed. 0 closes the first that would
         get a reply. The server has then executed the request, and no byte of its reply arrives.
+
+        Args:
+            reply_bytes: Number of further bytes.
         """
         self._replies.cut = Cut(reply_bytes, reset=False)
 
     def reset_after(self, reply_bytes: int) -> None:
-        """Reset one connection, where cut_after() closes it. Replaces a planned cut_after()."""
+        """Reset one connection, where cut_after() closes it. Replaces a planned cut_after().
+
+        Args:
+            reply_bytes: Number of further bytes.
+        """
         self._replies.cut = Cut(reply_bytes, reset=True)
 
     def cut_requests_after(self, request_bytes: int) -> None:
         """Close one connection by end of stream on both sides after this number of further request bytes.
 
         Bytes are counted as for cut_after(). 0 closes the first that would send a request, before the server gets it.
+
+        Args:
+            request_bytes: Number of further bytes.
         """
         self._requests.cut = Cut(request_bytes, reset=False)
 
     def inject(self, data: bytes) -> None:
-        """Send these bytes directly before the next reply bytes of any connection."""
+        """Send bytes directly before the next reply bytes of any connection.
+
+        Args:
+            data: Bytes to send.
+        """
         self._replies.injected.append(data)
 
     async def drop_connections(self, *, reset: bool = False) -> None:
-        """Close all open connections, by end of stream or reset. Held bytes are lost. Returns when all are closed."""
+        """Close all open connections. Held bytes are lost. Returns when all are closed.
+
+        Args:
+            reset: True to reset them. False to close them by end of stream.
+        """
         for connection in self._open.values():
             connection.end(reset=reset)
         if self._open:

@@ -1,0 +1,1 @@
+"""Copies of items from zone to zone, and comparisons of two zones."""

@@ -1,0 +1,1 @@
+"""Commands that compare zones and copy items between them."""
