@@ -190,8 +190,17 @@ def _waiting(command: Callable[..., None]) -> Callable[..., None]:
 def set_(target: Target, key: str, value: str, ttl: float | None, wait: float, *, json_value: bool) -> None:
     """Store VALUE under KEY in all zones.
 
-    Exit status 0: the required zones have it; 1: too few zones have it; 3: no zone could be reached.
-    """
+    The report names each zone that missed the write. Hints end with the command, so a zone that is down gets the write only
+    with --wait, if it returns in that time.
+
+    \b
+    Examples:
+        evcache set user:42 Ada
+        evcache set user:42 '{"name": "Ada"}' --json-value --ttl 3600
+        evcache set user:42 Ada --wait 60
+
+    Exit status 0: the required zones have it; 1: too few zones have it; 3: no zone answered.
+    """  # noqa: D301  # click reads a backspace as: do not wrap the next paragraph
     stored = parse_json(value) if json_value else value
 
     async def write(cache: EVCache, level: Consistency) -> WriteResult:
@@ -206,8 +215,16 @@ def set_(target: Target, key: str, value: str, ttl: float | None, wait: float, *
 def delete(target: Target, key: str, wait: float) -> None:
     """Delete KEY in all zones.
 
-    Exit status 0: it is absent in the required zones; 1: in too few zones; 3: no zone could be reached.
-    """
+    The report names each zone that missed the delete, and that may still serve the value.
+
+    \b
+    Examples:
+        evcache delete user:42
+        evcache delete user:42 --wait 60
+        evcache delete user:42 --consistency quorum --json
+
+    Exit status 0: it is absent in the required zones; 1: in too few zones; 3: no zone answered.
+    """  # noqa: D301  # click reads a backspace as: do not wrap the next paragraph
 
     async def write(cache: EVCache, level: Consistency) -> WriteResult:
         return await cache.delete(key, consistency=level, timeout=target.timeout)

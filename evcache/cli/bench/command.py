@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from typing import Any
@@ -16,6 +15,7 @@ from evcache.admin.bench.record import Record
 from evcache.admin.bench.report import bench_report, plan_report
 from evcache.admin.bench.run import Bench
 from evcache.cli.bench.view import LiveScreen, PlainScreen, Screen, plan_lines, report_lines
+from evcache.cli.numbers import FiniteRange
 from evcache.cli.open_cluster import open_cluster
 from evcache.cli.output import is_live, to_json
 from evcache.cli.runner import BadUse, Status, Stopped, run, run_command
@@ -37,17 +37,6 @@ LARGEST_P99_MILLISECONDS = 60_000
 _DEFAULTS = Plan(run="")
 
 _LEVELS = "Number of zones that must answer a read and acknowledge a write. By default one, and all but one."
-
-
-class FiniteRange(click.FloatRange):
-    """Range of numbers. click compares only, so its ranges contain NaN."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number of a text."""
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
 
 
 def _with_target(command: Any) -> Any:
@@ -145,6 +134,7 @@ def bench(
 
     \b
     Examples:
+        evcache bench
         evcache bench --dry-run
         evcache bench --seconds 30 --rate 2000 --size 1000
         evcache bench --write-share 0.5 --consistency quorum --json
