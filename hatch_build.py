@@ -15,7 +15,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MODULE = "evcache.zones.transport.core._compiled"
-SOURCE = Path("evcache", "zones", "transport", "core", "_compiled.pyx")  # the sdist has the folder zones at this place only
+FOLDER = Path("zones", "transport", "core")
+SOURCE = FOLDER / "_compiled.pyx"
 MODULE_FILE = f"_compiled{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
@@ -32,7 +33,7 @@ class CoreBuildHook(BuildHookInterface):
             version: "standard", or "editable".
             build_data: What goes into the wheel, see hatchling's documentation.
         """
-        in_place = Path(self.root) / SOURCE.parent / MODULE_FILE
+        in_place = Path(self.root) / FOLDER / MODULE_FILE
         if version == "editable":
             in_place.unlink(missing_ok=True)  # an earlier build. Without a new one, it would run with newer Python code
         is_required = os.environ.get("EVCACHE_REQUIRE_CORE", "") not in {"", "0"}
@@ -54,7 +55,7 @@ class CoreBuildHook(BuildHookInterface):
         if version == "editable":
             shutil.copyfile(built, in_place)
         else:
-            build_data["force_include"][str(built)] = f"{SOURCE.parent.as_posix()}/{MODULE_FILE}"
+            build_data["force_include"][str(built)] = f"evcache/{FOLDER.as_posix()}/{MODULE_FILE}"
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
@@ -77,7 +78,8 @@ def compile_core(root: Path, scratch: Path) -> Path:
 
     # Without debug information the module has a tenth of the size.
     extension = Extension(MODULE, [str(root / SOURCE)], extra_compile_args=["-g0"])
-    modules = cythonize([extension], build_dir=str(scratch / "c"), include_path=[str(root)], quiet=True)
+    cache = os.environ.get("CYTHON_CACHE_DIR") or False  # Cython reads the variable only if its caller enables the cache
+    modules = cythonize([extension], build_dir=str(scratch / "c"), include_path=[str(root)], cache=cache, quiet=True)
     distribution = Distribution({"name": "evcache", "ext_modules": modules})
     command = distribution.get_command_obj("build_ext")
     command.build_lib = str(scratch / "lib")

@@ -1,17 +1,24 @@
-"""The installed package: it owns the import name `evcache` alone, in each form in which it can be installed."""
+"""The packages: what the sdist and the wheel hold, and that each form of installation owns the import name `evcache` alone."""
 
+import email
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
+import tarfile
+import tomllib
 import venv
-from pathlib import Path
+import zipfile
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from evcache.zones.transport.core.selected import COMPILED
 
 CHECKOUT = Path(__file__).parents[1]
+NOT_PACKED = [".git", *(line.rstrip("/") for line in (CHECKOUT / ".gitignore").read_text("utf-8").split())]
 FORMS = ["wheel", "editable"]  # the wheel is built from the sdist
 
 # A service whose own module has the name of one of the folders of the repository.
@@ -40,49 +47,195 @@ def run(*command, cwd, check=True, **variables):
     return done
 
 
-def pip(python, *arguments, cwd, **variables):
-    return run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments, cwd=cwd, **variables)
+def pip(builder, environment, *arguments, cwd):
+    """Install into an environment, which need not have a pip."""
+    command = [builder, "-m", "pip", "--disable-pip-version-check", "--python", environment]
+    return run(*command, "install", "--quiet", *arguments, cwd=cwd)
 
 
-def new_environment(folder):
-    venv.create(folder, with_pip=True)
-    return folder / "bin" / "python"
+def run_builder(builder, *arguments, **options):
+    """Run a module or code that builds. The C code is shared, and is not optimized, which takes most of the time of a build."""
+    options = {"CFLAGS": "-O0", "CYTHON_CACHE_DIR": str(builder.parents[1] / "cython")} | options
+    return run(builder, *arguments, **options)
 
 
-@pytest.fixture(scope="module")
-def builder(tmp_path_factory):
-    """The interpreter of an environment that builds packages."""
-    folder = tmp_path_factory.mktemp("builder")
-    python = new_environment(folder / "venv")
-    pip(python, "build", cwd=folder)
-    return python
+def build(builder, source, folder, *form, **options):
+    """Build packages in the environment of the builder, which has exactly what an isolated build would have."""
+    arguments = ["-m", "build", "--no-isolation", "--outdir", folder, *form, source]
+    return run_builder(builder, *arguments, cwd=folder, **options)
 
 
-@pytest.fixture(scope="module")
-def wheel(builder, tmp_path_factory):
-    """A wheel that is built from the sdist, as package indexes have it."""
-    folder = tmp_path_factory.mktemp("dist")
-    run(builder, "-m", "build", "--outdir", folder, CHECKOUT, cwd=folder)
+EDITABLE = "import build, sys; build.ProjectBuilder(sys.argv[1]).build('editable', sys.argv[2])"
+
+
+def build_editable(builder, source, folder, **variables):
+    """Build the wheel that `pip install --editable` installs."""
+    run_builder(builder, "-c", EDITABLE, source, folder, cwd=folder, **variables)
     (built,) = folder.glob("*.whl")
     return built
 
 
 @pytest.fixture(scope="module")
+def builder(tmp_path_factory):
+    """The interpreter of an environment that builds packages: it has the build requirements of the project."""
+    folder = tmp_path_factory.mktemp("builder")
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv" / "bin" / "python"
+    requirements = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
+    pip(python, python, "build", *requirements, cwd=folder)
+    return python
+
+
+@pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """A copy of the checkout: an editable install writes the core into it, and other workers import the real one."""
-    unwanted = shutil.ignore_patterns(".git", ".venv", "*.so", "__pycache__", ".*_cache", ".hypothesis")
+    unwanted = shutil.ignore_patterns(*NOT_PACKED)
     return shutil.copytree(CHECKOUT, tmp_path_factory.mktemp("copy") / "checkout", symlinks=True, ignore=unwanted)
 
 
-@pytest.fixture(scope="module", params=FORMS)
-def python(request, wheel, checkout, tmp_path_factory):
-    """The interpreter of a fresh environment that has evcache and pytest, and nothing else that was asked for."""
-    folder = tmp_path_factory.mktemp(request.param)
-    python = new_environment(folder / "venv")
-    required = {} if COMPILED is None else {"EVCACHE_REQUIRE_CORE": "1"}  # a compile error fails here, with its reason
-    package = ["--editable", checkout] if request.param == "editable" else [wheel]
-    pip(python, *package, "pytest", cwd=folder, **required)
+# A compile error fails a build, with its reason.
+REQUIRED = {} if COMPILED is None else {"EVCACHE_REQUIRE_CORE": "1"}
+
+
+@pytest.fixture(scope="module")
+def packages(builder, checkout, tmp_path_factory):
+    """A folder with an sdist, and a wheel that is built from it, as package indexes have them."""
+    folder = tmp_path_factory.mktemp("dist")
+    build(builder, checkout, folder, **REQUIRED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sdist(packages):
+    (built,) = packages.glob("*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(packages):
+    (built,) = packages.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def dependencies(builder, wheel, tmp_path_factory):
+    """A folder of modules: what pip installs for the wheel, and pytest. Environments share it."""
+    folder = tmp_path_factory.mktemp("dependencies")
+    venv.create(folder / "venv")
+    python = folder / "venv" / "bin" / "python"
+    pip(builder, python, wheel, "pytest", cwd=folder)
+    run(builder, "-m", "pip", "--python", python, "uninstall", "--quiet", "--yes", "evcache", cwd=folder)
+    return site_packages(python)
+
+
+def site_packages(python):
+    (folder,) = python.parents[1].glob("lib/python*/site-packages")
+    return folder
+
+
+def new_environment(builder, folder, package, dependencies):
+    """Return the interpreter of a fresh environment that has the package, its dependencies and pytest."""
+    venv.create(folder / "venv")
+    python = folder / "venv" / "bin" / "python"
+    (site_packages(python) / "dependencies.pth").write_text(f"{dependencies}\n", "utf-8")
+    pip(builder, python, "--no-deps", package, cwd=folder)
     return python
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def python(request, builder, dependencies, tmp_path_factory):
+    """The interpreter of an environment that has evcache in one of its forms."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "wheel":
+        package = request.getfixturevalue("wheel")
+    else:
+        package = build_editable(builder, request.getfixturevalue("checkout"), folder, **REQUIRED)
+    return new_environment(builder, folder, package, dependencies)
+
+
+# --- contents -----------------------------------------------------------------------------------------------------------
+
+
+def members(sdist):
+    """The paths of all files and links below the folder of the sdist, in its order."""
+    with tarfile.open(sdist) as archive:
+        return [PurePosixPath(*PurePosixPath(member.name).parts[1:]) for member in archive]
+
+
+def files_and_links(folder):
+    """The paths of all files and links that git does not ignore, relative to the folder."""
+    found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
+    return {
+        PurePosixPath(path) for path in found if not any(fnmatch(part, name) for part in path.parts for name in NOT_PACKED)
+    }
+
+
+def test_the_sdist_has_every_file_of_the_checkout(sdist, checkout):
+    """Once each, so that a patch of a distributor has one place. hatchling adds PKG-INFO."""
+    expected = files_and_links(checkout) | {PurePosixPath("PKG-INFO")}
+    assert PurePosixPath("evcache/zones") in expected
+    assert sorted(members(sdist)) == sorted(expected)
+
+
+def test_an_sdist_of_an_unpacked_sdist_is_the_same_file(builder, sdist, tmp_path):
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    assert (unpacked / "evcache" / "zones" / "errors.py").samefile(unpacked / "zones" / "errors.py")
+    assert os.access(unpacked / ".ci" / "run", os.X_OK)
+    again = tmp_path / "again"
+    again.mkdir()
+    build(builder, unpacked, again, "--sdist")
+    assert (again / sdist.name).read_bytes() == sdist.read_bytes()
+
+
+def test_the_wheel_has_modules_types_and_the_license(wheel):
+    names = [PurePosixPath(name) for name in zipfile.ZipFile(wheel).namelist()]
+    assert len(names) == len(set(names))
+    information, package = sorted({name.parts[0] for name in names}, key=len, reverse=True)
+    assert (package, information) == ("evcache", f"{'-'.join(wheel.name.split('-')[:2])}.dist-info")
+    assert {name.suffix for name in names if name.parts[0] == package} <= {".py", ".pyi", ".so", ".typed"}
+    assert PurePosixPath(information, "licenses", "LICENSE") in names
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (path,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    return email.message_from_string(archive.read(path).decode())
+
+
+LINK = re.compile(r"\]\(([^)]+)\)|^\[[^\]]+\]:\s*(\S+)|(?:href|src)=\"([^\"]+)", re.MULTILINE)
+
+
+def links(text):
+    return ["".join(found) for found in LINK.findall(text)]
+
+
+def test_every_form_of_link_is_found():
+    text = '[a](docs/a.md#b) ![c](c.png)\n<a href="d.md">\n[e]: e.md\n'
+    assert links(text) == ["docs/a.md#b", "c.png", "d.md", "e.md"]
+
+
+def test_links_of_the_description_lead_to_files_of_the_tag(metadata):
+    """A package index shows the README, and has none of the other files."""
+    repository = dict(line.split(", ") for line in metadata.get_all("Project-URL"))["Repository"]
+    tag = f"{repository}/blob/v{metadata['Version']}/"
+    found = links(metadata.get_payload())
+    assert [link for link in found if not link.startswith("https://")] == []
+    ours = [link.removeprefix(tag) for link in found if link.startswith(repository)]
+    assert ours == [link for link in links((CHECKOUT / "README.md").read_text("utf-8")) if ":" not in link]
+    assert len(ours) > 20
+    assert [path for path in ours if not (CHECKOUT / path.partition("#")[0]).is_file()] == []
+
+
+def test_pages_of_the_project_belong_to_its_repository(metadata):
+    pages = dict(line.split(", ") for line in metadata.get_all("Project-URL"))
+    assert pages.keys() == {"Homepage", "Documentation", "Repository", "Changelog", "Issues"}
+    assert [page for page in pages.values() if not page.startswith(pages["Repository"])] == []
+
+
+# --- installations ------------------------------------------------------------------------------------------------------
 
 
 def write(folder, files):
@@ -129,9 +282,11 @@ def test_the_typed_marker_and_every_module_are_installed(python, tmp_path):
     assert marks == "True True"
 
 
-def test_the_program_runs(python, tmp_path):
-    """Without its extra it names the extra."""
-    done = run(python.parent / "evcache", "--version", cwd=tmp_path, check=False)
+@pytest.mark.parametrize("command", [["bin/evcache"], ["bin/python", "-m", "evcache"]], ids=" ".join)
+def test_the_program_names_its_missing_extra(python, tmp_path, command):
+    program, *arguments = command
+    done = run(python.parents[1] / program, *arguments, "--version", cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
     assert "pip install evcache[cli]" in done.stderr
 
 
@@ -146,29 +301,28 @@ def test_the_compiled_core_is_installed_and_the_environment_selects_it(python, t
     assert run(python, "-c", CORE, cwd=tmp_path, **variables).stdout == f"{core}\n"
 
 
-def test_without_a_compiler_the_package_is_pure_and_says_so(builder, tmp_path):
-    done = run(builder, "-m", "build", "--wheel", "--outdir", tmp_path, CHECKOUT, cwd=tmp_path, **NO_COMPILER)
+def test_without_a_compiler_the_package_is_pure_and_says_so(builder, checkout, dependencies, tmp_path):
+    done = build(builder, checkout, tmp_path, "--wheel", **NO_COMPILER)
     (built,) = tmp_path.glob("*.whl")
     assert built.name.endswith("-py3-none-any.whl")
     assert "without its compiled core" in done.stdout + done.stderr
-    python = new_environment(tmp_path / "venv")
-    pip(python, built, cwd=tmp_path)
+    python = new_environment(builder, tmp_path, built, dependencies)
     assert run(python, "-c", CORE, cwd=tmp_path).stdout == "pure\n"
 
 
-def test_an_editable_installation_without_a_compiler_keeps_no_earlier_core(checkout, tmp_path):
+def test_an_editable_installation_without_a_compiler_keeps_no_earlier_core(builder, checkout, dependencies, tmp_path):
     """An earlier core would run with newer Python code."""
     earlier = checkout / "zones/transport/core" / f"_compiled{sysconfig.get_config_var('EXT_SUFFIX')}"
     earlier.write_bytes(b"an earlier core")
-    python = new_environment(tmp_path / "venv")
-    pip(python, "--editable", checkout, cwd=tmp_path, **NO_COMPILER)
+    package = build_editable(builder, checkout, tmp_path, **NO_COMPILER)
     assert not earlier.exists()
+    python = new_environment(builder, tmp_path, package, dependencies)
     assert run(python, "-c", CORE, cwd=tmp_path).stdout == "pure\n"
 
 
 @pytest.mark.parametrize("why_not", [NO_COMPILER, {"EVCACHE_PURE": "1"}], ids=["no compiler", "left out"])
-def test_a_required_core_that_is_not_built_is_an_error(builder, tmp_path, why_not):
+def test_a_required_core_that_is_not_built_is_an_error(builder, checkout, tmp_path, why_not):
     variables = why_not | {"EVCACHE_REQUIRE_CORE": "1"}
-    done = run(builder, "-m", "build", "--wheel", "--outdir", tmp_path, CHECKOUT, cwd=tmp_path, check=False, **variables)
+    done = build(builder, checkout, tmp_path, "--wheel", check=False, **variables)
     assert done.returncode != 0
     assert list(tmp_path.glob("*.whl")) == []

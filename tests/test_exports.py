@@ -147,6 +147,10 @@ NOT_OURS = {
     *("InitVar", "IntEnum", "NamedTuple", "OrderedDict", "RootModel", "StrEnum", "TypedDict"),
     *("AmazonElastiCache", "AvailabilityZone", "HttpPutResponseHopLimit"),
     *("MessagePack", "OpenTelemetry", "ParentBased", "TestClient", "TraceIdRatioBased", "TracerProvider"),
+    *("ClientException", "ValidationException"),  # aiomcache, as the three below: pages for users of these libraries
+    *("JsonSerializer", "OptimisticLock", "PickleSerializer", "RedLock", "SimpleMemoryCache"),  # aiocache
+    *("HashClient", "MemcacheClientError", "MemcacheIllegalInputError", "MemcacheServerError", "PooledClient"),  # pymemcache
+    *("DataError", "ResponseError"),  # redis-py
 }
 
 

@@ -6,7 +6,7 @@ import logging
 
 import click
 
-from evcache.cli import check, explain, get, up, write_commands
+from evcache.cli import check, doctor, explain, get, up, write_commands
 from evcache.cli.bench.command import bench
 from evcache.cli.copying.compare import compare
 from evcache.cli.copying.warm import warm
@@ -25,7 +25,7 @@ def evcache() -> None:
 
     \b
         0    success
-        1    negative result: a miss, a write that too few zones have, a problem that `check` found
+        1    negative result: a miss, a write that too few zones have, a fault that `check` or `doctor` found
         2    an argument cannot be used; nothing was sent
         3    no zone answered, or none can be read
         128  plus the number of the signal that stopped the command
@@ -37,7 +37,7 @@ def evcache() -> None:
 
 
 _OF_KEYS = (get.get, write_commands.set_, write_commands.delete, explain.explain)
-_OF_ZONES = (check.check, compare, warm, bench)
+_OF_ZONES = (check.check, doctor.doctor, bench, compare, warm)
 _OF_THIS_MACHINE = (up.up, demo)
 
 for _command in (*_OF_KEYS, *_OF_ZONES, *_OF_THIS_MACHINE):

@@ -1,7 +1,8 @@
 """Lists of the keys of a server: the lines that `lru_crawler metadump` and `stats cachedump` print. No I/O.
 
 `metadump` lists all keys. It needs memcached 1.4.31 and is refused by servers run with `-X`, by proxies and by some managed
-services. `cachedump` lists at most two megabytes of the most recently used keys, which is enough for a sample.
+services. `cachedump` lists at most two megabytes of keys, which is enough for a sample. It lists the COLD part of
+the LRU only. Items are there about a second after they were stored, four in five of them (measured on 1.6.18 and 1.6.38).
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ A list of keys takes seconds, and a server prints it while its crawler is locked
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,7 +27,9 @@ LIST_SILENCE_SECONDS = 10.0
 
 _ENDS_OF_LIST = (b"\n%b\r\n" % END_OF_LIST, b"\n%b\n" % END_OF_LIST)
 _UNAUTHENTICATED = "CLIENT_ERROR unauthenticated"
+_TOO_MANY = "ERROR Too many open connections"
 _ERRORS = ("ERROR", "CLIENT_ERROR", "SERVER_ERROR")
+_CAS = re.compile(r"^ME .* cas=(\d+)")
 
 
 class AdminSession:
@@ -63,10 +66,14 @@ class AdminSession:
         """Log in if the server asks for it.
 
         Raises:
-            NodeUnavailable: The server asks for a login and there is none, or the login was refused.
+            NodeUnavailable: The server asks for a login and there is none, or the login was refused. Or it has too many
+                connections.
             NodeError: The server did not answer.
         """
-        if not (await self._question(requests.VERSION)).startswith(_UNAUTHENTICATED):
+        first = await self._question(requests.VERSION)
+        if first.startswith(_TOO_MANY):
+            raise NodeUnavailable(f"the server refuses connections: {first}", self._node)
+        if not first.startswith(_UNAUTHENTICATED):
             return
         if auth is None:
             raise NodeUnavailable("the server asks for a login (unauthenticated)", self._node)
@@ -130,6 +137,25 @@ class AdminSession:
         longest = max(map(len, of_classes), default=0)
         in_turn = [keys[place] for place in range(longest) for keys in of_classes if place < len(keys)]
         return in_turn[:limit]
+
+    async def cas_numbers(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        """Return the CAS of those keys that the server holds. It is no use of the items, and takes no lease.
+
+        Args:
+            keys: Keys without spaces and control characters.
+
+        Raises:
+            ServerError: The server refuses.
+            NodeError: The server did not answer.
+        """
+        # `mg` would win the right to replace a stale item, and count as a hit or a miss.
+        self._transport.write(b"".join(b"me %b\r\n" % key for key in keys))
+        lines = [await self._line() for _ in keys]
+        refused = next((line for line in lines if line.startswith(_ERRORS)), None)
+        if refused is not None:
+            raise ServerError(refused, self._node)
+        found = {key: _CAS.search(line) for key, line in zip(keys, lines, strict=True)}
+        return {key: int(match[1]) for key, match in found.items() if match is not None}
 
     async def list_keys(self, write: Callable[[bytes], object]) -> None:
         """Pass the whole list of keys to `write`, in pieces that end anywhere. The lines are for `parse_metadump`.
@@ -216,6 +242,23 @@ async def open_session(endpoint: Endpoint, settings: NodeSettings) -> AsyncItera
         NodeUnavailable: The server cannot be connected to, or refuses the login.
         NodeError: The server did not answer.
     """
+    async with connect_session(endpoint, settings) as session:
+        await session.log_in(settings.auth)
+        yield session
+
+
+@asynccontextmanager
+async def connect_session(endpoint: Endpoint, settings: NodeSettings) -> AsyncIterator[AdminSession]:
+    """Open a connection without a login, and close it at the end of the block. Nothing is sent.
+
+    Args:
+        endpoint: The node.
+        settings: Dialer and `connect_timeout`, which also limits each reply.
+
+    Raises:
+        NodeTimeout: The server cannot be connected to in time.
+        NodeUnavailable: The server cannot be connected to.
+    """
     loop = asyncio.get_running_loop()
     made: list[tuple[asyncio.StreamReader, asyncio.StreamReaderProtocol]] = []
     transports: list[asyncio.WriteTransport] = []
@@ -234,9 +277,7 @@ async def open_session(endpoint: Endpoint, settings: NodeSettings) -> AsyncItera
             raise NodeTimeout(f"no connection in {settings.connect_timeout:g} s", endpoint.label) from None
         except OSError as error:
             raise NodeUnavailable(str(error) or type(error).__name__, endpoint.label) from error
-        session = AdminSession(endpoint.label, made[-1][0], transports[-1], settings.connect_timeout)
-        await session.log_in(settings.auth)
-        yield session
+        yield AdminSession(endpoint.label, made[-1][0], transports[-1], settings.connect_timeout)
     finally:
         for transport in transports:  # the dialer may have connected it, and been cancelled before it returned
             transport.abort()

@@ -35,11 +35,15 @@ class ServerStatistics:
     rejected_connections: int | None = None
     listen_disabled_num: int | None = None
     """Number of times that the server reached the limit of connections."""
+    reserved_fds: int | None = None
+    """File descriptors of the server's own, which count towards `max_connections`."""
     bytes_read: int | None = None
     bytes_written: int | None = None
     threads: int | None = None
     hash_is_expanding: int | None = None
     """1 while the hash table grows."""
+    hash_power_level: int | None = None
+    """Size of the hash table as a power of two."""
     lru_crawler_running: int | None = None
     """1 while the crawler runs, for example for a list of keys."""
 

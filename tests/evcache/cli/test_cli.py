@@ -195,6 +195,13 @@ def test_every_command_has_help():
         assert CliRunner().invoke(command_line, [*args, "--help"]).exit_code == 0
 
 
+def test_python_m_evcache_is_the_command():
+    with start("--version") as process:
+        output, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    assert output == CliRunner().invoke(command_line, ["--version"]).output
+
+
 # --- without the extra --------------------------------------------------------------------------------------------------
 
 
@@ -290,7 +297,7 @@ def test_bugs_keep_their_traceback():
 
 def start(*args):
     return subprocess.Popen(
-        [sys.executable, "-c", "from evcache.cli import main; main()", *args],
+        [sys.executable, "-m", "evcache", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

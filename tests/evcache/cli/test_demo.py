@@ -25,7 +25,7 @@ ZONES = ["eu-1a", "eu-1b", "eu-1c"]
 
 def start(*args):
     return subprocess.Popen(
-        [sys.executable, "-c", "from evcache.cli import main; main()", *args],
+        [sys.executable, "-m", "evcache", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -139,6 +139,27 @@ def test_a_sample_has_the_keys_used_last():
     assert len(every) == 100
 
 
+@pytest.mark.parametrize("version", ["1.6.18", "1.6.38"])
+def test_cas_numbers_are_those_of_present_items_and_no_read_is_counted(version):
+    async def work(session, server):
+        items(server, 2)
+        found = await session.cas_numbers([b"ns:1", b"ns:7", b"ns:0"])
+        return found, await session.statistics()
+
+    found, statistics = run(work, version=version)
+    assert found == {b"ns:1": 2, b"ns:0": 1}
+    assert (statistics.get_hits, statistics.get_misses) == (0, 0)
+
+
+def test_refused_cas_numbers_are_an_error_and_the_session_answers_afterwards():
+    async def work(session, _):
+        with pytest.raises(ServerError):
+            await session.cas_numbers([b"a", b"b"])
+        return await session.version()
+
+    assert run(work, serverless=True) == "1.6.38"
+
+
 def test_a_login_is_sent_to_a_server_that_asks_for_it():
     async def work(session, _):
         return (await session.statistics()).curr_items
