@@ -1,1 +1,4 @@
-"""Tools for operators. They work on zones and nodes, below the client, and know nothing of terminals."""
+"""Tools for operators, which know nothing of terminals.
+
+Most work on zones and nodes, below the client. `bench` uses a client.
+"""

@@ -34,8 +34,14 @@ def _without_keys(command: Any) -> Any:
 def check(target: Target, ordering: Literal["newest", "arrival"]) -> None:
     """Ask every node of every zone, and show which of them reply and which features they lack.
 
+    \b
+    Examples:
+        evcache check
+        evcache check --zones 'eu-1a=10.0.1.4:11211;eu-1b=10.0.2.4:11211' --local-zone eu-1a
+        evcache check --tls-ca ca.pem --timeout 5 --json
+
     Exit status 0: ready, without a problem; 1: ready, with a problem; 3: not ready, because no zone can be read.
-    """
+    """  # noqa: D301  # click reads a backspace as: do not wrap the next paragraph
     found = run_command(_check(target, ordering))
     click.echo(to_json(found) if target.as_json else "\n".join(lines(found)))
     raise SystemExit(status(found))

@@ -7,6 +7,7 @@ import logging
 import click
 
 from evcache.cli import check, doctor, explain, get, up, write_commands
+from evcache.cli.bench.command import bench
 from evcache.cli.copying.compare import compare
 from evcache.cli.copying.warm import warm
 from evcache.cli.demo.command import demo
@@ -36,7 +37,7 @@ def evcache() -> None:
 
 
 _OF_KEYS = (get.get, write_commands.set_, write_commands.delete, explain.explain)
-_OF_ZONES = (check.check, doctor.doctor, compare, warm)
+_OF_ZONES = (check.check, doctor.doctor, bench, compare, warm)
 _OF_THIS_MACHINE = (up.up, demo)
 
 for _command in (*_OF_KEYS, *_OF_ZONES, *_OF_THIS_MACHINE):

@@ -20,8 +20,14 @@ from evcache.results import Item
 def get(target: Target, key: str) -> None:
     """Print the value of KEY.
 
+    \b
+    Examples:
+        evcache get user:42
+        evcache get user:42 --namespace sessions --json
+        evcache get user:42 --consistency all
+
     Exit status 0: the value was printed; 1: there is no value; 3: too few zones answered.
-    """
+    """  # noqa: D301  # click reads a backspace as: do not wrap the next paragraph
 
     async def read() -> Item | None:
         async with make_client(target, Hooks()) as cache:

@@ -133,6 +133,10 @@ _NAMESPACE = click.option(
     help="Namespace of the cache, the prefix of its keys.",
 )
 
+_TIMEOUT = click.option(
+    "--timeout", type=float, default=TIMEOUT_SECONDS, show_default=True, help="Seconds for the operation."
+)
+
 
 def _file_option(name: str, variable: str, text: str) -> Callable[..., Any]:
     path = click.Path(exists=True, dir_okay=False)
@@ -179,7 +183,11 @@ def password_of(path: str | None) -> str | None:
 
 
 def targeted(
-    command: Callable[..., None], *, levels: str | None = READ_LEVELS, has_keys: bool = True
+    command: Callable[..., None],
+    *,
+    levels: str | None = READ_LEVELS,
+    has_keys: bool = True,
+    has_timeout: bool = True,
 ) -> Callable[..., None]:
     """Add the common options to a command. The command receives them as one argument, `target`.
 
@@ -187,6 +195,7 @@ def targeted(
         command: The command's function.
         levels: The help text of `--consistency`. If None, the command has no such option.
         has_keys: False for a command that uses no key. It has no option `--namespace`.
+        has_timeout: False for a command without the option `--timeout`.
     """
 
     def gathered(
@@ -194,7 +203,6 @@ def targeted(
         zones: str,
         local_zone: str | None,
         transport: TransportChoice,
-        timeout: float,
         as_json: bool,
         tls: bool,
         tls_ca: str | None,
@@ -203,6 +211,7 @@ def targeted(
         tls_name: str | None,
         user: str | None,
         password_file: str | None,
+        timeout: float = TIMEOUT_SECONDS,
         namespace: str = NO_NAMESPACE,
         consistency: str | None = None,
         **rest: Any,
@@ -245,7 +254,7 @@ def targeted(
             help="Protocol. auto: ask each node; classic: for proxies that close the connection when asked.",
         ),
         *_SECURITY,
-        click.option("--timeout", type=float, default=TIMEOUT_SECONDS, show_default=True, help="Seconds for the operation."),
+        *([_TIMEOUT] if has_timeout else []),
         click.option("--json", "as_json", is_flag=True, help="Print a JSON object."),
     ]
     if levels is not None:

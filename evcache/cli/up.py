@@ -53,7 +53,13 @@ def up(backend: BackendName, count: int, nodes: int) -> None:
     """Run zones on this machine until Ctrl-C or SIGTERM.
 
     The command prints environment variables for the other commands, and a short program.
-    """
+
+    \b
+    Examples:
+        evcache up
+        evcache up --zones 2 --nodes 3
+        evcache up --backend embedded
+    """  # noqa: D301  # click reads a backspace as: do not wrap the next paragraph
     names = [f"local-{letter}" for letter in string.ascii_lowercase[:count]]
     try:
         run(_stay_up(LocalZones(names, nodes_per_zone=nodes, backend=backend)))

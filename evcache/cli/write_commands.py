@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import click
 
 from evcache.cli.output import parse_json, to_json
-from evcache.cli.runner import Status, run_command
+from evcache.cli.runner import NoAnswer, Status, run_command
 from evcache.cli.target import Target, make_client, targeted
 from evcache.client import EVCache
 from evcache.consistency import Consistency
@@ -32,6 +32,13 @@ WAITING = CircuitLimits(longest_pause=1.0, probe_timeout=1.0)
 # Outcomes for which the client stores a hint. A zone that refused the write gets none.
 MAY_BE_DELIVERED = frozenset({Outcome.TIMEOUT, Outcome.UNAVAILABLE, Outcome.PENDING})
 DELIVERED: Mapping[HintEnd, Outcome] = {"delivered": Outcome.STORED, "superseded": Outcome.SUPERSEDED}
+UNDELIVERED: Mapping[HintEnd, str] = {
+    "refused": "its server keeps no versions, or refuses the write; repeat the command",
+    "expired": "a later delivery could undo a delete of another client; repeat the command",
+}
+
+# Below this, the report does not mention the wait.
+SHORTEST_WAIT_SECONDS = 0.05
 
 Write = Callable[[EVCache, Consistency], Awaitable[WriteResult]]
 
@@ -50,6 +57,17 @@ class Report:
     """Zones that may not have the write. The command does not deliver it after its end."""
     fell_short: tuple[Mode, ...] = ()
     """Modes of the sets of zones in which too few have the write."""
+    waited: float = 0.0
+    """Seconds for which the command waited for zones that missed the write. 0 if it did not wait."""
+    failed_deliveries: Mapping[str, HintEnd] = field(default_factory=dict)
+    """Reasons for which the write will not be delivered to zones that missed it, by zone."""
+    write_only: frozenset[str] = frozenset()
+    """Write-only zones, which serve no reads."""
+
+    @property
+    def is_answered(self) -> bool:
+        """True if any zone stored or refused the write."""
+        return not MAY_BE_DELIVERED.issuperset(self.zones.values())
 
 
 class ZoneProgress(Hooks):
@@ -89,6 +107,7 @@ def report(
     topology: Topology,
     level: Consistency,
     acknowledged: frozenset[Outcome],
+    waited: float = 0.0,
 ) -> Report:
     """Return the state of a write after its client was closed.
 
@@ -98,6 +117,7 @@ def report(
         topology: The zones, with their modes.
         level: The level that the command requires.
         acknowledged: Outcomes after which a zone has the write.
+        waited: Seconds for which the command waited for zones.
     """
     outcomes = dict(progress.outcomes)
     if result is not None:
@@ -114,21 +134,38 @@ def report(
         if members and len(having.intersection(zone.name for zone in members)) < level.required(len(members))
     )
     missed = [zone for zone in zones if zone not in having]
-    return Report(not fell_short, None if result is None else result.version, zones, missed, fell_short)
+    return Report(
+        not fell_short,
+        None if result is None else result.version,
+        zones,
+        missed,
+        fell_short,
+        waited,
+        failed_deliveries={zone: end for zone, end in progress.hint_ends.items() if zone in missed and end in UNDELIVERED},
+        write_only=frozenset(zone.name for zone in topology.zones if zone.mode is Mode.WRITE_ONLY),
+    )
 
 
 def lines(found: Report, wait: float) -> list[str]:
-    """Return the lines of a report. `wait`: seconds for which the command waits for zones."""
+    """Return the lines of a report. `wait`: the option, in seconds."""
     version = "" if found.version is None else f", version {found.version}"
     standby = "standby " if found.fell_short == (Mode.STANDBY,) else ""
     text = [f"done{version}" if found.met else f"not done: too few {standby}zones acknowledged"]
     width = max(map(len, found.zones))
     text += [f"  {zone:<{width}}  {outcome.value}" for zone, outcome in found.zones.items()]
-    if found.missed:
-        waited = f" after {wait:g} s of waiting" if wait else ""
-        text.append(f"missed by {', '.join(found.missed)}{waited}: reads from there may return the earlier value")
+    waited = f" after {found.waited:.1f} s of waiting" if found.waited >= SHORTEST_WAIT_SECONDS else ""
+    for zones, consequence in (
+        ([zone for zone in found.missed if zone not in found.write_only], "reads from there may return the earlier value"),
+        ([zone for zone in found.missed if zone in found.write_only], "write-only; the earlier value may remain there"),
+    ):
+        if zones:
+            text.append(f"missed by {', '.join(zones)}{waited}: {consequence}")
+    refused = [zone for zone in found.missed if found.zones[zone] is Outcome.NOT_STORED]
+    if refused:
+        text.append(f"refused by {', '.join(refused)}: too large for the server's items, or no memory is left")
+    text += [f"not delivered to {zone}: {UNDELIVERED[end]}" for zone, end in found.failed_deliveries.items()]
     if not wait and any(found.zones[zone] in MAY_BE_DELIVERED for zone in found.missed):
-        text.append("with --wait SECONDS the command delivers the write when the zones return")
+        text.append("with --wait SECONDS the command delivers the write when the zones return, if they keep versions")
     return text
 
 
@@ -153,8 +190,17 @@ def _waiting(command: Callable[..., None]) -> Callable[..., None]:
 def set_(target: Target, key: str, value: str, ttl: float | None, wait: float, *, json_value: bool) -> None:
     """Store VALUE under KEY in all zones.
 
-    Exit status 0: the required zones have it; 1: too few zones have it; 3: no zone could be reached.
-    """
+    The report names each zone that missed the write. Hints end with the command, so a zone that is down gets the write only
+    with --wait, if it returns in that time.
+
+    \b
+    Examples:
+        evcache set user:42 Ada
+        evcache set user:42 '{"name": "Ada"}' --json-value --ttl 3600
+        evcache set user:42 Ada --wait 60
+
+    Exit status 0: the required zones have it; 1: too few zones have it; 3: no zone answered.
+    """  # noqa: D301  # click reads a backspace as: do not wrap the next paragraph
     stored = parse_json(value) if json_value else value
 
     async def write(cache: EVCache, level: Consistency) -> WriteResult:
@@ -169,8 +215,16 @@ def set_(target: Target, key: str, value: str, ttl: float | None, wait: float, *
 def delete(target: Target, key: str, wait: float) -> None:
     """Delete KEY in all zones.
 
-    Exit status 0: it is absent in the required zones; 1: in too few zones; 3: no zone could be reached.
-    """
+    The report names each zone that missed the delete, and that may still serve the value.
+
+    \b
+    Examples:
+        evcache delete user:42
+        evcache delete user:42 --wait 60
+        evcache delete user:42 --consistency quorum --json
+
+    Exit status 0: it is absent in the required zones; 1: in too few zones; 3: no zone answered.
+    """  # noqa: D301  # click reads a backspace as: do not wrap the next paragraph
 
     async def write(cache: EVCache, level: Consistency) -> WriteResult:
         return await cache.delete(key, consistency=level, timeout=target.timeout)
@@ -188,6 +242,9 @@ def _write(target: Target, write: Write, wait: float, acknowledged: frozenset[Ou
         return await write_and_wait(cache, progress, write, level, wait, acknowledged)
 
     found = run_command(work())
+    if not found.is_answered:  # for any level, since `none` requires no zone, and no zone has the write
+        outcomes = ", ".join(f"{zone} {outcome.value}" for zone, outcome in found.zones.items())
+        raise NoAnswer(f"no zone answered: {outcomes}")
     if target.as_json:
         click.echo(to_json({"met": found.met, "version": found.version, "zones": found.zones, "missed": found.missed}))
     else:
@@ -218,7 +275,7 @@ async def write_and_wait(
         The state after the client was closed. Closing waits for late zones and tries once more to deliver hints.
 
     Raises:
-        CacheUnavailable: No zone answered, and no zone received the write later.
+        CacheUnavailable: No zone of any mode answered, and no zone received the write later.
     """
     result: WriteResult | None = None
     unreachable: CacheUnavailable | None = None
@@ -227,17 +284,20 @@ async def write_and_wait(
             result = await write(cache, level)
         except CacheUnavailable as error:
             unreachable = error
-        if wait:
-            await _wait_for_zones(cache, progress, result, wait)
+        waited = await _wait_for_zones(cache, progress, result, wait) if wait else 0.0
         topology = cache.topology
-    if unreachable is not None and not any(end in DELIVERED for end in progress.hint_ends.values()):
-        raise unreachable
     assert topology is not None
-    return report(result, progress, topology, level, acknowledged)
+    found = report(result, progress, topology, level, acknowledged, waited)
+    # The error is about the read-write zones. A write-only or standby zone may have the write, or a zone that returned.
+    if unreachable is not None and not found.is_answered:
+        raise unreachable
+    return found
 
 
-async def _wait_for_zones(cache: EVCache, progress: ZoneProgress, result: WriteResult | None, seconds: float) -> None:
-    """Wait until all zones have answered and no hint is left, for at most `seconds`."""
+async def _wait_for_zones(cache: EVCache, progress: ZoneProgress, result: WriteResult | None, seconds: float) -> float:
+    """Wait until all zones have answered and no hint is left, for at most `seconds`. Return the seconds that it took."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     pending = [] if result is None else [zone for zone, outcome in result.zones.items() if outcome is Outcome.PENDING]
     is_reported = False
     with suppress(TimeoutError):
@@ -247,3 +307,4 @@ async def _wait_for_zones(cache: EVCache, progress: ZoneProgress, result: WriteR
                     is_reported = True
                     click.echo(f"waiting up to {seconds:g} s for zones that missed the write", err=True)
                 await progress.wait_for_change()
+    return loop.time() - began

@@ -87,6 +87,13 @@ class AdminSession:
         reply = await self._question(requests.VERSION)
         return reply.removeprefix("VERSION ") if reply.startswith("VERSION ") else None
 
+    async def ping(self) -> None:
+        """Send `mn`, which touches no item, and wait for the reply. It is `ERROR` without the meta protocol.
+
+        Raises a `NodeError` if the server does not answer.
+        """
+        await self._question(requests.NOOP)
+
     async def stats(self, *arguments: str) -> dict[str, str]:
         """Return the lines `STAT <name> <value>` of a reply to `stats`.
 

@@ -9,6 +9,8 @@ from evcache.cli.backend import backend_option
 from evcache.cli.demo import scenario as show
 from evcache.cli.demo.stats import Record, find_problems
 from evcache.cli.demo.view import LiveScreen, PlainScreen, Screen, summary
+from evcache.cli.numbers import FiniteRange
+from evcache.cli.output import is_live
 from evcache.cli.runner import Status, Stopped, run
 from evcache.testing.local_zones import BackendName
 
@@ -17,7 +19,7 @@ from evcache.testing.local_zones import BackendName
 @backend_option
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=show.DEFAULT_SECONDS,
     show_default=True,
     help="Duration in seconds: a third each before, during and after the outage. It is extended by up to 8 s until the "
@@ -39,12 +41,18 @@ from evcache.testing.local_zones import BackendName
 def demo(backend: BackendName, seconds: float, callers: int, keys: int, seed: int, *, pause: bool, plain: bool) -> None:
     """Show an outage: three zones serve traffic, the local zone is killed, and returns empty.
 
+    \b
+    Examples:
+        evcache demo
+        evcache demo --pause --seconds 30
+        evcache demo --backend embedded --plain
+
     Exit status 0 if no read failed, no acknowledged key was missing, and no value was wrong; otherwise 1.
-    """
+    """  # noqa: D301  # click reads a backspace as: do not wrap the next paragraph
     plan = show.Plan(backend=backend, seconds=seconds, callers=callers, keys=keys, pause=pause, seed=seed)
     record = Record(show.ZONES, show.LOCAL_ZONE)
     console = Console()
-    screen: Screen = LiveScreen(console) if _is_live(console, plain=plain) else PlainScreen(click.echo)
+    screen: Screen = LiveScreen(console) if is_live(console, plain=plain) else PlainScreen(click.echo)
     stopped: Stopped | None = None
     with screen:
         try:
@@ -58,7 +66,3 @@ def demo(backend: BackendName, seconds: float, callers: int, keys: int, seed: in
         click.echo("stopped early by a signal")
         raise SystemExit(stopped.status)
     raise SystemExit(Status.NO if find_problems(record.total) else Status.DONE)
-
-
-def _is_live(console: Console, *, plain: bool) -> bool:
-    return not plain and console.is_terminal and not console.is_dumb_terminal

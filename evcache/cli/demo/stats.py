@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import enum
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from evcache.admin.latencies import Latencies
+
 # Each value repeats its text, so that a torn or mixed value is recognized. About 200 bytes, the size of a small session.
 VALUE_REPEATS = 12
-
-# Growth of the bucket bounds of a latency histogram. Quantiles are exact to 5 %, in constant memory.
-BUCKET_GROWTH = 1.05
-SHORTEST_SECONDS = 1e-6
 
 # The local zone has recovered when it serves this share of the reads in one window. On servers without versions, keys are
 # missing there until they are written again.
@@ -68,26 +65,6 @@ class Second:
     """Last state of each zone in this second."""
     tally: Tally = field(default_factory=Tally)
     events: list[str] = field(default_factory=list)
-
-
-class Latencies:
-    """Histogram of read latencies."""
-
-    def __init__(self) -> None:
-        self._buckets: Counter[int] = Counter()
-
-    def add(self, seconds: float) -> None:
-        """Count a read that took `seconds`."""
-        self._buckets[math.ceil(math.log(max(seconds, SHORTEST_SECONDS), BUCKET_GROWTH))] += 1
-
-    def quantile(self, share: float) -> float | None:
-        """Return the latency in seconds that `share` (0 to 1) of the reads did not exceed. None without reads."""
-        wanted = share * self._buckets.total()
-        for bucket in sorted(self._buckets):
-            wanted -= self._buckets[bucket]
-            if wanted <= 0:
-                return float(BUCKET_GROWTH**bucket)
-        return None
 
 
 class Recovery:

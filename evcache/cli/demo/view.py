@@ -12,14 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from evcache.cli.demo.stats import Phase, Record, Second, Tally, find_problems, format_states
+from evcache.cli.output import format_milliseconds
 
 # Lines of the terminal that show no second: title, borders, heading, footer and the next prompt.
 TABLE_FRAME_LINES = 12
 LEAST_ROWS = 3
 
 _STATE_STYLES = {"up": "green", "down": "bold red", "paused": "bold yellow"}
-_MILLISECOND = 1e-3
-_TWO_DIGITS = 10  # two digits suffice, because latencies are exact to 5 %
 
 
 class Screen(Protocol):
@@ -167,12 +166,7 @@ def _quantiles(phase: Phase, record: Record) -> str:
     median, high = latencies.quantile(0.5), latencies.quantile(0.99)
     if median is None or high is None:
         return f"{phase:<6} the outage: no reads"
-    return f"{phase:<6} the outage: p50 {_milliseconds(median)}, p99 {_milliseconds(high)}"
-
-
-def _milliseconds(seconds: float) -> str:
-    value = seconds / _MILLISECOND
-    return f"{value:.0f} ms" if value >= _TWO_DIGITS else f"{value:.2g} ms"
+    return f"{phase:<6} the outage: p50 {format_milliseconds(median)}, p99 {format_milliseconds(high)}"
 
 
 def _counts(tally: Tally) -> list[tuple[str, int]]:

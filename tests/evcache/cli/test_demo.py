@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from evcache.admin.latencies import Latencies
 from evcache.cli.commands import evcache as command_line
 from evcache.cli.demo import scenario as demo
 from evcache.cli.demo import stats as demo_stats
-from evcache.cli.demo.stats import Latencies, Phase, Record, Recovery, Tally, find_problems, value_of, write_number
+from evcache.cli.demo.stats import Phase, Record, Recovery, Tally, find_problems, value_of, write_number
 from evcache.cli.demo.view import LiveScreen, PlainScreen, summary
 from evcache.errors import CacheUnavailable, NodeUnavailable
 

@@ -125,7 +125,8 @@ def test_the_end_of_a_comparison_does_not_count_as_a_delivery():
 
 
 ZONES = {"eu-1a": STORED, "eu-1b": TIMEOUT, "eu-1c": REFUSED}
-HINT = "with --wait SECONDS the command delivers the write when the zones return"
+HINT = "with --wait SECONDS the command delivers the write when the zones return, if they keep versions"
+REFUSAL = "refused by {}: too large for the server's items, or no memory is left"
 
 
 @pytest.mark.parametrize(
@@ -142,16 +143,45 @@ HINT = "with --wait SECONDS the command delivers the write when the zones return
                 "  eu-1b  timeout",
                 "  eu-1c  not_stored",
                 "missed by eu-1b, eu-1c: reads from there may return the earlier value",
+                REFUSAL.format("eu-1c"),
                 HINT,
             ],
         ),
         (
-            Report(met=False, version=5, zones={"a": TIMEOUT}, missed=["a"]),
-            2.5,
+            Report(met=False, version=5, zones={"a": TIMEOUT}, missed=["a"], waited=2.54),
+            20,
             [
                 "not done: too few zones acknowledged",
                 "  a  timeout",
                 "missed by a after 2.5 s of waiting: reads from there may return the earlier value",
+            ],
+        ),
+        (  # the zone came back during the wait, and could not take the write
+            Report(
+                met=False,
+                version=5,
+                zones={"a": TIMEOUT},
+                missed=["a"],
+                waited=4,
+                failed_deliveries={"a": "refused"},
+            ),
+            20,
+            [
+                "not done: too few zones acknowledged",
+                "  a  timeout",
+                "missed by a after 4.0 s of waiting: reads from there may return the earlier value",
+                "not delivered to a: its server keeps no versions, or refuses the write; repeat the command",
+            ],
+        ),
+        (  # a write-only zone serves no reads
+            Report(met=True, version=5, zones={"a": STORED, "d": TIMEOUT}, missed=["d"], write_only=frozenset("d")),
+            0,
+            [
+                "done, version 5",
+                "  a  stored",
+                "  d  timeout",
+                "missed by d: write-only; the earlier value may remain there",
+                HINT,
             ],
         ),
         (  # nothing that waiting would change
@@ -161,6 +191,7 @@ HINT = "with --wait SECONDS the command delivers the write when the zones return
                 "not done: too few zones acknowledged",
                 "  a  not_stored",
                 "missed by a: reads from there may return the earlier value",
+                REFUSAL.format("a"),
             ],
         ),
     ],
@@ -248,7 +279,7 @@ async def test_waiting_ends_with_its_time_and_says_what_is_left(zones):
     zones._loop.call_later(5, zones.restart, "b")
     watch = Stopwatch()
     found = await command(zones, set_new, 10, ACKNOWLEDGED)
-    assert (found.met, found.missed, found.zones["b"]) == (False, ["a"], STORED)
+    assert (found.met, found.missed, found.zones["b"], found.waited) == (False, ["a"], STORED, 10)
     assert 10 <= watch.seconds < 13  # and the end of the client
     assert (await command(zones, set_new, 1, ACKNOWLEDGED, level=MOST)).met
 
@@ -270,6 +301,8 @@ async def test_a_zone_without_versions_cannot_get_it_later(zones):
     found = await command(zones, set_new, 60, ACKNOWLEDGED)
     assert (found.met, found.missed) == (False, ["a"])
     assert watch.seconds < 15  # the wait ends when nothing is left to deliver
+    assert found.waited < watch.seconds  # the report has the seconds that it waited, and not the option
+    assert found.failed_deliveries == {"a": "refused"}
 
 
 @pytest.mark.parametrize("wait", [0, 5])
@@ -278,6 +311,34 @@ async def test_no_zone_at_all(zones, wait):
     await zones.kill("a", "b", "c")
     with pytest.raises(CacheUnavailable):
         await command(zones, set_new, wait, ACKNOWLEDGED)
+
+
+@pytest.mark.parametrize("level", [ALL, NONE])
+@on_zones()
+async def test_a_write_without_any_answer_is_no_partial_write(zones, level):
+    zones.pause("a", "b", "c")
+    try:
+        found = await command(zones, set_new, 0, ACKNOWLEDGED, level=level)
+    except CacheUnavailable:
+        return
+    assert not found.is_answered
+
+
+async def only_zone_c_lives(zones):
+    await zones.kill("a", "b")
+    found = await command(zones, set_new, 0, ACKNOWLEDGED)
+    assert (found.met, found.missed, found.zones["c"]) == (False, ["a", "b"], STORED)
+    assert zones.values("k")["c"] == "new"
+
+
+@on_zones(write_only="c")
+async def test_a_write_that_only_a_write_only_zone_has_is_reported(zones):
+    await only_zone_c_lives(zones)
+
+
+@on_zones(standby="c")
+async def test_a_write_that_only_a_standby_zone_has_is_reported(zones):
+    await only_zone_c_lives(zones)
 
 
 # The commands.
@@ -328,3 +389,23 @@ def test_each_command_documents_its_exit_statuses_and_the_wait():
         text = CliRunner().invoke(command_line, [name, "--help"]).stdout
         for needed in ("Exit status 0:", "1:", "3:", "--wait SECONDS", "By default all"):
             assert needed in " ".join(text.split()), (name, needed)
+
+
+@pytest.fixture(scope="module")
+def silent():
+    """Two zones that accept connections and never answer."""
+    with LocalZones(["eu-1a", "eu-1b"], backend="embedded").running() as zones:
+        for zone in zones.zones:
+            zones.pause(zone)
+        yield ";".join(f"{zone}={nodes[0]}" for zone, nodes in zones.zones.items())
+
+
+@pytest.mark.parametrize("level", ["all", "one", "none"])
+@pytest.mark.parametrize("args", [["set", "k", "v"], ["delete", "k"]])
+def test_no_answer_from_any_zone_is_status_3_at_each_level(silent, args, level):
+    """At `all` the first timeout decides the call, before the other zones have failed. No level makes it a partial write."""
+    for zones in (silent, "eu-1a=127.0.0.1:1;eu-1b=127.0.0.1:1"):
+        options = ["--consistency", level, "--timeout", "0.3", "--zones", zones, "--namespace", "tests"]
+        result = CliRunner().invoke(command_line, [*args, *options])
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert "no zone " in result.stderr

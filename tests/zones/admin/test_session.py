@@ -246,3 +246,22 @@ def test_a_server_without_a_reply_times_out_and_the_connection_is_closed():
 )
 def test_a_line_of_each_release_is_read(line, item):
     assert parse_metadump(line) == item
+
+
+@pytest.mark.parametrize("version", ["1.6.38", "1.4.39"])
+def test_a_ping_is_answered_by_each_protocol_and_the_session_goes_on(version):
+    async def work(session, _):
+        await session.ping()
+        await session.ping()
+        return await session.version()
+
+    assert run(work, version=version) == version
+
+
+def test_a_ping_without_an_answer_ends_with_its_time():
+    async def work(session, server):
+        server.pause()
+        await session.ping()
+
+    with pytest.raises(NodeTimeout, match=r"no reply in 0\.2 s"):
+        run(work, settings=NodeSettings(connect_timeout=0.2))

@@ -1,0 +1,1 @@
+"""Measurement of a user's own zones: a bounded load on keys of its own, with limits that stop it."""

@@ -1,0 +1,1 @@
+"""Command `evcache bench`: latency and throughput of the user's own zones."""
