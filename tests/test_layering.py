@@ -101,6 +101,7 @@ def test_the_sources_are_found():
 # The rooms from the top down. Rooms of one line do not import each other.
 ORDER = """
     cli testing
+    admin
     client
     _runtime
     _lifecycle
