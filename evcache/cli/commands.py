@@ -8,6 +8,7 @@ import click
 
 from evcache.cli import check, explain, get, up, write_commands
 from evcache.cli.demo.command import demo
+from evcache.cli.top.command import top
 from evcache.zones.transport.core import selected
 
 
@@ -33,5 +34,5 @@ def evcache() -> None:
         logger.addHandler(logging.NullHandler())
 
 
-for _command in (get.get, write_commands.set_, write_commands.delete, explain.explain, check.check, up.up, demo):
+for _command in (get.get, write_commands.set_, write_commands.delete, explain.explain, check.check, up.up, demo, top):
     evcache.add_command(_command)
