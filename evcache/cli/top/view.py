@@ -7,7 +7,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -92,15 +92,14 @@ class LiveScreen:
         self._live.update(table_of(table, self._hint), refresh=True)
 
 
-def table_of(table: LoadTable, hint: str = "") -> Table:
-    """Return the table for a terminal. `hint` is the last line of the caption."""
-    caption = "\n".join([*problems(table), *([hint] if hint else [])])
-    made = Table(title=_title(table), caption=Text(caption), caption_justify="left", box=None, padding=(0, 1, 0, 0))
+def table_of(table: LoadTable, hint: str = "") -> RenderableType:
+    """Return the table for a terminal, with the problems and `hint` below it."""
+    made = Table(title=_title(table), title_justify="left", box=None, padding=(0, 1, 0, 0))
     for index, title in enumerate(TITLES):
         made.add_column(title, justify="left" if index < LEFT_COLUMNS else "right", no_wrap=True)
     for row in rows(table):
         made.add_row(*map(Text, row.cells), style="bold" if row.is_zone else "red" if row.is_bad else "")
-    return made
+    return Group(made, *(Text(line, style="red") for line in problems(table)), Text(hint, style="dim"))
 
 
 def plain_text(table: LoadTable) -> str:
