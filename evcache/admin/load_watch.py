@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from evcache.admin.load_table import LoadTable, ZoneLoad
-from evcache.admin.node_watch import NodeWatch
+from evcache.admin.node_watch import NodeWatch, SampleRound
 from evcache.admin.zone_item import to_iso
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.snapshot import ClusterSnapshot
@@ -85,7 +85,8 @@ class LoadWatch:
 
     async def _sample(self) -> LoadTable:
         """Begin a sample of each node, and wait for the nodes that answered the last time. Return the table."""
-        samples = {watch.begin(): watch.is_prompt for watch in self._watches}
+        together = SampleRound(sum(watch.sampling is None for watch in self._watches))
+        samples = {watch.sampling or watch.begin(together): watch.is_prompt for watch in self._watches}
         awaited = [task for task, is_prompt in samples.items() if is_prompt] or list(samples)
         await asyncio.wait(awaited, timeout=self._patience)
         for task in samples:

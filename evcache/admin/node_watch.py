@@ -19,6 +19,30 @@ from evcache.zones.nodes.settings import NodeSettings
 # Number of the latest round trips whose median is shown.
 LATENCIES = 10
 
+# Seconds after which statistics are asked for although some probes have no reply yet.
+PROBES_FIRST_SECONDS = 0.1
+
+
+class SampleRound:
+    """Samples that begin together. The statistics of all nodes are asked for after the probes.
+
+    A reply with statistics has a hundred lines. Reading those of other nodes would count as the round trip of a probe.
+    """
+
+    def __init__(self, nodes: int) -> None:
+        """Begin a round of this number of nodes."""
+        self._left = nodes
+        self.is_probed = asyncio.Event()
+        """Set after the last probe, or after `PROBES_FIRST_SECONDS`."""
+        self._timer = asyncio.get_running_loop().call_later(PROBES_FIRST_SECONDS, self.is_probed.set)
+
+    def end_probe(self) -> None:
+        """Count a probe that has ended."""
+        self._left -= 1
+        if self._left <= 0:
+            self._timer.cancel()
+            self.is_probed.set()
+
 
 class NodeWatch:
     """Repeated samples of one node. The administration connection stays open between them."""
@@ -46,11 +70,15 @@ class NodeWatch:
         self.is_prompt = True
         """True if the last table had an answer of this node. The next table waits for such nodes."""
 
-    def begin(self) -> asyncio.Task[None]:
-        """Begin a sample, and return its task. If the last sample has not ended, return that one's."""
-        if self._sampling is None or self._sampling.done():
-            self._began_at = self._loop.time()
-            self._sampling = self._loop.create_task(self._sample(), name=f"evcache-watch-{self._node.label}")
+    @property
+    def sampling(self) -> asyncio.Task[None] | None:
+        """Task of the sample that runs. None if none does."""
+        return None if self._sampling is None or self._sampling.done() else self._sampling
+
+    def begin(self, together: SampleRound) -> asyncio.Task[None]:
+        """Begin a sample, and return its task. The last one has ended."""
+        self._began_at = self._loop.time()
+        self._sampling = self._loop.create_task(self._sample(together), name=f"evcache-watch-{self._node.label}")
         return self._sampling
 
     def take(self) -> NodeLoad:
@@ -69,13 +97,11 @@ class NodeWatch:
             await asyncio.wait([self._sampling])
         await self._close_session()
 
-    async def _sample(self) -> None:
-        if self._last is None:
-            # The handshake of the first probe is a read, which the rates must not count.
-            probed = await self._probe()
-            found, error, at = await self._statistics()
-        else:
-            probed, (found, error, at) = await asyncio.gather(self._probe(), self._statistics())
+    async def _sample(self, together: SampleRound) -> None:
+        async with asyncio.TaskGroup() as group:
+            probe = group.create_task(self._probe(together))
+            asked = group.create_task(self._statistics_after(together, probe))
+        probed, (found, error, at) = probe.result(), asked.result()
         rates = NO_RATES
         if found is not None:
             if self._last is not None:
@@ -85,8 +111,14 @@ class NodeWatch:
         self._error = error or probed
         self._fresh = self._load(Figures.of(found, rates, median), rates, self._error)
 
-    async def _probe(self) -> str | None:
+    async def _probe(self, together: SampleRound) -> str | None:
         """Measure a round trip. Return the cause if the node does not answer."""
+        try:
+            return await self._measure()
+        finally:
+            together.end_probe()
+
+    async def _measure(self) -> str | None:
         deadline = self._loop.time() + self._timeout
         try:
             connection = await self._node.connected(deadline)
@@ -96,6 +128,14 @@ class NodeWatch:
             return cause_of(error)
         self._latencies.append(self._loop.time() - began)
         return None
+
+    async def _statistics_after(
+        self, together: SampleRound, probe: asyncio.Task[str | None]
+    ) -> tuple[ServerStatistics | None, str | None, float]:
+        await together.is_probed.wait()
+        if self._last is None:
+            await asyncio.wait([probe])  # its handshake is a read, which the rates must not count
+        return await self._statistics()
 
     async def _statistics(self) -> tuple[ServerStatistics | None, str | None, float]:
         """Return the statistics, or the cause if there are none, and the time of the reply."""

@@ -95,7 +95,7 @@ async def test_a_silent_node_delays_at_most_one_table():
         assert await top.run(6)
         assert top.times == [2.0, 5.0, 6.0, 8.0, 10.0, 12.0]
         errors = [node.error for node in top.nodes("c")]
-        assert errors[:3] == [None, "no reply in 1.0 s", "no reply in 2 s"]
+        assert errors[:3] == [None, "no reply in 1.0 s", "no reply in 2.0 s"]
         assert errors[-1] is None
         assert top.nodes("c")[-1].figures.gets == 0.0
         assert [node.error for node in top.nodes("a")] == [None] * 6
@@ -105,7 +105,7 @@ async def test_a_silent_node_delays_at_most_one_table():
 async def test_a_circuit_opens_after_probes_without_a_reply():
     async with watched(2) as top:
         top.at[1] = top.zones.one("b").pause
-        await top.run(6)
+        await top.run(9)
         assert [node.circuit for node in top.nodes("b")][:2] == ["closed", "closed"]
         assert top.nodes("b")[-1].circuit != "closed"
         assert top.nodes("b")[-1].state == "down"
@@ -119,7 +119,18 @@ async def test_a_slow_node_has_its_round_trip_and_rates_of_its_own_samples():
         figures = [node.figures for node in top.nodes("a")]
         assert [each.latency for each in figures] == [0.25, 0.25]
         assert figures[0].gets == 0.0
-        assert top.times == [2.25, 4.25]
+        assert top.times == [2.35, 4.35], "statistics follow the probes after at most 0.1 s"
+
+
+@in_virtual_time
+async def test_statistics_are_asked_for_after_all_probes():
+    """Reading the statistics of one node would count as the round trip of another one."""
+    async with watched(3) as top:
+        sent = []
+        top.zones.sent = dict.fromkeys("abc", sent)
+        top.at[1] = sent.clear
+        await top.run(2)
+        assert [packet.split()[0] for packet in sent] == [b"mn"] * 3 + [b"stats"] * 3
 
 
 @in_virtual_time
