@@ -85,8 +85,9 @@ work: $(READY)  ## count what each operation does, and store the counts that tes
 fuzz: $(READY)  ## a minute of mutated replies against the decoder
 	$(BIN)/python -m fuzz.fuzz_decoder --seconds 60
 
-screenshots: $(READY)  ## pictures of the command line in docs/images, from real runs; ARGS='--backend docker'
-	$(BIN)/python docs/render_images.py $(ARGS)
+screenshots: $(READY)  ## pictures of commands and dashboard in docs/images, from real runs; ARGS='--backend docker'
+	$(BIN)/python -m docs.render_images $(ARGS)
+	$(BIN)/python -m docs.render_dashboard $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
