@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo docs docs-serve test unit integration dependencies lint types bench bench-short chaos chaos-without coherence live-changes warm-up outage stampede telemetry-cost scale bulk work fuzz clean
+.PHONY: help install demo docs docs-serve test unit integration dependencies lint types bench bench-short chaos chaos-without coherence live-changes warm-up outage stampede telemetry-cost scale bulk work fuzz screenshots clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -94,6 +94,10 @@ work: $(READY)  ## count what each operation does, and store the counts that tes
 
 fuzz: $(READY)  ## a minute of mutated replies against the decoder
 	$(BIN)/python -m fuzz.fuzz_decoder --seconds 60
+
+screenshots: $(READY)  ## pictures of commands and dashboard in docs/images, from real runs; ARGS='--backend docker'
+	$(BIN)/python -m docs._tooling.render_images $(ARGS)
+	$(BIN)/python -m docs._tooling.render_dashboard $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis site

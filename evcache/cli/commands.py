@@ -11,6 +11,7 @@ from evcache.cli.bench.command import bench
 from evcache.cli.copying.compare import compare
 from evcache.cli.copying.warm import warm
 from evcache.cli.demo.command import demo
+from evcache.cli.top.command import top
 from evcache.zones.transport.core import selected
 
 
@@ -37,7 +38,7 @@ def evcache() -> None:
 
 
 _OF_KEYS = (get.get, write_commands.set_, write_commands.delete, explain.explain)
-_OF_ZONES = (check.check, doctor.doctor, bench, compare, warm)
+_OF_ZONES = (check.check, doctor.doctor, top, bench, compare, warm)
 _OF_THIS_MACHINE = (up.up, demo)
 
 for _command in (*_OF_KEYS, *_OF_ZONES, *_OF_THIS_MACHINE):

@@ -161,7 +161,7 @@ class HybridLogicalClock:
                 " and of writer %d",
                 (milliseconds_of(version) - self._wall_ms()) / 1000,
                 MAX_AHEAD_MS // 1000,
-                version & _WRITER_MASK,
+                writer_of(version),
             )
 
 
@@ -173,3 +173,13 @@ def cas_of(version: int) -> int:
 def milliseconds_of(version: int) -> int:
     """Return the time at which a version was made, in milliseconds since 1970."""
     return version >> MILLISECONDS_SHIFT
+
+
+def counter_of(version: int) -> int:
+    """Return the counter of a version, which orders versions of one millisecond."""
+    return version >> WRITER_BITS & (1 << COUNTER_BITS) - 1
+
+
+def writer_of(version: int) -> int:
+    """Return the writer id of a version."""
+    return version & _WRITER_MASK

@@ -39,3 +39,31 @@ FLAG_ENVELOPE = 0xEF00
 
 MSGPACK_FLAGS = frozenset({FLAG_MSGPACK, FLAG_MSGPACK | FLAG_GZIP, FLAG_ZSTD | FLAG_MSGPACK << ZSTD_SHIFT})
 """Flags of MessagePack, compressed or not."""
+
+_NAMES = {
+    FLAG_STR: "str",
+    FLAG_BOOL: "bool",
+    FLAG_INT32: "packed int of 32 bits",
+    FLAG_INT64: "packed int of 64 bits",
+    FLAG_DATETIME: "datetime",
+    FLAG_INT8: "packed int of 8 bits",
+    FLAG_FLOAT32: "float of 32 bits",
+    FLAG_FLOAT64: "float",
+    FLAG_BYTES: "bytes",
+    FLAG_INT: "int",
+    FLAG_ABSENT: "absence",
+    FLAG_MSGPACK: "msgpack",
+    FLAG_TOMBSTONE: "tombstone",
+    FLAG_ENVELOPE: "envelope",
+}
+
+
+def describe_flags(flags: int) -> str:
+    """Return the meaning of client flags, for example `msgpack, gzip`. Flags of another kind of client are `unknown`."""
+    compression = ""
+    if flags & TYPE_BITS == FLAG_ZSTD:
+        flags, compression = flags >> ZSTD_SHIFT, ", zstd"
+    elif flags & FLAG_GZIP:
+        flags, compression = flags & ~FLAG_GZIP, ", gzip"
+    name = "Java object" if flags & FLAG_JAVA else _NAMES.get(flags, "unknown")
+    return name + compression

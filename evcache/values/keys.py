@@ -76,13 +76,21 @@ class Keys:
         unsafe = _UNSAFE.search(raw)
         if unsafe is not None:
             raise InvalidKey("key", f"{key!r} has a space or control character (byte {unsafe[0][0]:#04x})")
-        plain = _PLAIN.fullmatch(raw) is not None
-        if plain and len(raw) <= self._room and not raw.startswith(_HASH_MARK):
+        why = self._reason_to_hash(raw)
+        if why is None:
             return self._prefix + raw
         if not self._may_hash:
-            why = "not plain ASCII"
-            if plain:
-                why = f"{len(raw)} bytes, over {self._room}" if len(raw) > self._room else "like the hash of another key"
             raise InvalidKey("key", f"{key!r} is {why}, and hashing keys is off")
         digest = base64.urlsafe_b64encode(hashlib.sha256(raw).digest()).rstrip(b"=")
         return self._prefix + _HASH_MARK + digest
+
+    def hash_reason(self, key: str | bytes) -> str | None:
+        """Return the reason for which servers get the hash of a valid key. None if they get the key itself."""
+        return self._reason_to_hash(key.encode() if isinstance(key, str) else key)
+
+    def _reason_to_hash(self, raw: bytes) -> str | None:
+        if _PLAIN.fullmatch(raw) is None:
+            return "not plain ASCII"
+        if len(raw) > self._room:
+            return f"{len(raw)} bytes, over {self._room}"
+        return "like the hash of another key" if raw.startswith(_HASH_MARK) else None

@@ -22,7 +22,10 @@ INSPECT_FIELDS = Fields(b"f c t s u")
 INSPECT_VALUE_FIELDS = Fields(b"v f c t s u")
 """`INSPECT_FIELDS` and the value."""
 
+REPORT_FIELDS = Fields(b"v f c t s l h u")
+"""`INSPECT_VALUE_FIELDS`, the seconds since the last use of the item, and a mark if a client has read it."""
+
 NO_FLAGS = -1
 """Flags of no item, in place of client flags."""
 
-FIELDS_WITH_VALUE = frozenset({READ_FIELDS, COPY_FIELDS, INSPECT_VALUE_FIELDS})
+FIELDS_WITH_VALUE = frozenset({READ_FIELDS, COPY_FIELDS, INSPECT_VALUE_FIELDS, REPORT_FIELDS})

@@ -12,8 +12,10 @@ from evcache.replication.hlc import (
     WRITER_BITS,
     HybridLogicalClock,
     cas_of,
+    counter_of,
     milliseconds_of,
     wall_clock_ms,
+    writer_of,
 )
 
 NOW = 1_800_000_000_000
@@ -176,3 +178,9 @@ def test_writer_ids_are_random():
 
 def test_the_wall_clock_is_in_milliseconds():
     assert 1_700_000_000_000 < wall_clock_ms() < 2**44
+
+
+@given(ms=st.integers(1, 2**44 - 1), counter=st.integers(0, 255), writer=st.integers(0, 4095))
+def test_the_parts_of_a_version_are_those_it_was_made_of(ms, counter, writer):
+    version = version_at(ms, counter, writer)
+    assert (milliseconds_of(version), counter_of(version), writer_of(version)) == (ms, counter, writer)

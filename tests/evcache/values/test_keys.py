@@ -156,3 +156,19 @@ def test_str_and_bytes_are_the_same_key(key):
             results.append(None)
     if isinstance(key, str) or key.isascii():
         assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("user:42", None),
+        (b"user:42", None),
+        ("x" * 248, "248 bytes, over 247"),
+        ("\u00e9", "not plain ASCII"),
+        ("#sha256-x", "like the hash of another key"),
+    ],
+)
+def test_the_reason_for_a_hash_is_that_of_qualify(key, reason):
+    keys = Keys("ns")
+    assert keys.hash_reason(key) == reason
+    assert (b"#sha256-" in keys.qualify(key)) is (reason is not None)

@@ -1,0 +1,1 @@
+"""Command `evcache top`: the load of each node, again and again."""
