@@ -1,0 +1,54 @@
+"""Recipes of the folder `deploy`: their files, and the flags of memcached in them."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+COMPOSE_FILE = DEPLOY / "compose" / "compose.yml"
+KUBERNETES = DEPLOY / "kubernetes"
+
+WITHOUT_VALUE = frozenset({"-F", "-X", "-Z", "-v"})
+
+
+def flags_of(command):
+    """Return the flags of a command as a dict. Each option of `-o` is a flag of its own, and a flag without a value is True."""
+    found = {}
+    words = iter(str(word) for word in command)
+    for word in words:
+        assert re.fullmatch(r"-[a-zA-Z]", word), f"no flag of memcached: {word!r}"
+        value = True if word in WITHOUT_VALUE else next(words)
+        pairs = value.split(",") if word == "-o" else [None]
+        for pair in pairs:
+            name, _, option = (pair or "").partition("=")
+            key, setting = (f"-o {name}", option or True) if pair else (word, value)
+            assert key not in found, f"{key} is given twice"
+            found[key] = setting
+    return found
+
+
+def memcached_services(environment=()):
+    """Return the services of the Compose file that are memcached nodes, by name."""
+    services = compose(dict(environment))["services"]
+    return {name: service for name, service in services.items() if "memcached" in service["image"]}
+
+
+def compose(environment):
+    """Return the content of the Compose file. Variables have the values of `environment`, or their defaults."""
+
+    def value_of(match):
+        return "$" if match[0] == "$$" else environment.get(match["name"], match["default"])
+
+    text = COMPOSE_FILE.read_text("utf-8")
+    return yaml.safe_load(re.sub(r"\$\$|\$\{(?P<name>\w+):-(?P<default>[^}]*)\}", value_of, text))
+
+
+def resources():
+    """Return all Kubernetes resources of the recipe, with the file of each."""
+    return [
+        (path, resource)
+        for path in sorted(KUBERNETES.rglob("*.yaml"))
+        for resource in yaml.safe_load_all(path.read_text("utf-8"))
+    ]
