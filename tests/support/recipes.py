@@ -52,3 +52,34 @@ def resources():
         for path in sorted(KUBERNETES.rglob("*.yaml"))
         for resource in yaml.safe_load_all(path.read_text("utf-8"))
     ]
+
+
+def with_patches(overlay):
+    """Return the resources of the zones with the patches of an overlay, as `kubectl kustomize` merges them."""
+    folder = KUBERNETES / overlay
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text("utf-8"))
+    found = [(path, resource) for path, resource in resources() if path.parent == KUBERNETES / "zones"]
+    found = [(path, resource) for path, resource in found if resource["kind"] != "Kustomization"]
+    for patch in kustomization.get("patches", []):
+        change = yaml.safe_load((folder / patch["path"]).read_text("utf-8"))
+        names = None if "target" in patch else change["metadata"].pop("name")
+        change["metadata"].pop("name", None)
+        found = [
+            (path, merged(resource, change))
+            if resource["kind"] == change["kind"] and names in (None, resource["metadata"]["name"])
+            else (path, resource)
+            for path, resource in found
+        ]
+    return found
+
+
+def merged(base, change):
+    """Return the strategic merge of a resource and a patch, for the lists that the recipes have: those of named objects merge."""
+    if isinstance(base, dict) and isinstance(change, dict):
+        return base | {key: merged(base[key], value) if key in base else value for key, value in change.items()}
+    named = [
+        all(isinstance(one, dict) and "name" in one for one in part) for part in (base, change) if isinstance(part, list)
+    ]
+    if named == [True, True]:
+        return list(merged({one["name"]: one for one in base}, {one["name"]: one for one in change}).values())
+    return change
