@@ -60,7 +60,9 @@ def test_rule_uses_exported_metrics(rule):
         assert selector.metric in LABELS, selector.metric
         used = {matcher.label for matcher in selector.matchers}.union(*selector.groups)
         assert used <= LABELS[selector.metric] | OF_PROMETHEUS, selector.metric
-        assert ("rate" in selector.function or "increase" in selector.function) == selector.metric.endswith(tuple(ENDS.values()))
+        assert ("rate" in selector.function or "increase" in selector.function) == selector.metric.endswith(
+            tuple(ENDS.values())
+        )
         for matcher in selector.matchers:
             literals = {literal for literal in matcher.value.split("|") if literal}
             assert literals <= VALUES[matcher.label], (matcher.label, literals - VALUES[matcher.label])

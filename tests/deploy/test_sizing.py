@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.deploy.pages import OPERATIONS, run_page
-from tests.support.recipes import flags_of, memcached_services, resources, with_patches
+from tests.support.recipes import DEPLOY, flags_of, memcached_services, resources, unit_command, with_patches
 
 TEXT = (OPERATIONS / "sizing.md").read_text("utf-8")
 
@@ -30,6 +30,7 @@ def containers(found=None):
 COMMANDS = {f"compose/{name}": service["command"] for name, service in memcached_services().items()} | {
     f"kubernetes/{name}": container["args"] for name, container in containers().items()
 }
+COMMANDS["systemd"] = unit_command(DEPLOY / "systemd" / "memcached@.service")
 
 
 def test_table_has_the_flags_that_the_page_explains():
@@ -40,7 +41,8 @@ def test_table_has_the_flags_that_the_page_explains():
 def test_recipe_has_the_flags_of_the_table(recipe):
     flags = flags_of(COMMANDS[recipe])
     of_tls = {flag for flag in flags if flag == "-Z" or flag.startswith("-o ssl_")}
-    assert {flag: value for flag, value in flags.items() if flag not in of_tls} == table()
+    of_address = {flag for flag in flags if flag in ("-l", "-p") and recipe == "systemd"}
+    assert {flag: value for flag, value in flags.items() if flag not in of_tls | of_address} == table()
     assert bool(of_tls) == ("tls" in recipe)
 
 

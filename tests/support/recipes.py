@@ -83,3 +83,20 @@ def merged(base, change):
     if named == [True, True]:
         return list(merged({one["name"]: one for one in base}, {one["name"]: one for one in change}).values())
     return change
+
+
+def unit_settings(path):
+    """Return the settings of a systemd unit: the values of each name, in their order."""
+    found = {}
+    for line in path.read_text("utf-8").splitlines():
+        if line and not line.startswith(("#", "[")):
+            name, equals, value = line.partition("=")
+            assert equals, line
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def unit_command(path):
+    """Return the arguments of memcached in a systemd unit."""
+    (command,) = unit_settings(path)["ExecStart"]
+    return command.split()[1:]
