@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 from opentelemetry import metrics, trace
 
+import evcache
 from evcache import EVCache, InvalidArgument, Telemetry
 from evcache.telemetry import LOOK_SECONDS, OPERATIONS
 from evcache.telemetry.operations import CallInstrument
@@ -310,3 +311,14 @@ def test_global_providers_are_found():
         print(*[seen.name for seen in bench.take()], *bench.points("evcache.reads").values())
     """)
     assert printed == ["0", "get", "t", "1"]
+
+
+@on_zones(zones=2)
+async def test_scope_of_spans_and_metrics_has_the_version_of_the_package(zones):
+    bench = Bench()
+    cache = await zones.ready(telemetry=bench.settings())
+    await cache.get("k")
+    (span,) = bench._exporter.get_finished_spans()
+    (scope,) = [found.scope for found in bench._reader.get_metrics_data().resource_metrics[0].scope_metrics]
+    for found in (span.instrumentation_scope, scope):
+        assert (found.name, found.version) == ("evcache", evcache.__version__)
