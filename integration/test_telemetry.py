@@ -105,7 +105,7 @@ def test_an_outage_in_traces_and_numbers(zones, namespace):
     assert written.attributes["evcache.zones.acked"] == 2
     assert {zone: number for (zone, *_), number in up.items() if zone == HOME} == {HOME: 0}
     assert out[HOME,] == 1
-    assert pending[()] >= 1
+    assert pending[HOME,] >= 1
     assert [seen.links for seen in replays] == [[written.id]]
     assert replays[0].attributes["evcache.zone"] == HOME
     assert ended["delivered", HOME] >= 1
