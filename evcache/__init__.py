@@ -5,6 +5,7 @@ Public names are those of this module, of `evcache.channels`, `evcache.testing` 
 
 import logging
 
+from evcache._helpers.version import VERSION
 from evcache.channels import InvalidationChannel, LocalChannel, Subscription
 from evcache.client import EVCache
 from evcache.consistency import Consistency
@@ -69,7 +70,7 @@ from evcache.zones.transport.classic.pool import PoolLimits
 from evcache.zones.transport.dialer import Dialer, SocketDialer
 from evcache.zones.transport.limits import ConnectionLimits
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Batch",

@@ -288,6 +288,7 @@ class Runtime:
             writes_resent=self.writer.resent,
             versions_refused=self.hlc.refused,
             hints=0 if handoff is None else len(handoff.hints),
+            hints_by_zone={} if handoff is None else dict(handoff.hints.by_zone),
             hint_bytes=0 if handoff is None else handoff.hints.size,
             hints_delivered=0 if handoff is None else handoff.delivered,
             hints_dropped=0 if handoff is None else handoff.dropped,

@@ -79,6 +79,8 @@ class Stats:
     """Number of versions that were more than 60 s ahead of this client's clock. One of the two clocks is wrong."""
     hints: int
     """Number of missed writes that wait for their zone."""
+    hints_by_zone: Mapping[str, int]
+    """Number of hints by zone. A zone that never missed a write may be absent."""
     hint_bytes: int
     """Size of these writes in bytes."""
     hints_delivered: int

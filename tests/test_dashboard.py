@@ -131,6 +131,7 @@ async def _loads(zones, options):
         raise LookupError("down")
 
     await asyncio.gather(*(client.get_or_load("k", load) for client in (one, two)))
+    assert await one.get_or_load_many(["k"], fail) == {"k": "v"}
     with suppress(LookupError):
         await one.get_or_load("nothing", fail)
     for key, policy in (("stale", LoadPolicy(stale_while_revalidate=60)), ("safe", LoadPolicy(stale_if_error=60))):

@@ -48,3 +48,13 @@ def test_messages_begin_in_lower_case_and_end_without_a_period():
     for message, _, _ in calls():
         assert message[0].islower() or message.startswith(("%s", "OpenTelemetry")), message
         assert not message.endswith("."), message
+
+
+RUNBOOK = (ROOT / "docs" / "operations" / "runbook.md").read_text("utf-8").partition("\n## By log line\n")[2]
+
+
+def test_runbook_has_an_action_for_each_warning_and_error():
+    rows = re.findall(r"^\| `([^|]+)` \| ([A-Z, ]+) \| [^|]+ \|$", RUNBOOK, re.MULTILINE)
+    serious = {(message, level) for message, _, level in calls() if "WARNING" in level or "ERROR" in level}
+    assert set(rows) == serious
+    assert len(rows) == len(set(rows)) == RUNBOOK.count("\n| `") > 35

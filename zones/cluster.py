@@ -240,12 +240,14 @@ class Cluster:
             on_change=partial(self._node_changed, zone),
             on_handshake=partial(self._handshake, zone),
             traffic=self.traffic.of(zone),
+            zone=zone,
         )
 
     def _gutter_nodes(self) -> ZonePool | None:
         if self._gutter is not None and self._gutter_pool is None:
-            traffic = self.traffic.of(self._gutter.name)
-            nodes = [Node(endpoint, self._settings, lag=self._lag, traffic=traffic) for endpoint in self._gutter.nodes]
+            name = self._gutter.name
+            traffic = self.traffic.of(name)
+            nodes = [Node(node, self._settings, lag=self._lag, traffic=traffic, zone=name) for node in self._gutter.nodes]
             self._gutter_pool = ZonePool(self._gutter, nodes)
         return self._gutter_pool
 

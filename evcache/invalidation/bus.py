@@ -66,7 +66,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BusStats:
-    """Figures of one bus. Counted since its start, except the last two."""
+    """Figures of one bus. Counted since its start, except the last three."""
 
     published: int
     """Changes that the channel has accepted."""
@@ -84,6 +84,8 @@ class BusStats:
     """Changes that wait to be published."""
     publishers: int
     """Other clients that have published lately."""
+    is_up: bool
+    """True while the subscription is active, so that invalidations of other clients arrive."""
 
 
 class InvalidationBus:
@@ -159,6 +161,7 @@ class InvalidationBus:
             overflows=self._publisher.overflows,
             pending=self._publisher.pending,
             publishers=len(self._peers),
+            is_up=self._is_up,
         )
 
     def start(self) -> None:

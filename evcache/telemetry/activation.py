@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from opentelemetry import trace
 from opentelemetry.trace import NoOpTracer, Tracer
 
+from evcache._helpers.version import VERSION
 from evcache.telemetry.counters import Counters
 from evcache.telemetry.instruments import MetricInstruments, find_instruments
 from evcache.telemetry.operations import CallInstrument, Instrument
@@ -141,5 +142,5 @@ def find_tracer(settings: Telemetry) -> Tracer | None:
     provider = settings.tracer_provider or trace.get_tracer_provider()
     if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
         return None
-    tracer = provider.get_tracer(SCOPE)
+    tracer = provider.get_tracer(SCOPE, VERSION)
     return None if isinstance(tracer, NoOpTracer) else tracer

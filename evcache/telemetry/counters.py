@@ -18,8 +18,8 @@ class Counters(Hooks):
     """Hooks that count events by their attributes."""
 
     def __init__(self) -> None:
-        self.reads: Counter[tuple[Source, bool]] = Counter()
-        """Read keys, by origin and by True for a hit."""
+        self.reads: Counter[tuple[Source, bool, str]] = Counter()
+        """Read keys, by origin, by True for a hit, and by the zone of the value. The zone of a miss is empty."""
         self.fallbacks: Counter[tuple[str, str]] = Counter()
         """Reads that left a zone for the next one, by zone and reason."""
         self.zone_writes: Counter[tuple[str, Outcome, bool]] = Counter()
@@ -42,12 +42,11 @@ class Counters(Hooks):
         """Values that could not be decoded, by zone."""
 
     def read(self, key: bytes, zone: str, source: Source, *, hit: bool) -> None:
-        del key, zone
-        self.reads[source, hit] += 1
+        del key
+        self.reads[source, hit, zone] += 1
 
     def _read_many(self, keys: Sequence[bytes], zone: str, source: Source, *, hit: bool) -> None:
-        del zone
-        self.reads[source, hit] += len(keys)
+        self.reads[source, hit, zone] += len(keys)
 
     def fell_back(self, zone: str, error: CacheError | None) -> None:
         self.fallbacks[zone, fallback_reason(error)] += 1

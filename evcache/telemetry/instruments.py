@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, NoOpMeter, Observation
 
+from evcache._helpers.version import VERSION
 from evcache.telemetry.metric_source import ClientMetricsSource
 from evcache.telemetry.metric_table import DURATION, DURATION_BUCKETS, METRICS, Metric, measure
 from evcache.telemetry.settings import SCOPE, Telemetry
@@ -19,7 +20,7 @@ def find_instruments(settings: Telemetry) -> MetricInstruments | None:
     provider = settings.meter_provider or metrics.get_meter_provider()
     if type(provider).__module__.startswith(metrics.__name__):  # a placeholder of the API
         return None
-    meter = provider.get_meter(SCOPE)
+    meter = provider.get_meter(SCOPE, VERSION)
     if isinstance(meter, NoOpMeter):
         return None
     found = _by_provider.get(provider)

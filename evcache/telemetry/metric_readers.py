@@ -111,6 +111,12 @@ def zones_of(source: ClientMetricsSource) -> list[str]:
     return sorted({zone for (zone, _), _ in copy(source.nodes())})
 
 
+def pending_hints(source: ClientMetricsSource) -> Iterable[Value]:
+    """Return the stored hints of each zone, also of one that left the topology."""
+    hints = source.stats().hints_by_zone
+    return [(hints.get(zone, 0), (zone,)) for zone in sorted({*zones_of(source), *hints})]
+
+
 def zones_without_versions(source: ClientMetricsSource) -> Iterable[Value]:
     """Return 1 for each zone with a server without versions, and 0 for the others."""
     without = source.stats().zones_without_versions

@@ -17,7 +17,7 @@ from evcache.zones.transport.request_tracing import RequestTracer
 from evcache.zones.validation import at_least_one, methods
 
 SCOPE = "evcache"
-"""Instrumentation scope of all spans and metrics."""
+"""Instrumentation scope of all spans and metrics. Its version is that of the package."""
 
 KeyDisplay = Literal["none", "hashed", "clear"]
 

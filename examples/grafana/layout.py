@@ -8,6 +8,15 @@ from examples.grafana.queries import Query
 
 GRID_WIDTH = 24
 
+# Units.
+PER_SECOND = "cps"
+BYTES_PER_SECOND = "Bps"
+
+# States, as the name and the color of 0 and 1.
+UP = (("down", "red"), ("up", "green"))
+READ = (("read", "green"), ("out", "red"))
+CIRCUIT = (("closed", "green"), ("open", "red"))
+
 
 class Panel(NamedTuple):
     title: str

@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 CHOSEN = 'db_namespace=~"$db_namespace"'
 MEMCACHED = 'db_system_name="memcached"'  # other clients of databases give their durations the same name
-GETS = 'db_operation_name=~"get|get_item|get_many|get_and_touch"'
+READS = 'db_operation_name=~"get|get_item|get_many|get_and_touch|get_or_load|get_or_load_many"'
+HIT = 'evcache_result="hit"'
+NODE = "evcache_zone, server_address, server_port"
+NODE_LEGEND = "{{evcache_zone}} {{server_address}}:{{server_port}}"
 
 
 class Query(NamedTuple):
@@ -58,3 +61,6 @@ def quantile(q: float, *conditions: str, labels: str = "", legend: str = "") -> 
 
 def _values_of(labels: str) -> str:
     return " ".join(f"{{{{{label}}}}}" for label in labels.split(", "))
+
+
+HIT_RATIO = share(rate("evcache_reads_total", HIT), rate("evcache_reads_total"), legend="hits")

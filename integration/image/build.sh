@@ -4,6 +4,7 @@
 set -euo pipefail
 
 IMAGE=evcache-test/memcached:1.6
+RECIPE=2   # a label of the image. A higher number replaces images that an earlier release of this script built
 SUITE=trixie   # memcached 1.6.38: new enough for a client to choose the CAS value (the E flag, 1.6.27)
 
 say() { printf 'build.sh: %s\n' "$*"; }
@@ -16,7 +17,8 @@ esac
 
 command -v docker >/dev/null || die "docker is not installed"
 docker info >/dev/null 2>&1 || die "no docker engine answers"
-if [[ ${1:-} != --force ]] && docker image inspect "$IMAGE" >/dev/null 2>&1; then
+label() { docker image inspect --format '{{index .Config.Labels "evcache.testing.recipe"}}' "$IMAGE" 2>/dev/null; }
+if [[ ${1:-} != --force && $(label) == "$RECIPE" ]]; then
     say "$IMAGE exists, nothing to do (--force builds it again)"
     exit 0
 fi
@@ -41,16 +43,19 @@ for package in "$system"/var/cache/apt/archives/*.deb; do
     dpkg-deb --fsys-tarfile "$package" | tar --extract --keep-directory-symlink --directory "$system"
 done
 
-say "copying the server and the libraries it loads"
+say "copying the server, a shell, and the libraries they load"
 mkdir -p "$image"/{etc,tmp,usr/bin,usr/lib,usr/lib64}
+ln -s usr/bin "$image/bin"
 ln -s usr/lib "$image/lib"
 ln -s usr/lib64 "$image/lib64"
-cp "$system/usr/bin/memcached" "$image/usr/bin/"
-libraries=$(chroot "$system" ldd /usr/bin/memcached)
+# The official image has both shells, and health checks run them.
+cp "$system"/usr/bin/{memcached,bash,dash} "$image/usr/bin/"
+ln -s dash "$image/usr/bin/sh"
+libraries=$(chroot "$system" ldd /usr/bin/memcached /usr/bin/bash /usr/bin/dash)
 if grep -q 'not found' <<<"$libraries"; then
-    die "memcached lacks a library: $libraries"
+    die "a program lacks a library: $libraries"
 fi
-for library in $(grep -o '/[^ ]*' <<<"$libraries"); do
+for library in $(grep -o '/[^ ]*\.so[^ ]*' <<<"$libraries" | sort -u); do
     install -D "$system/$library" "$image/$library"
 done
 printf 'root:x:0:0:root:/:/sbin/nologin\nmemcache:x:11211:11211::/:/sbin/nologin\n' >"$image/etc/passwd"
@@ -64,5 +69,6 @@ tar --create --numeric-owner --owner=0 --group=0 --directory "$image" . |
         --change 'ENTRYPOINT ["/usr/bin/memcached", "-u", "memcache"]' \
         --change 'EXPOSE 11211' \
         --change 'LABEL evcache.testing.built-from=debian-packages' \
+        --change "LABEL evcache.testing.recipe=$RECIPE" \
         - "$IMAGE" >/dev/null
 say "$IMAGE is $(docker run --rm --network none "$IMAGE" -V), $(docker image inspect --format '{{.Size}}' "$IMAGE") bytes"

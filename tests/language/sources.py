@@ -7,11 +7,11 @@ ROOT = Path(__file__).parents[2]
 
 PRODUCT = ("evcache", "zones")
 TESTS = ("tests", "integration", "benchmarks", "fuzz")
-FOLDERS = (*PRODUCT, *TESTS, "examples", "docs")
+FOLDERS = (*PRODUCT, *TESTS, "deploy", "docs", "examples")
 FILES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml", ".ci/run")
 
 # Besides Python and Markdown. Their prose is in comments that begin with `#`.
-WITH_HASH_COMMENTS = frozenset({".sh", ".toml"})
+WITH_HASH_COMMENTS = frozenset({".service", ".sh", ".toml", ".yaml", ".yml"})
 
 
 def files(root=ROOT):

@@ -1,16 +1,17 @@
-"""What a PromQL query reads: as much of the language as dashboards need, and an error for the rest."""
+"""What a PromQL query reads: as much of the language as dashboards and alerts need, and an error for the rest."""
 
 import re
 from typing import NamedTuple
 
 AGGREGATIONS = frozenset({"avg", "count", "max", "min", "sum"})
-FUNCTIONS = frozenset({"histogram_quantile", "increase", "rate"})
+FUNCTIONS = frozenset({"absent", "histogram_quantile", "increase", "rate"})
 OVER_RANGES = frozenset({"increase", "rate"})
+OPERATORS = ("+", "-", "*", "/", "==", ">", "<", "and")
 MATCHES = frozenset({"=", "!=", "=~", "!~"})
 
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<range>\[[^\]]+\])|(?P<number>\d+(?:\.\d+)?)"""
-    r"""|(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)|(?P<sign>=~|!~|!=|[-+*/=(){},]))"""
+    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<range>\[[^\]]+\])|(?P<number>\d+(?:\.\d+)?(?![\w.]))|(?P<time>\d+[smhd])"""
+    r"""|(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)|(?P<sign>=~|!~|!=|==|[-+*/=<>(){},]))"""
 )
 
 
@@ -74,7 +75,7 @@ class _Reading:
 
     def expression(self, function, groups):
         self._operand(function, groups)
-        while any(self.takes(sign) for sign in "+-*/"):
+        while any(self.takes(sign) for sign in OPERATORS):
             self._operand(function, groups)
 
     def _operand(self, function, groups):
@@ -106,6 +107,8 @@ class _Reading:
             self.expect("range")
         if has_range != (function in OVER_RANGES):
             raise NotUnderstood(f"{metric} with {function or 'no function'} and {'a' if has_range else 'no'} range")
+        if self.takes("offset"):
+            self.expect("time")
         self.found.append(Selector(metric, tuple(matchers), function, groups))
 
     def _matcher(self):

@@ -47,6 +47,7 @@ class Node:
         on_change: Callable[[Node], None] = lambda _: None,
         on_handshake: Callable[[Node], None] = lambda _: None,
         traffic: ByteCounter | None = None,
+        zone: str = "",
     ) -> None:
         """Make a node without connections.
 
@@ -58,15 +59,15 @@ class Node:
             on_change: Called with the node after it went down, and after it recovered.
             on_handshake: Called with the node after each handshake.
             traffic: Counter of the bytes of its zone. If None, the node has its own.
+            zone: Name of its zone, for log lines. If empty, log lines name the node alone.
         """
         self.endpoint = endpoint
         self.label = endpoint.label
+        self.name = f"{zone}/{endpoint}" if zone else str(endpoint)  # in log lines
         self.capabilities: Capabilities | None = None
         """Features that the server proved in the last handshake. None before the first one."""
-        self.versioned_bytes = -1
-        """`Capabilities.versioned_bytes`, -1 before the first handshake."""
-        self.wanted = settings.connections
-        """Number of connections that are to be ready."""
+        self.versioned_bytes = -1  # `Capabilities.versioned_bytes`; -1 before the first handshake
+        self.wanted = settings.connections  # number of connections that are to be ready
         self._settings = settings
         self._tap = settings.tap
         self._loop = asyncio.get_running_loop()
@@ -75,8 +76,7 @@ class Node:
         self._on_handshake = on_handshake
         self._health = NodeHealth(self._loop, counters or HealthCounters(), partial(on_change, self))
         self._circuit = CircuitBreaker(settings.circuit, self._loop.time())
-        self.connections = ConnectionSet(self._loop)
-        """Connections of the node. Requests read `sole`."""
+        self.connections = ConnectionSet(self._loop)  # requests read `sole`
         self._turn = 0
         self._tasks: set[asyncio.Task[None]] = set()  # of the reconnector and the renewal
         self._reconnector = Reconnector(self, settings, self.connections, self._circuit, self._health, self._tasks)
@@ -242,7 +242,7 @@ class Node:
         try:
             await ended(self._tasks, lambda _: f"connecting to {self.endpoint}")
             if drain > 0 and not await self.connections.drained(drain):
-                _log.info("node %s closed: %d requests had no reply", self.endpoint, self.pending)
+                _log.info("node %s closed: %d requests had no reply", self.name, self.pending)
         finally:
             self.abort()
 
@@ -297,7 +297,7 @@ class Node:
     def recover(self) -> None:
         """End the outage: close the circuit, and use the suspended connections again."""
         assert self.capabilities is not None
-        _log.info("node %s recovered (memcached %s)", self.endpoint, self.capabilities.server)
+        _log.info("node %s recovered (memcached %s)", self.name, self.capabilities.server)
         self._circuit.close(self._loop.time(), self.requests)
         self.connections.resume()
         self._health.recover(self._settings.circuit.slow_start)
@@ -323,7 +323,7 @@ class Node:
         """Wake the waiting calls. After a bug, mark the node as down, so that callers do not wait."""
         if error is not None:
             self._go_down(NodeUnavailable(f"{error!r}", self.label))
-            _log.error("node %s: reconnector failed: unexpected exception", self.endpoint, exc_info=error)
+            _log.error("node %s: reconnector failed: unexpected exception", self.name, exc_info=error)
         self._waiters.wake()
 
     def _retire(self, connections: list[Transport]) -> None:
@@ -335,7 +335,7 @@ class Node:
 
     def _go_down(self, why: Exception) -> None:
         if self._health.failure is None:  # once for each outage, not for each attempt
-            _log.warning("node %s is down: %s", self.endpoint, why)
+            _log.warning("node %s is down: %s", self.name, why)
             self._circuit.open(self._loop.time())
         self._health.go_down(why)
 
@@ -344,7 +344,7 @@ class Node:
     def on_draining(self, connection: Transport) -> None:
         """Open another connection in place of one that takes no more requests."""
         if self.connections.leave(connection):
-            _log.debug("node %s: the server ends a connection; connecting again with a handshake", self.endpoint)
+            _log.debug("node %s: the server ends a connection; connecting again with a handshake", self.name)
             self._reconnector.start()
 
     def on_silent(self, connection: Transport) -> bool:
@@ -381,7 +381,7 @@ class Node:
         # For a suspended connection the next probe connects. A failed handshake is reported by `open_transport`.
         if self._closed or not was_ready:
             return
-        _log.debug("node %s: connection ended: %s", self.endpoint, why)
+        _log.debug("node %s: connection ended: %s", self.name, why)
         if not self.connections.ready and self._last_error is not None:
             self._go_down(self._last_error)  # the last connection, while attempts to open more are failing
         failing = self._circuit.count_failures(self._loop.time(), connection.unanswered, 0, self.requests)

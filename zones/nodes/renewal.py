@@ -43,6 +43,11 @@ class Renewable(Protocol):
         """Address and label of the node."""
         ...
 
+    @property
+    def name(self) -> str:
+        """Zone and address of the node, for log lines."""
+        ...
+
     def in_use(self) -> list[Transport]:
         """Return the connections that are open and not retired."""
         ...
@@ -118,7 +123,7 @@ class Renewal:
                 return  # the connection was only slow
             gone = [known for known in self._node.in_use() if not known.renews_itself and known.heard_at <= silent_since]
             if doubted in gone:
-                _log.info("node %s: connection replaced: the node answers on a new connection only", self._node.endpoint)
+                _log.info("node %s: connection replaced: the node answers on a new connection only", self._node.name)
                 self._node.exchange(opened, capabilities, gone)
         finally:
             if opened not in self._node.in_use():
@@ -156,7 +161,7 @@ class Renewal:
             return
         _log.info(
             "node %s moved: its name resolves to %s",
-            endpoint,
+            self._node.name,
             ", ".join(f"{host} port {port}" for host, port in sorted(addresses)),
         )
         for connection in gone:
@@ -175,6 +180,6 @@ class Renewal:
             await work()
         except (OSError, CacheError) as error:
             # The connections stay in use. The circuit counts the failures on them.
-            _log.debug("node %s: connection replacement failed: %s", self._node.endpoint, error)
+            _log.debug("node %s: connection replacement failed: %s", self._node.name, error)
         except Exception:
-            _log.exception("node %s: connection replacement failed: unexpected exception", self._node.endpoint)
+            _log.exception("node %s: connection replacement failed: unexpected exception", self._node.name)

@@ -219,7 +219,7 @@ class HintedHandoff:
             self._drop(other, "overflow")
         if gone and not self._overflow_logged:
             self._overflow_logged = True
-            _log.warning("hint limit reached: the oldest hints are dropped")
+            _log.warning("hint limit reached: the oldest hints are dropped, the first one for zone %s", gone[0].zone)
         if self._task is None:
             self._hurry.clear()  # it may be set by a recovery without hints to deliver
             self._start()

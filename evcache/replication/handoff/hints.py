@@ -105,6 +105,8 @@ class HintStore:
         """Sum of the sizes of all hints, in bytes."""
         self.count = 0
         """Number of hints."""
+        self.by_zone: Counter[str] = Counter()
+        """Number of hints by zone. A zone that had hints once stays, with 0."""
         self._limits = limits
         self._hints: dict[Kind, dict[tuple[str, bytes], Hint]] = {kind: {} for kind in Kind}  # ordered by time of `put`
         self._deletes: Counter[bytes] = Counter()  # number of zones with a delete, by key
@@ -153,6 +155,7 @@ class HintStore:
         del hints[place]
         self.size -= hint.size
         self.count -= 1
+        self.by_zone[hint.zone] -= 1
         if hint.kind is Kind.DELETE:
             self._deletes[hint.key] -= 1
             if not self._deletes[hint.key]:
@@ -177,6 +180,7 @@ class HintStore:
         self._hints[hint.kind][hint.zone, hint.key] = hint
         self.size += hint.size
         self.count += 1
+        self.by_zone[hint.zone] += 1
         if hint.kind is Kind.DELETE:
             self._deletes[hint.key] += 1
 

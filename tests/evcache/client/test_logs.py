@@ -36,14 +36,14 @@ async def test_a_zone_goes_and_comes_back(zones, caplog):
         await cache.get("k", consistency="all", errors="miss")
         await pass_time(0.1)
     assert said(caplog) == [
-        ("evcache.zones.nodes", "WARNING", "node b0:11211 is down: [Errno 111] the server is not running"),
+        ("evcache.zones.nodes", "WARNING", "node b/b0:11211 is down: [Errno 111] the server is not running"),
         ("evcache.zones.cluster", "WARNING", "zone b is ejected: 1 of 1 nodes are down; it is read last"),
     ]
     zones.restart("b")
     await pass_time(20)
     await cache.set("k", 1)
     assert said(caplog) == [
-        ("evcache.zones.nodes", "INFO", "node b0:11211 recovered (memcached 1.6.38)"),
+        ("evcache.zones.nodes", "INFO", "node b/b0:11211 recovered (memcached 1.6.38)"),
         ("evcache.zones.cluster", "INFO", "zone b recovered: it is read in its usual order"),
     ]
 

@@ -61,7 +61,7 @@ async def test_healthy_zones_mean_no_fallback(zones):
     assert hooks.heard == [(first, "preferred")] * WAYS
     item = await cache.get_item("k")
     assert (item.zone, item.source) == (first, "preferred")
-    assert bench.points("evcache.reads") == {("hit", "preferred"): WAYS + 1}
+    assert bench.points("evcache.reads") == {("hit", "preferred", first): WAYS + 1}
     assert bench.points("evcache.read.fallbacks") == {}
     sources = [seen.attributes["evcache.source"] for seen in bench.take() if "evcache.source" in seen.attributes]
     assert sources == ["preferred"] * 5  # of the calls for one key

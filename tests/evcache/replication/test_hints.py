@@ -1,6 +1,7 @@
 """Store of hints: what it holds for a zone, in which order, and what it drops over its limits."""
 
 import math
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -291,6 +292,7 @@ def test_after_any_history_it_adds_up(steps, max_keys, max_bytes):
         now = list(kept)
         assert kept.size == sum(one.size for one in now) <= max_bytes
         assert len(kept) == len(now) == len({(one.zone, one.key) for one in now}) <= max_keys
+        assert +kept.by_zone == Counter(one.zone for one in now)
         assert [one.kind for one in now] == sorted(one.kind for one in now)
         assert all(kept.get(one.zone, one.key) is one for one in now)
         assert all(not any(one is other for other in now) for one in gone)

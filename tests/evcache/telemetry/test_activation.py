@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 from opentelemetry import metrics, trace
 
+import evcache
 from evcache import EVCache, InvalidArgument, Telemetry
 from evcache.telemetry import LOOK_SECONDS, OPERATIONS
 from evcache.telemetry.operations import CallInstrument
@@ -191,7 +192,7 @@ async def test_sdk_that_is_installed_later_is_found_by_a_call(zones, late, monke
     meters[0] = bench.meter_provider
     await cache.get("k")
     assert [seen.name for seen in bench.take()] == ["get t"]
-    assert ("miss", "none") in bench.points("evcache.reads")
+    assert ("miss", "none", "") in bench.points("evcache.reads")
     assert cache._runtime.activation._timer is None
 
 
@@ -226,7 +227,7 @@ async def test_reopened_client_reports_to_the_sdk_that_it_found(zones):
         bench.take()
         await cache.get("k")
         assert [seen.name for seen in bench.take()] == ["get t"]
-        assert ("miss", "none") in bench.points("evcache.reads")
+        assert ("miss", "none", "") in bench.points("evcache.reads")
 
 
 # In other processes, because the global providers of an interpreter cannot be removed.
@@ -310,3 +311,14 @@ def test_global_providers_are_found():
         print(*[seen.name for seen in bench.take()], *bench.points("evcache.reads").values())
     """)
     assert printed == ["0", "get", "t", "1"]
+
+
+@on_zones(zones=2)
+async def test_scope_of_spans_and_metrics_has_the_version_of_the_package(zones):
+    bench = Bench()
+    cache = await zones.ready(telemetry=bench.settings())
+    await cache.get("k")
+    (span,) = bench._exporter.get_finished_spans()
+    (scope,) = [found.scope for found in bench._reader.get_metrics_data().resource_metrics[0].scope_metrics]
+    for found in (span.instrumentation_scope, scope):
+        assert (found.name, found.version) == ("evcache", evcache.__version__)

@@ -15,12 +15,14 @@ from evcache import (
     NearCache,
     Topology,
 )
+from evcache.channels import ChannelError
 from evcache.reads.hedging import SAMPLES
 from evcache.replication.handoff.journal import HintFile
 from evcache.telemetry.metric_table import METRICS
 from tests.evcache.replication.test_gutter import add_gutter
 from tests.support.memory_zones import PATIENT, PolledZones, on_zones, pass_time
 from tests.support.metric_rows import PRODUCED, TABLE, measured_client, produces
+from tests.support.scripted_channel import ScriptedChannel
 from tests.support.sources import Source, started
 from tests.support.telemetry import Bench
 from tests.support.virtual_time import settle
@@ -46,7 +48,7 @@ async def test_reads_by_where_they_were_answered(zones, bench):
     zones.evict("l", "a")
     await cache.get("l", near_cache=False)
     found = bench.points("evcache.reads")
-    assert found == {("hit", "local"): 3, ("hit", "near"): 2, ("miss", "none"): 2, ("hit", "fallback"): 1}
+    assert found == {("hit", "local", "a"): 3, ("hit", "near", "a"): 2, ("miss", "none", ""): 2, ("hit", "fallback", "b"): 1}
     assert bench.points("evcache.read.fallbacks") == {("miss", "a"): 3}
     await pass_time()
     await cache.get_or_load("l", Source(2).load, near_cache=False)
@@ -54,8 +56,8 @@ async def test_reads_by_where_they_were_answered(zones, bench):
     await cache.get_and_touch("l", 60)
     after = bench.points("evcache.reads")
     assert {place: number - found[place] for place, number in after.items() if number != found[place]} == {
-        ("hit", "local"): 3,
-        ("miss", "none"): 1,
+        ("hit", "local", "a"): 3,
+        ("miss", "none", ""): 1,
     }
 
 
@@ -184,17 +186,17 @@ async def test_repairs(zones, bench):
 @produces("evcache.hints.pending", "evcache.hints.size", "evcache.hints.ended", zones=2)
 async def test_hints(zones, bench):
     cache = await measured_client(zones, bench)
-    assert bench.points("evcache.hints.pending") == {(): 0}
+    assert bench.points("evcache.hints.pending") == {("a",): 0, ("b",): 0}
     await zones.kill("b")
     await cache.set("k", "x" * 100, consistency="one")
     await cache.set("l", "x" * 100, consistency="one")
     await cache.set("l", "y" * 100, consistency="one")
     await settle()
-    assert bench.points("evcache.hints.pending") == {(): 2}
+    assert bench.points("evcache.hints.pending") == {("a",): 0, ("b",): 2}
     assert bench.points("evcache.hints.size")[()] == cache.stats().hint_bytes > 200
     zones.restart("b")
     await pass_time(20)
-    assert bench.points("evcache.hints.pending") == {(): 0}
+    assert bench.points("evcache.hints.pending") == {("a",): 0, ("b",): 0}
     assert bench.points("evcache.hints.ended")["delivered", "b"] == 2
 
 
@@ -373,6 +375,21 @@ async def test_invalidations(zones, bench):
     stats = cache.stats().invalidation
     assert bench.points("evcache.invalidations.gaps") == {(): stats.gaps}
     assert bench.points("evcache.invalidations.losses") == {(): stats.losses}
+
+
+@produces("evcache.invalidations.up", zones=1)
+async def test_channel_that_is_lost_is_down_until_it_is_back(zones, bench):
+    channel = ScriptedChannel()
+    await measured_client(zones, bench, near_cache=NearCache(), invalidation=channel)
+    await pass_time(1)
+    assert bench.points("evcache.invalidations.up") == {(): 1}
+    channel.refuse_to_subscribe = ChannelError("down")
+    channel.lose()
+    await pass_time(1)
+    assert bench.points("evcache.invalidations.up") == {(): 0}
+    channel.refuse_to_subscribe = None
+    await pass_time(60)
+    assert bench.points("evcache.invalidations.up") == {(): 1}
 
 
 @produces("evcache.loop.lag", zones=1)

@@ -76,7 +76,7 @@ async def test_with_many_calls_some_durations_are_recorded(zones, limit, least, 
     first, *later = [after - before for before, after in zip(recorded, recorded[1:], strict=False)]
     assert first >= 990
     assert all(least <= number <= most for number in later)
-    assert bench.points("evcache.reads") == {("miss", "none"): 5000}
+    assert bench.points("evcache.reads") == {("miss", "none", ""): 5000}
     for _ in range(500):
         clock.now += 0.001
         await cache.get("k")
@@ -118,10 +118,10 @@ async def test_clients_of_one_namespace_are_one_and_of_two_are_two(zones):
     for cache, times in ((first, 1), (second, 2), (other, 4)):
         for _ in range(times):
             await cache.get("k", fallback_on_miss=False)
-    assert bench.points("evcache.reads") == {("miss", "none"): 3}
-    assert bench.points("evcache.reads", "other") == {("miss", "none"): 4}
+    assert bench.points("evcache.reads") == {("miss", "none", ""): 3}
+    assert bench.points("evcache.reads", "other") == {("miss", "none", ""): 4}
     assert bench.points(DURATION)["get", "memcached"] == 3
-    assert bench.points("evcache.hints.pending") == {(): 0}
+    assert set(bench.points("evcache.hints.pending").values()) == {0}
     zones.pause("b")
     for _ in range(3):
         await first.touch("nothing", 1, timeout=0.1, errors="miss")
@@ -143,10 +143,10 @@ async def test_closed_client_is_neither_reported_nor_kept_alive(zones):
     alone = await measured_client(zones, bench, namespace="alone")
     await staying.get("k", fallback_on_miss=False)
     await leaving.get("k", fallback_on_miss=False)
-    assert bench.points("evcache.reads") == {("miss", "none"): 2}
+    assert bench.points("evcache.reads") == {("miss", "none", ""): 2}
     await leaving.close()
     await alone.close()
-    assert bench.points("evcache.reads") == {("miss", "none"): 1}
+    assert bench.points("evcache.reads") == {("miss", "none", ""): 1}
     assert bench.points("evcache.node.up", "alone") == {}
     gone = [weakref.ref(cache) for cache in (leaving, alone)]
     zones._clients.remove(leaving)
@@ -156,7 +156,7 @@ async def test_closed_client_is_neither_reported_nor_kept_alive(zones):
     gc.unfreeze()  # `run` freezes the objects that existed before
     gc.collect()
     assert [ref() for ref in gone] == [None, None]
-    assert bench.points("evcache.reads") == {("miss", "none"): 1}
+    assert bench.points("evcache.reads") == {("miss", "none", ""): 1}
 
 
 # From another thread.
