@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from evcache.admin.key_look import ZoneLook, look_at_key, roles_of
-from evcache.admin.key_report import Agreement, Relation, answer_of, judge_key
-from evcache.admin.zone_item import Content, ZoneItem, item_of
+from evcache.admin.key.look import ZoneLook, look_at_key, roles_of
+from evcache.admin.key.report import Agreement, Relation, answer_of, judge_key
+from evcache.admin.key.zone_item import Content, ZoneItem, item_of
 from evcache.cli.open_cluster import open_cluster
 from evcache.cli.output import to_json
 from evcache.cli.runner import Status, run_command

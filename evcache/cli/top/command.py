@@ -9,8 +9,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from evcache.admin.load_table import SORTS, sort_table
-from evcache.admin.load_watch import LoadWatch
+from evcache.admin.load.table import SORTS, sort_table
+from evcache.admin.load.watch import LoadWatch
 from evcache.cli.open_cluster import open_cluster
 from evcache.cli.runner import Status, run_command
 from evcache.cli.target import Target, targeted

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from evcache.admin.load_table import Figures, LoadTable, NodeLoad, ZoneLoad
+from evcache.admin.load.table import Figures, LoadTable, NodeLoad, ZoneLoad
 from evcache.cli.output import to_json
 from evcache.zones.topology.model import Mode
 

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from evcache.admin.load_table import Figures, LoadTable, NodeLoad, ZoneLoad
-from evcache.admin.rates import NO_RATES
+from evcache.admin.load.rates import NO_RATES
+from evcache.admin.load.table import Figures, LoadTable, NodeLoad, ZoneLoad
 from evcache.cli.commands import evcache as command_line
 from evcache.cli.top.view import LiveScreen, cells, count, json_text, plain_text, size, table_of
 from tests.support.cli_servers import DEAD, servers

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from evcache.admin.load_table import Figures
-from evcache.admin.load_watch import LoadWatch
+from evcache.admin.load.table import Figures
+from evcache.admin.load.watch import LoadWatch
 from evcache.zones.cluster import Cluster
 from evcache.zones.nodes.settings import NodeSettings
 from tests.support.memory_zones import MemoryZones

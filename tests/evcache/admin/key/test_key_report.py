@@ -2,7 +2,7 @@
 
 import pytest
 
-from evcache.admin.key_report import Agreement, Relation, ZoneRoles, answer_of, judge_key
+from evcache.admin.key.report import Agreement, Relation, ZoneRoles, answer_of, judge_key
 from evcache.replication.hlc import HybridLogicalClock, cas_of
 from evcache.replication.reconcile import ZoneHit
 from evcache.values.flags import FLAG_TOMBSTONE

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from evcache.admin.rates import Rates, total, total_rates
+from evcache.admin.load.rates import Rates, total, total_rates
 from evcache.zones.admin.statistics import ServerStatistics
 
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from evcache.admin.load_table import LoadTable, ZoneLoad
-from evcache.admin.node_watch import NodeWatch, SampleRound
-from evcache.admin.zone_item import to_iso
+from evcache.admin.key.zone_item import to_iso
+from evcache.admin.load.node_watch import NodeWatch, SampleRound
+from evcache.admin.load.table import LoadTable, ZoneLoad
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.zone_pool import ZonePool

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evcache.admin.rates import NO_RATES, Rates, has_restarted, rates_between, total, total_rates
+from evcache.admin.load.rates import NO_RATES, Rates, has_restarted, rates_between, total, total_rates
 from evcache.zones.admin.statistics import ServerStatistics
 
 BEFORE = ServerStatistics(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from evcache.admin.key_report import ZoneRoles
+from evcache.admin.key.report import ZoneRoles
 from evcache.replication.commands.node_requests import get
 from evcache.zones.errors import CacheError
 from evcache.zones.nodes.node import Node

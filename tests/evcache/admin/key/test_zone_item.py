@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from evcache.admin.zone_item import Content, item_of, to_iso
+from evcache.admin.key.zone_item import Content, item_of, to_iso
 from evcache.replication.hlc import HybridLogicalClock, cas_of
 from evcache.values.envelope import Envelope, wrap
 from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_GZIP, FLAG_INT, FLAG_MSGPACK, FLAG_TOMBSTONE

@@ -7,8 +7,8 @@ import statistics
 from collections import deque
 from contextlib import AsyncExitStack
 
-from evcache.admin.load_table import Figures, NodeLoad
-from evcache.admin.rates import NO_RATES, Rates, rates_between
+from evcache.admin.load.rates import NO_RATES, Rates, rates_between
+from evcache.admin.load.table import Figures, NodeLoad
 from evcache.readiness.check import cause_of
 from evcache.zones.admin.session import AdminSession, open_session
 from evcache.zones.admin.statistics import ServerStatistics

@@ -2,8 +2,8 @@
 
 import pytest
 
-from evcache.admin.load_table import SORTS, Figures, LoadTable, NodeLoad, ZoneLoad, sort_table
-from evcache.admin.rates import NO_RATES, Rates
+from evcache.admin.load.rates import NO_RATES, Rates
+from evcache.admin.load.table import SORTS, Figures, LoadTable, NodeLoad, ZoneLoad, sort_table
 from evcache.zones.admin.statistics import ServerStatistics
 
 STATISTICS = ServerStatistics(bytes=100, limit_maxbytes=1000, curr_connections=5, max_connections=50)

@@ -1,0 +1,1 @@
+"""Load of servers over time, as `evcache top` shows it."""
