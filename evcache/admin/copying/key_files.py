@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import re
 import tempfile
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from evcache.zones.zone_pool import ZonePool
 
 # memcached's limit.
 MAX_KEY_BYTES = 250
+_CONTROL = re.compile(rb"[\x00-\x20\x7f]")
 
 # A crawl takes seconds. A hash table grows by doubling, which takes about a second per ten million items.
 CRAWLER_WAIT_SECONDS = 60.0
@@ -101,7 +103,7 @@ class ListedKeys:
         for line in file:
             text = line.rstrip()
             item = None if text == END_OF_LIST else parse_metadump(text)
-            if item is not None and item.key.startswith(self._prefix):
+            if item is not None and item.key.startswith(self._prefix) and is_key(item.key):
                 yield item.key
 
 
@@ -142,10 +144,15 @@ class KeysOfFile:
 
     def _checked(self, number: int, line: bytes) -> bytes:
         key = self._prefix + line
-        if len(key) > MAX_KEY_BYTES or any(byte <= 0x20 or byte == 0x7F for byte in key):
+        if not is_key(key):
             rule = f"a key has 1 to {MAX_KEY_BYTES} bytes without spaces and control characters"
             raise InvalidArgument("keys", f"line {number} of {self._path}: {rule}, not {line[:60]!r}")
         return key
+
+
+def is_key(name: bytes) -> bool:
+    """Return True for the key of an item. The name of a lease beside a key has a control character."""
+    return 0 < len(name) <= MAX_KEY_BYTES and not _CONTROL.search(name)
 
 
 async def list_to_file(node: Node, settings: NodeSettings, file: IO[bytes]) -> None:

@@ -37,8 +37,8 @@ from evcache.zones.protocol.replies import Hit, Reply, read_hit
 from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.zone_pool import ZonePool
 
-# Follows the key in the name of the stub beside it. No key contains a control character.
-_BESIDE = b"\x7f"
+BESIDE = b"\x7f"
+"""Byte behind the key in the name of the stub beside it. No key contains a control character."""
 _DIGEST_HEX = 32
 
 
@@ -193,7 +193,7 @@ def _no_waiter() -> asyncio.Future[Reply]:
 
 def beside(key: bytes, cas: int) -> bytes:
     """Return the name of the stub beside a key whose item with this CAS is to be replaced."""
-    end = b"%b%016x" % (_BESIDE, cas)
+    end = b"%b%016x" % (BESIDE, cas)
     if len(key) + len(end) <= MAX_KEY_BYTES:
         return key + end
     digest = hashlib.md5(key, usedforsecurity=False).hexdigest().encode()

@@ -8,6 +8,7 @@ from evcache.admin.doctor.catalog import KEYS_MISPLACED, LABEL_WRONG, LABELS_SWA
 from evcache.admin.doctor.facts import Facts, NodeFacts, ZoneFacts
 from evcache.admin.doctor.findings import Finding, Subject, ok
 from evcache.admin.doctor.judges.texts import count
+from evcache.read_through.loads.leases import BESIDE
 
 # With fewer keys, a share says little.
 LEAST_KEYS = 10
@@ -18,9 +19,6 @@ WRONG_LABEL_SHARE = 0.7
 
 # A change of a zone's nodes moves keys, which stay behind until their TTL ends. Below this share, they soon are gone.
 MISPLACED_SHARE = 0.02
-
-# Stands in the name of an item beside a key, such as a lease, which lives on the node of that key. No key contains it.
-_BESIDE = b"\x7f"
 
 
 def judge(facts: Facts) -> list[Finding]:
@@ -33,8 +31,8 @@ def judge(facts: Facts) -> list[Finding]:
 
 
 def owners(node: NodeFacts) -> list[str]:
-    """Return the owner of each sampled key of a node, by its label."""
-    return [item.owner for item in node.sample if _BESIDE not in item.key]
+    """Return the owner of each sampled key of a node, by its label. A lease beside a key lives on the node of that key."""
+    return [item.owner for item in node.sample if BESIDE not in item.key]
 
 
 def _judge_zone(zone: ZoneFacts) -> list[Finding]:

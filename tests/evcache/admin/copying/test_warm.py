@@ -146,6 +146,21 @@ def test_only_keys_of_the_namespace_are_copied():
     asyncio.run(main())
 
 
+def test_leases_are_not_copied():
+    async def main():
+        async with fake_zones(a=[{}], b=[{}]) as zones:
+            await write(zones, "a", values(2))
+            wire = zones.servers["a"][0].session()
+            wire.receive(b"mg ns:lease N30 v\r\n")  # the stub of a lease
+            wire.receive(b"mg bnM6azF/MTIz b N30 v\r\n")  # one beside the key ns:k1, whose name has a control character
+            assert any(b"\x7f" in key for key in zones.items("a"))
+            run = await warm(zones)
+            assert (run.tally.copied, run.tally.skipped[Skip.GONE], run.tally.keys) == (2, 1, 3)
+            assert zones.items("b").keys() == {b"ns:k0", b"ns:k1"}
+
+    asyncio.run(main())
+
+
 def test_a_value_over_the_limit_of_the_target_is_counted():
     async def main():
         async with fake_zones(a=[{}], b=[{"item_size_max": 2048}]) as zones:
