@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from evcache.zones.protocol import requests
 from evcache.zones.topology.model import Endpoint
@@ -45,18 +45,25 @@ async def diagnose(endpoint: Endpoint, dialer: Dialer, traffic: ByteCounter, dea
         The finding with its remedy, or None if the server gives no sign of what it is.
     """
     binary, closes = await asyncio.gather(
-        _in_time(_speaks_binary(endpoint, dialer, traffic), deadline),
-        _in_time(_closes_on_unknown(endpoint, dialer, traffic), deadline),
+        _in_time(_speaks_binary, endpoint, dialer, traffic, deadline),
+        _in_time(_closes_on_unknown, endpoint, dialer, traffic, deadline),
     )
     if binary is not None:
         return binary
     return closes
 
 
-async def _in_time(question: Awaitable[str | None], deadline: float) -> str | None:
+async def _in_time(
+    question: Callable[[Endpoint, Dialer, ByteCounter], Awaitable[str | None]],
+    endpoint: Endpoint,
+    dialer: Dialer,
+    traffic: ByteCounter,
+    deadline: float,
+) -> str | None:
+    # Made here: if the caller made the coroutine, it would never be awaited if this task is cancelled before it begins.
     try:
         async with asyncio.timeout_at(deadline):
-            return await question
+            return await question(endpoint, dialer, traffic)
     except (OSError, EOFError, ValueError):  # TimeoutError is an OSError; `readline` raises ValueError for a long line
         return None
 

@@ -123,7 +123,7 @@ def test_listeners_receive_each_key_of_a_bulk_read_once(core, nodes, values):
             await zones.close_clients()
         heard = sorted((bytes(key).rpartition(b":")[2].decode(), source, hit) for key, _, source, hit in listener.reads)
         assert heard == sorted([*((key, "local", True) for key in values), ("none", "none", False)])
-        assert counters.reads == {("local", True): len(values), ("none", False): 1}
+        assert counters.reads == {("local", True, "a"): len(values), ("none", False, ""): 1}
 
     run(scenario())
 

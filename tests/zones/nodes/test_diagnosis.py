@@ -1,9 +1,15 @@
 """Servers that close at the first question: the error says what they are, and what to do."""
 
+import asyncio
+import gc
+import warnings
+
 import pytest
 
 from evcache.zones.errors import NodeUnavailable
-from evcache.zones.nodes.diagnosis import BINARY, CLOSES_ON_UNKNOWN, SASL
+from evcache.zones.nodes.diagnosis import BINARY, CLOSES_ON_UNKNOWN, SASL, diagnose
+from evcache.zones.topology.model import Endpoint
+from evcache.zones.transport.byte_counter import ByteCounter
 from tests.support.node_bench import Bench
 from tests.support.odd_servers import BinarySession, Restarting, Server, Twemproxy
 from tests.support.virtual_time import in_virtual_time, now, settle
@@ -61,3 +67,19 @@ async def test_a_diagnosis_that_gets_no_answer_takes_a_quarter_of_the_connect_ti
         with pytest.raises(NodeUnavailable, match="closed by the server"):
             await bench.connected()
         assert now() == pytest.approx(0.25)
+
+
+@in_virtual_time
+async def test_a_diagnosis_that_is_cancelled_before_its_questions_begin_leaves_no_coroutine():
+    async def dialer(_endpoint, _factory):
+        raise AssertionError("no question has begun")
+
+    task = asyncio.create_task(diagnose(Endpoint.parse("127.0.0.1:1"), dialer, ByteCounter(), now() + 1))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
