@@ -79,9 +79,9 @@ def test_a_write_that_arrives_between_the_look_and_the_copy_wins(monkeypatch):
             await write(zones, "a", values(3))
             store = Copier._store
 
-            async def late(self, copies, target):
+            async def late(self, copies, *pools):
                 await write(zones, "b", {"k1": "newer"})
-                return await store(self, copies, target)
+                return await store(self, copies, *pools)
 
             monkeypatch.setattr(Copier, "_store", late)
             run = await warm(zones)
