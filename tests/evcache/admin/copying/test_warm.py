@@ -8,7 +8,7 @@ from evcache import EVCache
 from evcache.admin.copying.copier import Copier, CopyTally
 from evcache.admin.copying.decision import Skip
 from evcache.admin.copying.key_files import KeysOfFile
-from evcache.admin.copying.warm import ATTEMPTS, SampleCheck, WarmLimits, WarmUp
+from evcache.admin.copying.warm import ATTEMPTS, SETTLE_SECONDS, SampleCheck, WarmLimits, WarmUp
 from evcache.zones.errors import InvalidArgument, NodeUnavailable, Unsupported
 from tests.support.zones_of_fakes import SETTINGS, fake_zones
 
@@ -314,3 +314,32 @@ def test_the_tally_counts_each_key_once():
     tally = CopyTally(copied=3, superseded=2, refused=1, failed=4)
     tally.skipped[Skip.PRESENT] += 5
     assert (tally.keys, tally.in_place) == (15, 10)
+
+
+def test_items_that_expire_within_seconds_do_not_make_the_sample_differ():
+    async def main():
+        async with fake_zones(a=[{}], b=[{}]) as zones:
+            await write(zones, "a", values(5), ttl=5)
+            await write(zones, "a", {"long": 1})
+            run = await warm(zones)
+            assert (run.tally.copied, run.tally.skipped[Skip.EXPIRING]) == (1, 5)
+            assert await run.check() == SampleCheck(6, 6)
+
+    asyncio.run(main())
+
+
+def test_a_key_that_is_written_all_the_time_does_not_make_the_sample_differ():
+    async def main():
+        async with fake_zones(a=[{}], b=[{}]) as zones:
+            await write(zones, "a", {"k": 1})
+
+            async def sleep(seconds):
+                if seconds == SETTLE_SECONDS:  # the target gets the write of the first look, and the source a newer one
+                    await warm(zones)
+                    await write(zones, "a", {"k": 3})
+
+            run = await warm(zones, sleep=sleep)
+            await write(zones, "a", {"k": 2})
+            assert await run.check() == SampleCheck(1, 1)
+
+    asyncio.run(main())
