@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+from typing import Any
 
 import click
 
@@ -11,11 +13,23 @@ from evcache.cli.bench.command import bench
 from evcache.cli.copying.compare import compare
 from evcache.cli.copying.warm import warm
 from evcache.cli.demo.command import demo
+from evcache.cli.runner import SIGNAL_STATUS
 from evcache.cli.top.command import top
 from evcache.zones.transport.core import selected
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Group of commands that Ctrl-C ends with 130 wherever it arrives. click's own status of an interrupt is 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command of the arguments."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # before the event loop runs, or after it
+            raise SystemExit(SIGNAL_STATUS + signal.SIGINT) from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(
     package_name="evcache", prog_name="evcache", message=f"%(prog)s %(version)s, {selected.SELECTED.name} core"
 )

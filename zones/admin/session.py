@@ -20,6 +20,8 @@ from evcache.zones.protocol import requests
 from evcache.zones.topology.model import Endpoint
 from evcache.zones.transport.base import peers_of
 
+# Lines of the longest reply but a list of keys. `stats conns` has some ten lines for each of thousands of clients.
+MOST_LINES = 1_000_000
 # Bytes of a list of keys that are read at once.
 CHUNK_BYTES = 256 * 1024
 # Longest silence in the middle of a list of keys. A server lists about a million keys per second.
@@ -29,7 +31,8 @@ _ENDS_OF_LIST = (b"\n%b\r\n" % END_OF_LIST, b"\n%b\n" % END_OF_LIST)
 _UNAUTHENTICATED = "CLIENT_ERROR unauthenticated"
 _TOO_MANY = "ERROR Too many open connections"
 _ERRORS = ("ERROR", "CLIENT_ERROR", "SERVER_ERROR")
-_CAS = re.compile(r"^ME .* cas=(\d+)")
+_CAS = re.compile(r"^ME .* cas=([0-9]+)")
+_CLASS = re.compile(r"items:([0-9]{1,9}):number")
 
 
 class AdminSession:
@@ -126,12 +129,10 @@ class AdminSession:
             ServerError: The server refuses.
             NodeError: The server did not answer.
         """
-        sizes = {
-            name.split(":")[1]: int(number) for name, number in (await self.stats("items")).items() if ":number" in name[-7:]
-        }
+        names = [_CLASS.fullmatch(name) for name in await self.stats("items")]
         of_classes: list[list[bytes]] = []
-        for name in sorted(sizes, key=int):
-            lines = await self._lines(f"stats cachedump {name} {limit}".encode())
+        for number in sorted(int(name[1]) for name in names if name is not None):
+            lines = await self._lines(f"stats cachedump {number} {limit}".encode())
             keys = [parse_cachedump(line.encode("latin-1")) for line in lines]
             of_classes.append([key for key in keys if key is not None])
         longest = max(map(len, of_classes), default=0)
@@ -150,7 +151,8 @@ class AdminSession:
         """
         # `mg` would win the right to replace a stale item, and count as a hit or a miss.
         self._transport.write(b"".join(b"me %b\r\n" % key for key in keys))
-        lines = [await self._line() for _ in keys]
+        deadline = self._deadline()
+        lines = [await self._line(deadline) for _ in keys]
         refused = next((line for line in lines if line.startswith(_ERRORS)), None)
         if refused is not None:
             raise ServerError(refused, self._node)
@@ -174,12 +176,13 @@ class AdminSession:
             NodeError: The server did not answer, or stopped in the middle.
         """
         self._send(METADUMP)
-        first = await self._in_time(self._reader.readline(), LIST_SILENCE_SECONDS)
+        first = await self._read_line(asyncio.get_running_loop().time() + LIST_SILENCE_SECONDS, LIST_SILENCE_SECONDS)
         self._raise_refusal(first.decode("latin-1").strip())
         write(first)
         tail = b"\n" + first  # so that an empty list ends like any other
         while not tail.endswith(_ENDS_OF_LIST):
-            chunk = await self._in_time(self._reader.read(CHUNK_BYTES), LIST_SILENCE_SECONDS)
+            silent = asyncio.get_running_loop().time() + LIST_SILENCE_SECONDS
+            chunk = await self._by(silent, self._reader.read(CHUNK_BYTES), LIST_SILENCE_SECONDS)
             if not chunk:
                 raise ConnectionLost("the server closed the connection in the middle of the list of keys", self._node)
             write(chunk)
@@ -195,32 +198,44 @@ class AdminSession:
     async def _lines(self, request: bytes) -> list[str]:
         """Send a request and return the lines of its reply without the last one, `END`."""
         self._send(request)
-        lines = []
-        while (line := await self._line()) != "END":
+        deadline = self._deadline()
+        lines: list[str] = []
+        while (line := await self._line(deadline)) != "END":
             if line.startswith(_ERRORS):
                 raise ServerError(line, self._node)
+            if len(lines) >= MOST_LINES:
+                raise ProtocolError(f"reply too long: over {MOST_LINES:,} lines", self._node)
             lines.append(line)
         return lines
 
     async def _question(self, request: bytes) -> str:
         self._send(request)
-        return await self._line()
+        return await self._line(self._deadline())
 
     def _send(self, request: bytes) -> None:
         self._transport.write(request + b"\r\n")
 
-    async def _line(self) -> str:
-        try:
-            line = await self._in_time(self._reader.readline(), self._timeout)
-        except ValueError:  # asyncio's error for a line over its limit of 64 KiB
-            raise ProtocolError("reply too long: a line has more than 64 KiB", self._node) from None
+    def _deadline(self) -> float:
+        """Return the end of a whole reply that is requested now, on the loop's clock."""
+        return asyncio.get_running_loop().time() + self._timeout
+
+    async def _line(self, deadline: float) -> str:
+        line = await self._read_line(deadline, self._timeout)
         if not line.endswith(b"\n"):
             raise ConnectionLost("the server closed the connection", self._node)
         return line.rstrip(b"\r\n").decode("latin-1")
 
-    async def _in_time(self, reply: Any, seconds: float) -> bytes:
+    async def _read_line(self, deadline: float, seconds: float) -> bytes:
+        """Return a line with its end, or the bytes before the end of the connection."""
         try:
-            async with asyncio.timeout(seconds):
+            return await self._by(deadline, self._reader.readline(), seconds)
+        except ValueError:  # asyncio's error for a line over the limit of the reader
+            raise ProtocolError(f"reply too long: a line has more than {CHUNK_BYTES // 1024} KiB", self._node) from None
+
+    async def _by(self, deadline: float, reply: Any, seconds: float) -> bytes:
+        """Wait for bytes. `seconds` is the time that the deadline allows, for the error."""
+        try:
+            async with asyncio.timeout_at(deadline):
                 found: bytes = await reply
                 return found
         except TimeoutError:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 
 from evcache.admin.copying.copier import Copier, CopyTally, look
 from evcache.admin.copying.decision import is_held
-from evcache.admin.copying.difference import Difference, Kind, difference, needs_values
+from evcache.admin.copying.difference import Difference, Kind, Pair, difference, has_lasted, needs_values
 from evcache.admin.copying.key_files import KeySource
 from evcache.admin.copying.pace import Pace
 from evcache.admin.copying.warm import BATCH_KEYS, SETTLE_SECONDS, batch_size
-from evcache.replication.commands.node_requests import Peeked
 from evcache.zones.protocol.fields import INSPECT_FIELDS, INSPECT_VALUE_FIELDS
 from evcache.zones.zone_pool import ZonePool
 
@@ -23,7 +22,7 @@ EXAMPLES = 5
 # Keys that are compared again at once. They bound the memory, and make one pause serve many keys.
 MOST_SUSPECTS = 50_000
 
-Pair = tuple[ZonePool, ZonePool]
+Found = dict[bytes, Pair]
 
 
 @dataclass(slots=True)
@@ -57,7 +56,7 @@ class Comparer:
 
     def __init__(
         self,
-        zones: Pair,
+        zones: tuple[ZonePool, ZonePool],
         keys: KeySource,
         *,
         keys_per_second: float,
@@ -87,7 +86,7 @@ class Comparer:
         self._fields = INSPECT_VALUE_FIELDS if values else INSPECT_FIELDS
         self._sleep = sleep
         self._copier = Copier(self.copies)
-        self._suspects: list[bytes] = []
+        self._suspects: dict[bytes, tuple[Difference, Pair]] = {}
 
     async def run(self) -> None:
         """Compare all keys of both zones. Cancellation ends the run; repairs that were sent have an effect.
@@ -112,24 +111,30 @@ class Comparer:
         if skip_first:
             found = {key: items for key, items in found.items() if not is_held(items[0])}
         self.tally.compared += len(found)
-        self._suspects += _differences(found)
+        # Without the values, which would fill the memory.
+        self._suspects |= {key: (one, _without_values(found[key])) for key, one in _differences(found).items()}
 
     async def _confirm(self) -> None:
         """Compare the keys that differ again, count those that still do, and repair them.
 
         A write of a client reaches the two zones at different times. It has reached both by now.
         """
-        suspects, self._suspects = self._suspects, []
+        suspects, self._suspects = self._suspects, {}
         if suspects:
             await self._sleep(SETTLE_SECONDS)
-        for begin in range(0, len(suspects), BATCH_KEYS):
-            different = _differences(await self._look(suspects[begin : begin + BATCH_KEYS]))
+        keys = list(suspects)
+        for begin in range(0, len(keys), BATCH_KEYS):
+            some = keys[begin : begin + BATCH_KEYS]
+            found = await self._look(some)
+            self.tally.unanswered += len(some) - len(found)
+            self.tally.compared -= len(some) - len(found)
+            different = {key: one for key, one in _differences(found).items() if has_lasted(*suspects[key], found[key])}
             for key, one in different.items():
                 self._count(key, one)
             if self._repair:
                 await self._repair_all(different)
 
-    async def _look(self, keys: Sequence[bytes]) -> dict[bytes, tuple[Peeked | None, Peeked | None]]:
+    async def _look(self, keys: Sequence[bytes]) -> Found:
         """Return the items of both zones, for the keys that both answered for."""
         first, second = await asyncio.gather(*(look(pool, keys, self._fields) for pool in self._zones))
         found = {key: (first[key], second[key]) for key in keys if key in first and key in second}
@@ -144,7 +149,8 @@ class Comparer:
             keys = [key for key, one in different.items() if one.stale == stale]
             if keys:
                 await self._copier.copy(keys, self._zones[1 - stale], self._zones[stale])
-                self.tally.repaired += len(keys) - len(_differences(await self._look(keys)))
+                found = await self._look(keys)  # without the keys of a node that has stopped answering
+                self.tally.repaired += len(found) - len(_differences(found))
 
     def _count(self, key: bytes, one: Difference) -> None:
         place = one.kind, None if one.stale is None else self._zones[one.stale].name
@@ -154,6 +160,11 @@ class Comparer:
             examples.append(key)
 
 
-def _differences(found: dict[bytes, tuple[Peeked | None, Peeked | None]]) -> dict[bytes, Difference]:
+def _without_values(items: Pair) -> Pair:
+    first, second = (None if item is None else item._replace(value=None) for item in items)
+    return first, second
+
+
+def _differences(found: Found) -> dict[bytes, Difference]:
     pairs = ((key, difference(items)) for key, items in found.items())
     return {key: one for key, one in pairs if one is not None}

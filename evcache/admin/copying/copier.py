@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
-from evcache.admin.copying.decision import Copy, Skip, decide, is_held, is_wanted
-from evcache.replication.commands.command import Interpret, Sent
-from evcache.replication.commands.guarded_store import StoreCommand, interpret_store
+from evcache.admin.copying.decision import Change, Copy, Skip, change_after, decide, is_held, is_wanted
+from evcache.admin.copying.stores import STEP_TIMEOUT_SECONDS, adjust, store_on
 from evcache.replication.commands.node_requests import Peeked, capabilities_of, read_peek
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.results import Outcome
@@ -21,9 +19,6 @@ from evcache.zones.protocol.fields import INSPECT_FIELDS, INSPECT_VALUE_FIELDS, 
 from evcache.zones.protocol.replies import AnyReply
 from evcache.zones.routing.ketama import ring_position
 from evcache.zones.zone_pool import ZonePool
-
-# Seconds for each step of a batch. No caller waits for it.
-STEP_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -95,7 +90,7 @@ class Copier:
         answered = items.keys() | (versions.keys() - set(newer))
         spent = asyncio.get_running_loop().time() - began + STEP_TIMEOUT_SECONDS
         copies = self._decide(items, held, target, spent)
-        unstored = await self._store(copies, target)
+        unstored = await self._store(copies, source, target)
         return [key for key in keys if key not in answered or key in unstored]
 
     def _decide(
@@ -113,56 +108,50 @@ class Copier:
                 self._tally.skipped[decided] += 1
         return copies
 
-    async def _store(self, copies: Sequence[Copy], target: ZonePool) -> set[bytes]:
+    async def _store(self, copies: Sequence[Copy], source: ZonePool, target: ZonePool) -> set[bytes]:
         """Store copies, and count the outcomes. Return the keys whose node did not answer."""
         groups = target.batches([copy.key for copy in copies], copies)
-        unstored = await asyncio.gather(*(self._store_on(node, some) for node, _, some in groups))
-        return {key for keys in unstored for key in keys}
-
-    async def _store_on(self, node: Node, copies: Sequence[Copy]) -> list[bytes]:
-        loop = asyncio.get_running_loop()
-        try:
-            connection, deadline = await node.connected_by(loop.time() + STEP_TIMEOUT_SECONDS)
-        except CacheError:
-            return [copy.key for copy in copies]
-        has_versions = capabilities_of(node).versions
-        begun: list[tuple[Copy, asyncio.Future[Any], Interpret]] = []
-        unstored: list[bytes] = []
+        outcomes: dict[bytes, Outcome | Skip] = {}
+        for stored in await asyncio.gather(*(store_on(node, some, self._hlc) for node, _, some in groups)):
+            outcomes |= stored
+        # The original may have changed since the look. What has changed is decided after the store, because a change before
+        # the store would otherwise be missed.
+        stored_copies = [copy for copy in copies if outcomes.get(copy.key) is Outcome.STORED]
+        outcomes |= await self._adjust(stored_copies, source, target)
         for copy in copies:
-            replies: asyncio.Future[Any] = loop.create_future()
-            try:
-                if copy.version is not None and has_versions:
-                    store = self._command(copy)
-                    sent = store.send(connection, capabilities_of(node), replies, deadline)
-                    assert isinstance(sent, Sent)  # `decide` has left out what is too large
-                    begun.append((copy, replies, sent.interpret))
-                else:  # nothing shows the order of two items, so an item of the target stays
-                    connection.store(copy.key, copy.data, copy.flags, copy.exptime, replies, deadline, mode="add")
-                    begun.append((copy, replies, interpret_store))
-            except CacheError:
-                unstored.append(copy.key)
-        for copy, replies, interpret in begun:
-            try:
-                outcome = interpret(await replies)
-                if outcome is None:  # the target holds a newer version, or an item without one
-                    outcome = await self._command(copy).peek_and_apply(node, deadline, over_equal=False)
-            except CacheError:
-                unstored.append(copy.key)
-            else:
-                self._count(copy, outcome)
-        return unstored
+            if copy.key in outcomes:
+                self._count(copy, outcomes[copy.key])
+        return {copy.key for copy in copies} - outcomes.keys()
 
-    def _command(self, copy: Copy) -> StoreCommand:
-        return StoreCommand(self._hlc, copy.key, copy.data, copy.flags, ttl=copy.exptime, version=copy.version)
+    async def _adjust(self, copies: Sequence[Copy], source: ZonePool, target: ZonePool) -> dict[bytes, Skip]:
+        """Shorten or remove the copies whose original has changed. Return the keys of the removed copies."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        originals = await look(source, [copy.key for copy in copies], INSPECT_FIELDS)
+        spent = loop.time() - began + STEP_TIMEOUT_SECONDS
+        now = self._unix_time()
+        changes: list[tuple[Copy, Change]] = []
+        for copy in copies:
+            if copy.key in originals:
+                change = change_after(copy, originals[copy.key], spent=spent, unix_time=now)
+                if change is not None:
+                    changes.append((copy, change))
+        nodes = [target.node(ring_position(copy.key)) for copy, _ in changes]
+        await asyncio.gather(*(adjust(node, *changed) for node, changed in zip(nodes, changes, strict=True)))
+        return {
+            copy.key: Skip.EXPIRING if is_held(originals[copy.key]) else Skip.GONE
+            for copy, change in changes
+            if change.exptime is None
+        }
 
-    def _count(self, copy: Copy, outcome: Outcome) -> None:
-        if outcome is Outcome.STORED:
+    def _count(self, copy: Copy, outcome: Outcome | Skip) -> None:
+        if isinstance(outcome, Skip):
+            self._tally.skipped[outcome] += 1
+        elif outcome is Outcome.STORED:
             self._tally.copied += 1
             self._tally.value_bytes += len(copy.data)
         elif outcome is Outcome.SUPERSEDED:
             self._tally.superseded += 1
-        elif copy.version is None:
-            self._tally.skipped[Skip.PRESENT] += 1  # a client has stored an item since the look
         else:
             self._tally.refused += 1
 

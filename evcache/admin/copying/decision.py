@@ -8,7 +8,8 @@ from typing import NamedTuple
 from evcache.replication.commands.node_requests import Peeked
 from evcache.replication.hlc import HybridLogicalClock
 from evcache.replication.reconcile import ABSENCES
-from evcache.values.ttl import exptime_of_copy
+from evcache.values.flags import FLAG_TOMBSTONE
+from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER, TOMBSTONE_TTL_SECONDS, exptime_of_copy
 
 
 class Skip(enum.Enum):
@@ -33,9 +34,13 @@ class Copy(NamedTuple):
     data: bytes
     flags: int
     exptime: int
-    """Lifetime in the form that memcached takes. The copy never outlives its original."""
+    """Lifetime in the form that memcached takes. The copy of a value never outlives its original."""
     version: int | None
     """Version of the item. If None, the target stores the item only where it holds nothing."""
+    original_cas: int
+    """CAS of the item in the source."""
+    replaced_cas: int | None = None
+    """CAS of the older item or the stub that the target holds. None if it holds nothing."""
 
 
 def is_held(item: Peeked | None) -> bool:
@@ -77,9 +82,54 @@ def decide(
     if source.ttl is None:
         return Skip.UNKNOWN_LIFETIME
     exptime = exptime_of_copy(source.ttl, spent, unix_time)
+    if exptime is None and source.flags == FLAG_TOMBSTONE and is_held(target):
+        # A tombstone that outlives its original hides no newer item. Without it, the older item would return.
+        exptime = TOMBSTONE_TTL_SECONDS
     if exptime is None:
         return Skip.EXPIRING
     data = source.value or b""
     if len(data) > largest:
         return Skip.TOO_LARGE
-    return Copy(key, data, source.flags, exptime, HybridLogicalClock.decode(source.cas))
+    return Copy(
+        key,
+        data,
+        source.flags,
+        exptime,
+        HybridLogicalClock.decode(source.cas),
+        source.cas,
+        None if target is None else target.cas,
+    )
+
+
+class Change(NamedTuple):
+    """Change of a copy that the target has stored, because the original has changed since it was read."""
+
+    exptime: int | None
+    """New lifetime of the copy. If None, the copy is removed."""
+
+
+def change_after(copy: Copy, original: Peeked | None, *, spent: float, unix_time: float) -> Change | None:
+    """Return the change of a stored copy, or None if it stays as it is.
+
+    Versions order two items, but not an item and its end. Clients can end an item during the copy in three ways:
+
+    1. A client touches the item with a shorter TTL. The target does not hold the item yet.
+    2. A newer item reaches both zones, and expires in both before the copy arrives.
+    3. A client deletes the item, and one zone keeps no tombstones.
+
+    Args:
+        copy: The copy.
+        original: What the source holds after the target has stored the copy.
+        spent: Upper bound of the seconds from the look at the original until the change arrives.
+        unix_time: Present unix time.
+    """
+    if copy.flags == FLAG_TOMBSTONE:
+        return None
+    if original is None or original.cas != copy.original_cas:
+        return Change(None)
+    if original.ttl is None or original.ttl < 0:
+        return None
+    left = copy.exptime if copy.exptime <= MAX_RELATIVE_SECONDS else copy.exptime - unix_time
+    if copy.exptime != NEVER and left < original.ttl:
+        return None
+    return Change(exptime_of_copy(original.ttl, spent, unix_time))

@@ -37,7 +37,10 @@ class Difference(NamedTuple):
     """Place of the zone that a repair writes to, 0 or 1. None if nothing shows which zone is right."""
 
 
-def difference(items: tuple[Peeked | None, Peeked | None]) -> Difference | None:
+Pair = tuple[Peeked | None, Peeked | None]
+
+
+def difference(items: Pair) -> Difference | None:
     """Return the difference between the items of two zones, or None if readers see the same.
 
     Items without versions are compared by value, if both have been read with theirs. A tombstone equals nothing.
@@ -52,8 +55,38 @@ def difference(items: tuple[Peeked | None, Peeked | None]) -> Difference | None:
         return Difference(Kind.OLDER if values[1 - stale] else Kind.NOT_DELETED, stale)
     for place in (0, 1):
         if values[1 - place] and not is_held(items[place]):
-            return Difference(Kind.MISSING, place)
+            return None if expires_soon(items[1 - place]) else Difference(Kind.MISSING, place)
     return _of_equal_versions(*items, is_ordered=first is not None and second is not None)
+
+
+def expires_soon(item: Peeked | None) -> bool:
+    """Return True if a copy of the item may have expired already. Copies expire some seconds before their original."""
+    return item is not None and item.ttl is not None and 0 <= item.ttl <= LIFETIME_TOLERANCE_SECONDS
+
+
+def has_lasted(before: Difference, earlier: Pair, items: Pair) -> bool:
+    """Return True if a difference that was found twice is one, and not a write that has reached one of the zones so far.
+
+    A key that is written all the time differs at each look. Its zones are equal if each has caught up with the earlier look.
+
+    Args:
+        before: The difference of the earlier look.
+        earlier: Items of both zones at the earlier look.
+        items: Items of both zones now. They differ.
+    """
+    if before.stale is None:
+        return any(_cas(one) == _cas(now) for one, now in zip(earlier, items, strict=True))
+    was, now, newer = earlier[before.stale], items[before.stale], earlier[1 - before.stale]
+    if now is None or newer is None or not is_held(now):
+        return True
+    version, held = HybridLogicalClock.decode(newer.cas), HybridLogicalClock.decode(now.cas)
+    if version is None or held is None:
+        return _cas(was) == now.cas
+    return held < version
+
+
+def _cas(item: Peeked | None) -> int | None:
+    return None if item is None else item.cas
 
 
 def _of_equal_versions(first: Peeked | None, second: Peeked | None, *, is_ordered: bool) -> Difference | None:

@@ -46,6 +46,7 @@ class KeySource(Protocol):
         Raises:
             Unsupported: A server refuses to list its keys.
             NodeError: No server of the zone answered.
+            InvalidArgument: The keys cannot be read, or their list cannot be written to a temporary file.
         """
         ...
 
@@ -83,21 +84,25 @@ class ListedKeys:
         """Yield the keys of a zone. See `KeySource`."""
         failed = 0
         for node in pool.nodes:
-            with tempfile.TemporaryFile(prefix="evcache-keys-") as file:
-                try:
+            try:
+                with tempfile.TemporaryFile(prefix="evcache-keys-") as file:
                     await list_to_file(node, self._settings, file)
-                except NodeError as error:
-                    failed += 1
-                    if failed == len(pool.nodes):
-                        raise
-                    self.failures[node.label] = error.problem
-                    continue
-                file.seek(0)
-                keys: Iterator[bytes] = self._keys(file)
-                if self._sample is not None:
-                    keys = iter(reservoir(keys, -(-self._sample // len(pool.nodes)), self._random))
-                while batch := take(keys, size):
-                    yield batch
+                    file.seek(0)
+                    keys: Iterator[bytes] = self._keys(file)
+                    if self._sample is not None:
+                        keys = iter(reservoir(keys, -(-self._sample // len(pool.nodes)), self._random))
+                    while batch := take(keys, size):
+                        yield batch
+            except NodeError as error:
+                failed += 1
+                if failed == len(pool.nodes):
+                    error.node = error.node or node.label
+                    raise
+                self.failures[node.label] = error.problem
+            except OSError as error:  # of the file: errors of the connection are a `NodeError`
+                cause = error.strerror or type(error).__name__
+                place = f"a list of keys needs about 90 bytes for each key in {tempfile.gettempdir()}"
+                raise InvalidArgument("TMPDIR", f"{place}: {cause}") from error
 
     def _keys(self, file: IO[bytes]) -> Iterator[bytes]:
         for line in file:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from evcache.admin.copying.copier import Copier, CopyTally, look
-from evcache.admin.copying.decision import is_wanted
+from evcache.admin.copying.decision import is_held, is_wanted
+from evcache.admin.copying.difference import expires_soon
 from evcache.admin.copying.key_files import KeySource, reservoir_step
 from evcache.admin.copying.pace import Pace
+from evcache.replication.commands.node_requests import Peeked
 from evcache.zones.protocol.fields import INSPECT_FIELDS
 from evcache.zones.zone_pool import ZonePool
 
@@ -151,18 +153,36 @@ class WarmUp:
 
         A write of a client reaches the two zones at different times. So keys that seem to be missing are compared again.
         """
-        missing = await self._missing(self._sample)
+        missing = await self._missing(dict.fromkeys(self._sample))
         if missing:
             await self._sleep(SETTLE_SECONDS)
             missing = await self._missing(missing)
         return SampleCheck(len(self._sample), len(self._sample) - len(missing))
 
-    async def _missing(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Return the keys whose item the target lacks, or holds in an older version, or of which a zone did not answer."""
-        missing: list[bytes] = []
-        for begin in range(0, len(keys), BATCH_KEYS):
-            some = keys[begin : begin + BATCH_KEYS]
+    async def _missing(self, keys: Mapping[bytes, Peeked | None]) -> dict[bytes, Peeked | None]:
+        """Return the keys whose item the target lacks, or holds in an older version, or of which a zone did not answer.
+
+        Args:
+            keys: Keys, each with the item of the source at an earlier look. A key that is written all the time is newer in
+                the source at each look, so the target must lack the earlier item, too. If None, there was no look.
+
+        Returns:
+            The keys with the item of the source. None if a zone did not answer.
+        """
+        missing: dict[bytes, Peeked | None] = {}
+        names = list(keys)
+        for begin in range(0, len(names), BATCH_KEYS):
+            some = names[begin : begin + BATCH_KEYS]
             source = await look(self._source, some, INSPECT_FIELDS)
             target = await look(self._target, some, INSPECT_FIELDS)
-            missing += [key for key in some if key not in source or key not in target or is_wanted(source[key], target[key])]
+            for key in some:
+                if key not in source or key not in target:
+                    missing[key] = None
+                elif _lacks(source[key], target[key]) and (keys[key] is None or _lacks(keys[key], target[key])):
+                    missing[key] = source[key]
         return missing
+
+
+def _lacks(source: Peeked | None, target: Peeked | None) -> bool:
+    """Return True if the target lacks the item of the source, although a copy would not have expired."""
+    return is_wanted(source, target) and (is_held(target) or not expires_soon(source))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -72,7 +73,31 @@ async def gather(
 
 async def _look(path: str, deadline: float) -> HintsDisk:
     """Look at the disk in a thread, because a network file system may not answer."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[HintsDisk] = loop.create_future()
+
+    def end(disk: HintsDisk | None, error: Exception | None) -> None:
+        if found.done():  # the deadline has passed
+            return
+        if disk is not None:
+            found.set_result(disk)
+        elif error is not None:
+            found.set_exception(error)
+
+    def run() -> None:
+        disk, failure = None, None
+        try:
+            disk = look_at(path)
+        except OSError as error:
+            disk = HintsDisk(path, write_error=error.strerror or type(error).__name__)
+        except Exception as error:
+            failure = error
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(end, disk, failure)
+
+    # Not `asyncio.to_thread`: the loop and the interpreter wait for threads of an executor before they end.
+    threading.Thread(target=run, name="evcache-doctor-hints", daemon=True).start()
     with suppress(TimeoutError):
         async with asyncio.timeout_at(deadline):
-            return await asyncio.to_thread(look_at, path)
+            return await found
     return HintsDisk(path, write_error="no answer in time")

@@ -39,7 +39,7 @@ def look_at(path: str) -> HintsDisk:
 
 
 def _is_foreign(file: Path) -> bool:
-    if file.is_dir():
+    if file.exists() and not file.is_file():  # reading a pipe or a device could block
         return True
     try:
         with file.open("rb") as opened:

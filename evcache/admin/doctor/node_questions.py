@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from evcache.admin.doctor.facts import Identity, NodeFacts, SampledKey, TlsProbe
 from evcache.readiness.check import ask, cause_of
 from evcache.zones.admin.session import AdminSession, connect_session, open_session
-from evcache.zones.admin.statistics import ServerStatistics
+from evcache.zones.admin.statistics import ServerStatistics, integer
 from evcache.zones.errors import CacheError, ServerError
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
@@ -180,7 +180,8 @@ def own_descriptors(connections: dict[str, str]) -> int | None:
 
     Each line begins with a descriptor. Listeners are the last ones that a server opens before its first client.
     """
-    listeners = [int(name.partition(":")[0]) for name, value in connections.items() if value == "conn_listening"]
+    numbers = [integer(name.partition(":")[0]) for name, value in connections.items() if value == "conn_listening"]
+    listeners = [number for number in numbers if number is not None]
     return max(listeners) + 1 if listeners else None
 
 

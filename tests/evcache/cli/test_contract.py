@@ -176,3 +176,13 @@ def test_a_signal_ends_a_command_that_waits(name):
                 _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ctrl_c_before_or_after_the_work_is_status_130(name, monkeypatch):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line.commands[name], "callback", interrupted)
+    done = run(name, *arguments(name), addresses=ALL_DEAD)
+    assert (done.exit_code, done.stderr) == (130, "")

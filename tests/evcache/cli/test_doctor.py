@@ -1,13 +1,16 @@
 """Tests of `evcache doctor`: output, JSON and exit statuses, on fake servers."""
 
+import errno
 import json
 import os
 import re
+import threading
 import time
 
 import pytest
 from click.testing import CliRunner
 
+from evcache.admin.doctor import gather as gather_module
 from evcache.admin.doctor.findings import Verdict
 from evcache.admin.doctor.hints_disk import look_at
 from evcache.admin.doctor.node_questions import clients_of, own_descriptors
@@ -311,3 +314,36 @@ def test_the_verdicts_are_those_of_the_help():
     text = CliRunner().invoke(command_line, ["doctor", "--help"]).output
     assert all(verdict in text for verdict in Verdict)
     assert "evcache doctor --namespace sessions --hints /var/lib/sessions/hints.db" in text
+
+
+def test_a_pipe_in_place_of_the_hints_is_a_fault_and_is_not_read(at, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert found_by(f"eu-1a={at['a']};eu-1b={at['b']}", "--hints", str(tmp_path / "pipe"))[0] == ["hints-no-journal"]
+
+
+def test_a_disk_that_does_not_answer_ends_neither_the_time_limit_nor_the_end_of_the_command(at, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(gather_module, "look_at", lambda _: released.wait(60))
+    began = time.monotonic()
+    try:
+        done = doctor(f"eu-1a={at['a']};eu-1b={at['b']}", "--hints", "/mnt/x/h.db", "--timeout", "1")
+    finally:
+        released.set()
+    assert time.monotonic() - began < 20
+    assert done.exit_code == 1
+    assert "no answer in time" in done.stdout
+
+
+def test_a_disk_that_fails_is_a_fault_with_its_cause(at, monkeypatch):
+    def fail(_):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(gather_module, "look_at", fail)
+    names, result = found_by(f"eu-1a={at['a']};eu-1b={at['b']}", "--hints", "/mnt/x/h.db")
+    assert names == ["hints-unwritable"]
+    assert os.strerror(errno.ESTALE) in json.dumps(result)
+
+
+@pytest.mark.parametrize("name", ["x", "", "--1"])
+def test_a_descriptor_that_is_no_number_is_ignored(name):
+    assert own_descriptors({f"{name}:state": "conn_listening", "7:state": "conn_listening"}) == 8

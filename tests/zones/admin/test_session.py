@@ -5,9 +5,10 @@ import time
 
 import pytest
 
+from evcache.zones.admin import session as session_module
 from evcache.zones.admin.key_list import ListedKey, parse_metadump
 from evcache.zones.admin.session import AdminSession, open_session
-from evcache.zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable, ServerError, Unsupported
+from evcache.zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable, ProtocolError, ServerError, Unsupported
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.topology.model import Endpoint
@@ -265,3 +266,77 @@ def test_a_ping_without_an_answer_ends_with_its_time():
 
     with pytest.raises(NodeTimeout, match=r"no reply in 0\.2 s"):
         run(work, settings=NodeSettings(connect_timeout=0.2))
+
+
+def run_scripted(work, reply, *, timeout=0.3):
+    """Run `work(session)` on a session with a server that answers each request with the next bytes of `reply(request)`."""
+
+    async def main():
+        async def serve(reader, writer):
+            try:
+                while line := await reader.readline():
+                    async for piece in reply(line):
+                        writer.write(piece)
+                        await writer.drain()
+            except (ConnectionError, asyncio.CancelledError):
+                pass
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        try:
+            endpoint = Endpoint.parse(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            async with open_session(endpoint, NodeSettings(connect_timeout=timeout)) as session:
+                return await work(session)
+        finally:
+            server.close()
+
+    return asyncio.run(main())
+
+
+def answers(**replies):
+    """Return a function for `run_scripted`: an answer to each first word, and `VERSION 1.6.38`."""
+
+    async def reply(line):
+        yield replies.get(line.split()[0].decode(), b"VERSION 1.6.38\r\n")
+
+    return reply
+
+
+def test_a_line_without_an_end_in_place_of_a_list_of_keys_is_an_error_of_the_protocol():
+    async def work(session):
+        await session.list_keys(lambda _: None)
+
+    with pytest.raises(ProtocolError, match="256 KiB"):
+        run_scripted(work, answers(lru_crawler=b"x" * 300_000))
+
+
+@pytest.mark.parametrize("ask", [AdminSession.stats, lambda session: session.cas_numbers([b"a"] * 1_000)])
+def test_the_timeout_limits_the_whole_reply(ask):
+    async def reply(line):
+        if line.startswith(b"version"):
+            yield b"VERSION 1.6.38\r\n"
+            return
+        for number in range(100):
+            yield b"STAT s%d 1\r\n" % number
+            await asyncio.sleep(0.1)
+
+    async def work(session):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(NodeTimeout, match="no reply in 0.3 s"):
+            await ask(session)
+        return loop.time() - began
+
+    assert run_scripted(work, reply) < 2
+
+
+def test_a_reply_without_an_end_is_an_error_of_the_protocol(monkeypatch):
+    monkeypatch.setattr(session_module, "MOST_LINES", 100)
+    with pytest.raises(ProtocolError, match="over 100 lines"):
+        run_scripted(AdminSession.stats, answers(stats=b"STAT a 1\r\n" * 1_000))
+
+
+def test_statistics_of_size_classes_that_are_no_numbers_are_ignored():
+    reply = b"STAT items:x:number 1\r\nSTAT items::number 2\r\nSTAT items:1:number x\r\nSTAT :number\r\nEND\r\n"
+    assert run_scripted(lambda session: session.sample_keys(10), answers(stats=reply)) == []

@@ -169,3 +169,87 @@ def test_each_key_has_the_same_chance_in_a_sample():
         for key in reservoir(iter(keys), 5, choose):
             counts[key] += 1
     assert all(800 < number < 1_200 for number in counts.values())
+
+
+@pytest.mark.parametrize("version", ["1.6.38", "1.6.18"])
+def test_a_key_that_is_written_all_the_time_is_no_difference(version):
+    """Each look finds the write in one zone and the write before it in the second zone."""
+
+    async def main():
+        async with fake_zones(a=[{"version": version}], b=[{"version": version}]) as zones:
+            item = None
+
+            def line(item):
+                if version == "1.6.18":
+                    return b"ms ns:k %d T1000 F%d\r\n%b\r\n" % (len(item.value), item.flags, item.value)
+                return b"ms ns:k %d T1000 E%d F%d\r\n%b\r\n" % (len(item.value), item.cas, item.flags, item.value)
+
+            async def write():
+                nonlocal item
+                if item is not None:
+                    zones.servers["b"][0].session().receive(line(item))
+                async with EVCache("ns", {"a": zones.nodes["a"]}, ordering="arrival", nodes=SETTINGS) as cache:
+                    await cache.set("k", random.random(), ttl=1000)
+                item = zones.items("a")[b"ns:k"]
+
+            async def sleep(seconds):
+                if seconds:
+                    await write()
+
+            await write()
+            await write()
+            found = await compare(zones, sleep=sleep)
+            assert (found.compared, found.different) == (1, 0)
+
+    asyncio.run(main())
+
+
+def test_an_item_whose_copy_has_expired_a_few_seconds_before_it_is_no_difference():
+    async def main():
+        async with fake_zones(a=[{}], b=[{}]) as zones:
+            async with EVCache("ns", {"a": zones.nodes["a"]}, nodes=SETTINGS) as cache:
+                await cache.set("short", 1, ttl=8)
+                await cache.set("long", 1, ttl=100)
+            assert (await compare(zones)).examples == {(Kind.MISSING, "b"): [b"ns:long"]}
+
+    asyncio.run(main())
+
+
+def test_a_key_whose_node_dies_is_neither_different_nor_repaired():
+    async def main():
+        async with fake_zones(a=[{}], b=[{}]) as zones:
+            async with EVCache("ns", {"a": zones.nodes["a"]}, nodes=SETTINGS) as cache:
+                await cache.set("k", 1, ttl=1000)
+
+            async def sleep(seconds):
+                if seconds:
+                    await zones.servers["b"][0].stop()
+
+            found = await compare(zones, sleep=sleep, repair=True)
+            assert (found.compared, found.unanswered, found.different, found.repaired) == (0, 1, 0, 0)
+
+    asyncio.run(main())
+
+
+def test_a_repair_without_an_answer_is_not_counted():
+    async def main():
+        async with fake_zones(a=[{}], b=[{}]) as zones:
+            async with EVCache("ns", {"a": zones.nodes["a"]}, nodes=SETTINGS) as cache:
+                await cache.set("k", 1, ttl=1000)
+            run = Comparer(
+                (zones.pool("a"), zones.pool("b")),
+                zones.listed(),
+                keys_per_second=1e9,
+                repair=True,
+                values=False,
+                sleep=no_sleep,
+            )
+
+            async def copy(*_):
+                await zones.servers["b"][0].stop()
+
+            run._copier.copy = copy
+            await run.run()
+            assert (run.tally.different, run.tally.repaired, run.tally.remaining) == (1, 0, 1)
+
+    asyncio.run(main())

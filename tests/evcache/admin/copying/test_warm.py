@@ -1,15 +1,19 @@
 """Warm-up from zone to zone, on fake servers."""
 
 import asyncio
+import errno
+import os
+import tempfile
 
 import pytest
 
 from evcache import EVCache
+from evcache.admin.copying import key_files
 from evcache.admin.copying.copier import Copier, CopyTally
 from evcache.admin.copying.decision import Skip
 from evcache.admin.copying.key_files import KeysOfFile
-from evcache.admin.copying.warm import ATTEMPTS, SampleCheck, WarmLimits, WarmUp
-from evcache.zones.errors import InvalidArgument, NodeUnavailable, Unsupported
+from evcache.admin.copying.warm import ATTEMPTS, SETTLE_SECONDS, SampleCheck, WarmLimits, WarmUp
+from evcache.zones.errors import InvalidArgument, NodeError, NodeUnavailable, Unsupported
 from tests.support.zones_of_fakes import SETTINGS, fake_zones
 
 MOST_SECONDS = 120  # by which a copy lives shorter: the time of the copy, on a busy machine
@@ -80,9 +84,9 @@ def test_a_write_that_arrives_between_the_look_and_the_copy_wins(monkeypatch):
             await write(zones, "a", values(3))
             store = Copier._store
 
-            async def late(self, copies, target):
+            async def late(self, copies, *pools):
                 await write(zones, "b", {"k1": "newer"})
-                return await store(self, copies, target)
+                return await store(self, copies, *pools)
 
             monkeypatch.setattr(Copier, "_store", late)
             run = await warm(zones)
@@ -330,3 +334,76 @@ def test_the_tally_counts_each_key_once():
     tally = CopyTally(copied=3, superseded=2, refused=1, failed=4)
     tally.skipped[Skip.PRESENT] += 5
     assert (tally.keys, tally.in_place) == (15, 10)
+
+
+def test_items_that_expire_within_seconds_do_not_make_the_sample_differ():
+    async def main():
+        async with fake_zones(a=[{}], b=[{}]) as zones:
+            await write(zones, "a", values(5), ttl=5)
+            await write(zones, "a", {"long": 1})
+            run = await warm(zones)
+            assert (run.tally.copied, run.tally.skipped[Skip.EXPIRING]) == (1, 5)
+            assert await run.check() == SampleCheck(6, 6)
+
+    asyncio.run(main())
+
+
+def test_a_key_that_is_written_all_the_time_does_not_make_the_sample_differ():
+    async def main():
+        async with fake_zones(a=[{}], b=[{}]) as zones:
+            await write(zones, "a", {"k": 1})
+
+            async def sleep(seconds):
+                if seconds == SETTLE_SECONDS:  # the target gets the write of the first look, and the source a newer one
+                    await warm(zones)
+                    await write(zones, "a", {"k": 3})
+
+            run = await warm(zones, sleep=sleep)
+            await write(zones, "a", {"k": 2})
+            assert await run.check() == SampleCheck(1, 1)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_list_with_a_line_that_is_no_key_is_a_failure_of_its_node(monkeypatch, nodes):
+    async def main():
+        async with fake_zones(a=[{}] * nodes, b=[{}]) as zones:
+            await write(zones, "a", values(200))
+            bad = zones.pool("a").nodes[0].label
+            list_to_file = key_files.list_to_file
+
+            async def garbled(node, settings, file):
+                if node.label == bad:
+                    file.write(b"nonsense\r\nEND\r\n")
+                else:
+                    await list_to_file(node, settings, file)
+
+            monkeypatch.setattr(key_files, "list_to_file", garbled)
+            keys = zones.listed()
+            if nodes == 1:
+                with pytest.raises(NodeError, match=f"{bad}: invalid list of keys: nonsense"):
+                    await warm(zones, keys)
+            else:
+                run = await warm(zones, keys)
+                assert 0 < run.tally.copied < 200
+                assert keys.failures == {bad: "invalid list of keys: nonsense"}
+
+    asyncio.run(main())
+
+
+def test_a_list_that_the_disk_cannot_hold_is_an_error_that_names_its_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    async def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(key_files, "list_to_file", full)
+
+    async def main():
+        async with fake_zones(a=[{}], b=[{}]) as zones:
+            with pytest.raises(InvalidArgument, match=f"^TMPDIR: .* in {tmp_path}: No space left on device$"):
+                await warm(zones)
+
+    asyncio.run(main())
+    assert list(tmp_path.iterdir()) == []
