@@ -106,7 +106,7 @@ class ConsistencyError(CacheError):
         self.operation = operation
         """Name of the operation, such as "get"."""
         self.answered = answered
-        """Number of zones that answered."""
+        """Number of zones that answered until the level was out of reach. Zones that reply later are not counted."""
         self.required = required
         """Number of zones that the consistency level of the call requires."""
         self.failures = failures

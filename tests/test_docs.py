@@ -39,6 +39,16 @@ def test_a_list_in_a_list_is_indented_by_four_spaces(page):
     assert re.findall(r"^ {1,3}(?:[-*+]|\d+\.) .*", text, re.MULTILINE) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=path_of)
+def test_a_block_in_a_list_is_indented_by_four_spaces(page):
+    """The site ends the list at a block with fewer. Behind a block, it shows the next item as text unless an empty line is between."""
+    text = page.read_text("utf-8")
+    assert re.findall(r"^ {1,3}```.*", text, re.MULTILINE) == []
+    text = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r"\n\n {1,3}\S.*", text) == []
+    assert re.findall(r"\n\n {4}\w[^\n]*\n(?:\d+\.|[-*+]) .*", text) == []
+
+
 def test_the_table_of_capabilities_is_the_codes_own():
     assert features_table() in (ROOT / "docs" / "capabilities.md").read_text("utf-8")
 

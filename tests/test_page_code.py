@@ -15,7 +15,16 @@ import evcache.testing
 import evcache.zones
 from evcache import EVCache
 from evcache.testing import LocalZones
-from tests.support.page_code import ZONES, Database, files_of, printed_by, python_blocks, run_files, said_by
+from tests.support.page_code import (
+    ZONES,
+    Database,
+    files_of,
+    printed_by,
+    python_blocks,
+    run_files,
+    said_by,
+    syntax_errors_of,
+)
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -104,6 +113,17 @@ def test_the_files_of_a_page_run_and_print_what_their_comments_say(page, tmp_pat
             assert int(re.search(r"(\d+) passed", lines[-1])[1]) >= len(re.findall(r"^def test_", tests, re.MULTILINE))
         else:
             assert lines == said_by([files[name]])
+
+
+def has_session(page):
+    return "`python -m asyncio`" in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", list(filter(has_session, PAGES)), ids=path_of)
+def test_the_session_of_a_page_can_be_pasted_into_the_interpreter(page):
+    sessions = [block for block in python_blocks(page) if "def test_" not in block]  # a test is a part of a file
+    assert sessions
+    assert [error for block in sessions for error in syntax_errors_of(block)] == []
 
 
 def test_pages_with_code_are_found():

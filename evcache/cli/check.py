@@ -22,7 +22,7 @@ def _without_keys(command: Any) -> Any:
     return targeted(command, levels=None, has_keys=False)
 
 
-@click.command()
+@click.command(short_help="Show the state of every zone and node.")
 @click.option(
     "--ordering",
     type=click.Choice(get_args(Ordering)),

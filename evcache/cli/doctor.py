@@ -54,7 +54,7 @@ def _without_keys(command: Any) -> Any:
     return targeted(command, levels=None, has_keys=False)
 
 
-@click.command()
+@click.command(short_help="Examine all zones and nodes, and name their faults and fixes.")
 @click.option(
     "--namespace",
     "expected",

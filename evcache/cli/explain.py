@@ -83,7 +83,7 @@ def _without_levels(command: Any) -> Any:
     return targeted(command, levels=None)
 
 
-@click.command()
+@click.command(short_help="Show what each zone holds under KEY, and what a read returns.")
 @click.argument("key")
 @_without_levels
 def explain(target: Target, key: str) -> None:

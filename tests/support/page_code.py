@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import codeop
 import contextlib
 import io
 import os
@@ -33,6 +34,26 @@ def said_by(blocks):
     """What the comments behind prints say that they print; those with an ellipsis are of prints that are not reached."""
     said = re.findall(r"^ *print\(.*\) +# (.*)$", "".join(blocks), re.MULTILINE)
     return [line for line in said if "..." not in line]
+
+
+def syntax_errors_of(block):
+    """Return the errors that the interpreter of `python -m asyncio` finds if the block is pasted line by line.
+
+    There an empty line ends a function, and a statement behind a loop needs an empty line before it.
+    """
+    compiler = codeop.CommandCompiler()
+    compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    pending, errors = [], []
+    for line in [*block.splitlines(), ""]:
+        pending.append(line)
+        try:
+            is_complete = compiler("\n".join(pending)) is not None
+        except SyntaxError as error:
+            errors.append(f"{line}: {error.msg}")
+            is_complete = True
+        if is_complete:
+            pending = []
+    return errors
 
 
 class Database:

@@ -54,7 +54,7 @@ class WarmReport:
         return not failed and not self.unlisted and self.check is not None and self.check.in_place == self.check.keys
 
 
-@click.command()
+@click.command(short_help="Copy the items of a zone to another zone.")
 @click.option("--from", "source", required=True, metavar="ZONE", help="Zone whose items are copied.")
 @click.option("--to", "target_zone", required=True, metavar="ZONE", help="Zone that receives them, usually write-only.")
 @click.option(

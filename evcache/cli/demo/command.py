@@ -15,7 +15,7 @@ from evcache.cli.runner import Status, Stopped, run
 from evcache.testing.local_zones import BackendName
 
 
-@click.command()
+@click.command(short_help="Show the outage of a zone, on zones that the command starts.")
 @backend_option
 @click.option(
     "--seconds",

@@ -25,7 +25,7 @@ def _without_keys(command: Any) -> Any:
     return targeted(command, levels=None, has_keys=False)
 
 
-@click.command()
+@click.command(short_help="Show the load of each zone and node, again and again.")
 @click.option("--interval", type=float, default=DEFAULT_INTERVAL, show_default=True, help="Seconds between two tables.")
 @click.option("--count", type=click.IntRange(min=1), help="Number of tables. Without it, the command ends with q or Ctrl-C.")
 @click.option(

@@ -195,6 +195,13 @@ def test_every_command_has_help():
         assert CliRunner().invoke(command_line, [*args, "--help"]).exit_code == 0
 
 
+def test_the_list_of_commands_has_whole_sentences():
+    shown = CliRunner().invoke(command_line, ["--help"], terminal_width=80).stdout
+    listed = re.findall(r"^  (\w+)  +(\S.*)$", shown.partition("Commands:")[2], re.MULTILINE)
+    assert [name for name, _ in listed] == sorted(command_line.commands)
+    assert [line for _, line in listed if not line.endswith(".") or line.endswith("...")] == []
+
+
 def test_python_m_evcache_is_the_command():
     with start("--version") as process:
         output, errors = process.communicate()
