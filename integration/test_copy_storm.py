@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from evcache import Consistency, EVCache
 from evcache.admin.copying.compare import Comparer
-from evcache.admin.copying.copier import look
+from evcache.admin.copying.copier import Copier, look
 from evcache.admin.copying.key_files import ListedKeys
 from evcache.admin.copying.warm import WarmLimits, WarmUp
 from evcache.replication.commands.node_requests import delete
@@ -17,12 +17,13 @@ from evcache.zones.routing.ketama import ring_position
 from evcache.zones.topology.model import Topology
 from integration.warm_up import SETTINGS
 
-KEYS = 40
+KEYS = 200
 SECONDS = 8.0
 COPIERS = 3
 # A copy that lost its original is removed a round trip after it was stored. Two zones tick in other phases.
-SETTLE_SECONDS = 1.0
+SETTLE_SECONDS = 0.5
 SHORT_TTL = 1
+LONGEST_DELAY_SECONDS = 2.0
 
 
 async def call(number, cache, zones, stop, seed):
@@ -30,7 +31,7 @@ async def call(number, cache, zones, stop, seed):
     choose = random.Random(seed * KEYS + number)
     key, written, wrong = f"k{number}", 0, []
     while not stop.is_set():
-        await asyncio.sleep(choose.random() * 0.02)
+        await asyncio.sleep(choose.random() * LONGEST_DELAY_SECONDS)
         kind = choose.choice(["set", "set", "delete", "short", "touch", "add"])
         padding = "x" * choose.choice([1, 5_000])  # small and large values are sent in other forms
         lowest = written + 1
@@ -49,7 +50,7 @@ async def call(number, cache, zones, stop, seed):
                 else:
                     is_done = await cache.set(key, [written, padding], ttl=ttl, consistency=Consistency.ALL)
                 if kind == "short":
-                    await asyncio.sleep(SHORT_TTL + SETTLE_SECONDS)
+                    await asyncio.sleep(SHORT_TTL + 2 * SETTLE_SECONDS)
                     lowest = None
         except CacheError:
             continue
@@ -82,8 +83,8 @@ async def copy(pools, stop, choose):
         else:
             run = WarmUp(*pair, keys, WarmLimits(1e9))
         task = asyncio.create_task(run.run())
-        if choose.random() < 0.4:
-            await asyncio.sleep(choose.random() * 0.05)
+        if choose.random() < 0.2:
+            await asyncio.sleep(choose.random() * LONGEST_DELAY_SECONDS)
             task.cancel()
         with suppress(CacheError, asyncio.CancelledError):
             await task
@@ -95,7 +96,7 @@ async def evict(pools, stop, choose):
     """Remove values from one zone at a time, so that there is something to copy."""
     loop = asyncio.get_running_loop()
     while not stop.is_set():
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.001)
         pool, key = choose.choice(pools), b"ns:k%d" % choose.randrange(KEYS)
         item = (await look(pool, [key], INSPECT_FIELDS)).get(key)
         if item is not None and not item.absent:
@@ -103,7 +104,16 @@ async def evict(pools, stop, choose):
                 await delete(pool.node(ring_position(key)), key, loop.time() + 2.0, item.cas)
 
 
-def test_no_copy_overwrites_a_newer_value_or_returns_a_deleted_one(servers):
+def test_no_copy_overwrites_a_newer_value_or_returns_a_deleted_one(servers, monkeypatch):
+    store = Copier._store
+
+    async def store_late(self, copies, *pools):
+        """Wait first, as on a slow path between zones. Items change and expire in that time."""
+        await asyncio.sleep(random.random() * LONGEST_DELAY_SECONDS)
+        return await store(self, copies, *pools)
+
+    monkeypatch.setattr(Copier, "_store", store_late)
+
     async def main():
         seed = random.randrange(1_000_000)
         stop = asyncio.Event()
