@@ -22,8 +22,10 @@ install: $(READY)  ## the development environment, in .venv
 demo: $(READY)  ## three zones under traffic, one is killed and comes back
 	$(BIN)/evcache demo
 
-# The integration tests of one file run in one worker, see integration/conftest.py.
-WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
+# The integration tests of one file run in one worker, see integration/conftest.py. There is one worker more than processors,
+# because integration tests wait for half of their time.
+COUNT := $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+WORKERS ?= --numprocesses $(COUNT) --dist loadgroup
 
 test: lint types $(READY)  ## everything: style, types, unit and integration tests
 	$(BIN)/python -m pytest $(WORKERS)
