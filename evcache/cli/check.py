@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import click
 
 from evcache.cli.output import to_json
 from evcache.cli.runner import Status, run_command
-from evcache.cli.target import Target, targeted
+from evcache.cli.target import Target, for_zones
 from evcache.client import EVCache
 from evcache.options import Ordering
 from evcache.readiness.report import CheckResult, NodeCheck, ZoneCheck
 from evcache.zones.discovery.local_zone import LocalZone
 from evcache.zones.topology.model import Mode
 from evcache.zones.validation import positive_seconds
-
-
-def _without_keys(command: Any) -> Any:
-    return targeted(command, levels=None, has_keys=False)
 
 
 @click.command(short_help="Show the state of every zone and node.")
@@ -30,7 +26,7 @@ def _without_keys(command: Any) -> Any:
     show_default=True,
     help="Ordering of the clients. arrival: a zone that keeps no versions is no problem.",
 )
-@_without_keys
+@for_zones
 def check(target: Target, ordering: Literal["newest", "arrival"]) -> None:
     """Ask every node of every zone, and show which of them reply and which features they lack.
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import click
 
@@ -19,7 +19,7 @@ from evcache.admin.doctor.node_questions import CONNECT_SHARE
 from evcache.cli.open_cluster import open_cluster
 from evcache.cli.output import to_json
 from evcache.cli.runner import Status, run_command
-from evcache.cli.target import NAMESPACE_VARIABLE, Target, targeted
+from evcache.cli.target import NAMESPACE_VARIABLE, Target, for_zones
 from evcache.options import Ordering
 from evcache.values.keys import Keys
 from evcache.zones.discovery.local_zone import AUTO
@@ -50,10 +50,6 @@ class Examined:
         return [finding for finding in self.findings if finding.verdict is not Verdict.OK]
 
 
-def _without_keys(command: Any) -> Any:
-    return targeted(command, levels=None, has_keys=False)
-
-
 @click.command(short_help="Examine all zones and nodes, and name their faults and fixes.")
 @click.option(
     "--namespace",
@@ -82,7 +78,7 @@ def _without_keys(command: Any) -> Any:
     show_default=True,
     help="Ordering of the clients. arrival: a zone that keeps no versions is no problem.",
 )
-@_without_keys
+@for_zones
 def doctor(
     target: Target,
     expected: str | None,

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import click
@@ -79,13 +80,9 @@ class Explanation:
         return any(zone.problem is None for zone in self.zones.values())
 
 
-def _without_levels(command: Any) -> Any:
-    return targeted(command, levels=None)
-
-
 @click.command(short_help="Show what each zone holds under KEY, and what a read returns.")
 @click.argument("key")
-@_without_levels
+@partial(targeted, levels=None)
 def explain(target: Target, key: str) -> None:
     """Show the nodes of KEY, what each zone holds under it, and the zones that a read would be served from.
 

@@ -273,6 +273,11 @@ def targeted(
     return made
 
 
+def for_zones(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the common options to a command that uses no key."""
+    return targeted(command, levels=None, has_keys=False)
+
+
 def make_client(target: Target, hooks: Hooks, **nodes: Any) -> EVCache:
     """Return a client of the command's cache, which is not open yet.
 

@@ -22,7 +22,8 @@ _HASH_MARK = b"#sha256-"
 _HASH_BYTES = len(_HASH_MARK) + 43  # 32 bytes in base64 without padding
 MAX_NAMESPACE_BYTES = MAX_KEY_BYTES - 1 - _HASH_BYTES
 
-_UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
+UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
+"""Space and control characters, which no key contains."""
 _PLAIN = re.compile(rb"[\x21-\x7e]+")
 
 
@@ -73,7 +74,7 @@ class Keys:
             raise InvalidKey("key", f"a str or bytes is required, not {type(key).__name__}")
         if not raw:
             raise InvalidKey("key", "it is empty")
-        unsafe = _UNSAFE.search(raw)
+        unsafe = UNSAFE.search(raw)
         if unsafe is not None:
             raise InvalidKey("key", f"{key!r} has a space or control character (byte {unsafe[0][0]:#04x})")
         why = self._reason_to_hash(raw)

@@ -42,11 +42,6 @@ class CopyTally:
         """Number of keys in all."""
         return self.copied + self.superseded + self.refused + self.failed + sum(self.skipped.values())
 
-    @property
-    def in_place(self) -> int:
-        """Number of keys that the target holds in this version or a newer one."""
-        return self.copied + self.superseded + self.skipped[Skip.PRESENT]
-
 
 class Copier:
     """Copies from zone to zone."""
@@ -168,12 +163,10 @@ async def _look_at(node: Node, keys: Sequence[bytes], fields: Fields) -> dict[by
     loop = asyncio.get_running_loop()
     replies: asyncio.Future[list[AnyReply | None]] = loop.create_future()
     found: dict[bytes, Peeked | None] = {}
-    try:
+    with suppress(CacheError):
         connection, deadline = await node.connected_by(loop.time() + STEP_TIMEOUT_SECONDS)
         connection.get_many(keys, fields, replies, deadline)
         for key, reply in zip(keys, await replies, strict=True):
             with suppress(NodeError):  # the server refuses this key
                 found[key] = None if reply is None else read_peek(reply)
-    except CacheError:
-        return found
     return found

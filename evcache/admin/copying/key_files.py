@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import re
 import tempfile
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
+from evcache.values.keys import MAX_KEY_BYTES, UNSAFE, Keys
 from evcache.zones.admin.key_list import END_OF_LIST, parse_metadump
 from evcache.zones.admin.session import open_session
-from evcache.zones.errors import InvalidArgument, NodeError, ServerError
+from evcache.zones.errors import InvalidArgument, InvalidKey, NodeError, ServerError
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.zone_pool import ZonePool
-
-# memcached's limit.
-MAX_KEY_BYTES = 250
-_CONTROL = re.compile(rb"[\x00-\x20\x7f]")
 
 # A crawl takes seconds. A hash table grows by doubling, which takes about a second per ten million items.
 CRAWLER_WAIT_SECONDS = 60.0
@@ -113,7 +109,7 @@ class ListedKeys:
 
 
 class KeysOfFile:
-    """Source of the keys in a text file, one in each line, as servers store them.
+    """Source of the keys in a text file, one in each line.
 
     It is the alternative for servers that refuse to list their keys.
     """
@@ -123,12 +119,16 @@ class KeysOfFile:
 
         Args:
             path: The file.
-            namespace: Namespace that is put in front of each key. If None, the lines have it.
+            namespace: Namespace of the keys. A key that is too long or not ASCII is hashed as clients do. If None, each line
+                is a key with its namespace, as servers store it.
+
+        Raises:
+            InvalidArgument: The namespace cannot be used.
         """
         self.failures: dict[str, str] = {}
         """Always empty. See `KeySource`."""
         self._path = path
-        self._prefix = b"" if namespace is None else namespace.encode() + b":"
+        self._keys = None if namespace is None else Keys(namespace)
 
     @property
     def depends_on_zone(self) -> bool:
@@ -148,16 +148,20 @@ class KeysOfFile:
                 yield batch
 
     def _checked(self, number: int, line: bytes) -> bytes:
-        key = self._prefix + line
-        if not is_key(key):
+        if self._keys is not None:
+            try:
+                return self._keys.qualify(line)
+            except InvalidKey as error:
+                raise InvalidArgument("keys", f"line {number} of {self._path}: {error}") from None
+        if not is_key(line):
             rule = f"a key has 1 to {MAX_KEY_BYTES} bytes without spaces and control characters"
             raise InvalidArgument("keys", f"line {number} of {self._path}: {rule}, not {line[:60]!r}")
-        return key
+        return line
 
 
 def is_key(name: bytes) -> bool:
     """Return True for the key of an item. The name of a lease beside a key has a control character."""
-    return 0 < len(name) <= MAX_KEY_BYTES and not _CONTROL.search(name)
+    return 0 < len(name) <= MAX_KEY_BYTES and not UNSAFE.search(name)
 
 
 async def list_to_file(node: Node, settings: NodeSettings, file: IO[bytes]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +14,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from evcache.admin.copying.key_files import KeysOfFile, KeySource, ListedKeys
 from evcache.admin.copying.warm import DEFAULT_RATE
+from evcache.cli.numbers import FiniteRange
 from evcache.cli.runner import BadUse
-from evcache.cli.target import targeted
+from evcache.cli.target import for_zones
 from evcache.values.keys import Keys
 from evcache.zones.admin.session import open_session
 from evcache.zones.errors import CacheError
@@ -24,32 +24,21 @@ from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.zone_pool import ZonePool
 
-REFUSED = (
-    "The alternatives: pass the keys with --keys FILE; or leave the zone write-only for the longest TTL of its items, by "
-    "which time clients have written them all."
-)
+REFUSED = "The alternative: pass the keys with --keys FILE"
 
 REFRESH_SECONDS = 0.2
 LINE_SECONDS = 5.0  # between two lines of a run without a terminal
 
 
-def positive(_: click.Context, option: click.Parameter, value: float | None) -> float:
-    """Return a limit. None is no limit. For `callback` of an option."""
-    if value is not None and not value > 0:
-        raise click.BadParameter("more than 0 is required", param=option)
-    return math.inf if value is None else value
-
-
 def copying_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the common options, and those that choose keys and limit the rate."""
-    made: Callable[..., None] = targeted(command, levels=None, has_keys=False)
+    made: Callable[..., None] = for_zones(command)
     options = (
         click.option(
             "--rate",
-            type=float,
+            type=FiniteRange(min=0, min_open=True),
             default=DEFAULT_RATE,
             show_default=True,
-            callback=positive,
             help="Largest number of keys per second.",
         ),
         click.option("--namespace", "only", help="Only keys of this namespace. Without it, all keys."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,11 @@ from evcache.cli.copying.options import (
     copying_options,
     count_items,
     key_source,
-    positive,
     shown_progress,
     unlisted_lines,
     zone_of,
 )
+from evcache.cli.numbers import FiniteRange
 from evcache.cli.open_cluster import open_cluster
 from evcache.cli.output import to_json
 from evcache.cli.runner import BadUse, Status, run_command
@@ -29,6 +30,8 @@ from evcache.cli.target import Target
 from evcache.zones.errors import Unsupported
 
 MEGABYTE = 1_000_000
+
+OR_WAIT = "or leave the zone write-only for the longest TTL of its items, by which time clients have written them all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,10 @@ class WarmReport:
 @click.option("--from", "source", required=True, metavar="ZONE", help="Zone whose items are copied.")
 @click.option("--to", "target_zone", required=True, metavar="ZONE", help="Zone that receives them, usually write-only.")
 @click.option(
-    "--megabytes", type=float, callback=positive, metavar="N", help="Largest number of megabytes of values per second."
+    "--megabytes",
+    type=FiniteRange(min=0, min_open=True),
+    metavar="N",
+    help="Largest number of megabytes of values per second.",
 )
 @copying_options
 def warm(
@@ -66,7 +72,7 @@ def warm(
     source: str,
     target_zone: str,
     rate: float,
-    megabytes: float,
+    megabytes: float | None,
     only: str | None,
     keys_file: Path | None,
 ) -> None:
@@ -85,7 +91,7 @@ def warm(
     """  # noqa: D301  # click reads a backspace as: do not wrap the next paragraph
     if source == target_zone:
         raise BadUse("--from and --to name the same zone")
-    limits = WarmLimits(rate, megabytes * MEGABYTE)
+    limits = WarmLimits(rate, math.inf if megabytes is None else megabytes * MEGABYTE)
     found = run_command(_warm(target, source, target_zone, limits, only, keys_file))
     click.echo(to_json(fields(found)) if target.as_json else "\n".join(lines(found)))
     raise SystemExit(Status.DONE if found.is_complete else Status.NO)
@@ -108,7 +114,7 @@ async def _warm(
             seconds = loop.time() - began
             check = await run.check()
         except Unsupported as error:
-            raise BadUse(f"{error}. {REFUSED}") from None
+            raise BadUse(f"{error}. {REFUSED}; {OR_WAIT}") from None
         except asyncio.CancelledError:
             copied = f"{run.tally.copied:,} keys copied"
             click.echo(f"interrupted: {copied}; run the same command again to copy the others", err=True)

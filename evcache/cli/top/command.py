@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
-from typing import Any
 
 import click
 from rich.console import Console
@@ -13,16 +12,12 @@ from evcache.admin.load.table import SORTS, sort_table
 from evcache.admin.load.watch import LoadWatch
 from evcache.cli.open_cluster import open_cluster
 from evcache.cli.runner import Status, run_command
-from evcache.cli.target import Target, targeted
+from evcache.cli.target import Target, for_zones
 from evcache.cli.top.quit_key import quit_key
 from evcache.cli.top.view import LineScreen, LiveScreen, Screen, json_text, plain_text
 from evcache.zones.validation import positive_seconds
 
 DEFAULT_INTERVAL = 2.0
-
-
-def _without_keys(command: Any) -> Any:
-    return targeted(command, levels=None, has_keys=False)
 
 
 @click.command(short_help="Show the load of each zone and node, again and again.")
@@ -32,7 +27,7 @@ def _without_keys(command: Any) -> Any:
     "--sort", type=click.Choice(list(SORTS)), help="Sort zones and their nodes, the highest first. hits: the lowest first."
 )
 @click.option("--plain", is_flag=True, help="Print each table below the last one, without control characters.")
-@_without_keys
+@for_zones
 def top(target: Target, interval: float, count: int | None, sort: str | None, *, plain: bool) -> None:
     """Show the load of each zone and node: requests, hits, latency, memory, evictions, connections, bytes.
 
