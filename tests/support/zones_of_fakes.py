@@ -17,6 +17,7 @@ SETTINGS = NodeSettings(connect_timeout=5.0)
 class FakeZones:
     """Running zones."""
 
+    cluster: Cluster
     view: ClusterSnapshot
     servers: dict[str, list[FakeMemcached]]
     nodes: dict[str, list[str]]
@@ -50,7 +51,7 @@ async def fake_zones(**zones):
     nodes = {name: [server.address for server in of_zone] for name, of_zone in servers.items()}
     cluster = Cluster(SETTINGS, None)
     try:
-        yield FakeZones(cluster.apply(Topology.from_mapping(nodes)), servers, nodes)
+        yield FakeZones(cluster, cluster.apply(Topology.from_mapping(nodes)), servers, nodes)
     finally:
         await cluster.close(0)
         for of_zone in servers.values():

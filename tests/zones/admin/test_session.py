@@ -12,6 +12,7 @@ from evcache.zones.errors import ConnectionLost, NodeTimeout, NodeUnavailable, P
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.topology.model import Endpoint
+from tests.support.virtual_time import in_virtual_time, now
 
 SETTINGS = NodeSettings(connect_timeout=5.0)
 
@@ -312,23 +313,21 @@ def test_a_line_without_an_end_in_place_of_a_list_of_keys_is_an_error_of_the_pro
 
 
 @pytest.mark.parametrize("ask", [AdminSession.stats, lambda session: session.cas_numbers([b"a"] * 1_000)])
-def test_the_timeout_limits_the_whole_reply(ask):
-    async def reply(line):
-        if line.startswith(b"version"):
-            yield b"VERSION 1.6.38\r\n"
-            return
+@in_virtual_time
+async def test_the_timeout_limits_the_whole_reply(ask):
+    reader = asyncio.StreamReader()
+
+    async def drip():
         for number in range(100):
-            yield b"STAT s%d 1\r\n" % number
+            reader.feed_data(b"STAT s%d 1\r\n" % number)
             await asyncio.sleep(0.1)
 
-    async def work(session):
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        with pytest.raises(NodeTimeout, match="no reply in 0.3 s"):
-            await ask(session)
-        return loop.time() - began
-
-    assert run_scripted(work, reply) < 2
+    dripping = asyncio.create_task(drip())
+    began = now()
+    with pytest.raises(NodeTimeout, match="no reply in 0.3 s"):
+        await ask(AdminSession("node", reader, Wire(), 0.3))
+    assert now() - began == pytest.approx(0.3)
+    dripping.cancel()
 
 
 def test_a_reply_without_an_end_is_an_error_of_the_protocol(monkeypatch):

@@ -207,14 +207,16 @@ def test_a_node_that_returns_gets_its_keys_in_a_later_attempt():
             port = server.port
             await server.stop()
             is_started = False
+            recovered = asyncio.Event()
+            zones.cluster.on_node_recovered(recovered.set)
 
             async def sleep(seconds):
                 nonlocal is_started
                 if seconds == 1.0 and not is_started:
                     is_started = True
                     await server.start(port=port)
-                    while zones.pool("b").nodes[0].is_down:  # until the reconnector's next attempt
-                        await asyncio.sleep(0.01)
+                    zones.pool("b").nodes[0].hurry()
+                    await recovered.wait()
 
             run = await warm(zones, sleep=sleep)
             assert (run.tally.copied, run.tally.failed) == (50, 0)
@@ -266,10 +268,16 @@ def test_a_cancelled_run_leaves_whole_items_and_the_next_one_completes_it():
     async def main():
         async with fake_zones(a=[{}], b=[{}]) as zones:
             await write(zones, "a", values(2_000))
-            run = WarmUp(zones.pool("a"), zones.pool("b"), zones.listed(), WarmLimits(keys_per_second=4_000))
+            reached = asyncio.Event()
+
+            async def sleep(seconds):
+                if run.tally.copied >= 400:
+                    reached.set()
+                    await asyncio.Event().wait()
+
+            run = WarmUp(zones.pool("a"), zones.pool("b"), zones.listed(), NO_LIMITS, sleep=sleep)
             task = asyncio.create_task(run.run())
-            while run.tally.copied < 400:
-                await asyncio.sleep(0.001)
+            await reached.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
