@@ -119,6 +119,7 @@ ORDER = """
     channels
     _cluster_access
     options
+    interop
     values
     load_policy
     _helpers
