@@ -19,6 +19,8 @@ FLAG_INT8 = 5 << 8
 FLAG_FLOAT32 = 6 << 8
 FLAG_FLOAT64 = 7 << 8
 FLAG_BYTES = 8 << 8
+FLAG_COMPACT_ENVELOPE = 9 << 8
+"""Compact envelope of a hashed key, which a development branch of EVCache writes. See `evcache.interop.java_envelope`."""
 TYPE_BITS = 0xFF00
 """Mask of the type."""
 
@@ -50,6 +52,7 @@ _NAMES = {
     FLAG_FLOAT32: "float of 32 bits",
     FLAG_FLOAT64: "float",
     FLAG_BYTES: "bytes",
+    FLAG_COMPACT_ENVELOPE: "compact JVM envelope",
     FLAG_INT: "int",
     FLAG_ABSENT: "absence",
     FLAG_MSGPACK: "msgpack",

@@ -150,6 +150,7 @@ def test_with_packed_ints_copies_the_other_settings():
         ("FLAG_FLOAT32", 1536),
         ("FLAG_FLOAT64", 1792),
         ("FLAG_BYTES", 2048),
+        ("FLAG_COMPACT_ENVELOPE", 2304),
         ("FLAG_INT", 0xEA00),
         ("FLAG_ABSENT", 0xEB00),
         ("FLAG_MSGPACK", 0xEC00),

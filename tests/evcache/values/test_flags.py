@@ -4,7 +4,7 @@ import pytest
 
 from evcache.values.codec import StandardCodec
 from evcache.values.compression import HAS_ZSTD
-from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_JAVA, FLAG_TOMBSTONE, describe_flags
+from evcache.values.flags import FLAG_ABSENT, FLAG_COMPACT_ENVELOPE, FLAG_ENVELOPE, FLAG_JAVA, FLAG_TOMBSTONE, describe_flags
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,7 @@ def test_compression_is_named_behind_the_form():
         (FLAG_ABSENT, "absence"),
         (FLAG_ENVELOPE, "envelope"),
         (FLAG_JAVA, "Java object"),
+        (FLAG_COMPACT_ENVELOPE, "compact JVM envelope"),
         (FLAG_JAVA | 2, "Java object, gzip"),
         (12345 << 8, "unknown"),
         (2**32 - 2, "unknown, gzip"),
