@@ -108,7 +108,7 @@ def an_instance(value: object, kind: type, argument: str, *, optional: bool = Tr
         raise InvalidArgument(argument, f"{kind.__name__}(...){' or None' if optional else ''} is required, not {value!r}")
 
 
-def one_of(value: str, kind: object, argument: str) -> None:
+def one_of(value: object, kind: object, argument: str) -> None:
     """Check that the value is one that the Literal type `kind` lists."""
     if value not in get_args(kind):
         raise InvalidArgument(argument, f"{value!r} is none of {', '.join(map(repr, get_args(kind)))}")

@@ -164,14 +164,14 @@ class StandardCodec:
         if kind is bool:
             return (b"1" if value else b"0"), FLAG_BOOL
         if kind is int and value in _INT64:
-            return (_pack_int(value, 4), FLAG_INT32) if value in _INT32 else (_pack_int(value, 8), FLAG_INT64)
+            return (pack_int(value, 4), FLAG_INT32) if value in _INT32 else (pack_int(value, 8), FLAG_INT64)
         if kind is float:
             return struct.pack(">d", value).lstrip(b"\0"), FLAG_FLOAT64
         if kind is datetime:
             if value.tzinfo is None:
                 raise EncodeError(f"{value!r} has no time zone, so its moment is unknown")
             if value.microsecond % 1000 == 0:
-                return _pack_int((value - _EPOCH) // _MILLISECOND, 8), FLAG_DATETIME
+                return pack_int((value - _EPOCH) // _MILLISECOND, 8), FLAG_DATETIME
             # EVCache's form has milliseconds only. The timestamp of MessagePack keeps the microseconds.
         try:
             return self._msgpack_encode(value), FLAG_MSGPACK
@@ -226,8 +226,15 @@ def _read_decimal(data: bytes) -> int:
     return value
 
 
-def _pack_int(value: int, width: int) -> bytes:
-    # EVCache: big-endian two's complement without leading zero bytes. A negative number has the full width of its type.
+def pack_int(value: int, width: int) -> bytes:
+    """Return an int in EVCache's packed form: big-endian two's complement without leading zero bytes.
+
+    A negative number has the full width of its type.
+
+    Args:
+        value: Number that fits the width.
+        width: Bytes of the Java type: 4 or 8.
+    """
     if value < 0:
         return value.to_bytes(width, "big", signed=True)
     return value.to_bytes((value.bit_length() + 7) // 8, "big")
