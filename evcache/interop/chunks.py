@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from evcache.values.flags import FLAG_BYTES, FLAG_STR
+from evcache.values.keys import MAX_KEY_BYTES
 from evcache.zones.errors import InvalidArgument, InvalidKey, ValueTooLarge
 from evcache.zones.validation import at_least_one
 
@@ -27,6 +28,7 @@ MAX_VALUE_BYTES = 20 * 1024 * 1024
 
 # Subtracted from the size of a chunk: the JVM client's estimate of what an item costs a server, and the suffix of the key.
 _ITEM_OVERHEAD = 71
+_HEADER_SUFFIX = b"_00"
 _SUFFIX_UNITS = 3
 _LONGEST_KEY_UNITS = 250
 # A broken header could otherwise name 20 million records of one byte. This many hold the largest value with the default
@@ -70,8 +72,10 @@ class ChunkHeader(NamedTuple):
             return None
         records, size, last, signed_flags, crc = map(int, fields.groups())
         header = cls(records, size, last, signed_flags % 2**32, crc)
-        is_sound = 2 <= records <= MAX_RECORDS and 1 <= last <= size and header.value_bytes <= MAX_VALUE_BYTES
-        return header if is_sound and signed_flags in _INT32 and crc in _UINT32 else None
+        is_sound = 2 <= records <= MAX_RECORDS and 1 <= last <= size <= MAX_VALUE_BYTES
+        if not is_sound or header.value_bytes > MAX_VALUE_BYTES or signed_flags not in _INT32 or crc not in _UINT32:
+            return None
+        return header
 
     def encode(self) -> bytes:
         """Return the bytes of the record."""
@@ -85,8 +89,11 @@ def header_key(key: bytes) -> bytes:
 
     Args:
         key: Key of the value, as servers get it.
+
+    Raises:
+        InvalidKey: The key of the record exceeds 250 bytes.
     """
-    return key + b"_00"
+    return _checked(key + _HEADER_SUFFIX)
 
 
 def data_keys(key: bytes, header: ChunkHeader) -> list[bytes]:
@@ -95,12 +102,18 @@ def data_keys(key: bytes, header: ChunkHeader) -> list[bytes]:
     Args:
         key: Key of the value, as servers get it.
         header: Header of the value.
+
+    Raises:
+        InvalidKey: The key of a record exceeds 250 bytes.
     """
+    _checked(b"%b_%02d" % (key, header.records - 1))  # the longest
     return [b"%b_%02d" % (key, index) for index in range(1, header.records)]
 
 
 def fits(key: bytes, chunk_bytes: int) -> bool:
-    """Return True if a chunk of this size has room for a byte of data beside the key.
+    """Return True if the header record has a valid key, and a chunk of this size has room for data beside the key.
+
+    Without that, the JVM client fails to store a value that it would split.
 
     Args:
         key: Key of the value, as servers get it.
@@ -109,7 +122,7 @@ def fits(key: bytes, chunk_bytes: int) -> bool:
     Raises:
         InvalidKey: The key is not UTF-8.
     """
-    return _room(key, chunk_bytes) > 0
+    return len(key) + len(_HEADER_SUFFIX) <= MAX_KEY_BYTES and _room(key, chunk_bytes) > 0
 
 
 def split(
@@ -125,7 +138,7 @@ def split(
             read any size.
 
     Raises:
-        InvalidKey: The key is not UTF-8.
+        InvalidKey: The key is not UTF-8, or the key of a record exceeds 250 bytes.
         InvalidArgument: A chunk has no room for data beside the key, or there is no data.
         ValueTooLarge: The value exceeds 20 MiB, or has more than `MAX_RECORDS` records.
     """
@@ -142,9 +155,10 @@ def split(
     if records > MAX_RECORDS:
         raise ValueTooLarge("data", f"{len(data)} bytes need {records} chunk records, over {MAX_RECORDS}")
     header = ChunkHeader(records, size, rest or size, flags, zlib.crc32(data))
+    keys = data_keys(key, header)
     parts = [data[start : start + size] for start in range(0, len(data), size)]
     parts[-1] = parts[-1].ljust(size, b"\0")
-    return header, list(zip(data_keys(key, header), parts, strict=True))
+    return header, list(zip(keys, parts, strict=True))
 
 
 def join(header: ChunkHeader, parts: Sequence[bytes | None]) -> bytes | None:
@@ -157,7 +171,7 @@ def join(header: ChunkHeader, parts: Sequence[bytes | None]) -> bytes | None:
         header: Header of the value.
         parts: Bytes of the data records in their order. None is a record that is missing.
     """
-    if len(parts) != header.records - 1:
+    if not parts or len(parts) != header.records - 1:
         return None
     found = [part for part in parts if part is not None and len(part) == header.size]
     if len(found) != len(parts):
@@ -165,6 +179,13 @@ def join(header: ChunkHeader, parts: Sequence[bytes | None]) -> bytes | None:
     found[-1] = found[-1][: header.last]
     data = b"".join(found)
     return data if zlib.crc32(data) == header.crc else None
+
+
+def _checked(record_key: bytes) -> bytes:
+    # Servers take the bytes behind the limit for a command, so the key must not be sent.
+    if len(record_key) > MAX_KEY_BYTES:
+        raise InvalidKey("key", f"{record_key!r} has {len(record_key)} bytes, over {MAX_KEY_BYTES}, with its chunk suffix")
+    return record_key
 
 
 def _room(key: bytes, chunk_bytes: int) -> int:

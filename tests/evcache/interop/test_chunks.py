@@ -131,6 +131,13 @@ def test_value_with_other_records_is_absent(parts):
     assert join(HEADER, parts) is None
 
 
+def test_header_without_data_records_has_no_value():
+    """`parse` accepts none, and JVM clients write none."""
+    header = ChunkHeader(1, 10, 10, 0, 0)
+    assert data_keys(b"k", header) == []
+    assert join(header, []) is None
+
+
 def test_padding_of_other_bytes_is_ignored():
     """The checksum covers the value only."""
     assert join(HEADER, [*PARTS[:2], PARTS[2][:794] + b"?" * 309]) == pattern(3000)
@@ -159,6 +166,7 @@ def test_padding_of_other_bytes_is_ignored():
         b"4:1103:794:2048:4294967296",
         b"%d:1:1:0:0" % (MAX_RECORDS + 1),
         b"2:%d:%d:0:0" % (MAX_VALUE_BYTES + 1, MAX_VALUE_BYTES + 1),
+        b"2:%d:1:0:0" % (MAX_VALUE_BYTES + 1),
         b"3:%d:1:0:0" % MAX_VALUE_BYTES,
         b"9999999999:9999999999:1:0:0",
         b"4" * 5000 + b":1:1:0:0",
@@ -180,7 +188,7 @@ def test_header_of_any_bytes_is_bounded(data):
         assert 0 <= header.flags < 2**32
 
 
-@pytest.mark.parametrize("text", [b"%d:1:1:0:0" % MAX_RECORDS, b"2:%d:1:0:0" % MAX_VALUE_BYTES, b"2:2000000000:1:0:0"])
+@pytest.mark.parametrize("text", [b"%d:1:1:0:0" % MAX_RECORDS, b"2:%d:1:0:0" % MAX_VALUE_BYTES])
 def test_header_with_the_largest_numbers_needs_little_memory(text):
     tracemalloc.start()
     try:
@@ -202,10 +210,11 @@ def test_flags_in_a_header_are_a_signed_int_of_java(flags, text):
 
 
 def test_the_largest_value_can_be_split_with_the_longest_key():
-    """The limits of keys, records and values fit each other."""
-    key, data = b"k" * 250, bytes(MAX_VALUE_BYTES)
+    """The limits of keys, records and values fit each other. The last suffix has six bytes."""
+    key, data = b"k" * 244, bytes(MAX_VALUE_BYTES)
     header, records = split(key, data, 0)
-    assert header.records == len(records) + 1 == MAX_RECORDS
+    assert len(records[-1][0]) == 250
+    assert header.records == len(records) + 1 <= MAX_RECORDS
     assert ChunkHeader.parse(header.encode()) == header
     with pytest.raises(ValueTooLarge, match="20971520 bytes are allowed"):
         split(key, data + b"\0", 0)
@@ -225,6 +234,20 @@ def test_key_fits_a_chunk_if_there_is_room_for_data(chunk_bytes, does_fit):
         with pytest.raises(InvalidArgument, match="no room for data beside the key") as caught:
             split(KEY, b"v", 0, chunk_bytes)
         assert caught.value.argument == "chunk_bytes"
+
+
+def test_record_whose_key_exceeds_250_bytes_is_refused():
+    """A server would execute the bytes behind the limit as a command."""
+    header_key(b"k" * 247)
+    data_keys(b"k" * 247, ChunkHeader(100, 10, 10, 0, 0))
+    assert fits(b"k" * 247, 1180)
+    assert not fits(b"k" * 248, 1180)
+    with pytest.raises(InvalidKey, match="251 bytes, over 250"):
+        header_key(b"k" * 248)
+    with pytest.raises(InvalidKey, match="251 bytes, over 250"):
+        data_keys(b"k" * 247, ChunkHeader(101, 10, 10, 0, 0))
+    with pytest.raises(InvalidKey, match="251 bytes, over 250"):
+        split(b"k" * 248, b"v", 0)
 
 
 @pytest.mark.parametrize(
