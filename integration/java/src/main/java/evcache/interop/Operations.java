@@ -71,27 +71,25 @@ final class Operations {
 
     private static JSONArray setMany(EVCache cache, JSONObject request) throws Exception {
         JSONObject values = request.getJSONObject("values");
-        int ttl = ttl(request);
         List<EVCacheLatch> latches = new ArrayList<>();
         for (String key : values.keySet()) {
-            latches.add(cache.set(key, Values.fromJson(values.getJSONObject(key)), ttl, policy(request)));
+            Object value = Values.fromJson(values.getJSONObject(key));
+            latches.add(cache.set(key, value, ttl(request), policy(request)));
         }
-        JSONArray reports = new JSONArray();
-        for (EVCacheLatch latch : latches) {
-            reports.put(report(latch));
-        }
-        return reports;
+        return reports(latches);
     }
 
     /** Add the keys without a pause, so that a test can race with the loop. */
     private static JSONArray addMany(EVCache cache, JSONObject request) throws Exception {
         Object value = value(request);
-        int ttl = ttl(request);
-        Policy policy = policy(request);
         List<EVCacheLatch> latches = new ArrayList<>();
         for (String key : strings(request, "keys")) {
-            latches.add(cache.add(key, value, null, ttl, policy));
+            latches.add(cache.add(key, value, null, ttl(request), policy(request)));
         }
+        return reports(latches);
+    }
+
+    private static JSONArray reports(List<EVCacheLatch> latches) throws Exception {
         JSONArray reports = new JSONArray();
         for (EVCacheLatch latch : latches) {
             reports.put(report(latch));
