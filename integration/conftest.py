@@ -113,6 +113,8 @@ def java():
 @pytest.fixture(scope="module")
 def addressed_zones(servers):
     """Two groups, g0 and g1, of three nodes that have addresses of their own, as the client for the JVM needs."""
+    if servers.best.backend == "embedded":
+        pytest.skip("the client for the JVM uses the binary protocol, and embedded servers do not have it")
     with servers.best.local_zones({"g0": 3, "g1": 3}, own_addresses=True).running() as zones:
         yield zones
 
