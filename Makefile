@@ -102,4 +102,4 @@ screenshots: $(READY)  ## pictures of commands and dashboard in docs/images, fro
 	$(BIN)/python -m docs._tooling.render_dashboard $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis site
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis site integration/java/target

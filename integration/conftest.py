@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.jvm.build import require_java
 from integration.servers import NoServers, Servers, find_servers
 
 LEAST_VERSION = (1, 6, 27)
@@ -101,6 +102,21 @@ def memcached_addresses(servers):
     with ExitStack() as stack:
         running = {str(kind): stack.enter_context(kind.local_zones({"one": 1}).running()) for kind in servers.kinds}
         yield {f"{name} {zones.version}": zones.zones["one"][0] for name, zones in running.items()}
+
+
+@pytest.fixture(scope="session")
+def java():
+    """The command of the JVM up to the class path. The tests are skipped without a JDK, and fail if CI is set."""
+    return require_java()
+
+
+@pytest.fixture(scope="module")
+def addressed_zones(servers):
+    """Two groups, g0 and g1, of three nodes that have addresses of their own, as the client for the JVM needs."""
+    if servers.best.backend == "embedded":
+        pytest.skip("the client for the JVM uses the binary protocol, and embedded servers do not have it")
+    with servers.best.local_zones({"g0": 3, "g1": 3}, own_addresses=True).running() as zones:
+        yield zones
 
 
 @pytest.fixture

@@ -37,11 +37,12 @@ class ServerKind:
     backend: BackendName
     source: str = ""  # the image, or the binary
 
-    def local_zones(self, zones: Mapping[str, int] = THREE_ZONES, extra_args: Sequence[str] = ()) -> LocalZones:
+    def local_zones(
+        self, zones: Mapping[str, int] = THREE_ZONES, extra_args: Sequence[str] = (), *, own_addresses: bool = False
+    ) -> LocalZones:
         """Return zones of this kind, not started. `extra_args`: command line options of the servers."""
-        if self.backend == "docker":
-            return LocalZones(zones, backend="docker", image=self.source, extra_args=extra_args)
-        return LocalZones(zones, backend=self.backend, binary=self.source or None, extra_args=extra_args)
+        arguments = {"image": self.source} if self.backend == "docker" else {"binary": self.source or None}
+        return LocalZones(zones, backend=self.backend, extra_args=extra_args, own_addresses=own_addresses, **arguments)
 
     def __str__(self) -> str:
         return f"{self.backend}-{self.source.rpartition('/')[2]}" if self.source else self.backend

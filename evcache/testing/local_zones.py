@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 BackendName = Literal["auto", "memcached", "docker", "embedded"]
 
 DEFAULT_ZONES: Final = ("local-a", "local-b", "local-c")
+MOST_ZONES_WITH_ADDRESSES = 256  # the third byte of an address is the zone, and the last one the node
+MOST_NODES_WITH_ADDRESSES = 254
 START_ATTEMPTS = 3  # each on another port, if the port is in use
 
 
@@ -37,9 +39,9 @@ class LocalZones:
             async with EVCache("sessions", zones=zones.zones, local_zone="eu-1a") as cache:
                 await zones.kill("eu-1a")
 
-    Servers listen on 127.0.0.1 only. Their ports are reserved until `stop()`, also while a server is dead. Processes end
-    with this program, even if it is killed. `stop()` removes containers. Otherwise the cleaner of testcontainers removes
-    them; if that is disabled, the label evcache.testing finds them.
+    Servers listen on loopback addresses only. Their ports are reserved until `stop()`, also while a server is dead.
+    Processes end with this program, even if it is killed. `stop()` removes containers. Otherwise the cleaner of
+    testcontainers removes them; if that is disabled, the label evcache.testing finds them.
 
     Embedded servers run in the event loop that called `start()`, so all calls must be made in that loop. `running()` is for
     code that is not async or that runs several loops.
@@ -54,6 +56,7 @@ class LocalZones:
         binary: str | None = None,
         image: str | None = None,
         extra_args: Sequence[str] = (),
+        own_addresses: bool = False,
     ) -> None:
         """Describe zones without starting them.
 
@@ -65,6 +68,9 @@ class LocalZones:
             binary: Path of memcached. If None, the first in EVCACHE_MEMCACHED, otherwise the one on PATH.
             image: Image for docker. If None, EVCACHE_TEST_IMAGE, otherwise memcached:1.6.
             extra_args: Command line options for real servers, such as ["-I", "2m"].
+            own_addresses: If True, node `n` of zone `z` listens on 127.1.z.n+1, counted from zero, and not on 127.0.0.1. The
+                EVCache client for the JVM needs that, because it places keys by address and ignores the port. Only Linux
+                has these addresses without configuration.
 
         Raises:
             ValueError: An argument cannot be used.
@@ -76,6 +82,9 @@ class LocalZones:
         self._binary = binary
         self._image = image
         self._extra_args = list(extra_args)
+        self._own_addresses = own_addresses
+        if own_addresses:
+            _check_addresses(self._sizes)
         self._backend: Backend | None = None
         self._version: str | None = None
         self._nodes: dict[str, list[_Node]] = {}
@@ -85,7 +94,7 @@ class LocalZones:
     def zones(self) -> dict[str, list[str]]:
         """Addresses of the nodes by zone, in the form that EVCache accepts. Raises RuntimeError before `start()`."""
         self._require_started()
-        return {zone: [f"{HOST}:{node.port}" for node in nodes] for zone, nodes in self._nodes.items()}
+        return {zone: [node.address for node in nodes] for zone, nodes in self._nodes.items()}
 
     @property
     def backend(self) -> str:
@@ -124,10 +133,11 @@ class LocalZones:
                 return
             self._backend = self._choose_backend()
             try:
-                for zone, size in self._sizes.items():
+                for number, (zone, size) in enumerate(self._sizes.items()):
                     self._nodes[zone] = []
-                    for _ in range(size):
-                        self._nodes[zone].append(_Node(self._backend))
+                    for index in range(size):
+                        host = f"127.1.{number}.{index + 1}" if self._own_addresses else HOST
+                        self._nodes[zone].append(_Node(self._backend, host))
                 await _gather_all([node.start_first() for node in self._all_nodes()])
             except BaseException:
                 await uninterrupted(self._remove_all())
@@ -265,15 +275,16 @@ class LocalZones:
 class _Node:
     """Server and its port. A lock serializes its operations, such as a kill during a restart."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, host: str) -> None:
         self._backend = backend
+        self._host = host
         self._lock = asyncio.Lock()
         self._reserve()
         self.version = ""
 
     @property
-    def port(self) -> int:
-        return self._port.number
+    def address(self) -> str:
+        return f"{self._host}:{self._port.number}"
 
     @property
     def is_up(self) -> bool:
@@ -318,8 +329,11 @@ class _Node:
                 self._port.close()
 
     def _reserve(self) -> None:
-        self._port = ReservedPort()
-        self._server: ServerNode = self._backend.node(self._port.number)
+        try:
+            self._port = ReservedPort(self._host)
+        except OSError as error:
+            raise BackendUnavailable(f"address {self._host} cannot be used: {error}") from error
+        self._server: ServerNode = self._backend.node(self._host, self._port.number)
 
     async def _start(self) -> None:
         self._port.lend()
@@ -356,3 +370,9 @@ def _sizes(zones: Mapping[str, int] | Sequence[str], nodes_per_zone: int | None)
         if size < 1:
             raise ValueError(f"invalid zone {zone!r}: at least one node is required, not {size}")
     return sizes
+
+
+def _check_addresses(sizes: Mapping[str, int]) -> None:
+    if len(sizes) > MOST_ZONES_WITH_ADDRESSES or max(sizes.values()) > MOST_NODES_WITH_ADDRESSES:
+        limits = f"{MOST_ZONES_WITH_ADDRESSES} zones of {MOST_NODES_WITH_ADDRESSES} nodes"
+        raise ValueError(f"own_addresses cannot be used: it has addresses for at most {limits}")

@@ -243,14 +243,29 @@ class LocalZonesContract:
                 class TakenPort(base.ReservedPort):
                     numbers = iter([taken])
 
-                    def __init__(self):
-                        super().__init__()
+                    def __init__(self, host):
+                        super().__init__(host)
                         self.number = next(self.numbers, self.number)
 
                 monkeypatch.setattr("evcache.testing.local_zones.ReservedPort", TakenPort)
                 async with make({"a": 1}) as zones:
                     assert zones.zones["a"] != [f"127.0.0.1:{taken}"]
                     assert await ask(zones.zones["a"][0]) == b"MN\r\n"
+
+        run(scenario)
+
+    def test_own_addresses_give_each_node_its_own_one_also_after_a_restart(self, make):
+        async def scenario():
+            async with make({"a": 2, "b": 1}, own_addresses=True) as zones:
+                hosts = {zone: [address.rpartition(":")[0] for address in nodes] for zone, nodes in zones.zones.items()}
+                assert hosts == {"a": ["127.1.0.1", "127.1.0.2"], "b": ["127.1.1.1"]}
+                await zones.kill("b")
+                await zones.restart("b")
+                for address in [*zones.zones["a"], *zones.zones["b"]]:
+                    assert await ask(address) == b"MN\r\n"
+                    other = "127.0.0.1:" + address.rpartition(":")[2]
+                    with pytest.raises(ConnectionRefusedError):
+                        await ask(other)
 
         run(scenario)
 

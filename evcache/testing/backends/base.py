@@ -28,7 +28,7 @@ class PortTaken(OSError):
 
 
 class ServerNode(Protocol):
-    """One memcached server on one port. Calls never overlap, because LocalZones holds a lock around them."""
+    """One memcached server on one address. Calls never overlap, because LocalZones holds a lock around them."""
 
     @property
     def is_up(self) -> bool:
@@ -63,12 +63,12 @@ class Backend(Protocol):
 
     name: str
 
-    def node(self, port: int) -> ServerNode:
-        """Make a node for a port without starting it."""
+    def node(self, host: str, port: int) -> ServerNode:
+        """Make a node for an address without starting it."""
 
 
 class ReservedPort:
-    """TCP port of the loopback address that the system gives to no other program while this object holds it.
+    """TCP port of a loopback address that the system gives to no other program while this object holds it.
 
     The socket is bound and never listens, so connections to the port are refused. On Linux it stays bound while the server
     runs, because two sockets with SO_REUSEADDR may share a port if at most one listens. This prevents two faults. No other
@@ -76,7 +76,8 @@ class ReservedPort:
     own end, with which it would connect to itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = HOST) -> None:
+        self.host = host
         self._socket: socket.socket | None = self._bind(0)
         self.number: int = self._socket.getsockname()[1]
 
@@ -98,23 +99,23 @@ class ReservedPort:
             self._socket.close()
             self._socket = None
 
-    @staticmethod
-    def _bind(port: int) -> socket.socket:
+    def _bind(self, port: int) -> socket.socket:
         held = socket.socket()
         try:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            held.bind((HOST, port))
+            held.bind((self.host, port))
         except BaseException:
             held.close()
             raise
         return held
 
 
-async def wait_until_ready(port: int, check: Callable[[], None]) -> str:
+async def wait_until_ready(host: str, port: int, check: Callable[[], None]) -> str:
     """Connect until a server answers `version`, and return the version, or "unknown" if the server requires a login.
 
     Args:
-        port: Port of the server on the loopback address.
+        host: Address of the server.
+        port: Port of the server.
         check: Function called before each attempt. It raises if the server has ended.
 
     Raises:
@@ -125,7 +126,7 @@ async def wait_until_ready(port: int, check: Callable[[], None]) -> str:
             check()
             try:
                 async with asyncio.timeout(ATTEMPT_SECONDS):
-                    version = await _ask_version(port)
+                    version = await _ask_version(host, port)
             except (OSError, EOFError):  # TimeoutError is an OSError
                 await asyncio.sleep(POLL_SECONDS)
             else:
@@ -133,8 +134,8 @@ async def wait_until_ready(port: int, check: Callable[[], None]) -> str:
                 return version
 
 
-async def _ask_version(port: int) -> str:
-    reader, writer = await asyncio.open_connection(HOST, port)
+async def _ask_version(host: str, port: int) -> str:
+    reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(b"version\r\n")
         line = await reader.readuntil(b"\n")

@@ -18,7 +18,6 @@ from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer, Reaper
 
 from evcache.testing.backends.base import (
-    HOST,
     BackendUnavailable,
     PortTaken,
     uninterrupted,
@@ -43,7 +42,7 @@ CLEANER_LOCK = threading.Lock()
 
 
 class DockerBackend:
-    """Backend that runs each node in a container, published on a port of the loopback address.
+    """Backend that runs each node in a container, published on a port of a loopback address.
 
     If `image` is None, EVCACHE_TEST_IMAGE or memcached:1.6 is used. The entrypoint of the image must accept server options
     as arguments, as that of the official image does.
@@ -55,8 +54,8 @@ class DockerBackend:
         self._image = image or os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE
         self._args = list(extra_args)
 
-    def node(self, port: int) -> DockerNode:
-        return DockerNode(self._image, self._args, port)
+    def node(self, host: str, port: int) -> DockerNode:
+        return DockerNode(self._image, self._args, host, port)
 
 
 class DockerNode:
@@ -67,9 +66,10 @@ class DockerNode:
     cancelled start would leave an unknown container.
     """
 
-    def __init__(self, image: str, args: list[str], port: int) -> None:
+    def __init__(self, image: str, args: list[str], host: str, port: int) -> None:
         self._image = image
         self._args = args
+        self._host = host
         self._port = port
         self._container: DockerContainer | None = None
         self._running = False
@@ -82,7 +82,7 @@ class DockerNode:
     async def start(self) -> str:
         await self.kill()
         await self._engine(self._start)
-        return await wait_until_ready(self._port, lambda: None)
+        return await wait_until_ready(self._host, self._port, lambda: None)
 
     async def kill(self) -> None:
         # The engine kills a paused container too: it sends the signal first, and resumes the container afterwards.
@@ -118,7 +118,7 @@ class DockerNode:
             self._container = DockerContainer(self._image, labels={LABEL: str(os.getpid())})
             # with_bind_ports() accepts only port numbers, which would publish the server on all interfaces.
             ports: dict[str, Any] = self._container.ports
-            ports[SERVER_PORT] = (HOST, self._port)
+            ports[SERVER_PORT] = (self._host, self._port)
             if self._args:
                 self._container.with_command(self._args)
             self._container.start()

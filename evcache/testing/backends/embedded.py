@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 
-from evcache.testing.backends.base import HOST, PortTaken, uninterrupted, wait_until_ready
+from evcache.testing.backends.base import PortTaken, uninterrupted, wait_until_ready
 from evcache.zones.testing import FakeMemcached
 
 
@@ -15,14 +15,15 @@ class EmbeddedBackend:
 
     name = "embedded"
 
-    def node(self, port: int) -> EmbeddedNode:
-        return EmbeddedNode(port)
+    def node(self, host: str, port: int) -> EmbeddedNode:
+        return EmbeddedNode(host, port)
 
 
 class EmbeddedNode:
     """One FakeMemcached."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
         self._port = port
         self._server = FakeMemcached()
         self._running = False
@@ -35,13 +36,13 @@ class EmbeddedNode:
     async def start(self) -> str:
         try:
             # A cancellation between the opening of the socket and the return would leave a listening socket.
-            await uninterrupted(self._server.start(HOST, self._port))
+            await uninterrupted(self._server.start(self._host, self._port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise PortTaken(f"port {self._port}: {error}") from error
             raise
         self._running = True
-        return await wait_until_ready(self._port, lambda: None)
+        return await wait_until_ready(self._host, self._port, lambda: None)
 
     async def kill(self) -> None:
         if self._running:

@@ -16,7 +16,6 @@ import tempfile
 from typing import IO, TYPE_CHECKING
 
 from evcache.testing.backends.base import (
-    HOST,
     POLL_SECONDS,
     BackendUnavailable,
     PortTaken,
@@ -53,15 +52,15 @@ def find_binary(binary: str | None = None) -> str | None:
 
 
 class ProcessBackend:
-    """Backend that starts `binary` once for each node, on the loopback address."""
+    """Backend that starts `binary` once for each node, on a loopback address."""
 
     name = "memcached"
 
     def __init__(self, binary: str, extra_args: Sequence[str] = ()) -> None:
-        self._command = [binary, "-l", HOST, "-U", "0", "-m", str(MEMORY_MEGABYTES), *_user_args(), *extra_args]
+        self._command = [binary, "-U", "0", "-m", str(MEMORY_MEGABYTES), *_user_args(), *extra_args]
 
-    def node(self, port: int) -> ProcessNode:
-        return ProcessNode([*self._command, "-p", str(port)], port)
+    def node(self, host: str, port: int) -> ProcessNode:
+        return ProcessNode([*self._command, "-l", host, "-p", str(port)], host, port)
 
 
 class ProcessNode:
@@ -71,8 +70,9 @@ class ProcessNode:
     the loop that started it.
     """
 
-    def __init__(self, command: list[str], port: int) -> None:
+    def __init__(self, command: list[str], host: str, port: int) -> None:
         self._command = command
+        self._host = host
         self._port = port
         self._server: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -86,7 +86,7 @@ class ProcessNode:
     async def start(self) -> str:
         await self.stop()
         self._spawn()
-        return await wait_until_ready(self._port, self._check_alive)
+        return await wait_until_ready(self._host, self._port, self._check_alive)
 
     async def kill(self) -> None:
         # SIGKILL ends stopped processes too. A server that gets SIGCONT first would answer the requests that arrived

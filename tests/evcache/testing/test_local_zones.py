@@ -33,8 +33,8 @@ def test_start_that_fails_at_the_third_node_leaves_no_server(monkeypatch):
     class Failing(embedded.EmbeddedBackend):
         nodes = []
 
-        def node(self, port):
-            self.nodes.append(super().node(port))
+        def node(self, host, port):
+            self.nodes.append(super().node(host, port))
             if len(self.nodes) == 3:
                 self.nodes[-1].start = self.fail
             return self.nodes[-1]
@@ -189,6 +189,8 @@ def test_docker_without_its_extra_names_the_installation(monkeypatch):
         ({"zones": ["a"], "nodes_per_zone": 0}, "at least one node"),
         ({"zones": {"a": 1}, "nodes_per_zone": 2}, "nodes_per_zone"),
         ({"backend": "podman"}, "'podman' is none of"),
+        ({"zones": {"a": 255}, "own_addresses": True}, "256 zones of 254 nodes"),
+        ({"zones": [str(number) for number in range(257)], "own_addresses": True}, "256 zones of 254 nodes"),
     ],
 )
 def test_constructor_refuses_unusable_arguments(arguments, message):
