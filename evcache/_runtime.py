@@ -12,6 +12,7 @@ from evcache._helpers.loop_affinity import LoopAffinity
 from evcache._lifecycle import Lifecycle
 from evcache.config import ClientConfig
 from evcache.hooks import HookDispatcher
+from evcache.interop.group.pool import pool_maker
 from evcache.invalidation.bus import InvalidationBus
 from evcache.invalidation.dispatcher import InvalidationDispatcher
 from evcache.near_cache.coherence import CoherentNearCache
@@ -58,6 +59,7 @@ from evcache.zones.discovery.local_zone import AUTO
 from evcache.zones.discovery.own_zone.search import LocalZoneSearch
 from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.transport.core import selected
+from evcache.zones.zone_pool import ZonePool
 
 
 class Runtime:
@@ -71,7 +73,8 @@ class Runtime:
             set_instrument: Function that sets the observer of the client's operations, or None without an SDK.
         """
         self._config = config
-        versions = not config.interop
+        jvm = config.jvm
+        versions = jvm is None
         unix_time = config.unix_time
         tombstone_ttl = config.tombstone_seconds
 
@@ -90,6 +93,7 @@ class Runtime:
             gutter=None if config.gutter is None else config.gutter.zone(),
             guard=config.topology_guard,
             strict=config.own_zone is not None and config.own_zone.strict,
+            make_pool=pool_maker(jvm, self.background, unix_time) if jvm is not None and jvm.translates else ZonePool,
         )
         needs_versions = config.ordering == "newest" and versions
         self.cluster.on_handshake(VersionSupport(is_needed=needs_versions).check)
@@ -155,7 +159,12 @@ class Runtime:
         gutter = None if config.gutter is None else GutterPool(hlc, config.gutter.ttl)
 
         # Writes.
-        self.coordinator = Coordinator(CompareAndSet(hlc, unix_time, versions=versions), self.repair, seen_versions)
+        self.coordinator = Coordinator(
+            CompareAndSet(hlc, unix_time, versions=versions, translates=jvm is not None and jvm.translates),
+            self.repair,
+            seen_versions,
+            order=None if jvm is None else jvm.deciding_order,
+        )
         self.writer = Writer(
             hlc,
             self.coordinator,
@@ -245,7 +254,7 @@ class Runtime:
             self.writer,
             unix_time,
             tombstone_ttl=tombstone_ttl,
-            interop=config.interop,
+            interop=jvm is not None,
         )
 
         self.activation = None

@@ -29,6 +29,7 @@ from evcache.consistency import Consistency
 from evcache.decorators.cached import CachedDecorator
 from evcache.decorators.cached import cached as cached_by
 from evcache.hooks import Hooks
+from evcache.interop.settings import Interop
 from evcache.load_policy import Loaded, LoadPolicy
 from evcache.near_cache.settings import NearCache
 from evcache.options import ItemOptions, Key, LoadOptions, ReadOptions, TouchOptions
@@ -94,7 +95,7 @@ class EVCache:
         fallback_on_miss: bool = True,
         errors: Literal["raise", "miss"] = "raise",
         ordering: Literal["newest", "arrival"] = "newest",
-        interop: bool = False,
+        interop: bool | Interop = False,
         codec: Codec | None = None,
         tombstone_ttl: float | timedelta = TOMBSTONE_TTL_SECONDS,
         near_cache: NearCache | None = None,
@@ -134,9 +135,10 @@ class EVCache:
             errors: "raise", or "miss" if a read that no zone answers returns its default. The hooks count such reads.
             ordering: "newest" if the write with the latest version wins in every zone. "arrival" if the last write to arrive
                 wins, which is faster. Zones may then differ until the next write.
-            interop: True if other kinds of clients write the namespace. It turns off versions, tombstones, repair and
-                hashed keys.
-            codec: Encoder and decoder of values. If None, `StandardCodec()`, which packs ints as EVCache does if `interop`.
+            interop: `Interop(...)` if EVCache for the JVM uses the namespace too, or True for its usual settings. Keys,
+                values and the placement on nodes are those of the JVM client. It turns off versions, tombstones and repair.
+            codec: Encoder and decoder of values. If None, `StandardCodec()`, or with `interop` a codec for the types of the
+                JVM client.
             tombstone_ttl: Seconds or a timedelta that the zones remember a delete.
             near_cache: Cache in this process for the hottest keys. If None, there is none. Writes of this client show at
                 once, those of other clients after at most its TTL.

@@ -12,6 +12,10 @@ from typing import Literal
 from evcache.channels import InvalidationChannel
 from evcache.consistency import Consistency
 from evcache.hooks import Hooks
+from evcache.interop.codec import InteropCodec
+from evcache.interop.keys import InteropKeys
+from evcache.interop.labels import jvm_labelled
+from evcache.interop.settings import COMPRESSION_THRESHOLD_BYTES, Interop
 from evcache.load_policy import LoadPolicy
 from evcache.near_cache.settings import NearCache
 from evcache.options import Defaults, Errors, Level, Ordering, Seconds
@@ -91,8 +95,9 @@ class ClientConfig:
     """"miss" if a read that no zone answers returns its default."""
     ordering: Ordering = "newest"
     """"arrival" if the last write to arrive wins in each zone, in place of the latest version."""
-    interop: bool = False
-    """True if other kinds of clients use the namespace. There are no versions, tombstones, repair and hashed keys then."""
+    interop: bool | Interop = False
+    """Settings of the JVM clients that use the namespace too, or True for the usual ones. There are no versions, tombstones
+    and repair then."""
     codec: Codec | None = None
     """Encoder and decoder of values. If None, `StandardCodec()`."""
     tombstone_ttl: Seconds = TOMBSTONE_TTL_SECONDS
@@ -139,7 +144,9 @@ class ClientConfig:
     defaults: Defaults = field(init=False, repr=False)
     """Options of calls that do not pass their own."""
     value_codec: Codec = field(init=False, repr=False)
-    """The codec in use. It packs ints as EVCache does if `interop` is set and `codec` is a `StandardCodec`."""
+    """The codec in use. Without `codec`, it is an `InteropCodec` in interop mode."""
+    jvm: Interop | None = field(init=False, repr=False)
+    """Settings of the JVM clients. None if the client is not in interop mode."""
     node_settings: NodeSettings = field(init=False, repr=False)
     """The settings of connections in use."""
     tombstone_seconds: float = field(init=False, repr=False)
@@ -154,7 +161,6 @@ class ClientConfig:
                 client that has a gutter.
         """
         flag(self.fallback_on_miss, "fallback_on_miss")
-        flag(self.interop, "interop")
         flag(self.repair, "repair")
         methods(self.invalidation, ("publish", "subscribe"), "invalidation")
         an_instance(self.nodes, NodeSettings, "nodes")
@@ -162,9 +168,12 @@ class ClientConfig:
         if not callable(self.unix_time):
             problem = f"a function that returns the unix time is required, not {self.unix_time!r}"
             raise InvalidArgument("wall_clock", problem)
-        self._set("keys", Keys(self.namespace, may_hash=not self.interop))
+        jvm = _interop(self.interop)
+        self._set("jvm", jvm)
+        self._set("keys", Keys(self.namespace) if jvm is None else InteropKeys(self.namespace, jvm))
         self._set("own_zone", local_zone_from(self.local_zone))
-        self._set("discovery", discovery_from(self.zones, self.own_zone))
+        discovery = discovery_from(self.zones, self.own_zone)
+        self._set("discovery", discovery if jvm is None else jvm_labelled(discovery))
         self._set(
             "defaults",
             Defaults(
@@ -178,7 +187,7 @@ class ClientConfig:
                 ordering=self.ordering,
             ),
         )
-        self._set("value_codec", _codec(self.codec, interop=self.interop))
+        self._set("value_codec", _codec(self.codec, jvm))
         self._set("tombstone_seconds", seconds_to_live(self.tombstone_ttl, "tombstone_ttl"))
         an_instance(self.topology_guard, TopologyGuard, "topology_guard")
         an_instance(self.hints, Hints, "hints")
@@ -212,9 +221,22 @@ class ClientConfig:
         return settings
 
 
-def _codec(codec: Codec | None, *, interop: bool) -> Codec:
-    chosen = StandardCodec() if codec is None else codec
-    return checked(chosen.with_packed_ints() if interop and isinstance(chosen, StandardCodec) else chosen)
+def _interop(interop: bool | Interop) -> Interop | None:  # noqa: FBT001  # the argument of the client
+    if isinstance(interop, Interop):
+        return interop
+    if not isinstance(interop, bool):
+        raise InvalidArgument("interop", f"True, False or Interop(...) is required, not {interop!r}")
+    return Interop() if interop else None
+
+
+def _codec(codec: Codec | None, jvm: Interop | None) -> Codec:
+    if jvm is None:
+        return checked(StandardCodec() if codec is None else codec)
+    if codec is not None:
+        return checked(codec.with_packed_ints() if isinstance(codec, StandardCodec) else codec)
+    compress_over = COMPRESSION_THRESHOLD_BYTES if jvm.compress else None
+    codec = InteropCodec(integer_width=jvm.integer_width, compress_over=compress_over, java_objects=jvm.java_objects)
+    return checked(codec)
 
 
 def discovery_from(zones: ZonesArgument, local_zone: LocalZone | None) -> Discovery:

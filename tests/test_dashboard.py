@@ -178,7 +178,7 @@ async def _a_gutter(zones, options):
     """All zones are dead, and the gutter serves a value that was written during the outage."""
     fake = FakeMemcached(clock=zones._loop.time, wall_clock=zones.wall_clock)
     zones.servers["gutter"], zones.sent["gutter"] = [fake], []
-    zones._by_label["gutter:11211"] = ("gutter", fake)
+    zones._by_address["gutter:11211"] = ("gutter", fake)
     cache: EVCache = await zones.ready(gutter=Gutter([Endpoint.parse("gutter:11211")]), **options)
     await zones.kill(*zones.names)
     await cache.set("k", "v")

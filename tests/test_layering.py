@@ -115,11 +115,11 @@ ORDER = """
     stats readiness
     invalidation
     near_cache
+    interop
     replication
     channels
     _cluster_access
     options
-    interop
     values
     load_policy
     _helpers

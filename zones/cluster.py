@@ -61,6 +61,7 @@ class Cluster:
         gutter: Zone | None = None,
         guard: TopologyGuard | None = None,
         strict: bool = False,
+        make_pool: Callable[[Zone, Sequence[Node], Ring | None], ZonePool] = ZonePool,
     ) -> None:
         """Make a cluster without nodes.
 
@@ -71,7 +72,9 @@ class Cluster:
             gutter: Nodes outside all zones, see `ClusterSnapshot.gutter`.
             guard: Limits of a change of the source that is applied at once. If None, every change is.
             strict: True if the first topology must have the local zone.
+            make_pool: Makes the pool of a zone, from its nodes and their ring.
         """
+        self._make_pool = make_pool
         self.gate: TopologyGate | None = None
         """Gate of the source that the cluster follows. None before the first topology."""
         self.discovery: Discovery | None = None
@@ -186,12 +189,11 @@ class Cluster:
         change = difference(before.topology if before else None, topology)
         for zone_name, endpoint in change.added:
             self._nodes[zone_name, endpoint] = self._new_node(zone_name, endpoint)
-        known = rings or {}
         of_nodes = {} if before is None else {pool.nodes: pool.ring for pool in before.writers}  # of zones that stay
         pools: dict[str, ZonePool] = {}
         for zone in topology.zones:
             nodes = tuple(self._nodes[zone.name, endpoint] for endpoint in zone.nodes)
-            pools[zone.name] = ZonePool(zone, nodes, known.get(zone.name) or of_nodes.get(nodes))
+            pools[zone.name] = self._make_pool(zone, nodes, (rings or {}).get(zone.name) or of_nodes.get(nodes))
         readable = [zone.name for zone in topology.readable]
         local = self.local_zone.find(topology.readable)
         if before is not None and topology != before.topology:
@@ -203,9 +205,8 @@ class Cluster:
             )
         order = read_order(local, readable, self._seed)
         standby_names = [zone.name for zone in topology.standby]
-        standby = tuple(
-            pools[name] for name in read_order(self.local_zone.find(topology.standby), standby_names, self._seed)
-        )
+        standby_order = read_order(self.local_zone.find(topology.standby), standby_names, self._seed)
+        standby = tuple(pools[name] for name in standby_order)
         ejected = frozenset(name for name in readable if pools[name].is_ejected)
         self._count_ejected(len(ejected), len(readable))
         readers = tuple(pools[name] for name in move_to_end(ejected, order))

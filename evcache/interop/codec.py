@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from evcache.errors import DecodeError, EncodeError
-from evcache.interop.java_types import JavaByte, JavaFloat, JavaInteger, JavaLong, JavaObject
+from evcache.interop.java_types import JavaByte, JavaFloat, JavaInteger, JavaLong, JavaObject, JavaShort
 from evcache.values.codec import StandardCodec, pack_int
 from evcache.values.flags import FLAG_FLOAT32, FLAG_GZIP, FLAG_INT8, FLAG_INT32, FLAG_INT64, FLAG_JAVA
 from evcache.zones.validation import one_of
@@ -17,6 +17,16 @@ JavaObjects = Literal["error", "raw"]
 
 _OBJECT_FLAGS = frozenset({FLAG_JAVA, FLAG_JAVA | FLAG_GZIP})
 
+# EVCache has no form of its own for a Short. Java serialization of the class is fixed but for the two bytes of the number.
+_SHORT = (
+    bytes.fromhex("aced0005 7372 000f")
+    + b"java.lang.Short"
+    + bytes.fromhex("684d37133460da52 02 0001")  # version of the class, serializable, one field
+    + b"S\0\x05valuexr\0\x10java.lang.Number"
+    + bytes.fromhex("86ac951d0b94e08b 02 0000 7870")  # version of the superclass, no fields, the end of the description
+)
+_SHORT_BYTES = 2
+
 
 class InteropCodec(StandardCodec):
     """Codec whose values Java reads as the types of EVCache's own transcoder.
@@ -25,7 +35,7 @@ class InteropCodec(StandardCodec):
     - `int` is `Integer` or `Long`, by `integer_width`.
     - `float` is `Double`.
     - `datetime` of whole milliseconds is `Date`.
-    - `JavaByte`, `JavaInteger`, `JavaLong` and `JavaFloat` are the types of those names.
+    - `JavaByte`, `JavaShort`, `JavaInteger`, `JavaLong` and `JavaFloat` are the types of those names.
     - `JavaObject` is the object.
 
     All other values go through MessagePack, as with `StandardCodec`. Java reads them as absent.
@@ -95,6 +105,8 @@ class InteropCodec(StandardCodec):
         Raises:
             DecodeError: The bytes do not have the form that the flags name, or the flags are unknown.
         """
+        if flags == FLAG_JAVA and len(data) == len(_SHORT) + _SHORT_BYTES and data.startswith(_SHORT):
+            return int.from_bytes(data[-_SHORT_BYTES:], "big", signed=True)
         if self._returns_objects and flags in _OBJECT_FLAGS:
             return JavaObject(data, flags)
         try:
@@ -114,6 +126,10 @@ def _encode_byte(value: int) -> tuple[bytes, int]:
     return value.to_bytes(1, "big", signed=True), FLAG_INT8  # not packed: 0 is a byte of 0
 
 
+def _encode_short(value: int) -> tuple[bytes, int]:
+    return _SHORT + value.to_bytes(_SHORT_BYTES, "big", signed=True), FLAG_JAVA
+
+
 def _encode_integer(value: int) -> tuple[bytes, int]:
     return pack_int(value, 4), FLAG_INT32
 
@@ -128,6 +144,7 @@ def _encode_float(value: float) -> tuple[bytes, int]:
 
 _NUMBERS: dict[type, Callable[[Any], tuple[bytes, int]]] = {
     JavaByte: _encode_byte,
+    JavaShort: _encode_short,
     JavaInteger: _encode_integer,
     JavaLong: _encode_long,
     JavaFloat: _encode_float,

@@ -44,6 +44,13 @@ class JavaByte(_JavaInt):
     _BITS = 8
 
 
+class JavaShort(_JavaInt):
+    """An int that Java reads as `Short`: 16 bits, signed."""
+
+    __slots__ = ()
+    _BITS = 16
+
+
 class JavaInteger(_JavaInt):
     """An int that Java reads as `Integer`: 32 bits, signed."""
 

@@ -20,7 +20,7 @@ FLAG_FLOAT32 = 6 << 8
 FLAG_FLOAT64 = 7 << 8
 FLAG_BYTES = 8 << 8
 FLAG_COMPACT_ENVELOPE = 9 << 8
-"""Compact envelope of a hashed key, which a development branch of EVCache writes. See `evcache.interop.java_envelope`."""
+"""Compact envelope of a hashed key, which a development branch of EVCache writes (`evcache.interop.forms.java_envelope`)."""
 TYPE_BITS = 0xFF00
 """Mask of the type."""
 

@@ -30,15 +30,16 @@ _PLAIN = re.compile(rb"[\x21-\x7e]+")
 class Keys:
     """The keys of one namespace."""
 
-    __slots__ = ("_may_hash", "_prefix", "_room", "namespace", "qualify", "qualify_all")
+    __slots__ = ("_prefix", "_room", "namespace", "qualify", "qualify_all")
 
-    def __init__(self, namespace: str, *, may_hash: bool = True) -> None:
+    def __init__(self, namespace: str, *, prefix: bytes | None = None, longest: int = MAX_KEY_BYTES) -> None:
         """Make the keys of a namespace.
 
         Args:
             namespace: Printable ASCII without spaces. A colon is refused, because ("a", "b:c") and ("a:b", "c") would be
                 equal keys.
-            may_hash: False to refuse keys that would be hashed.
+            prefix: Text in front of each key. If None, `namespace:`.
+            longest: Bytes of the longest plain key, with its prefix.
 
         Raises:
             InvalidArgument: The namespace is empty, too long, or has another character.
@@ -50,9 +51,8 @@ class Keys:
         if len(namespace) > MAX_NAMESPACE_BYTES:
             raise InvalidArgument("namespace", f"at most {MAX_NAMESPACE_BYTES} characters are allowed, not {len(namespace)}")
         self.namespace = namespace
-        self._prefix = f"{namespace}:".encode()
-        self._room = MAX_KEY_BYTES - len(self._prefix)
-        self._may_hash = may_hash
+        self._prefix = f"{namespace}:".encode() if prefix is None else prefix
+        self._room = longest - len(self._prefix)
         self.qualify: Callable[[str | bytes], bytes]
         """Return the key with its namespace, in the form that servers get.
 
@@ -77,11 +77,8 @@ class Keys:
         unsafe = UNSAFE.search(raw)
         if unsafe is not None:
             raise InvalidKey("key", f"{key!r} has a space or control character (byte {unsafe[0][0]:#04x})")
-        why = self._reason_to_hash(raw)
-        if why is None:
+        if self._reason_to_hash(raw) is None:
             return self._prefix + raw
-        if not self._may_hash:
-            raise InvalidKey("key", f"{key!r} is {why}, and hashing keys is off")
         digest = base64.urlsafe_b64encode(hashlib.sha256(raw).digest()).rstrip(b"=")
         return self._prefix + _HASH_MARK + digest
 

@@ -9,10 +9,10 @@ from typing import Any
 from evcache._cluster_access import ClusterAccess
 from evcache._helpers.awaitable import await_result
 from evcache._helpers.background import BackgroundTasks
+from evcache._helpers.keyed_lock import KeyedLock
 from evcache.options import Defaults, Level, Seconds
 from evcache.results import WriteResult
 from evcache.writes.calls import WriteCalls
-from evcache.writes.conditional.keyed_lock import KeyedLock
 from evcache.writes.value_limits import check_size
 from evcache.writes.writer import Writer
 from evcache.zones.errors import InvalidArgument

@@ -15,5 +15,5 @@ def add_gutter(zones, nodes=1):
     for endpoint in endpoints:
         fake = FakeMemcached(clock=asyncio.get_running_loop().time, wall_clock=zones.wall_clock)
         zones.servers[GUTTER].append(fake)
-        zones._by_label[endpoint.label] = (GUTTER, fake)
+        zones._by_address[endpoint.address] = (GUTTER, fake)
     return endpoints

@@ -113,6 +113,7 @@ class MemoryZones:
     versions: the release that the servers imitate, or one for each zone.
     write_only: zones that take writes and are never read.
     standby: zones of the second set.
+    by_address: nodes are given by IP addresses, and not by host names.
     ticking: the servers' clocks tick once a second, as memcached's do, each zone's at another moment.
     The other options are those of `FakeMemcached`.
     """
@@ -125,6 +126,7 @@ class MemoryZones:
         versions: str | Mapping[str, str] = "1.6.38",
         write_only: Iterable[str] = (),
         standby: Iterable[str] = (),
+        by_address: bool = False,
         ticking: bool = False,
         **server: Any,
     ) -> None:
@@ -134,7 +136,7 @@ class MemoryZones:
         self.sent: dict[str, list[bytes]] = {name: [] for name in self.names}
         """What was written to each zone, by packet."""
         self.servers: dict[str, list[FakeMemcached]] = {}
-        self._by_label: dict[str, tuple[str, FakeMemcached]] = {}
+        self._by_address: dict[str, tuple[str, FakeMemcached]] = {}
         self.latency = 0.0
         """Seconds by which replies arrive later, in order, on connections that are made from now on."""
         self._clients: list[EVCache] = []
@@ -142,12 +144,13 @@ class MemoryZones:
         for number, name in enumerate(self.names):
             clock = partial(self._ticks, number * TICKS_APART) if ticking else self._loop.time
             version = versions if isinstance(versions, str) else versions[name]
-            endpoints = tuple(Endpoint.parse(f"{name}{number}:11211") for number in range(nodes))
+            hosts = [f"127.0.{number}.{node + 1}" if by_address else f"{name}{node}" for node in range(nodes)]
+            endpoints = tuple(Endpoint.parse(f"{host}:11211") for host in hosts)
             self.servers[name] = [
                 FakeMemcached(version=version, clock=clock, wall_clock=self.wall_clock, **server) for _ in endpoints
             ]
             for endpoint, fake in zip(endpoints, self.servers[name], strict=True):
-                self._by_label[endpoint.label] = (name, fake)
+                self._by_address[endpoint.address] = (name, fake)
             mode = Mode.WRITE_ONLY if name in write_only else Mode.STANDBY if name in standby else Mode.READ_WRITE
             made.append(Zone(name, endpoints, mode))
         self.topology = Topology(tuple(made))
@@ -165,7 +168,7 @@ class MemoryZones:
         """Connect in memory: a `evcache.zones.transport.dialer.Dialer`."""
         if endpoint.path:  # of a zone that was not found; no server of these zones has one
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        zone, fake = self._by_label[endpoint.label]
+        zone, fake = self._by_address[endpoint.address]
         transport, connection = await fake.connect(partial(self._made_late, factory) if self.latency else factory)
         write = transport.write
 
@@ -325,7 +328,9 @@ class MemoryZones:
         await old.kill()
         new = FakeMemcached(clock=self._loop.time, wall_clock=self.wall_clock, **server)
         self.servers[zone][number] = new
-        self._by_label = {label: (name, new if fake is old else fake) for label, (name, fake) in self._by_label.items()}
+        self._by_address = {
+            address: (name, new if fake is old else fake) for address, (name, fake) in self._by_address.items()
+        }
 
     def restart(self, *zones: str) -> None:
         """The servers of these zones run again, empty."""

@@ -69,7 +69,8 @@ class Endpoint:
         """Return the endpoint of a text.
 
         Args:
-            text: `host`, `host:port`, `[v6]:port`, `unix:/path` or `/path`, each with an optional `label@` in front.
+            text: `host`, `host:port`, `name/address:port`, `[v6]:port`, `unix:/path` or `/path`, each with an optional
+                `label@` in front.
             label: Label of the node. If None, the label in the text applies, or else the address.
 
         Raises:

@@ -53,6 +53,8 @@ class ZoneText(NamedTuple):
 def parse_address(text: str) -> Address:
     """Return the parts of `host`, `host:port`, `[v6]:port`, `unix:/path` or `/path`, with an optional `label@` in front.
 
+    The form of EVCache for the JVM, `name/address:port`, has the label that this client gives the node.
+
     Raises:
         InvalidTopology: The text has another form.
     """
@@ -72,6 +74,10 @@ def parse_address(text: str) -> Address:
     else:
         host, colon, port = rest.partition(":")
         port = port if colon else str(DEFAULT_PORT)
+        name, slash, address = host.partition("/")
+        if slash and name and address:
+            host = address
+            label = jvm_label(name, address) if label is None else label
     if not host or any(character.isspace() or character in ",;=/" for character in host):
         raise InvalidTopology("zones", f"node {text!r} has no host")
     if "+" in host:
@@ -79,6 +85,14 @@ def parse_address(text: str) -> Address:
     if not (port.isascii() and port.isdigit() and len(port) <= len(str(MAX_PORT)) and 0 < int(port) <= MAX_PORT):
         raise InvalidTopology("zones", f"node {text!r}: a port is a number from 1 to {MAX_PORT}")
     return Address(host, int(port), "", label)
+
+
+def jvm_label(name: str, address: str) -> str:
+    """Return the label that EVCache for the JVM gives a node. It has memcached's port, whatever the port of the node.
+
+    Source: EVCacheKetamaNodeLocatorConfiguration of the JVM client.
+    """
+    return f"{name}/{address}:{DEFAULT_PORT}"
 
 
 def parse_node_list(text: str) -> Iterator[ZoneText]:

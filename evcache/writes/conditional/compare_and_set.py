@@ -12,6 +12,7 @@ from evcache.replication.commands.node_requests import Peeked, capabilities_of
 from evcache.replication.hlc import HybridLogicalClock, cas_of
 from evcache.replication.repair.read_repair import REPAIR_TIMEOUT_SECONDS
 from evcache.results import Outcome
+from evcache.values.flags import FLAG_INT, FLAG_STR
 from evcache.values.ttl import NEVER, exptime_of_copy
 from evcache.writes.draft import Draft
 from evcache.zones.errors import Unsupported
@@ -32,17 +33,25 @@ class Decision(NamedTuple):
 class CompareAndSet:
     """Compare-and-set stores of one client, and the copies of their results for the other zones."""
 
-    def __init__(self, hlc: HybridLogicalClock, unix_time: Callable[[], float], *, versions: bool) -> None:
+    def __init__(
+        self, hlc: HybridLogicalClock, unix_time: Callable[[], float], *, versions: bool, translates: bool = False
+    ) -> None:
         """Bind the parts of one client.
 
         Args:
             hlc: Clock that makes versions.
             unix_time: Returns seconds since 1970.
             versions: True if this client's writes have versions.
+            translates: True if the zones store values in another form than this client's (see `Interop.translates`).
         """
         self.hlc = hlc
         self.unix_time = unix_time
         self.versions = versions
+        # Other kinds of clients store counters as text. A zone that puts values into envelopes must know them as counters.
+        self.counter_flag = FLAG_INT if versions or translates else FLAG_STR
+        """Flags of a new counter."""
+        self.counter_flags = frozenset({FLAG_INT} if versions else {FLAG_INT, FLAG_STR})
+        """Flags of the items that are counters."""
 
     def is_versioned(self, node: Node) -> bool:
         """Return True if this client's writes to a node have versions."""

@@ -10,6 +10,7 @@ the key. It is the same for every client as long as it is healthy. Its decision 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 from evcache.errors import CacheUnavailable
 from evcache.replication.commands.node_requests import Peeked, peek
@@ -25,9 +26,24 @@ from evcache.zones.zone_pool import ZonePool
 class Coordinator:
     """Choice of the zone that decides a conditional write, and the look at the item that it holds."""
 
-    def __init__(self, stores: CompareAndSet, repair: ReadRepair, seen_versions: SeenVersions) -> None:
-        """Bind the parts of one client."""
+    def __init__(
+        self,
+        stores: CompareAndSet,
+        repair: ReadRepair,
+        seen_versions: SeenVersions,
+        order: Callable[[Sequence[str]], Sequence[str]] | None = None,
+    ) -> None:
+        """Bind the parts of one client.
+
+        Args:
+            stores: Compare-and-set stores.
+            repair: Copies of the latest version to other zones.
+            seen_versions: Versions that the client has seen.
+            order: Returns the names of readable zones in the order in which they decide. If None, the order depends on the
+                key.
+        """
         self.stores = stores
+        self._order = order
         self._repair = repair
         self._seen_versions = seen_versions
 
@@ -45,7 +61,7 @@ class Coordinator:
         """
         position = view.ring_position(key)
         failures: dict[str, CacheError] = {}
-        pools = view.coordinators(key)
+        pools = self._candidates(view, key)
         loop = asyncio.get_running_loop()
         for index, pool in enumerate(pools):
             node = pool.node(position)
@@ -57,6 +73,13 @@ class Coordinator:
             else:
                 return pool, node
         raise CacheUnavailable(operation, failures)
+
+    def _candidates(self, view: ClusterSnapshot, key: bytes) -> list[ZonePool]:
+        """Return the readable zones in the order in which they decide about a key."""
+        if self._order is None:
+            return view.coordinators(key)
+        by_name = {pool.name: pool for pool in view.readers}
+        return [by_name[name] for name in self._order(tuple(by_name))]
 
     async def look(
         self, view: ClusterSnapshot, key: bytes, pool: ZonePool, node: Node, deadline: float, *, value: bool = False

@@ -24,7 +24,7 @@ from evcache.replication.commands.guarded_store import NAMING_LOOKS, NAMING_PAUS
 from evcache.replication.commands.node_requests import Peeked, peek, read_peek
 from evcache.replication.hlc import NOT_A_VERSION, cas_of
 from evcache.results import Outcome
-from evcache.values.flags import FLAG_INT, FLAG_STR
+from evcache.values.flags import FLAG_INT
 from evcache.writes.conditional.compare_and_set import CompareAndSet, Decision
 from evcache.writes.draft import Draft
 from evcache.zones.errors import ServerError
@@ -76,17 +76,16 @@ class Increment:
         """
         del zone
         key, delta = self.key, self.delta
-        counter_flags = FLAG_INT if stores.versions else FLAG_STR  # other kinds of clients store counters as text
         looks = 0
         while True:
             if seen is None or seen.absent:
                 if self.initial is None:
                     return Outcome.NOT_FOUND
-                draft = Draft(key, b"%d" % self.initial, counter_flags, self.ttl)
+                draft = Draft(key, b"%d" % self.initial, stores.counter_flag, self.ttl)
                 decision = await stores.create(node, draft, seen, deadline)
                 if decision is not None:
                     return decision._replace(value=self.initial) if isinstance(decision, Decision) else decision
-            elif seen.flags != counter_flags:
+            elif seen.flags not in stores.counter_flags:
                 raise ServerError(f"{key!r} holds a value that is not a counter", node.label)
             elif seen.value is None:
                 pass  # the copy that another zone is about to lose came without its value: look again
@@ -102,20 +101,18 @@ class Increment:
                 else:
                     counted = await count_by_arrival(node, key, delta, deadline, decrement=self.decrement)
                 if counted is not None:
-                    copy = self._copy(stores, counter_flags, counted, asked_at, deadline)
+                    copy = self._copy(stores, counted, asked_at, deadline)
                     return Decision(copy, int(counted.digits))
             seen = await peek(node, key, deadline, value=True)
 
-    def _copy(
-        self, stores: CompareAndSet, counter_flags: int, counted: Counted, asked_at: float, deadline: float
-    ) -> StoreCommand | None:
+    def _copy(self, stores: CompareAndSet, counted: Counted, asked_at: float, deadline: float) -> StoreCommand | None:
         """Return the store of the step, or of the write that followed it, for the other zones. If None, none is needed."""
         key = self.key
         found = counted.followed_by
         if found is None:
             left = counted.ttl
             exptime = self.ttl if left is None else stores.exptime_of_copies(left, asked_at, deadline)
-            return stores.copy(Draft(key, counted.digits, counter_flags, exptime), counted.version)
+            return stores.copy(Draft(key, counted.digits, stores.counter_flag, exptime), counted.version)
         version = stores.hlc.observe(found.cas)
         if version is None or found.ttl is None or found.value is None:
             return None

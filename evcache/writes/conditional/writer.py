@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import NamedTuple
 
 from evcache._helpers.background import BackgroundTasks
+from evcache._helpers.keyed_lock import KeyedLock
 from evcache.errors import CacheUnavailable
 from evcache.invalidation.dispatcher import InvalidationDispatcher
 from evcache.near_cache.version_fences import Block
@@ -19,7 +20,6 @@ from evcache.results import Outcome, WriteResult
 from evcache.writes.conditional.atomic import ConditionalWrite
 from evcache.writes.conditional.compare_and_set import Decision
 from evcache.writes.conditional.coordinator import Coordinator
-from evcache.writes.conditional.keyed_lock import KeyedLock
 from evcache.writes.value_limits import check_size
 from evcache.zones.errors import CacheError, NodeError, NodeTimeout, NodeUnavailable, ServerError
 from evcache.zones.nodes.node import Node

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from evcache.errors import DecodeError, EncodeError
 from evcache.interop.codec import InteropCodec
-from evcache.interop.java_types import JavaByte, JavaFloat, JavaInteger, JavaLong, JavaObject
+from evcache.interop.java_types import JavaByte, JavaFloat, JavaInteger, JavaLong, JavaObject, JavaShort
 from evcache.values.codec import Codec, StandardCodec
 from evcache.values.flags import FLAG_COMPACT_ENVELOPE, FLAG_MSGPACK
 from evcache.zones.errors import InvalidArgument
@@ -23,6 +23,11 @@ RAW = InteropCodec(java_objects="raw")
 EPOCH = datetime.fromtimestamp(0, UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
+JAVA_SHORT = (
+    "aced00057372000f6a6176612e6c616e672e53686f7274684d37133460da5202000153000576616c7565"
+    "787200106a6176612e6c616e672e4e756d62657286ac951d0b94e08b0200007870"
+)
+
 # Seen on servers that release 5.9 of the JVM client had written to: value, flags, and bytes in hex.
 OF_THE_JVM = [
     (True, 256, "31"),
@@ -31,6 +36,8 @@ OF_THE_JVM = [
     (JavaByte(127), 1280, "7f"),
     (JavaByte(-1), 1280, "ff"),
     (JavaByte(-128), 1280, "80"),
+    (JavaShort(5), 1, JAVA_SHORT + "0005"),
+    (JavaShort(-32768), 1, JAVA_SHORT + "8000"),
     (0, 512, ""),
     (1, 512, "01"),
     (255, 512, "ff"),
@@ -92,7 +99,8 @@ def test_value_of_the_jvm_is_read(value, flags, data):
     stored = bytes.fromhex(data)
     for codec in (CODEC, RAW, InteropCodec(integer_width=64, compress_over=0)):
         assert same(codec.decode(stored, flags), plain(value))
-        assert same(codec.decode(gzip.compress(stored), flags | 2), plain(value))
+        if flags != 1:  # gzip makes a Short longer, so it is never compressed
+            assert same(codec.decode(gzip.compress(stored, mtime=0), flags | 2), plain(value))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +201,7 @@ def test_every_value_comes_back(value):
         assert StandardCodec().encode(codec.decode(*codec.encode(value))) == StandardCodec().encode(value)
 
 
-@pytest.mark.parametrize("value", ["\ud83d", [JavaInteger(1)], object()], ids=ascii)
+@pytest.mark.parametrize("value", ["\ud83d", [JavaInteger(1)], object()], ids=["surrogate", "list of a number", "object"])
 def test_value_without_any_form_is_refused(value):
     with pytest.raises(EncodeError):
         CODEC.encode(value)
@@ -203,7 +211,7 @@ def test_value_without_any_form_is_refused(value):
 ARRAY_LIST = bytes.fromhex(
     "aced0005737200136a6176612e7574696c2e41727261794c6973747881d21d99c7619d03000149000473697a65787000000002770400000002740001617400016278"
 )
-OBJECTS = [(ARRAY_LIST, 1), (gzip.compress(ARRAY_LIST), 3), (b"damage", 3), (b"", 1)]
+OBJECTS = [(ARRAY_LIST, 1), (gzip.compress(ARRAY_LIST, mtime=0), 3), (b"damage", 3), (b"", 1)]
 
 
 @pytest.mark.parametrize(("data", "flags"), OBJECTS)
@@ -245,7 +253,7 @@ def test_java_object_that_java_cannot_read_is_refused(value, problem):
         (b"x", 4),
         (b"x", 0xFE00),
         (b"x", 2**31),
-        (gzip.compress(b"x"), FLAG_COMPACT_ENVELOPE | 2),
+        (gzip.compress(b"x", mtime=0), FLAG_COMPACT_ENVELOPE | 2),
         (b"x", 5),
         (b"12345", 512),
         (b"123456789", 768),

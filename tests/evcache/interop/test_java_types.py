@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evcache.interop.java_types import JavaByte, JavaFloat, JavaInteger, JavaLong, JavaObject
+from evcache.interop.java_types import JavaByte, JavaFloat, JavaInteger, JavaLong, JavaObject, JavaShort
 from evcache.zones.errors import InvalidArgument
 
-LIMITS = [(JavaByte, -128, 127), (JavaInteger, -(2**31), 2**31 - 1), (JavaLong, -(2**63), 2**63 - 1)]
+LIMITS = [
+    (JavaByte, -128, 127),
+    (JavaShort, -(2**15), 2**15 - 1),
+    (JavaInteger, -(2**31), 2**31 - 1),
+    (JavaLong, -(2**63), 2**63 - 1),
+]
 
 
 @pytest.mark.parametrize(("kind", "lowest", "highest"), LIMITS)

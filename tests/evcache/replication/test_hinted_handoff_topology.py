@@ -42,7 +42,7 @@ async def test_a_node_that_is_replaced_gets_what_the_old_one_missed(zones):
     written = await cache.set("k", "value")
     await pass_time(10)
     moved = Endpoint.parse("elsewhere:11211")
-    zones._by_label[moved.label] = zones._by_label["c0:11211"]
+    zones._by_address[moved.address] = zones._by_address["c0:11211"]
     zones.restart("c")
     discovery.change(Topology((*without(zones.topology, "c").zones, Zone("c", (moved,)))))
     await pass_time(RETRY_LONGEST_SECONDS + BACK_SECONDS)

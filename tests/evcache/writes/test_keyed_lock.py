@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from evcache.writes.conditional.keyed_lock import KeyedLock
+from evcache._helpers.keyed_lock import KeyedLock
 from tests.support.virtual_time import in_virtual_time, settle
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evcache.interop.chunks import (
+from evcache.interop.forms.chunks import (
     DEFAULT_CHUNK_BYTES,
     MAX_RECORDS,
     MAX_VALUE_BYTES,

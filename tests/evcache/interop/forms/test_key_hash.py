@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evcache.interop.digests import ALGORITHMS, digest
-from evcache.interop.key_hash import KeyHash
+from evcache.interop.forms.digests import ALGORITHMS, digest
+from evcache.interop.forms.key_hash import KeyHash
 from evcache.zones.errors import InvalidArgument
 
 # Keys that the JVM client stored on servers, or that its functions printed.

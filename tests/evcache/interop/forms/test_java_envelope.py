@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evcache.errors import DecodeError
-from evcache.interop.java_envelope import JavaEnvelope, unwrap, unwrap_compact, wrap
+from evcache.interop.forms.java_envelope import JavaEnvelope, unwrap, unwrap_compact, wrap
 from evcache.zones.errors import InvalidArgument
 
 # The description of the class, which every envelope begins with.

@@ -125,6 +125,11 @@ def fits(key: bytes, chunk_bytes: int) -> bool:
     return len(key) + len(_HEADER_SUFFIX) <= MAX_KEY_BYTES and _room(key, chunk_bytes) > 0
 
 
+def longest_with_room(chunk_bytes: int) -> int:
+    """Return the length in UTF-16 units of the longest key beside which a chunk of this size has room for data."""
+    return chunk_bytes - _ITEM_OVERHEAD - _SUFFIX_UNITS - 1
+
+
 def split(
     key: bytes, data: bytes, flags: int, chunk_bytes: int = DEFAULT_CHUNK_BYTES
 ) -> tuple[ChunkHeader, list[tuple[bytes, bytes]]]:

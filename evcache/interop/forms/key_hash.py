@@ -9,7 +9,7 @@ import base64
 from dataclasses import dataclass
 from typing import Literal
 
-from evcache.interop.digests import ALGORITHMS, digest
+from evcache.interop.forms.digests import ALGORITHMS, digest
 from evcache.zones.errors import InvalidArgument
 from evcache.zones.validation import at_least_one, one_of
 

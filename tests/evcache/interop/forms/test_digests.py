@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evcache.interop.digests import ALGORITHMS, digest
+from evcache.interop.forms.digests import ALGORITHMS, digest
 from evcache.zones.errors import InvalidArgument
 
 # Printed by the functions of Guava that the JVM client calls.
