@@ -4,13 +4,13 @@ import asyncio
 import sys
 
 from evcache import EVCache, Hints
+from integration.patience import PATIENT_SECONDS
 
 KEYS = 20
-PATIENT = 10.0  # the test is not about how busy the machine is
 
 
 async def main(namespace, nodes, path):
-    cache = EVCache(namespace, nodes, local_zone="eu-1a", write_timeout=PATIENT, hints=Hints(path=path))
+    cache = EVCache(namespace, nodes, local_zone="eu-1a", write_timeout=PATIENT_SECONDS, hints=Hints(path=path))
     for number in range(KEYS):
         assert await cache.set(f"key-{number}", number)
     await cache.set("gone", 1)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from evcache import CacheError, ConnectionLimits, EVCache, NodeSettings, Topology, TopologyGuard
 from evcache.testing import LocalZones
 from evcache.zones import Endpoint, Mode, Zone
+from integration.patience import PATIENT_CALLS
 from integration.servers import ServerKind, find_servers
 
 CALLERS = 32
@@ -145,12 +146,11 @@ class Run:
                         "live",
                         source,
                         local_zone=zone,
-                        read_timeout=2.0,
-                        write_timeout=2.0,
                         nodes=SETTINGS,
                         read_repair_chance=0.02,
                         # As often as this run changes a node. A service replaces one in half a minute.
                         topology_guard=TopologyGuard(hold=self._seconds / 2),
+                        **PATIENT_CALLS,
                     )
                 )
                 for zone in ZONES

@@ -14,7 +14,7 @@ import sys
 from evcache import EVCache
 from evcache.errors import CacheError
 from evcache.zones import FileDiscovery
-from integration.patience import PATIENT_NODES
+from integration.patience import PATIENT
 
 KEYS = 40
 CALLERS = 4
@@ -84,11 +84,9 @@ async def main(namespace, number, path):
     cache = EVCache(
         namespace,
         FileDiscovery(path, poll=POLL_SECONDS),
-        nodes=PATIENT_NODES,
         read_consistency="quorum",
         write_consistency="quorum",
-        read_timeout=5.0,
-        write_timeout=5.0,
+        **PATIENT,
     )
     async with cache:
         writer = Writer(cache, number)

@@ -19,9 +19,10 @@ from collections import Counter
 from pathlib import Path
 
 from evcache import EVCache, LoadPolicy
+from integration.patience import LOYAL_NODES, PATIENT_CALLS, PATIENT_SECONDS
 
 START_SECONDS = 0.1  # from when a job is sent until its callers ask, so that all processes have read theirs
-ANSWER_SECONDS = 30.0
+ANSWER_SECONDS = 2 * PATIENT_SECONDS
 LOOK_SECONDS = 0.005  # between looks whether a file is there
 
 
@@ -105,7 +106,7 @@ async def child():
             if cache is not None:
                 await cache.close()
             wanted = job["client"]
-            cache = EVCache(**wanted)
+            cache = EVCache(**wanted, nodes=LOYAL_NODES)
         print(json.dumps(await (storm if job["do"] == "storm" else call)(cache, job)), flush=True)
     if cache is not None:
         await cache.close()
@@ -183,8 +184,7 @@ class Scene:
 
     def __init__(self, crew, zones, namespace, directory, homes, **options):
         self.crew = crew
-        # A second for a call: on two cores, with a thousand callers, the default tenth is not about the servers.
-        common = {"namespace": namespace, "zones": zones, "read_timeout": 5, "write_timeout": 5, **options}
+        common = {"namespace": namespace, "zones": zones, **PATIENT_CALLS, **options}
         self._clients = [common | {"local_zone": home} for home in homes]
         self._directory = directory
         self._log = directory / "log"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from evcache import EVCache, InvalidArgument, Item, Outcome, StandardCodec, Unsupported, ValueTooLarge
-from integration.patience import PATIENT_NODES
+from integration.patience import PATIENT, PATIENT_SECONDS
 from integration.raw import ask
 
 
@@ -33,11 +33,9 @@ def run(zones, namespace, transport):
                 namespace,
                 zones.zones,
                 local_zone="eu-1a",
-                read_timeout=3,
-                write_timeout=3,
                 write_consistency="all",
                 transport=transport,
-                nodes=PATIENT_NODES,
+                **PATIENT,
             ) as cache:
                 await test(cache)
 
@@ -159,7 +157,7 @@ def test_time_to_live(run, seconds_left):
         assert await cache.touch("c", 500)
         assert 498 <= await left("c") <= 500
         assert await cache.get_and_touch("c", 1000) == 1
-        async with asyncio.timeout(3):  # the call does not wait for its touch
+        async with asyncio.timeout(PATIENT_SECONDS):  # the call does not wait for its touch
             while min(await seconds_left(cache, "c")) <= 500:
                 await asyncio.sleep(0.01)
         assert 996 <= await left("c") <= 1000
@@ -239,12 +237,10 @@ def test_append_to_a_compressed_value(zones, namespace, transport):
             namespace,
             zones.zones,
             local_zone="eu-1a",
-            read_timeout=3,
-            write_timeout=3,
             write_consistency="all",
             transport=transport,
-            nodes=PATIENT_NODES,
             codec=StandardCodec(compress_over=100),
+            **PATIENT,
         ) as cache:
             await cache.set("key", "a" * 1_000)
             await cache.set("short", "a")

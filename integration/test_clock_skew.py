@@ -9,7 +9,7 @@ import pytest
 from evcache import EVCache, Outcome
 from evcache.replication.hlc import MAX_CAS
 from evcache.values.flags import FLAG_TOMBSTONE
-from integration.patience import PATIENT_NODES
+from integration.patience import PATIENT
 from integration.raw import item
 
 WRITES = 20
@@ -28,10 +28,8 @@ async def two_clients(stack, zones, namespace, skew):
             zones.zones,
             local_zone=zone,
             wall_clock=wall_clock,
-            read_timeout=3,
-            nodes=PATIENT_NODES,
-            write_timeout=3,
             read_repair_chance=0,
+            **PATIENT,
         )
         clients.append(await stack.enter_async_context(cache))
         await cache.set(f"connect:{zone}", 1, consistency="all")

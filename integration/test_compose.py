@@ -14,6 +14,7 @@ import pytest
 
 from evcache import EVCache
 from integration.compose_recipe import check_health, composed, docker, find_compose, one_node, read_stats, wait_until_healthy
+from integration.patience import PATIENT_CALLS
 from tests.support.recipes import compose, flags_of
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +93,7 @@ def zones_of(nodes):
 
 def test_zones_of_compose_survive_the_death_of_one(nodes):
     async def use():
-        async with EVCache("compose", zones_of(nodes), local_zone="eu-1a", read_timeout=20, write_timeout=20) as cache:
+        async with EVCache("compose", zones_of(nodes), local_zone="eu-1a", **PATIENT_CALLS) as cache:
             found = await cache.check()
             assert found.ready
             assert not found.problems

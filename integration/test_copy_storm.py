@@ -15,6 +15,7 @@ from evcache.zones.errors import CacheError
 from evcache.zones.protocol.fields import INSPECT_FIELDS
 from evcache.zones.routing.ketama import ring_position
 from evcache.zones.topology.model import Topology
+from integration.patience import PATIENT_CALLS
 from integration.warm_up import SETTINGS
 
 KEYS = 200
@@ -121,7 +122,7 @@ def test_no_copy_overwrites_a_newer_value_or_returns_a_deleted_one(servers, monk
             nodes = running.zones
             cluster = Cluster(SETTINGS, None)
             pools = list(cluster.apply(Topology.from_mapping(nodes)).writers)
-            patient = {"nodes": SETTINGS, "read_timeout": 5.0, "write_timeout": 5.0}
+            patient = {"nodes": SETTINGS, **PATIENT_CALLS}
             async with (
                 EVCache("ns", nodes, **patient) as cache,
                 EVCache("ns", {"a": nodes["a"]}, **patient) as in_a,

@@ -23,7 +23,7 @@ from evcache.testing.blocking import LoopThread
 from evcache.zones.testing import FakeMemcached
 from evcache.zones.testing.fault_proxy.proxy import FaultProxy
 from integration.conftest import LEAST_VERSION
-from integration.patience import PATIENT_NODES
+from integration.patience import PATIENT
 from integration.raw import ask
 
 KEYS = 120
@@ -69,7 +69,7 @@ def write(zones, namespace, **options):
     """Write keys to all zones, and wait until each server lists some of them."""
 
     async def main():
-        async with EVCache(namespace, zones, nodes=PATIENT_NODES, write_timeout=10, **options) as cache:
+        async with EVCache(namespace, zones, **(PATIENT | options)) as cache:
             await cache.set_many({f"key-{number}": "v" for number in range(KEYS)}, consistency="all", ttl=600)
 
     asyncio.run(main())

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 from click.testing import CliRunner
 
-from evcache import EVCache, NodeSettings
+from evcache import EVCache
 from evcache.cli.commands import evcache as command_line
-
-PATIENT = NodeSettings(connect_timeout=5)
+from integration.patience import PATIENT, PATIENT_CALLS, PATIENT_NODES
 
 
 def explained(zones, namespace):
@@ -25,7 +25,7 @@ def write(zones, namespace, names, call):
 
     async def main():
         some = {name: zones.zones[name] for name in names}
-        async with EVCache(namespace, some, nodes=PATIENT, write_timeout=5, ttl=600) as cache:
+        async with EVCache(namespace, some, **PATIENT, ttl=600) as cache:
             await call(cache)
 
     asyncio.run(main())
@@ -69,11 +69,11 @@ def test_dead_lagging_and_deleted_zones_of_a_key(versioned_zones, namespace):
 def test_zones_without_versions_are_compared_by_value(each_kind, namespace):
     """Over the classic protocol the items of every release have no version."""
     with each_kind.local_zones({"eu-1a": 1, "eu-1b": 1, "eu-1c": 1}).running() as zones:
-        classic = NodeSettings(connect_timeout=5, transport="classic")
+        classic = replace(PATIENT_NODES, transport="classic")
 
         async def main(names, value):
             some = {name: zones.zones[name] for name in names}
-            async with EVCache(namespace, some, nodes=classic, write_timeout=5, ordering="arrival") as cache:
+            async with EVCache(namespace, some, nodes=classic, **PATIENT_CALLS, ordering="arrival") as cache:
                 await cache.set("k", value, consistency="all")
 
         asyncio.run(main(list(zones.zones), "Ada"))

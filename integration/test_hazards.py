@@ -9,7 +9,7 @@ from evcache.replication.hlc import MAX_CAS
 from evcache.zones.protocol import requests
 from evcache.zones.protocol.fields import COPY_FIELDS, INSPECT_FIELDS, READ_FIELDS, VERSION_FIELDS
 from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES, GuardedStore
-from integration.patience import PATIENT_NODES
+from integration.patience import PATIENT
 from integration.raw import ask, item
 from tests.support.lines import get_line, store_line
 from tests.support.packets import commands_of
@@ -21,9 +21,7 @@ def client(each_server, namespace):
 
     def run(test):
         async def main():
-            async with EVCache(
-                namespace, {"only": [each_server]}, local_zone="only", read_timeout=3, write_timeout=3, nodes=PATIENT_NODES
-            ) as cache:
+            async with EVCache(namespace, {"only": [each_server]}, local_zone="only", **PATIENT) as cache:
                 return await test(cache)
 
         return asyncio.run(main())

@@ -18,6 +18,7 @@ import pytest
 
 from evcache import EVCache
 from evcache.zones.testing import FakeMemcached
+from integration.patience import PATIENT, PATIENT_SECONDS
 from tests.contracts.memcached_contract import SocketClient, byte_by_byte, cases_for, run_case
 from tests.contracts.operator_cases import check_reclaiming
 from tests.evcache.client.test_dead_backend import check_dead_backend
@@ -185,17 +186,15 @@ def test_dead_backend_of_a_proxy_fails_its_own_keys_only(memcached_binary, tmp_p
     async def scenario(proxy: Target, backends: list[Target], end_victim) -> None:
         keys = [f"key-{number}" for number in range(60)]
         zones = {"a": [f"{proxy.host}:{proxy.port}"]}
-        async with EVCache(
-            "p", zones, transport=transport, write_consistency="all", read_timeout=3, write_timeout=3
-        ) as cache:
-            await cache.set_many(dict.fromkeys(keys, 1), timeout=5)
+        async with EVCache("p", zones, transport=transport, write_consistency="all", **PATIENT) as cache:
+            await cache.set_many(dict.fromkeys(keys, 1), timeout=PATIENT_SECONDS)
             survivor = backends[1 - victim]
             living = [key for key in keys if is_there(survivor, f"p:{key}")]
             end_victim()
             await asyncio.sleep(1)  # the proxy first tries to connect again
             await check_dead_backend(cache, living, [key for key in keys if key not in living])
         async with EVCache("p", zones, transport=transport) as latecomer:
-            assert await latecomer.get(living[0], timeout=3) == 1
+            assert await latecomer.get(living[0], timeout=PATIENT_SECONDS) == 1
 
     with contextlib.ExitStack() as servers:
         ends = [servers.enter_context(contextlib.ExitStack()) for _ in range(2)]

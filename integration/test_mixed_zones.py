@@ -7,7 +7,7 @@ import pytest
 
 from evcache import EVCache, Outcome
 from evcache.zones.testing import FakeMemcached
-from integration.patience import PATIENT_NODES
+from integration.patience import PATIENT
 
 ZONES = ["meta-1", "meta-2", "classic"]
 KEYS = [f"key-{number}" for number in range(30)]  # enough for every zone to decide about some of them
@@ -25,7 +25,7 @@ class Mixed:
         self.inside = {}
 
     def client(self, local, **options):
-        options = {"read_timeout": 3, "write_timeout": 3, "write_consistency": "all", **options}
+        options = {"write_consistency": "all", **PATIENT, **options}
         return EVCache(self.namespace, self.zones, local_zone=local, **options)
 
     async def everywhere(self, key):
@@ -147,9 +147,7 @@ def test_a_server_that_comes_back_as_another_kind_is_found_out(servers, namespac
     async def main():
         server = FakeMemcached(classic_only=before)
         await server.start()
-        async with EVCache(
-            namespace, {"only": [server.address]}, local_zone="only", read_timeout=3, write_timeout=3, nodes=PATIENT_NODES
-        ) as cache:
+        async with EVCache(namespace, {"only": [server.address]}, local_zone="only", **PATIENT) as cache:
             first = await cache.set("key", 1)
             (node,) = cache._runtime.cluster.nodes.values()
             assert node.transport == ("classic" if before else "meta")
@@ -187,10 +185,8 @@ def test_one_zone_can_be_forced_by_its_own_client(servers, namespace):
 
         async def main():
             async with (
-                EVCache(namespace, zones.zones, local_zone="only", read_timeout=3, write_timeout=3) as modern,
-                EVCache(
-                    namespace, zones.zones, local_zone="only", read_timeout=3, write_timeout=3, transport="classic"
-                ) as classic,
+                EVCache(namespace, zones.zones, local_zone="only", **PATIENT) as modern,
+                EVCache(namespace, zones.zones, local_zone="only", **PATIENT, transport="classic") as classic,
             ):
                 for value in ("text", b"bytes", 5, {"a": [1, None]}):
                     await modern.set("key", value)

@@ -12,7 +12,7 @@ from evcache import EVCache
 from evcache.replication.hlc import MAX_CAS
 from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES
 from evcache.zones.testing.fault_proxy.proxy import FaultProxy
-from integration.patience import PATIENT_NODES
+from integration.patience import PATIENT
 from integration.raw import ask
 
 WRITERS = 8
@@ -113,9 +113,7 @@ async def race(zones, namespace: str, seed: int, ordering: str, fills: list[int]
             proxies = {zone: await stack.enter_async_context(FaultProxy(nodes[0])) for zone, nodes in zones.zones.items()}
             ways += proxies.values()
             addresses = {zone: [proxy.address] for zone, proxy in proxies.items()}
-            cache = EVCache(
-                namespace, addresses, local_zone="eu-1a", write_timeout=30, ordering=ordering, nodes=PATIENT_NODES
-            )
+            cache = EVCache(namespace, addresses, local_zone="eu-1a", ordering=ordering, **PATIENT)
             clients.append(await stack.enter_async_context(cache))
         for key in keys:
             await clients[0].set(key, value_of(key, 99, 0, fills), consistency="all")

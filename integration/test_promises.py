@@ -11,13 +11,13 @@ from evcache.replication.hlc import MAX_CAS
 from evcache.zones.routing.zone_order import coordinator_order
 from evcache.zones.testing.fault_proxy.proxy import FaultProxy
 from integration.conftest import LEAST_VERSION
+from integration.patience import PATIENT
 from integration.raw import item
 
 NAMES = ("a", "b", "c")
 TICKS_APART_SECONDS = 0.35  # a server counts seconds from its start
 TTL = 3
 TICK_SECONDS = 1.0  # what a server may add: it counts whole seconds
-PATIENCE = {"read_timeout": 2.0, "write_timeout": 5.0}  # seconds; what takes how long is not looked at here
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ async def until_held(zones, namespace, key, data):
 async def clients(stack, zones, namespace, **options):
     made = {}
     for name in NAMES:
-        cache = EVCache(namespace, zones, local_zone=name, **{**PATIENCE, **options})
+        cache = EVCache(namespace, zones, local_zone=name, **{**PATIENT, **options})
         made[name] = await stack.enter_async_context(cache)
     return made
 
@@ -117,13 +117,13 @@ def test_a_zone_that_missed_the_last_write_does_not_decide_without_it(ticking_zo
         async with AsyncExitStack() as stack:
             proxy = await stack.enter_async_context(FaultProxy(ticking_zones["a"][0]))
             through = {**ticking_zones, "a": [proxy.address]}
-            writer = await stack.enter_async_context(EVCache(namespace, through, local_zone="b", hints=None, **PATIENCE))
+            writer = await stack.enter_async_context(EVCache(namespace, through, local_zone="b", hints=None, **PATIENT))
             await writer.set(key, old, consistency="all")
             proxy.cut_requests_after(0)
             written = await writer.set(key, new)
             assert written
             assert held(ticking_zones, namespace, key)["a"] != held(ticking_zones, namespace, key)["b"]
-            other = await stack.enter_async_context(EVCache(namespace, ticking_zones, local_zone="a", **PATIENCE))
+            other = await stack.enter_async_context(EVCache(namespace, ticking_zones, local_zone="a", **PATIENT))
             match operation:
                 case "add":
                     assert not await other.add(key, "x")
@@ -157,7 +157,7 @@ def test_counters_end_equal_though_copies_are_late(ticking_zones, namespace):
                 }
                 proxies[slow].delay_requests = 0.01
                 addresses = {name: [proxy.address] for name, proxy in proxies.items()}
-                caches.append(await stack.enter_async_context(EVCache(namespace, addresses, local_zone="a", **PATIENCE)))
+                caches.append(await stack.enter_async_context(EVCache(namespace, addresses, local_zone="a", **PATIENT)))
             keys = [f"n{number}" for number in range(6)]
             for key in keys:
                 await caches[0].set(key, 0, consistency="all")

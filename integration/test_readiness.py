@@ -3,10 +3,10 @@
 import asyncio
 import time
 
-from evcache import EVCache, NodeSettings
+from evcache import EVCache
 from integration.conftest import LEAST_VERSION
+from integration.patience import PATIENT, PATIENT_NODES
 
-PATIENT = NodeSettings(connect_timeout=5)
 NEED_VERSIONS = {
     "versions",
     "tombstones",
@@ -29,9 +29,7 @@ def test_missing_features_are_those_of_the_release(zones_of_each_kind, namespace
     zones = zones_of_each_kind
 
     async def main():
-        async with EVCache(
-            namespace, zones.zones, local_zone="eu-1a", nodes=PATIENT, write_timeout=5, read_timeout=5
-        ) as cache:
+        async with EVCache(namespace, zones.zones, local_zone="eu-1a", **PATIENT) as cache:
             result = await cache.check()
             await cache.set("k", "v", consistency="all")
             return result, await cache.get_item("k")
@@ -54,7 +52,7 @@ def test_zones_of_different_releases_have_their_own_features(memcached_addresses
 
     async def main():
         zones = {f"zone-{release}": [address] for release, address in releases.items()}
-        async with EVCache(namespace, zones, nodes=PATIENT, read_timeout=5) as cache:
+        async with EVCache(namespace, zones, **PATIENT) as cache:
             return await cache.check()
 
     result = asyncio.run(main())
@@ -66,7 +64,7 @@ def test_zones_of_different_releases_have_their_own_features(memcached_addresses
 
 def test_client_is_ready_while_one_zone_is_dead_and_another_hangs(zones, namespace):
     async def main():
-        async with EVCache(namespace, zones.zones, local_zone="eu-1a", nodes=PATIENT) as cache:
+        async with EVCache(namespace, zones.zones, local_zone="eu-1a", nodes=PATIENT_NODES) as cache:
             assert (await cache.check()).ready
             zones.kill("eu-1a")
             zones.pause("eu-1b")

@@ -9,16 +9,15 @@ from opentelemetry.trace import SpanKind
 
 from evcache import CacheUnavailable, EVCache, NearCache
 from evcache.telemetry.metric_table import DURATION, METRICS
+from integration.patience import PATIENT_CALLS
 from tests.support.telemetry import Bench, Seen, call
 
 HOME, NEXT = "eu-1a", ("eu-1b", "eu-1c")
 COME_BACK_SECONDS = 20.0  # reconnecting waits up to 5 s between attempts
-# No call fails because the machine is busy.
-PATIENT = {"read_timeout": 10.0, "write_timeout": 10.0}
 
 
 def client(zones, namespace, bench, **options):
-    return EVCache(namespace, zones.zones, local_zone=HOME, telemetry=bench.settings(), **PATIENT, **options)
+    return EVCache(namespace, zones.zones, local_zone=HOME, telemetry=bench.settings(), **PATIENT_CALLS, **options)
 
 
 def place(seen):
@@ -143,7 +142,7 @@ def test_requests_to_nodes_are_spans_when_that_is_asked_for(shared_zones, namesp
 
     async def main():
         settings = bench.settings(node_spans=node_spans)
-        async with EVCache(namespace, shared_zones.zones, local_zone=HOME, telemetry=settings, **PATIENT) as cache:
+        async with EVCache(namespace, shared_zones.zones, local_zone=HOME, telemetry=settings, **PATIENT_CALLS) as cache:
             await cache.set("k", 1, consistency="all")
             await cache.get("k")
             bench.take()

@@ -11,11 +11,11 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from evcache import CacheUnavailable, EVCache, NodeSettings, SocketDialer
+from integration.patience import PATIENT_CALLS
 from tests.deploy.pages import OPERATIONS, blocks_of
 from tests.support.recipes import DEPLOY, with_patches
 
 SCRIPT = DEPLOY / "tls" / "make-certificates.sh"
-PATIENT = {"read_timeout": 20, "write_timeout": 20}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def failure(zones, context):
     """Return the text of the error of a read."""
 
     async def read():
-        async with EVCache("tls", zones, nodes=NodeSettings(dialer=SocketDialer(context)), **PATIENT) as cache:
+        async with EVCache("tls", zones, nodes=NodeSettings(dialer=SocketDialer(context)), **PATIENT_CALLS) as cache:
             with pytest.raises(CacheUnavailable) as raised:
                 await cache.get("k")
             return str(raised.value)
@@ -128,7 +128,7 @@ def test_server_that_asks_for_a_certificate_takes_that_of_the_authority(binary, 
 
         async def use():
             settings = NodeSettings(dialer=SocketDialer(context))
-            async with EVCache("tls", f"a=127.0.0.1:{port}", nodes=settings, **PATIENT) as cache:
+            async with EVCache("tls", f"a=127.0.0.1:{port}", nodes=settings, **PATIENT_CALLS) as cache:
                 assert await cache.set("k", 1)
                 assert await cache.get("k") == 1
 

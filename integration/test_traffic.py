@@ -8,12 +8,12 @@ import pytest
 from evcache import EVCache, NodeSettings
 from evcache.testing import LocalZones
 from integration import raw
+from integration.patience import PATIENT_CALLS
 from tests.support.cores import TRANSPORTS, name_of, running
 
 BINARY = shutil.which("memcached")
 pytestmark = [pytest.mark.memcached, pytest.mark.skipif(BINARY is None, reason="no memcached binary on PATH")]
 
-SECONDS = 10.0  # no call fails because the machine is busy
 STATS, END = b"stats\r\n", b"END\r\n"
 
 
@@ -65,8 +65,7 @@ def test_the_servers_report_the_bytes_that_the_client_counts(transport, namespac
             nodes=NodeSettings(transport=transport),
             ordering="arrival",
             write_consistency="all",
-            read_timeout=SECONDS,
-            write_timeout=SECONDS,
+            **PATIENT_CALLS,
         )
         for _ in range(2):
             asyncio.run(use(cache))

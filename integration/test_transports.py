@@ -6,11 +6,13 @@ import shutil
 import socket
 import ssl
 import subprocess
+from dataclasses import replace
 
 import pytest
 
-from evcache import CacheUnavailable, EVCache, NodeSettings
+from evcache import CacheUnavailable, EVCache
 from evcache.zones import SocketDialer
+from integration.patience import PATIENT_CALLS, PATIENT_NODES
 from tests.support.cores import TRANSPORTS, name_of, running
 
 BINARY = shutil.which("memcached")
@@ -18,9 +20,7 @@ pytestmark = [pytest.mark.memcached, pytest.mark.skipif(BINARY is None, reason="
 
 
 async def works(zones, **settings):
-    async with EVCache(
-        "ns", zones, local_zone="only", nodes=NodeSettings(connect_timeout=2, **settings), read_timeout=2, write_timeout=2
-    ) as cache:
+    async with EVCache("ns", zones, local_zone="only", nodes=replace(PATIENT_NODES, **settings), **PATIENT_CALLS) as cache:
         assert await cache.set("key", {"a": 1})
         assert await cache.get("key") == {"a": 1}
         assert await cache.get_many(["key"]) == {"key": {"a": 1}}

@@ -19,6 +19,7 @@ from typing import Any
 
 from evcache import CacheError, ConnectionLimits, EVCache, NodeSettings, Topology
 from evcache.zones import Mode, Zone
+from integration.patience import PATIENT_CALLS, PATIENT_SECONDS
 from integration.servers import ServerKind, find_servers
 
 SOURCE, TARGET = "eu-1a", "eu-1b"
@@ -93,14 +94,16 @@ class Run:
             async with EVCache(NAMESPACE, {SOURCE: nodes[SOURCE]}, nodes=SETTINGS) as cache:
                 for begin in range(0, len(self._names), FILL_BATCH):
                     some = self._names[begin : begin + FILL_BATCH]
-                    await cache.set_many({name: value_of(name, 0) for name in some}, ttl=TTL_SECONDS, timeout=60.0)
+                    await cache.set_many(
+                        {name: value_of(name, 0) for name in some}, ttl=TTL_SECONDS, timeout=2 * PATIENT_SECONDS
+                    )
             topology = Topology(
                 tuple(
                     Zone(zone.name, zone.nodes, Mode.WRITE_ONLY if zone.name == TARGET else zone.mode)
                     for zone in Topology.from_mapping(nodes).zones
                 )
             )
-            async with EVCache(NAMESPACE, topology, nodes=SETTINGS, read_timeout=2.0, write_timeout=2.0) as cache:
+            async with EVCache(NAMESPACE, topology, nodes=SETTINGS, **PATIENT_CALLS) as cache:
                 await self._with_traffic(cache, self.result.before, asyncio.sleep(self._baseline))
                 await self._with_traffic(cache, self.result.during, self._copy_twice(nodes))
             await self._check(nodes)
@@ -127,7 +130,7 @@ class Run:
             probe = self._names[1 :: max(2, len(self._names) // 500)]  # none of the hot keys
             while first.returncode is None:
                 await asyncio.sleep(0.2)
-                if len(await target.get_many(probe, timeout=5.0)) > KILL_SHARE * len(probe):
+                if len(await target.get_many(probe, timeout=PATIENT_SECONDS)) > KILL_SHARE * len(probe):
                     break
         if first.returncode is not None:
             raise RuntimeError(f"the command ended before it could be killed: status {first.returncode}")
