@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import uuid
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -27,15 +26,6 @@ def pytest_configure(config):
         config.stash[SERVERS] = find_servers()
     except NoServers as reason:
         pytest.exit(f"integration tests: {reason}", returncode=1)
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this same hook
-def pytest_collection_modifyitems(items):
-    """Keep the tests of a file in one worker: its module fixtures (a wheel, an environment, servers) are made once."""
-    folder = Path(__file__).parent
-    for item in items:
-        if folder in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def pytest_report_header(config):

@@ -14,9 +14,6 @@ from docs._tooling.site_hooks import ROOT
 from evcache import EVCache
 from tests.support.public_names import PUBLIC, value_of
 
-# One build for all tests of the module, also with several workers.
-pytestmark = pytest.mark.xdist_group("site")
-
 # The build in a process without a network. A request would make it depend on other hosts.
 BUILD = """
 import sys
