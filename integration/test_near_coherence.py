@@ -111,6 +111,12 @@ class Traffic:
         hits, worst, self.hits, self.worst = self.hits, self.worst, 0, 0.0
         return hits, worst
 
+    async def for_a_while(self, seconds):
+        """The same, after some seconds and at least one near hit."""
+        await asyncio.sleep(seconds)
+        await until(lambda: self.hits > 0)
+        return self.take()
+
     async def write(self):
         for key in KEYS:
             await self._writer.set(key, 0, consistency="all")
@@ -156,8 +162,7 @@ def test_near_hits_are_bounded_while_the_channel_is_gone(shared_zones, namespace
         async with two_clients(shared_zones.zones, namespace, redis) as (writer, reader):
             traffic = Traffic(writer, reader)
             async with under_way(traffic):
-                await asyncio.sleep(1.5)
-                before = traffic.take()
+                before = await traffic.for_a_while(1.5)
 
                 cleared = reader.stats().near.cleared
                 began = time.monotonic()
@@ -166,8 +171,7 @@ def test_near_hits_are_bounded_while_the_channel_is_gone(shared_zones, namespace
                 noticed = time.monotonic() - began
                 assert reader.stats().near.cleared > cleared
                 assert reader.stats().invalidation.losses == 1
-                await asyncio.sleep(GRACE_SECONDS + TTL_SECONDS)
-                during = traffic.take()
+                during = await traffic.for_a_while(GRACE_SECONDS + TTL_SECONDS)
 
                 await asyncio.to_thread(redis.start if fault == "killed" else redis.resume)
                 await until(
@@ -176,8 +180,7 @@ def test_near_hits_are_bounded_while_the_channel_is_gone(shared_zones, namespace
                 back = time.monotonic() - began
                 await asyncio.sleep(GRACE_SECONDS)
                 between = traffic.take()
-                await asyncio.sleep(1.5)
-                after = traffic.take()
+                after = await traffic.for_a_while(1.5)
             print(
                 f"\n{fault}: noticed after {noticed:.2f} s, back after {back:.1f} s; near hits and the worst age: "
                 f"before {before[0]}, {before[1]:.3f} s; during {during[0]}, {during[1]:.2f} s; "

@@ -6,19 +6,21 @@ import threading
 
 from click.testing import CliRunner
 
-from evcache import EVCache, NodeSettings
+from evcache import EVCache
+from evcache.admin.load import watch
 from evcache.cli.commands import evcache as command_line
 from evcache.testing.blocking import LoopThread
 from evcache.zones.testing.fault_proxy.proxy import FaultProxy
+from integration.patience import PATIENT, PATIENT_SECONDS
 
-PATIENT = NodeSettings(connect_timeout=5)
+TOGETHER = 20  # callers, so that each sample has traffic at each node on a busy machine
 LAG_SECONDS = 0.2
 
 
 def tables(zones, *args, count=3, interval=0.5):
     at = ";".join(f"{zone}={','.join(nodes)}" for zone, nodes in zones.items())
     env = {"EVCACHE_NODES": at, "EVCACHE_ZONE": "eu-1a"}
-    options = ["--count", str(count), "--interval", str(interval), "--json", "--timeout", "5", *args]
+    options = ["--count", str(count), "--interval", str(interval), "--json", "--timeout", str(PATIENT_SECONDS), *args]
     done = CliRunner().invoke(command_line, ["top", *options], env=env)
     assert (done.exit_code, done.stderr) == (0, ""), done.output
     return [json.loads(line)["zones"] for line in done.stdout.splitlines()]
@@ -44,21 +46,25 @@ class Traffic:
         self._thread.join()
 
     async def _main(self):
-        async with EVCache(
-            self._namespace, self._zones, local_zone="eu-1a", nodes=PATIENT, read_timeout=5, write_timeout=5
-        ) as cache:
+        async with EVCache(self._namespace, self._zones, local_zone="eu-1a", **PATIENT) as cache:
             while not self._ended.is_set():
-                key = f"k{self.writes % 100}"
-                await cache.set(key, "x" * 100, consistency="one")
-                await cache.get(key)
-                await cache.get(key)
-                await cache.get(f"none{self.writes}", fallback_on_miss=False)
-                self.writes += 1
+                await asyncio.gather(*(self._call(cache, self.writes + number) for number in range(TOGETHER)))
+                self.writes += TOGETHER
                 self._began.set()
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.02)
+
+    @staticmethod
+    async def _call(cache, number):
+        key = f"k{number % 100}"
+        await cache.set(key, "x" * 100, consistency="one")
+        await cache.get(key)
+        await cache.get(key)
+        await cache.get(f"none{number}", fallback_on_miss=False)
 
 
-def test_rates_of_live_dead_and_lagging_nodes(each_kind, namespace):
+def test_rates_of_live_dead_and_lagging_nodes(each_kind, namespace, monkeypatch):
+    monkeypatch.setattr(watch, "PATIENCE_SECONDS", PATIENT_SECONDS)  # no live node is too slow for a table
+
     with each_kind.local_zones({"eu-1a": 2, "eu-1b": 2, "eu-1c": 1}).running() as zones, LoopThread() as thread:
 
         async def lag():
@@ -99,7 +105,7 @@ def test_rates_of_live_dead_and_lagging_nodes(each_kind, namespace):
 
 def test_a_restarted_node_has_no_negative_rates(zones, namespace):
     async def fill():
-        async with EVCache(namespace, zones.zones, nodes=PATIENT, write_timeout=5) as cache:
+        async with EVCache(namespace, zones.zones, **PATIENT) as cache:
             for number in range(300):
                 await cache.set(f"k{number}", "x", consistency="all")
 
