@@ -2,6 +2,8 @@
 
 import gc
 
+import hypothesis  # noqa: F401  # it looks for references to random generators, and would not find those that are frozen
+
 
 def pytest_collection_finish() -> None:
     """Exempt collected tests from garbage collection.

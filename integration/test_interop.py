@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evcache import DecodeError, EVCache, Unsupported
+from evcache import DecodeError, EVCache, LoadPolicy, Unsupported
 from evcache.interop import Interop, InteropCodec, JavaObject
 from evcache.zones.routing.ketama import Ring, ring_position
 from integration.interop_matrix import BOTH, FORMS, ROWS, is_read, is_same, table, to_python, verdict
@@ -63,6 +63,15 @@ class Pair:
         """Return a client. Its zones are written as a user would write them."""
         options = {"local_zone": "g0", "interop": self.form.interop, "write_consistency": "all", **options}
         return EVCache(self.namespace, self._zones.zones, read_timeout=30, write_timeout=30, nodes=PATIENT_NODES, **options)
+
+    def versioned(self, **options):
+        """Return a client without interop mode, whose nodes have the labels of the JVM client."""
+        zones = {
+            zone: [f"{address.partition(':')[0]}/{address}" for address in nodes]
+            for zone, nodes in self._zones.zones.items()
+        }
+        options = {"local_zone": "g0", "write_consistency": "all", **options}
+        return EVCache(self.namespace, zones, read_timeout=30, write_timeout=30, nodes=PATIENT_NODES, **options)
 
     def run(self, test):
         async def main():
@@ -296,6 +305,9 @@ def test_an_appended_text_is_read_by_both_and_refused_where_the_jvm_client_loses
 
     async def read(cache):
         assert await cache.get("k", consistency="all") == "text more!"
+        both.java.append("k", JavaValue("String", "x" * 200))  # compressed, behind a text that is not
+        with pytest.raises(DecodeError):
+            await cache.get("k")
 
     both.run(read)
     hashed.java.set("k", TEXT)
@@ -307,6 +319,70 @@ def test_an_appended_text_is_read_by_both_and_refused_where_the_jvm_client_loses
             await cache.append("k", " more")
 
     hashed.run(refuse)
+
+
+# A client without interop mode, beside a JVM client.
+
+
+def test_what_a_jvm_client_sees_of_a_client_with_versions(pair):
+    both = pair("prefix")
+
+    async def test(cache):
+        del cache
+        async with both.versioned() as versioned:
+            values = {"str": "text", "bytes": b"b", "bool": True, "float": 1.5, "int": 7, "dict": {"a": 1}, "deleted": 1}
+            assert all((await versioned.set_many(values)).values())
+            assert await versioned.delete("deleted")
+            await versioned.get_or_load("absent", nothing)
+            await versioned.get_or_load("stale", text, policy=LoadPolicy(stale_while_revalidate=60))
+
+    both.run(test)
+    read = {
+        "str": TEXT,
+        "bytes": JavaValue("byte[]", b"b"),
+        "bool": JavaValue("Boolean", True),
+        "float": JavaValue("Double", 1.5),
+        **dict.fromkeys(("int", "dict", "deleted", "absent", "stale"), JavaValue("null")),
+    }
+    assert both.java.get_bulk(list(read)) == read
+    assert {key: both.java.get(key) for key in read} == read
+    for key in ("deleted", "absent"):
+        assert both.java.add(key, TEXT).groups == (False,)
+        assert both.java.replace(key, TEXT).is_stored
+
+
+async def nothing():
+    return None
+
+
+async def text():
+    return "text"
+
+
+@pytest.mark.parametrize(("lease", "seen"), [(True, JavaValue("String", "")), (False, JavaValue("null"))])
+def test_a_jvm_client_sees_the_stub_of_a_lease_as_an_empty_string(pair, lease, seen):
+    """memcached makes it, without flags. Without leases there is none."""
+    both = pair("prefix")
+
+    async def test(cache):
+        del cache
+        reached, may_end = asyncio.Event(), asyncio.Event()
+
+        async def load():
+            reached.set()
+            await may_end.wait()
+            return "text"
+
+        async with both.versioned(loading=LoadPolicy(lease=lease, xfetch_beta=0)) as versioned:
+            loading = asyncio.create_task(versioned.get_or_load("k", load))
+            await reached.wait()
+            during = await asyncio.to_thread(both.java.get, "k")
+            may_end.set()
+            assert await loading == "text"
+        assert during == seen
+
+    both.run(test)
+    assert both.java.get("k") == TEXT
 
 
 # Placement and races.

@@ -27,6 +27,9 @@ NAMES = {
         Telemetry Topology TopologyGuard Unsupported UsageError ValueTooLarge WriteBehind WriteBehindStats
         WriteResult Zone ZoneCheck ZoneTraffic
     """,
+    "evcache.interop": """
+        GroupInterop Interop InteropCodec JavaByte JavaFloat JavaInteger JavaLong JavaObject JavaShort KeyHash
+    """,
     "evcache.zones": """
         Discovery Endpoint EnvironmentDiscovery FileDiscovery FoundNodes Look LookupDiscovery LookupZone Mode
         NodeSource PolledDiscovery SocketDialer SourceStatus StaticDiscovery Topology Zone
@@ -138,7 +141,7 @@ def test_the_version_is_the_packages():
     assert evcache.__version__ == project["version"]
 
 
-MODULES = ["evcache", "evcache.channels", "evcache.channels.redis", "evcache.testing", "evcache.zones"]
+MODULES = ["evcache", "evcache.channels", "evcache.channels.redis", "evcache.interop", "evcache.testing", "evcache.zones"]
 # Pages about the inside of the package, and about its prose.
 INSIDE = {"architecture.md", "glossary.md", "style.md"}
 # Names in docs of Python, of libraries, of memcached and of examples.
