@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Without stored byte code, each process of a test compiles the package again. That doubles the time of an import.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo docs docs-serve test unit integration dependencies lint types bench bench-short chaos chaos-without coherence live-changes warm-up outage stampede telemetry-cost scale bulk work fuzz screenshots clean
+.PHONY: help install demo docs docs-serve test unit integration dependencies lint types bench bench-short chaos chaos-without coherence live-changes warm-up outage stampede telemetry-cost scale bulk work fuzz properties screenshots clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -101,6 +101,9 @@ work: $(READY)  ## count what each operation does, and store the counts that tes
 
 fuzz: $(READY)  ## a minute of mutated replies against the decoder
 	$(BIN)/python -m fuzz.fuzz_decoder --seconds 60
+
+properties: $(READY)  ## property tests with five times the examples of `make test`
+	$(BIN)/python -m pytest $(WORKERS) --hypothesis-profile thorough tests integration/test_fake_against_real.py
 
 screenshots: $(READY)  ## pictures of commands and dashboard in docs/images, from real runs; ARGS='--backend docker'
 	$(BIN)/python -m docs._tooling.render_images $(ARGS)

@@ -2,12 +2,12 @@
 
 import gc
 
-import hypothesis  # noqa: F401  # it looks for references to random generators, and would not find those that are frozen
+import hypothesis  # noqa: F401  # its import calls gc.get_referrers, which does not see frozen objects
 
 
 def pytest_collection_finish() -> None:
     """Exempt collected tests from garbage collection.
 
-    Seventeen thousand tests and their modules make a full collection take two seconds, and many tests need one.
+    Seventeen thousand tests and their modules make a full collection take a second, and many tests need one.
     """
     gc.freeze()

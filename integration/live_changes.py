@@ -77,15 +77,16 @@ class Traffic:
 class Callers:
     """Callers of one client. Each key has one writer, so that its acknowledged number only grows."""
 
-    def __init__(self, clients: dict[str, EVCache], traffic: Traffic) -> None:
+    def __init__(self, clients: dict[str, EVCache], traffic: Traffic, keys: int) -> None:
         self._clients = clients
+        self._keys = keys
         self._traffic = traffic
         self._acknowledged = Counter[int]()
         self.running = True
 
     async def fill(self) -> None:
         cache = next(iter(self._clients.values()))
-        done = await cache.set_many({f"key-{key}": [key, 0] for key in range(KEYS)}, consistency="all", timeout=30)
+        done = await cache.set_many({f"key-{key}": [key, 0] for key in range(self._keys)}, consistency="all", timeout=30)
         assert all(done.values())
 
     async def call(self, number: int) -> None:
@@ -94,7 +95,7 @@ class Callers:
         zone = ZONES[number % len(ZONES)]
         cache, traffic = self._clients[zone], self._traffic
         while self.running:
-            key = chooser.randrange(KEYS)
+            key = chooser.randrange(self._keys)
             try:
                 if key % CALLERS == number and chooser.random() < WRITES_OF_OWN_KEYS:
                     stored = await cache.set(f"key-{key}", [key, self._acknowledged[key] + 1])
@@ -128,8 +129,9 @@ class Report:
 class Run:
     """A run on two sets of servers: each node of the first set is replaced by one of the second."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, keys: int = KEYS) -> None:
         self._seconds = seconds
+        self._keys = keys
         self._traffic = Traffic()
         self._lines: list[str] = []
         self._moved: list[tuple[str, float, float]] = []
@@ -155,7 +157,7 @@ class Run:
                 )
                 for zone in ZONES
             }
-            callers = Callers(clients, self._traffic)
+            callers = Callers(clients, self._traffic, self._keys)
             await callers.fill()
             tasks = [asyncio.create_task(callers.call(number)) for number in range(CALLERS)]
             try:
@@ -205,7 +207,7 @@ class Run:
     async def _warm(self) -> None:
         """Compare every key in all zones, which copies it to the new zone."""
         async with EVCache("live", self.source, local_zone=ZONES[0], nodes=SETTINGS, read_repair_chance=1.0) as cache:
-            for key in range(KEYS):
+            for key in range(self._keys):
                 await cache.get(f"key-{key}", timeout=2.0)
                 if key % 50 == 0:
                     await asyncio.sleep(0.05)  # repair has a limit of copies in a second

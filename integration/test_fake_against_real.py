@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from evcache.zones.testing import FakeMemcached
 from integration.test_memcached_contract import find_binaries, running
+from tests.support.examples import examples
 
 pytestmark = pytest.mark.memcached
 
@@ -214,7 +215,7 @@ def real_server(request):
 
 
 @settings(
-    max_examples=500,
+    max_examples=examples(2),
     deadline=None,
     derandomize=True,
     database=None,

@@ -25,7 +25,7 @@ def test_without_guards_some_are():
     with few of them chance decides which of the two stores more.
     """
     floorless, guardless = (
-        [run(Settings(seed, 60.0, guard, writes_per_second=40.0)) for seed in (1, 2)]
+        [run(Settings(seed, 30.0, guard, writes_per_second=80.0)) for seed in (1, 2)]
         for guard in (Guard.NO_FLOORS, Guard.NOTHING)
     )
     assert 0 < sum(counts.kept for counts in floorless) < sum(counts.kept for counts in guardless)

@@ -10,6 +10,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from evcache.errors import CacheError
+from tests.support.examples import examples
 from tests.support.memory_zones import QUICK, MemoryZones, on_zones, pass_time
 from tests.support.standby import NEW, OLD, MigratingClient
 from tests.support.virtual_time import run
@@ -190,7 +191,7 @@ plans = st.lists(st.lists(faults, max_size=3), min_size=1, max_size=len(FORWARD)
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 # Without shrinking, which takes minutes and leaves other calls in each run.
-@settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=examples(0.03), phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(plans=plans, seed=st.integers(0, 2**32), order=st.permutations(range(CLIENTS)))
 # One client is cut off from the other set while the next one begins to read there.
 @example(plans=[[(0.6, 0, NEW)], [(0.6, 0, OLD)]] * 3, seed=1, order=[1, 2, 0])

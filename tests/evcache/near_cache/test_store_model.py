@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from evcache.near_cache.settings import MIN_BYTES, NearCache
 from evcache.near_cache.store import ABSENT, NearStore
 from evcache.results import RemovalCause
+from tests.support.examples import examples
 from tests.support.near import Clock, check, discarded, entries_of
 
 KEYS = st.integers(0, 30).map(lambda number: b"key:%d" % number)
@@ -111,5 +112,5 @@ class StoreAgainstModel(RuleBasedStateMachine):
                 assert self.told[cause] == getattr(stats, cause)
 
 
-StoreAgainstModel.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+StoreAgainstModel.TestCase.settings = settings(max_examples=examples(0.3), stateful_step_count=60)
 TestStoreAgainstModel = StoreAgainstModel.TestCase

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from evcache import NearCache
 from evcache.load_policy import LoadPolicy
+from tests.support.examples import examples
 from tests.support.memory_zones import MemoryZones, pass_time
 from tests.support.near import follow_loop
 from tests.support.sources import assert_nothing_left, no_stubs, seen
@@ -195,7 +196,7 @@ POLICIES = {
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(0.3))
 @given(script=st.lists(steps, min_size=5, max_size=40))
 def test_what_is_promised_holds(policy, script):
     run(play(script, POLICIES[policy]))

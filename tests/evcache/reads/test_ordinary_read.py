@@ -11,6 +11,7 @@ from evcache import NearCache
 from evcache.errors import CacheError
 from evcache.replication.hlc import HybridLogicalClock, cas_of
 from evcache.values.flags import FLAG_ABSENT, FLAG_MSGPACK
+from tests.support.examples import examples
 from tests.support.memory_zones import Listener, MemoryZones, full, pass_time
 from tests.support.virtual_time import run
 
@@ -159,7 +160,7 @@ plans = st.builds(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(0.3))
 @given(plans)
 def test_the_ordinary_read_does_the_same_as_the_general_one(plan):
     # With the same random numbers, versions and the order of zones are equal.

@@ -31,32 +31,27 @@ ALL_FORMS = [THREE, ONCE, SETTLE]
 
 
 @given(plans(repeated=True))
-@settings(max_examples=200, deadline=None)
 def test_three_copy_stores_keep_the_latest_version(plan):
     """Interleaved and repeated in any way: no older version replaces a newer one, and no key is absent between."""
     assert simulate(plan).clean
 
 
 @given(plans(forms=[ONCE], repeated=True))
-@settings(max_examples=300, deadline=None)
 def test_one_copy_stores_keep_the_latest_version(plan):
     assert simulate(plan).clean
 
 
 @given(plans(forms=ALL_FORMS, deletes=True, repeated=True))
-@settings(max_examples=400, deadline=None)
 def test_all_forms_and_deletes_keep_the_latest_version(plan):
     assert simulate(plan).clean
 
 
 @given(plans(forms=ALL_FORMS, deletes=True, disturbed=True, repeated=True))
-@settings(max_examples=400, deadline=None)
 def test_writes_end_among_evictions_leases_and_other_clients(plan):
     assert simulate(plan).clean
 
 
 @given(plans(forms=ALL_FORMS, deletes=True, repeated=True, cut=True))
-@settings(max_examples=400, deadline=None)
 def test_repeated_write_completes_one_whose_connection_ended(plan):
     """Half-done stores of any writers do no harm. Each write is sent once more in the end."""
     assert simulate(plan).clean

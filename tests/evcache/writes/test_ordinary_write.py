@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from evcache import NearCache
 from evcache.errors import CacheError
 from evcache.replication.hlc import HybridLogicalClock, cas_of
+from tests.support.examples import examples
 from tests.support.memory_zones import Listener, MemoryZones, full, pass_time
 from tests.support.virtual_time import run
 
@@ -132,7 +133,7 @@ def plan_of(*calls, changes=(), fault=None, cancelled=False, **options):
     return Plan(1, calls, cancelled, changes, fault, modes={}, client={}, options=options, listens=False)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(0.4))
 @given(plans)
 @example(plan_of("set", fault=("b", "pause"), consistency="all"))
 @example(plan_of("set", fault=("b", "pause"), consistency="quorum", timeout=0.05))

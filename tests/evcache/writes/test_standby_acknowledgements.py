@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from evcache import CacheUnavailable, Consistency, Mode, Outcome
 from evcache.replication.standby_tally import StandbyTally
+from tests.support.examples import examples
 from tests.support.memory_zones import QUICK, MemoryZones, Stopwatch, cut_off, on_zones, pass_time
 from tests.support.standby import NEW, OLD, in_modes, migrating
 from tests.support.virtual_time import run
@@ -39,7 +40,7 @@ def test_a_tally_is_met_if_enough_zones_acknowledge_and_out_of_reach_if_too_few_
         assert tally.is_out_of_reach is (having + left < required)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(0.3))
 @given(
     level=st.sampled_from(LEVELS),
     operation=st.sampled_from(sorted(CALLS)),

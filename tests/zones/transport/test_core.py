@@ -26,6 +26,7 @@ from evcache.zones.transport.in_flight import (
 )
 from evcache.zones.transport.limits import ConnectionLimits
 from tests.support.cores import CORES
+from tests.support.examples import examples
 
 compiled = pytest.mark.skipif(COMPILED is None, reason="evcache was built without a compiler")
 LIMITS = {"max_line": 64, "max_value": 256}  # small, so that random lines and lengths are on both sides of them
@@ -158,7 +159,7 @@ kinds = st.tuples(
 
 
 @compiled
-@settings(max_examples=2_000)
+@settings(max_examples=examples(4))
 @given(
     st.lists(kinds, max_size=5),
     st.lists(items() | keyed_items() | lines | likely | likely_values, max_size=8),
@@ -234,7 +235,7 @@ def test_a_usual_key_gets_its_prefix_and_others_go_to_the_caller(core, key, full
 
 
 @compiled
-@settings(max_examples=1_000)
+@settings(max_examples=examples(2))
 @given(st.text(max_size=12) | st.text(st.characters(max_codepoint=130), max_size=12) | st.binary(max_size=12))
 def test_both_cores_make_the_same_of_every_key(key):
     made = [core.qualifier(b"ns:", 8, "#", unusual) for core in CORES]
@@ -249,7 +250,6 @@ class Data(bytes):
 
 
 @compiled
-@settings(max_examples=500)
 @given(
     st.tuples(
         st.binary(max_size=250),
