@@ -5,7 +5,7 @@ import time
 
 from evcache import EVCache
 from integration.conftest import LEAST_VERSION
-from integration.patience import PATIENT, PATIENT_NODES
+from integration.patience import PATIENT, PATIENT_NODES, PATIENT_SECONDS
 
 NEED_VERSIONS = {
     "versions",
@@ -30,7 +30,7 @@ def test_missing_features_are_those_of_the_release(zones_of_each_kind, namespace
 
     async def main():
         async with EVCache(namespace, zones.zones, local_zone="eu-1a", **PATIENT) as cache:
-            result = await cache.check()
+            result = await cache.check(timeout=PATIENT_SECONDS)
             await cache.set("k", "v", consistency="all")
             return result, await cache.get_item("k")
 
@@ -53,7 +53,7 @@ def test_zones_of_different_releases_have_their_own_features(memcached_addresses
     async def main():
         zones = {f"zone-{release}": [address] for release, address in releases.items()}
         async with EVCache(namespace, zones, **PATIENT) as cache:
-            return await cache.check()
+            return await cache.check(timeout=PATIENT_SECONDS)
 
     result = asyncio.run(main())
     assert result.ready
@@ -65,7 +65,7 @@ def test_zones_of_different_releases_have_their_own_features(memcached_addresses
 def test_client_is_ready_while_one_zone_is_dead_and_another_hangs(zones, namespace):
     async def main():
         async with EVCache(namespace, zones.zones, local_zone="eu-1a", nodes=PATIENT_NODES) as cache:
-            assert (await cache.check()).ready
+            assert (await cache.check(timeout=PATIENT_SECONDS)).ready
             zones.kill("eu-1a")
             zones.pause("eu-1b")
             began = time.monotonic()
@@ -73,7 +73,7 @@ def test_client_is_ready_while_one_zone_is_dead_and_another_hangs(zones, namespa
             took = time.monotonic() - began
             down = cache.stats().nodes_down
             zones.resume("eu-1b")
-            return result, took, down, await cache.check()
+            return result, took, down, await cache.check(timeout=PATIENT_SECONDS)
 
     result, took, down, after = asyncio.run(main())
     assert result.ready

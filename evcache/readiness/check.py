@@ -61,16 +61,16 @@ class ReadinessCheck:
         except Exception as error:  # the discovery of the service may raise any error while its source is down
             return self._unknown(error)
         async with asyncio.TaskGroup() as group:  # a cancelled check ends all its questions before it returns
-            of_zones = [[self._begin(group, node, deadline) for node in pool.nodes] for pool in view.writers]
-            of_gutter = [self._begin(group, node, deadline) for node in view.gutter.nodes] if view.gutter else []
+            of_zones = [[self._begin(group, node, deadline, seconds) for node in pool.nodes] for pool in view.writers]
+            of_gutter = [self._begin(group, node, deadline, seconds) for node in view.gutter.nodes] if view.gutter else []
         if self._search is not None:
             await self._search.end_by(deadline)
         replies = [[task.result() for task in tasks] for tasks in of_zones]
         return self._judged(view, replies, [task.result() for task in of_gutter])
 
     @staticmethod
-    def _begin(group: asyncio.TaskGroup, node: Node, deadline: float) -> asyncio.Task[NodeCheck]:
-        return unattended(group.create_task(ask(node, deadline)))
+    def _begin(group: asyncio.TaskGroup, node: Node, deadline: float, limit: float) -> asyncio.Task[NodeCheck]:
+        return unattended(group.create_task(ask(node, deadline, limit)))
 
     def _judged(
         self, view: ClusterSnapshot, replies: Sequence[Sequence[NodeCheck]], gutter: Sequence[NodeCheck]
@@ -121,10 +121,15 @@ class ReadinessCheck:
         return problems
 
 
-async def ask(node: Node, deadline: float) -> NodeCheck:
+async def ask(node: Node, deadline: float, limit: float) -> NodeCheck:
     """Connect to a node if necessary, and probe it. A node that is down fails at once.
 
     Neither a timeout nor a cancellation counts against the node. A connect that has begun goes on.
+
+    Args:
+        node: The node.
+        deadline: End of the wait, on the loop's clock.
+        limit: Seconds of the whole check, for the error. The time that is left for a node differs from check to check.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -137,7 +142,7 @@ async def ask(node: Node, deadline: float) -> NodeCheck:
             connection = await node.connected(math.inf)
             await connection.probe(deadline + PROBE_OUTLASTS_SECONDS)
     except TimeoutError:
-        error = f"no answer in {loop.time() - began:.3g} s" if node.failure is None else cause_of(node.failure)
+        error = f"no answer in {limit:.3g} s" if node.failure is None else cause_of(node.failure)
     except CacheError as problem:
         error = cause_of(problem if node.failure is None else node.failure)
     known = node.capabilities

@@ -48,6 +48,7 @@ async def gather(
         uses_tls=uses_tls,
         deadline=now + seconds,
         connect_deadline=now + CONNECT_SHARE * seconds,
+        connect_limit=CONNECT_SHARE * seconds,
         wall_clock=wall_clock,
     )
     of_zones = [[NodeExamination(pool, node, questioning) for node in pool.nodes] for pool in view.writers]

@@ -51,6 +51,8 @@ class Questioning:
     """End of all questions, on the loop's clock."""
     connect_deadline: float
     """End of the first connect, on the loop's clock."""
+    connect_limit: float
+    """Seconds for the first connect, for errors."""
     wall_clock: Callable[[], float] = time.time
 
 
@@ -75,7 +77,7 @@ class NodeExamination:
 
     async def _ask_all(self) -> bool:
         """Ask all questions. Return False if the server stopped answering after some of them."""
-        check = await ask(self._node, self._questioning.connect_deadline)
+        check = await ask(self._node, self._questioning.connect_deadline, self._questioning.connect_limit)
         self._store(error=check.error, capabilities=self._node.capabilities)
         if check.error is not None:
             await self._try_other_kinds()

@@ -305,6 +305,25 @@ class FailingDiscovery:
             yield topology
 
 
+class SlowDiscovery(FailingDiscovery):
+    """A source that takes a part of the time of a check."""
+
+    async def load(self):
+        await asyncio.sleep(0.1)
+        return await super().load()
+
+
+@on_zones(**NEWEST)
+async def test_node_error_after_a_slow_source_names_the_limit_of_the_check(zones):
+    """The time that was left for the node differs from check to check, so operators could not search for it."""
+    discovery = SlowDiscovery(None)
+    discovery.topology = zones.topology
+    cache = zones.client(zones=discovery)
+    zones.pause("a")
+    assert errors(await cache.check(timeout=0.3)) == {"a0:11211": "no answer in 0.3 s"}
+    zones.resume("a")
+
+
 @pytest.mark.parametrize(
     ("error", "seconds", "cause"),
     [
