@@ -158,7 +158,7 @@ def test_counters_end_equal_though_copies_are_late(ticking_zones, namespace):
                 proxies[slow].delay_requests = 0.01
                 addresses = {name: [proxy.address] for name, proxy in proxies.items()}
                 caches.append(await stack.enter_async_context(EVCache(namespace, addresses, local_zone="a", **PATIENT)))
-            keys = [f"n{number}" for number in range(6)]
+            keys = [f"n{number}" for number in range(3)]
             for key in keys:
                 await caches[0].set(key, 0, consistency="all")
 
