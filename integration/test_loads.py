@@ -3,16 +3,20 @@
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from evcache import EVCache, LoadPolicy
+from integration.patience import PATIENT_SECONDS
 
 CALLERS = 1_000
 MAX_LOADS = 32
 LOAD_SECONDS = 0.005
-ALONE = LoadPolicy(lease=False, xfetch_beta=0)
-BACK_SECONDS = 20.0  # probes double from one second
+# A thousand callers and a dead cache take seconds of a processor. No caller gives up because it waits for its turn.
+POLICY = LoadPolicy(hard_timeout=PATIENT_SECONDS)
+ALONE = replace(POLICY, lease=False, xfetch_beta=0)
+BACK_SECONDS = 2 * PATIENT_SECONDS  # probes double from one second
 FAULTS = {"kill": "restart", "pause": "resume"}
 TRANSPORTS = pytest.mark.parametrize("transport", ["meta", "classic"])
 
@@ -53,7 +57,9 @@ def dead(nodes, namespace):
 
     @asynccontextmanager
     async def broken(fault, **options):
-        async with EVCache(namespace, nodes.zones, local_zone="eu-1a", max_loads=MAX_LOADS, **options) as cache:
+        async with EVCache(
+            namespace, nodes.zones, local_zone="eu-1a", max_loads=MAX_LOADS, loading=POLICY, **options
+        ) as cache:
             await until(lambda: cache.set("known", 1, consistency="all", errors="miss"))
             try:
                 for zone in nodes.zones:
@@ -157,7 +163,9 @@ def test_the_cache_dies_while_loaders_run(nodes, namespace, fault):
     async def main():
         source = Source()
         # What is kept is read, however busy the machine is.
-        async with EVCache(namespace, nodes.zones, local_zone="eu-1a", max_loads=MAX_LOADS, read_timeout=2.0) as cache:
+        async with EVCache(
+            namespace, nodes.zones, local_zone="eu-1a", max_loads=MAX_LOADS, loading=POLICY, read_timeout=2.0
+        ) as cache:
             await until(lambda: cache.set("known", 1, consistency="all", errors="miss"))
             source.open.clear()
             callers = [
