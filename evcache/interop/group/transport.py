@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from evcache._helpers.background import BackgroundTasks
 from evcache.interop.forms.group_rules import GroupRules, WireKey
 from evcache.interop.group.chunked_items import ChunkedItems
+from evcache.interop.group.limits import chunk_bytes_of
 from evcache.interop.group.requests import GroupRequests, Loaded
 from evcache.values.flags import FLAG_INT
 from evcache.zones.errors import CacheError, NodeError, NodeTimeout, QueueFull, Unsupported
@@ -47,8 +49,10 @@ class GroupTransport:
         self._background = background
         self._unix_time = unix_time
         self._requests = GroupRequests(nodes)
-        chunk_bytes = rules.chunk_bytes
-        self._chunked = None if chunk_bytes is None else ChunkedItems(self._requests, chunk_bytes, name)
+        self._chunked = None
+        if rules.chunk_bytes is not None:
+            of_nodes = partial(chunk_bytes_of, rules.chunk_bytes, nodes.nodes)
+            self._chunked = ChunkedItems(self._requests, of_nodes, name)
 
     # Reads. The fields that a caller asks for are all there, because an envelope has to be read whole.
 
