@@ -1,10 +1,13 @@
 """Limits of a server group: the size of a value under a key, and the number of calls that run at once."""
 
+import asyncio
+
 import pytest
 
-from evcache import ValueTooLarge
+from evcache import CacheUnavailable, ValueTooLarge
 from evcache.interop import Interop
 from evcache.interop.forms.chunks import MAX_VALUE_BYTES, largest_value, split
+from evcache.interop.group import transport
 from tests.support.memory_zones import on_zones
 
 ALL = {"consistency": "all"}
@@ -59,3 +62,23 @@ async def test_chunks_are_smaller_than_the_setting_where_the_servers_take_no_lar
     cache = await zones.ready(interop=Interop(chunk_bytes=2**20))
     assert await cache.set(key, b"v" * size, **ALL)
     assert await cache.get(key, **ALL) == b"v" * size
+
+
+@on_zones(zones=1, nodes=3, by_address=True)
+async def test_calls_above_the_limit_of_background_tasks_are_answered(zones):
+    cache = await zones.ready(interop=Interop(hash_keys="all"), read_timeout=60)
+    await cache.set("k", "v", **ALL)
+    found = await asyncio.gather(*(cache.get(f"k{number}") for number in range(10_500)), cache.get("k"))
+    assert found == [*[None] * 10_500, "v"]
+
+
+@on_zones(zones=1, by_address=True)
+async def test_calls_above_the_limit_of_a_group_fail_at_once_and_later_ones_run(zones, monkeypatch):
+    monkeypatch.setattr(transport, "MAX_CALLS_PER_NODE", 3)
+    cache = await zones.ready(interop=Interop(hash_keys="all"))
+    outcomes = await asyncio.gather(*(cache.get("k") for _ in range(5)), return_exceptions=True)
+    assert outcomes[:3] == [None] * 3
+    for refused in outcomes[3:]:
+        assert isinstance(refused, CacheUnavailable)
+        assert "3 calls are running already" in str(refused)
+    assert await cache.get("k") is None
