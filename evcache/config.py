@@ -25,8 +25,9 @@ from evcache.replication.gutter import GUTTER, Gutter
 from evcache.replication.handoff.hints import Hints
 from evcache.replication.seen_versions import REMEMBERED_KEYS
 from evcache.telemetry import Telemetry
-from evcache.values.checked_codec import checked
+from evcache.values.checked_codec import RESERVED, checked
 from evcache.values.codec import Codec, StandardCodec
+from evcache.values.flags import FLAG_INT
 from evcache.values.keys import Keys
 from evcache.values.ttl import DEFAULT_TTL_SECONDS, TOMBSTONE_TTL_SECONDS, seconds_to_live
 from evcache.zones.discovery.base import Discovery, StaticDiscovery
@@ -233,7 +234,8 @@ def _codec(codec: Codec | None, jvm: Interop | None) -> Codec:
     if jvm is None:
         return checked(StandardCodec() if codec is None else codec)
     if codec is not None:
-        return checked(codec.with_packed_ints() if isinstance(codec, StandardCodec) else codec)
+        codec = codec.with_packed_ints() if isinstance(codec, StandardCodec) else codec
+        return checked(codec, reserved={**RESERVED, FLAG_INT: "counters"})  # groups store counters in a form of their own
     compress_over = COMPRESSION_THRESHOLD_BYTES if jvm.compress else None
     codec = InteropCodec(integer_width=jvm.integer_width, compress_over=compress_over, java_objects=jvm.java_objects)
     return checked(codec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from evcache.errors import DecodeError, EncodeError
@@ -11,15 +12,16 @@ from evcache.values.flags import FLAG_ABSENT, FLAG_ENVELOPE, FLAG_TOMBSTONE
 from evcache.zones.errors import CacheError, InvalidArgument
 
 _MAX_FLAGS = 2**32 - 1
-_NAMES = {FLAG_TOMBSTONE: "deletes", FLAG_ABSENT: "known absences", FLAG_ENVELOPE: "envelopes"}
+RESERVED: Mapping[int, str] = {FLAG_TOMBSTONE: "deletes", FLAG_ABSENT: "known absences", FLAG_ENVELOPE: "envelopes"}
 
 
-def checked(codec: Codec, argument: str = "codec") -> Codec:
+def checked(codec: Codec, argument: str = "codec", *, reserved: Mapping[int, str] = RESERVED) -> Codec:
     """Return a codec whose results are checked. `StandardCodec` needs no check.
 
     Args:
         codec: Object with `encode` and `decode`.
         argument: Name of the argument, for the error.
+        reserved: Flags that the codec must not return, with what the client uses them for.
 
     Raises:
         InvalidArgument: The codec lacks a method, a method is async, or the codec is a class.
@@ -34,14 +36,15 @@ def checked(codec: Codec, argument: str = "codec") -> Codec:
             raise InvalidArgument(argument, f"an object with encode() and decode() is required: {codec!r} has no {name}()")
         if inspect.iscoroutinefunction(method):
             raise InvalidArgument(argument, f"{name}() of {codec!r} must not be async")
-    return codec if type(codec) is StandardCodec else CheckedCodec(codec)
+    return codec if type(codec) is StandardCodec else CheckedCodec(codec, reserved)
 
 
 class CheckedCodec:
     """Codec whose results are checked."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, reserved: Mapping[int, str] = RESERVED) -> None:
         self.codec = codec
+        self._reserved = reserved
         self._name = type(codec).__qualname__
 
     def encode(self, value: Any) -> tuple[bytes, int]:
@@ -66,8 +69,10 @@ class CheckedCodec:
             data = bytes(data)  # a copy, which the codec cannot change before all zones have it
         if not isinstance(flags, int) or isinstance(flags, bool) or not 0 <= flags <= _MAX_FLAGS:
             raise EncodeError(f"{self._of(value)} must return flags from 0 to 2**32 - 1, not {flags!r}")
-        if flags in _NAMES:
-            raise EncodeError(f"{self._of(value)} returned flags {int(flags)}, which are reserved for {_NAMES[flags]}")
+        if flags in self._reserved:
+            raise EncodeError(
+                f"{self._of(value)} returned flags {int(flags)}, which are reserved for {self._reserved[flags]}"
+            )
         return data, int(flags)
 
     def decode(self, data: bytes, flags: int) -> Any:

@@ -130,6 +130,19 @@ def longest_with_room(chunk_bytes: int) -> int:
     return chunk_bytes - _ITEM_OVERHEAD - _SUFFIX_UNITS - 1
 
 
+def largest_value(key: bytes, chunk_bytes: int) -> int:
+    """Return the length of the longest value that `split` takes under this key.
+
+    Args:
+        key: Key of the value, as servers get it.
+        chunk_bytes: See `split`.
+
+    Raises:
+        InvalidKey: The key is not UTF-8.
+    """
+    return min(MAX_VALUE_BYTES, (MAX_RECORDS - 1) * _room(key, chunk_bytes))
+
+
 def split(
     key: bytes, data: bytes, flags: int, chunk_bytes: int = DEFAULT_CHUNK_BYTES
 ) -> tuple[ChunkHeader, list[tuple[bytes, bytes]]]:

@@ -90,6 +90,11 @@ class GroupRules:
             return data, flags
         return wrap(JavaEnvelope(canonical.decode(), data, flags, exptime, now_ms)), FLAG_JAVA
 
+    def envelope_bytes(self, canonical: bytes) -> int:
+        """Return the bytes that the form of the group adds to an encoded value of this key."""
+        wire = self.wire_key(canonical)
+        return len(wrap(JavaEnvelope(canonical.decode(), b"", 0, 0, 0))) if wire.is_hashed else 0
+
     @staticmethod
     def loaded(canonical: bytes, wire: WireKey, hit: Hit) -> Hit | None:
         """Return the item of a canonical key that the servers hold, or None if it is the item of another key.

@@ -7,7 +7,7 @@ Here the header is stored last, so that a reader that comes too early misses wit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,12 +22,12 @@ from evcache.zones.protocol.replies import Hit, Reply
 class ChunkedItems:
     """Items of one group, whole or in chunks. Keys are those that servers get."""
 
-    def __init__(self, requests: GroupRequests, chunk_bytes: int, name: str) -> None:
+    def __init__(self, requests: GroupRequests, chunk_bytes: Callable[[], int], name: str) -> None:
         """Bind the parts of a group.
 
         Args:
             requests: Requests to the nodes of the group.
-            chunk_bytes: Size of a chunk. Longer values are stored in chunks.
+            chunk_bytes: Returns the size of a chunk. Longer values are stored in chunks.
             name: Name of the group, for errors.
         """
         self._requests = requests
@@ -56,13 +56,14 @@ class ChunkedItems:
 
     async def store(self, key: bytes, data: bytes, flags: int, exptime: int, deadline: float) -> Reply:
         """Store an item, whole or in chunks, and remove the other form. Return the reply to its last record."""
+        chunk_bytes = self._chunk_bytes()
         async with self._alone(key, deadline):
-            if len(data) <= self._chunk_bytes:
+            if len(data) <= chunk_bytes:
                 reply = await self._requests.store(key, data, flags, exptime, deadline)
                 if reply.status == b"HD":
                     await self._delete_records(key, deadline)
                 return reply
-            header, records = split(key, data, flags, self._chunk_bytes)
+            header, records = split(key, data, flags, chunk_bytes)
             replies = await _all(
                 *(self._requests.store(name, part, FLAG_BYTES, exptime, deadline) for name, part in records)
             )

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TypeVar, cast
 
 from evcache._helpers.background import BackgroundTasks
-from evcache.interop.forms.chunks import MAX_VALUE_BYTES
 from evcache.interop.forms.group_rules import GroupRules
-from evcache.interop.forms.java_envelope import JavaEnvelope, wrap
+from evcache.interop.group.limits import GroupCapabilities, least_of
 from evcache.interop.group.transport import GroupTransport
 from evcache.interop.settings import Interop
 from evcache.zones.errors import NodeError, NodeUnavailable
@@ -22,9 +20,6 @@ from evcache.zones.routing.ketama import Ring
 from evcache.zones.topology.model import Zone
 from evcache.zones.transport.base import Transport, TransportName
 from evcache.zones.zone_pool import ZonePool
-
-# An envelope has these bytes and the canonical key. The hash is at most 43 characters, the base64 form of sha256.
-_ENVELOPE_BYTES = len(wrap(JavaEnvelope("", b"", 0, 0, 0))) + 43
 
 T = TypeVar("T")
 
@@ -90,29 +85,30 @@ class GroupNode:
         self.label = name
         self._nodes = nodes
         self._transport = cast("Transport", transport)
-        self._is_chunked = rules.chunk_bytes is not None
+        self._rules = rules
         self.connections = SimpleNamespace(sole=None, ready=())
         """No connection serves an ordinary call alone."""
 
     @property
     def capabilities(self) -> Capabilities | None:
         """Features that all known servers have, without versions. None before the first handshake."""
-        known = [node.capabilities for node in self._nodes if node.capabilities is not None]
-        if not known:
+        least = least_of(self._nodes)
+        if least is None:
             return None
-        least = min(known, key=lambda one: one.item_bytes)
-        item_bytes = MAX_VALUE_BYTES if self._is_chunked else least.item_bytes
-        return replace(
-            least,
+        return GroupCapabilities(
+            least.server,
             explicit_cas=False,
-            cas=all(one.cas for one in known),
-            item_bytes=item_bytes - _ENVELOPE_BYTES,
+            cas=all(node.capabilities.cas for node in self._nodes if node.capabilities is not None),
+            item_bytes=least.item_bytes,
+            transport=least.transport,
+            rules=self._rules,
         )
 
     @property
     def transport(self) -> TransportName | None:
         """Transport of the servers. None before the first handshake."""
-        return None if self.capabilities is None else self.capabilities.transport
+        least = least_of(self._nodes)
+        return None if least is None else least.transport
 
     @property
     def state(self) -> State:
@@ -142,7 +138,8 @@ class GroupNode:
 
     def connection(self) -> Transport | None:
         """Return the transport of the group. None before the first handshake, and while all nodes are down."""
-        return None if self.capabilities is None or self.is_down else self._transport
+        is_known = any(node.capabilities is not None for node in self._nodes)
+        return self._transport if is_known and not self.is_down else None
 
     async def connected(self, deadline: float) -> Transport:
         """Return the transport of the group. See `connected_by`."""

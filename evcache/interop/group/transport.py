@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from evcache._helpers.background import BackgroundTasks
 from evcache.interop.forms.group_rules import GroupRules, WireKey
 from evcache.interop.group.chunked_items import ChunkedItems
+from evcache.interop.group.limits import chunk_bytes_of
 from evcache.interop.group.requests import GroupRequests, Loaded
 from evcache.values.flags import FLAG_INT
 from evcache.zones.errors import CacheError, NodeError, NodeTimeout, QueueFull, Unsupported
@@ -23,6 +25,11 @@ from evcache.zones.protocol.operations import EncodedStore, StoreMode
 from evcache.zones.protocol.replies import AnyReply, Reply
 from evcache.zones.transport.in_flight import Waiter
 from evcache.zones.zone_pool import ZonePool
+
+# Calls of one group that run at once, for each of its nodes: as many requests as one connection accepts
+# (`ConnectionLimits`). Each call has a task, so the usual limit of background tasks would refuse calls that need none
+# without interop mode.
+MAX_CALLS_PER_NODE = 16_384
 
 _MISS = Reply(b"EN", [], None)
 
@@ -46,9 +53,13 @@ class GroupTransport:
         self._rules = rules
         self._background = background
         self._unix_time = unix_time
+        self._running = 0
+        self._most_running = MAX_CALLS_PER_NODE * len(nodes.nodes)
         self._requests = GroupRequests(nodes)
-        chunk_bytes = rules.chunk_bytes
-        self._chunked = None if chunk_bytes is None else ChunkedItems(self._requests, chunk_bytes, name)
+        self._chunked = None
+        if rules.chunk_bytes is not None:
+            of_nodes = partial(chunk_bytes_of, rules.chunk_bytes, nodes.nodes)
+            self._chunked = ChunkedItems(self._requests, of_nodes, name)
 
     # Reads. The fields that a caller asks for are all there, because an envelope has to be read whole.
 
@@ -200,12 +211,17 @@ class GroupTransport:
 
     def _start(self, waiter: Waiter, work: Coroutine[Any, Any, Any]) -> None:
         delivery = _Delivery(waiter, self.name)
-        task = self._background.spawn(delivery.run(work))
+        if self._running >= self._most_running:
+            work.close()
+            raise QueueFull(f"{self._running} calls are running already", self.name)
+        task = self._background.spawn(delivery.run(work), limited=False)
         if task is None:
             work.close()
-            raise QueueFull("too much background work, or the client is closing", self.name)
+            raise QueueFull("the client is closing", self.name)
+        self._running += 1
 
         def end(_: asyncio.Task[None]) -> None:
+            self._running -= 1
             work.close()  # a task that is cancelled before its first step has not begun to await it
             delivery.give_up()
 

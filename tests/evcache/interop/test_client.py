@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from evcache import CacheUnavailable, NearCache, Outcome, Unsupported
+from evcache import CacheUnavailable, EncodeError, NearCache, Outcome, Unsupported
 from evcache.interop import GroupInterop, Interop, KeyHash
 from evcache.interop.forms.chunks import ChunkHeader
 from evcache.interop.forms.java_envelope import JavaEnvelope, unwrap, wrap
-from evcache.values.flags import FLAG_BYTES, FLAG_JAVA, FLAG_STR
+from evcache.values.flags import FLAG_BYTES, FLAG_INT, FLAG_JAVA, FLAG_STR
 from tests.support.memory_zones import QUICK, full, on_zones, pass_time
 
 LONG = "v" * 3_000
@@ -326,3 +326,24 @@ async def test_a_write_that_is_cancelled_leaves_no_mixture(zones, interop):
         value = await cache.get("k", **ALL)
         assert len(value) == 3_000
         assert len(set(value)) == 1
+
+
+class FlaggedCodec:
+    """Codec of a user, whose values are pairs of bytes and flags."""
+
+    def encode(self, value):
+        return value
+
+    def decode(self, data, flags):
+        return data, flags
+
+
+@in_each_form
+@on_shards
+async def test_values_of_another_codec_keep_their_flags_and_never_take_those_of_counters(zones, interop):
+    cache = await zones.ready(interop=interop, codec=FlaggedCodec())
+    for value in [(b"12", FLAG_STR), (b"x", FLAG_JAVA), (b"x" * 3_000, 2**32 - 1), (b"", 9 << 8)]:
+        assert await cache.set("k", value, **ALL)
+        assert await cache.get("k", **ALL) == value
+    with pytest.raises(EncodeError, match="reserved for counters"):
+        await cache.set("k", (b"12", FLAG_INT), **ALL)
