@@ -104,7 +104,7 @@ class GroupRules:
         if not wire.is_hashed:
             return hit
         if hit.flags == FLAG_STR and hit.value.rstrip(b" ").isdigit():
-            return hit._replace(flags=FLAG_INT)  # a counter, which has no envelope
+            return hit  # a counter, which has no envelope
         try:
             if hit.flags == FLAG_JAVA:
                 envelope = unwrap(hit.value)

@@ -149,6 +149,7 @@ async def test_counters_are_text_under_every_form_of_key(zones, interop):
     assert await cache.incr("n", 5, initial=9, **ALL) == 9
     assert await cache.incr("n", 5, **ALL) == 14
     assert await cache.decr("n", 6, **ALL) == 8
+    assert (await cache.get("n")).rstrip() == "8"
     held = {zone: {(item.value.rstrip(b" "), item.flags) for item in items(zones, zone).values()} for zone in "abc"}
     assert held == dict.fromkeys("abc", {(b"8", FLAG_STR)})
 

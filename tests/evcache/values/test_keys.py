@@ -76,26 +76,6 @@ def test_what_is_no_key_is_refused(key):
     assert caught.value.argument == "key"
 
 
-@pytest.mark.parametrize("key", ["x" * 248, "café", b"\xff", b"x" * 248])
-def test_without_hashing_such_keys_are_refused(key):
-    """Where other kinds of clients read, a key that they could not find is refused."""
-    with pytest.raises(InvalidKey, match="hashing keys is off") as caught:
-        Keys("ns", may_hash=False).qualify(key)
-    assert caught.value.argument == "key"
-
-
-def test_without_hashing_a_key_that_looks_like_a_hash_is_refused_for_what_it_is():
-    """It is short and plain, so the error must not say that it is too long."""
-    with pytest.raises(InvalidKey) as caught:
-        Keys("ns", may_hash=False).qualify("#sha256-x")
-    assert "over" not in caught.value.problem
-
-
-def test_without_hashing_plain_keys_work():
-    """`may_hash` changes nothing for keys that need no hash."""
-    assert Keys("ns", may_hash=False).qualify("x" * 247) == b"ns:" + b"x" * 247
-
-
 @pytest.mark.parametrize("namespace", ["", "a:b", "a b", "é", "a\n", "a\0", "x" * (MAX_NAMESPACE_BYTES + 1), None, b"ns", 5])
 def test_namespaces_that_could_mix_keys_are_refused(namespace):
     """A colon, a space, other letters, or one that leaves no room for a hash: the error names `namespace`."""
