@@ -38,6 +38,7 @@ from evcache.errors import (
     ValueTooLarge,
 )
 from evcache.hooks import HintEnd, Hooks
+from evcache.interop.settings import Interop
 from evcache.invalidation.bus import BusStats
 from evcache.load_policy import Loaded, LoadPolicy
 from evcache.near_cache.settings import NearCache, NearStats
@@ -106,6 +107,7 @@ __all__ = [
     "HintEnd",
     "Hints",
     "Hooks",
+    "Interop",
     "InvalidArgument",
     "InvalidKey",
     "InvalidTopology",

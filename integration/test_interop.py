@@ -11,7 +11,7 @@ from evcache.zones.routing.ketama import Ring, ring_position
 from integration.interop_matrix import BOTH, FORMS, ROWS, is_read, is_same, table, to_python, verdict
 from integration.jvm import JavaValue, JvmClient
 from integration.patience import PATIENT_NODES
-from integration.raw import item
+from integration.raw import ask, item
 
 PAGE = Path(__file__).parents[1] / "docs" / "interop.md"
 RACES = 600
@@ -433,7 +433,18 @@ def test_no_racing_add_is_won_by_both(pair, interop):
     assert all(value == ("python" if ours else "java") for ours, _, value in outcomes.values())
 
 
-def test_adds_that_begin_with_different_groups_are_won_by_both(pair):
-    """The order of later releases, against one of release 5.9: what the setting is there for."""
-    outcomes = asyncio.run(race(pair("prefix"), Interop(release="5.26"), "two-orders"))
-    assert any(ours and theirs for ours, theirs, _ in outcomes.values())
+def test_an_add_in_another_order_wins_beside_the_one_that_the_jvm_client_has_begun(pair, addressed_zones):
+    """The JVM client has added the key to its first group, and not yet to the second. That is what the setting is there for."""
+    both = pair("prefix")
+    for number, address in enumerate(addressed_zones.zones["g0"]):
+        for name in ("same", "other"):
+            request = f"ms {both.namespace}:{name} 4 F0\r\njava\r\n"
+            assert ask(address, request.encode(), b"\r\n") == b"HD\r\n", number
+
+    async def main():
+        async with both.python() as cache:
+            assert not await cache.add("same", "python")
+        async with both.python(interop=Interop(release="5.26")) as cache:
+            assert await cache.add("other", "python")
+
+    asyncio.run(main())

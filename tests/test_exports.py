@@ -19,7 +19,7 @@ NAMES = {
         Batch BufferFull BusStats CacheError CacheUnavailable Cached CachedDecorator CheckResult CircuitLimits Codec
         CodecError ConfigEndpoint ConnectionLimits ConnectionLost Consistency ConsistencyError DecodeError Dialer
         Discovery DiscoveryError DnsLookup EVCache EncodeError Endpoint EnvironmentDiscovery Failover FailoverDenied
-        FileDiscovery Gutter Hedging HintEnd Hints Hooks InvalidArgument InvalidKey InvalidTopology
+        FileDiscovery Gutter Hedging HintEnd Hints Hooks Interop InvalidArgument InvalidKey InvalidTopology
         InvalidationChannel Item KubernetesDiscovery LoadAborted LoadPolicy LoadStats LoadTimeout Loaded
         LocalChannel LocalZone LookupDiscovery LookupZone Migration MigrationStep Mode NearCache NearStats NodeCheck
         NodeError NodeSettings NodeSilent NodeTimeout NodeUnavailable Outcome PoolLimits ProtocolError QueueFull

@@ -6,7 +6,6 @@ name, too.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ from evcache.zones._tasks import closing
 from evcache.zones.discovery.base import Discovery, SourceStatus, StaticDiscovery
 from evcache.zones.errors import InvalidTopology
 from evcache.zones.topology.model import Endpoint, Topology, Zone
-from evcache.zones.topology.parsing import jvm_label
+from evcache.zones.topology.parsing import is_ip_address, jvm_label
 
 
 def with_jvm_labels(topology: Topology) -> Topology:
@@ -43,7 +42,7 @@ def _labelled(zone: Zone) -> Zone:
 def _labelled_node(zone: Zone, node: Endpoint) -> Endpoint:
     if node.path or node.label != node.address:
         return node
-    if _is_address(node.host):
+    if is_ip_address(node.host):
         return replace(node, label=jvm_label(node.host, node.host))
     if len(zone.nodes) == 1:
         return node  # all keys are on this node, whatever its label
@@ -52,14 +51,6 @@ def _labelled_node(zone: Zone, node: Endpoint) -> Endpoint:
         f"zone {zone.name!r}: JVM clients place keys by the name and the address of a node: write {node.host}/ADDRESS:"
         f"{node.port}, or label@{node.address}",
     )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 class JvmLabelledDiscovery:

@@ -57,16 +57,13 @@ def run(coroutine):
     Fails if it leaves a task, or an exception that no code retrieved.
     """
     gc.freeze()  # so that the collection below is about this run only, and quick
-    try:
-        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-            loop = runner.get_loop()
-            result = runner.run(_and_nothing_left(coroutine))
-            gc.collect()  # futures complain when they are collected
-            if loop.problems:
-                raise AssertionError(f"left behind: {loop.problems}") from loop.problems[0].get("exception")
-        return result
-    finally:
-        gc.unfreeze()
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        loop = runner.get_loop()
+        result = runner.run(_and_nothing_left(coroutine))
+        gc.collect()  # futures complain when they are collected
+        if loop.problems:
+            raise AssertionError(f"left behind: {loop.problems}") from loop.problems[0].get("exception")
+    return result
 
 
 def in_virtual_time(scenario):

@@ -5,6 +5,7 @@ The functions check the syntax. `evcache.zones.topology.model` checks the meanin
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ def parse_address(text: str) -> Address:
         host, colon, port = rest.partition(":")
         port = port if colon else str(DEFAULT_PORT)
         name, slash, address = host.partition("/")
-        if slash and name and address:
+        if slash and name and is_ip_address(address):
             host = address
             label = jvm_label(name, address) if label is None else label
     if not host or any(character.isspace() or character in ",;=/" for character in host):
@@ -85,6 +86,15 @@ def parse_address(text: str) -> Address:
     if not (port.isascii() and port.isdigit() and len(port) <= len(str(MAX_PORT)) and 0 < int(port) <= MAX_PORT):
         raise InvalidTopology("zones", f"node {text!r}: a port is a number from 1 to {MAX_PORT}")
     return Address(host, int(port), "", label)
+
+
+def is_ip_address(text: str) -> bool:
+    """Return True if a text is an IPv4 or IPv6 address, and no name."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def jvm_label(name: str, address: str) -> str:
