@@ -1,6 +1,7 @@
 """Operations of a client in interop mode, whatever the form in which the zones hold keys and values."""
 
 import asyncio
+import struct
 
 import pytest
 
@@ -8,7 +9,7 @@ from evcache import CacheUnavailable, EncodeError, NearCache, Outcome, Unsupport
 from evcache.interop import GroupInterop, Interop, KeyHash
 from evcache.interop.forms.chunks import ChunkHeader
 from evcache.interop.forms.java_envelope import JavaEnvelope, unwrap, wrap
-from evcache.values.flags import FLAG_BYTES, FLAG_INT, FLAG_JAVA, FLAG_STR
+from evcache.values.flags import FLAG_BYTES, FLAG_COMPACT_ENVELOPE, FLAG_INT, FLAG_JAVA, FLAG_STR
 from tests.support.memory_zones import QUICK, full, on_zones, pass_time
 
 LONG = "v" * 3_000
@@ -239,6 +240,19 @@ async def test_a_value_that_is_not_of_the_key_is_a_miss(zones, data, flags):
     assert await cache.get_many(["k"]) == {}
     assert await cache.set("k", "own", **ALL)
     assert await cache.get("k", **ALL) == "own"
+
+
+@pytest.mark.parametrize(("key", "found"), [("k", "hi"), ("other", None)])
+@on_shards
+async def test_a_compact_envelope_is_read_if_it_has_the_key(zones, key, found):
+    """A development branch of the JVM client writes them."""
+    own = full(key)
+    numbers = struct.pack(">Iqq", FLAG_STR, 900, 1_700_000_000_123)
+    data = b"\1" + struct.pack(">i", len(own)) + own + struct.pack(">i", 2) + b"hi" + numbers
+    cache = await zones.ready(interop=Interop(hash_keys="all"))
+    for zone in "abc":
+        put(zones, zone, KeyHash().hashed(full("k")), data, FLAG_COMPACT_ENVELOPE)
+    assert await cache.get("k", **ALL) == found
 
 
 @on_shards
