@@ -32,15 +32,18 @@ MAX_CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class GroupInterop:
-    """Settings of one server group, which this client calls a zone. They replace those of the app."""
+    """Settings of one server group, which this client calls a zone. They replace those of the app.
+
+    With release 5.9, `hash_keys` and `key_hash` have no effect on keys that the app hashes, nor in a group with chunks.
+    """
 
     hash_keys: bool | None = None
-    """The property `<group>.hash.key`. None leaves the decision to the app. Release 5.9 ignores it for keys that the app
-    hashes."""
+    """The property `<group>.hash.key`. If None, the settings of the app decide."""
     key_hash: KeyHash | None = None
-    """The property `<group>.hash.algo` with its cuts. None is the hash of the app, and md5 with release 5.9."""
+    """The property `<group>.hash.algo` with its cuts. If None, the hash of the app applies, and with release 5.9 md5."""
     chunk_bytes: int | Literal["app"] | None = "app"
-    """The properties `<group>.chunk.data` and `<group>.chunk.size`. None stores no chunks. "app" is the value of the app."""
+    """The properties `<group>.chunk.data` and `<group>.chunk.size`. If None, the group has no chunks. "app" is the value of
+    the app."""
 
     def __post_init__(self) -> None:
         if self.hash_keys is not None:
@@ -54,7 +57,8 @@ class GroupInterop:
 class Interop:
     """Settings of the JVM clients that use the same namespace. Defaults are those of EVCache, unless they say otherwise.
 
-    The properties in the descriptions are those of the JVM client. All clients of an app need equal settings.
+    The properties in the descriptions are those of the JVM client. All clients of an app need equal settings. No server can
+    check them: a client with other settings misses the items, and no call raises an error.
     """
 
     app: str | None = None
@@ -72,21 +76,24 @@ class Interop:
     """The property `<app>.max.key.length`: longest key, with its prefix, in UTF-16 units. None is 250 with release 5.9,
     which has no such property, and 200 with later ones."""
     groups: Mapping[str, GroupInterop] = field(default_factory=dict)
-    """Settings of server groups that differ from those of the app, by the name of the zone."""
+    """Settings of server groups that differ from those of the app, by the name of the zone. A name that no
+    zone has is no error, because zones may come later."""
     chunk_bytes: int | None = None
     """The properties `<app>.chunk.data` and `<app>.chunk.size`: values that are longer, when encoded, are stored in chunks
     of this size. EVCache's size is 1180. If None, there are no chunks."""
     integer_width: IntegerWidth = "auto"
-    """Width of an int. "auto" is an Integer if the value fits, or else a Long, as the classes in `evcache.interop` name
-    them. A JVM reader that expects a Long fails on an Integer."""
+    """Java type of an int. 32 is an Integer and 64 a Long. "auto" is an Integer if the value fits, and else a Long. A JVM
+    reader that expects a Long fails on an Integer. A `codec` of the client replaces this setting, `compress` and
+    `java_objects`."""
     compress: bool = False
     """True to compress values of more than 120 bytes with gzip, as the JVM client does. Compression runs on the event
     loop."""
     java_objects: JavaObjects = "error"
     """Result of reading a Java-serialised object: "error" raises `DecodeError`, and "raw" returns a `JavaObject`."""
     deciding_groups: Literal["release"] | Sequence[str] = "release"
-    """Zones in the order in which they decide about `add`. "release" is the order of the JVM client: by name, and with later
-    releases by name from the last. Clients that ask the zones in different orders can all win one `add`."""
+    """Zones in the order in which they decide about `add`. "release" is the order of the JVM client: ascending by
+    name with release 5.9, and descending with later ones. So zones need the names of the server groups. If clients have
+    different orders, several can win one `add`. Zones that a list does not name follow by name."""
 
     def __post_init__(self) -> None:
         """Check the settings. Raises `InvalidArgument`, which names the setting."""
