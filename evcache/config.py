@@ -174,7 +174,11 @@ class ClientConfig:
         self._set("keys", Keys(self.namespace) if jvm is None else InteropKeys(self.namespace, jvm))
         self._set("own_zone", local_zone_from(self.local_zone))
         discovery = discovery_from(self.zones, self.own_zone)
-        self._set("discovery", discovery if jvm is None else jvm_labelled(discovery))
+        if jvm is not None:
+            discovery = jvm_labelled(discovery)
+            if isinstance(discovery, StaticDiscovery):  # another source may name the zones later
+                jvm.check_names({zone.name for zone in discovery.topology.zones})
+        self._set("discovery", discovery)
         self._set(
             "defaults",
             Defaults(

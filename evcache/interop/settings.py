@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -144,6 +144,32 @@ class Interop:
         groups = self.groups.values()
         is_hashed = self.hash_keys != "never" or any(group.hash_keys for group in groups)
         return is_hashed or self.chunk_bytes is not None or any(isinstance(group.chunk_bytes, int) for group in groups)
+
+    @property
+    def loses_counters(self) -> bool:
+        """True if JVM clients store the counters of a zone under other keys than its values.
+
+        Release 5.9 applies the hash of a group to no counter, and then reads none of the counters of that group.
+        """
+        by_group = any(group.hash_keys for group in self.groups.values())
+        return self.release == "5.9" and self.hash_keys != "all" and by_group
+
+    def check_names(self, zones: Collection[str]) -> None:
+        """Check that the settings name no zones but these.
+
+        Args:
+            zones: Names of all zones.
+
+        Raises:
+            InvalidArgument: A setting names another zone.
+        """
+        order = () if self.deciding_groups == "release" else self.deciding_groups
+        for argument, names in (("groups", self.groups), ("deciding_groups", order)):
+            unknown = sorted(set(names) - set(zones))
+            if unknown:
+                raise InvalidArgument(
+                    argument, f"no zone is named {', '.join(map(repr, unknown))}: the zones are {', '.join(sorted(zones))}"
+                )
 
     def nodes_from_environment(self, environment: Mapping[str, str] | None = None) -> EnvironmentDiscovery:
         """Return the source of zones that reads the node list of the JVM client, such as `EVCACHE_USER-NODES`.

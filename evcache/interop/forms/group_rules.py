@@ -60,18 +60,6 @@ class GroupRules:
             return of_app
         return (group.key_hash or interop.key_hash) if group.hash_keys else None
 
-    def loses_counters(self, canonical: bytes) -> bool:
-        """Return True if the JVM client stores a counter under another key than a value.
-
-        Release 5.9 applies the hash of a group to no counter, and then reads none of its counters.
-        """
-        return (
-            self._interop.release == "5.9"
-            and self._interop.hash_keys != "all"
-            and self.wire_key(canonical).is_hashed
-            and bool(self._group.hash_keys)
-        )
-
     @staticmethod
     def stored(canonical: bytes, wire: WireKey, data: bytes, flags: int, exptime: int, now_ms: int) -> tuple[bytes, int]:
         """Return the bytes and flags that the servers get for an encoded value.

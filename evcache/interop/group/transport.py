@@ -130,14 +130,12 @@ class GroupTransport:
         compare: int | None = None,
         cas: int | None = None,
     ) -> None:
-        """Do what `Transport.store` describes. JVM clients refuse the same modes, or lose their data."""
+        """Do what `Transport.store` describes. JVM clients refuse nearly the same, or lose the data."""
         if cas is not None:
             self._refuse("versions")
         wire = self._rules.wire_key(key)
         if mode in ("append", "prepend") and (wire.is_hashed or self._chunked is not None):
             self._refuse(f"{mode} (the group hashes the key, or stores chunks)")
-        if flags == FLAG_INT:
-            self._check_counter(key)
         now_ms = int(self._unix_time() * 1000)
         stored, stored_flags = self._rules.stored(key, wire, data, flags, exptime, now_ms)
         if self._chunked is None or flags == FLAG_INT:
@@ -193,7 +191,6 @@ class GroupTransport:
         """Do what `Transport.count` describes. A counter has no envelope and no chunks."""
         if compare is not None or cas is not None:
             self._refuse("versions")
-        self._check_counter(key)
         wire = self._rules.wire_key(key)
         self._start(waiter, self._requests.count(wire.key, delta, deadline, decrement=decrement))
 
@@ -201,10 +198,6 @@ class GroupTransport:
         """Refuse a lease. JVM clients would read its stub as an empty string."""
         del key, seconds, waiter, deadline, cas
         self._refuse("leases")
-
-    def _check_counter(self, key: bytes) -> None:
-        if self._rules.loses_counters(key):
-            self._refuse("incr and decr (the group hashes values, and release 5.9 hashes no counters by group)")
 
     def _refuse(self, feature: str) -> NoReturn:
         raise Unsupported(feature, f"zone {self.name} in interop mode")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
+from evcache.interop.settings import Interop
 from evcache.replication.commands import node_requests
 from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.commands.node_requests import Peeked, capabilities_of
@@ -34,7 +35,7 @@ class CompareAndSet:
     """Compare-and-set stores of one client, and the copies of their results for the other zones."""
 
     def __init__(
-        self, hlc: HybridLogicalClock, unix_time: Callable[[], float], *, versions: bool, translates: bool = False
+        self, hlc: HybridLogicalClock, unix_time: Callable[[], float], *, versions: bool, jvm: Interop | None = None
     ) -> None:
         """Bind the parts of one client.
 
@@ -42,16 +43,18 @@ class CompareAndSet:
             hlc: Clock that makes versions.
             unix_time: Returns seconds since 1970.
             versions: True if this client's writes have versions.
-            translates: True if the zones store values in another form than this client's (see `Interop.translates`).
+            jvm: Settings of the JVM clients. None if the client is not in interop mode.
         """
         self.hlc = hlc
         self.unix_time = unix_time
         self.versions = versions
         # Other kinds of clients store counters as text. A zone that puts values into envelopes must know them as counters.
-        self.counter_flag = FLAG_INT if versions or translates else FLAG_STR
+        self.counter_flag = FLAG_INT if jvm is None or jvm.translates else FLAG_STR
         """Flags of a new counter."""
         self.counter_flags = frozenset({FLAG_INT} if versions else {FLAG_INT, FLAG_STR})
         """Flags of the items that are counters."""
+        self.loses_counters = jvm is not None and jvm.loses_counters
+        """True if JVM clients could not find the counters of this client."""
 
     def is_versioned(self, node: Node) -> bool:
         """Return True if this client's writes to a node have versions."""

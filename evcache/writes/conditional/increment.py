@@ -27,7 +27,7 @@ from evcache.results import Outcome
 from evcache.values.flags import FLAG_INT
 from evcache.writes.conditional.compare_and_set import CompareAndSet, Decision
 from evcache.writes.draft import Draft
-from evcache.zones.errors import ServerError
+from evcache.zones.errors import ServerError, Unsupported
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.replies import MAX_DIGITS, Reply, decimal, token, unexpected
 from evcache.zones.validation import number
@@ -73,8 +73,12 @@ class Increment:
 
         Raises:
             ServerError: The value is not a counter.
+            Unsupported: JVM clients could not find the counter.
         """
         del zone
+        if stores.loses_counters:
+            feature = "incr and decr (a group hashes keys by itself, and release 5.9 hashes no counters by group)"
+            raise Unsupported(feature, "interop mode")
         key, delta = self.key, self.delta
         looks = 0
         while True:

@@ -75,6 +75,16 @@ def test_the_argument_of_the_client_is_checked(interop):
 
 
 @pytest.mark.parametrize(
+    ("argument", "interop"),
+    [("groups", Interop(groups={"g2": GroupInterop()})), ("deciding_groups", Interop(deciding_groups=["g0", "g2"]))],
+)
+def test_a_name_that_no_zone_has_is_refused(argument, interop):
+    with pytest.raises(InvalidArgument, match="'g2': the zones are g0, g1") as raised:
+        EVCache("p", {"g0": ["10.0.0.1"], "g1": ["10.0.0.2"]}, interop=interop)
+    assert raised.value.argument == argument
+
+
+@pytest.mark.parametrize(
     ("interop", "order"),
     [
         (Interop(), ["a", "b", "c"]),
