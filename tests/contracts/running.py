@@ -68,6 +68,9 @@ class Case:
     until: tuple[int, int, int] = NEVER  # inclusive
     server: str = "plain"  # "no-cas": started with -C; "auth": with -Y, user `alice` and password `s3cret`;
     # "proxy": memcached's proxy with two backends, of which the one of keys under "dead/" is dead
+    at_once: bool = (
+        False  # a step must arrive in one piece: between its commands, the server's own threads change the result
+    )
 
     def applies_to(self, version: str) -> bool:
         number = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
