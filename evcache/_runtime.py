@@ -160,7 +160,7 @@ class Runtime:
 
         # Writes.
         self.coordinator = Coordinator(
-            CompareAndSet(hlc, unix_time, versions=versions, jvm=jvm),
+            CompareAndSet(hlc, unix_time, jvm=jvm),
             self.repair,
             seen_versions,
             order=None if jvm is None else jvm.deciding_order,

@@ -59,8 +59,8 @@ class InteropCodec(StandardCodec):
 
         Args:
             integer_width: Java's type of an `int`. 32 stores an `Integer` and 64 a `Long`, and refuse an int that does not
-                fit. `auto` stores an `Integer` if it fits, else a `Long`, and an int above 64 bits as MessagePack. A Java
-                program that expects a `Long` fails on an `Integer`.
+                fit. `auto` stores an `Integer` if it fits, else a `Long`. From 2^63 to 2^64-1 it stores MessagePack, which
+                Java reads as absent. A Java program that expects a `Long` fails on an `Integer`.
             compress_over: Bytes above which a value is compressed with gzip, if that makes it smaller. None disables
                 compression, because it runs on the event loop. The JVM client's default is 120.
             java_objects: Result of reading an object in Java serialization. `error` raises `DecodeError`. `raw` returns a

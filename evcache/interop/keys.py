@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from evcache.interop.forms.chunks import fits, longest_with_room
 from evcache.interop.forms.group_rules import GroupRules, utf16_length
-from evcache.interop.settings import MAX_WIRE_KEY_BYTES, Interop, PrefixRule
-from evcache.values.keys import UNSAFE, Keys
+from evcache.interop.settings import Interop, PrefixRule
+from evcache.values.keys import MAX_KEY_BYTES, Keys, checked_key
 from evcache.zones.errors import InvalidKey
 
 # `Character.isWhitespace`, above the control characters and the space. EVCache refuses these.
@@ -41,17 +41,15 @@ class InteropKeys(Keys):
     def _longest_plain(self) -> int:
         """Return the bytes up to which a key of plain ASCII needs no further check."""
         chunks = [rules.chunk_bytes for rules in self._rules if rules.chunk_bytes is not None]
-        room = [min(MAX_WIRE_KEY_BYTES - CHUNK_SUFFIX_BYTES, longest_with_room(size)) for size in chunks]
+        room = [min(MAX_KEY_BYTES - CHUNK_SUFFIX_BYTES, longest_with_room(size)) for size in chunks]
         return min([self._interop.longest_key, *room])
 
     def _qualify_unusual(self, key: str | bytes) -> bytes:
-        text = _text(key)
-        raw = text.encode()
-        if not raw:
-            raise InvalidKey("key", "it is empty")
-        unsafe = UNSAFE.search(raw)
-        if unsafe is not None:
-            raise InvalidKey("key", f"{key!r} has a space or control character (byte {unsafe[0][0]:#04x})")
+        raw = checked_key(key)
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            raise InvalidKey("key", f"{key!r} is no UTF-8, and keys of JVM clients are text") from None
         space = next((character for character in text if character in _JAVA_SPACES), None)
         if space is not None:
             raise InvalidKey("key", f"{key!r} has the character U+{ord(space):04X}, which JVM clients take for a space")
@@ -63,7 +61,7 @@ class InteropKeys(Keys):
             raise InvalidKey("key", f"it has {len(canonical)} bytes, over {MAX_CANONICAL_BYTES}")
         for rules in self._rules:
             wire = rules.wire_key(canonical).key
-            longest = MAX_WIRE_KEY_BYTES - (0 if rules.chunk_bytes is None else CHUNK_SUFFIX_BYTES)
+            longest = MAX_KEY_BYTES - (0 if rules.chunk_bytes is None else CHUNK_SUFFIX_BYTES)
             if len(wire) > longest:
                 raise InvalidKey("key", f"{key!r} has {len(wire)} bytes, over the {longest} that memcached leaves")
             if rules.chunk_bytes is not None and not fits(wire, rules.chunk_bytes):
@@ -84,18 +82,3 @@ def _prefix(namespace: str, rule: PrefixRule) -> bytes:
             return b""
         case "empty":
             return b":"
-
-
-def _text(key: str | bytes) -> str:
-    if isinstance(key, str):
-        try:
-            key.encode()
-        except UnicodeEncodeError:
-            raise InvalidKey("key", f"{key!r} has a lone surrogate, which has no UTF-8 form") from None
-        return key
-    if not isinstance(key, bytes):
-        raise InvalidKey("key", f"a str or bytes is required, not {type(key).__name__}")
-    try:
-        return key.decode()
-    except UnicodeDecodeError:
-        raise InvalidKey("key", f"{key!r} is no UTF-8, and keys of JVM clients are text") from None

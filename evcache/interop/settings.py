@@ -8,6 +8,7 @@ from typing import Literal
 
 from evcache.interop.codec import IntegerWidth, JavaObjects
 from evcache.interop.forms.key_hash import KeyHash
+from evcache.values.keys import MAX_KEY_BYTES
 from evcache.zones.discovery.environment import EnvironmentDiscovery
 from evcache.zones.errors import InvalidArgument
 from evcache.zones.validation import an_instance, flag, number, one_of, text
@@ -18,9 +19,6 @@ HashedKeys = Literal["never", "long", "all"]
 
 # EVCacheImpl: `max.key.length`. The later release left room for the prefix of a partner app.
 LONGEST_KEYS: Mapping[Release, int] = {"5.9": 250, "5.26": 200}
-
-# memcached's limit. A key of more UTF-16 units than this never fits.
-MAX_WIRE_KEY_BYTES = 250
 
 # EVCacheTranscoder: `default.evcache.compression.threshold`.
 COMPRESSION_THRESHOLD_BYTES = 120
@@ -103,7 +101,7 @@ class Interop:
         one_of(self.hash_keys, HashedKeys, "hash_keys")
         an_instance(self.key_hash, KeyHash, "key_hash", optional=False)
         if self.max_key_length is not None:
-            number(self.max_key_length, "max_key_length", minimum=1, maximum=MAX_WIRE_KEY_BYTES, whole=True)
+            number(self.max_key_length, "max_key_length", minimum=1, maximum=MAX_KEY_BYTES, whole=True)
             if self.release == "5.9":
                 raise InvalidArgument("max_key_length", "release 5.9 ignores it: its longest key has 250 UTF-16 units")
         if not isinstance(self.groups, Mapping) or not all(isinstance(name, str) for name in self.groups):

@@ -63,20 +63,7 @@ class Keys:
         self.qualify, self.qualify_all = selected.SELECTED.qualifier(self._prefix, self._room, "#", self._qualify_unusual)
 
     def _qualify_unusual(self, key: str | bytes) -> bytes:
-        if isinstance(key, str):
-            try:
-                raw = key.encode()
-            except UnicodeEncodeError:
-                raise InvalidKey("key", f"{key!r} has a lone surrogate, which has no UTF-8 form") from None
-        elif isinstance(key, bytes):
-            raw = key
-        else:
-            raise InvalidKey("key", f"a str or bytes is required, not {type(key).__name__}")
-        if not raw:
-            raise InvalidKey("key", "it is empty")
-        unsafe = UNSAFE.search(raw)
-        if unsafe is not None:
-            raise InvalidKey("key", f"{key!r} has a space or control character (byte {unsafe[0][0]:#04x})")
+        raw = checked_key(key)
         if self._reason_to_hash(raw) is None:
             return self._prefix + raw
         digest = base64.urlsafe_b64encode(hashlib.sha256(raw).digest()).rstrip(b"=")
@@ -92,3 +79,29 @@ class Keys:
         if len(raw) > self._room:
             return f"{len(raw)} bytes, over {self._room}"
         return "like the hash of another key" if raw.startswith(_HASH_MARK) else None
+
+
+def checked_key(key: str | bytes) -> bytes:
+    """Return the bytes of a key that a caller gave, without its prefix.
+
+    Args:
+        key: The key.
+
+    Raises:
+        InvalidKey: It is empty, has a space or control character, or is not a str or bytes.
+    """
+    if isinstance(key, str):
+        try:
+            raw = key.encode()
+        except UnicodeEncodeError:
+            raise InvalidKey("key", f"{key!r} has a lone surrogate, which has no UTF-8 form") from None
+    elif isinstance(key, bytes):
+        raw = key
+    else:
+        raise InvalidKey("key", f"a str or bytes is required, not {type(key).__name__}")
+    if not raw:
+        raise InvalidKey("key", "it is empty")
+    unsafe = UNSAFE.search(raw)
+    if unsafe is not None:
+        raise InvalidKey("key", f"{key!r} has a space or control character (byte {unsafe[0][0]:#04x})")
+    return raw

@@ -34,24 +34,22 @@ class Decision(NamedTuple):
 class CompareAndSet:
     """Compare-and-set stores of one client, and the copies of their results for the other zones."""
 
-    def __init__(
-        self, hlc: HybridLogicalClock, unix_time: Callable[[], float], *, versions: bool, jvm: Interop | None = None
-    ) -> None:
+    def __init__(self, hlc: HybridLogicalClock, unix_time: Callable[[], float], *, jvm: Interop | None) -> None:
         """Bind the parts of one client.
 
         Args:
             hlc: Clock that makes versions.
             unix_time: Returns seconds since 1970.
-            versions: True if this client's writes have versions.
             jvm: Settings of the JVM clients. None if the client is not in interop mode.
         """
         self.hlc = hlc
         self.unix_time = unix_time
-        self.versions = versions
+        self.versions = jvm is None
+        """True if this client's writes have versions."""
         # Other kinds of clients store counters as text. A zone that puts values into envelopes must know them as counters.
         self.counter_flag = FLAG_INT if jvm is None or jvm.translates else FLAG_STR
         """Flags of a new counter."""
-        self.counter_flags = frozenset({FLAG_INT} if versions else {FLAG_INT, FLAG_STR})
+        self.counter_flags = frozenset({FLAG_INT} if jvm is None else {FLAG_INT, FLAG_STR})
         """Flags of the items that are counters."""
         self.loses_counters = jvm is not None and jvm.loses_counters
         """True if JVM clients could not find the counters of this client."""
