@@ -256,7 +256,19 @@ class EVCache:
             ConsistencyError: Fewer zones answered than the call required.
             DecodeError: The value cannot be decoded, or does not fit `as_`.
         """
-        call = self._reads.get(key, default, as_, consistency, timeout, errors, fallback_on_miss, near_cache)
+        ordinary = self._reads.ordinary
+        if (
+            ordinary is not None
+            and as_ is None
+            and consistency is None
+            and timeout is None
+            and errors is None
+            and fallback_on_miss is None
+            and near_cache
+        ):
+            call = ordinary.get(key, default)
+        else:
+            call = self._reads.get(key, default, as_, consistency, timeout, errors, fallback_on_miss, near_cache)
         return call if self._instrument is None else self._instrument.call("get", call, key, consistency)
 
     @overload

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import get_running_loop
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import compress
 from typing import Any
 
@@ -19,6 +19,7 @@ from evcache.options import Defaults, Errors, Key, Level, Options, Seconds, chec
 from evcache.reads.bulk import portions
 from evcache.reads.context import PlainValues
 from evcache.reads.decoding import Decoder, Decoding
+from evcache.reads.ordinary_read import UnusualReads, unavailable
 from evcache.reads.results import SPECIAL_FLAGS, ReadResults, all_decoded
 from evcache.reads.zone_reader import ZoneReader
 from evcache.replication.hlc import MAX_CAS
@@ -32,6 +33,7 @@ from evcache.zones.protocol.fields import COPY_FIELDS, NO_FLAGS, READ_FIELDS
 from evcache.zones.protocol.replies import read_hit
 from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.transport.core import selected
+from evcache.zones.transport.core.selected import OrdinaryReads
 
 # Keys that a long call checks before other tasks run: about a millisecond.
 _KEYS_CHECKED_AT_ONCE = 4_096
@@ -89,6 +91,11 @@ class Reader:
         self._hooks = hooks
         self._touch = touch
         self._read_for_update = read_for_update
+        self.ordinary: OrdinaryReads | None = None
+        """Reads that pass no option. If None, `get` does them too."""
+        if self._read_options.one_answer and not self._reads_near:
+            unusual = UnusualReads(self._get_by_default, zones, self._read_options, decoding, results, hooks)
+            self.ordinary = unusual.ordinary(keys, access, self._plain)
 
     def near(self, key: bytes, options: Options) -> NearEntry | None:
         """Return the near cache's entry of a key, or None if the zones have to be read."""
@@ -180,6 +187,9 @@ class Reader:
             return (self._codec if as_ is None else as_).decode(found.hit.value, found.hit.flags)
         except DecodeError as error:
             raise self._decoding.failed(error, full, found.hit.flags, found.zone) from error
+
+    def _get_by_default(self, key: str | bytes, default: Any) -> Coroutine[Any, Any, Any]:
+        return self.get(key, default, None, None, None, None, None, True)
 
     async def get_item(
         self,
@@ -372,11 +382,7 @@ class Reader:
         return entries
 
     def _unavailable(self, error: CacheError, options: Options, default: Any) -> Any:
-        """Raise the error, or return the default if errors are misses."""
-        if options.errors == "raise":
-            raise error
-        self._hooks.error_as_miss(error)
-        return default
+        return unavailable(self._hooks, error, options, default)
 
     async def _full_names(self, given: Sequence[Key]) -> list[bytes]:
         names: list[bytes] = []

@@ -5,8 +5,9 @@ A miss is an answer, a failure is not. A tombstone is an answer too: a delete at
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from evcache.errors import StaleReplica
 from evcache.near_cache.coherence import CoherentNearCache
@@ -22,16 +23,29 @@ from evcache.reads.quorum_read import read_quorum
 from evcache.replication.commands.node_requests import get
 from evcache.replication.reconcile import Answer, ZoneHit
 from evcache.zones.errors import CacheError
+from evcache.zones.health.node_health import HealthCounters
+from evcache.zones.nodes.connection_set import ConnectionSet
 from evcache.zones.nodes.node import Node
 from evcache.zones.protocol.fields import COPY_FIELDS, READ_FIELDS, VERSION_FIELDS, Fields
 from evcache.zones.protocol.replies import Hit, number, read_hit
 from evcache.zones.routing.ketama import ring_position
 from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.transport.base import Transport
+from evcache.zones.transport.core import selected
 from evcache.zones.zone_pool import ZonePool
 
 # Makes a ZoneHit without the Python frame of a NamedTuple's `__new__`, because every read makes one.
 _new_zone_hit = tuple.__new__
+
+
+class ReadPath(NamedTuple):
+    """State that decides whether a read is ordinary. See `ZoneReader.read_path`."""
+
+    health: HealthCounters
+    connections: tuple[ConnectionSet, ...]
+    points: array[int] | None
+    owners: array[int] | None
+    share: float
 
 
 class ZoneReader:
@@ -50,8 +64,7 @@ class ZoneReader:
         """Lookup of the latest version of a key that this client noted lately."""
         self._sampler = context.sampler
         # Counted here and not by a call, because every read counts.
-        self._reads_begun = 0  # since the last call of `_count_reads`
-        self._hits_left = context.sampler.draw_gap()  # until the next key that is compared in all zones
+        self.counts = selected.SELECTED.new_read_counts(context.sampler.draw_gap())
         self._near = near
         self._look_up: Callable[[bytes], Entry | None] = (lambda _: None) if near is None else near.look_up
         self._hedge = hedge
@@ -116,7 +129,7 @@ class ZoneReader:
         flight = near.begin_fetch(key)
         renewed = False
         try:
-            self._reads_begun += 1
+            self.counts.begun += 1
             asked_at = view.loop.time()
             # Half of the first zone's share of the time, because a read of that zone may follow.
             half = options.timeout / view.max_attempts / 2
@@ -156,7 +169,7 @@ class ZoneReader:
         connection = self.ordinary_connection(view, key)
         if connection is None:
             node = first.node(view.ring_position(key))
-            self._reads_begun += 1
+            self.counts.begun += 1
             if view.health.unhealthy and not self._try_first(view, node):
                 self._count_reads()
                 call = ReadCall(view, fields, options, now, now + options.timeout)
@@ -191,8 +204,23 @@ class ZoneReader:
         node = first.only or first.node(ring_position(key))
         connection = node.connections.sole or node.connection()
         if connection is not None:
-            self._reads_begun += 1
+            self.counts.begun += 1
         return connection
+
+    def read_path(self, view: ClusterSnapshot) -> ReadPath | None:
+        """Return the state that decides whether a read of these zones is ordinary, for the compiled core.
+
+        It is ordinary while no node is unhealthy, and the key's node has a `sole` connection (`ordinary_connection`).
+
+        Returns:
+            The health of the nodes, the connections of the first zone's nodes, the points of its ring and the index of the
+            node of each, and the seconds of the first attempt as a part of the timeout. None if no read is ordinary.
+        """
+        if self._hedge is not None:
+            return None
+        first = view.readers[0]
+        points, owners = (None, None) if first.ring is None else first.ring.arrays()
+        return ReadPath(view.health, tuple(node.connections for node in first.nodes), points, owners, 1 / view.max_attempts)
 
     def known(self, key: bytes, recent: int | None) -> int:
         """Return the version that an answer must not be older than. `recent` is the result of `recall`."""
@@ -222,10 +250,14 @@ class ZoneReader:
 
     def count_served(self, view: ClusterSnapshot, key: bytes) -> None:
         """Count a key that the first zone served. Compare it in all zones if the sampler chooses it."""
-        self._hits_left -= 1
-        if self._hits_left <= 0:
-            self._hits_left = self._sampler.draw_gap()
-            self._context.repair.start_comparison(view, key)
+        self.counts.hits_left -= 1
+        if self.counts.hits_left <= 0:
+            self.compare(view, key)
+
+    def compare(self, view: ClusterSnapshot, key: bytes) -> None:
+        """Compare a key in all zones, and choose the next one."""
+        self.counts.hits_left = self._sampler.draw_gap()
+        self._context.repair.start_comparison(view, key)
 
     async def read_on(
         self,
@@ -276,8 +308,8 @@ class ZoneReader:
 
     def _count_reads(self) -> None:
         """Add the reads that have begun to the failover budget. Called before anything is taken from it."""
-        self._context.budget.add_reads(self._reads_begun)
-        self._reads_begun = 0
+        self._context.budget.add_reads(self.counts.begun)
+        self.counts.begun = 0
 
     async def get_from(self, pool: ZonePool, node: Node, key: bytes, deadline: float) -> ZoneHit | None:
         """Return the item of one zone, or None for a miss. Raises a `NodeError`."""

@@ -7,6 +7,7 @@ import inspect
 import pydoc
 import re
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from unittest.mock import AsyncMock, create_autospec
 
@@ -161,6 +162,7 @@ def test_an_operation_returns_a_coroutine_that_does_nothing_before_it_is_awaited
     """An invalid argument is an error of the await, as with an `async def`."""
     cache = EVCache("t", {"a": ["h:1"]})
     coroutine = getattr(cache, operation)(*([" "] if operation in ("get", "incr") else [" ", 1]))
-    assert inspect.iscoroutine(coroutine)
+    assert isinstance(coroutine, Coroutine)
+    assert asyncio.iscoroutine(coroutine)
     with pytest.raises(evcache.InvalidKey):
         coroutine.send(None)

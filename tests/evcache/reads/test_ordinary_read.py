@@ -1,5 +1,6 @@
 """The ordinary read is short. It does the same as the general one: result, packets, hooks, statistics, repair and versions."""
 
+import asyncio
 import dataclasses
 from typing import NamedTuple
 from unittest import mock
@@ -31,6 +32,7 @@ class Plan(NamedTuple):
     call: dict
     is_known: bool  # the client has read or written the key lately
     listens: bool
+    cancelled_after: int | None  # turns of the event loop that the first read has. None if it ends by itself
 
 
 def items(zones, zone):
@@ -89,6 +91,23 @@ class Reads(Listener):
         return {name: repr(calls) for name, calls in vars(self).items()}
 
 
+async def within(turns, coroutine):
+    """Return the result, or "cancelled" if the call has not ended after that number of turns of the event loop."""
+    task = asyncio.create_task(coroutine)
+    if turns is not None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if task.cancel():
+            return await task if await pass_until_done(task) else "cancelled"
+    return await task
+
+
+async def pass_until_done(task):
+    """Wait for a task. Return False if it was cancelled."""
+    await asyncio.wait([task])
+    return not task.cancelled()
+
+
 async def outcome(plan, *, ordinary):
     """Return all that can be seen of two reads of one key."""
     zones = MemoryZones(3, plan.nodes)
@@ -100,6 +119,7 @@ async def outcome(plan, *, ordinary):
         reader = cache if plan.is_known else await zones.ready(telemetry=None, **plan.client, **hooks)
         if not ordinary:
             reader._runtime.zone_reader.ordinary_connection = lambda *_: None  # noqa: SLF001
+            reader._runtime.zone_reader.read_path = lambda _: None  # noqa: SLF001
         for zone, how in plan.changes:
             change(zones, zone, how)
         if plan.fault is not None:
@@ -110,9 +130,9 @@ async def outcome(plan, *, ordinary):
                 zones.pause(zone)
         zones.forget()
         results = []
-        for _ in range(2):
+        for turns in (plan.cancelled_after, None):
             try:
-                value = await reader.get(KEY, "default", **plan.call)
+                value = await within(turns, reader.get(KEY, "default", **plan.call))
             except CacheError as error:
                 value = (type(error), str(error))
             results.append((type(value), value))
@@ -144,7 +164,8 @@ plans = st.builds(
             "near_cache": st.just(NearCache()),
         },
     ),
-    call=st.fixed_dictionaries(
+    call=st.just({})  # half of the reads pass no option
+    | st.fixed_dictionaries(
         {},
         optional={
             "consistency": st.sampled_from(["none", "one", "quorum", "all"]),
@@ -157,6 +178,7 @@ plans = st.builds(
     ),
     is_known=st.booleans(),
     listens=st.booleans(),
+    cancelled_after=st.none() | st.integers(0, 4),
 )
 
 

@@ -61,7 +61,7 @@ def checked_by(cache, seed=1):
     cache._runtime.repair.start_comparison = lambda _, key: checked.update([key])
     sampler = cache._runtime.zone_reader._sampler
     sampler._draw = random.Random(seed).random
-    sampler._left, cache._runtime.zone_reader._hits_left = sampler.draw_gap(), sampler.draw_gap()
+    sampler._left, cache._runtime.zone_reader.counts.hits_left = sampler.draw_gap(), sampler.draw_gap()
     return checked
 
 

@@ -1,12 +1,12 @@
 from array import array
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, TypeGuard, TypeVar
 
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.packet import Packet
 from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
-from evcache.zones.transport.core import exchange, waiters
+from evcache.zones.transport.core import counts, exchange, waiters
 from evcache.zones.transport.core.looks import Look
 from evcache.zones.transport.in_flight import ExpectReply
 
@@ -59,3 +59,23 @@ def decode_values(
 
 class Exchange(exchange.Exchange): ...
 class Tally(waiters.Tally): ...
+class ReadCounts(counts.ReadCounts): ...
+
+class OrdinaryReads:
+    def __init__(
+        self,
+        unusual: Any,
+        zones: Any,
+        cluster: Any,
+        affinity: Any,
+        hooks: Any,
+        qualify: Callable[[Any], bytes],
+        recall: Callable[[bytes], int | None],
+        decode: Callable[[bytes, int], Any],
+        counts: ReadCounts,
+        timeout: float,
+        mirror: int,
+        plain: int,
+        special: frozenset[int],
+    ) -> None: ...
+    def get(self, key: Any, default: Any) -> Coroutine[object, None, Any]: ...

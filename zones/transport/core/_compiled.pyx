@@ -21,7 +21,7 @@ from cpython.exc cimport PyErr_Clear, PyErr_Occurred
 from libc.string cimport memchr, memcmp, memcpy
 
 from array import array as _new_array
-from asyncio import CancelledError, InvalidStateError
+from asyncio import CancelledError, InvalidStateError, get_running_loop
 from collections import deque
 
 from evcache.zones.errors import CacheError, ConnectionLost, NodeUnavailable, ProtocolError
@@ -50,6 +50,7 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
+    unsigned long PyThread_get_thread_ident()
 
 cdef extern from *:
     """
@@ -71,10 +72,12 @@ cdef array _CAS = _new_array("Q")
 
 include "decoder.pxi"
 include "encoding.pxi"
+include "coroutine.pxi"
 include "read.pxi"
 include "write_queue.pxi"
 include "exchange.pxi"
 include "matching.pxi"
 include "looks.pxi"
 include "placement.pxi"
+include "ordinary_read.pxi"
 include "waiters.pxi"

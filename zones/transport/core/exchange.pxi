@@ -25,6 +25,7 @@ cdef class Exchange:
     cdef object _send
     cdef list _ready  # reads with an outcome whose callers are woken soon
     cdef object _wake_ready
+    cdef unsigned long _woken_in  # thread that runs `wake_ready`, or 0
 
     def __init__(self, name, loop, limits, lag, begin, wake_at, traffic):
         self.waiting = deque()
@@ -143,10 +144,13 @@ cdef class Exchange:
         self, bytes key not None, bytes fields not None, double deadline, latest=None, u64 cas=0, long long flags=NO_FLAGS
     ):
         """Send a read, and return the awaitable of its reply. See `Transport.read`."""
+        return self._begin_read(key, fields, deadline, NO_OTHER_ZONE if latest is None else latest, cas, flags)
+
+    cdef Read _begin_read(self, bytes key, bytes fields, double deadline, double latest, u64 cas, long long flags):
         self.opaque += 1
         cdef Read read = Read.__new__(Read)
         read.deadline = read._share_ends = deadline
-        read._latest = NO_OTHER_ZONE if latest is None else latest
+        read._latest = latest
         read._exchange = self
         read._known = cas
         read._plain = flags
@@ -192,6 +196,16 @@ cdef class Exchange:
         self._traffic.received += PyBytes_GET_SIZE(data)
         return match(self._decoder, self.waiting, data, self._name, timeouts)
 
+    cdef bint _runs_here(self, object loop) except -1:
+        """Return True if `loop` is the running one, and that of the exchange.
+
+        A caller that `wake_ready` wakes runs in it. This spares most reads `get_running_loop`, which takes a system call
+        before Python 3.12.
+        """
+        if loop is not self._loop:
+            return False
+        return self._woken_in == PyThread_get_thread_ident() or get_running_loop() is loop
+
     cdef int _wake_soon(self, Read read) except -1:
         """Wake the caller of a read in the next iteration of the event loop, as a future does."""
         # The event loop may refuse the call. The read is not added then, or no later one would be woken either.
@@ -205,11 +219,13 @@ cdef class Exchange:
         cdef list ready = self._ready
         cdef Py_ssize_t woken = 0
         self._ready = []
+        self._woken_in = PyThread_get_thread_ident()
         try:
             for read in ready:
                 woken += 1
                 (<Read>read)._call_back()
         finally:
+            self._woken_in = 0
             if woken < len(ready):  # the process is told to end; the other callers still get their outcome
                 rest = ready[woken:]
                 rest += self._ready

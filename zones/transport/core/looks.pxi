@@ -2,6 +2,10 @@
 
 def is_same(reply, version, u64 mirror):
     """Return True if the reply is a hit with exactly this version. See `looks.is_same`."""
+    return _is_same(reply, version, mirror)
+
+
+cdef bint _is_same(object reply, object version, u64 mirror) except -1:
     cdef u64 cas
     if version is None or type(reply) is not _Hit or (<tuple>reply)[5]:
         return False

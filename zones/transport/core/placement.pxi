@@ -75,14 +75,27 @@ cdef extern from *:
     unsigned int md5_first_word(const unsigned char *data, size_t size) nogil
 
 
+cdef inline unsigned int _owner_of(bytes key, const unsigned int *points, const unsigned int *owners, Py_ssize_t count) noexcept:
+    """Return the index of the node of a key, on a ring of `count` points."""
+    cdef unsigned int position = md5_first_word(<const unsigned char *>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+    cdef Py_ssize_t low = 0
+    cdef Py_ssize_t high = count
+    cdef Py_ssize_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if points[middle] < position:
+            low = middle + 1
+        else:
+            high = middle
+    return owners[low if low < count else 0]
+
+
 def group_by_owner(keys, given, const unsigned int[::1] points not None, const unsigned int[::1] owners not None):
     """Return the keys of each node with the items of `given`. See `placement.group_by_owner`."""
     cdef dict groups = {}
     cdef bytes key
     cdef Py_ssize_t count = points.shape[0]
-    cdef Py_ssize_t low, high, middle
     cdef Py_ssize_t index = 0
-    cdef unsigned int position
     if count == 0 or owners.shape[0] != count:
         raise ValueError("a ring has at least one point, and an owner for each")
     if len(keys) != len(given):
@@ -90,16 +103,7 @@ def group_by_owner(keys, given, const unsigned int[::1] points not None, const u
     for key in keys:
         if key is None:
             raise TypeError("a key is None")
-        position = md5_first_word(<const unsigned char *>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
-        low = 0
-        high = count
-        while low < high:
-            middle = (low + high) // 2
-            if points[middle] < position:
-                low = middle + 1
-            else:
-                high = middle
-        owner = owners[low if low < count else 0]
+        owner = _owner_of(key, &points[0], &owners[0], count)
         found = groups.get(owner)
         if found is None:
             groups[owner] = ([key], [given[index]])

@@ -223,3 +223,21 @@ cdef class Read:
                 {"message": f"exception in the callback of a read of {self._exchange._name}", "exception": error}
             )
         return 0
+
+
+cdef int _send_read(PyObject *awaitable, PyObject *value, PyObject **result) except -1:
+    cdef Read read = <Read>awaitable
+    result[0] = NULL
+    if read._state == PENDING:
+        read._asyncio_future_blocking = True
+        found = read
+    elif read._state == ANSWERED:
+        found = read._outcome
+    else:
+        raise read._error()
+    Py_INCREF(found)
+    result[0] = <PyObject *>found
+    return PYGEN_NEXT if found is read else PYGEN_RETURN
+
+
+evcache_resume_by(<PyTypeObject *>Read, <void *>_send_read)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, TypeVar
 
 from evcache.zones.protocol import decoder as pure_decoder
@@ -14,6 +14,7 @@ from evcache.zones.protocol.operations import three_copies
 from evcache.zones.protocol.packet import Packet
 from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
 from evcache.zones.transport.core import encoding, looks, matching, placement
+from evcache.zones.transport.core.counts import ReadCounts
 from evcache.zones.transport.core.exchange import Exchange
 from evcache.zones.transport.core.waiters import Tally
 from evcache.zones.transport.in_flight import ExpectReply
@@ -45,6 +46,14 @@ class ReplyDecoder(Protocol):
         ...
 
 
+class OrdinaryReads(Protocol):
+    """Ordinary reads of one client."""
+
+    def get(self, key: Any, default: Any, /) -> Coroutine[object, None, Any]:
+        """Return a coroutine that reads a key with the client's defaults."""
+        ...
+
+
 class Core(NamedTuple):
     """Core in one of its two forms."""
 
@@ -72,6 +81,10 @@ class Core(NamedTuple):
     """See `looks.accept_hits`."""
     decode_values: Callable[..., tuple[int, Exception | None]]
     """See `looks.decode_values`."""
+    new_read_counts: type[ReadCounts]
+    """See `counts.ReadCounts`."""
+    ordinary_reads: Callable[..., OrdinaryReads] | None
+    """Makes the ordinary reads of one client. None if they take the way of all reads."""
 
 
 PURE = Core(
@@ -88,6 +101,8 @@ PURE = Core(
     looks.cas_of_each,
     looks.accept_hits,
     looks.decode_values,
+    ReadCounts,
+    None,
 )
 
 COMPILED: Core | None
@@ -111,6 +126,8 @@ else:
         _compiled.cas_of_each,
         _compiled.accept_hits,
         _compiled.decode_values,
+        _compiled.ReadCounts,
+        _compiled.OrdinaryReads,
     )
 
 
