@@ -202,6 +202,7 @@ class EVCache:
         self._instrument: Instrument | None = None
         self._runtime = runtime = Runtime(config, self._set_instrument)
         self._reads = runtime.reads
+        self._ordinary_reads = runtime.reads.ordinary
         self._writes = runtime.writes
         self._read_through = runtime.read_through
 
@@ -256,9 +257,8 @@ class EVCache:
             ConsistencyError: Fewer zones answered than the call required.
             DecodeError: The value cannot be decoded, or does not fit `as_`.
         """
-        ordinary = self._reads.ordinary
         if (
-            ordinary is not None
+            self._ordinary_reads is not None
             and as_ is None
             and consistency is None
             and timeout is None
@@ -266,7 +266,7 @@ class EVCache:
             and fallback_on_miss is None
             and near_cache
         ):
-            call = ordinary.get(key, default)
+            call = self._ordinary_reads.get(key, default)
         else:
             call = self._reads.get(key, default, as_, consistency, timeout, errors, fallback_on_miss, near_cache)
         return call if self._instrument is None else self._instrument.call("get", call, key, consistency)

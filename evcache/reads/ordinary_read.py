@@ -58,7 +58,7 @@ class UnusualReads:
         self._hooks = hooks
 
     def ordinary(self, keys: Keys, access: ClusterAccess, plain: int) -> OrdinaryReads | None:
-        """Return the ordinary reads of the client. None if the selected core has no form of its own.
+        """Return the ordinary reads of the client. None if one answer is not enough, or the core has no form of its own.
 
         Args:
             keys: Full names of keys.
@@ -66,7 +66,7 @@ class UnusualReads:
             plain: Flags of a value that is its own bytes.
         """
         make = selected.SELECTED.ordinary_reads
-        if make is None:
+        if make is None or not self._options.one_answer:
             return None
         return make(
             self,

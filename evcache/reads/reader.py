@@ -17,6 +17,7 @@ from evcache.near_cache.coherence import CoherentNearCache
 from evcache.near_cache.entry import UNDECODED, NearEntry
 from evcache.options import Defaults, Errors, Key, Level, Options, Seconds, check_keys
 from evcache.reads.bulk import portions
+from evcache.reads.bulk.ordering import in_order
 from evcache.reads.context import PlainValues
 from evcache.reads.decoding import Decoder, Decoding
 from evcache.reads.ordinary_read import UnusualReads, unavailable
@@ -33,7 +34,6 @@ from evcache.zones.protocol.fields import COPY_FIELDS, NO_FLAGS, READ_FIELDS
 from evcache.zones.protocol.replies import read_hit
 from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.transport.core import selected
-from evcache.zones.transport.core.selected import OrdinaryReads
 
 # Keys that a long call checks before other tasks run: about a millisecond.
 _KEYS_CHECKED_AT_ONCE = 4_096
@@ -91,11 +91,9 @@ class Reader:
         self._hooks = hooks
         self._touch = touch
         self._read_for_update = read_for_update
-        self.ordinary: OrdinaryReads | None = None
+        unusual = UnusualReads(self._get_by_default, zones, self._read_options, decoding, results, hooks)
+        self.ordinary = None if self._reads_near else unusual.ordinary(keys, access, self._plain)
         """Reads that pass no option. If None, `get` does them too."""
-        if self._read_options.one_answer and not self._reads_near:
-            unusual = UnusualReads(self._get_by_default, zones, self._read_options, decoding, results, hooks)
-            self.ordinary = unusual.ordinary(keys, access, self._plain)
 
     def near(self, key: bytes, options: Options) -> NearEntry | None:
         """Return the near cache's entry of a key, or None if the zones have to be read."""
@@ -300,7 +298,7 @@ class Reader:
         if found:
             await self._decode(names, given, found, decoder, values, unreadable)
         if found or view.sharded or len(given) > portions.PORTION_KEYS:
-            values = await _in_order(given, values)
+            values = await in_order(given, values)
         zones = len(view.readers)
         if answered < zones and answered < (required := options.consistency.required(zones)):
             problem: CacheError = ConsistencyError("get_many", answered, required, failures, values)
@@ -390,17 +388,3 @@ class Reader:
             names += self._keys.qualify_all(given[first : first + _KEYS_CHECKED_AT_ONCE])
             await asyncio.sleep(0)
         return names
-
-
-async def _in_order(given: Sequence[Key], values: Mapping[Key, Any]) -> dict[Key, Any]:
-    """Return values in the order of the keys as given. A long call runs in steps."""
-    ordered: dict[Key, Any] = {}
-    is_complete = len(values) == len(given)
-    for first in range(0, len(given), _KEYS_CHECKED_AT_ONCE):
-        if first:
-            await asyncio.sleep(0)
-        some = given[first : first + _KEYS_CHECKED_AT_ONCE]
-        if not is_complete:
-            some = [key for key in some if key in values]
-        ordered.update(zip(some, map(values.__getitem__, some), strict=True))
-    return ordered

@@ -250,8 +250,9 @@ class ZoneReader:
 
     def count_served(self, view: ClusterSnapshot, key: bytes) -> None:
         """Count a key that the first zone served. Compare it in all zones if the sampler chooses it."""
-        self.counts.hits_left -= 1
-        if self.counts.hits_left <= 0:
+        counts = self.counts
+        counts.hits_left -= 1
+        if counts.hits_left <= 0:
             self.compare(view, key)
 
     def compare(self, view: ClusterSnapshot, key: bytes) -> None:
