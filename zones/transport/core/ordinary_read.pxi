@@ -36,6 +36,8 @@ cdef class OrdinaryReads:
     cdef double _share
     cdef object _health
     cdef tuple _connections  # of each node. Empty if no read of the snapshot is ordinary
+    cdef list _sole  # the connection of each node, at its last read
+    cdef list _exchanges  # and its exchange
     cdef array _points
     cdef array _owners
 
@@ -86,20 +88,28 @@ cdef class OrdinaryReads:
         if path is not None:
             self._health, self._connections, self._points, self._owners, share = path
             self._share = self._timeout * <double>share
+            self._sole = [None] * len(self._connections)
+            self._exchanges = [None] * len(self._connections)
             if len(self._connections) > 1 and not _is_ring(self._points, self._owners):
                 raise ValueError("a ring has at least one point, and an owner for each")
         self._view = view
         return 0
 
-    cdef object _connection(self, bytes full):
-        """Return the connection of an ordinary read. None if the read is not ordinary. See `ZoneReader.ordinary_connection`."""
+    cdef Exchange _exchange(self, bytes full):
+        """Return the exchange of an ordinary read. None if the read is not ordinary. See `ZoneReader.ordinary_connection`."""
         cdef Py_ssize_t node = 0
         cdef Py_ssize_t count = len(self._connections)
         if not count or self._health.unhealthy:
             return None
         if count > 1:
             node = _owner_of(full, self._points.data.as_uints, self._owners.data.as_uints, len(self._points))
-        return self._connections[node].sole
+        connection = self._connections[node].sole
+        if connection is not self._sole[node]:
+            self._sole[node] = connection
+            # `Pipeline` has the method of its exchange. Other connections, and those of the other core, have another one.
+            exchange = None if connection is None else getattr(connection.read, "__self__", None)
+            self._exchanges[node] = exchange if type(exchange) is Exchange else None
+        return self._exchanges[node]
 
 
 cdef bint _is_ring(array points, array owners) except -1:
@@ -281,15 +291,14 @@ cdef class OrdinaryRead:
         view = reads._cluster.view
         if view is not reads._view and view is not None:
             reads._adopt(view)
-        connection = None if view is None else reads._connection(full)
-        exchange = None if connection is None else _exchange_of(connection)
+        exchange = None if view is None else reads._exchange(full)
         if exchange is None or not exchange._runs_here(reads._affinity.open_in):
             self._rest = reads._unusual.general(self._key, self._default)
             self._stage = PASSED_ON
             return 0
         self._full = full
         self._view = view
-        self._now = exchange._time()
+        self._now = exchange._now()
         self._recent = recent = reads._recall(full)
         if recent is None:
             self._known = reads._zones.known(full, None)
@@ -339,9 +348,3 @@ cdef int _send_ordinary_read(PyObject *coroutine, PyObject *value, PyObject **re
 
 
 evcache_resume_by(<PyTypeObject *>OrdinaryRead, <void *>_send_ordinary_read)
-
-
-cdef Exchange _exchange_of(object connection):
-    """Return the exchange of a connection. None if it has none of this core."""
-    owner = getattr(connection.read, "__self__", None)  # `Pipeline` has the method of its exchange
-    return owner if type(owner) is Exchange else None
