@@ -1,7 +1,7 @@
 """The ordinary read: a read of one key that passes no option, and that the first zone serves.
 
 The compiled core does it without a call of Python (`ordinary_read.pxi`). It passes every other read on to `UnusualReads`: to
-`general` if nothing was sent, and to `conclude` after an unusual reply. The core in Python has no form of its own, because
+`general` if nothing was sent, and to `conclude` after an unusual answer. The core in Python has no form of its own, because
 `Reader.get` is as short.
 """
 
@@ -18,7 +18,7 @@ from evcache.reads.decoding import Decoding
 from evcache.reads.results import SPECIAL_FLAGS, ReadResults
 from evcache.reads.zone_reader import ZoneReader
 from evcache.replication.hlc import MAX_CAS
-from evcache.replication.reconcile import Answer, ZoneHit
+from evcache.replication.reconcile import ZoneHit
 from evcache.values.keys import Keys
 from evcache.zones.errors import CacheError
 from evcache.zones.protocol.fields import READ_FIELDS
@@ -75,14 +75,29 @@ class UnusualReads:
             access.affinity,
             self._hooks,
             keys.qualify,
-            self._zones.recall,
             self._decoding.codec.decode,
-            self._zones.counts,
             self._options.timeout,
             MAX_CAS,
             plain,
             SPECIAL_FLAGS,
         )
+
+    def answer(
+        self, view: ClusterSnapshot, full: bytes, recent: int | None, known: int, reply: AnyReply
+    ) -> ZoneHit | CacheError | None:
+        """Return the answer of the first zone: the item, None for a miss, or the error of the zone.
+
+        Args:
+            view: Zones of the read.
+            full: Key with its namespace.
+            recent: Result of `ZoneReader.recall` at the start of the read.
+            known: Version that an answer must not be older than.
+            reply: Reply of the zone.
+        """
+        try:
+            return self._zones.judge(view, full, view.readers[0].name, read_hit(reply), recent, known)
+        except CacheError as error:  # a reply that no read has
+            return error
 
     async def conclude(
         self,
@@ -90,41 +105,30 @@ class UnusualReads:
         full: bytes,
         default: Any,
         began_at: float,
-        recent: int | None,
         known: int,
-        reply: AnyReply | CacheError,
+        answer: ZoneHit | CacheError | None,
     ) -> Any:
-        """Return the value of a read to which the first zone has replied.
+        """Return the value of a read that the first zone has answered.
 
         Args:
             view: Zones of the read.
             full: Key with its namespace.
             default: Result of a miss.
             began_at: Start of the read, on the event loop's clock.
-            recent: Result of `ZoneReader.recall` at the start of the read.
             known: Version that an answer must not be older than.
-            reply: Reply of the first zone, or its error.
+            answer: Result of `answer`, or the error of a zone that sent no reply.
 
         Raises:
             CacheUnavailable: No zone answered. Not with `errors="miss"`.
             DecodeError: The value cannot be decoded.
         """
-        zones, options, first = self._zones, self._options, view.readers[0]
-        answer: Answer
-        try:
-            if isinstance(reply, CacheError):
-                answer = reply
-            else:
-                answer = zones.judge(view, full, first.name, read_hit(reply), recent, known)
-        except CacheError as error:  # a reply that no read has
-            answer = error
-        try:
-            if isinstance(answer, ZoneHit):
-                found: ZoneHit | None = answer
-            else:
-                found = await zones.read_on(view, full, READ_FIELDS, options, began_at, first, known, answer)
-        except (CacheUnavailable, ConsistencyError) as error:
-            return unavailable(self._hooks, error, options, default)
+        options = self._options
+        found = answer
+        if not isinstance(found, ZoneHit):
+            try:
+                found = await self._zones.read_on(view, full, READ_FIELDS, options, began_at, view.readers[0], known, found)
+            except (CacheUnavailable, ConsistencyError) as error:
+                return unavailable(self._hooks, error, options, default)
         if self._hooks.of_reads:
             self._results.report(view, full, found)
         return self._results.value(full, found, default, self._decoding.codec)

@@ -58,10 +58,13 @@ class ZoneReader:
         hedge: HedgedReader | None = None,
     ) -> None:
         self._context = context
-        self._clock = context.clock
         self._seen = context.seen
         self.recall = context.seen.recall
         """Lookup of the latest version of a key that this client noted lately."""
+        # The compiled core calls these three for an ordinary read.
+        self.latest = context.seen.latest
+        self.note = context.seen.note
+        self.observe = context.clock.observe
         self._sampler = context.sampler
         # Counted here and not by a call, because every read counts.
         self.counts = selected.SELECTED.new_read_counts(context.sampler.draw_gap())
@@ -224,7 +227,7 @@ class ZoneReader:
 
     def known(self, key: bytes, recent: int | None) -> int:
         """Return the version that an answer must not be older than. `recent` is the result of `recall`."""
-        return self._seen.latest(key) if recent is None else recent
+        return self.latest(key) if recent is None else recent
 
     def judge(self, view: ClusterSnapshot, key: bytes, zone: str, hit: Hit | None, recent: int | None, known: int) -> Answer:
         """Return the answer of the first zone: the item, None for a miss, or the error of a zone that is behind.
@@ -239,12 +242,12 @@ class ZoneReader:
         """
         if hit is None or hit.leased:
             return None
-        version = self._clock.observe(hit.cas)
+        version = self.observe(hit.cas)
         if version is not None and version != recent:
             if version < known:
                 self._context.hooks.zone_behind(zone)
                 return StaleReplica(version, known)
-            self._seen.note(key, version)
+            self.note(key, version)
         self.count_served(view, key)
         return _new_zone_hit(ZoneHit, (hit, zone, version))
 

@@ -25,6 +25,9 @@ cdef class OrdinaryReads:
     cdef object _hooks
     cdef object _qualify
     cdef object _recall
+    cdef object _latest
+    cdef object _observe
+    cdef object _note
     cdef object _decode
     cdef ReadCounts _counts
     cdef double _timeout
@@ -49,9 +52,7 @@ cdef class OrdinaryReads:
         affinity,
         hooks,
         qualify,
-        recall,
         decode,
-        ReadCounts counts not None,
         double timeout,
         u64 mirror,
         long long plain,
@@ -63,9 +64,12 @@ cdef class OrdinaryReads:
         self._affinity = affinity
         self._hooks = hooks
         self._qualify = qualify
-        self._recall = recall
+        self._recall = zones.recall
+        self._latest = zones.latest
+        self._observe = zones.observe
+        self._note = zones.note
         self._decode = decode
-        self._counts = counts
+        self._counts = zones.counts
         self._timeout = timeout
         self._mirror = mirror
         self._plain = plain
@@ -110,6 +114,22 @@ cdef class OrdinaryReads:
             exchange = None if connection is None else getattr(connection.read, "__self__", None)
             self._exchanges[node] = exchange if type(exchange) is Exchange else None
         return self._exchanges[node]
+
+
+    cdef object _value_of(self, tuple hit):
+        """Return the value of an item, or `_NO_VALUE` if it is none of the codec, or cannot be decoded."""
+        flags = hit[1]
+        if flags == self._plain:
+            return hit[0]
+        if flags in self._special:
+            return _NO_VALUE
+        try:
+            return self._decode(hit[0], flags)
+        except Exception:
+            return _NO_VALUE
+
+
+cdef object _NO_VALUE = object()
 
 
 cdef bint _is_ring(array points, array owners) except -1:
@@ -249,28 +269,42 @@ cdef class OrdinaryRead:
         return result
 
     cdef object _value(self):
-        """Return the value in the reply, and end. If the reply is unusual, pass the read on."""
+        """Return the value in the reply, and end. If the reply is not the result of the read, pass the read on."""
         cdef OrdinaryReads reads = self._reads
-        reply = self._read._outcome
         if self._read._state != ANSWERED:
             self._conclude(self._failure(self._read))
             return None
-        if type(reply) is not bytes:
-            # The item that the client knows, with a value that is not plain. `conclude` reports it, and errors.
-            if reads._hooks.of_reads or not _is_same(reply, self._recent, reads._mirror) or reply[1] in reads._special:
-                self._conclude(reply)
-                return None
-            try:
-                value = reads._decode(reply[0], reply[1])
-            except Exception:
-                self._conclude(reply)
+        reply = self._read._outcome
+        value = _NO_VALUE
+        if type(reply) is bytes:  # a plain value of the version that the client saw last
+            value = reply
+            self._serve()
+        elif reads._hooks.of_reads:
+            self._conclude(self._answer(reply))  # which reports it
+            return None
+        else:
+            if type(reply) is _Hit and not (<tuple>reply)[5]:
+                value = reads._value_of(<tuple>reply)
+            if value is _NO_VALUE or not self._is_current((<tuple>reply)[2]):
+                self._conclude(self._answer(reply))
                 return None
             self._serve()
-            self._end()
-            return value
-        self._serve()
         self._end()
-        return reply
+        return value
+
+    cdef bint _is_current(self, object cas) except -1:
+        """Return True if an item is not older than the version that the client knows. See `ZoneReader.judge`."""
+        cdef OrdinaryReads reads = self._reads
+        version = reads._observe(cas)
+        if version is not None and version != self._recent:
+            if version < self._known:
+                return False
+            reads._note(self._full, version)
+        return True
+
+    cdef object _answer(self, object reply):
+        """Return the answer of the zone. See `UnusualReads.answer`."""
+        return self._reads._unusual.answer(self._view, self._full, self._recent, self._known, reply)
 
     cdef object _failure(self, Read read):
         """Return the `CacheError` of a read that has failed. Raise another error."""
@@ -301,7 +335,7 @@ cdef class OrdinaryRead:
         self._now = exchange._now()
         self._recent = recent = reads._recall(full)
         if recent is None:
-            self._known = reads._zones.known(full, None)
+            self._known = reads._latest(full)
         else:
             self._known = recent
             cas = reads._mirror - PyLong_AsUnsignedLongLong(recent)
@@ -326,10 +360,8 @@ cdef class OrdinaryRead:
         return 0
 
     cdef int _conclude(self, object answer) except -1:
-        """Pass a read on that has another answer than a plain value of the version that the client saw last."""
-        self._rest = self._reads._unusual.conclude(
-            self._view, self._full, self._default, self._now, self._recent, self._known, answer
-        )
+        """Pass the read on, with the answer of the first zone."""
+        self._rest = self._reads._unusual.conclude(self._view, self._full, self._default, self._now, self._known, answer)
         self._read = None
         self._stage = PASSED_ON
         return 0
