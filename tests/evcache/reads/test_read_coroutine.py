@@ -151,6 +151,25 @@ async def test_an_exception_that_is_thrown_into_it_leaves_it(zones, started, err
     assert await cache.get("bytes") == b"v"
 
 
+@pytest.mark.parametrize("key", ["bytes", "none"])
+@on_zones()
+async def test_an_exception_reaches_a_read_that_waits_for_another_zone(zones, key):
+    """The read of `none` has gone on to the second zone when its caller is cancelled."""
+    cache = await ready(zones)
+    if key == "none":
+        zones.pause("b", "c")
+    else:
+        zones.pause("a", "b", "c")
+    task = asyncio.create_task(cache.get(key))
+    await settle()
+    assert not task.done()
+    task.cancel("enough")
+    with pytest.raises(asyncio.CancelledError, match="enough"):
+        await task
+    zones.resume("a", "b", "c")
+    assert await cache.get(key) == (b"v" if key == "bytes" else None)
+
+
 @on_zones()
 async def test_python_warns_of_one_that_was_never_awaited(zones):
     cache = await ready(zones)

@@ -210,8 +210,6 @@ cdef class OrdinaryRead:
         cdef bint is_over = False
         if self._stage == OVER:
             raise RuntimeError("cannot reuse already awaited coroutine")
-        if self._stage == PASSED_ON:
-            return self._rest.throw(kind, value, traceback)
         if not isinstance(kind, type):
             error = kind
         elif isinstance(value, BaseException):
@@ -220,6 +218,8 @@ cdef class OrdinaryRead:
             error = kind() if value is None else kind(value)
         if traceback is not None:
             error = error.with_traceback(traceback)
+        if self._stage == PASSED_ON:
+            return self._rest.throw(error)
         if self._stage != WAITING or not isinstance(error, CacheError):
             self._end()
             raise error
