@@ -215,6 +215,22 @@ async def test_a_decode_error_names_the_key(zones):
     assert cache.stats().decode_errors == 1
 
 
+@on_zones()
+async def test_an_unexpected_error_ends_it(zones):
+    """Each read is compared, and the comparison has a defect. Nothing continues a read that has raised an error."""
+    cache = await ready(zones, read_repair_chance=1)
+
+    def fail(*_):
+        raise ValueError("a defect")
+
+    cache._runtime.repair.start_comparison = fail
+    read = cache.get("bytes")
+    with pytest.raises(ValueError, match="a defect"):
+        await read
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        await read
+
+
 def test_another_event_loop_is_refused():
     cache = EVCache("t", {"a": ["127.0.0.1:1"]}, errors="miss")
 
@@ -245,5 +261,6 @@ async def test_abandoned_reads_are_collected(zones):
     zones.resume("a", "b", "c")
     await settle()
     gc.collect()
-    reads = [each for each in gc.get_objects() if type(each).__name__ == "OrdinaryRead"]
-    assert reads == []
+    kinds = ("coroutine", "OrdinaryRead")
+    left = [each for each in gc.get_objects() if type(each).__name__ in kinds and each.__name__ == "get"]
+    assert left == []

@@ -20,10 +20,8 @@ from cpython.dict cimport PyDict_GetItemWithError
 from cpython.exc cimport PyErr_Clear, PyErr_Occurred
 from libc.string cimport memchr, memcmp, memcpy
 
-import time as _time
 from array import array as _new_array
 from asyncio import CancelledError, InvalidStateError, get_running_loop
-from asyncio import BaseEventLoop as _BaseEventLoop
 from collections import deque
 
 from evcache.zones.errors import CacheError, ConnectionLost, NodeUnavailable, ProtocolError
@@ -71,7 +69,6 @@ cdef Py_ssize_t MIN_LANDING_BYTES = _MIN_LANDING_BYTES
 cdef Py_ssize_t MAX_LANDING_BYTES = _MAX_LANDING_BYTES
 cdef Py_ssize_t GETS_LINE_BYTES = _GETS_LINE_BYTES
 cdef array _CAS = _new_array("Q")
-cdef dict _TIME = vars(_time)
 
 include "decoder.pxi"
 include "encoding.pxi"

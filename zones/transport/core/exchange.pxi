@@ -13,7 +13,6 @@ cdef class Exchange:
     cdef object _name
     cdef object _loop
     cdef object _time
-    cdef bint _is_monotonic
     cdef object _limits
     cdef object _lag
     cdef object _begin
@@ -34,7 +33,6 @@ cdef class Exchange:
         self._name = name
         self._loop = loop
         self._time = loop.time
-        self._is_monotonic = type(loop).time is _BaseEventLoop.time
         self._limits = limits
         self._lag = lag
         self._begin = begin
@@ -98,11 +96,6 @@ cdef class Exchange:
         self.opaque += 1
         return _opaque(self.opaque)
 
-    cdef double _now(self) except? -1.0:
-        """Return the time of the event loop. For asyncio's own loops, it is read without a frame of Python."""
-        # Looked up each time, because tests of a service may patch it.
-        return _TIME["monotonic"]() if self._is_monotonic else self._time()
-
     def send(self, bytes data not None, expected, rest=()):
         """Send a request. See `exchange.Exchange.send`."""
         self._enter(data, expected, expected.deadline, rest)
@@ -115,7 +108,7 @@ cdef class Exchange:
                 raise ConnectionLost("the connection is closed", self._name)
             raise self._limits.refusal(count, self._queue.bytes_queued, self._name)
         if not count:
-            self.waiting_since = self._now()
+            self.waiting_since = self._time()
             when = min(when, self.waiting_since + self._silence)
             self._begin()
         waiting.append(expected)

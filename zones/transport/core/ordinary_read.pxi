@@ -115,7 +115,6 @@ cdef class OrdinaryReads:
             self._exchanges[node] = exchange if type(exchange) is Exchange else None
         return self._exchanges[node]
 
-
     cdef object _value_of(self, tuple hit):
         """Return the value of an item, or `_NO_VALUE` if it is none of the codec, or cannot be decoded."""
         flags = hit[1]
@@ -247,7 +246,11 @@ cdef class OrdinaryRead:
         """Go on. Return the value, with `is_over`, or what the coroutine waits for."""
         if self._stage == WAITING:
             if self._read._state != PENDING:
-                value = self._value()
+                try:
+                    value = self._value()
+                except BaseException:
+                    self._end()
+                    raise
                 if self._stage == OVER:
                     is_over[0] = True
                     return value
@@ -310,7 +313,6 @@ cdef class OrdinaryRead:
         """Return the `CacheError` of a read that has failed. Raise another error."""
         error = read._error()
         if not isinstance(error, CacheError):
-            self._end()
             raise error
         return error
 
@@ -332,7 +334,7 @@ cdef class OrdinaryRead:
             return 0
         self._full = full
         self._view = view
-        self._now = exchange._now()
+        self._now = exchange._time()
         self._recent = recent = reads._recall(full)
         if recent is None:
             self._known = reads._latest(full)
@@ -340,13 +342,14 @@ cdef class OrdinaryRead:
             self._known = recent
             cas = reads._mirror - PyLong_AsUnsignedLongLong(recent)
         reads._counts.begun += 1
-        self._stage = WAITING
         try:
             self._read = exchange._begin_read(
                 full, READ_FIELDS, self._now + reads._share, self._now + reads._timeout, cas, reads._plain
             )
         except CacheError as error:
             self._conclude(error)
+        else:
+            self._stage = WAITING
         return 0
 
     cdef int _serve(self) except -1:
