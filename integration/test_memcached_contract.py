@@ -169,8 +169,10 @@ def test_contract_of_servers_with_options(memcached_binary, server, tmp_path):
 def test_expired_items_are_reclaimed(memcached_binary):
     async def scenario(target: Target) -> None:
         _, client = await asyncio.get_running_loop().create_connection(SocketClient, target.host, target.port)
-        await check_reclaiming(client, wait=asyncio.sleep)
-        await client.close()
+        try:
+            await check_reclaiming(client, wait=asyncio.sleep)
+        finally:
+            await client.close()
 
     with running(memcached_binary) as target:
         asyncio.run(scenario(target))

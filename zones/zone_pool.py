@@ -48,6 +48,10 @@ class ZonePool:
         """Return the node that holds the keys at this position, see `evcache.zones.routing.ketama.ring_position`."""
         return self.nodes[0] if self.ring is None else self.nodes[self.ring.owner(position)]
 
+    def placement(self) -> tuple[Sequence[Node], Ring | None]:
+        """Return the nodes that `node` chooses from, and the ring of their labels. The ring is None for one node."""
+        return self.nodes, self.ring
+
     def batches(self, keys: Sequence[bytes], given: Sequence[T]) -> list[tuple[Node, Sequence[bytes], Sequence[T]]]:
         """Return the keys grouped by the node that holds them, with the items of `given` at the same places.
 

@@ -221,9 +221,9 @@ class ZoneReader:
         """
         if self._hedge is not None:
             return None
-        first = view.readers[0]
-        points, owners = (None, None) if first.ring is None else first.ring.arrays()
-        return ReadPath(view.health, tuple(node.connections for node in first.nodes), points, owners, 1 / view.max_attempts)
+        nodes, ring = view.readers[0].placement()
+        points, owners = (None, None) if ring is None else ring.arrays()
+        return ReadPath(view.health, tuple(node.connections for node in nodes), points, owners, 1 / view.max_attempts)
 
     def known(self, key: bytes, recent: int | None) -> int:
         """Return the version that an answer must not be older than. `recent` is the result of `recall`."""

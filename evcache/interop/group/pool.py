@@ -66,6 +66,10 @@ class GroupPool(ZonePool):
         del position
         return self._front
 
+    def placement(self) -> tuple[Sequence[Node], Ring | None]:
+        """Return the node in front of the group alone."""
+        return (self._front,), None
+
     def batches(self, keys: Sequence[bytes], given: Sequence[T]) -> list[tuple[Node, Sequence[bytes], Sequence[T]]]:
         """Return all keys as one batch."""
         return [(self._front, keys, given)] if keys else []
