@@ -16,6 +16,19 @@ from tests.support.examples import examples
 from tests.support.memory_zones import Listener, MemoryZones, full, pass_time
 from tests.support.virtual_time import run
 
+
+class OddCodec:
+    """Codec that raises for some values, and returns tuples, exceptions and None for others."""
+
+    def encode(self, value):
+        return repr(value).encode(), 0x77
+
+    def decode(self, data, flags):  # noqa: ARG002
+        if data == b"7":
+            raise KeyError("odd")
+        return {b"'text'": (1, 2), b"b'bytes'": ValueError("a value")}.get(data)
+
+
 KEY = "k"
 VALUES = [b"bytes", "text", 7, {"a": 1}, b"", ""]
 # What happens to the copies in zone a, b or c before the read.
@@ -135,7 +148,7 @@ async def outcome(plan, *, ordinary):
                 value = await within(turns, reader.get(KEY, "default", **plan.call))
             except CacheError as error:
                 value = (type(error), str(error))
-            results.append((type(value), value))
+            results.append((type(value), repr(value)))
         wire = {zone: zones.wire(zone) for zone in "abc"}
         await pass_time()
         stats = dataclasses.asdict(reader.stats())
@@ -162,6 +175,8 @@ plans = st.builds(
             "read_repair_chance": st.just(1),
             "remember_versions": st.sampled_from([0, 2]),
             "near_cache": st.just(NearCache()),
+            "codec": st.just(OddCodec()),
+            "connections": st.just(2),
         },
     ),
     call=st.just({})  # half of the reads pass no option
