@@ -151,6 +151,27 @@ async def test_an_exception_that_is_thrown_into_it_leaves_it(zones, started, err
     assert await cache.get("bytes") == b"v"
 
 
+@on_zones()
+async def test_a_new_one_does_not_let_a_stop_iteration_out(zones):
+    """It would be taken for the end of the read, with a value."""
+    read = (await ready(zones)).get("bytes")
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        read.throw(StopIteration(5))
+
+
+@on_zones()
+async def test_a_read_that_was_started_cannot_be_awaited(zones):
+    read = (await ready(zones)).get("bytes")
+    read.send(None)
+
+    async def again():
+        await read
+
+    with pytest.raises(RuntimeError, match="coroutine is being awaited already|cannot reuse"):
+        await again()
+    read.close()
+
+
 @pytest.mark.parametrize("key", ["bytes", "none"])
 @on_zones()
 async def test_an_exception_reaches_a_read_that_waits_for_another_zone(zones, key):

@@ -50,7 +50,6 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
-    unsigned long PyThread_get_thread_ident()
 
 cdef extern from *:
     """

@@ -25,7 +25,6 @@ cdef class Exchange:
     cdef object _send
     cdef list _ready  # reads with an outcome whose callers are woken soon
     cdef object _wake_ready
-    cdef unsigned long _woken_in  # thread that runs `wake_ready`, or 0
 
     def __init__(self, name, loop, limits, lag, begin, wake_at, traffic):
         self.waiting = deque()
@@ -199,12 +198,9 @@ cdef class Exchange:
     cdef bint _runs_here(self, object loop) except -1:
         """Return True if `loop` is the running one, and that of the exchange.
 
-        A caller that `wake_ready` wakes runs in it. This spares most reads `get_running_loop`, which takes a system call
-        before Python 3.12.
+        A callback of this exchange runs in its loop, but it may fork. So there is no shorter way to know.
         """
-        if loop is not self._loop:
-            return False
-        return self._woken_in == PyThread_get_thread_ident() or get_running_loop() is loop
+        return loop is self._loop and get_running_loop() is loop
 
     cdef int _wake_soon(self, Read read) except -1:
         """Wake the caller of a read in the next iteration of the event loop, as a future does."""
@@ -219,13 +215,11 @@ cdef class Exchange:
         cdef list ready = self._ready
         cdef Py_ssize_t woken = 0
         self._ready = []
-        self._woken_in = PyThread_get_thread_ident()
         try:
             for read in ready:
                 woken += 1
                 (<Read>read)._call_back()
         finally:
-            self._woken_in = 0
             if woken < len(ready):  # the process is told to end; the other callers still get their outcome
                 rest = ready[woken:]
                 rest += self._ready

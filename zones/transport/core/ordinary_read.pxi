@@ -186,6 +186,8 @@ cdef class OrdinaryRead:
         return self._read if self._stage == WAITING else self._rest
 
     def __await__(self):
+        if self._stage == WAITING or self._stage == PASSED_ON:
+            raise RuntimeError("coroutine is being awaited already")
         return self
 
     def __iter__(self):
@@ -221,6 +223,8 @@ cdef class OrdinaryRead:
             return self._rest.throw(error)
         if self._stage != WAITING or not isinstance(error, CacheError):
             self._end()
+            if isinstance(error, StopIteration):  # it would look like a result
+                raise RuntimeError("coroutine raised StopIteration") from error
             raise error
         self._conclude(error)
         result = self._resume(&is_over)
