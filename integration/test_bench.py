@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from integration.conftest import LEAST_VERSION
+from integration.patience import PATIENT_SECONDS
 
 LOAD = ["--seconds", "60", "--rate", "200", "--keys", "50"]
 
@@ -69,7 +70,8 @@ def test_a_measurement_of_healthy_zones_is_complete_and_leaves_no_value(zones_of
 
 @pytest.mark.parametrize("how", ["kill", "pause"])
 def test_a_zone_that_fails_during_a_measurement_stops_it(zones, how):
-    with start(zones, *LOAD, "--max-p99", "1000", "--timeout", "5") as process:
+    # A machine that stalls for a second must not reach the other limit first.
+    with start(zones, *LOAD, "--max-p99", f"{PATIENT_SECONDS * 1000:.0f}", "--timeout", "5") as process:
         wait_for_load(process)
         getattr(zones, how)("eu-1c")
         output, errors = process.communicate(timeout=60)
