@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, TypeVar
 
 from evcache.zones.protocol import decoder as pure_decoder
+from evcache.zones.protocol import operations
 from evcache.zones.protocol.fields import Fields
-from evcache.zones.protocol.operations import three_copies
-from evcache.zones.protocol.packet import Packet
+from evcache.zones.protocol.operations import EncodedStore
 from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
 from evcache.zones.transport.core import encoding, looks, matching, placement
 from evcache.zones.transport.core.counts import ReadCounts
@@ -65,8 +65,10 @@ class Core(NamedTuple):
     """See `encoding.encode_reads`."""
     qualifier: Callable[..., tuple[Callable[[Any], bytes], Callable[[Sequence[Any]], list[bytes]]]]
     """See `encoding.qualifier`."""
-    three_copies: Callable[[bytes, bytes, int, int, int], Packet]
-    """See `evcache.zones.protocol.operations.three_copies`."""
+    guarded_store: Callable[[bytes, bytes, int, int, int, int], EncodedStore]
+    """See `evcache.zones.protocol.operations.guarded_store`."""
+    plain_store: Callable[[bytes, bytes, int, int, int], EncodedStore]
+    """See `evcache.zones.protocol.operations.plain_store`."""
     group_by_owner: Callable[[Sequence[bytes], Sequence[T], array[int], array[int]], dict[int, tuple[list[bytes], list[T]]]]
     """See `placement.group_by_owner`."""
     new_exchange: Callable[..., Exchange]
@@ -93,7 +95,8 @@ PURE = Core(
     matching.match,
     encoding.encode_reads,
     encoding.qualifier,
-    three_copies,
+    operations.guarded_store,
+    operations.plain_store,
     placement.group_by_owner,
     Exchange,
     Tally,
@@ -118,7 +121,8 @@ else:
         _compiled.match,
         _compiled.encode_reads,
         _compiled.qualifier,
-        _compiled.three_copies,
+        _compiled.guarded_store,
+        _compiled.plain_store,
         _compiled.group_by_owner,
         _compiled.Exchange,
         _compiled.Tally,
