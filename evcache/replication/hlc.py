@@ -55,7 +55,7 @@ def wall_clock_ms() -> int:
 class HybridLogicalClock:
     """Clock that makes the versions of one client. It is not for several threads."""
 
-    __slots__ = ("_horizon", "_stamp", "_wall_ms", "refused", "writer")
+    __slots__ = ("_horizon", "_made", "_stamp", "_wall_ms", "refused", "writer")
 
     def __init__(self, writer: int | None = None, wall_ms: Callable[[], int] = wall_clock_ms) -> None:
         """Make a clock.
@@ -71,6 +71,7 @@ class HybridLogicalClock:
         """Number of versions seen that were too far ahead to be believed."""
         self._wall_ms = wall_ms
         self._stamp = 0  # milliseconds and counter of the latest version made or seen; a full counter carries over
+        self._made = 0  # of the latest version made
         self._horizon = 0  # versions with a lower stamp are believed without reading the wall clock
 
     @property
@@ -89,7 +90,7 @@ class HybridLogicalClock:
         Returns:
             The version, with the writer id of this client.
         """
-        stamp = self._stamp = max(self._stamp + 1, self._wall_ms() << COUNTER_BITS)
+        stamp = self._made = self._stamp = max(self._stamp + 1, self._wall_ms() << COUNTER_BITS)
         writer = self.writer
         if writer is None:
             writer = self.writer = secrets.randbits(WRITER_BITS)
@@ -141,12 +142,14 @@ class HybridLogicalClock:
         return version
 
     def has_made(self, cas: int) -> bool:
-        """Return True if this client has made the version of an item's CAS. The answer holds before `observe` alone.
+        """Return True if this client has made the version of an item's CAS.
 
         It is False for a version that went past one which is not believed (see `tick`). The clock has no record of those.
+        Two clients may have drawn the same writer id, with a chance of 1 in 4,096. A version of the other client that is
+        newer than every version of this one is still not taken for its own.
         """
         version = MAX_CAS - cas
-        return version & _WRITER_MASK == self.writer and version >> WRITER_BITS <= self._stamp
+        return version & _WRITER_MASK == self.writer and version >> WRITER_BITS <= self._made
 
     def believes(self, version: int) -> bool:
         """Return True if the version is not too far ahead of this clock."""

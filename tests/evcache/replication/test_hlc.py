@@ -184,3 +184,12 @@ def test_the_wall_clock_is_in_milliseconds():
 def test_the_parts_of_a_version_are_those_it_was_made_of(ms, counter, writer):
     version = version_at(ms, counter, writer)
     assert (milliseconds_of(version), counter_of(version), writer_of(version)) == (ms, counter, writer)
+
+
+def test_a_newer_version_of_another_client_with_the_same_writer_is_not_its_own():
+    clock = HybridLogicalClock(7, Wall())
+    own = clock.tick()
+    others = version_at(NOW + 50)
+    for _ in range(2):  # before and after the clock has passed the version
+        assert [clock.has_made(cas_of(version)) for version in (own, others)] == [True, False]
+        clock.observe(cas_of(others))

@@ -88,12 +88,14 @@ def superseded(sends=True):
     return write, store, again
 
 
+@pytest.mark.parametrize("writers", [(7, 8), (7, 7)], ids=["two writers", "the same random number"])
 @pytest.mark.parametrize("seed", range(20))
 @on_zones()
-async def test_writes_of_one_client_take_effect_in_their_order(zones, seed):
+async def test_writes_of_one_client_take_effect_in_their_order(zones, seed, writers):
     """A write that a later one of the client has followed is not sent again, because it would go past that one."""
     chosen = random.Random(seed)
     slow, right = await slow_and_right(zones, circuit=PATIENT)
+    slow._runtime.hlc.writer, right._runtime.hlc.writer = writers
     await right.set("k", "theirs", consistency="all")
     zones.pause(*"abc")
     writes = []
