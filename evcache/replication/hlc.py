@@ -90,7 +90,10 @@ class HybridLogicalClock:
         Returns:
             The version, with the writer id of this client.
         """
-        stamp = self._made = self._stamp = max(self._stamp + 1, self._wall_ms() << COUNTER_BITS)
+        stamp = self._wall_ms() << COUNTER_BITS
+        if stamp <= self._stamp:  # a call of `max` would take as long as the rest
+            stamp = self._stamp + 1
+        self._made = self._stamp = stamp
         writer = self.writer
         if writer is None:
             writer = self.writer = secrets.randbits(WRITER_BITS)

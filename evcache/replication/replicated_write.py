@@ -22,6 +22,7 @@ from evcache.replication.zone_write import ZoneWrite
 from evcache.results import ACKNOWLEDGED, Outcome
 from evcache.zones.errors import CacheError, NodeError, NodeTimeout, ServerError
 from evcache.zones.topology.model import Mode, Topology
+from evcache.zones.transport.core.waiters import Completion
 from evcache.zones.zone_pool import ZonePool
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ReplicatedWrite:
         parts: Replicator,
         command: Command,
         required: int,
-        completion: asyncio.Future[None],
+        completion: Completion,
         topology: Topology | None = None,
         cause: object = None,
         standby: StandbyTally | None = None,

@@ -12,43 +12,36 @@ from typing import Any
 from evcache.options import Options
 from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.replicated_write import ReplicatedWrite
-from evcache.replication.replicator import Replicator
 from evcache.results import Outcome
 from evcache.writes.sender import RetriedWrite, Sender
 from evcache.zones.snapshot import ClusterSnapshot
 from evcache.zones.transport.core import selected
-from evcache.zones.transport.core.waiters import Tally, Zone
+from evcache.zones.transport.core.waiters import Completion, Zone
 from evcache.zones.zone_pool import ZonePool
 
 # A member of an enum is looked up by a descriptor before Python 3.12, which takes three times as long.
 _PENDING, _STORED = Outcome.PENDING, Outcome.STORED
 
 
-def ordinary_zones(parts: Replicator, view: ClusterSnapshot, command: StoreCommand) -> list[Zone] | None:
+def ordinary_zones(sender: Sender, view: ClusterSnapshot, command: StoreCommand) -> list[Zone] | None:
     """Return the zones of an ordinary write. None if the write takes the general way.
 
     A store is ordinary if it has a version, and neither hints nor listeners wait for the result of each zone.
     Each node has an open connection, keeps versions and takes the value. There are no standby zones, which count separately.
 
     Args:
-        parts: Parts of the client.
+        sender: Parts of the client.
         view: Zones.
         command: The store.
     """
+    parts = sender.replicator
     if command.version is None or parts.hooks.of_writes or view.standby:
         return None
     if parts.handoff is not None and parts.handoff.hints.count:
         return None
-    place = view.ring_position(command.key) if view.sharded else 0
-    size = len(command.key) + len(command.data)
-    zones: list[Zone] = []
-    for pool in view.writers:
-        node = pool.only or pool.node(place)
-        connection = node.connections.sole
-        if connection is None or node.versioned_bytes < size:
-            return _take_turns(view.writers, place, size)
-        zones.append((pool.name, pool.readable, connection))
-    return zones
+    key = command.key
+    size = len(key) + len(command.data)
+    return sender.store_zones(view).of(key, size) or _take_turns(view.writers, view.ring_position(key), size)
 
 
 def _take_turns(pools: Sequence[ZonePool], place: int, size: int) -> list[Zone] | None:
@@ -73,7 +66,6 @@ class OrdinaryWrite:
     retried: RetriedWrite | None = None
     """The write from the first unusual result on, if its call had not ended."""
     _attempt: ReplicatedWrite | None = None
-    _acknowledged = 0
     _cause: object = None
     _is_over = False
 
@@ -94,23 +86,19 @@ class OrdinaryWrite:
         self._view = view
         self._options = options
         self._sent_at = view.loop.time()
-        self._required = required = options.consistency.required(len(view.readers))
-        self._enough = required or 1  # see `ReplicatedWrite`
-        self.fence = fence = command.fence
+        self._required = options.consistency.required(len(view.readers))
+        self.fence = command.fence
         """Lowest version that readers may observe after the write (see `Command.fence`)."""
         store, (usual, self._interpret) = command.encoded()
-        self._block = sender.dispatcher.begin(command.key, fence)
+        self._block = sender.dispatcher.begin(command.key, self.fence)
         ask = sender.replicator.hooks.cause
         if ask is not None:
             self._cause = ask()
         if command.newest_wins:
             sender.latest[command.key] = self
-        self.completion = view.loop.create_future()
+        self._tally = tally = selected.SELECTED.tally(self, view.loop, self._required, usual, _PENDING, _STORED)
+        self.completion: Completion = tally.completion
         """Done when enough zones have acknowledged, or when that has become impossible. It has no result."""
-        if not required:
-            self.completion.set_result(None)
-        self._tally: Tally | None
-        self._tally = tally = selected.SELECTED.tally(self, self._enough, usual, _PENDING, _STORED)
         self.outcomes: dict[str, Outcome] = tally.outcomes
         """Outcome in each zone."""
         tally.send(zones, store, self._sent_at + options.timeout)
@@ -120,7 +108,7 @@ class OrdinaryWrite:
     @property
     def met(self) -> bool:
         """True if enough zones have acknowledged."""
-        return self._acknowledged >= self._required
+        return self._tally.acknowledged >= self._required
 
     @property
     def stored(self) -> StoreCommand | None:
@@ -140,32 +128,34 @@ class OrdinaryWrite:
     @property
     def is_readable(self) -> bool:
         """True if a readable zone holds the write."""
-        return self._acknowledged > 0
+        return self._tally.acknowledged > 0
 
     # Results of zones.
 
-    def advance(self, tally: Tally) -> None:
-        """Take the usual results: enough zones have one, or the last zone has."""
-        self._take(tally)
-        if not tally.left:
-            self._tally = None  # it has a reference to this write, which would keep both until the garbage collector runs
-            handoff = self._sender.replicator.handoff
-            if handoff is not None:
-                handoff.check_new_zones(self._view.topology, self.command.key)
-        if (not tally.left or self._acknowledged >= self._required) and not self.completion.done():
-            self.completion.set_result(None)
+    def reach(self, stored: list[Zone]) -> None:
+        """Remember the version, which enough zones hold."""
+        command, parts = self.command, self._sender.replicator
+        if command.believed:
+            parts.seen_versions.note(command.key, command.version)  # type: ignore[arg-type]  # see `ordinary_zones`
+        if parts.hooks.of_writes or (parts.handoff is not None and parts.handoff.hints.count):
+            self._report(stored)
 
-    def _take(self, tally: Tally) -> None:
-        """Take the usual results since the last call."""
-        parts, command = self._sender.replicator, self.command
-        before, self._acknowledged = self._acknowledged, tally.acknowledged
-        if before < self._enough <= tally.acknowledged and command.believed and command.version is not None:
-            parts.seen_versions.note(command.key, command.version)
-        stored = tally.take()
-        if parts.handoff is not None and parts.handoff.hints.count:  # kept since the write began
-            for name, _, _ in stored:
-                parts.handoff.end_superseded(name, command)
-        if parts.hooks.of_writes:  # a listener that was added since
+    def finish(self, stored: list[Zone]) -> None:
+        """End the write, which all zones hold."""
+        parts = self._sender.replicator
+        handoff = parts.handoff
+        if parts.hooks.of_writes or (handoff is not None and handoff.hints.count):
+            self._report(stored)
+        if handoff is not None:
+            handoff.check_new_zones(self._view.topology, self.command.key)
+
+    def _report(self, stored: list[Zone]) -> None:
+        """Report zones with the usual result to hints and listeners, which were none when the write began."""
+        parts = self._sender.replicator
+        for name, _, _ in stored:
+            if parts.handoff is not None:
+                parts.handoff.end_superseded(name, self.command)
+        if parts.hooks.of_writes:
             for name, _, _ in stored:
                 parts.hooks.zone_wrote(name, Outcome.STORED, late=self.completion.done())
 
@@ -183,14 +173,12 @@ class OrdinaryWrite:
 
     def _become_general(self) -> ReplicatedWrite:
         """Return this write in the general form."""
-        view, sender, command = self._view, self._sender, self.command
-        tally, self._tally = self._tally, None
-        assert tally is not None
-        self._take(tally)
+        view, sender, command, tally = self._view, self._sender, self.command, self._tally
+        self._report(tally.take())
         attempt = self._attempt = ReplicatedWrite(
             sender.replicator, command, self._required, self.completion, view.topology, self._cause
         )
-        attempt.adopt(self.outcomes, self._acknowledged, len(view.readers), self._sent_at)
+        attempt.adopt(self.outcomes, tally.acknowledged, len(view.readers), self._sent_at)
         if not self._is_over:
             retried = self.retried = RetriedWrite.continuing(
                 sender, view, command.key, self._options, attempt, self._sent_at, self._block
@@ -205,9 +193,10 @@ class OrdinaryWrite:
             self.retried.end()
             return
         self._is_over = True
+        stored = self._tally.take()
+        if stored:  # a caller that was cancelled has not waited for enough zones
+            self._report(stored)
         sender, key = self._sender, self.command.key
-        if self._tally is not None:
-            self._take(self._tally)  # which a caller that was cancelled has not waited for
         if sender.latest.get(key) is self:
             del sender.latest[key]
         sender.dispatcher.end(key, self, self._block)

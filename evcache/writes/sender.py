@@ -36,6 +36,9 @@ from evcache.replication.zone_write import ZoneWrite
 from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER
 from evcache.zones.snapshot import ClusterSnapshot
+from evcache.zones.transport.core import selected
+from evcache.zones.transport.core.store_zones import Placement, StoreZones
+from evcache.zones.zone_pool import ZonePool
 
 # If the clocks of all clients differ, each zone may hold the latest write of another client. As many attempts as there are
 # zones, in most topologies, end above all of them.
@@ -61,6 +64,21 @@ class Sender:
         """Last write of each key, until its call ends."""
         self.resent = 0
         """Number of writes that were sent again."""
+        self._view: ClusterSnapshot | None = None
+        self._store_zones: StoreZones
+
+    def store_zones(self, view: ClusterSnapshot) -> StoreZones:
+        """Return the zones of a snapshot with their sole connections. It is made once for each snapshot."""
+        if view is not self._view:
+            self._store_zones = selected.SELECTED.store_zones([_placement(pool) for pool in view.writers])
+            self._view = view
+        return self._store_zones
+
+
+def _placement(pool: ZonePool) -> Placement:
+    nodes, ring = pool.placement()
+    points, owners = (None, None) if ring is None else ring.arrays()
+    return Placement(pool.name, pool.readable, nodes, points, owners)
 
 
 class RetriedWrite:

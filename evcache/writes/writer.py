@@ -143,12 +143,11 @@ class Writer:
         if (
             isinstance(command, StoreCommand)
             and not self._lanes.by_node
-            and (zones := ordinary_zones(self._replicator, view, command))
+            and (zones := ordinary_zones(self._sender, view, command))
         ):
             ordinary = OrdinaryWrite(self._sender, view, command, options, zones)
             try:
-                if not ordinary.completion.done():
-                    await ordinary.completion
+                await ordinary.completion
                 if ordinary.retried is not None:
                     await ordinary.retried.wait_until_decided()
             finally:  # also for a caller that was cancelled, because the write goes on

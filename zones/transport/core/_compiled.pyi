@@ -6,7 +6,7 @@ from typing import Any, TypeGuard, TypeVar
 from evcache.zones.protocol.fields import Fields
 from evcache.zones.protocol.operations import EncodedStore
 from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
-from evcache.zones.transport.core import counts, exchange, waiters
+from evcache.zones.transport.core import counts, exchange, store_zones, waiters
 from evcache.zones.transport.core.looks import Look
 from evcache.zones.transport.in_flight import ExpectReply
 
@@ -60,6 +60,7 @@ def decode_values(
 
 class Exchange(exchange.Exchange): ...
 class Tally(waiters.Tally): ...
+class StoreZones(store_zones.StoreZones): ...
 class ReadCounts(counts.ReadCounts): ...
 
 class OrdinaryReads:

@@ -16,6 +16,7 @@ from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
 from evcache.zones.transport.core import encoding, looks, matching, placement
 from evcache.zones.transport.core.counts import ReadCounts
 from evcache.zones.transport.core.exchange import Exchange
+from evcache.zones.transport.core.store_zones import StoreZones
 from evcache.zones.transport.core.waiters import Tally
 from evcache.zones.transport.in_flight import ExpectReply
 
@@ -75,6 +76,8 @@ class Core(NamedTuple):
     """See `exchange.Exchange`."""
     tally: type[Tally]
     """See `waiters.Tally`."""
+    store_zones: type[StoreZones]
+    """See `store_zones.StoreZones`."""
     is_same: Callable[[AnyReply, int | None, int], TypeGuard[Hit]]
     """See `looks.is_same`."""
     cas_of_each: Callable[[Mapping[bytes, int], Sequence[bytes], int], tuple[array[int], list[int]]]
@@ -100,6 +103,7 @@ PURE = Core(
     placement.group_by_owner,
     Exchange,
     Tally,
+    StoreZones,
     looks.is_same,
     looks.cas_of_each,
     looks.accept_hits,
@@ -126,6 +130,7 @@ else:
         _compiled.group_by_owner,
         _compiled.Exchange,
         _compiled.Tally,
+        _compiled.StoreZones,
         _compiled.is_same,
         _compiled.cas_of_each,
         _compiled.accept_hits,
