@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from evcache.zones.routing.ketama import ring_position
@@ -54,8 +54,13 @@ class StoreZones:
 
     def __init__(self, placements: Sequence[Placement]) -> None:
         """Make it for the zones that a store is sent to."""
-        self._placements = placements
-        self._is_sharded = any(placement.points is not None for placement in placements)
+        self._targets = [
+            (placement, [(placement.zone, placement.counts, node, node.connections) for node in placement.nodes])
+            for placement in placements
+        ]
+        self._only: list[_Target] | None = None  # of zones with one node
+        if all(placement.points is None for placement in placements):
+            self._only = [target for _, (target,) in self._targets]
 
     def of(self, key: bytes, size: int) -> list[Zone] | None:
         """Return the zones with the connection to the node of a key.
@@ -67,17 +72,23 @@ class StoreZones:
         Returns:
             The zones. None if a node has several connections or none, or does not take that number of bytes with a version.
         """
-        position = ring_position(key) if self._is_sharded else 0
         zones: list[Zone] = []
-        for name, counts, nodes, points, owners in self._placements:
-            index = 0
-            if points is not None and owners is not None:
-                point = bisect_left(points, position)
-                # Behind the last point, the ring continues with the first one.
-                index = owners[point if point < len(points) else 0]
-            node = nodes[index]
-            connection = node.connections.sole
+        for name, counts, node, connections in self._only or self._targets_of(key):
+            connection = connections.sole
             if connection is None or node.versioned_bytes < size:
                 return None
             zones.append((name, counts, connection))
         return zones
+
+    def _targets_of(self, key: bytes) -> Iterator[_Target]:
+        position = ring_position(key)
+        for (_, _, _, points, owners), targets in self._targets:
+            if points is None or owners is None:
+                yield targets[0]
+                continue
+            index = bisect_left(points, position)
+            # Behind the last point, the ring continues with the first one.
+            yield targets[owners[index if index < len(points) else 0]]
+
+
+_Target = tuple[str, bool, Node, Connections]
