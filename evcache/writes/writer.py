@@ -248,7 +248,6 @@ class Writer:
         """
         put = self._lanes.start_in_order if self._lanes.by_node else None
         if flow is not None:
-            flow.begin(store)
             put = flow.put
         write = self._replicator.replicate(view, options, store, zone, deadline, None, put)
         await write.wait_until_decided()

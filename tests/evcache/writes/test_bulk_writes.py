@@ -327,7 +327,7 @@ async def test_bulk_write_lets_other_tasks_run(zones, operation, slow):
     cache = await zones.ready()
     zones.pause(*slow)
     checked = begun = 0
-    qualify, replicator = cache._config.keys.qualify, cache._runtime.writer._replicator
+    qualify, dispatcher = cache._config.keys.qualify, cache._runtime.dispatcher
 
     class CountingKeys:
         def __getattr__(self, name):
@@ -338,14 +338,16 @@ async def test_bulk_write_lets_other_tasks_run(zones, operation, slow):
             checked += 1
             return qualify(key)
 
-    class CountingReplicator:
+    class CountingDispatcher:
+        end = dispatcher.end
+
         def begin(self, *arguments):
             nonlocal begun
             begun += 1
-            return replicator.begin(*arguments)
+            return dispatcher.begin(*arguments)
 
     cache._runtime.writes._keys = CountingKeys()
-    cache._runtime.writer._sender.replicator = CountingReplicator()
+    cache._runtime.writer._sender.dispatcher = CountingDispatcher()
     writing = asyncio.ensure_future(write(cache, operation, names(1_500), timeout=30))
     most_checked = most_begun = 0
     while not writing.done():

@@ -37,7 +37,7 @@ class Owner:
         self.calls.append("advance")
 
     def settle(self, zone, answer):
-        self.calls.append((zone, answer))
+        self.calls.append((zone[0], answer))
 
 
 class Write:
@@ -47,7 +47,7 @@ class Write:
         self.owner = Owner()
         self.nodes = {name: Node(refusals.get(name)) for name in "abc"}
         self.tally = core.tally(self.owner, wanted, USUAL, "pending", "stored")
-        self.zones = [(name, name != "c", node) for name, node in self.nodes.items()]
+        self.zones = [(name, name != "c", node, None) for name, node in self.nodes.items()]
         self.tally.send(self.zones, "store", 5.0)
 
     def answer(self, zone, replies=STORED):
@@ -55,7 +55,7 @@ class Write:
 
     @property
     def taken(self):
-        return [name for name, _, _ in self.tally.take()]
+        return [zone[0] for zone in self.tally.take()]
 
 
 def test_each_zone_gets_the_packet(core):

@@ -29,8 +29,8 @@ cdef class Tally:
         cdef PacketWaiter waiter
         self.left = len(zones)
         for zone in zones:
-            if type(zone) is not tuple or len(<tuple>zone) != 3:
-                raise TypeError("a zone is a tuple of three")
+            if type(zone) is not tuple or len(<tuple>zone) != 4:
+                raise TypeError("a zone is a tuple of four")
             self.outcomes[(<tuple>zone)[0]] = self._pending
         for zone in zones:
             waiter = PacketWaiter.__new__(PacketWaiter)
@@ -51,6 +51,8 @@ cdef class Tally:
         """Count the replies of a zone. Of a bare reply, which has this opaque and nothing else, it is the status alone."""
         if self._is_settled or not self._is_usual(replies):
             return self._settle(zone, _whole_replies(replies, opaque))
+        if zone[3] is not None:
+            zone[3].ended(self._owner)
         self.left -= 1
         cdef bint counts = zone[1]
         self.outcomes[zone[0]] = self._outcome
@@ -76,7 +78,7 @@ cdef class Tally:
     cdef int _settle(self, tuple zone, object answer) except -1:
         """Give the owner another result of a zone."""
         self._is_settled = True
-        self._owner.settle(zone[0], answer)
+        self._owner.settle(zone, answer)
         return 0
 
 

@@ -25,16 +25,20 @@ class Owner(Protocol):
         """Take the usual results: enough zones have one, or the last zone has."""
         ...
 
-    def settle(self, zone: str, answer: Any) -> None:
+    def settle(self, zone: Zone, answer: Any) -> None:
         """Receive the replies of another result, or the `CacheError` of a packet without replies.
 
-        The owner then receives the results of all zones that follow, because only the owner knows what is decided.
+        The owner then receives the results of all zones that follow, because only the owner knows what is decided. The
+        place of such a zone in its lane belongs to the owner.
         """
         ...
 
 
-Zone = tuple[str, bool, Connection]
-"""Zone that gets the packet: its name, True if its result counts towards the decision, and the connection to its node."""
+Zone = tuple[str, bool, Connection, Any]
+"""Zone that gets the packet: its name, True if its result counts towards the decision, and the connection to its node.
+
+The fourth item is the lane in which the packet has a place, or None. The usual result frees it by `lane.ended(owner)`.
+"""
 
 Usual = Sequence[frozenset[bytes] | None]
 """Statuses of each reply of the usual result. None if the reply does not matter."""
@@ -83,7 +87,7 @@ class Tally:
     def send(self, zones: Sequence[Zone], store: EncodedStore, deadline: float) -> None:
         """Send the store to each zone. The owner settles a zone to which it cannot be sent."""
         self.left = len(zones)
-        self.outcomes.update((name, self._pending) for name, _, _ in zones)
+        self.outcomes.update((zone[0], self._pending) for zone in zones)
         for zone in zones:
             waiter = PacketWaiter(self, zone)
             try:
@@ -102,7 +106,9 @@ class Tally:
             self.settle(zone, replies)
             return
         self.left -= 1
-        name, counts, _ = zone
+        name, counts, _, lane = zone
+        if lane is not None:
+            lane.ended(self._owner)
         self.outcomes[name] = self._outcome
         self._stored.append(zone)
         if counts:
@@ -118,7 +124,7 @@ class Tally:
     def settle(self, zone: Zone, answer: Any) -> None:
         """Give the owner another result of a zone."""
         self._is_settled = True
-        self._owner.settle(zone[0], answer)
+        self._owner.settle(zone, answer)
 
 
 class PacketWaiter:
