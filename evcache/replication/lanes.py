@@ -152,17 +152,6 @@ class Lane:
             else:
                 self._task.add_done_callback(self._ended)
 
-    def takes(self, size: int) -> bool:
-        """Return True if a write of this size can be sent at once."""
-        count = self.count
-        return not self.queue and count < WINDOW and (not count or self.bytes + size <= WINDOW_BYTES)
-
-    def enter(self, size: int) -> bool:
-        """Count a write that is sent at once. Return True if the lane takes no other one."""
-        self.count = count = self.count + 1
-        self.bytes = held = self.bytes + size
-        return count >= WINDOW or held >= WINDOW_BYTES
-
     def wait_again(self, write: ZoneWrite, size: int, patience: float) -> None:
         """Queue a write that was counted, and not sent. See `wait`."""
         self.count -= 1
@@ -290,16 +279,13 @@ class Flow:
 
     def put(self, write: ZoneWrite) -> None:
         """Send a write to one node, when it is its turn. Returns at once and raises nothing: failures are outcomes."""
-        lane = self._by_node.get(write.node)
+        node, size = write.node, size_of(write.command)
+        lane = self.lane(node, size)
         if lane is None:
-            lane = self._by_node[write.node] = Lane(self._lanes, write.node)
-        size = size_of(write.command)
-        if not lane.takes(size):
             self.is_crowded = True
-            lane.wait(write, size, self.patience)
+            self._by_node[node].wait(write, size, self.patience)
             return
-        if lane.enter(size):
-            self.is_crowded = True
+        self._enter(lane, size)
         if not write.start(lane, size):
             lane.wait_again(write, size, self.patience)
 
@@ -308,15 +294,23 @@ class Flow:
         lane = self._by_node.get(node)
         if lane is None:
             return Lane(self._lanes, node)  # which `enter` adds to the others if every node takes the write
-        return lane if lane.takes(size) else None
+        count = lane.count
+        if lane.queue or count >= WINDOW or (count and lane.bytes + size > WINDOW_BYTES):
+            return None
+        return lane
 
     def enter(self, zones: Iterable[Zone], size: int) -> None:
         """Count a write in the lanes of its zones, which are those of `lane`. It is sent next."""
         for _, _, _, lane in zones:
-            if not lane.count:
-                self._by_node[lane.node] = lane
-            if lane.enter(size):
-                self.is_crowded = True
+            self._enter(lane, size)
+
+    def _enter(self, lane: Lane, size: int) -> None:
+        if not lane.count:
+            self._by_node[lane.node] = lane
+        lane.count += 1
+        lane.bytes += size
+        if lane.count >= WINDOW or lane.bytes >= WINDOW_BYTES:
+            self.is_crowded = True
 
     async def room(self, nodes: Iterable[Node]) -> None:
         """Wait until one of a key's nodes takes another write, and none of them is too far behind. May be cancelled."""

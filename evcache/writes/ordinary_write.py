@@ -50,6 +50,7 @@ def ordinary_zones(
         return None
     place = view.ring_position(command.key) if view.sharded else 0
     size = len(command.key) + len(command.data)
+    in_lane = 0 if flow is None else size_of(command)
     zones: list[Zone] = []
     for pool in view.writers:
         node = pool.only or pool.node(place)
@@ -58,7 +59,7 @@ def ordinary_zones(
             return _take_turns(view.writers, place, command, flow)
         if flow is None:
             zones.append((pool.name, pool.readable, connection, None))
-        elif (lane := flow.lane(node, size_of(command))) is not None:
+        elif (lane := flow.lane(node, in_lane)) is not None:
             zones.append((pool.name, pool.readable, connection, lane))
         else:
             return None

@@ -40,14 +40,22 @@ class Owner:
         self.calls.append((zone[0], answer))
 
 
+class Lane:
+    def __init__(self):
+        self.freed = []
+
+    def ended(self, write):
+        self.freed.append(write)
+
+
 class Write:
     """A packet in zones a, b and c, of which c does not count."""
 
-    def __init__(self, core, wanted, **refusals):
+    def __init__(self, core, wanted, *, lane=None, **refusals):
         self.owner = Owner()
         self.nodes = {name: Node(refusals.get(name)) for name in "abc"}
         self.tally = core.tally(self.owner, wanted, USUAL, "pending", "stored")
-        self.zones = [(name, name != "c", node, None) for name, node in self.nodes.items()]
+        self.zones = [(name, name != "c", node, lane) for name, node in self.nodes.items()]
         self.tally.send(self.zones, "store", 5.0)
 
     def answer(self, zone, replies=STORED):
@@ -157,3 +165,20 @@ def test_a_zone_has_one_result(core):
 def test_another_number_of_replies_is_an_error(core, replies):
     with pytest.raises(IndexError):
         Write(core, 1).answer("a", replies)
+
+
+def test_the_usual_result_frees_the_place_in_the_lane(core):
+    lane = Lane()
+    write = Write(core, 2, lane=lane)
+    for number, zone in enumerate("cab", 1):
+        write.answer(zone)
+        assert lane.freed == [write.owner] * number
+
+
+def test_the_owner_frees_the_place_of_a_zone_that_it_settles(core):
+    lane = Lane()
+    write = Write(core, 2, lane=lane, b=QueueFull("full"))
+    write.answer("a", REFUSED)
+    write.answer("c")
+    assert [zone for zone, _ in write.owner.calls] == ["b", "a", "c"]
+    assert lane.freed == []
