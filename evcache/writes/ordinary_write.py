@@ -202,7 +202,10 @@ class OrdinaryWrite:
     @property
     def is_decided(self) -> bool:
         """True if enough zones have acknowledged the latest attempt, or if that has become impossible."""
-        return self.completion.done() if self.retried is None else self.retried.is_decided
+        if self.retried is not None:
+            return self.retried.is_decided
+        completion = self.completion
+        return completion.done() and not completion.cancelled()  # with a caller that waited for it
 
     async def wait_until_decided(self) -> None:
         """Wait until `is_decided`."""

@@ -189,7 +189,8 @@ class RetriedWrite:
     @property
     def is_decided(self) -> bool:
         """True if enough zones have acknowledged the latest attempt, or if that has become impossible."""
-        return self.attempt.completion.done()
+        completion = self.attempt.completion
+        return completion.done() and not completion.cancelled()  # with a caller that waited for it
 
     async def wait_until_decided(self) -> None:
         """Wait until `is_decided`."""
