@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -202,9 +201,9 @@ class BulkWrite(Generic[AnyKey]):
             if not step % STEP:
                 await asyncio.sleep(0)
         for step, name in enumerate(self._open, 1):
-            outcomes = results[name].zones
-            if _is_open(outcomes):
-                results[name] = replace(results[name], zones=dict(outcomes))
+            result = results[name]
+            if _is_open(result.zones):
+                results[name] = WriteResult(result.met, result.version, dict(result.zones), result.fell_short)
             if not step % STEP:
                 await asyncio.sleep(0)
 

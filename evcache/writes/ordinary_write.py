@@ -316,8 +316,9 @@ class OrdinaryWrite:
             return
         self._is_over = True
         sender, key = self._sender, self.command.key
-        if self._tally is not None:
-            self._take(self._tally)  # which a caller that was cancelled has not waited for
+        tally = self._tally
+        if tally is not None and tally.acknowledged != self._acknowledged:
+            self._take(tally)  # which a caller that was cancelled has not waited for
         if sender.latest.get(key) is self:
             del sender.latest[key]
         sender.dispatcher.end(key, self, self._block)
