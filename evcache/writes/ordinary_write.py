@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from evcache.near_cache.version_fences import NO_BLOCK
 from evcache.options import Options
 from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.gutter import GUTTER
@@ -105,6 +106,7 @@ class OrdinaryWrite:
     _acknowledged = 0
     _cause: object = None
     _is_over = False
+    _block = NO_BLOCK
 
     def __init__(
         self,
@@ -115,6 +117,8 @@ class OrdinaryWrite:
         zones: list[Zone],
         deadline: float | None = None,
         flow: Flow | None = None,
+        *,
+        is_new: bool = True,
     ) -> None:
         """Send a command to every zone. Returns at once and raises nothing.
 
@@ -126,6 +130,7 @@ class OrdinaryWrite:
             zones: Result of `ordinary_zones`.
             deadline: Time on the loop's clock. If None, the timeout of the options begins now.
             flow: Flow control, if the call writes many keys.
+            is_new: False for a value that was loaded before it is written. It is not sent again, and `end` is not called.
         """
         self.command = command
         self._sender = sender
@@ -138,12 +143,15 @@ class OrdinaryWrite:
         self.fence = fence = command.fence
         """Lowest version that readers may observe after the write (see `Command.fence`)."""
         store, (usual, self._interpret) = command.encoded()
-        self._block = sender.dispatcher.begin(command.key, fence)
+        if is_new:
+            self._block = sender.dispatcher.begin(command.key, fence)
+            if command.newest_wins:
+                sender.latest[command.key] = self
+        else:
+            self._is_over = True
         ask = sender.replicator.hooks.cause
         if ask is not None:
             self._cause = ask()
-        if command.newest_wins:
-            sender.latest[command.key] = self
         self.completion = view.loop.create_future()
         """Done when enough zones have acknowledged, or when that has become impossible. It has no result."""
         if not required:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from evcache import Gutter, NearCache
+from evcache import Gutter, LoadPolicy, NearCache
 from evcache.errors import CacheError
 from evcache.replication.hlc import HybridLogicalClock, cas_of
 from evcache.zones.transport.core.selected import PURE
@@ -25,12 +25,29 @@ from tests.support.virtual_time import run
 
 ZONES = "abc"
 KEYS = names(20)
+NEW_KEYS = [f"n{number}" for number in range(5)]
+
+
+WITHOUT_LEASES = {"policy": LoadPolicy(lease=False)}  # no zone stores the value before the others then
+
+
+async def load(keys):
+    """Return values of keys that the source has."""
+    await asyncio.sleep(0.002)
+    return dict.fromkeys(keys, b"loaded")
+
+
 CALLS = {
-    "set_many": lambda cache, number, options: cache.set_many(dict.fromkeys(KEYS, b"value %d" % number), **options),
-    "large set_many": lambda cache, number, options: cache.set_many(dict.fromkeys(KEYS, b"%d" % number * 600), **options),
-    "delete_many": lambda cache, number, options: cache.delete_many(KEYS, **options),  # noqa: ARG005  # as the others
-    "set": lambda cache, number, options: cache.set(KEYS[-1], b"value %d" % number, **options),
-    "delete": lambda cache, number, options: cache.delete(KEYS[0], **options),  # noqa: ARG005
+    "set_many": lambda cache, value, options: cache.set_many(dict.fromkeys(KEYS, value), **options),
+    "large set_many": lambda cache, value, options: cache.set_many(dict.fromkeys(KEYS, value * 90), **options),
+    "delete_many": lambda cache, _, options: cache.delete_many(KEYS, **options),
+    "set": lambda cache, value, options: cache.set(KEYS[-1], value, **options),
+    "delete": lambda cache, _, options: cache.delete(KEYS[0], **options),
+    "load_many": lambda cache, _, options: cache.get_or_load_many([*KEYS[:9], *NEW_KEYS], load, **WITHOUT_LEASES, **options),
+    "load_many with leases": lambda cache, _, options: cache.get_or_load_many([*KEYS[:9], *NEW_KEYS], load, **options),
+    "load": lambda cache, value, options: cache.get_or_load(
+        "n0", lambda: asyncio.sleep(0, value), **WITHOUT_LEASES, **options
+    ),
 }
 CHANGES = {"evict": None, "older": -5, "newer": 5, "much newer": 5_000_000, "foreign": None}
 
@@ -65,6 +82,12 @@ def change(zones, zone, key, how):
         elif how != "evict":
             version += CHANGES[how] << 20
             fake.session().receive(b"ms %b 5 T60 F0 E%d\r\nother\r\n" % (full(key), cas_of(version)))
+
+
+def items(zones, zone, key):
+    """Return the items of a key in one zone."""
+    found = [fake.store.get(full(key)) for fake in zones.servers[zone]]
+    return [(bytes(item.value), item.flags, item.cas, item.expires_at) for item in found if item is not None]
 
 
 def zone_of(call):
@@ -116,7 +139,10 @@ async def outcome(plan):
             await asyncio.sleep(0)
         zones.forget()
         options = dict(plan.options)
-        tasks = [asyncio.ensure_future(CALLS[name](cache, number, options)) for number, name in enumerate(plan.calls)]
+        tasks = [
+            asyncio.ensure_future(CALLS[name](cache, b"value %d" % number, options))
+            for number, name in enumerate(plan.calls)
+        ]
         if plan.cancelled is not None:
             await asyncio.sleep(0)
             await asyncio.sleep(plan.cancelled)
@@ -137,7 +163,7 @@ async def outcome(plan):
                 read.append(await cache.get(key))
             except CacheError as error:
                 read.append((type(error), str(error)))
-        found = [(zone, key, zones.held(key, zone)) for zone in ZONES for key in KEYS]
+        found = [(zone, key, items(zones, zone, key)) for zone in ZONES for key in (*KEYS, *NEW_KEYS)]
         stats = dataclasses.asdict(cache.stats())
         seen = [cache._runtime.seen_versions.latest(full(key)) for key in KEYS]  # noqa: SLF001
         # Zones that come back at the same time get their hints in any order.
@@ -161,6 +187,7 @@ def limits_of(plan):
         ):
             stack.enter_context(mock.patch(target, value))
         stack.enter_context(mock.patch("evcache.replication.hlc.secrets.randbits", return_value=5))
+        stack.enter_context(mock.patch("evcache.read_through.loads.leases.secrets.randbelow", return_value=5))
         stack.enter_context(mock.patch("evcache.zones.cluster.secrets.token_bytes", return_value=b"same"))
         yield
 
@@ -178,7 +205,7 @@ def general_way():
 moments = st.sampled_from([0.0, 0.0, 0.005, 0.015, 0.03])
 plans = st.builds(
     Plan,
-    calls=st.lists(st.sampled_from([*CALLS, "set_many", "delete_many"]), min_size=1, max_size=3).map(tuple),
+    calls=st.lists(st.sampled_from([*CALLS, "set_many", "delete_many", "load_many"]), min_size=1, max_size=3).map(tuple),
     nodes=st.sampled_from([1, 1, 3]),
     connections=st.just(1),
     latency=st.sampled_from([0.0, 0.01]),
@@ -237,6 +264,10 @@ def options_of(consistency, timeout):
 )
 @example(Plan(("set_many",), latency=0.01, cancelled=0.005, changes=(("c", 3, "newer"), ("b", 4, "foreign"))))
 @example(Plan(("large set_many",), nodes=3, latency=0.01, fault=("b", "kill", 0.005, 0.3)))
+@example(Plan(("load_many",), core=CORES[-1]))
+@example(Plan(("load_many", "set_many"), window=2, fault=("c", "trickle", 0.0, 2.0), options=options_of("one", 0.3)))
+@example(Plan(("load", "load_many"), fault=("b", "kill", 0.0, 0.3), options=options_of("quorum", 0.3)))
+@example(Plan(("load_many",), max_pending=16, fault=("c", "pause", 0.0, 0.3), options=options_of("one", 0.3)))
 @example(Plan(("set_many", "delete_many"), connections=2, changes=(("b", 3, "newer"),), core=CORES[-1]))
 def test_a_bulk_write_does_the_same_on_both_ways(plan):
     with limits_of(plan):
