@@ -28,7 +28,7 @@ KEYS = names(20)
 NEW_KEYS = [f"n{number}" for number in range(5)]
 
 
-WITHOUT_LEASES = {"policy": LoadPolicy(lease=False)}  # no zone stores the value before the others then
+WITHOUT_LEASES = {"policy": LoadPolicy(lease=False, xfetch_beta=0)}  # no zone stores the value before the others
 
 
 async def load(keys):
@@ -44,7 +44,6 @@ CALLS = {
     "set": lambda cache, value, options: cache.set(KEYS[-1], value, **options),
     "delete": lambda cache, _, options: cache.delete(KEYS[0], **options),
     "load_many": lambda cache, _, options: cache.get_or_load_many([*KEYS[:9], *NEW_KEYS], load, **WITHOUT_LEASES, **options),
-    "load_many with leases": lambda cache, _, options: cache.get_or_load_many([*KEYS[:9], *NEW_KEYS], load, **options),
     "load": lambda cache, value, options: cache.get_or_load(
         "n0", lambda: asyncio.sleep(0, value), **WITHOUT_LEASES, **options
     ),
@@ -150,7 +149,8 @@ async def outcome(plan):
         results = [repr(result) for result in await asyncio.gather(*tasks, return_exceptions=True)]
         held_up = [(zone, [node.pending for node in nodes_of(cache, zone)]) for zone in ZONES]
         held_up += sorted((lane.node.name, lane.count, lane.bytes, len(lane.queue)) for lane in lanes.by_node.values())
-        wire = {zone: zones.wire(zone) for zone in ZONES}
+        # Without no-ops, because probes of several zones that come back together are sent at any place among the requests.
+        wire = {zone: zones.wire(zone).replace(b"mn\r\n", b"") for zone in ZONES}
         if failing is not None:
             await failing
         await pass_time(8)
@@ -187,7 +187,6 @@ def limits_of(plan):
         ):
             stack.enter_context(mock.patch(target, value))
         stack.enter_context(mock.patch("evcache.replication.hlc.secrets.randbits", return_value=5))
-        stack.enter_context(mock.patch("evcache.read_through.loads.leases.secrets.randbelow", return_value=5))
         stack.enter_context(mock.patch("evcache.zones.cluster.secrets.token_bytes", return_value=b"same"))
         yield
 
