@@ -182,8 +182,7 @@ async def test_keys_take_the_general_way_while_a_lane_is_full(zones, ordinary, m
 
 
 @on_zones()
-async def test_a_hint_of_one_key_sends_the_next_one_the_general_way(zones, ordinary):
-    """The rule is asked for each key, because a connection may end in the middle of the call."""
+async def test_keys_take_the_general_way_while_a_zone_is_down(zones, ordinary):
     cache = await zones.ready()
     await cut_off(zones, cache, "c")
     results = await write(cache, "set_many", names(5), timeout=1)
@@ -193,8 +192,7 @@ async def test_a_hint_of_one_key_sends_the_next_one_the_general_way(zones, ordin
 
 
 @on_zones()
-async def test_a_result_has_the_outcomes_at_the_end_of_the_call(zones, ordinary):
-    """A key becomes general after its result was taken, and before the call ends. It is not sent again then."""
+async def test_a_write_that_becomes_general_after_its_call_is_not_sent_again(zones, ordinary):
     slow, right = await slow_and_right(zones)
     await right.set("k0", "theirs", consistency="all")
     held = zones.held("k0", "c")
