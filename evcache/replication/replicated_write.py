@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 from evcache._helpers.background import BackgroundTasks
-from evcache.replication.commands.command import Command, Interpret
+from evcache.replication.commands.command import Command
 from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.commands.touch import TouchCommand
 from evcache.replication.gutter import GUTTER
@@ -135,11 +135,6 @@ class ReplicatedWrite:
         return self.required > 0 and self._failed + self._undecided == self._counted
 
     @property
-    def is_open(self) -> bool:
-        """True while a zone write has not ended, so that `outcomes` may change."""
-        return self._open > 0
-
-    @property
     def is_lost(self) -> bool:
         """True if no readable zone answered, and the gutter does not hold the write."""
         return self.unreachable and self.outcomes.get(GUTTER) not in ACKNOWLEDGED
@@ -230,10 +225,6 @@ class ReplicatedWrite:
         self._undecided = counted - acknowledgements
         self._open = sum(outcome is Outcome.PENDING for outcome in outcomes.values())
         self._sent_at = sent_at
-
-    def resume(self, pool: ZonePool, place: int, deadline: float, interpret: Interpret, answer: Any) -> None:
-        """Continue in a zone with the replies to its command, or with the `CacheError` in place of replies."""
-        ZoneWrite(self, pool, pool.node(place), deadline).resume(interpret, answer)
 
     def note_stored(self, zone: str) -> None:
         """Record that the coordinator's zone has stored the write."""

@@ -37,9 +37,9 @@ def test_each_zone_has_the_connection_to_its_node(core):
     a, b = node(), node()
     zones = core.store_zones([placement("a", [a]), placement("b", [b], counts=False)])
     for _ in range(2):
-        assert zones.of(b"k", 10) == [("a", True, a.connections.sole), ("b", False, b.connections.sole)]
+        assert zones.of(b"k", 10) == [("a", True, a.connections.sole, None), ("b", False, b.connections.sole, None)]
     b.connections.sole = Connection()  # after a reconnect
-    assert zones.of(b"k", 10) == [("a", True, a.connections.sole), ("b", False, b.connections.sole)]
+    assert zones.of(b"k", 10) == [("a", True, a.connections.sole, None), ("b", False, b.connections.sole, None)]
 
 
 @each_core
@@ -50,7 +50,7 @@ def test_a_key_belongs_to_the_node_of_each_ring(core):
     met = set()
     for number in range(200):
         key = b"key-%d" % number
-        found = {name: connection for name, _, connection in zones.of(key, 10)}
+        found = {name: connection for name, _, connection, _ in zones.of(key, 10)}
         for name, (nodes, ring) in rings.items():
             expected = nodes[ring.owner(ring_position(key))]
             assert found[name] is expected.connections.sole
@@ -88,7 +88,7 @@ def test_the_compiled_core_takes_the_exchange_of_a_pipeline():
             exchange = core.new_exchange("n", loop, ConnectionLimits(), None, lambda: None, lambda _: None, ByteCounter())
             pipeline = SimpleNamespace(send_store=exchange.send_store)
             server = SimpleNamespace(connections=SimpleNamespace(sole=pipeline), versioned_bytes=10)
-            ((_, _, found),) = COMPILED.store_zones([placement("a", [server])]).of(b"k", 1)
+            ((_, _, found, _),) = COMPILED.store_zones([placement("a", [server])]).of(b"k", 1)
             assert found is (exchange if core is COMPILED else pipeline)
     finally:
         loop.close()

@@ -59,24 +59,32 @@ class Owner:
         self.calls = []
 
     def reach(self, stored):
-        self.calls.append(("reach", "".join(name for name, _, _ in stored)))
+        self.calls.append(("reach", "".join(name for name, *_ in stored)))
 
     def finish(self, stored):
-        self.calls.append(("finish", "".join(name for name, _, _ in stored)))
+        self.calls.append(("finish", "".join(name for name, *_ in stored)))
 
     def settle(self, zone, answer):
-        self.calls.append((zone, answer))
+        self.calls.append((zone[0], answer))
+
+
+class Lane:
+    def __init__(self):
+        self.freed = []
+
+    def ended(self, write):
+        self.freed.append(write)
 
 
 class Write:
     """A packet in zones a, b and c, of which c does not count."""
 
-    def __init__(self, core, required, **refusals):
+    def __init__(self, core, required, *, lane=None, **refusals):
         self.loop = Loop()
         self.owner = Owner()
         self.nodes = {name: Node(refusals.get(name)) for name in "abc"}
         self.tally = core.tally(self.owner, self.loop, required, USUAL, "pending", "stored")
-        self.zones = [(name, name != "c", node) for name, node in self.nodes.items()]
+        self.zones = [(name, name != "c", node, lane) for name, node in self.nodes.items()]
         self.tally.send(self.zones, "store", 5.0)
 
     def answer(self, zone, replies=STORED):
@@ -84,7 +92,7 @@ class Write:
 
     @property
     def taken(self):
-        return [name for name, _, _ in self.tally.take()]
+        return [zone[0] for zone in self.tally.take()]
 
 
 def test_each_zone_gets_the_packet(core):
@@ -227,3 +235,20 @@ def test_a_zone_has_one_result(core):
 def test_another_number_of_replies_is_an_error(core, replies):
     with pytest.raises(IndexError):
         Write(core, 1).answer("a", replies)
+
+
+def test_the_usual_result_frees_the_place_in_the_lane(core):
+    lane = Lane()
+    write = Write(core, 2, lane=lane)
+    for number, zone in enumerate("cab", 1):
+        write.answer(zone)
+        assert lane.freed == [write.owner] * number
+
+
+def test_the_owner_frees_the_place_of_a_zone_that_it_settles(core):
+    lane = Lane()
+    write = Write(core, 2, lane=lane, b=QueueFull("full"))
+    write.answer("a", REFUSED)
+    write.answer("c")
+    assert [zone for zone, _ in write.owner.calls] == ["b", "a", "c"]
+    assert lane.freed == []

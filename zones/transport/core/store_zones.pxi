@@ -66,7 +66,8 @@ cdef class StoreZones:
             if sole is not node._sole:
                 # `Pipeline` has the method of its exchange. Other connections, and those of the other core, have another one.
                 exchange = getattr(sole.send_store, "__self__", None)
-                node._zone = (placement._name, placement._counts, exchange if type(exchange) is Exchange else sole)
+                connection = exchange if type(exchange) is Exchange else sole
+                node._zone = (placement._name, placement._counts, connection, None)
                 node._sole = sole
             zones.append(node._zone)
         return zones

@@ -63,7 +63,7 @@ class StoreZones:
             self._only = [target for _, (target,) in self._targets]
 
     def of(self, key: bytes, size: int) -> list[Zone] | None:
-        """Return the zones with the connection to the node of a key.
+        """Return the zones with the connection to the node of a key. They have no lanes.
 
         Args:
             key: Qualified key.
@@ -77,7 +77,7 @@ class StoreZones:
             connection = connections.sole
             if connection is None or node.versioned_bytes < size:
                 return None
-            zones.append((name, counts, connection))
+            zones.append((name, counts, connection, None))
         return zones
 
     def _targets_of(self, key: bytes) -> Iterator[_Target]:

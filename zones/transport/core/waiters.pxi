@@ -38,8 +38,8 @@ cdef class Tally(Awaitable):
         cdef tuple zone
         self.left = len(zones)
         for zone in zones:
-            if zone is None or len(zone) != 3:
-                raise TypeError("a zone is a tuple of three")
+            if zone is None or len(zone) != 4:
+                raise TypeError("a zone is a tuple of four")
             self.outcomes[zone[0]] = self._pending
         packet = None
         for zone in zones:
@@ -68,6 +68,8 @@ cdef class Tally(Awaitable):
         """Count the replies of a zone. Of a bare reply, which has this opaque and nothing else, it is the status alone."""
         if self._is_settled or not self._is_usual(replies):
             return self._settle(zone, _whole_replies(replies, opaque))
+        if zone[3] is not None:
+            zone[3].ended(self._owner)
         self.left -= 1
         self.outcomes[zone[0]] = self._outcome_of_usual
         self._stored.append(zone)
@@ -103,7 +105,7 @@ cdef class Tally(Awaitable):
         owner = self._owner
         if not self.left:
             self._owner = None
-        owner.settle(zone[0], answer)
+        owner.settle(zone, answer)
         return 0
 
 

@@ -26,6 +26,10 @@ class Completion(Protocol):
         """Return True if it has ended."""
         ...
 
+    def cancelled(self) -> bool:
+        """Return True if a caller that waited for it was cancelled before it ended."""
+        ...
+
     def set_result(self, result: None, /) -> None:
         """End it. It must not have ended."""
         ...
@@ -46,16 +50,20 @@ class Owner(Protocol):
         """Note that all zones have the usual result. `stored` is that of `reach`."""
         ...
 
-    def settle(self, zone: str, answer: Any) -> None:
+    def settle(self, zone: Zone, answer: Any) -> None:
         """Receive the replies of another result, or the `CacheError` of a packet without replies.
 
-        The owner then receives the results of all zones that follow, because only the owner knows what is decided.
+        The owner then receives the results of all zones that follow, because only the owner knows what is decided. The
+        place of such a zone in its lane belongs to the owner.
         """
         ...
 
 
-Zone = tuple[str, bool, Connection]
-"""Zone that gets the packet: its name, True if its result counts towards the decision, and the connection to its node."""
+Zone = tuple[str, bool, Connection, Any]
+"""Zone that gets the packet: its name, True if its result counts towards the decision, and the connection to its node.
+
+The fourth item is the lane in which the packet has a place, or None. The usual result frees it by `lane.ended(owner)`.
+"""
 
 Usual = Sequence[frozenset[bytes] | None]
 """Statuses of each reply of the usual result. None if the reply does not matter."""
@@ -113,8 +121,8 @@ class Tally:
     def send(self, zones: Sequence[Zone], store: EncodedStore, deadline: float) -> None:
         """Send the store to each zone. The owner settles a zone to which it cannot be sent."""
         self.left = len(zones)
-        for name, _, _ in zones:
-            self.outcomes[name] = self._pending
+        for zone in zones:
+            self.outcomes[zone[0]] = self._pending
         for zone in zones:
             waiter = PacketWaiter(self, zone)
             try:
@@ -135,7 +143,9 @@ class Tally:
         owner = self._owner
         assert owner is not None  # as long as a zone has no result
         self.left -= 1
-        name, counts, _ = zone
+        name, counts, _, lane = zone
+        if lane is not None:
+            lane.ended(owner)
         self.outcomes[name] = self._outcome
         self._stored.append(zone)
         if counts:
@@ -165,7 +175,7 @@ class Tally:
         self.left -= 1
         if not self.left:
             self._owner = None
-        owner.settle(zone[0], answer)
+        owner.settle(zone, answer)
 
 
 class PacketWaiter:
