@@ -8,7 +8,7 @@ from evcache import EVCache, InvalidKey
 from evcache.replication.hlc import MAX_CAS
 from evcache.zones.protocol import requests
 from evcache.zones.protocol.fields import COPY_FIELDS, INSPECT_FIELDS, READ_FIELDS, VERSION_FIELDS
-from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES, GuardedStore
+from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES, guarded_store
 from integration.patience import PATIENT
 from integration.raw import ask, item
 from tests.support.lines import get_line, store_line
@@ -156,7 +156,7 @@ def test_the_seconds_left_are_asked_after_the_time_is_given():
 
 
 def guarded(key, data, cas):
-    return GuardedStore(key, data, 0, 60, cas=cas, stub=MAX_CAS).packet
+    return guarded_store(key, data, 0, 60, cas=cas, stub=MAX_CAS).packet
 
 
 ONE_COPY = b"x" * (THREE_COPIES_MAX_BYTES + 1)

@@ -5,7 +5,7 @@ client, and past every version that the client has seen. So a write that follows
 even if clocks differ (Kulkarni et al., "Logical Physical Clocks", 2014).
 
 Servers keep a version *inverted* as the item's CAS, `2^64 - 1 - version`. A server lets a store overwrite an item with an
-equal or older CAS, and inverted, older means newer. See `evcache.zones.protocol.operations.GuardedStore`.
+equal or older CAS, and inverted, older means newer. See `evcache.zones.protocol.operations.guarded_store`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,10 @@ class HybridLogicalClock:
         Returns:
             The version, with the writer id of this client.
         """
-        stamp = self._made = self._stamp = max(self._stamp + 1, self._wall_ms() << COUNTER_BITS)
+        stamp = self._wall_ms() << COUNTER_BITS
+        if stamp <= self._stamp:  # a call of `max` would take as long as the rest
+            stamp = self._stamp + 1
+        self._made = self._stamp = stamp
         writer = self.writer
         if writer is None:
             writer = self.writer = secrets.randbits(WRITER_BITS)

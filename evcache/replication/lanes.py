@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from evcache._helpers.background import BackgroundTasks
 from evcache.replication.commands.command import Command
 from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.zones.errors import NodeError, NodeTimeout, NodeUnavailable
 from evcache.zones.nodes.node import Node
+from evcache.zones.transport.core.waiters import Zone
 
 if TYPE_CHECKING:
     from evcache.replication.zone_write import ZoneWrite
@@ -54,6 +55,14 @@ RETRY_SECONDS = 0.005
 # that is less. The caller does not wait for it. Without it, a bulk call that ends at its deadline would report a timeout
 # for each write in flight. Healthy nodes would then count as down.
 PATIENCE_SECONDS = 0.25
+
+
+class Sized(Protocol):
+    """Write that has a place in lanes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in each lane."""
 
 
 class Lanes:
@@ -143,7 +152,13 @@ class Lane:
             else:
                 self._task.add_done_callback(self._ended)
 
-    def ended(self, write: ZoneWrite) -> None:
+    def wait_again(self, write: ZoneWrite, size: int, patience: float) -> None:
+        """Queue a write that was counted, and not sent. See `wait`."""
+        self.count -= 1
+        self.bytes -= size
+        self.wait(write, size, patience)
+
+    def ended(self, write: Sized) -> None:
         """Record that a write has ended."""
         self.count -= 1
         self.bytes -= write.size
@@ -251,40 +266,50 @@ class Lane:
 class Flow:
     """Flow control of one bulk call."""
 
-    __slots__ = ("_by_node", "_lanes", "is_crowded", "patience", "size")
+    __slots__ = ("_by_node", "_lanes", "is_crowded", "patience")
 
     def __init__(self, lanes: Lanes, timeout: float) -> None:
         """Make it for one call. `timeout`: seconds of the whole call."""
         self.patience = min(PATIENCE_SECONDS, timeout / 2)
         """Minimum time in seconds that a server has for a write."""
-        self.size = 0
-        """Bytes of the next write."""
         self.is_crowded = False
         """True if a node takes no other write at once. Then the call awaits `room`."""
         self._lanes = lanes
         self._by_node = lanes.by_node
 
-    def begin(self, store: StoreCommand) -> None:
-        """Prepare for `put` of a store for each zone."""
-        self.size = OVERHEAD_BYTES + len(store.data)
-
     def put(self, write: ZoneWrite) -> None:
         """Send a write to one node, when it is its turn. Returns at once and raises nothing: failures are outcomes."""
-        lane = self._by_node.get(write.node)
+        node, size = write.node, size_of(write.command)
+        lane = self.lane(node, size)
         if lane is None:
-            lane = self._by_node[write.node] = Lane(self._lanes, write.node)
-        count, size = lane.count, lane.bytes + self.size
-        if lane.queue or count >= WINDOW or (size > WINDOW_BYTES and count):
             self.is_crowded = True
-            lane.wait(write, self.size, self.patience)
+            self._by_node[node].wait(write, size, self.patience)
             return
-        lane.count = count + 1
-        lane.bytes = size
-        if not write.start(lane, self.size):
-            lane.count -= 1
-            lane.bytes -= self.size
-            lane.wait(write, self.size, self.patience)
-        if count + 1 >= WINDOW or size >= WINDOW_BYTES:
+        self._enter(lane, size)
+        if not write.start(lane, size):
+            lane.wait_again(write, size, self.patience)
+
+    def lane(self, node: Node, size: int) -> Lane | None:
+        """Return the lane of a node that takes a write of this size at once. None if the write has to wait."""
+        lane = self._by_node.get(node)
+        if lane is None:
+            return Lane(self._lanes, node)  # which `enter` adds to the others if every node takes the write
+        count = lane.count
+        if lane.queue or count >= WINDOW or (count and lane.bytes + size > WINDOW_BYTES):
+            return None
+        return lane
+
+    def enter(self, zones: Iterable[Zone], size: int) -> None:
+        """Count a write in the lanes of its zones, which are those of `lane`. It is sent next."""
+        for _, _, _, lane in zones:
+            self._enter(lane, size)
+
+    def _enter(self, lane: Lane, size: int) -> None:
+        if not lane.count:
+            self._by_node[lane.node] = lane
+        lane.count += 1
+        lane.bytes += size
+        if lane.count >= WINDOW or lane.bytes >= WINDOW_BYTES:
             self.is_crowded = True
 
     async def room(self, nodes: Iterable[Node]) -> None:

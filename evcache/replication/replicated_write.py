@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 from evcache._helpers.background import BackgroundTasks
-from evcache.replication.commands.command import Command, Interpret
+from evcache.replication.commands.command import Command
 from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.commands.touch import TouchCommand
 from evcache.replication.gutter import GUTTER
@@ -22,6 +22,7 @@ from evcache.replication.zone_write import ZoneWrite
 from evcache.results import ACKNOWLEDGED, Outcome
 from evcache.zones.errors import CacheError, NodeError, NodeTimeout, ServerError
 from evcache.zones.topology.model import Mode, Topology
+from evcache.zones.transport.core.waiters import Completion
 from evcache.zones.zone_pool import ZonePool
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ReplicatedWrite:
         parts: Replicator,
         command: Command,
         required: int,
-        completion: asyncio.Future[None],
+        completion: Completion,
         topology: Topology | None = None,
         cause: object = None,
         standby: StandbyTally | None = None,
@@ -132,11 +133,6 @@ class ReplicatedWrite:
     def unanswered(self) -> bool:
         """True if no readable zone has answered, although at least one had to."""
         return self.required > 0 and self._failed + self._undecided == self._counted
-
-    @property
-    def is_open(self) -> bool:
-        """True while a zone write has not ended, so that `outcomes` may change."""
-        return self._open > 0
 
     @property
     def is_lost(self) -> bool:
@@ -229,10 +225,6 @@ class ReplicatedWrite:
         self._undecided = counted - acknowledgements
         self._open = sum(outcome is Outcome.PENDING for outcome in outcomes.values())
         self._sent_at = sent_at
-
-    def resume(self, pool: ZonePool, place: int, deadline: float, interpret: Interpret, answer: Any) -> None:
-        """Continue in a zone with the replies to its command, or with the `CacheError` in place of replies."""
-        ZoneWrite(self, pool, pool.node(place), deadline).resume(interpret, answer)
 
     def note_stored(self, zone: str) -> None:
         """Record that the coordinator's zone has stored the write."""

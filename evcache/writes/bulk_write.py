@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -19,8 +18,8 @@ from evcache.options import Options
 from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.gutter import GUTTER, GutterPool
 from evcache.replication.lanes import STEP, Flow
-from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.results import ACKNOWLEDGED, Outcome, WriteResult
+from evcache.writes.ordinary_write import OrdinaryWrite, ordinary_zones
 from evcache.writes.sender import RetriedWrite, Sender
 from evcache.zones.errors import CacheError
 from evcache.zones.snapshot import ClusterSnapshot
@@ -64,13 +63,13 @@ class BulkWrite(Generic[AnyKey]):
         self._options = options
         self._deadline = deadline
         self._gutter = gutter
-        self._in_flight: deque[tuple[AnyKey, RetriedWrite]] = deque()
+        self._in_flight: deque[tuple[AnyKey, OrdinaryWrite | RetriedWrite]] = deque()
         self._results: dict[AnyKey, WriteResult] = {}
         # Keys whose result is known before every zone has answered. The outcomes of the other zones are read at the end.
-        self._open: dict[AnyKey, ReplicatedWrite] = {}
+        self._open: list[AnyKey] = []
         # Writes that no zone had answered when their result was taken, with their outcomes. Then those never answered.
-        self._unanswered: list[tuple[RetriedWrite, dict[str, Outcome]]] = []
-        self._unreachable: list[tuple[RetriedWrite, dict[str, Outcome]]] = []
+        self._unanswered: list[tuple[OrdinaryWrite | RetriedWrite, dict[str, Outcome]]] = []
+        self._unreachable: list[tuple[OrdinaryWrite | RetriedWrite, dict[str, Outcome]]] = []
         self._answered = False  # True if a readable zone, or the gutter, has answered for any key
         self._failures: dict[str, CacheError] = {}
 
@@ -116,7 +115,7 @@ class BulkWrite(Generic[AnyKey]):
     async def _send(self, sources: Mapping[AnyKey, Source], command: Callable[[Source], tuple[bytes, StoreCommand]]) -> None:
         flow, view = self._flow, self._view
         until = self._until()
-        position = 0
+        key = b""
         for count, (name, source) in enumerate(sources.items()):
             if count and not count % STEP:
                 await self._collect()
@@ -124,13 +123,19 @@ class BulkWrite(Generic[AnyKey]):
                 until = self._until()
             if flow.is_crowded:  # since the key before this one
                 await self._collect()
+                position = view.ring_position(key)
                 await flow.room(pool.node(position) for pool in view.writers)
                 until = self._until()
             key, store = command(source)
-            position = view.ring_position(key)
-            flow.begin(store)
-            sending = RetriedWrite(self._sender, view, key, store, self._options, deadline=until, put=flow.put)
-            self._in_flight.append((name, sending))
+            self._in_flight.append((name, self._begin(key, store, until)))
+
+    def _begin(self, key: bytes, store: StoreCommand, deadline: float) -> OrdinaryWrite | RetriedWrite:
+        """Send a store to every zone, or let it wait for a zone that does not take it at once."""
+        sender, flow, view, options = self._sender, self._flow, self._view, self._options
+        zones = ordinary_zones(sender, view, store, flow)
+        if zones is None:
+            return RetriedWrite(sender, view, key, store, options, deadline=deadline, put=flow.put)
+        return OrdinaryWrite(sender, view, store, options, zones, deadline, flow)
 
     def _until(self) -> float:
         """Return the deadline of a request that is sent now."""
@@ -140,15 +145,15 @@ class BulkWrite(Generic[AnyKey]):
         """Take the results of the completed keys, in order. If `late`, take those of all keys."""
         in_flight = self._in_flight
         step = 0
-        while in_flight and (late or in_flight[0][1].attempt.completion.done()):
+        while in_flight and (late or in_flight[0][1].is_decided):
             name, sending = in_flight.popleft()
             sending.end()
             write = sending.attempt
             outcomes = write.outcomes
-            if not write.completion.done():  # the deadline has passed
+            if not sending.is_decided:  # the deadline has passed
                 outcomes = write.time_out_pending()
-            elif write.is_open:
-                self._open[name] = write
+            elif _is_open(outcomes):
+                self._open.append(name)
             if write.unanswered:
                 self._unanswered.append((sending, outcomes))
             else:
@@ -174,10 +179,10 @@ class BulkWrite(Generic[AnyKey]):
         if gutter is None:
             return
 
-        async def store(sending: RetriedWrite, outcomes: dict[str, Outcome]) -> None:
-            assert isinstance(sending.command, StoreCommand)
+        async def store(sending: OrdinaryWrite | RetriedWrite, outcomes: dict[str, Outcome]) -> None:
             write = sending.attempt
-            outcome = await gutter.store(view, sending.command, sending.deadline, write.age)
+            assert isinstance(write.command, StoreCommand)
+            outcome = await gutter.store(view, write.command, sending.deadline, write.age)
             write.note_gutter(outcome)
             outcomes[GUTTER] = outcome  # which are a copy if the deadline had passed
             self._answered = self._answered or outcome in ACKNOWLEDGED
@@ -195,8 +200,14 @@ class BulkWrite(Generic[AnyKey]):
             results[name] = WriteResult(met=False, version=None, zones=dict.fromkeys(zones, Outcome.TIMEOUT))
             if not step % STEP:
                 await asyncio.sleep(0)
-        for step, (name, write) in enumerate(self._open.items(), 1):
-            if write.is_open:
-                results[name] = replace(results[name], zones=dict(write.outcomes))
+        for step, name in enumerate(self._open, 1):
+            result = results[name]
+            if _is_open(result.zones):
+                results[name] = WriteResult(result.met, result.version, dict(result.zones), result.fell_short)
             if not step % STEP:
                 await asyncio.sleep(0)
+
+
+def _is_open(outcomes: Mapping[str, Outcome]) -> bool:
+    """Return True if a zone has no outcome yet. The write is not asked, because it would have to stay in memory for this."""
+    return Outcome.PENDING in outcomes.values()

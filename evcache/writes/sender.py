@@ -36,6 +36,9 @@ from evcache.replication.zone_write import ZoneWrite
 from evcache.values.flags import FLAG_ENVELOPE
 from evcache.values.ttl import MAX_RELATIVE_SECONDS, NEVER
 from evcache.zones.snapshot import ClusterSnapshot
+from evcache.zones.transport.core import selected
+from evcache.zones.transport.core.store_zones import Placement, StoreZones
+from evcache.zones.zone_pool import ZonePool
 
 # If the clocks of all clients differ, each zone may hold the latest write of another client. As many attempts as there are
 # zones, in most topologies, end above all of them.
@@ -61,6 +64,21 @@ class Sender:
         """Last write of each key, until its call ends."""
         self.resent = 0
         """Number of writes that were sent again."""
+        self._view: ClusterSnapshot | None = None
+        self._store_zones: StoreZones
+
+    def store_zones(self, view: ClusterSnapshot) -> StoreZones:
+        """Return the zones of a snapshot with their sole connections. It is made once for each snapshot."""
+        if view is not self._view:
+            self._store_zones = selected.SELECTED.store_zones([_placement(pool) for pool in view.writers])
+            self._view = view
+        return self._store_zones
+
+
+def _placement(pool: ZonePool) -> Placement:
+    nodes, ring = pool.placement()
+    points, owners = (None, None) if ring is None else ring.arrays()
+    return Placement(pool.name, pool.readable, nodes, points, owners)
 
 
 class RetriedWrite:
@@ -120,29 +138,32 @@ class RetriedWrite:
         cls,
         sender: Sender,
         view: ClusterSnapshot,
-        key: bytes,
         options: Options,
         attempt: ReplicatedWrite,
-        sent_at: float,
         block: Block,
+        *,
+        sent_at: float,
+        deadline: float,
+        put: Callable[[ZoneWrite], object] | None,
     ) -> RetriedWrite:
         """Return a write whose first attempt was sent in another way, at a time on the loop's clock.
 
         `block` is that of the dispatcher. The other arguments are those of `RetriedWrite`.
         """
+        assert isinstance(attempt.command, StoreCommand)
         self = cls.__new__(cls)
         self._sender = sender
         self._view = view
         self._options = options
         self._sent_at = sent_at
         self._attempts_left = MAX_ATTEMPTS - 1
-        self.key = key
-        self.deadline = sent_at + options.timeout
-        self._put = None
+        self.key = attempt.command.key
+        self.deadline = deadline
+        self._put = put
         self.command = attempt.command
         self._block = block
         self.attempt = attempt
-        if isinstance(attempt.command, StoreCommand) and attempt.command.newest_wins:
+        if attempt.command.newest_wins:
             attempt.resend_with(self._send_again)
         return self
 
@@ -183,8 +204,14 @@ class RetriedWrite:
         command = self.command
         return command.version if isinstance(command, StoreCommand) and command.carried else None
 
+    @property
+    def is_decided(self) -> bool:
+        """True if enough zones have acknowledged the latest attempt, or if that has become impossible."""
+        completion = self.attempt.completion
+        return completion.done() and not completion.cancelled()  # with a caller that waited for it
+
     async def wait_until_decided(self) -> None:
-        """Wait until enough zones have acknowledged the latest attempt, or until that has become impossible."""
+        """Wait until `is_decided`."""
         while not (completion := self.attempt.completion).done():
             await completion
 

@@ -143,12 +143,11 @@ class Writer:
         if (
             isinstance(command, StoreCommand)
             and not self._lanes.by_node
-            and (zones := ordinary_zones(self._replicator, view, command))
+            and (zones := ordinary_zones(self._sender, view, command))
         ):
             ordinary = OrdinaryWrite(self._sender, view, command, options, zones)
             try:
-                if not ordinary.completion.done():
-                    await ordinary.completion
+                await ordinary.completion
                 if ordinary.retried is not None:
                     await ordinary.retried.wait_until_decided()
             finally:  # also for a caller that was cancelled, because the write goes on
@@ -230,7 +229,7 @@ class Writer:
         deadline: float,
         options: Options,
         flow: Flow | None = None,
-    ) -> ReplicatedWrite:
+    ) -> OrdinaryWrite | ReplicatedWrite:
         """Send a store to every zone except the one that has stored it, and wait for the required acknowledgements.
 
         No invalidation is published, because the value is the one that the source held before any later write of the key.
@@ -246,17 +245,25 @@ class Writer:
         Returns:
             The write, with the outcome in each zone.
         """
-        put = self._lanes.start_in_order if self._lanes.by_node else None
-        if flow is not None:
-            flow.begin(store)
-            put = flow.put
-        write = self._replicator.replicate(view, options, store, zone, deadline, None, put)
-        await write.wait_until_decided()
+        zones = None
+        if zone is None and (flow is not None or not self._lanes.by_node):
+            zones = ordinary_zones(self._sender, view, store, flow)
+        write: OrdinaryWrite | ReplicatedWrite
+        if zones is not None:
+            ordinary = OrdinaryWrite(self._sender, view, store, options, zones, deadline, flow, is_new=False)
+            await ordinary.wait_until_decided()
+            write = ordinary.attempt
+        else:
+            put = self._lanes.start_in_order if self._lanes.by_node else None
+            if flow is not None:
+                put = flow.put
+            write = self._replicator.replicate(view, options, store, zone, deadline, None, put)
+            await write.wait_until_decided()
         if write.unreachable:
             await self._store_in_gutter(view, write, deadline)
         return write
 
-    async def _store_in_gutter(self, view: ClusterSnapshot, write: ReplicatedWrite, deadline: float) -> None:
+    async def _store_in_gutter(self, view: ClusterSnapshot, write: OrdinaryWrite | ReplicatedWrite, deadline: float) -> None:
         store = write.command
         if self._gutter is not None and isinstance(store, StoreCommand):
             write.note_gutter(await self._gutter.store(view, store, deadline, write.age))

@@ -46,7 +46,7 @@ class ScriptedTransport(asyncio.Transport):
 
 
 class Encoded(NamedTuple):
-    """Stands in for a `GuardedStore`: any commands as one packet."""
+    """Stands in for an `EncodedStore`: any commands as one packet."""
 
     packet: Packet
 

@@ -6,8 +6,7 @@ are encoded once and sent to several nodes. The fields of a read are in `fields`
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple
 
 from evcache.zones.protocol.packet import LARGE_BYTES, Packet
 
@@ -27,7 +26,7 @@ THREE_COPIES_MAX_BYTES = 128
 STUB_SECONDS = 2
 
 
-class EncodedStore(Protocol):
+class EncodedStore(NamedTuple):
     """A store that is encoded once, for all nodes of the meta protocol. Other transports take its fields."""
 
     key: bytes
@@ -44,37 +43,18 @@ class EncodedStore(Protocol):
     """Commands of the meta protocol."""
 
 
-class PlainStore:
-    """A store that the server takes in the order of arrival."""
-
-    __slots__ = ("cas", "data", "exptime", "flags", "key", "packet")
-
-    def __init__(self, key: bytes, data: bytes, flags: int, exptime: int, *, cas: int) -> None:
-        """Create a store, and encode it. `EncodedStore` describes the arguments."""
-        self.key = key
-        self.data = data
-        self.flags = flags
-        self.exptime = exptime
-        self.cas = cas
-        line = b"ms %b %d T%d F%d E%d " % (key, len(data), exptime, flags, cas)
-        if len(data) < LARGE_BYTES:
-            self.packet = Packet(1, (line, b"\r\n%b\r\n" % data))
-        else:
-            self.packet = Packet(1, (line, b"\r\n"), (memoryview(data), (b"\r\n",)))
+def plain_store(key: bytes, data: bytes, flags: int, exptime: int, cas: int) -> EncodedStore:
+    """Return a store that the server takes in the order of arrival. `EncodedStore` describes the arguments."""
+    line = b"ms %b %d T%d F%d E%d " % (key, len(data), exptime, flags, cas)
+    if len(data) < LARGE_BYTES:
+        packet = Packet(1, (line, b"\r\n%b\r\n" % data))
+    else:
+        packet = Packet(1, (line, b"\r\n"), (memoryview(data), (b"\r\n",)))
+    return EncodedStore(key, data, flags, exptime, cas, packet)
 
 
-def three_copies(key: bytes, data: bytes, flags: int, exptime: int, cas: int) -> Packet:
-    """Return the packet of a `GuardedStore` in the form of three stores. The compiled core has a twin."""
-    head = b"ms %b %d T%d F%d" % (key, len(data), exptime, flags)
-    end = b"\r\n%b\r\n" % data
-    add = b"%b E%d ME " % (head, cas)
-    take_over = b"%b%b C%d E%d I " % (end, head, cas, cas)
-    confirm = b"%b%b C%d E%d " % (end, head, cas, cas)
-    return Packet(3, (add, take_over, confirm, end))
-
-
-class GuardedStore:
-    """A store that a server refuses if it holds a newer version. It may be repeated and reordered without harm.
+def guarded_store(key: bytes, data: bytes, flags: int, exptime: int, cas: int, stub: int) -> EncodedStore:
+    """Return a store that a server refuses if it holds a newer version. It may be repeated and reordered without harm.
 
     The client keeps versions inverted in the CAS: newer is lower. The server lets a store with an older *or equal* CAS
     overwrite an item. What is older to the server is newer to the client.
@@ -93,53 +73,37 @@ class GuardedStore:
     4. append nothing to the item with this CAS. The server then makes a new item of it, without the mark.
 
     The commands are encoded once, for all nodes. Only servers of the meta protocol keep versions.
+
+    Args:
+        key: Validated key.
+        data: Value.
+        flags: Client flags.
+        exptime: Expiry as memcached takes it. 0 is no expiry.
+        cas: CAS of the version, inverted: a newer version has a lower one.
+        stub: CAS of the stub that is stored where nothing is. It is older than every version.
     """
+    packet = three_copies if len(data) <= THREE_COPIES_MAX_BYTES else one_copy
+    return EncodedStore(key, data, flags, exptime, cas, packet(key, data, flags, exptime, cas, stub))
 
-    __slots__ = ("cas", "data", "exptime", "flags", "is_one_copy", "key", "packet", "stub")
 
-    def __init__(
-        self,
-        key: bytes,
-        data: bytes,
-        flags: int,
-        exptime: int,
-        *,
-        cas: int,
-        stub: int,
-        encode: Callable[[bytes, bytes, int, int, int], Packet] = three_copies,
-    ) -> None:
-        """Create a store, and encode it.
+def three_copies(key: bytes, data: bytes, flags: int, exptime: int, cas: int, stub: int) -> Packet:
+    """Return the packet of a guarded store in the form of three stores. `guarded_store` describes the arguments."""
+    del stub  # the first store is that of the value
+    head = b"ms %b %d T%d F%d" % (key, len(data), exptime, flags)
+    end = b"\r\n%b\r\n" % data
+    add = b"%b E%d ME " % (head, cas)
+    take_over = b"%b%b C%d E%d I " % (end, head, cas, cas)
+    confirm = b"%b%b C%d E%d " % (end, head, cas, cas)
+    return Packet(3, (add, take_over, confirm, end))
 
-        Args:
-            key: Validated key.
-            data: Value.
-            flags: Client flags.
-            exptime: Expiry as memcached takes it. 0 is no expiry.
-            cas: CAS of the version, inverted: a newer version has a lower one.
-            stub: CAS of the stub that is stored where nothing is. It is older than every version.
-            encode: `three_copies`, or its twin.
-        """
-        self.key = key
-        self.data = data
-        self.flags = flags
-        self.exptime = exptime
-        self.cas = cas
-        self.stub = stub
-        size = len(data)
-        if size <= THREE_COPIES_MAX_BYTES:
-            self.is_one_copy = False
-            """False for the form of three stores, True for that of four commands with one copy of the value."""
-            self.packet = encode(key, data, flags, exptime, cas)
-            """Commands of the meta protocol."""
-            return
-        self.is_one_copy = True
-        make_stub = b"mg %b N%d E%d " % (key, STUB_SECONDS, stub)
-        take_over = b"\r\nms %b %d T%d F%d C%d E%d I " % (key, size, exptime, flags, cas, cas)
-        set_ttl = b"\r\nmd %b C%d E%d I T%d " % (key, cas, cas, exptime)
-        unmark = b"\r\nms %b 0 C%d E%d MA " % (key, cas, cas)
-        if size < LARGE_BYTES:
-            pieces = (make_stub, take_over, b"\r\n%b%b" % (data, set_ttl), unmark, b"\r\n\r\n")
-            self.packet = Packet(4, pieces)
-        else:
-            rest = (memoryview(data), (set_ttl, unmark, b"\r\n\r\n"))
-            self.packet = Packet(4, (make_stub, take_over, b"\r\n"), rest)
+
+def one_copy(key: bytes, data: bytes, flags: int, exptime: int, cas: int, stub: int) -> Packet:
+    """Return the packet of a guarded store in the form of four commands. `guarded_store` describes the arguments."""
+    size = len(data)
+    make_stub = b"mg %b N%d E%d " % (key, STUB_SECONDS, stub)
+    take_over = b"\r\nms %b %d T%d F%d C%d E%d I " % (key, size, exptime, flags, cas, cas)
+    set_ttl = b"\r\nmd %b C%d E%d I T%d " % (key, cas, cas, exptime)
+    unmark = b"\r\nms %b 0 C%d E%d MA " % (key, cas, cas)
+    if size < LARGE_BYTES:
+        return Packet(4, (make_stub, take_over, b"\r\n%b%b" % (data, set_ttl), unmark, b"\r\n\r\n"))
+    return Packet(4, (make_stub, take_over, b"\r\n"), (memoryview(data), (set_ttl, unmark, b"\r\n\r\n")))

@@ -19,7 +19,7 @@ from evcache.results import ACKNOWLEDGED, ACKNOWLEDGED_DELETE, Outcome
 from evcache.values.flags import FLAG_INT, FLAG_TOMBSTONE
 from evcache.zones.nodes.capabilities import FITS_ANYWHERE_BYTES, Capabilities
 from evcache.zones.nodes.node import Node
-from evcache.zones.protocol.operations import EncodedStore, GuardedStore, PlainStore, StoreMode
+from evcache.zones.protocol.operations import EncodedStore, StoreMode
 from evcache.zones.protocol.replies import ERROR_STATUSES, Reply, unexpected
 from evcache.zones.transport.base import Transport
 from evcache.zones.transport.core import selected
@@ -96,7 +96,7 @@ class StoreCommand:
         """Highest version for which a zone refused this write, of those that this client has not made. 0 if there is none.
         The client had not seen it when it made its own version, which would be newer otherwise."""
         self._cas = None if version is None else MAX_CAS - version  # `cas_of`, without a call
-        self._guarded: GuardedStore | None = None
+        self._guarded: EncodedStore | None = None
 
     @property
     def fence(self) -> int | None:
@@ -118,29 +118,28 @@ class StoreCommand:
             self.carried = True
             connection.store(self.key, self.data, self.flags, self.ttl, waiter, deadline, cas=self._cas)
             return _SENT_STORE
-        guarded = self.guarded()
+        guarded = self._encode_guarded()
         connection.send_store(guarded, waiter, deadline)
-        return _SENT_GUARDED_ONCE if guarded.is_one_copy else _SENT_GUARDED
+        return _SENT[guarded.packet.commands]
 
     def encoded(self) -> tuple[EncodedStore, ReplyForm]:
         """Return the request of this store, which has a version, and is about to be sent to servers with versions only."""
         if self.newest_wins:
-            guarded = self.guarded()
-            return guarded, GUARDED_ONCE if guarded.is_one_copy else GUARDED
-        self.carried = True
-        cas: int = self._cas  # type: ignore[assignment]  # an assert would cost every write
-        return PlainStore(self.key, self.data, self.flags, self.ttl, cas=cas), PLAIN
+            store = self._encode_guarded()
+        else:
+            self.carried = True
+            cas: int = self._cas  # type: ignore[assignment]  # an assert would cost every write
+            store = selected.SELECTED.plain_store(self.key, self.data, self.flags, self.ttl, cas)
+        return store, _FORMS[store.packet.commands]
 
-    def guarded(self) -> GuardedStore:
+    def _encode_guarded(self) -> EncodedStore:
         """Return the request of this store, which is about to be sent, for servers with versions. It is made once."""
         self.carried = True
         guarded = self._guarded
         if guarded is None:
             cas: int = self._cas  # type: ignore[assignment]  # as above
-            encode = selected.SELECTED.three_copies
-            guarded = self._guarded = GuardedStore(
-                self.key, self.data, self.flags, self.ttl, cas=cas, stub=GUARD_STUB_CAS, encode=encode
-            )
+            encode = selected.SELECTED.guarded_store
+            guarded = self._guarded = encode(self.key, self.data, self.flags, self.ttl, cas, GUARD_STUB_CAS)
         return guarded
 
     def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Sent:
@@ -313,10 +312,10 @@ _DONE = frozenset({b"HD"})
 GUARDED = ReplyForm((None, None, _DONE), interpret_guarded)
 GUARDED_ONCE = ReplyForm((_ONCE_STATUSES[0], _DONE, _DONE, _DONE), interpret_guarded_once)
 PLAIN = ReplyForm((_DONE,), lambda replies: interpret_store(replies[0]))
+_FORMS = {1: PLAIN, 3: GUARDED, 4: GUARDED_ONCE}  # by the number of commands
 
 # The results of `send`, made once: a write allocates none for each zone.
 _SENT_STORE = Sent(interpret_store)
-_SENT_GUARDED = Sent(interpret_guarded)
-_SENT_GUARDED_ONCE = Sent(interpret_guarded_once)
+_SENT = {commands: Sent(form.interpret) for commands, form in _FORMS.items()}
 _SENT_DELETE = Sent(interpret_delete)
 _TOO_LARGE = Skipped(Outcome.NOT_STORED)

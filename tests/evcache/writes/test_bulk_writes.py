@@ -10,8 +10,9 @@ from evcache._helpers.steps import STEP_KEYS
 from evcache.replication.lanes import STEP
 from evcache.zones.transport.limits import ConnectionLimits
 from tests.evcache.client.test_reopen import Story, both_ways
-from tests.support.bulk_writes import ALL_ZONES, names, nodes_of, trickle, write, written
+from tests.support.bulk_writes import ALL_ZONES, TIMEOUT, names, nodes_of, trickle, write, written
 from tests.support.memory_zones import Stopwatch, cut_off, on_zones, pass_time
+from tests.support.virtual_time import settle
 
 
 @pytest.fixture
@@ -124,6 +125,27 @@ async def test_key_that_was_not_sent_by_the_deadline_is_a_timeout(zones, window,
         assert zones.values(key) == dict.fromkeys(ALL_ZONES, value)
         assert results[key].version is not None or key not in done
     assert not cache._runtime.writer._lanes
+
+
+@on_zones()
+async def test_key_that_the_call_awaits_at_its_deadline_is_a_timeout(zones, monkeypatch):
+    """Its servers have longer, because it was sent shortly before."""
+    monkeypatch.setattr("evcache.replication.lanes.WINDOW", 1)
+    cache = await zones.ready()
+    zones.pause(*ALL_ZONES)
+    writing = asyncio.ensure_future(write(cache, "set_many", names(2), timeout=0.5, consistency="all", errors="miss"))
+    await pass_time(0.4)
+    zones.resume(*ALL_ZONES)
+    await settle(1)
+    zones.pause(*ALL_ZONES)
+    results = await writing
+    assert results["k0"]
+    assert not results["k1"]
+    assert results["k1"].zones == TIMEOUT
+    zones.resume(*ALL_ZONES)
+    await pass_time(1)
+    assert zones.values("k1") == dict.fromkeys(ALL_ZONES, "new")
+    assert cache.stats().hints == 0
 
 
 @on_zones()
@@ -327,7 +349,7 @@ async def test_bulk_write_lets_other_tasks_run(zones, operation, slow):
     cache = await zones.ready()
     zones.pause(*slow)
     checked = begun = 0
-    qualify, replicator = cache._config.keys.qualify, cache._runtime.writer._replicator
+    qualify, dispatcher = cache._config.keys.qualify, cache._runtime.dispatcher
 
     class CountingKeys:
         def __getattr__(self, name):
@@ -338,14 +360,16 @@ async def test_bulk_write_lets_other_tasks_run(zones, operation, slow):
             checked += 1
             return qualify(key)
 
-    class CountingReplicator:
+    class CountingDispatcher:
+        end = dispatcher.end
+
         def begin(self, *arguments):
             nonlocal begun
             begun += 1
-            return replicator.begin(*arguments)
+            return dispatcher.begin(*arguments)
 
     cache._runtime.writes._keys = CountingKeys()
-    cache._runtime.writer._sender.replicator = CountingReplicator()
+    cache._runtime.writer._sender.dispatcher = CountingDispatcher()
     writing = asyncio.ensure_future(write(cache, operation, names(1_500), timeout=30))
     most_checked = most_begun = 0
     while not writing.done():

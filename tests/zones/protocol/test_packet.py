@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evcache.zones.errors import ConnectionLost, NodeTimeout, QueueFull
-from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES, GuardedStore
+from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES, guarded_store
 from evcache.zones.protocol.packet import LARGE_BYTES
 from evcache.zones.protocol.replies import Reply
 from evcache.zones.topology.model import Endpoint
@@ -176,7 +176,7 @@ def test_tap_sees_a_packet_as_one_request_named_by_its_store(size):
         peer = Peer()
         tapped = tap.wrap(peer.connection, Endpoint.parse("a:11211"))
         answer = peer.loop.create_future()
-        tapped.send_store(GuardedStore(b"k", b"v" * size, 0, 60, cas=9, stub=99), answer, peer.deadline(1))
+        tapped.send_store(guarded_store(b"k", b"v" * size, 0, 60, cas=9, stub=99), answer, peer.deadline(1))
         await settle()
         assert b"mg k" in peer.sent
         assert (seen, ended) == ([("ms", 1)], [])

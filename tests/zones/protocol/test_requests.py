@@ -3,7 +3,7 @@
 import pytest
 
 from evcache.zones.protocol import requests
-from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES, GuardedStore
+from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES, guarded_store
 from evcache.zones.protocol.packet import LARGE_BYTES
 from tests.support.packets import commands_of, parts_of
 
@@ -40,7 +40,7 @@ def test_a_request_has_these_bytes(name):
 
 def test_a_guarded_store_is_three_stores_of_which_one_at_most_changes_the_item():
     """Add where nothing is; take over what is not newer; confirm, which matches only what the first two stored."""
-    packet = GuardedStore(b"k", b"abc", 7, 60, cas=100, stub=U64).packet
+    packet = guarded_store(b"k", b"abc", 7, 60, cas=100, stub=U64).packet
     assert parts_of(packet, b"O1") == [
         b"ms k 3 T60 F7 E100 ME O1\r\nabc\r\nms k 3 T60 F7 C100 E100 I O1\r\nabc\r\nms k 3 T60 F7 C100 E100 O1\r\nabc\r\n"
     ]
@@ -51,7 +51,7 @@ def test_a_guarded_store_is_three_stores_of_which_one_at_most_changes_the_item()
 def test_a_guarded_store_once_carries_the_value_in_its_second_command(size):
     """A stub where nothing is; take over what is not newer; set the TTL of ours; clear its mark."""
     data = b"v" * size
-    packet = GuardedStore(b"k", data, 7, 60, cas=100, stub=U64).packet
+    packet = guarded_store(b"k", data, 7, 60, cas=100, stub=U64).packet
     assert commands_of(packet) == [
         (b"mg k N2 E18446744073709551615", None),
         (b"ms k %d T60 F7 C100 E100 I" % size, data),
@@ -63,7 +63,7 @@ def test_a_guarded_store_once_carries_the_value_in_its_second_command(size):
 
 def test_a_large_value_is_a_view_in_its_packet():
     data = b"v" * LARGE_BYTES
-    packet = GuardedStore(b"k", data, 7, 60, cas=100, stub=U64).packet
+    packet = guarded_store(b"k", data, 7, 60, cas=100, stub=U64).packet
     before, value, after = parts_of(packet, b"O1")
     assert before == b"mg k N2 E18446744073709551615 O1\r\nms k 65536 T60 F7 C100 E100 I O1\r\n"
     assert value.obj is data

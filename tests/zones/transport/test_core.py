@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from evcache.zones.errors import NodeError
 from evcache.zones.protocol.fields import NO_FLAGS, Fields
+from evcache.zones.protocol.packet import LARGE_BYTES
 from evcache.zones.protocol.replies import STATUSES, Hit, Reply
 from evcache.zones.transport.batches import ExpectEach, ExpectHits, ExpectValues
 from evcache.zones.transport.byte_counter import ByteCounter
@@ -249,18 +250,28 @@ class Data(bytes):
     __slots__ = ()
 
 
-@compiled
-@given(
-    st.tuples(
-        st.binary(max_size=250),
-        st.binary(max_size=200) | st.binary(max_size=200).map(Data),
-        st.integers(0, 2**32 - 1),
-        st.integers(0, 2**31),
-        st.integers(0, 2**64 - 1),
-    )
+# Around the sizes from which a value travels once, and uncopied.
+values = st.binary(max_size=200) | st.sampled_from([128, 129, LARGE_BYTES - 1, LARGE_BYTES, LARGE_BYTES + 1]).map(bytes)
+stores = st.tuples(
+    st.binary(max_size=250),
+    values | values.map(Data),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**31) | st.integers(0, 2**64 - 1),
+    st.integers(0, 2**64 - 1),
 )
-def test_both_cores_encode_a_guarded_store_alike(store):
-    assert COMPILED.three_copies(*store) == PURE.three_copies(*store)
+
+
+@compiled
+@given(stores, st.integers(0, 2**64 - 1))
+def test_both_cores_encode_a_store_alike(store, stub):
+    for made, twin in (
+        (COMPILED.guarded_store(*store, stub), PURE.guarded_store(*store, stub)),
+        (COMPILED.plain_store(*store), PURE.plain_store(*store)),
+    ):
+        assert made == twin
+        assert type(made) is type(twin)
+        assert type(made.packet) is type(twin.packet)
+        assert hash(made._replace(packet=None)) == hash(twin._replace(packet=None))
 
 
 @compiled
@@ -269,7 +280,9 @@ def test_both_cores_encode_a_guarded_store_alike(store):
 )
 def test_the_core_in_c_refuses_a_store_that_it_would_cut(store):
     with pytest.raises((TypeError, OverflowError)):
-        COMPILED.three_copies(*store)
+        COMPILED.guarded_store(*store, 9)
+    with pytest.raises((TypeError, OverflowError)):
+        COMPILED.plain_store(*store)
 
 
 class Item(NamedTuple):
@@ -310,8 +323,8 @@ def test_objects_of_the_compiled_core_are_not_copied():
 @compiled
 def test_an_object_without_its_exchange_is_an_error_and_no_crash():
     exchange, read = exchange_and_read()
+    assert type(read).__new__(type(read)).get_loop() is None
     for call in (
-        lambda: type(read).__new__(type(read)).get_loop(),
         lambda: type(exchange).__new__(type(exchange)).queued_bytes,
         lambda: type(exchange).__new__(type(exchange)).awaited,
     ):

@@ -1,4 +1,8 @@
-"""Tally of one packet in several zones, on each core: when its owner is called, and with which results."""
+"""Tally of one packet in several zones, on each core: when its owner is called, with which results, and when it completes."""
+
+import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -29,25 +33,58 @@ class Node:
         self.waiter = waiter
 
 
+class Loop:
+    """Event loop that runs what is due when the test asks for it."""
+
+    def __init__(self):
+        self.due = []
+
+    def create_future(self):
+        return asyncio.Future(loop=self)
+
+    def get_debug(self):
+        return False
+
+    def call_soon(self, callback, *args, context=None):
+        self.due.append((callback, args, context))
+
+    def run(self):
+        while self.due:
+            callback, args, context = self.due.pop(0)
+            context.run(callback, *args) if context else callback(*args)
+
+
 class Owner:
     def __init__(self):
         self.calls = []
 
-    def advance(self, _):
-        self.calls.append("advance")
+    def reach(self, stored):
+        self.calls.append(("reach", "".join(name for name, *_ in stored)))
+
+    def finish(self, stored):
+        self.calls.append(("finish", "".join(name for name, *_ in stored)))
 
     def settle(self, zone, answer):
-        self.calls.append((zone, answer))
+        self.calls.append((zone[0], answer))
+
+
+class Lane:
+    def __init__(self):
+        self.freed = []
+
+    def ended(self, write):
+        self.freed.append(write)
 
 
 class Write:
     """A packet in zones a, b and c, of which c does not count."""
 
-    def __init__(self, core, wanted, **refusals):
+    def __init__(self, core, required, *, lane=None, **refusals):
+        self.loop = Loop()
         self.owner = Owner()
         self.nodes = {name: Node(refusals.get(name)) for name in "abc"}
-        self.tally = core.tally(self.owner, wanted, USUAL, "pending", "stored")
-        self.zones = [(name, name != "c", node) for name, node in self.nodes.items()]
+        self.tally = core.tally(self.owner, self.loop, required, USUAL, "pending", "stored")
+        self.zones = [(name, name != "c", node, lane) for name, node in self.nodes.items()]
         self.tally.send(self.zones, "store", 5.0)
 
     def answer(self, zone, replies=STORED):
@@ -55,7 +92,7 @@ class Write:
 
     @property
     def taken(self):
-        return [name for name, _, _ in self.tally.take()]
+        return [zone[0] for zone in self.tally.take()]
 
 
 def test_each_zone_gets_the_packet(core):
@@ -66,24 +103,65 @@ def test_each_zone_gets_the_packet(core):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "order", "advances"),
-    [(1, "abc", ["a", "c"]), (2, "abc", ["b", "c"]), (2, "cab", ["b"]), (1, "cab", ["a", "b"]), (0, "abc", ["c"])],
+    ("required", "order", "calls", "completed_by"),
+    [
+        (1, "abc", {"a": [("reach", "a")], "c": [("finish", "bc")]}, "a"),
+        (2, "abc", {"b": [("reach", "ab")], "c": [("finish", "c")]}, "b"),
+        (2, "cab", {"b": [("reach", "cab"), ("finish", "")]}, "b"),
+        (1, "cab", {"a": [("reach", "ca")], "b": [("finish", "b")]}, "a"),
+        (0, "abc", {"a": [("reach", "a")], "c": [("finish", "bc")]}, ""),
+        (3, "abc", {"c": [("finish", "abc")]}, "c"),  # more than count
+    ],
 )
-def test_the_owner_is_called_when_enough_zones_that_count_have_it_and_at_the_end(core, wanted, order, advances):
-    write = Write(core, wanted)
-    called = []
+def test_the_owner_is_called_when_enough_zones_that_count_have_it_and_at_the_end(core, required, order, calls, completed_by):
+    write = Write(core, required)
     for number, zone in enumerate(order, 1):
         write.answer(zone)
+        assert write.tally.completion.done() == (completed_by in order[:number])
         assert write.tally.outcomes[zone] == "stored"
         assert write.tally.left == 3 - number
         assert write.tally.acknowledged == len(set(order[:number]) - {"c"})
-        if write.owner.calls:
-            assert write.owner.calls == ["advance"]
-            write.owner.calls.clear()
-            called.append(zone)
-    assert called == advances
-    assert write.taken == list(order)
+        assert write.owner.calls == calls.get(zone, [])
+        write.owner.calls.clear()
+    assert write.tally.completion.done()
     assert write.taken == []
+
+
+def test_a_cancelled_caller_changes_nothing_for_the_owner(core):
+    write = Write(core, 2)
+    write.tally.completion.cancel()
+    for zone in "abc":
+        write.answer(zone)
+    assert write.owner.calls == [("reach", "ab"), ("finish", "c")]
+    assert write.tally.completion.cancelled()
+
+
+def test_callers_are_woken_by_the_event_loop_once(core):
+    write = Write(core, 2)
+    woken = []
+    write.tally.completion.add_done_callback(woken.append)
+    for zone in "abc":
+        write.answer(zone)
+    assert woken == []
+    write.loop.run()
+    assert woken == [write.tally.completion]
+    assert write.tally.completion.result() is None
+
+
+@pytest.mark.parametrize("last", ["usual", "another"])
+def test_a_tally_that_has_ended_keeps_no_owner(core, last):
+    """The owner has a reference to its tally, which would keep both until the garbage collector runs."""
+    write = Write(core, 2)
+    gone = weakref.ref(write.owner)
+    write.answer("a")
+    write.answer("b", REFUSED if last == "another" else STORED)
+    write.answer("c")
+    gc.disable()
+    try:
+        del write.owner
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_another_result_goes_to_the_owner_with_its_replies(core):
@@ -93,7 +171,7 @@ def test_another_result_goes_to_the_owner_with_its_replies(core):
     assert write.owner.calls == [("b", REFUSED)]
     assert write.tally.outcomes == {"a": "stored", "b": "pending", "c": "pending"}
     assert write.taken == ["a"]
-    assert (write.tally.acknowledged, write.tally.left) == (1, 2)
+    assert (write.tally.acknowledged, write.tally.left) == (1, 1)
 
 
 @pytest.mark.parametrize("how", ["another result", "an error"])
@@ -157,3 +235,20 @@ def test_a_zone_has_one_result(core):
 def test_another_number_of_replies_is_an_error(core, replies):
     with pytest.raises(IndexError):
         Write(core, 1).answer("a", replies)
+
+
+def test_the_usual_result_frees_the_place_in_the_lane(core):
+    lane = Lane()
+    write = Write(core, 2, lane=lane)
+    for number, zone in enumerate("cab", 1):
+        write.answer(zone)
+        assert lane.freed == [write.owner] * number
+
+
+def test_the_owner_frees_the_place_of_a_zone_that_it_settles(core):
+    lane = Lane()
+    write = Write(core, 2, lane=lane, b=QueueFull("full"))
+    write.answer("a", REFUSED)
+    write.answer("c")
+    assert [zone for zone, _ in write.owner.calls] == ["b", "a", "c"]
+    assert lane.freed == []

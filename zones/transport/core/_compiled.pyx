@@ -30,6 +30,10 @@ from evcache.zones.protocol.decoder import MIN_LANDING_BYTES as _MIN_LANDING_BYT
 from evcache.zones.protocol.decoder import MAX_LINE_BYTES, MAX_SIZE_DIGITS, MAX_VALUE_BYTES, WITHOUT_VALUE
 from evcache.zones.protocol.fields import READ_FIELDS
 from evcache.zones.protocol.fields import NO_FLAGS as _NO_FLAGS
+from evcache.zones.protocol.operations import STUB_SECONDS as _STUB_SECONDS
+from evcache.zones.protocol.operations import THREE_COPIES_MAX_BYTES as _THREE_COPIES_MAX_BYTES
+from evcache.zones.protocol.operations import EncodedStore
+from evcache.zones.protocol.packet import LARGE_BYTES as _LARGE_BYTES
 from evcache.zones.protocol.packet import Packet, runs
 from evcache.zones.protocol.replies import Hit, Keyed, Reply
 from evcache.zones.transport.in_flight import ExpectRead, ExpectReply, ExpectStore, check_ours, is_unserved, unexpected
@@ -72,6 +76,7 @@ cdef array _CAS = _new_array("Q")
 include "decoder.pxi"
 include "encoding.pxi"
 include "coroutine.pxi"
+include "awaitable.pxi"
 include "read.pxi"
 include "write_queue.pxi"
 include "exchange.pxi"
@@ -80,3 +85,4 @@ include "looks.pxi"
 include "placement.pxi"
 include "ordinary_read.pxi"
 include "waiters.pxi"
+include "store_zones.pxi"

@@ -23,7 +23,7 @@ cdef class Exchange:
     cdef WriteQueue _queue
     cdef Decoder _decoder
     cdef object _send
-    cdef list _ready  # reads with an outcome whose callers are woken soon
+    cdef list _ready  # awaitables with an outcome, whose callers are woken soon
     cdef object _wake_ready
 
     def __init__(self, name, loop, limits, lag, begin, wake_at, traffic):
@@ -119,25 +119,32 @@ cdef class Exchange:
 
     def send_store(self, store, waiter, double deadline):
         """Send a store. See `Transport.send_store`."""
-        self._send_packet(store.packet, waiter, deadline)
+        self.send_packet(store.packet, waiter, deadline)
 
     def send_packet(self, packet, waiter, double deadline):
         """Send the commands of a packet. See `exchange.Exchange.send_packet`."""
-        self._send_packet(packet, waiter, deadline)
-
-    cdef int _send_packet(self, object packet, object waiter, double deadline) except -1:
-        self.opaque += 1
         cdef PacketEntry entry = PacketEntry.__new__(PacketEntry)
+        entry._waiter = waiter
+        self._send_packet(packet, entry, deadline)
+
+    cdef int _send_to_zone(self, object packet, Tally tally, tuple zone, double deadline) except -1:
+        """Send a packet whose replies a tally counts."""
+        cdef PacketEntry entry = PacketEntry.__new__(PacketEntry)
+        entry._tally = tally
+        entry._zone = zone
+        return self._send_packet(packet, entry, deadline)
+
+    cdef int _send_packet(self, object packet, PacketEntry entry, double deadline) except -1:
+        self.opaque += 1
         cdef bytes opaque = _opaque(self.opaque)
-        rest = packet[2]
-        entry.waiter = waiter
+        commands, first, rest, _ = packet
         entry.deadline = deadline
         entry.opaque = opaque
-        entry._wanted = packet[0]
+        entry._wanted = commands
         entry._replies = []
         if rest:
             rest = [part if isinstance(part, memoryview) else opaque.join(part) for part in rest]
-        return self._enter(opaque.join(packet[1]), entry, deadline, rest)
+        return self._enter(opaque.join(first), entry, deadline, rest)
 
     def read(
         self, bytes key not None, bytes fields not None, double deadline, latest=None, u64 cas=0, long long flags=NO_FLAGS
@@ -151,6 +158,7 @@ cdef class Exchange:
         read.deadline = read._share_ends = deadline
         read._latest = latest
         read._exchange = self
+        read._loop = self._loop
         read._known = cas
         read._plain = flags
         read.opaque = _opaque(self.opaque)
@@ -202,23 +210,23 @@ cdef class Exchange:
         """
         return loop is self._loop and get_running_loop() is loop
 
-    cdef int _wake_soon(self, Read read) except -1:
-        """Wake the caller of a read in the next iteration of the event loop, as a future does."""
-        # The event loop may refuse the call. The read is not added then, or no later one would be woken either.
+    cdef int _wake_soon(self, Awaitable done) except -1:
+        """Wake the caller in the next iteration of the event loop, as a future does."""
+        # The event loop may refuse the call. The caller is not added then, or no later one would be woken either.
         if not self._ready:
             self._loop.call_soon(self._wake_ready)
-        self._ready.append(read)
+        self._ready.append(done)
         return 0
 
     def wake_ready(self):
-        """Wake the callers of the reads that have an outcome. The event loop calls it."""
+        """Wake the callers of what has an outcome. The event loop calls it."""
         cdef list ready = self._ready
         cdef Py_ssize_t woken = 0
         self._ready = []
         try:
-            for read in ready:
+            for done in ready:
                 woken += 1
-                (<Read>read)._call_back()
+                (<Awaitable>done)._call_back()
         finally:
             if woken < len(ready):  # the process is told to end; the other callers still get their outcome
                 rest = ready[woken:]

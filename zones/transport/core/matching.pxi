@@ -29,14 +29,20 @@ cdef int _check(object reply, bytes opaque, object expected) except -1:
 @cython.final
 @cython.freelist(256)
 cdef class PacketEntry:
-    """Packet of several commands, whose waiter gets the list of replies. The twin is `ExpectAll`."""
+    """Packet of several commands, whose waiter gets the list of replies. The twin is `ExpectAll`.
 
-    cdef public object waiter
+    A packet that a tally counts is its own waiter.
+    """
+
     cdef public double deadline
     cdef readonly bytes opaque
     cdef Py_ssize_t _wanted
     cdef list _replies  # of a bare reply its status alone
     cdef object _unserved
+    cdef object _waiter
+    cdef Tally _tally
+    cdef tuple _zone
+    cdef bint _done
 
     payload = True
     latest = None
@@ -44,18 +50,30 @@ cdef class PacketEntry:
     def __init__(self):
         raise TypeError("an entry is made by its exchange")
 
+    @property
+    def waiter(self):
+        """What gets the replies."""
+        return self if self._waiter is None else self._waiter
+
     def wait_on(self, until, *, to_the_end):
         """Return False: no other zone can take the packet."""
         return False
 
+    def done(self):
+        """Return True if there is a result."""
+        return self._done if self._waiter is None else self._waiter.done()
+
     def fail(self, error):
         """Fail the waiter, unless it is done."""
-        if not self.waiter.done():
-            self.waiter.set_exception(error)
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_exception(error)
+        elif not self._done:
+            self._done = True
+            self._tally._settle(self._zone, error)
 
     cdef bint _take(self, object reply) except -1:
         """Keep the reply. With the last one, give the waiter the list. See `ExpectAll.take`."""
-        cdef PacketWaiter waiter
         if type(reply) is not bytes and not _is_of(reply, self.opaque):
             check_ours(reply, self.opaque, payload=True)
             if is_unserved(reply):
@@ -65,19 +83,16 @@ cdef class PacketEntry:
             return False
         if self._unserved is not None:
             raise unexpected(self._unserved)
-        if type(self.waiter) is PacketWaiter:
-            waiter = self.waiter
-            if not waiter._done:
-                waiter._done = True
-                waiter._tally._count(waiter._zone, self._replies, self.opaque)
-        elif not self.waiter.done():
-            self.waiter.set_result(_whole_replies(self._replies, self.opaque))
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(_whole_replies(self._replies, self.opaque))
+        elif not self._done:
+            self._done = True
+            self._tally._count(self._zone, self._replies, self.opaque)
         return True
 
     cdef bint _is_over(self) except -1:
-        if type(self.waiter) is PacketWaiter:
-            return (<PacketWaiter>self.waiter)._done
-        return self.waiter.done()
+        return self.done()
 
 
 cdef list _whole_replies(list replies, bytes opaque):

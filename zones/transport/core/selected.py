@@ -9,13 +9,14 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, TypeVar
 
 from evcache.zones.protocol import decoder as pure_decoder
+from evcache.zones.protocol import operations
 from evcache.zones.protocol.fields import Fields
-from evcache.zones.protocol.operations import three_copies
-from evcache.zones.protocol.packet import Packet
+from evcache.zones.protocol.operations import EncodedStore
 from evcache.zones.protocol.replies import AnyReply, Decoded, Hit
 from evcache.zones.transport.core import encoding, looks, matching, placement
 from evcache.zones.transport.core.counts import ReadCounts
 from evcache.zones.transport.core.exchange import Exchange
+from evcache.zones.transport.core.store_zones import StoreZones
 from evcache.zones.transport.core.waiters import Tally
 from evcache.zones.transport.in_flight import ExpectReply
 
@@ -65,14 +66,18 @@ class Core(NamedTuple):
     """See `encoding.encode_reads`."""
     qualifier: Callable[..., tuple[Callable[[Any], bytes], Callable[[Sequence[Any]], list[bytes]]]]
     """See `encoding.qualifier`."""
-    three_copies: Callable[[bytes, bytes, int, int, int], Packet]
-    """See `evcache.zones.protocol.operations.three_copies`."""
+    guarded_store: Callable[[bytes, bytes, int, int, int, int], EncodedStore]
+    """See `evcache.zones.protocol.operations.guarded_store`."""
+    plain_store: Callable[[bytes, bytes, int, int, int], EncodedStore]
+    """See `evcache.zones.protocol.operations.plain_store`."""
     group_by_owner: Callable[[Sequence[bytes], Sequence[T], array[int], array[int]], dict[int, tuple[list[bytes], list[T]]]]
     """See `placement.group_by_owner`."""
     new_exchange: Callable[..., Exchange]
     """See `exchange.Exchange`."""
     tally: type[Tally]
     """See `waiters.Tally`."""
+    store_zones: type[StoreZones]
+    """See `store_zones.StoreZones`."""
     is_same: Callable[[AnyReply, int | None, int], TypeGuard[Hit]]
     """See `looks.is_same`."""
     cas_of_each: Callable[[Mapping[bytes, int], Sequence[bytes], int], tuple[array[int], list[int]]]
@@ -93,10 +98,12 @@ PURE = Core(
     matching.match,
     encoding.encode_reads,
     encoding.qualifier,
-    three_copies,
+    operations.guarded_store,
+    operations.plain_store,
     placement.group_by_owner,
     Exchange,
     Tally,
+    StoreZones,
     looks.is_same,
     looks.cas_of_each,
     looks.accept_hits,
@@ -118,10 +125,12 @@ else:
         _compiled.match,
         _compiled.encode_reads,
         _compiled.qualifier,
-        _compiled.three_copies,
+        _compiled.guarded_store,
+        _compiled.plain_store,
         _compiled.group_by_owner,
         _compiled.Exchange,
         _compiled.Tally,
+        _compiled.StoreZones,
         _compiled.is_same,
         _compiled.cas_of_each,
         _compiled.accept_hits,

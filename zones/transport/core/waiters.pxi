@@ -1,48 +1,65 @@
 # Results of one packet in several zones, of which nearly all are the usual one. See `waiters.py`.
 
 @cython.final
-cdef class Tally:
-    """Tally of the usual results of one packet."""
+cdef class Tally(Awaitable):
+    """Tally of the usual results of one packet, and the awaitable of its completion."""
 
     cdef readonly Py_ssize_t acknowledged
     cdef readonly Py_ssize_t left
-    cdef object _owner
     cdef readonly dict outcomes
+    cdef object _owner
     cdef object _pending
-    cdef object _outcome
-    cdef Py_ssize_t _wanted
+    cdef object _outcome_of_usual
+    cdef Py_ssize_t _required
     cdef tuple _usual
     cdef bint _is_settled
     cdef list _stored
 
-    def __init__(self, owner, Py_ssize_t wanted, tuple usual not None, pending, stored):
-        self._owner = owner
+    def __init__(self, owner, loop, Py_ssize_t required, tuple usual not None, pending, stored):
+        self._loop = loop
         self.outcomes = {}
+        self._owner = owner
         self._pending = pending
-        self._outcome = stored
-        self._wanted = wanted
+        self._outcome_of_usual = stored
+        self._required = required
         self._usual = usual
         self._stored = []
+        if not required:
+            self._state = ANSWERED
+
+    @property
+    def completion(self):
+        """The tally itself."""
+        return self
 
     def send(self, list zones not None, store, double deadline):
         """Send the store to each zone. See `waiters.Tally.send`."""
         cdef PacketWaiter waiter
+        cdef tuple zone
         self.left = len(zones)
         for zone in zones:
-            if type(zone) is not tuple or len(<tuple>zone) != 3:
-                raise TypeError("a zone is a tuple of three")
-            self.outcomes[(<tuple>zone)[0]] = self._pending
+            if zone is None or len(zone) != 4:
+                raise TypeError("a zone is a tuple of four")
+            self.outcomes[zone[0]] = self._pending
+        packet = None
         for zone in zones:
-            waiter = PacketWaiter.__new__(PacketWaiter)
-            waiter._tally = self
-            waiter._zone = zone
+            connection = zone[2]
             try:
-                (<tuple>zone)[2].send_store(store, waiter, deadline)
+                if type(connection) is Exchange:
+                    if packet is None:
+                        packet = store.packet
+                        self._exchange = connection  # which wakes the caller. Any of them does
+                    (<Exchange>connection)._send_to_zone(packet, self, zone, deadline)
+                else:
+                    waiter = PacketWaiter.__new__(PacketWaiter)
+                    waiter._tally = self
+                    waiter._zone = zone
+                    connection.send_store(store, waiter, deadline)
             except CacheError as error:  # `Unsupported` too: the zones after this one must still get the store
-                waiter.set_exception(error)
+                self._settle(zone, error)
 
     def take(self):
-        """Return the zones with the usual result that have not been taken before."""
+        """Return the zones with the usual result that the owner has not been given."""
         stored = self._stored
         self._stored = []
         return stored
@@ -51,14 +68,22 @@ cdef class Tally:
         """Count the replies of a zone. Of a bare reply, which has this opaque and nothing else, it is the status alone."""
         if self._is_settled or not self._is_usual(replies):
             return self._settle(zone, _whole_replies(replies, opaque))
+        if zone[3] is not None:
+            zone[3].ended(self._owner)
         self.left -= 1
-        cdef bint counts = zone[1]
-        self.outcomes[zone[0]] = self._outcome
+        self.outcomes[zone[0]] = self._outcome_of_usual
         self._stored.append(zone)
-        if counts:
+        if zone[1]:
             self.acknowledged += 1
-        if not self.left or (counts and self.acknowledged == self._wanted):
-            self._owner.advance(self)
+            if self.acknowledged == (self._required or 1):
+                self._owner.reach(self.take())
+        if not self.left:
+            owner = self._owner
+            self._owner = None  # which has a reference to the tally
+            owner.finish(self.take())
+            self._end(ANSWERED, None)
+        elif self.acknowledged >= self._required:
+            self._end(ANSWERED, None)
         return 0
 
     cdef bint _is_usual(self, list replies) except -1:
@@ -76,14 +101,21 @@ cdef class Tally:
     cdef int _settle(self, tuple zone, object answer) except -1:
         """Give the owner another result of a zone."""
         self._is_settled = True
-        self._owner.settle(zone[0], answer)
+        self.left -= 1
+        owner = self._owner
+        if not self.left:
+            self._owner = None
+        owner.settle(zone, answer)
         return 0
+
+
+evcache_resume_by(<PyTypeObject *>Tally, <void *>_send_awaitable)
 
 
 @cython.final
 @cython.freelist(256)
 cdef class PacketWaiter:
-    """Waiter of one zone's packet."""
+    """Waiter of one zone's packet, on a connection of another kind."""
 
     cdef Tally _tally
     cdef tuple _zone

@@ -20,7 +20,7 @@ from evcache.zones.nodes.capabilities import Capabilities
 from evcache.zones.nodes.node import Node
 from evcache.zones.nodes.settings import NodeSettings
 from evcache.zones.protocol.fields import COPY_FIELDS, INSPECT_FIELDS
-from evcache.zones.protocol.operations import GuardedStore
+from evcache.zones.protocol.operations import guarded_store
 from evcache.zones.protocol.replies import Hit, Reply, read_hit
 from evcache.zones.protocol.requests import PROBE_KEY
 from evcache.zones.testing import FakeMemcached
@@ -158,7 +158,7 @@ WITHOUT_CLASSIC_FORM = [
     count(cas=9),
     lease(),
     lease(cas=9),
-    lambda connection, *rest: connection.send_store(GuardedStore(b"k", b"x", 0, 0, cas=9, stub=10), *rest),
+    lambda connection, *rest: connection.send_store(guarded_store(b"k", b"x", 0, 0, cas=9, stub=10), *rest),
     lambda connection, *rest: connection.guarded_touch(b"k", 60, 9, *rest),
     lambda connection, *rest: connection.replace_older(b"k", b"x", 0, 9, *rest),
 ]
