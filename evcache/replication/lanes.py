@@ -23,7 +23,6 @@ from evcache.replication.commands.command import Command
 from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.zones.errors import NodeError, NodeTimeout, NodeUnavailable
 from evcache.zones.nodes.node import Node
-from evcache.zones.transport.core.waiters import Zone
 
 if TYPE_CHECKING:
     from evcache.replication.zone_write import ZoneWrite
@@ -280,37 +279,38 @@ class Flow:
     def put(self, write: ZoneWrite) -> None:
         """Send a write to one node, when it is its turn. Returns at once and raises nothing: failures are outcomes."""
         node, size = write.node, size_of(write.command)
-        lane = self.lane(node, size)
-        if lane is None:
+        lanes = self.lanes((node,), size)
+        if lanes is None:
             self.is_crowded = True
             self._by_node[node].wait(write, size, self.patience)
             return
-        self._enter(lane, size)
+        self.enter(lanes, size)
+        (lane,) = lanes
         if not write.start(lane, size):
             lane.wait_again(write, size, self.patience)
 
-    def lane(self, node: Node, size: int) -> Lane | None:
-        """Return the lane of a node that takes a write of this size at once. None if the write has to wait."""
-        lane = self._by_node.get(node)
-        if lane is None:
-            return Lane(self._lanes, node)  # which `enter` adds to the others if every node takes the write
-        count = lane.count
-        if lane.queue or count >= WINDOW or (count and lane.bytes + size > WINDOW_BYTES):
-            return None
-        return lane
+    def lanes(self, nodes: Iterable[Node], size: int) -> list[Lane] | None:
+        """Return the lanes of nodes that take a write of this size at once. None if it has to wait for one of them."""
+        by_node = self._by_node
+        lanes: list[Lane] = []
+        for node in nodes:
+            lane = by_node.get(node)
+            if lane is None:
+                lane = Lane(self._lanes, node)  # which `enter` adds to the others if every node takes the write
+            elif lane.queue or lane.count >= WINDOW or (lane.count and lane.bytes + size > WINDOW_BYTES):
+                return None
+            lanes.append(lane)
+        return lanes
 
-    def enter(self, zones: Iterable[Zone], size: int) -> None:
-        """Count a write in the lanes of its zones, which are those of `lane`. It is sent next."""
-        for _, _, _, lane in zones:
-            self._enter(lane, size)
-
-    def _enter(self, lane: Lane, size: int) -> None:
-        if not lane.count:
-            self._by_node[lane.node] = lane
-        lane.count += 1
-        lane.bytes += size
-        if lane.count >= WINDOW or lane.bytes >= WINDOW_BYTES:
-            self.is_crowded = True
+    def enter(self, lanes: Iterable[Lane], size: int) -> None:
+        """Count a write in its lanes, which are those of `lanes`. It is sent next."""
+        for lane in lanes:
+            if not lane.count:
+                self._by_node[lane.node] = lane
+            count = lane.count = lane.count + 1
+            in_lane = lane.bytes = lane.bytes + size
+            if count >= WINDOW or in_lane >= WINDOW_BYTES:
+                self.is_crowded = True
 
     async def room(self, nodes: Iterable[Node]) -> None:
         """Wait until one of a key's nodes takes another write, and none of them is too far behind. May be cancelled."""

@@ -14,7 +14,7 @@ from evcache.near_cache.version_fences import NO_BLOCK
 from evcache.options import Options
 from evcache.replication.commands.guarded_store import StoreCommand
 from evcache.replication.gutter import GUTTER
-from evcache.replication.lanes import Flow, Lane, size_of
+from evcache.replication.lanes import Flow, size_of
 from evcache.replication.replicated_write import ReplicatedWrite
 from evcache.replication.zone_write import ZoneWrite
 from evcache.results import Outcome
@@ -59,25 +59,26 @@ def ordinary_zones(
     # All are looked at before any connection is taken, because that moves the turn of the node's connections.
     if zones is None and any(not node.connections.ready or node.versioned_bytes < size for node in nodes):
         return None
-    lanes: list[Lane | None] = [None] * len(nodes)
+    lanes = None
     if flow is not None:
-        in_lane = size_of(command)
-        lanes = [flow.lane(node, in_lane) for node in nodes]
-        if None in lanes:
+        lanes = flow.lanes(nodes, size_of(command))
+        if lanes is None:
             return None
     if zones is None:
-        return _take_turns(view.writers, nodes, lanes)
+        zones = _take_turns(view.writers, nodes)
+    if zones is None or lanes is None:
+        return zones
     return [(name, counts, connection, lane) for (name, counts, connection, _), lane in zip(zones, lanes, strict=True)]
 
 
-def _take_turns(pools: Sequence[ZonePool], nodes: Sequence[Node], lanes: Sequence[Lane | None]) -> list[Zone] | None:
+def _take_turns(pools: Sequence[ZonePool], nodes: Sequence[Node]) -> list[Zone] | None:
     """Return the zones with a connection of each node, if some nodes have several. None if one has none any more."""
     zones: list[Zone] = []
-    for pool, node, lane in zip(pools, nodes, lanes, strict=True):
+    for pool, node in zip(pools, nodes, strict=True):
         connection = node.connection()
         if connection is None:
             return None
-        zones.append((pool.name, pool.readable, connection, lane))
+        zones.append((pool.name, pool.readable, connection, None))
     return zones
 
 
@@ -153,7 +154,7 @@ class OrdinaryWrite:
         if flow is not None:
             self._flow = flow
             self.size = size_of(command)
-            flow.enter(zones, self.size)
+            flow.enter([lane for *_, lane in zones], self.size)
         tally.send(zones, store, self.deadline)
 
     # What the dispatcher asks of a write that has ended, see `EndedWrite`.
