@@ -65,6 +65,12 @@ OPERATIONS = {
     "get_many of 100, home is out": Operation(lambda cache: cache.get_many(MANY), home_is_out=True, times=TIMES_OF_MANY),
     "set guarded": Operation(lambda cache: cache.set("k", VALUE, consistency="all")),
     "set guarded, 32 at once": Operation(_sets, times=TIMES_OF_MANY),
+    "set guarded, 6 nodes": Operation(lambda cache: cache.set("k", VALUE, consistency="all"), nodes=6),
+    "set_many of 100": Operation(lambda cache: cache.set_many(dict.fromkeys(MANY, VALUE)), times=TIMES_OF_MANY),
+    "set_many of 100, 6 nodes": Operation(
+        lambda cache: cache.set_many(dict.fromkeys(MANY, VALUE)), nodes=6, times=TIMES_OF_MANY
+    ),
+    "delete_many of 100": Operation(lambda cache: cache.delete_many(MANY), times=TIMES_OF_MANY),
     "set arrival": Operation(lambda cache: cache.set("k", VALUE, consistency="all", ordering="arrival")),
     "delete": Operation(lambda cache: cache.delete("k", consistency="all")),
     "incr": Operation(lambda cache: cache.incr("number", consistency="all")),
