@@ -75,6 +75,7 @@ cdef array _CAS = _new_array("Q")
 
 include "decoder.pxi"
 include "encoding.pxi"
+include "stores.pxi"
 include "coroutine.pxi"
 include "awaitable.pxi"
 include "read.pxi"
