@@ -19,7 +19,9 @@ from evcache.values.ttl import NEVER, to_exptime
 from evcache.writes.conditional.compare_and_set import Decision
 from evcache.writes.conditional.increment import count_by_arrival
 from evcache.writes.draft import Draft
+from evcache.zones.protocol.operations import EncodedStore, three_copies
 from evcache.zones.protocol.replies import number
+from evcache.zones.transport.core.selected import Core
 
 LONGEST_TTL_SECONDS = 5.0
 """Return the lifetime of a delete's hint: the longest ttl that the deleting client had used."""
@@ -126,3 +128,12 @@ def store_copy(original: Callable[..., Any]) -> Callable[..., Any]:
             self._on_repaired = on_repaired
 
     return store_copy
+
+
+def core_that_sends_three_copies(original: Core) -> Core:
+    """Send a value of any size three times in a guarded store."""
+
+    def guarded_store(key: bytes, data: bytes, flags: int, exptime: int, cas: int, stub: int) -> EncodedStore:
+        return EncodedStore(key, data, flags, exptime, cas, three_copies(key, data, flags, exptime, cas, stub))
+
+    return original._replace(guarded_store=guarded_store)

@@ -155,7 +155,7 @@ FIXES: Mapping[str, Fix] = {
     ),
     "one-copy-store": Fix(  # saves bytes; every promise holds without it
         "larger values travel once in a guarded store",
-        (Patch("evcache.zones.protocol.operations:THREE_COPIES_MAX_BYTES", lambda _: sys.maxsize),),
+        (Patch("evcache.zones.transport.core.selected:SELECTED", former.core_that_sends_three_copies),),
     ),
 }
 """Fixes by name."""
