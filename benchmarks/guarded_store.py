@@ -17,9 +17,10 @@ import random
 import socket
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -29,7 +30,10 @@ from benchmarks.servers import memcached_nodes
 from evcache import EVCache
 from evcache.replication.commands import guarded_store as commands
 from evcache.replication.commands.command import NEEDS_PEEK, NeedsPeek
+from evcache.writes import writer
 from evcache.zones.protocol import operations
+from evcache.zones.protocol.packet import Packet
+from evcache.zones.transport.core import selected
 
 ZONES = 3
 SIZES = (100, 256, 512, 1_000, 4_000, 10_000, 100_000, 1_000_000)
@@ -49,11 +53,22 @@ ARRIVAL, THREE, LOOK, ONE = "arrival", "three copies", "look first", "one copy"
 def form(name: str) -> Iterator[None]:
     """Have guarded stores take this form."""
     if name == LOOK:
-        with patch.object(commands.StoreCommand, "send", _look_first):
+        with (
+            patch.object(writer, "ordinary_zones", return_value=None),  # ordinary writes do not call `send`
+            patch.object(commands.StoreCommand, "send", _look_first),
+        ):
             yield
     else:
-        with patch.object(operations, "THREE_COPIES_MAX_BYTES", -1 if name == ONE else 2**31):
+        # In Python on both cores, so that the forms cost the client alike.
+        encode = partial(_encode, operations.one_copy if name == ONE else operations.three_copies)
+        with patch.object(selected, "SELECTED", selected.SELECTED._replace(guarded_store=encode)):
             yield
+
+
+def _encode(
+    packet: Callable[..., Packet], key: bytes, data: bytes, flags: int, exptime: int, cas: int, stub: int
+) -> operations.EncodedStore:
+    return operations.EncodedStore(key, data, flags, exptime, cas, packet(key, data, flags, exptime, cas, stub))
 
 
 def _look_first(store: commands.StoreCommand, *_: Any) -> NeedsPeek:
