@@ -82,7 +82,8 @@ class WriteCalls:
         if len(draft.data) > FITS_ANYWHERE_BYTES:
             options = await check_size(view, draft, options)
         store = self._writer.store(draft, newest_wins=newest_wins)
-        return await self._writer.write("set", view, draft.key, store, options)
+        del draft  # not to be kept while the zones answer
+        return await self._writer.write("set", view, store.key, store, options)
 
     async def set_many(
         self,

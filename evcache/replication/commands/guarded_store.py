@@ -96,7 +96,7 @@ class StoreCommand:
         """Highest version for which a zone refused this write, of those that this client has not made. 0 if there is none.
         The client had not seen it when it made its own version, which would be newer otherwise."""
         self._cas = None if version is None else MAX_CAS - version  # `cas_of`, without a call
-        self._guarded: EncodedStore | None = None
+        self._guarded: EncodedStore | None = None  # for the zones that follow
 
     @property
     def fence(self) -> int | None:
@@ -118,29 +118,26 @@ class StoreCommand:
             self.carried = True
             connection.store(self.key, self.data, self.flags, self.ttl, waiter, deadline, cas=self._cas)
             return _SENT_STORE
-        guarded = self._encode_guarded()
+        self.carried = True
+        guarded = self._guarded
+        if guarded is None:
+            guarded = self._guarded = self._encode_guarded()
         connection.send_store(guarded, waiter, deadline)
         return _SENT[guarded.packet.commands]
 
     def encoded(self) -> tuple[EncodedStore, ReplyForm]:
         """Return the request of this store, which has a version, and is about to be sent to servers with versions only."""
+        self.carried = True
         if self.newest_wins:
             store = self._encode_guarded()
         else:
-            self.carried = True
             cas: int = self._cas  # type: ignore[assignment]  # an assert would cost every write
             store = selected.SELECTED.plain_store(self.key, self.data, self.flags, self.ttl, cas)
         return store, _FORMS[store.packet.commands]
 
     def _encode_guarded(self) -> EncodedStore:
-        """Return the request of this store, which is about to be sent, for servers with versions. It is made once."""
-        self.carried = True
-        guarded = self._guarded
-        if guarded is None:
-            cas: int = self._cas  # type: ignore[assignment]  # as above
-            encode = selected.SELECTED.guarded_store
-            guarded = self._guarded = encode(self.key, self.data, self.flags, self.ttl, cas, GUARD_STUB_CAS)
-        return guarded
+        cas: int = self._cas  # type: ignore[assignment]  # as above
+        return selected.SELECTED.guarded_store(self.key, self.data, self.flags, self.ttl, cas, GUARD_STUB_CAS)
 
     def _send_plain(self, connection: Transport, waiter: Waiter, deadline: float) -> Sent:
         connection.store(self.key, self.data, self.flags, self.ttl, waiter, deadline)

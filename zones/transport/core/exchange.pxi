@@ -141,7 +141,6 @@ cdef class Exchange:
         entry.deadline = deadline
         entry.opaque = opaque
         entry._wanted = commands
-        entry._replies = []
         if rest:
             rest = [part if isinstance(part, memoryview) else opaque.join(part) for part in rest]
         return self._enter(opaque.join(first), entry, deadline, rest)

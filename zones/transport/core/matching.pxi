@@ -27,7 +27,7 @@ cdef int _check(object reply, bytes opaque, object expected) except -1:
 
 
 @cython.final
-@cython.freelist(256)
+@cython.freelist(1024)  # three for each write that waits. The garbage collector counts new objects, and runs when there are many
 cdef class PacketEntry:
     """Packet of several commands, whose waiter gets the list of replies. The twin is `ExpectAll`.
 
@@ -37,7 +37,7 @@ cdef class PacketEntry:
     cdef public double deadline
     cdef readonly bytes opaque
     cdef Py_ssize_t _wanted
-    cdef list _replies  # of a bare reply its status alone
+    cdef list _replies  # of a bare reply its status alone. None before the first
     cdef object _unserved
     cdef object _waiter
     cdef Tally _tally
@@ -78,6 +78,8 @@ cdef class PacketEntry:
             check_ours(reply, self.opaque, payload=True)
             if is_unserved(reply):
                 self._unserved = reply
+        if self._replies is None:
+            self._replies = []
         self._replies.append(reply)
         if len(self._replies) < self._wanted:
             return False

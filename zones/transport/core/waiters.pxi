@@ -13,7 +13,7 @@ cdef class Tally(Awaitable):
     cdef Py_ssize_t _required
     cdef tuple _usual
     cdef bint _is_settled
-    cdef list _stored
+    cdef list _stored  # None without a zone
 
     def __init__(self, owner, loop, Py_ssize_t required, tuple usual not None, pending, stored):
         self._loop = loop
@@ -23,7 +23,6 @@ cdef class Tally(Awaitable):
         self._outcome_of_usual = stored
         self._required = required
         self._usual = usual
-        self._stored = []
         if not required:
             self._state = ANSWERED
 
@@ -61,8 +60,8 @@ cdef class Tally(Awaitable):
     def take(self):
         """Return the zones with the usual result that the owner has not been given."""
         stored = self._stored
-        self._stored = []
-        return stored
+        self._stored = None
+        return [] if stored is None else stored
 
     cdef int _count(self, tuple zone, list replies, bytes opaque) except -1:
         """Count the replies of a zone. Of a bare reply, which has this opaque and nothing else, it is the status alone."""
@@ -72,6 +71,8 @@ cdef class Tally(Awaitable):
             zone[3].ended(self._owner)
         self.left -= 1
         self.outcomes[zone[0]] = self._outcome_of_usual
+        if self._stored is None:
+            self._stored = []
         self._stored.append(zone)
         if zone[1]:
             self.acknowledged += 1
