@@ -1,6 +1,7 @@
 """Zones of a store, on each core: the node of the key in each, its sole connection, and the stores that it does not take."""
 
 import asyncio
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -72,6 +73,17 @@ def test_a_node_that_takes_no_ordinary_store_ends_it(core, case):
     else:
         b.versioned_bytes = -1
     assert zones.of(b"k", 1000) is None
+
+
+@each_core
+def test_a_connection_that_has_ended_is_not_kept(core):
+    a = node()
+    zones = core.store_zones([placement("a", [a])])
+    assert zones.of(b"k", 1) is not None
+    gone = weakref.ref(a.connections.sole)
+    a.connections.sole = None
+    assert zones.of(b"k", 1) is None
+    assert gone() is None
 
 
 @each_core

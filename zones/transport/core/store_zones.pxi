@@ -61,7 +61,11 @@ cdef class StoreZones:
                 )
             node = placement._nodes[index]
             sole = node._connections.sole
-            if sole is None or <Py_ssize_t>node._node.versioned_bytes < size:
+            if sole is None:
+                node._sole = None  # a connection that has ended is not kept
+                node._zone = None
+                return None
+            if <Py_ssize_t>node._node.versioned_bytes < size:
                 return None
             if sole is not node._sole:
                 # `Pipeline` has the method of its exchange. Other connections, and those of the other core, have another one.
