@@ -147,7 +147,7 @@ class Writer:
         ):
             ordinary = OrdinaryWrite(self._sender, view, command, options, zones)
             try:
-                await ordinary.completion
+                await ordinary.completion  # `wait_until_decided`, without a coroutine for each write
                 if ordinary.retried is not None:
                     await ordinary.retried.wait_until_decided()
             finally:  # also for a caller that was cancelled, because the write goes on
